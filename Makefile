@@ -1,0 +1,47 @@
+# `make demo` and `make test` work alone on a machine with Python, make and git: they make .venv and fill it.
+
+PYTHON ?= python3
+BIN := .venv/bin
+REPO ?= .
+ARGS ?=
+
+.PHONY: help demo test check format bench clean
+
+help:
+	@echo "make demo [REPO=path] [ARGS='--at COMMIT']   the main job, on this repository or another"
+	@echo "make test                                    the tests"
+	@echo "make check                                   format, lint, types, tests with coverage: the one door"
+	@echo "make format                                  mend the format and what lint can mend"
+	@echo "make bench                                   the table of speeds, as ratios"
+
+# Filled anew when what should be in it has changed; marked as filled only when all of it is there.
+.venv/filled: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/filled
+	$(BIN)/python examples/git_history.py "$(REPO)" $(ARGS)
+
+test: .venv/filled
+	$(BIN)/python -m pytest
+
+check: .venv/filled
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/python -m pytest --cov --cov-fail-under=$(COVERAGE_FLOOR)
+
+# Where coverage stands. It may be raised.
+COVERAGE_FLOOR := 95
+
+format: .venv/filled
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/filled
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage var

@@ -1,0 +1,5 @@
+"""Interpreters answer the requests of programs: stores, blob stores, and what drives and tests them."""
+
+from interpreters.store import Store, open_store
+
+__all__ = ["Store", "open_store"]

@@ -1,0 +1,1 @@
+"""Content-addressed bytes: stores that answer the ``blob/*`` requests."""

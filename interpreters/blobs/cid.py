@@ -1,0 +1,32 @@
+"""Content identifiers: CIDv1 with the raw codec, sha2-256 and base32, as IPFS writes them for a block of raw bytes."""
+
+import re
+
+from persist_effects.errors import InvalidRequest
+
+# Version 1, codec raw, hash sha2-256 of 32 bytes: these four bytes and the multibase letter of base32 begin every such
+# identifier with the same seven characters, and 52 more carry the digest.
+_CID = re.compile(r"bafkrei[a-z2-7]{52}")
+
+
+def cid_of(data: bytes) -> str:
+    """The identifier of these bytes.
+
+    >>> cid_of(b"hello")
+    'bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq'
+    """
+    # Imported when the first blob is put: it takes 50 ms, and many stores never see a blob.
+    from multiformats import CID, multihash
+
+    return str(CID("base32", 1, "raw", multihash.digest(data, "sha2-256")))
+
+
+def check_cid(text: str) -> None:
+    """Refuse what is no identifier of the kind that `cid_of` makes.
+
+    >>> check_cid("hello")
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: 'hello' is no content identifier of a blob: give a CIDv1, raw, sha2-256, base32
+    """
+    if not _CID.fullmatch(text):
+        raise InvalidRequest(f"{text!r:.80} is no content identifier of a blob: give a CIDv1, raw, sha2-256, base32")

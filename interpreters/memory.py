@@ -1,0 +1,417 @@
+"""The memory store: the executable specification of every request. What it answers, every other store answers.
+
+Events and values are kept as the bytes that a durable store would write, and decoded afresh for each reader, so
+nothing that a caller holds can change what is stored. A write is encoded first, which refuses what cannot be stored;
+then, under one lock, it is checked and applied.
+"""
+
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import msgspec
+
+from interpreters.names import SortedNames
+from persist_effects import codec
+from persist_effects.event import Draft, Event
+from persist_effects.machine import Handlers
+from persist_effects.requests import (
+    Append,
+    Appended,
+    Check,
+    Conflict,
+    Entry,
+    ExpectSeq,
+    Hole,
+    KvDelete,
+    KvGet,
+    KvHas,
+    KvKeys,
+    KvPut,
+    LastSeq,
+    Page,
+    Read,
+    ReadAll,
+    Streams,
+    Transact,
+    TruncateThrough,
+    Wait,
+    Write,
+)
+
+Clock = Callable[[], int]
+Notify = Callable[[], None]
+
+
+def wall_clock() -> int:
+    """Microseconds since the Unix epoch, UTC."""
+    return time.time_ns() // 1_000
+
+
+class _Stream:
+    """The encoded events of a stream that are left, and how many before them were dropped."""
+
+    __slots__ = ("dropped", "dropped_position", "events", "last_position", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.events: list[bytes] = []
+        self.dropped = 0
+        self.dropped_position = 0
+        self.last_position = 0
+
+    @property
+    def last_seq(self) -> int:
+        return self.dropped + len(self.events)
+
+
+class _Logged(NamedTuple):
+    """An event's place in the order of all streams."""
+
+    position: int
+    stream: _Stream
+    seq: int
+    type: str
+    event: bytes
+
+
+class _Encoded(NamedTuple):
+    """A draft whose data and meta were found storable."""
+
+    type: str
+    at: int | None
+    data: msgspec.Raw
+    meta: msgspec.Raw
+
+
+class _Prepared(NamedTuple):
+    """A write, and what of it was encoded: an Append's drafts, or a KvPut's value."""
+
+    request: Write
+    drafts: Sequence[_Encoded] = ()
+    value: bytes = b""
+
+
+_position_of = itemgetter(0)
+_NO_META = msgspec.Raw(codec.encode(None))
+
+
+class MemoryStore:
+    """An interpreter that keeps everything in this process's memory, for as long as the object lives.
+
+    ``clock`` gives microseconds since the Unix epoch. ``payload_limit_bytes`` bounds the data and the meta of each
+    event, and each value. The handlers may be called from any thread.
+
+    >>> from persist_effects import kv, run
+    >>> store = MemoryStore(clock=lambda: 0)
+    >>> run(kv.put("color", "red"), store.handlers)
+    1
+    """
+
+    blocking = False
+
+    def __init__(self, clock: Clock = wall_clock, payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES) -> None:
+        self._clock = clock
+        self._payload_limit_bytes = payload_limit_bytes
+        self._lock = threading.Lock()
+        self._streams: dict[str, _Stream] = {}
+        self._stream_names = SortedNames(self._streams)
+        self._log: list[_Logged] = []
+        self._dropped_in_log = 0
+        self._position = 0
+        self._highest_dropped_position = 0
+        self._entries: dict[str, tuple[bytes, int]] = {}
+        self._keys = SortedNames(self._entries)
+        self._revision = 0
+        self._watchers: dict[object, tuple[int, str, Notify]] = {}
+        self._appliers: dict[type, Callable[[Any], Any]] = {
+            Append: self._apply_append,
+            TruncateThrough: self._apply_truncate,
+            KvPut: self._apply_put,
+            KvDelete: self._apply_delete,
+        }
+        self.handlers: Handlers = {
+            Append: self._write,
+            TruncateThrough: self._write,
+            KvPut: self._write,
+            KvDelete: self._write,
+            Transact: self._transact,
+            Read: self._read,
+            ReadAll: self._read_all,
+            LastSeq: self._last_seq,
+            Streams: self._list_streams,
+            Wait: self._wait,
+            KvGet: self._get,
+            KvHas: self._has,
+            KvKeys: self._list_keys,
+        }
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    # Writes: prepare, then under the lock find the first conflict, or apply.
+
+    def _write(self, request: Write) -> Any:
+        answers = self._commit([self._prepare(request)])
+        return answers if isinstance(answers, Conflict) else answers[0]
+
+    def _transact(self, request: Transact) -> list[Any] | Conflict:
+        return self._commit([self._prepare(write) for write in request.writes], request.checks)
+
+    def _prepare(self, request: Write) -> _Prepared:
+        if isinstance(request, Append):
+            return _Prepared(request, [self._encode_draft(request.stream, draft) for draft in request.events])
+        if isinstance(request, KvPut):
+            what = f"value of key {request.key!r}"
+            return _Prepared(request, value=codec.encode(request.value, what, self._payload_limit_bytes))
+        return _Prepared(request)
+
+    def _encode_draft(self, stream: str, draft: Draft) -> _Encoded:
+        data = self._encode_part("data", stream, draft.type, draft.data)
+        meta = _NO_META if draft.meta is None else self._encode_part("meta", stream, draft.type, draft.meta)
+        return _Encoded(draft.type, draft.at, data, meta)
+
+    def _encode_part(self, part: str, stream: str, event_type: str, value: Any) -> msgspec.Raw:
+        what = f"{part} of a {event_type!r} event for stream {stream!r}"
+        return msgspec.Raw(codec.encode(value, what, self._payload_limit_bytes))
+
+    def _commit(self, writes: Sequence[_Prepared], checks: Sequence[Check] = ()) -> list[Any] | Conflict:
+        with self._lock:
+            conflict = self._first_conflict([write.request for write in writes], checks)
+            if conflict is not None:
+                return conflict
+            answers = [self._appliers[type(write.request)](write) for write in writes]
+            notifies = self._take_notifies(writes) if self._watchers else []
+        for notify in notifies:
+            notify()
+        return answers
+
+    def _first_conflict(self, writes: Sequence[Write], checks: Sequence[Check]) -> Conflict | None:
+        for check in checks:
+            if isinstance(check, ExpectSeq):
+                conflict = _conflict(check.stream, check.expected, self._last_seq_of(check.stream))
+            else:
+                conflict = _conflict(check.key, check.expected, self._revision_of(check.key))
+            if conflict is not None:
+                return conflict
+        return self._first_conflict_of_writes(writes)
+
+    def _first_conflict_of_writes(self, writes: Sequence[Write]) -> Conflict | None:
+        # What the writes so far would have made of the streams and keys that they touch.
+        seqs: dict[str, int] = {}
+        revisions: dict[str, int] = {}
+        next_revision = self._revision + 1
+        for write in writes:
+            conflict = None
+            if isinstance(write, Append):
+                seq = seqs.get(write.stream, self._last_seq_of(write.stream))
+                conflict = _conflict(write.stream, write.expected, seq)
+                seqs[write.stream] = seq + len(write.events)
+            elif isinstance(write, KvPut | KvDelete):
+                revision = revisions.get(write.key, self._revision_of(write.key))
+                conflict = _conflict(write.key, write.expected, revision)
+                revisions[write.key] = next_revision if isinstance(write, KvPut) else 0
+                next_revision += isinstance(write, KvPut)
+            if conflict is not None:
+                return conflict
+        return None
+
+    def _apply_append(self, prepared: _Prepared) -> Appended:
+        request = prepared.request
+        assert isinstance(request, Append)
+        name = request.stream
+        stream = self._streams.get(name)
+        if stream is None:
+            stream = self._streams[name] = _Stream(name)
+            self._stream_names.added(name)
+        now = self._clock()
+        first = stream.last_seq + 1
+        position = self._position
+        for seq, draft in enumerate(prepared.drafts, first):
+            position += 1
+            at = now if draft.at is None else draft.at
+            event = codec.encode_event(Event(name, seq, draft.type, at, draft.data, position, draft.meta))
+            stream.events.append(event)
+            self._log.append(_Logged(position, stream, seq, draft.type, event))
+        self._position = stream.last_position = position
+        return Appended(first, stream.last_seq, position, now)
+
+    def _apply_truncate(self, prepared: _Prepared) -> int:
+        request = prepared.request
+        assert isinstance(request, TruncateThrough)
+        stream = self._streams.get(request.stream)
+        if stream is None or request.seq <= stream.dropped:
+            return 0
+        count = min(request.seq, stream.last_seq) - stream.dropped
+        if count == 0:
+            return 0
+        stream.dropped_position = codec.decode_event(stream.events[count - 1]).position
+        del stream.events[:count]
+        stream.dropped += count
+        self._highest_dropped_position = max(self._highest_dropped_position, stream.dropped_position)
+        self._dropped_in_log += count
+        if self._dropped_in_log > len(self._log) // 2:
+            self._log = [logged for logged in self._log if logged.seq > logged.stream.dropped]
+            self._dropped_in_log = 0
+        return count
+
+    def _apply_put(self, prepared: _Prepared) -> int:
+        request = prepared.request
+        assert isinstance(request, KvPut)
+        if request.key not in self._entries:
+            self._keys.added(request.key)
+        self._revision += 1
+        self._entries[request.key] = (prepared.value, self._revision)
+        return self._revision
+
+    def _apply_delete(self, prepared: _Prepared) -> bool:
+        request = prepared.request
+        assert isinstance(request, KvDelete)
+        return self._entries.pop(request.key, None) is not None
+
+    # Reads
+
+    def _last_seq_of(self, name: str) -> int:
+        stream = self._streams.get(name)
+        return 0 if stream is None else stream.last_seq
+
+    def _revision_of(self, key: str) -> int:
+        found = self._entries.get(key)
+        return 0 if found is None else found[1]
+
+    def _last_seq(self, request: LastSeq) -> int:
+        with self._lock:
+            return self._last_seq_of(request.stream)
+
+    def _read(self, request: Read) -> Page:
+        with self._lock:
+            stream = self._streams.get(request.stream)
+            if stream is None:
+                return Page([], request.after, 0)
+            dropped, head = stream.dropped, stream.last_seq
+            until = head if request.until is None else min(request.until, head)
+            # What is left of the range that was asked for: the events after `low`, through `high`.
+            low = max(request.after, dropped)
+            high = max(low, until)
+            if request.backwards:
+                low = max(low, high - request.limit)
+                next_seq = low if low > max(request.after, dropped) else request.after
+            else:
+                high = min(high, low + request.limit)
+                next_seq = high if high < until else max(until, request.after)
+            encoded = stream.events[low - dropped : high - dropped]
+            hole = Hole(stream.name, dropped + 1) if request.after < min(dropped, until) else None
+        # Bytes do not change, so they are decoded outside of the lock.
+        decode = codec.decode_event
+        events = [decode(event) for event in encoded]
+        if request.backwards:
+            events.reverse()
+        return Page(events, next_seq, head, hole)
+
+    def _read_all(self, request: ReadAll) -> Page:
+        found: list[_Logged] = []
+        with self._lock:
+            head = self._position
+            next_position = max(head, request.after)
+            for index in range(bisect_right(self._log, request.after, key=_position_of), len(self._log)):
+                logged = self._log[index]
+                if not _is_wanted(logged, request):
+                    continue
+                if len(found) == request.limit:
+                    next_position = found[-1].position
+                    break
+                found.append(logged)
+            hole = self._hole_after(request.after, request.prefix)
+        decode = codec.decode_event
+        return Page([decode(logged.event) for logged in found], next_position, head, hole)
+
+    def _hole_after(self, position: int, prefix: str) -> Hole | None:
+        """A stream under the prefix of which an event past the position was dropped, if there is one."""
+        if position >= self._highest_dropped_position:
+            return None
+        for stream in self._streams.values():
+            if stream.dropped_position > position and stream.name.startswith(prefix):
+                return Hole(stream.name, stream.dropped + 1)
+        return None
+
+    def _list_streams(self, request: Streams) -> list[str]:
+        with self._lock:
+            return self._stream_names.page(request.prefix, request.after, request.limit)
+
+    def _get(self, request: KvGet) -> Entry | None:
+        with self._lock:
+            found = self._entries.get(request.key)
+        return None if found is None else Entry(codec.decode(found[0]), found[1])
+
+    def _has(self, request: KvHas) -> bool:
+        with self._lock:
+            return request.key in self._entries
+
+    def _list_keys(self, request: KvKeys) -> list[str]:
+        with self._lock:
+            return self._keys.page(request.prefix, request.after, request.limit)
+
+    # Waiting
+
+    def watch(self, after: int, prefix: str, notify: Notify) -> Callable[[], None]:
+        """Call ``notify()`` once as soon as a stream under the prefix has an event past a position.
+
+        It is called in the thread that commits, or at once; it must be quick and must not raise. Returns a function
+        that ends the watch.
+        """
+        token = object()
+        with self._lock:
+            is_past = self._newest(prefix) > after
+            if not is_past:
+                self._watchers[token] = (after, prefix, notify)
+        if is_past:
+            notify()
+
+        def cancel() -> None:
+            with self._lock:
+                self._watchers.pop(token, None)
+
+        return cancel
+
+    def _wait(self, request: Wait) -> int:
+        if request.timeout > 0:
+            past = threading.Event()
+            cancel = self.watch(request.after, request.prefix, past.set)
+            try:
+                past.wait(min(request.timeout, threading.TIMEOUT_MAX))
+            finally:
+                cancel()
+        with self._lock:
+            return self._newest(request.prefix)
+
+    def _newest(self, prefix: str) -> int:
+        if not prefix:
+            return self._position
+        return max(
+            (stream.last_position for name, stream in self._streams.items() if name.startswith(prefix)), default=0
+        )
+
+    def _take_notifies(self, writes: Sequence[_Prepared]) -> list[Notify]:
+        """The watchers that these writes have made ready; each is taken once."""
+        appended = [write.request.stream for write in writes if isinstance(write.request, Append)]
+        ready = [
+            token
+            for token, (after, prefix, _) in self._watchers.items()
+            if any(name.startswith(prefix) and self._streams[name].last_position > after for name in appended)
+        ]
+        return [self._watchers.pop(token)[2] for token in ready]
+
+
+def _conflict(stream_or_key: str, expected: int | None, actual: int) -> Conflict | None:
+    return None if expected is None or expected == actual else Conflict(stream_or_key, expected, actual)
+
+
+def _is_wanted(logged: _Logged, request: ReadAll) -> bool:
+    return (
+        logged.seq > logged.stream.dropped
+        and logged.stream.name.startswith(request.prefix)
+        and (request.types is None or logged.type in request.types)
+    )

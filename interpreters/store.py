@@ -1,0 +1,292 @@
+"""`open_store(url)`, and `Store`: run programs on an interpreter, from threads, asyncio or trio.
+
+A store composes handler tables: the interpreter's, a blob store's, and the user's own effects.
+"""
+
+import inspect
+import time
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
+
+from interpreters.blobs.memory import MemoryBlobs
+from interpreters.memory import MemoryStore
+from persist_effects import machine
+from persist_effects.errors import InvalidRequest, StoreClosed
+from persist_effects.machine import Done, Effect, Handlers, Step, Suspended
+from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request, Wait
+
+if TYPE_CHECKING:
+    from interpreters.tasks import TaskRunner
+
+A = TypeVar("A")
+
+
+class Interpreter(Protocol):
+    """What a store, or a blob store, must offer: a handler table, and an end. Handlers are called from any thread."""
+
+    @property
+    def handlers(self) -> Handlers:
+        """The function that answers each type of request."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files, connections and threads."""
+        ...
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """An interpreter that can say when an event comes, so that waiting takes no thread."""
+
+    def watch(self, after: int, prefix: str, notify: Callable[[], None]) -> Callable[[], None]:
+        """Call ``notify()`` once when a stream under the prefix has an event past a position; returns its cancel."""
+        ...
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """An interpreter that answers several of its requests faster together than one by one."""
+
+    def answer_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
+        """The outcomes of these requests, in order."""
+        ...
+
+
+def open_store(
+    url: str, *, effects: Handlers | None = None, blobs: Interpreter | None = None, **options: Any
+) -> "Store":
+    """Open the store that a URL names. Close it, or use it in a ``with`` block.
+
+    ``memory:`` is a new, empty store in this process; its options are ``clock`` (a function that gives microseconds
+    since 1970, UTC) and ``payload_limit_bytes``. ``effects`` are rows for your own requests, ``blobs`` a blob store
+    other than the memory one. Raises `InvalidRequest` for a URL that names no store.
+
+    >>> from persist_effects import log
+    >>> with open_store("memory:") as store:
+    ...     store.run(log.append("orders/1", "placed", {"total": 12})).seq
+    1
+    """
+    scheme, colon, rest = url.partition(":")
+    opener = _OPENERS.get(scheme) if colon else None
+    if opener is None:
+        known = ", ".join(f"{name}:" for name in _OPENERS)
+        raise InvalidRequest(f"{url!r} names no store: a store's URL starts with one of {known}")
+    return Store(opener(rest, options), effects=effects, blobs=blobs)
+
+
+def _open_memory(rest: str, options: dict[str, Any]) -> Interpreter:
+    if rest:
+        raise InvalidRequest(f"'memory:{rest}' names no store: write 'memory:', a memory store has no path")
+    unknown = options.keys() - {"clock", "payload_limit_bytes"}
+    if unknown:
+        raise InvalidRequest(f"a memory store has no option {min(unknown)!r}: it takes clock and payload_limit_bytes")
+    return MemoryStore(**options)
+
+
+_OPENERS: dict[str, Callable[[str, dict[str, Any]], Interpreter]] = {"memory": _open_memory}
+
+
+class Store:
+    """Runs programs on an interpreter. All methods may be used from any thread.
+
+    A row of ``effects`` is a function of one request, or an async function where programs run by `arun`. Closing
+    the store closes the interpreter and the blob store.
+
+    >>> from persist_effects import Request, perform
+    >>> class Ask(Request[str], frozen=True, tag="example/ask"):
+    ...     question: str
+    >>> def greet():
+    ...     return "hello " + (yield from perform(Ask("name?")))
+    >>> Store(MemoryStore(), effects={Ask: lambda request: "Ada"}).run(greet())
+    'hello Ada'
+    """
+
+    def __init__(
+        self, interpreter: Interpreter, *, effects: Handlers | None = None, blobs: Interpreter | None = None
+    ) -> None:
+        self.interpreter = interpreter
+        self.blobs = MemoryBlobs() if blobs is None else blobs
+        own = dict(effects or {})
+        self.async_rows: Handlers = {kind: row for kind, row in own.items() if inspect.iscoroutinefunction(row)}
+        refusals = {kind: _refuse_async for kind in self.async_rows}
+        self.handlers: Handlers = {
+            **self.blobs.handlers,
+            **interpreter.handlers,
+            AllOf: self._all_of,
+            **own,
+            **refusals,
+        }
+        self._task_runner: TaskRunner | None = None
+        self._is_closed = False
+
+    def run(self, program: Effect[A]) -> A:
+        """Drive a program to its end in this thread, and return its value or raise its error."""
+        self._check_open()
+        return machine.run(program, self.handlers)
+
+    def start(self, program: Effect[A]) -> Step[A]:
+        """Drive a program to the first request that this store does not answer, or to its end.
+
+        So host code answers its own effects by hand, and the store the rest: `Suspended.resume` goes on likewise.
+
+        >>> from persist_effects import Request, kv, perform
+        >>> class Ask(Request[str], frozen=True, tag="example/ask"):
+        ...     question: str
+        >>> def learn_name():
+        ...     yield from kv.put("name", (yield from perform(Ask("name?"))))
+        ...     return (yield from kv.get("name"))
+        >>> step = open_store("memory:").start(learn_name())
+        >>> step.request, step.resume("Ada")
+        (Ask(question='name?'), Done('Ada'))
+        """
+        self._check_open()
+        return machine.start(program, self.handlers)
+
+    def run_many(self, programs: Iterable[Effect[A]], *, return_exceptions: bool = False) -> list[A]:
+        """Drive many programs to their ends in this thread, together, and return their values in order.
+
+        In each round, the requests that all of them wait for are answered together, in order, so an interpreter
+        can make one commit of them. A program that waits for events lets the others go on. If programs raise, the
+        others still go to their ends; then an ExceptionGroup of the errors is raised, or with ``return_exceptions``
+        the errors stand among the values.
+
+        >>> from persist_effects import kv
+        >>> open_store("memory:").run_many(kv.put(key, 0) for key in ("a", "b", "c"))
+        [1, 2, 3]
+        """
+        self._check_open()
+        fresh = list(programs)
+        machine.check_fresh(*fresh)
+        outcomes = _Rounds(self.handlers, self._outcomes_of).drive(fresh)
+        errors = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
+        if errors and not return_exceptions:
+            raise ExceptionGroup(f"{len(errors)} of {len(outcomes)} programs failed", errors)
+        return [outcome.value if isinstance(outcome, Answered) else cast(A, outcome.error) for outcome in outcomes]
+
+    async def arun(self, program: Effect[A]) -> A:
+        """Drive a program to its end in this task, under asyncio or trio, and return its value or raise its error.
+
+        Rows that are async functions are awaited; plain rows that may block run in worker threads. A cancelled task
+        raises its cancellation at the program's ``yield``; requests that the program's ``finally`` blocks then
+        perform are still carried out. A write that has begun is never abandoned. Needs the extra ``async``.
+
+        >>> import anyio
+        >>> from persist_effects import kv
+        >>> anyio.run(open_store("memory:").arun, kv.put("color", "red"))
+        1
+        """
+        self._check_open()
+        if self._task_runner is None:
+            self._task_runner = _make_task_runner(self)
+        return await self._task_runner.run(program)
+
+    def close(self) -> None:
+        """Close the interpreter and the blob store. Closing again does nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            self.interpreter.close()
+            self.blobs.close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StoreClosed("this store was closed: open it again to run programs")
+
+    # Several requests at once
+
+    def _all_of(self, request: AllOf) -> list[Outcome]:
+        return self._outcomes_of(request.requests)
+
+    def _outcomes_of(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
+        """Each request's outcome. What the interpreter can batch is answered first, together."""
+        if not isinstance(self.interpreter, Batching):
+            return [machine.outcome_of(request, self.handlers) for request in requests]
+        own = self.interpreter.handlers
+        batch = iter(self.interpreter.answer_all([request for request in requests if type(request) in own]))
+        return [
+            next(batch) if type(request) in own else machine.outcome_of(request, self.handlers) for request in requests
+        ]
+
+
+class _Rounds:
+    """Drives programs together: each round answers what all of them ask, save those that wait for events."""
+
+    def __init__(self, handlers: Handlers, outcomes_of: Callable[[Sequence[Request[Any]]], list[Outcome]]) -> None:
+        self._handlers = handlers
+        self._outcomes_of = outcomes_of
+        self._ends: dict[int, Outcome] = {}
+        self._asking: list[tuple[int, Suspended[Any]]] = []
+        self._waiting: list[tuple[int, Suspended[Any], float]] = []
+
+    def drive(self, programs: Sequence[Effect[Any]]) -> list[Outcome]:
+        try:
+            for index, program in enumerate(programs):
+                self._go_on(index, machine.start, program)
+            while self._asking or self._waiting:
+                self._round()
+        finally:
+            for program in programs:
+                program.close()
+        return [self._ends[index] for index in range(len(programs))]
+
+    def _round(self) -> None:
+        asking, self._asking = self._asking, []
+        for (index, step), outcome in zip(asking, self._outcomes_of([step.request for _, step in asking]), strict=True):
+            if isinstance(outcome, Answered):
+                self._go_on(index, step.resume, outcome.value)
+            else:
+                self._go_on(index, step.throw, outcome.error)
+        if self._waiting:
+            self._look_whether_events_came()
+
+    def _go_on(self, index: int, how: Callable[[Any], Step[Any]], value: Any) -> None:
+        try:
+            step = how(value)
+        except Exception as error:
+            self._ends[index] = Failed(error)
+            return
+        if isinstance(step, Done):
+            self._ends[index] = Answered(step.value)
+        elif isinstance(step.request, Wait):
+            self._waiting.append((index, step, time.monotonic() + step.request.timeout))
+        else:
+            self._asking.append((index, step))
+
+    def _look_whether_events_came(self) -> None:
+        newest = self._ask_wait(0, "", 0)
+        waiting, self._waiting = self._waiting, []
+        for index, step, deadline in waiting:
+            request = step.request
+            position = self._ask_wait(request.after, request.prefix, 0)
+            if position > request.after or time.monotonic() >= deadline:
+                self._go_on(index, step.resume, position)
+            else:
+                self._waiting.append((index, step, deadline))
+        if self._waiting and not self._asking:
+            # All of them wait, so this thread may, until any event comes or the first of them gives up.
+            first_deadline = min(deadline for _, _, deadline in self._waiting)
+            self._ask_wait(newest, "", max(0.0, first_deadline - time.monotonic()))
+
+    def _ask_wait(self, after: int, prefix: str, timeout: float) -> int:
+        position: int = self._handlers[Wait](Wait(after, prefix, timeout))
+        return position
+
+
+def _refuse_async(request: Request[Any]) -> Any:
+    raise InvalidRequest(
+        f"the handler of {request.op!r} is an async function: run this program with `await store.arun(program)`"
+    )
+
+
+def _make_task_runner(store: Store) -> "TaskRunner":
+    try:
+        from interpreters.tasks import TaskRunner
+    except ModuleNotFoundError as error:
+        raise InvalidRequest("`arun` needs the package anyio: pip install 'persist-effects[async]'") from error
+    return TaskRunner(store)

@@ -1,0 +1,271 @@
+"""Values to bytes and back, so that every interpreter gives back the same value; and requests as records.
+
+A value is None, a bool, an int of 64 bits, a float, a str, bytes, a list or a dict with str keys, nested at most
+`DEPTH_LIMIT` deep, or a `msgspec.Struct` made of those, which is stored as the dict (or list) of its fields. Their
+bytes are msgpack. Types must match exactly: a tuple, a datetime or an IntEnum would come back as something else,
+and is refused. `persist_effects.schema` and a snapshot's ``state_type`` lift such types on the way in and out.
+
+A record is a msgpack map: a request is ``{"op": "persist/append", …its fields}``.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from persist_effects.errors import InvalidRequest, TooLarge
+from persist_effects.event import Event
+from persist_effects.requests import (
+    Append,
+    Appended,
+    BlobGet,
+    BlobHas,
+    BlobPut,
+    BlobRef,
+    Conflict,
+    Entry,
+    KvDelete,
+    KvGet,
+    KvHas,
+    KvKeys,
+    KvPut,
+    LastSeq,
+    Page,
+    Read,
+    ReadAll,
+    Request,
+    StoreRequest,
+    Streams,
+    Transact,
+    TruncateThrough,
+    Wait,
+)
+
+DEPTH_LIMIT = 100
+"""How deep a value may be nested: deep enough for any record, shallow enough for every decoder's stack."""
+
+PAYLOAD_LIMIT_BYTES = 8 * 1024 * 1024
+"""How many bytes one event's data or meta, or one key's value, may take unless the store is told otherwise."""
+
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_STR = frozenset({str})
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+_decode_request = msgspec.msgpack.Decoder(StoreRequest).decode
+
+encode_event = msgspec.msgpack.Encoder().encode
+"""An `Event` to bytes. Its ``data`` and ``meta`` were checked before, or are `msgspec.Raw`."""
+
+decode_event = msgspec.msgpack.Decoder(Event).decode
+"""The bytes of an `Event` back to a fresh one."""
+
+
+def encode(value: Any, what: str = "value", limit_bytes: int = PAYLOAD_LIMIT_BYTES) -> bytes:
+    """A value's msgpack bytes. ``what`` is how an error message calls the value.
+
+    Raises `InvalidRequest` for what cannot be stored, naming the place in the value, and `TooLarge`.
+
+    >>> decode(encode({"total": 12, "items": ["tea"]}))
+    {'total': 12, 'items': ['tea']}
+    >>> encode({"items": ("tea",)})
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: value["items"] is a tuple, which cannot be stored: give a list
+    """
+    try:
+        encoded = _encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        _refuse_unstorable(value, what)
+        raise InvalidRequest(f"{what} cannot be stored: {error}") from error
+    if not _is_storable(value, DEPTH_LIMIT):
+        _refuse_unstorable(value, what)
+    if len(encoded) > limit_bytes:
+        raise TooLarge(what, len(encoded), limit_bytes)
+    return encoded
+
+
+def decode(encoded: bytes) -> Any:
+    """The fresh value that these bytes hold.
+
+    >>> decode(encode([None, -1, 2.5, b"x"]))
+    [None, -1, 2.5, b'x']
+    """
+    return _decode(encoded)
+
+
+def fresh(value: Any) -> Any:
+    """An equal value that shares nothing that can change: what storing and reading would give.
+
+    >>> items = ["tea"]
+    >>> fresh(items) is items
+    False
+    """
+    if type(value) in _SCALARS:
+        return value
+    if type(value) is dict and _SCALARS.issuperset(map(type, value.values())) and _STR.issuperset(map(type, value)):
+        return value.copy()
+    return _decode(encode(value))
+
+
+def _is_storable(value: Any, depth_left: int) -> bool:
+    # Runs for every value stored. Scalars, which most values are, are judged where they stand, without a call.
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if depth_left == 0:
+        return False
+    if kind is dict:
+        for key, child in value.items():
+            if type(key) is not str:
+                return False
+            if type(child) not in _SCALARS and not _is_storable(child, depth_left - 1):
+                return False
+        return True
+    if kind is list:
+        for child in value:
+            if type(child) not in _SCALARS and not _is_storable(child, depth_left - 1):
+                return False
+        return True
+    return isinstance(value, msgspec.Struct) and _is_storable(_fields(value), depth_left)
+
+
+def _refuse_unstorable(value: Any, where: str, depth: int = 0) -> None:
+    """Raise for the first part of the value that cannot be stored, naming its place; return if there is none."""
+    kind = type(value)
+    if kind is int:
+        if not -(2**63) <= value < 2**64:
+            raise InvalidRequest(f"{where} is the integer {value!r:.40}, which takes more than 64 bits: give a str")
+        return
+    if kind is str:
+        _refuse_surrogates(value, where)
+        return
+    if kind in _SCALARS:
+        return
+    if depth == DEPTH_LIMIT:
+        raise InvalidRequest(f"{where[:200]}… is nested deeper than {DEPTH_LIMIT}, or holds itself: flatten it")
+    if kind is list:
+        for index, child in enumerate(value):
+            _refuse_unstorable(child, f"{where}[{index}]", depth + 1)
+    elif kind is dict:
+        for key, child in value.items():
+            if type(key) is not str:
+                raise InvalidRequest(f"{where} has the key {key!r:.80}, a {type(key).__name__}: keys must be str")
+            _refuse_surrogates(key, f"a key of {where}")
+            _refuse_unstorable(child, f"{where}[{key!r}]".replace("'", '"'), depth + 1)
+    elif isinstance(value, msgspec.Struct):
+        for name, child in _fields(value).items():
+            _refuse_unstorable(child, f"{where}.{name}", depth + 1)
+    else:
+        raise InvalidRequest(f"{where} is a {kind.__name__}, which cannot be stored: {_ADVICE.get(kind, _OTHER)}")
+
+
+_ADVICE = {tuple: "give a list", set: "give a list", frozenset: "give a list", bytearray: "give bytes"}
+_OTHER = "give None, a bool, int, float, str, bytes, a list, a dict with str keys, or a Struct made of those"
+
+
+def _refuse_surrogates(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"{where} has a lone surrogate at index {error.start}: it is no UTF-8") from error
+
+
+def _fields(value: msgspec.Struct) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__struct_fields__}
+
+
+# Requests and answers as records
+
+_ANSWERS: dict[type[Request[Any]], Any] = {
+    Append: Appended | Conflict,
+    Read: Page,
+    ReadAll: Page,
+    LastSeq: int,
+    TruncateThrough: int,
+    Streams: list[str],
+    Wait: int,
+    KvGet: Entry | None,
+    KvHas: bool,
+    KvPut: int | Conflict,
+    KvDelete: bool | Conflict,
+    KvKeys: list[str],
+    BlobPut: BlobRef,
+    BlobGet: bytes,
+    BlobHas: bool,
+}
+_ANSWER_DECODERS: dict[type[Request[Any]], msgspec.msgpack.Decoder[Any]] = {
+    kind: msgspec.msgpack.Decoder(answer) for kind, answer in _ANSWERS.items()
+}
+
+STORE_REQUESTS: tuple[type[Request[Any]], ...] = (*_ANSWERS, Transact)
+"""Every type of request that `encode_request` and `decode_answer` know."""
+
+
+def encode_request(request: Request[Any]) -> bytes:
+    """A store's request as a record, its values checked as `encode` checks them.
+
+    >>> encode_request(LastSeq("orders/1"))
+    b'\\x82\\xa2op\\xb0persist/last-seq\\xa6stream\\xa8orders/1'
+    """
+    for what, value in _values_of(request):
+        if not _is_storable(value, DEPTH_LIMIT):
+            _refuse_unstorable(value, what)
+    try:
+        return _encode(request)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        for what, value in _values_of(request):
+            _refuse_unstorable(value, what)
+        raise InvalidRequest(f"{request.op} cannot be sent: {error}") from error
+
+
+def decode_request(record: bytes) -> Request[Any]:
+    """The request that a record holds. Raises `InvalidRequest` for what is none.
+
+    >>> decode_request(encode_request(LastSeq("orders/1")))
+    LastSeq(stream='orders/1')
+    """
+    try:
+        return _decode_request(record)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"a record of {len(record)} bytes is no request of this store: {error}") from error
+
+
+def encode_answer(answer: Any) -> bytes:
+    """An answer as bytes."""
+    return _encode(answer)
+
+
+def decode_answer(request: Request[Any], encoded: bytes) -> Any:
+    """The answer to this request that these bytes hold.
+
+    >>> decode_answer(LastSeq("orders/1"), encode_answer(7))
+    7
+    """
+    if isinstance(request, Transact):
+        return _decode_transacted(request, encoded)
+    return _ANSWER_DECODERS[type(request)].decode(encoded)
+
+
+def _decode_transacted(request: Transact, encoded: bytes) -> list[Any] | Conflict:
+    # Each answer is typed by its write, so the list is taken apart first. A Conflict is a map, not a list.
+    is_list = (encoded[0] & 0xF0) == 0x90 or encoded[0] in (0xDC, 0xDD)
+    if not is_list:
+        return msgspec.msgpack.decode(encoded, type=Conflict)
+    parts = msgspec.msgpack.decode(encoded, type=list[msgspec.Raw])
+    return [decode_answer(write, bytes(part)) for write, part in zip(request.writes, parts, strict=True)]
+
+
+def _values_of(request: Request[Any]) -> Iterable[tuple[str, Any]]:
+    """The values that a request would store, and how to call them."""
+    match request:
+        case Append(stream=stream, events=drafts):
+            for index, draft in enumerate(drafts):
+                yield f"data of event {index + 1} for {stream!r}", draft.data
+                yield f"meta of event {index + 1} for {stream!r}", draft.meta
+        case KvPut(key=key, value=value):
+            yield f"value of key {key!r}", value
+        case Transact(writes=writes):
+            for write in writes:
+                yield from _values_of(write)
+        case _:
+            return

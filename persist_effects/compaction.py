@@ -1,0 +1,60 @@
+"""Compaction: once a snapshot covers a stream's events, the events can go. All are programs.
+
+Every other fold of that stream that has not seen the dropped events raises `Truncated` from then on: compact by the
+projection that is slowest, or keep the stream.
+"""
+
+from typing import Any, TypeVar
+
+from persist_effects import log, snapshot
+from persist_effects.event import check_integer
+from persist_effects.machine import Effect
+from persist_effects.projection import State, StepFunction
+
+S = TypeVar("S")
+
+
+def compact(name: str, stream: str, step: StepFunction[S], seed: S, *, state_type: Any = None) -> Effect[State[S]]:
+    """Checkpoint a stream under a snapshot name, then drop the events that the snapshot covers.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> for amount in (5, 7):
+    ...     _ = store.run(log.append("account/1", "deposited", amount))
+    >>> store.run(compact("balance", "account/1", lambda balance, event: balance + event.data, 0))
+    State(value=12, seq=2)
+    >>> store.run(log.read("account/1"))
+    []
+    """
+    state = yield from snapshot.checkpoint(name, stream, step, seed, state_type=state_type)
+    yield from log.truncate_through(stream, state.seq)
+    return state
+
+
+def should_compact(name: str, stream: str, every: int) -> Effect[bool]:
+    """Whether the stream has at least ``every`` events that the snapshot does not cover.
+
+    >>> from interpreters import open_store
+    >>> open_store("memory:").run(should_compact("balance", "account/1", 100))
+    False
+    """
+    check_integer("every", every, 1)
+    covered = yield from snapshot.covered_seq(name)
+    last = yield from log.last_seq(stream)
+    return last - covered >= every
+
+
+def maybe_compact(
+    name: str, stream: str, step: StepFunction[S], seed: S, every: int, *, state_type: Any = None
+) -> Effect[State[S] | None]:
+    """Compact if `should_compact`, and return the state; else None.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> _ = store.run(log.append("account/1", "deposited", 5))
+    >>> store.run(maybe_compact("balance", "account/1", lambda balance, event: balance + event.data, 0, every=1))
+    State(value=5, seq=1)
+    """
+    if not (yield from should_compact(name, stream, every)):
+        return None
+    return (yield from compact(name, stream, step, seed, state_type=state_type))

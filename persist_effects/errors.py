@@ -1,0 +1,187 @@
+"""Every error a program can meet, told apart by whose move it is.
+
+=====================  ==============================================================
+class                  what it says, and whose move it is
+=====================  ==============================================================
+``CallerError``        the request or program is wrong; nothing was written. Mend it.
+``StoreUnavailable``   the store cannot be reached or used now; nothing was written.
+``UncertainOutcome``   a commit was on its way when the store was lost. Ask again.
+``CorruptStore``       what was stored is damaged. Stop, and look at the store.
+``InternalError``      a bug of this project. Report it.
+=====================  ==============================================================
+
+A conflict is none of these: it is a value, `persist_effects.requests.Conflict`.
+
+An error's ``args`` are its constructor's arguments, plain values all, so that an error can be pickled, sent to
+another process and rebuilt there.
+"""
+
+from typing import Any
+
+
+class PersistError(Exception):
+    """The base of every error in this package."""
+
+
+class CallerError(PersistError):
+    """The caller asked for something that cannot be: the request is refused and nothing is written."""
+
+
+class InvalidRequest(CallerError, ValueError):
+    """A request, name or value breaks a rule of this package. Nothing was written.
+
+    >>> from persist_effects import log
+    >>> next(log.append("", "placed", None))
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: stream name is empty: a name has 1 to 512 bytes of UTF-8
+    """
+
+
+class TooLarge(InvalidRequest):
+    """One event's data or meta, or one key's value, is larger than the store accepts. Nothing was written."""
+
+    def __init__(self, what: str, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(what, size_bytes, limit_bytes)
+        self.what = what
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} takes {self.size_bytes} bytes, the store's limit is {self.limit_bytes}: "
+            "put the bytes into a blob store and keep the reference, or open the store with a higher limit"
+        )
+
+
+class UnhandledEffect(CallerError):
+    """A program performed a request that no row of the handler table answers. Raised at the guilty ``yield``."""
+
+    def __init__(self, op: str) -> None:
+        super().__init__(op)
+        self.op = op
+
+    def __str__(self) -> str:
+        return f"no handler answers {self.op!r}: add a row for it to the handler table"
+
+
+class NotARequest(CallerError, TypeError):
+    """A program yielded something that is no `Request`. Raised at the guilty ``yield``."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(found)
+        self.found = found
+
+    def __str__(self) -> str:
+        return (
+            f"a program yielded {self.found}, which is no Request: "
+            "write `yield from perform(request)`, or `yield from` before the call of another program"
+        )
+
+
+class NotAProgram(CallerError, TypeError):
+    """What was given to run is no fresh program: a generator made by calling a generator function."""
+
+
+class AlreadyUsed(CallerError):
+    """A program was started twice, or a `Suspended` was resumed, thrown into or closed twice."""
+
+
+class Truncated(CallerError):
+    """Events that were asked for, or that a fold needs, were dropped by truncation.
+
+    ``first_left`` is the first sequence number of the stream that is still there, or will be given next.
+    """
+
+    def __init__(self, stream: str, first_left: int) -> None:
+        super().__init__(stream, first_left)
+        self.stream = stream
+        self.first_left = first_left
+
+    def __str__(self) -> str:
+        return (
+            f"stream {self.stream!r} was truncated: the first event left is {self.first_left}, and earlier ones are "
+            "needed here: start from a snapshot or checkpoint that covers them"
+        )
+
+
+class BlobNotFound(CallerError, LookupError):
+    """The blob store holds no bytes under this content identifier."""
+
+    def __init__(self, cid: str) -> None:
+        super().__init__(cid)
+        self.cid = cid
+
+    def __str__(self) -> str:
+        return f"no blob {self.cid!r} in the blob store: put its bytes there first, or ask the store that has them"
+
+
+class SchemaMismatch(CallerError):
+    """An event does not decode as the type that the schema names for it."""
+
+    def __init__(self, stream: str, seq: int, event_type: str, reason: str) -> None:
+        super().__init__(stream, seq, event_type, reason)
+        self.stream = stream
+        self.seq = seq
+        self.event_type = event_type
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"event {self.seq} of stream {self.stream!r}, type {self.event_type!r}, does not fit the schema: "
+            f"{self.reason}: add an upcaster or a type for it"
+        )
+
+
+class StoreUnavailable(PersistError):
+    """The store cannot be reached or used now. Nothing was written by the request that met this."""
+
+
+class StoreClosed(StoreUnavailable):
+    """The store was closed, and then used."""
+
+
+class UncertainOutcome(PersistError):
+    """The store was lost in the middle of a commit: it is written whole or not at all, and which is not known.
+
+    ``log.append_once`` and ``log.append_expect``, performed again, settle it.
+    """
+
+
+class CorruptStore(PersistError):
+    """What was stored is damaged: wrong bytes were found, and nothing was made of them."""
+
+
+class InternalError(PersistError):
+    """A bug of this project, or of a handler in the process that served the request. Please report it."""
+
+
+_BY_NAME: dict[str, type[PersistError]] = {
+    kind.__name__: kind for kind in list(vars().values()) if isinstance(kind, type) and issubclass(kind, PersistError)
+}
+
+
+def error_to_record(error: Exception) -> list[Any]:
+    """An error as plain values, for another process: its class's name, then its arguments.
+
+    An error that is none of this package's becomes an `InternalError` that names it.
+
+    >>> error_to_record(Truncated("orders/7", 12))
+    ['Truncated', 'orders/7', 12]
+    """
+    name = type(error).__name__
+    if _BY_NAME.get(name) is not type(error):
+        return [InternalError.__name__, f"{name}: {error}"]
+    return [name, *error.args]
+
+
+def error_from_record(record: list[Any]) -> PersistError:
+    """The error that `error_to_record` made a record of.
+
+    >>> error_from_record(["Truncated", "orders/7", 12]).first_left
+    12
+    """
+    name, *args = record
+    kind = _BY_NAME.get(name)
+    if kind is None:
+        return InternalError(f"unknown error {name!r} with arguments {args!r}")
+    return kind(*args)

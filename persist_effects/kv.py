@@ -1,0 +1,125 @@
+"""Keys and values. Every function is a program. Values follow the rules of `persist_effects.codec`."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from persist_effects.machine import Effect, perform
+from persist_effects.requests import PAGE_SIZE, Conflict, Entry, KvDelete, KvGet, KvHas, KvKeys, KvPut
+
+V = TypeVar("V")
+
+
+def get(key: str) -> Effect[Any]:
+    """The value under a key, None if there is none. Where None may be stored, use `entry` or `has`.
+
+    >>> from interpreters import open_store
+    >>> open_store("memory:").run(get("color")) is None
+    True
+    """
+    found = yield from perform(KvGet(key))
+    return None if found is None else found.value
+
+
+def get_or(key: str, default: V) -> Effect[Any | V]:
+    """The value under a key, or the default where there is none.
+
+    >>> from interpreters import open_store
+    >>> open_store("memory:").run(get_or("color", "red"))
+    'red'
+    """
+    found = yield from perform(KvGet(key))
+    return default if found is None else found.value
+
+
+def entry(key: str) -> Effect[Entry | None]:
+    """The value under a key with its revision, or None.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> _ = store.run(put("color", "red"))
+    >>> store.run(entry("color")).value
+    'red'
+    """
+    return (yield from perform(KvGet(key)))
+
+
+def put(key: str, value: Any) -> Effect[int]:
+    """Put a value under a key, and return its revision, which is higher than any given before.
+
+    Raises `InvalidRequest` and `TooLarge` before anything is written.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> store.run(put("color", "red")) < store.run(put("color", "blue"))
+    True
+    """
+    revision = yield from perform(KvPut(key, value))
+    assert isinstance(revision, int), "a put that expects nothing has no conflict"
+    return revision
+
+
+def put_expect(key: str, revision: int, value: Any) -> Effect[int | Conflict]:
+    """Put a value only if the key's revision is this one (0: the key must be absent).
+
+    >>> from interpreters import open_store
+    >>> open_store("memory:").run(put_expect("color", 7, "red"))
+    Conflict(stream_or_key='color', expected=7, actual=0)
+    """
+    return (yield from perform(KvPut(key, value, revision)))
+
+
+def delete(key: str) -> Effect[bool]:
+    """Delete a key, and return whether it was there.
+
+    >>> from interpreters import open_store
+    >>> open_store("memory:").run(delete("color"))
+    False
+    """
+    was_there = yield from perform(KvDelete(key))
+    assert isinstance(was_there, bool), "a delete that expects nothing has no conflict"
+    return was_there
+
+
+def has(key: str) -> Effect[bool]:
+    """Whether there is an entry under a key.
+
+    >>> from interpreters import open_store
+    >>> open_store("memory:").run(has("color"))
+    False
+    """
+    return (yield from perform(KvHas(key)))
+
+
+def keys(prefix: str = "") -> Effect[list[str]]:
+    """All keys that start with ``prefix``, sorted by code point.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> _ = store.run(put("color/b", 1)), store.run(put("color/a", 2)), store.run(put("size", 3))
+    >>> store.run(keys("color/"))
+    ['color/a', 'color/b']
+    """
+    names: list[str] = []
+    while True:
+        page = yield from perform(KvKeys(prefix, names[-1] if names else ""))
+        names += page
+        if len(page) < PAGE_SIZE:
+            return names
+
+
+def update(key: str, fn: Callable[[Any], V], default: Any = None) -> Effect[V]:
+    """Put ``fn(value)`` in the place of the value under a key (``default`` where there is none), and return it.
+
+    ``fn`` is pure, and applied again to what is there where another writer came first.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> [store.run(update("visits", lambda n: n + 1, 0)) for _ in range(3)]
+    [1, 2, 3]
+    """
+    while True:
+        found = yield from perform(KvGet(key))
+        value = fn(default if found is None else found.value)
+        revision = yield from perform(KvPut(key, value, 0 if found is None else found.revision))
+        if not isinstance(revision, Conflict):
+            return value

@@ -1,0 +1,254 @@
+"""The event log: append to streams, read them back. Every function is a program.
+
+Readers return what is there: after a truncation, events that it dropped are missing from the front. The folds in
+`persist_effects.projection` raise `Truncated` instead.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+from persist_effects.codec import fresh
+from persist_effects.errors import Truncated, UncertainOutcome
+from persist_effects.event import Draft, Event, check_integer, check_name
+from persist_effects.machine import Effect, perform
+from persist_effects.requests import (
+    PAGE_SIZE,
+    PAGE_SIZE_MAX,
+    Append,
+    Appended,
+    Conflict,
+    KvGet,
+    KvPut,
+    LastSeq,
+    Page,
+    Read,
+    ReadAll,
+    Streams,
+    Transact,
+    TruncateThrough,
+)
+
+_SETTLING_ATTEMPTS = 8
+
+
+def append(
+    stream: str, type: str, data: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
+) -> Effect[Event]:
+    """Append one event and return it.
+
+    ``at`` is in microseconds since 1970, UTC; the store's clock fills it in. Raises `InvalidRequest` and `TooLarge`
+    before anything is written.
+
+    >>> from interpreters import open_store
+    >>> event = open_store("memory:").run(append("orders/1", "placed", {"total": 12}))
+    >>> event.seq, event.type, event.data
+    (1, 'placed', {'total': 12})
+    """
+    draft = Draft(type, data, at, meta)
+    appended = yield from perform(Append(stream, (draft,)))
+    assert isinstance(appended, Appended), "an append that expects nothing has no conflict"
+    return _event(stream, draft, appended)
+
+
+def append_expect(
+    stream: str, expected: int, type: str, data: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
+) -> Effect[Event | Conflict]:
+    """Append one event only if ``expected`` is the stream's last sequence number (0: it has none yet).
+
+    >>> from interpreters import open_store
+    >>> open_store("memory:").run(append_expect("orders/1", 4, "paid", None))
+    Conflict(stream_or_key='orders/1', expected=4, actual=0)
+    """
+    draft = Draft(type, data, at, meta)
+    answer = yield from perform(Append(stream, (draft,), expected))
+    return answer if isinstance(answer, Conflict) else _event(stream, draft, answer)
+
+
+def append_many(stream: str, drafts: Iterable[Draft], *, expected: int | None = None) -> Effect[Appended | Conflict]:
+    """Append several drafts, all or none. At least one is needed.
+
+    >>> from interpreters import open_store
+    >>> appended = open_store("memory:").run(append_many("orders/1", [Draft("placed", 1), Draft("paid", 2)]))
+    >>> appended.first_seq, appended.last_seq
+    (1, 2)
+    """
+    return (yield from perform(Append(stream, tuple(drafts), expected)))
+
+
+def append_once(
+    stream: str, key: str, type: str, data: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
+) -> Effect[Event]:
+    """Append one event under a key of the caller's: performed again with the same key, it returns the first event.
+
+    So it may be repeated after a crash and after an `UncertainOutcome`, which it settles itself where the store
+    comes back. The key is kept, as long as the store, in kv under ``once/``. Raises `Truncated` if the event was
+    appended under this key and has since been dropped.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> [store.run(append_once("orders/1", "payment 77", "paid", 5)).seq for _ in range(2)]
+    [1, 1]
+    """
+    check_name("stream name", stream)
+    check_name("once key", key)
+    draft = Draft(type, data, at, meta)
+    mark = _once_mark(stream, key)
+    attempts_left = _SETTLING_ATTEMPTS
+    while True:
+        entry = yield from perform(KvGet(mark))
+        if entry is not None:
+            return (yield from _event_at(stream, entry.value["seq"]))
+        last = yield from last_seq(stream)
+        noted = {"stream": stream, "key": key, "seq": last + 1}
+        try:
+            answers = yield from perform(Transact((Append(stream, (draft,), last), KvPut(mark, noted, 0))))
+        except UncertainOutcome:
+            attempts_left -= 1
+            if not attempts_left:
+                raise
+            continue
+        if not isinstance(answers, Conflict):
+            return _event(stream, draft, answers[0])
+
+
+def read(
+    stream: str, *, after: int = 0, until: int | None = None, limit: int | None = None, backwards: bool = False
+) -> Effect[list[Event]]:
+    """The events with ``after < seq <= until``, oldest first or ``backwards``; all of them unless ``limit`` is given.
+
+    They are held in memory together: to fold a long stream, use `persist_effects.projection.project`.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> _ = store.run(append_many("numbers", [Draft("counted", n) for n in range(10)]))
+    >>> [event.data for event in store.run(read("numbers", after=2, limit=3))]
+    [2, 3, 4]
+    """
+    if limit is not None:
+        check_integer("limit", limit, 1)
+    events: list[Event] = []
+    while True:
+        wanted = PAGE_SIZE if limit is None else min(limit - len(events), PAGE_SIZE_MAX)
+        page = yield from perform(Read(stream, after, until, wanted, backwards))
+        events += page.events
+        if backwards:
+            until, more = page.next, page.next > after
+        else:
+            after, more = page.next, page.next < (page.head if until is None else min(until, page.head))
+        if not more or len(events) == limit:
+            return events
+
+
+def read_from(stream: str, seq: int, *, limit: int | None = None) -> Effect[list[Event]]:
+    """The events from the sequence number ``seq`` on, that one included.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> _ = store.run(append_many("numbers", [Draft("counted", n) for n in range(5)]))
+    >>> [event.seq for event in store.run(read_from("numbers", 4))]
+    [4, 5]
+    """
+    check_integer("seq", seq, 1)
+    return (yield from read(stream, after=seq - 1, limit=limit))
+
+
+def read_range(stream: str, first: int, last: int) -> Effect[list[Event]]:
+    """The events from the sequence number ``first`` to ``last``, both included.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> _ = store.run(append_many("numbers", [Draft("counted", n) for n in range(5)]))
+    >>> [event.seq for event in store.run(read_range("numbers", 2, 3))]
+    [2, 3]
+    """
+    check_integer("first", first, 1)
+    return (yield from read(stream, after=first - 1, until=last))
+
+
+def read_back(stream: str, limit: int) -> Effect[list[Event]]:
+    """The newest ``limit`` events, newest first.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> _ = store.run(append_many("numbers", [Draft("counted", n) for n in range(5)]))
+    >>> [event.seq for event in store.run(read_back("numbers", 2))]
+    [5, 4]
+    """
+    return (yield from read(stream, limit=limit, backwards=True))
+
+
+def read_all(
+    after: int = 0, prefix: str = "", types: Iterable[str] | None = None, *, limit: int = PAGE_SIZE
+) -> Effect[Page]:
+    """A page of the events of all streams whose names start with ``prefix``, past the position ``after``.
+
+    Go on with ``after=page.next`` while that is below ``page.head``.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> _ = store.run(append("a/1", "made", 1)), store.run(append("b/1", "made", 2)), store.run(append("a/2", "made", 3))
+    >>> [event.stream for event in store.run(read_all(prefix="a/")).events]
+    ['a/1', 'a/2']
+    """
+    return (yield from perform(ReadAll(after, prefix, None if types is None else tuple(types), limit)))
+
+
+def last_seq(stream: str) -> Effect[int]:
+    """The sequence number last given in the stream, 0 if none. Truncation does not lower it.
+
+    >>> from interpreters import open_store
+    >>> open_store("memory:").run(last_seq("orders/1"))
+    0
+    """
+    return (yield from perform(LastSeq(stream)))
+
+
+def streams(prefix: str = "") -> Effect[list[str]]:
+    """The names, sorted, of all streams ever appended to that start with ``prefix``.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> _ = store.run(append("b", "made", 1)), store.run(append("a", "made", 1))
+    >>> store.run(streams())
+    ['a', 'b']
+    """
+    names: list[str] = []
+    while True:
+        page = yield from perform(Streams(prefix, names[-1] if names else ""))
+        names += page
+        if len(page) < PAGE_SIZE:
+            return names
+
+
+def truncate_through(stream: str, seq: int) -> Effect[int]:
+    """Drop the events up to and with ``seq``, and return how many there were. The sequence goes on as before.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> _ = store.run(append_many("numbers", [Draft("counted", n) for n in range(5)]))
+    >>> store.run(truncate_through("numbers", 3)), store.run(last_seq("numbers"))
+    (3, 5)
+    """
+    return (yield from perform(TruncateThrough(stream, seq)))
+
+
+def _event(stream: str, draft: Draft, appended: Appended) -> Event:
+    """The single event that was appended, as a reader will find it."""
+    at = appended.at if draft.at is None else draft.at
+    data, meta = fresh(draft.data), fresh(draft.meta)
+    return Event(stream, appended.last_seq, draft.type, at, data, appended.position, meta)
+
+
+def _event_at(stream: str, seq: int) -> Effect[Event]:
+    page = yield from perform(Read(stream, seq - 1, seq))
+    if not page.events:
+        raise Truncated(stream, page.hole.first_left if page.hole else page.head + 1)
+    return page.events[0]
+
+
+def _once_mark(stream: str, key: str) -> str:
+    # A digest, because a stream's name and the key may together be longer than a key may be, and because no
+    # separator is safe: both may contain any.
+    digest = hashlib.sha256(f"{len(stream)}/{stream}{key}".encode()).hexdigest()
+    return f"once/{digest}"

@@ -1,0 +1,416 @@
+"""Every effect of the store as a frozen record, typed by its answer.
+
+``Request[A]`` is answered with an ``A``. A request is checked where it is built, so that one which breaks a rule
+raises `InvalidRequest` in the program that wrote it and never reaches an interpreter. Values are checked where they
+become bytes, in `persist_effects.codec`. You define your own effects in the same way:
+
+>>> class FetchPrice(Request[int], frozen=True, tag="shop/fetch-price"):
+...     sku: str
+>>> FetchPrice("tea").op
+'shop/fetch-price'
+"""
+
+import math
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from persist_effects.errors import InvalidRequest
+from persist_effects.event import Draft, Event, check_integer, check_name, check_prefix
+
+AnswerT_co = TypeVar("AnswerT_co", covariant=True)
+
+PAGE_SIZE = 1_000
+"""How many events or names a page holds unless asked otherwise: a few hundred kilobytes of usual events."""
+
+PAGE_SIZE_MAX = 10_000
+
+
+class Request(msgspec.Struct, Generic[AnswerT_co], frozen=True, tag_field="op"):
+    """A wish that a program yields and an interpreter answers with an ``AnswerT_co``."""
+
+    @property
+    def op(self) -> str:
+        """The name under which this effect travels, such as ``"persist/append"``."""
+        return str(self.__struct_config__.tag)
+
+
+# Answers
+
+
+class Conflict(msgspec.Struct, frozen=True, tag=True):
+    """What was expected is not what is there: nothing was written. A value, never an exception.
+
+    ``expected`` and ``actual`` are sequence numbers of a stream, or revisions of a key (0: absent).
+    """
+
+    stream_or_key: str
+    expected: int
+    actual: int
+
+
+class Appended(msgspec.Struct, frozen=True, tag=True):
+    """The events have the sequence numbers ``first_seq`` to ``last_seq``. ``position`` is that of the last one.
+
+    ``at`` is what the store's clock read: the time of each event whose draft named none.
+    """
+
+    first_seq: int
+    last_seq: int
+    position: int
+    at: int
+
+
+class Hole(msgspec.Struct, frozen=True):
+    """Of the events asked for, some of ``stream`` were truncated; ``first_left`` is the first one left."""
+
+    stream: str
+    first_left: int
+
+
+class Page(msgspec.Struct, frozen=True, weakref=True):
+    """Some events, in order, and how to go on.
+
+    ``next``: every event asked for up to here was given: go on with ``after=next`` (with ``until=next`` when
+    reading backwards). ``head``: the last sequence number of the stream, or the last position of the store. There is
+    more while ``next`` is below ``head`` (or below ``until``; backwards, while it is above ``after``). A page may
+    be shorter than its limit. ``hole``: truncation dropped events from the range that was asked for.
+    """
+
+    events: list[Event]
+    next: int
+    head: int
+    hole: Hole | None = None
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A key's value and its revision. Revisions only grow, over all keys, also when a key is deleted."""
+
+    value: Any
+    revision: int
+
+
+class BlobRef(msgspec.Struct, frozen=True):
+    """What logs and keys hold instead of large bytes: their CIDv1, their size and their MIME type."""
+
+    cid: str
+    size: int
+    mime: str
+
+
+# The event log
+
+
+class Append(Request[Appended | Conflict], frozen=True, gc=False, tag="persist/append"):
+    """Append drafts to a stream, all or none; with ``expected``, only if that is its last sequence number."""
+
+    stream: str
+    events: tuple[Draft, ...]
+    expected: int | None = None
+
+    def __post_init__(self) -> None:
+        check_name("stream name", self.stream)
+        if type(self.events) is not tuple or not self.events:
+            raise InvalidRequest(f"append to {self.stream!r} needs a tuple of at least one Draft")
+        for draft in self.events:
+            if type(draft) is not Draft:
+                raise InvalidRequest(f"append to {self.stream!r} got a {type(draft).__name__}: give a Draft")
+        if self.expected is not None:
+            check_integer("expected sequence number", self.expected)
+
+
+class Read(Request[Page], frozen=True, gc=False, tag="persist/read"):
+    """A page of the events of a stream with ``after < seq <= until``; backwards, the newest of them first."""
+
+    stream: str
+    after: int = 0
+    until: int | None = None
+    limit: int = PAGE_SIZE
+    backwards: bool = False
+
+    def __post_init__(self) -> None:
+        check_name("stream name", self.stream)
+        check_integer("after", self.after)
+        if self.until is not None:
+            check_integer("until", self.until)
+        check_integer("limit", self.limit, 1, PAGE_SIZE_MAX)
+        if type(self.backwards) is not bool:
+            raise InvalidRequest(f"backwards is a {type(self.backwards).__name__}: give a bool")
+
+
+class ReadAll(Request[Page], frozen=True, gc=False, tag="persist/read-all"):
+    """A page of the events of all streams whose names start with ``prefix``, past a position, in its order.
+
+    ``types`` keeps only events of these types. A reader that has moved past a position never finds a new event
+    below it.
+    """
+
+    after: int = 0
+    prefix: str = ""
+    types: tuple[str, ...] | None = None
+    limit: int = PAGE_SIZE
+
+    def __post_init__(self) -> None:
+        check_integer("after", self.after)
+        check_prefix("stream prefix", self.prefix)
+        if self.types is not None:
+            if type(self.types) is not tuple:
+                raise InvalidRequest(f"types is a {type(self.types).__name__}: give a tuple of event types, or None")
+            for event_type in self.types:
+                check_name("event type", event_type)
+        check_integer("limit", self.limit, 1, PAGE_SIZE_MAX)
+
+
+class LastSeq(Request[int], frozen=True, gc=False, tag="persist/last-seq"):
+    """The high-water mark of a stream: the sequence number last given, which truncation never lowers."""
+
+    stream: str
+
+    def __post_init__(self) -> None:
+        check_name("stream name", self.stream)
+
+
+class TruncateThrough(Request[int], frozen=True, gc=False, tag="persist/truncate-through"):
+    """Drop the events of a stream up to and with ``seq``. Answered with how many were dropped."""
+
+    stream: str
+    seq: int
+
+    def __post_init__(self) -> None:
+        check_name("stream name", self.stream)
+        check_integer("seq", self.seq)
+
+
+class Streams(Request[list[str]], frozen=True, gc=False, tag="persist/streams"):
+    """Names of streams that were ever appended to, sorted, past ``after``. Fewer than ``limit``: there are no more."""
+
+    prefix: str = ""
+    after: str = ""
+    limit: int = PAGE_SIZE
+
+    def __post_init__(self) -> None:
+        check_prefix("stream prefix", self.prefix)
+        check_prefix("after", self.after)
+        check_integer("limit", self.limit, 1, PAGE_SIZE_MAX)
+
+
+class Wait(Request[int], frozen=True, gc=False, tag="persist/wait"):
+    """Wait until a stream whose name starts with ``prefix`` has an event past ``after``, at most ``timeout`` seconds.
+
+    Answered with the position of the newest event ever appended under the prefix (0: none), at the timeout too.
+    """
+
+    after: int
+    prefix: str = ""
+    timeout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_integer("after", self.after)
+        check_prefix("stream prefix", self.prefix)
+        if type(self.timeout) not in (int, float) or math.isnan(self.timeout) or self.timeout < 0:
+            raise InvalidRequest(f"timeout is {self.timeout!r}: give seconds, 0 or more")
+
+
+# Keys and values
+
+
+class KvGet(Request[Entry | None], frozen=True, gc=False, tag="persist/kv-get"):
+    """The entry under a key, or None."""
+
+    key: str
+
+    def __post_init__(self) -> None:
+        check_name("key", self.key)
+
+
+class KvHas(Request[bool], frozen=True, gc=False, tag="persist/kv-has"):
+    """Whether there is an entry under a key."""
+
+    key: str
+
+    def __post_init__(self) -> None:
+        check_name("key", self.key)
+
+
+class KvPut(Request[int | Conflict], frozen=True, gc=False, tag="persist/kv-put"):
+    """Put a value under a key, with ``expected`` only if that is its revision (0: it must be absent).
+
+    Answered with the new revision.
+    """
+
+    key: str
+    value: Any
+    expected: int | None = None
+
+    def __post_init__(self) -> None:
+        check_name("key", self.key)
+        if self.expected is not None:
+            check_integer("expected revision", self.expected)
+
+
+class KvDelete(Request[bool | Conflict], frozen=True, gc=False, tag="persist/kv-delete"):
+    """Delete a key, with ``expected`` only if that is its revision. Answered with whether it was there."""
+
+    key: str
+    expected: int | None = None
+
+    def __post_init__(self) -> None:
+        check_name("key", self.key)
+        if self.expected is not None:
+            check_integer("expected revision", self.expected)
+
+
+class KvKeys(Request[list[str]], frozen=True, gc=False, tag="persist/kv-keys"):
+    """Keys that start with ``prefix``, sorted by code point, past ``after``. Fewer than ``limit``: no more."""
+
+    prefix: str = ""
+    after: str = ""
+    limit: int = PAGE_SIZE
+
+    def __post_init__(self) -> None:
+        check_prefix("key prefix", self.prefix)
+        check_prefix("after", self.after)
+        check_integer("limit", self.limit, 1, PAGE_SIZE_MAX)
+
+
+# Several writes, all or nothing
+
+Write = Append | TruncateThrough | KvPut | KvDelete
+
+
+class ExpectSeq(msgspec.Struct, frozen=True, gc=False, tag="expect-seq", tag_field="op"):
+    """A check of a transaction: the last sequence number of a stream must be this."""
+
+    stream: str
+    expected: int
+
+    def __post_init__(self) -> None:
+        check_name("stream name", self.stream)
+        check_integer("expected sequence number", self.expected)
+
+
+class ExpectRevision(msgspec.Struct, frozen=True, gc=False, tag="expect-revision", tag_field="op"):
+    """A check of a transaction: the revision of a key must be this (0: absent)."""
+
+    key: str
+    expected: int
+
+    def __post_init__(self) -> None:
+        check_name("key", self.key)
+        check_integer("expected revision", self.expected)
+
+
+Check = ExpectSeq | ExpectRevision
+
+_WRITES = (Append, TruncateThrough, KvPut, KvDelete)
+_CHECKS = (ExpectSeq, ExpectRevision)
+
+
+class Transact(Request[list[Any] | Conflict], frozen=True, gc=False, tag="persist/transact"):
+    """Several writes, all or nothing: the list of their answers, or the first `Conflict`.
+
+    First the checks are made, in order, on what was there before; then the writes, in order, each of which
+    sees the ones before it.
+    """
+
+    writes: tuple[Write, ...]
+    checks: tuple[Check, ...] = ()
+
+    def __post_init__(self) -> None:
+        if type(self.writes) is not tuple or not self.writes:
+            raise InvalidRequest("a transaction needs a tuple of at least one write")
+        for write in self.writes:
+            if type(write) not in _WRITES:
+                raise InvalidRequest(
+                    f"a transaction got a {type(write).__name__} among its writes: "
+                    "give Append, TruncateThrough, KvPut or KvDelete"
+                )
+        if type(self.checks) is not tuple:
+            raise InvalidRequest(f"checks is a {type(self.checks).__name__}: give a tuple")
+        for check in self.checks:
+            if type(check) not in _CHECKS:
+                raise InvalidRequest(
+                    f"a transaction got a {type(check).__name__} among its checks: give ExpectSeq or ExpectRevision"
+                )
+
+
+# Blobs
+
+
+class BlobPut(Request[BlobRef], frozen=True, gc=False, tag="blob/put"):
+    """Store bytes under the hash of their content. Putting the same bytes again changes nothing."""
+
+    data: bytes
+    mime: str = "application/octet-stream"
+
+    def __post_init__(self) -> None:
+        if type(self.data) is not bytes:
+            raise InvalidRequest(f"a blob's data is a {type(self.data).__name__}: give bytes")
+        check_name("MIME type", self.mime)
+
+
+class BlobGet(Request[bytes], frozen=True, gc=False, tag="blob/get"):
+    """The bytes under a content identifier. Raises `BlobNotFound` in the program where there are none."""
+
+    cid: str
+
+    def __post_init__(self) -> None:
+        check_name("content identifier", self.cid)
+
+
+class BlobHas(Request[bool], frozen=True, gc=False, tag="blob/has"):
+    """Whether the blob store has bytes under a content identifier."""
+
+    cid: str
+
+    def __post_init__(self) -> None:
+        check_name("content identifier", self.cid)
+
+
+# Several requests at once
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """A request's answer, as a part of the answer to `AllOf`."""
+
+    value: Any
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The error that a request met, as a part of the answer to `AllOf`."""
+
+    error: Exception
+
+
+Outcome = Answered | Failed
+
+
+class AllOf(Request[list[Outcome]], frozen=True, tag="persist/all-of"):
+    """Perform several requests at once; answered with their outcomes in the same order.
+
+    Where a handler table has no row for it, the machine answers the parts one by one. Programs use
+    `persist_effects.machine.all_of`.
+    """
+
+    requests: tuple[Request[Any], ...]
+
+
+StoreRequest = (
+    Append
+    | Read
+    | ReadAll
+    | LastSeq
+    | TruncateThrough
+    | Streams
+    | Wait
+    | KvGet
+    | KvHas
+    | KvPut
+    | KvDelete
+    | KvKeys
+    | Transact
+    | BlobPut
+    | BlobGet
+    | BlobHas
+)
+"""Every request that can travel to a store in another process."""

@@ -1,0 +1,138 @@
+"""Typed events: Structs in, Structs out, and old shapes lifted to the new one when they are read.
+
+An event's data is stored as plain values, with the version of its shape in ``meta["schema_version"]``. The type's
+version is one more than the number of its upcasters: ``upcasters["placed"] = (to_2, to_3)`` makes it 3, and an event
+of version 1 goes through both. An upcaster is a pure function from the old data to the next version's.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from persist_effects import log
+from persist_effects.errors import InvalidRequest, SchemaMismatch
+from persist_effects.event import Draft, Event, check_name
+from persist_effects.machine import Effect
+from persist_effects.projection import StepFunction
+from persist_effects.requests import Conflict
+
+S = TypeVar("S")
+Upcaster = Callable[[Any], Any]
+
+_VERSION = "schema_version"
+
+
+class Schema:
+    """Which type each event type has, and how old shapes become the present one.
+
+    Raises `InvalidRequest` for a type that stands under two names, and for upcasters of an unknown event type.
+
+    >>> class Placed(msgspec.Struct, frozen=True):
+    ...     total_cents: int
+    >>> schema = Schema({"placed": Placed}, upcasters={"placed": [lambda old: {"total_cents": old["total"] * 100}]})
+    >>> schema.lift(Event("orders/1", 1, "placed", 0, {"total": 12}, 1)).data
+    Placed(total_cents=1200)
+    """
+
+    def __init__(self, types: Mapping[str, type], upcasters: Mapping[str, Sequence[Upcaster]] | None = None) -> None:
+        self._types = dict(types)
+        self._upcasters = {name: tuple(chain) for name, chain in (upcasters or {}).items()}
+        self._names = {kind: name for name, kind in self._types.items()}
+        for name, kind in self._types.items():
+            check_name("event type", name)
+            if self._names[kind] != name:
+                raise InvalidRequest(
+                    f"{kind.__name__} stands for the event types {name!r} and {self._names[kind]!r}: "
+                    "give each event type a class of its own"
+                )
+        for name in self._upcasters:
+            if name not in self._types:
+                raise InvalidRequest(f"there are upcasters for the event type {name!r}, but no type: add it to `types`")
+
+    def draft(self, value: Any, *, at: int | None = None, meta: dict[str, Any] | None = None) -> Draft:
+        """The draft of a typed event. Raises `InvalidRequest` if its class is not in the schema.
+
+        >>> class Placed(msgspec.Struct, frozen=True):
+        ...     total: int
+        >>> Schema({"placed": Placed}).draft(Placed(12))
+        Draft(type='placed', data={'total': 12}, at=None, meta={'schema_version': 1})
+        """
+        name = self._names.get(type(value))
+        if name is None:
+            raise InvalidRequest(f"no event type of the schema has the class {type(value).__name__}: add it")
+        # Through the type's own conversion, so that every type that msgspec can write and read may stand in an event.
+        data = msgspec.to_builtins(value, builtin_types=(bytes,), str_keys=True)
+        return Draft(name, _without_tuples(data), at, {**(meta or {}), _VERSION: self._version(name)})
+
+    def append(
+        self, stream: str, value: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
+    ) -> Effect[Event]:
+        """Append a typed event, and return it typed."""
+        draft = self.draft(value, at=at, meta=meta)
+        event = yield from log.append(stream, draft.type, draft.data, at=at, meta=draft.meta)
+        return self.lift(event)
+
+    def append_expect(
+        self, stream: str, expected: int, value: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
+    ) -> Effect[Event | Conflict]:
+        """Append a typed event only if ``expected`` is the stream's last sequence number."""
+        draft = self.draft(value, at=at, meta=meta)
+        answer = yield from log.append_expect(stream, expected, draft.type, draft.data, at=at, meta=draft.meta)
+        return answer if isinstance(answer, Conflict) else self.lift(answer)
+
+    def lift(self, event: Event) -> Event:
+        """The same event with its data as the schema's type. Raises `SchemaMismatch`, naming stream and seq."""
+        kind = self._types.get(event.type)
+        if kind is None:
+            raise SchemaMismatch(event.stream, event.seq, event.type, "the schema has no such event type")
+        version = _version_of(event)
+        newest = self._version(event.type)
+        if not 1 <= version <= newest:
+            reason = f"it has version {version}, and this schema knows versions 1 to {newest}"
+            raise SchemaMismatch(event.stream, event.seq, event.type, reason)
+        data = event.data
+        try:
+            for upcaster in self._upcasters.get(event.type, ())[version - 1 :]:
+                data = upcaster(data)
+            typed = msgspec.convert(data, kind, builtin_types=(bytes,), str_keys=True)
+        except (msgspec.ValidationError, LookupError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise SchemaMismatch(event.stream, event.seq, event.type, reason) from error
+        return msgspec.structs.replace(event, data=typed)
+
+    def typed(self, step: StepFunction[S]) -> StepFunction[S]:
+        """A step for a projection that gets its events lifted.
+
+        >>> from interpreters import open_store
+        >>> from persist_effects import projection
+        >>> class Placed(msgspec.Struct, frozen=True):
+        ...     total: int
+        >>> schema, store = Schema({"placed": Placed}), open_store("memory:")
+        >>> _ = store.run(schema.append("orders/1", Placed(12)))
+        >>> store.run(projection.project("orders/1", schema.typed(lambda sum, event: sum + event.data.total), 0)).value
+        12
+        """
+
+        def lifted_step(value: S, event: Event) -> S:
+            return step(value, self.lift(event))
+
+        return lifted_step
+
+    def _version(self, event_type: str) -> int:
+        return len(self._upcasters.get(event_type, ())) + 1
+
+
+def _version_of(event: Event) -> int:
+    # An event that was appended without a schema is of the first shape.
+    version = event.meta.get(_VERSION, 1) if isinstance(event.meta, dict) else 1
+    return version if type(version) is int else 0
+
+
+def _without_tuples(value: Any) -> Any:
+    # `msgspec.to_builtins` keeps tuples, which no store gives back as such.
+    if isinstance(value, dict):
+        return {key: _without_tuples(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_tuples(child) for child in value]
+    return value

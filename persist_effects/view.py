@@ -1,0 +1,97 @@
+"""Views: a named fold of one stream that is kept up to date, so that reading it costs one read.
+
+A view's state is kept as the snapshot ``view/<name>``.
+"""
+
+from typing import Any, Generic, TypeVar
+
+from persist_effects import snapshot
+from persist_effects.event import Event, check_name
+from persist_effects.machine import Effect
+from persist_effects.projection import State, StepFunction
+from persist_effects.subscription import Hub
+
+S = TypeVar("S")
+
+
+class View(Generic[S]):
+    """A fold with a name: ``step`` over the events of ``stream``, from ``seed``.
+
+    ``state_type`` says what the state is where it is no plain value, as in `persist_effects.snapshot`.
+
+    >>> from interpreters import open_store
+    >>> from persist_effects.subscription import publish
+    >>> balance = View("balance", "account/1", lambda total, event: total + event.data, 0)
+    >>> hub, store = Hub(), open_store("memory:")
+    >>> attach(hub, balance)
+    >>> _ = store.run(publish(hub, "account/1", "deposited", 5))
+    >>> store.run(peek(balance))
+    5
+    """
+
+    def __init__(self, name: str, stream: str, step: StepFunction[S], seed: S, *, state_type: Any = None) -> None:
+        check_name("view name", name)
+        check_name("stream name", stream)
+        self.name = name
+        self.stream = stream
+        self.step = step
+        self.seed = seed
+        self.state_type = type(seed) if state_type is None and hasattr(seed, "__struct_fields__") else state_type
+
+    @property
+    def snapshot_name(self) -> str:
+        """Under which snapshot name the view's state is kept."""
+        return f"view/{self.name}"
+
+
+def attach(hub: Hub, view: View[Any]) -> None:
+    """Refresh the view on each publish to its stream.
+
+    >>> attach(Hub(), View("count", "account/1", lambda count, event: count + 1, 0))
+    """
+
+    def on_publish(event: Event) -> Effect[State[Any]]:
+        return (yield from refresh(view))
+
+    hub.subscribe(view.stream, on_publish)
+
+
+def refresh(view: View[S]) -> Effect[State[S]]:
+    """Fold the events that the view has not seen, and keep the state.
+
+    >>> from interpreters import open_store
+    >>> open_store("memory:").run(refresh(View("count", "account/1", lambda count, event: count + 1, 0)))
+    State(value=0, seq=0)
+    """
+    return (
+        yield from snapshot.checkpoint(
+            view.snapshot_name, view.stream, view.step, view.seed, state_type=view.state_type
+        )
+    )
+
+
+def peek(view: View[S]) -> Effect[S]:
+    """The view as it was last refreshed, in one read; the seed if it never was.
+
+    >>> from interpreters import open_store
+    >>> open_store("memory:").run(peek(View("count", "account/1", lambda count, event: count + 1, 0)))
+    0
+    """
+    state = yield from snapshot.read(view.snapshot_name, state_type=view.state_type)
+    return view.seed if state is None else state.value
+
+
+def value(view: View[S]) -> Effect[S]:
+    """The view with all events folded that the stream has: never stale. Writes nothing.
+
+    >>> from interpreters import open_store
+    >>> from persist_effects import log
+    >>> store = open_store("memory:")
+    >>> _ = store.run(log.append("account/1", "deposited", 5))
+    >>> store.run(value(View("count", "account/1", lambda count, event: count + 1, 0)))
+    1
+    """
+    state = yield from snapshot.replay(
+        view.snapshot_name, view.stream, view.step, view.seed, state_type=view.state_type
+    )
+    return state.value
