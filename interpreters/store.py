@@ -108,15 +108,12 @@ class Store:
         self.interpreter = interpreter
         self.blobs = MemoryBlobs() if blobs is None else blobs
         own = dict(effects or {})
+        # A store that answers for blobs itself gives way only to a blob store that was asked for.
+        answers = {**self.blobs.handlers, **interpreter.handlers, **({} if blobs is None else blobs.handlers)}
         self.async_rows: Handlers = {kind: row for kind, row in own.items() if inspect.iscoroutinefunction(row)}
-        refusals = {kind: _refuse_async for kind in self.async_rows}
-        self.handlers: Handlers = {
-            **self.blobs.handlers,
-            **interpreter.handlers,
-            AllOf: self._all_of,
-            **own,
-            **refusals,
-        }
+        refusals = dict.fromkeys(self.async_rows, _refuse_async)
+        self.handlers: Handlers = {**answers, AllOf: self._all_of, **own, **refusals}
+        self._batched = frozenset(kind for kind, row in interpreter.handlers.items() if self.handlers[kind] == row)
         self._task_runner: TaskRunner | None = None
         self._is_closed = False
 
@@ -207,10 +204,11 @@ class Store:
         """Each request's outcome. What the interpreter can batch is answered first, together."""
         if not isinstance(self.interpreter, Batching):
             return [machine.outcome_of(request, self.handlers) for request in requests]
-        own = self.interpreter.handlers
-        batch = iter(self.interpreter.answer_all([request for request in requests if type(request) in own]))
+        batch = [request for request in requests if type(request) in self._batched]
+        answered = iter(self.interpreter.answer_all(batch))
         return [
-            next(batch) if type(request) in own else machine.outcome_of(request, self.handlers) for request in requests
+            next(answered) if type(request) in self._batched else machine.outcome_of(request, self.handlers)
+            for request in requests
         ]
 
 
@@ -222,7 +220,7 @@ class _Rounds:
         self._outcomes_of = outcomes_of
         self._ends: dict[int, Outcome] = {}
         self._asking: list[tuple[int, Suspended[Any]]] = []
-        self._waiting: list[tuple[int, Suspended[Any], float]] = []
+        self._waiting: list[tuple[int, Suspended[Any], Wait, float]] = []
 
     def drive(self, programs: Sequence[Effect[Any]]) -> list[Outcome]:
         try:
@@ -254,23 +252,22 @@ class _Rounds:
         if isinstance(step, Done):
             self._ends[index] = Answered(step.value)
         elif isinstance(step.request, Wait):
-            self._waiting.append((index, step, time.monotonic() + step.request.timeout))
+            self._waiting.append((index, step, step.request, time.monotonic() + step.request.timeout))
         else:
             self._asking.append((index, step))
 
     def _look_whether_events_came(self) -> None:
         newest = self._ask_wait(0, "", 0)
         waiting, self._waiting = self._waiting, []
-        for index, step, deadline in waiting:
-            request = step.request
+        for index, step, request, deadline in waiting:
             position = self._ask_wait(request.after, request.prefix, 0)
             if position > request.after or time.monotonic() >= deadline:
                 self._go_on(index, step.resume, position)
             else:
-                self._waiting.append((index, step, deadline))
+                self._waiting.append((index, step, request, deadline))
         if self._waiting and not self._asking:
             # All of them wait, so this thread may, until any event comes or the first of them gives up.
-            first_deadline = min(deadline for _, _, deadline in self._waiting)
+            first_deadline = min(deadline for *_, deadline in self._waiting)
             self._ask_wait(newest, "", max(0.0, first_deadline - time.monotonic()))
 
     def _ask_wait(self, after: int, prefix: str, timeout: float) -> int:

@@ -49,7 +49,7 @@ class TaskRunner:
         kind = type(request)
         if isinstance(request, Wait):
             return await self._wait(request)
-        if isinstance(request, AllOf) and not self._is_batching:
+        if isinstance(request, AllOf) and not self._can_batch(request):
             return [await self._outcome(part, shield) for part in request.requests]
         if kind in self._inline_rows:
             return self._inline_rows[kind](request)
@@ -59,6 +59,9 @@ class TaskRunner:
             if kind in self._async_rows:
                 return await self._async_rows[kind](request)
             return await anyio.to_thread.run_sync(self._handlers[kind], request)
+
+    def _can_batch(self, request: AllOf) -> bool:
+        return self._is_batching and not any(type(part) in self._async_rows for part in request.requests)
 
     async def _outcome(self, request: Request[Any], shield: bool) -> Outcome:
         try:

@@ -48,7 +48,6 @@ PAYLOAD_LIMIT_BYTES = 8 * 1024 * 1024
 """How many bytes one event's data or meta, or one key's value, may take unless the store is told otherwise."""
 
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
-_STR = frozenset({str})
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -94,17 +93,13 @@ def decode(encoded: bytes) -> Any:
 
 
 def fresh(value: Any) -> Any:
-    """An equal value that shares nothing that can change: what storing and reading would give.
+    """An equal value that shares nothing that can change: what storing this storable value and reading it would give.
 
     >>> items = ["tea"]
     >>> fresh(items) is items
     False
     """
-    if type(value) in _SCALARS:
-        return value
-    if type(value) is dict and _SCALARS.issuperset(map(type, value.values())) and _STR.issuperset(map(type, value)):
-        return value.copy()
-    return _decode(encode(value))
+    return value if type(value) in _SCALARS else _decode(_encode(value))
 
 
 def _is_storable(value: Any, depth_left: int) -> bool:
@@ -131,43 +126,44 @@ def _is_storable(value: Any, depth_left: int) -> bool:
 
 def _refuse_unstorable(value: Any, where: str, depth: int = 0) -> None:
     """Raise for the first part of the value that cannot be stored, naming its place; return if there is none."""
-    kind = type(value)
-    if kind is int:
-        if not -(2**63) <= value < 2**64:
-            raise InvalidRequest(f"{where} is the integer {value!r:.40}, which takes more than 64 bits: give a str")
-        return
-    if kind is str:
-        _refuse_surrogates(value, where)
-        return
-    if kind in _SCALARS:
+    if type(value) in _SCALARS:
+        _refuse_scalar(value, where)
         return
     if depth == DEPTH_LIMIT:
         raise InvalidRequest(f"{where[:200]}… is nested deeper than {DEPTH_LIMIT}, or holds itself: flatten it")
-    if kind is list:
-        for index, child in enumerate(value):
-            _refuse_unstorable(child, f"{where}[{index}]", depth + 1)
-    elif kind is dict:
-        for key, child in value.items():
+    for place, part in _parts(value, where):
+        _refuse_unstorable(part, place, depth + 1)
+
+
+def _refuse_scalar(value: Any, where: str) -> None:
+    if type(value) is int and not -(2**63) <= value < 2**64:
+        raise InvalidRequest(f"{where} is the integer {value!r:.40}, which takes more than 64 bits: give a str")
+    if type(value) is str:
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"{where} has a lone surrogate at index {error.start}: it is no UTF-8") from error
+
+
+def _parts(value: Any, where: str) -> Iterable[tuple[str, Any]]:
+    """The parts of a value with their places, its keys among them; raises for a value that can have none."""
+    if type(value) is list:
+        yield from ((f"{where}[{index}]", part) for index, part in enumerate(value))
+    elif type(value) is dict:
+        for key, part in value.items():
             if type(key) is not str:
                 raise InvalidRequest(f"{where} has the key {key!r:.80}, a {type(key).__name__}: keys must be str")
-            _refuse_surrogates(key, f"a key of {where}")
-            _refuse_unstorable(child, f"{where}[{key!r}]".replace("'", '"'), depth + 1)
+            yield f"a key of {where}", key
+            yield f'{where}["{key}"]', part
     elif isinstance(value, msgspec.Struct):
-        for name, child in _fields(value).items():
-            _refuse_unstorable(child, f"{where}.{name}", depth + 1)
+        yield from ((f"{where}.{name}", part) for name, part in _fields(value).items())
     else:
+        kind = type(value)
         raise InvalidRequest(f"{where} is a {kind.__name__}, which cannot be stored: {_ADVICE.get(kind, _OTHER)}")
 
 
-_ADVICE = {tuple: "give a list", set: "give a list", frozenset: "give a list", bytearray: "give bytes"}
+_ADVICE: dict[Any, str] = {tuple: "give a list", set: "give a list", frozenset: "give a list", bytearray: "give bytes"}
 _OTHER = "give None, a bool, int, float, str, bytes, a list, a dict with str keys, or a Struct made of those"
-
-
-def _refuse_surrogates(text: str, where: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"{where} has a lone surrogate at index {error.start}: it is no UTF-8") from error
 
 
 def _fields(value: msgspec.Struct) -> dict[str, Any]:
@@ -202,10 +198,10 @@ STORE_REQUESTS: tuple[type[Request[Any]], ...] = (*_ANSWERS, Transact)
 
 
 def encode_request(request: Request[Any]) -> bytes:
-    """A store's request as a record, its values checked as `encode` checks them.
+    r"""A store's request as a record, its values checked as `encode` checks them.
 
     >>> encode_request(LastSeq("orders/1"))
-    b'\\x82\\xa2op\\xb0persist/last-seq\\xa6stream\\xa8orders/1'
+    b'\x82\xa2op\xb0persist/last-seq\xa6stream\xa8orders/1'
     """
     for what, value in _values_of(request):
         if not _is_storable(value, DEPTH_LIMIT):
@@ -225,9 +221,10 @@ def decode_request(record: bytes) -> Request[Any]:
     LastSeq(stream='orders/1')
     """
     try:
-        return _decode_request(record)
+        request: Request[Any] = _decode_request(record)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"a record of {len(record)} bytes is no request of this store: {error}") from error
+    return request
 
 
 def encode_answer(answer: Any) -> bytes:

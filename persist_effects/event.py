@@ -59,12 +59,12 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
 
 
 def check_name(kind: str, name: str) -> None:
-    """Refuse a name that is not 1 to 512 bytes of UTF-8 without control characters and lone surrogates.
+    r"""Refuse a name that is not 1 to 512 bytes of UTF-8 without control characters and lone surrogates.
 
     >>> check_name("stream name", "orders/Zürich 7")
-    >>> check_name("stream name", "a\\x00b")
+    >>> check_name("stream name", "a\x00b")
     Traceback (most recent call last):
-    persist_effects.errors.InvalidRequest: stream name 'a\\x00b' has the control character '\\x00' at index 1: take it out
+    persist_effects.errors.InvalidRequest: stream name 'a\x00b' has the control character '\x00' at index 1: ...
     """
     if type(name) is not str:
         raise InvalidRequest(f"{kind} is a {type(name).__name__}, {name!r:.80}: give a str")

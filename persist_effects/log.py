@@ -187,7 +187,8 @@ def read_all(
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
-    >>> _ = store.run(append("a/1", "made", 1)), store.run(append("b/1", "made", 2)), store.run(append("a/2", "made", 3))
+    >>> for stream in ("a/1", "b/1", "a/2"):
+    ...     _ = store.run(append(stream, "made", None))
     >>> [event.stream for event in store.run(read_all(prefix="a/")).events]
     ['a/1', 'a/2']
     """

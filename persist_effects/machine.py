@@ -152,7 +152,10 @@ def run(program: Effect[A], handlers: Handlers) -> A:
     step = start(program, handlers)
     try:
         while isinstance(step, Suspended):
-            step = step.throw(UnhandledEffect(step.request.op))
+            if isinstance(step.request, AllOf):
+                step = step.resume([outcome_of(part, handlers) for part in step.request.requests])
+            else:
+                step = step.throw(UnhandledEffect(step.request.op))
     finally:
         program.close()
     return step.value
@@ -168,13 +171,10 @@ def _advance(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handle
             try:
                 handler = handlers[type(request)]
             except KeyError:
-                if isinstance(request, AllOf):
-                    handler = _one_by_one(handlers)
-                elif isinstance(request, Request):
+                if isinstance(request, Request):
                     return Suspended(program, request, handlers)
-                else:
-                    request = program.throw(NotARequest(_describe(request)))
-                    continue
+                request = program.throw(NotARequest(_describe(request)))
+                continue
             try:
                 answer = handler(request)
             except BaseException as error:
@@ -184,13 +184,6 @@ def _advance(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handle
                 answer = None
     except StopIteration as end:
         return Done(end.value)
-
-
-def _one_by_one(handlers: Handlers) -> Handler:
-    def answer_each(request: AllOf) -> list[Outcome]:
-        return [outcome_of(part, handlers) for part in request.requests]
-
-    return answer_each
 
 
 def outcome_of(request: Request[A], handlers: Handlers) -> Outcome:
@@ -237,8 +230,7 @@ def all_of(*items: Effect[Any] | Request[Any]) -> Effect[tuple[Any, ...]]:
     """
     steps: list[Step[Any]] = []
     try:
-        for item in items:
-            steps.append(start(perform(item) if isinstance(item, Request) else item))
+        steps.extend(start(perform(item) if isinstance(item, Request) else item) for item in items)
         while waiting := [(index, step) for index, step in enumerate(steps) if isinstance(step, Suspended)]:
             outcomes = yield from perform(AllOf(tuple(step.request for _, step in waiting)))
             for (index, step), outcome in zip(waiting, outcomes, strict=True):
@@ -246,9 +238,9 @@ def all_of(*items: Effect[Any] | Request[Any]) -> Effect[tuple[Any, ...]]:
                     step.resume(outcome.value) if isinstance(outcome, Answered) else step.throw(outcome.error)
                 )
     finally:
-        for step in steps:
-            if isinstance(step, Suspended) and not step.used:
-                step.close()
+        for unfinished in steps:
+            if isinstance(unfinished, Suspended) and not unfinished.used:
+                unfinished.close()
     return tuple(cast(Done[Any], step).value for step in steps)
 
 
@@ -257,8 +249,7 @@ def check_fresh(*programs: object) -> None:
 
     >>> check_fresh(len)
     Traceback (most recent call last):
-    persist_effects.errors.NotAProgram: a builtin_function_or_method, <built-in function len>, is no program: give the \
-generator that calling a generator function makes
+    persist_effects.errors.NotAProgram: a builtin_function_or_method, <built-in function len>, is no program: ...
     """
     seen: set[int] = set()
     for program in programs:

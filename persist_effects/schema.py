@@ -95,7 +95,7 @@ class Schema:
         try:
             for upcaster in self._upcasters.get(event.type, ())[version - 1 :]:
                 data = upcaster(data)
-            typed = msgspec.convert(data, kind, builtin_types=(bytes,), str_keys=True)
+            typed: Any = msgspec.convert(data, kind, builtin_types=(bytes,), str_keys=True)
         except (msgspec.ValidationError, LookupError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise SchemaMismatch(event.stream, event.seq, event.type, reason) from error

@@ -153,7 +153,9 @@ def _take_effect(mark: str, revision: int, events: list[Event], handler: FollowH
     writes: list[Write] = []
     for event in events:
         said = handler(event)
-        writes += (yield from cast(Effect[Sequence[Write]], said)) if isinstance(said, GeneratorType) else said
+        if isinstance(said, GeneratorType):
+            said = yield from said
+        writes += cast(Sequence[Write], said)
     checkpoint = KvPut(mark, {"position": events[-1].position}, revision)
     answers = yield from perform(Transact((checkpoint, *writes)))
     if isinstance(answers, Conflict):

@@ -26,7 +26,7 @@ def check_cid(text: str) -> None:
 
     >>> check_cid("hello")
     Traceback (most recent call last):
-    persist_effects.errors.InvalidRequest: 'hello' is no content identifier of a blob: give a CIDv1, raw, sha2-256, base32
+    persist_effects.errors.InvalidRequest: 'hello' is no content identifier of a blob: ...
     """
     if not _CID.fullmatch(text):
         raise InvalidRequest(f"{text!r:.80} is no content identifier of a blob: give a CIDv1, raw, sha2-256, base32")

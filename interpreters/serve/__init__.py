@@ -1,0 +1,12 @@
+"""A store in another process: requests travel as records over any transport that carries bytes.
+
+A frame is a length of four bytes, big-endian, and that many bytes of msgpack. The client sends ``[id, request]``,
+a request being ``{"op": "persist/append", …}``; the server answers ``[id, true, answer]`` or
+``[id, false, [error's name, its arguments…]]``, in any order. Ids are the client's own.
+"""
+
+from interpreters.serve.client import RemoteStore
+from interpreters.serve.server import serve
+from interpreters.serve.transport import PipeTransport, SocketTransport, Transport
+
+__all__ = ["PipeTransport", "RemoteStore", "SocketTransport", "Transport", "serve"]

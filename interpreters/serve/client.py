@@ -1,0 +1,170 @@
+"""The client's side: an interpreter whose requests are answered in another process."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any, BinaryIO, cast
+
+import msgspec
+
+from interpreters.serve.transport import PipeTransport, Transport, receive_frame, send_frame
+from persist_effects import codec
+from persist_effects.errors import InternalError, InvalidRequest, StoreUnavailable, UncertainOutcome, error_from_record
+from persist_effects.machine import Handlers
+from persist_effects.requests import (
+    Answered,
+    Append,
+    BlobPut,
+    Failed,
+    KvDelete,
+    KvPut,
+    Outcome,
+    Request,
+    Transact,
+    TruncateThrough,
+)
+
+_WRITES = (Append, TruncateThrough, KvPut, KvDelete, Transact, BlobPut)
+
+_decode_reply = msgspec.msgpack.Decoder(tuple[int, bool, msgspec.Raw]).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class RemoteStore:
+    """Answers the store's and the blob store's requests by asking the peer of a transport. Usable from any thread.
+
+    A request is checked before it is sent. Where the connection is lost while a write is on its way, the write
+    raises `UncertainOutcome`; anything else raises `StoreUnavailable`, and so does every later request.
+
+    >>> with RemoteStore.spawn("memory:") as interpreter:
+    ...     from persist_effects import kv, run
+    ...     run(kv.put("color", "red"), interpreter.handlers)
+    1
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sending = threading.Lock()
+        self._waiting: dict[int, tuple[Request[Any], Future[Any]]] = {}
+        self._calls = 0
+        self._lost: str | None = None
+        self.handlers: Handlers = dict.fromkeys(codec.STORE_REQUESTS, self._ask)
+        self._receiver = threading.Thread(target=self._receive_replies, name="persist-effects replies", daemon=True)
+        self._receiver.start()
+
+    @classmethod
+    def spawn(cls, url: str) -> "RemoteStore":
+        """Start a process that opens the store of this URL, and be its client over pipes until `close`."""
+        # In a session of its own, so that a Ctrl-C here reaches this process alone, which then closes the store.
+        process = subprocess.Popen(  # noqa: S603  (this interpreter, this package, and a URL as one argument)
+            [sys.executable, "-m", "interpreters.serve", url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+        remote = cls(PipeTransport(cast(BinaryIO, process.stdout), cast(BinaryIO, process.stdin)))
+        remote._process = process
+        return remote
+
+    def answer_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
+        """The outcomes of several requests, sent without waiting for one another."""
+        return [_outcome(answer) for answer in [self._try_send(request) for request in requests]]
+
+    def close(self) -> None:
+        """Close the connection; requests that still wait are lost. A spawned process is awaited."""
+        self._transport.close()
+        self._receiver.join()
+        if self._process is not None:
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+
+    def __enter__(self) -> "RemoteStore":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _ask(self, request: Request[Any]) -> Any:
+        return self._send(request).result()
+
+    def _try_send(self, request: Request[Any]) -> "Future[Any]":
+        try:
+            return self._send(request)
+        except Exception as error:
+            refused: Future[Any] = Future()
+            refused.set_exception(error)
+            return refused
+
+    def _send(self, request: Request[Any]) -> "Future[Any]":
+        record = codec.encode_request(request)
+        answer: Future[Any] = Future()
+        with self._sending:
+            if self._lost is not None:
+                raise StoreUnavailable(self._lost)
+            self._calls += 1
+            call_id = self._calls
+            self._waiting[call_id] = (request, answer)
+            try:
+                send_frame(self._transport, _encode([call_id, msgspec.Raw(record)]))
+            except InvalidRequest:
+                del self._waiting[call_id]
+                raise
+            except BaseException as error:
+                # Part of a frame may be on its way, after which the peer would misread every other.
+                del self._waiting[call_id]
+                self._lost = f"the connection to the store's process was lost: {error!r}"
+                self._transport.close()
+                if isinstance(error, OSError | ValueError):
+                    raise _lost_error(request, self._lost) from error
+                raise
+        return answer
+
+    def _receive_replies(self) -> None:
+        reason = "the store's process closed the connection: start it again and connect anew"
+        try:
+            while (frame := receive_frame(self._transport)) is not None:
+                self._settle(frame)
+        except (OSError, ValueError, StoreUnavailable, msgspec.DecodeError) as error:
+            reason = f"the connection to the store's process was lost: {error}"
+        finally:
+            with self._sending:
+                self._lost = self._lost or reason
+                waiting = list(self._waiting.values())
+                self._waiting.clear()
+            for request, answer in waiting:
+                answer.set_exception(_lost_error(request, reason))
+
+    def _settle(self, frame: bytes) -> None:
+        call_id, is_answer, content = _decode_reply(frame)
+        with self._sending:
+            waiting = self._waiting.pop(call_id, None)
+        if waiting is None:
+            raise StoreUnavailable(f"a reply came to call {call_id}, which was not made")
+        request, answer = waiting
+        try:
+            if is_answer:
+                answer.set_result(codec.decode_answer(request, bytes(content)))
+            else:
+                answer.set_exception(error_from_record(msgspec.msgpack.decode(content)))
+        except (msgspec.DecodeError, TypeError) as error:
+            answer.set_exception(InternalError(f"the reply to {request.op} is not what a store answers: {error}"))
+
+
+def _outcome(answer: "Future[Any]") -> Outcome:
+    error = answer.exception()
+    if error is None:
+        return Answered(answer.result())
+    if not isinstance(error, Exception):
+        raise error
+    return Failed(error)
+
+
+def _lost_error(request: Request[Any], reason: str) -> StoreUnavailable | UncertainOutcome:
+    if isinstance(request, _WRITES):
+        return UncertainOutcome(f"{request.op} was on its way: {reason}; whether it was written is not known")
+    return StoreUnavailable(f"{request.op} was not answered: {reason}")

@@ -1,0 +1,85 @@
+"""Serving a handler table over a transport: one client, until it closes."""
+
+import threading
+from typing import Any
+
+import msgspec
+
+from interpreters.serve.transport import Transport, receive_frame, send_frame
+from persist_effects import codec
+from persist_effects.errors import InvalidRequest, StoreUnavailable, UnhandledEffect, error_to_record
+from persist_effects.machine import Handlers
+from persist_effects.requests import Request, Wait
+
+_decode_call = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw]).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def serve(handlers: Handlers, transport: Transport) -> None:
+    """Answer the requests that come over a transport, in order, until the peer closes it. Then close it too.
+
+    Requests that wait for events get a thread each, so the others go on. An error from a handler goes to the client
+    and ends nothing. Raises `StoreUnavailable` if the connection breaks in the middle of a frame, and
+    `InvalidRequest` for a frame that is no call.
+
+    >>> import socket, threading
+    >>> from interpreters import Store, open_store
+    >>> from interpreters.serve import RemoteStore, SocketTransport
+    >>> from persist_effects import kv
+    >>> here, there = socket.socketpair()
+    >>> server = threading.Thread(target=serve, args=(open_store("memory:").handlers, SocketTransport(there)))
+    >>> server.start()
+    >>> with Store(RemoteStore(SocketTransport(here))) as store:
+    ...     store.run(kv.put("color", "red"))
+    1
+    >>> server.join()
+    """
+    connection = _Connection(handlers, transport)
+    try:
+        while (frame := receive_frame(transport)) is not None:
+            connection.answer(frame)
+    finally:
+        transport.close()
+
+
+class _Connection:
+    def __init__(self, handlers: Handlers, transport: Transport) -> None:
+        self._handlers = handlers
+        self._transport = transport
+        self._sending = threading.Lock()
+
+    def answer(self, frame: bytes) -> None:
+        try:
+            call_id, record = _decode_call(frame)
+        except msgspec.DecodeError as error:
+            raise InvalidRequest(f"a frame of {len(frame)} bytes is no call, `[id, request]`: {error}") from error
+        try:
+            request = codec.decode_request(bytes(record))
+        except InvalidRequest as error:
+            self._send(call_id, False, error_to_record(error))
+            return
+        if isinstance(request, Wait) and request.timeout > 0:
+            threading.Thread(target=self._carry_out, args=(call_id, request), daemon=True).start()
+        else:
+            self._carry_out(call_id, request)
+
+    def _carry_out(self, call_id: int, request: Request[Any]) -> None:
+        try:
+            handler = self._handlers.get(type(request))
+            if handler is None:
+                raise UnhandledEffect(request.op)
+            answer = handler(request)
+        except Exception as error:
+            self._send(call_id, False, error_to_record(error))
+        else:
+            self._send(call_id, True, answer)
+
+    def _send(self, call_id: int, is_answer: bool, content: Any) -> None:
+        frame = _encode([call_id, is_answer, content])
+        try:
+            with self._sending:
+                send_frame(self._transport, frame)
+        except OSError as error:
+            # Nobody is there to be answered. The loop that receives finds that out too, and ends.
+            if not isinstance(error, BrokenPipeError | ConnectionError):
+                raise StoreUnavailable(f"the answer to call {call_id} could not be sent: {error}") from error

@@ -1,0 +1,357 @@
+"""Opening a store, and running programs on it from threads and from tasks of asyncio and trio."""
+
+import threading
+
+import anyio
+import pytest
+
+from interpreters import Store, open_store
+from interpreters.memory import MemoryStore
+from persist_effects import AlreadyUsed, Conflict, InvalidRequest, NotAProgram, Request, StoreClosed, UnhandledEffect
+from persist_effects import all_of, kv, log, perform
+from persist_effects.requests import KvPut, Wait
+
+LONG_SECONDS = 60.0
+"""A timeout that no test reaches: what is waited for happens, or the test fails."""
+
+backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+class Ask(Request[str], frozen=True, tag="test/ask"):
+    question: str
+
+
+def greet():
+    name = yield from perform(Ask("name?"))
+    yield from kv.put("name", name)
+    return f"hello {name}"
+
+
+def wait_for_event(after, prefix="", timeout=LONG_SECONDS):
+    return (yield from perform(Wait(after, prefix, timeout)))
+
+
+@pytest.mark.parametrize("url", ["memory", "", "oracle://x", "MEMORY:", "/tmp/x"])
+def test_a_url_that_names_no_store_is_refused(url):
+    with pytest.raises(InvalidRequest, match="names no store: a store's URL starts with one of memory:"):
+        open_store(url)
+
+
+def test_a_memory_store_has_no_path_and_no_unknown_options():
+    with pytest.raises(InvalidRequest, match="'memory:x' names no store: write 'memory:'"):
+        open_store("memory:x")
+    with pytest.raises(InvalidRequest, match="a memory store has no option 'sync': it takes clock and"):
+        open_store("memory:", sync="os")
+
+
+def test_a_closed_store_runs_nothing():
+    with open_store("memory:") as store:
+        pass
+    store.close()
+    for use in (store.run, store.start, lambda program: store.run_many([program])):
+        with pytest.raises(StoreClosed, match="this store was closed: open it again to run programs"):
+            use(kv.get("a"))
+    with pytest.raises(StoreClosed):
+        anyio.run(store.arun, kv.get("a"))
+
+
+def test_closing_a_store_closes_its_interpreter_and_its_blobs_once():
+    class Closing(MemoryStore):
+        closed = 0
+
+        def close(self):
+            self.closed += 1
+
+    interpreter, blobs = Closing(), Closing()
+    with Store(interpreter, blobs=blobs) as store:
+        store.close()
+    assert (interpreter.closed, blobs.closed) == (1, 1)
+
+
+def test_the_clock_is_the_interpreters(store):
+    with open_store("memory:", clock=lambda: 1_700_000_000_000_000) as at_that_time:
+        assert at_that_time.run(log.append("s", "made", 1)).at == 1_700_000_000_000_000
+        assert at_that_time.run(log.append("s", "made", 1, at=5)).at == 5
+
+
+def test_the_users_effects_stand_beside_the_stores():
+    with open_store("memory:", effects={Ask: lambda request: "Ada"}) as store:
+        assert store.run(greet()) == "hello Ada"
+        assert store.run(kv.get("name")) == "Ada"
+
+
+def test_a_users_row_takes_the_place_of_the_stores():
+    with open_store("memory:", effects={KvPut: lambda request: 99}) as store:
+        assert store.run(kv.put("a", 1)) == 99
+
+
+def test_an_effect_without_a_row_is_refused_by_name(store):
+    with pytest.raises(UnhandledEffect, match="no handler answers 'test/ask'"):
+        store.run(greet())
+
+
+def test_start_answers_what_the_store_can_and_leaves_the_rest_to_the_host(store):
+    step = store.start(greet())
+    assert step.request == Ask("name?")
+    assert step.resume("Ada").value == "hello Ada"
+    assert store.run(kv.get("name")) == "Ada"
+
+
+# Many programs in one thread
+
+
+def test_run_many_gives_the_values_in_order(store):
+    assert store.run_many([]) == []
+    assert store.run_many(log.append("s", "made", n) for n in range(3)) == store.run(log.read("s"))
+
+
+def test_run_many_goes_in_rounds_so_that_programs_race(store):
+    def place(name):
+        last = yield from log.last_seq("orders")
+        return (yield from log.append_expect("orders", last, "placed", name))
+
+    first, second = store.run_many([place("a"), place("b")])
+    assert first.seq == 1
+    assert second == Conflict("orders", 0, 1)
+
+
+def test_run_many_checks_all_programs_before_it_starts_any(store):
+    good = kv.put("a", 1)
+    with pytest.raises(NotAProgram):
+        store.run_many([good, kv.put])
+    with pytest.raises(AlreadyUsed):
+        store.run_many([good, good])
+    assert store.run(good) == 1
+
+
+def test_run_many_lets_the_others_end_when_one_raises(store):
+    with pytest.raises(ExceptionGroup, match="1 of 3 programs failed") as caught:
+        store.run_many([kv.put("a", 1), kv.put("", 2), kv.put("c", 3)])
+    assert isinstance(caught.value.exceptions[0], InvalidRequest)
+    assert store.run(kv.keys()) == ["a", "c"]
+
+
+def test_run_many_can_return_the_errors_among_the_values(store):
+    values = store.run_many([kv.has("a"), kv.put("", 2)], return_exceptions=True)
+    assert values[0] is False
+    assert isinstance(values[1], InvalidRequest)
+
+
+def test_run_many_lets_a_program_wait_for_what_another_one_appends(store):
+    assert store.run_many([wait_for_event(0, "b/"), log.append("a/1", "made", 1), log.append("b/1", "made", 1)])[0] == 2
+
+
+def test_run_many_ends_when_all_of_its_programs_wait_in_vain(store):
+    assert store.run_many([wait_for_event(0, timeout=0.0), wait_for_event(0, timeout=0.001)]) == [0, 0]
+
+
+def test_run_many_is_woken_by_another_thread(store):
+    def waited_for(request):
+        appender.start()
+        return "asked"
+
+    def wait_once_started():
+        yield from perform(Ask("started?"))
+        return (yield from wait_for_event(0))
+
+    appender = threading.Thread(target=lambda: store.run(log.append("s", "made", 1)))
+    with Store(store.interpreter, effects={Ask: waited_for}) as waiting:
+        assert waiting.run_many([wait_once_started()]) == [1]
+    appender.join()
+
+
+def test_an_interrupted_run_many_closes_its_programs(store):
+    closed = []
+
+    def tidy():
+        try:
+            yield from perform(Ask("x"))
+        finally:
+            closed.append(True)
+
+    def interrupted(request):
+        raise KeyboardInterrupt
+
+    with Store(store.interpreter, effects={Ask: interrupted}) as interruptible, pytest.raises(KeyboardInterrupt):
+        interruptible.run_many([tidy(), tidy()])
+    assert closed == [True, True]
+
+
+# Threads
+
+
+def test_threads_share_a_store_and_lose_nothing(store):
+    def write(number):
+        for n in range(100):
+            store.run(log.append("shared", "made", [number, n]))
+            store.run(kv.update("count", lambda count: count + 1, 0))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    events = store.run(log.read("shared"))
+    assert [event.seq for event in events] == list(range(1, 801))
+    assert store.run(kv.get("count")) == 800
+    for number in range(8):
+        assert [event.data[1] for event in events if event.data[0] == number] == list(range(100))
+
+
+def test_a_waiting_thread_is_woken_by_an_append(store):
+    answers = []
+    waiter = threading.Thread(target=lambda: answers.append(store.run(wait_for_event(0, "orders/"))))
+    waiter.start()
+    store.run(log.append("other", "made", 1))
+    store.run(log.append("orders/1", "placed", 1))
+    waiter.join()
+    assert answers == [2]
+
+
+def test_a_wait_at_its_timeout_answers_with_the_newest_position(store):
+    store.run(log.append("s", "made", 1))
+    assert store.run(wait_for_event(1, timeout=0.001)) == 1
+    assert store.run(wait_for_event(0, "none/", timeout=0.001)) == 0
+
+
+# Tasks
+
+
+@backends
+def test_many_tasks_share_a_store(store, backend):
+    results = []
+
+    async def one(n):
+        results.append(await store.arun(kv.update("count", lambda count: count + 1, 0)))
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            for n in range(50):
+                tasks.start_soon(one, n)
+
+    anyio.run(main, backend=backend)
+    assert sorted(results) == list(range(1, 51))
+
+
+@backends
+def test_async_and_plain_rows_both_answer(backend):
+    class Tell(Request[int], frozen=True, tag="test/tell"):
+        text: str
+
+    async def answer_ask(request):
+        await anyio.lowlevel.checkpoint()
+        return "Ada"
+
+    def both():
+        name = yield from perform(Ask("name?"))
+        return name, (yield from perform(Tell(name)))
+
+    threads = []
+
+    def answer_tell(request):
+        threads.append(threading.current_thread())
+        return len(request.text)
+
+    with open_store("memory:", effects={Ask: answer_ask, Tell: answer_tell}) as store:
+        assert anyio.run(store.arun, both(), backend=backend) == ("Ada", 3)
+        with pytest.raises(InvalidRequest, match=r"'test/ask' is an async function: .*await store.arun"):
+            store.run(both())
+    assert threads[0] is not threading.current_thread(), "a plain row may block, so it has no place in the loop"
+
+
+@backends
+def test_a_task_that_waits_is_woken_by_another_task_and_by_a_thread(store, backend):
+    answers = []
+
+    async def waiter(after):
+        answers.append(await store.arun(wait_for_event(after)))
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(waiter, 0)
+            await anyio.wait_all_tasks_blocked()
+            await store.arun(log.append("s", "made", 1))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(waiter, 1)
+            await anyio.wait_all_tasks_blocked()
+            await anyio.to_thread.run_sync(lambda: store.run(log.append("s", "made", 2)))
+
+    anyio.run(main, backend=backend)
+    assert answers == [1, 2]
+
+
+@backends
+def test_a_thousand_tasks_wait_without_a_thread_each(store, backend):
+    answers = []
+
+    async def waiter():
+        answers.append(await store.arun(wait_for_event(0)))
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            for _ in range(1000):
+                tasks.start_soon(waiter)
+            await anyio.wait_all_tasks_blocked()
+            threads.append(threading.active_count())
+            await store.arun(log.append("s", "made", 1))
+
+    threads = []
+    before = threading.active_count()
+    anyio.run(main, backend=backend)
+    assert answers == [1] * 1000
+    assert threads[0] <= before + 2
+
+
+@backends
+def test_a_task_at_its_timeout_goes_on(store, backend):
+    assert anyio.run(store.arun, wait_for_event(0, timeout=0.001), backend=backend) == 0
+
+
+@backends
+def test_all_of_works_in_a_task(store, backend):
+    async def answer(request):
+        return request.question
+
+    with Store(store.interpreter, effects={Ask: answer}) as asking:
+        values = anyio.run(asking.arun, all_of(kv.put("a", 1), Ask("x"), kv.has("b")), backend=backend)
+    assert values == (1, "x", False)
+
+
+@backends
+def test_a_cancelled_task_cleans_up_through_its_program(store, backend):
+    def holding():
+        yield from kv.put("lock", "held")
+        try:
+            yield from wait_for_event(0)
+        finally:
+            yield from kv.delete("lock")
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(store.arun, holding())
+            await anyio.wait_all_tasks_blocked()
+            held.append(store.run(kv.has("lock")))
+            tasks.cancel_scope.cancel()
+
+    held = []
+    anyio.run(main, backend=backend)
+    assert held == [True]
+    assert store.run(kv.has("lock")) is False
+
+
+@backends
+def test_an_unhandled_effect_and_a_handlers_error_are_raised_in_the_task(store, backend):
+    with pytest.raises(UnhandledEffect):
+        anyio.run(store.arun, greet(), backend=backend)
+
+    async def refuse(request):
+        raise LookupError("nobody")
+
+    def careful():
+        try:
+            yield from perform(Ask("?"))
+        except LookupError as error:
+            return str(error)
+
+    with Store(store.interpreter, effects={Ask: refuse}) as asking:
+        assert anyio.run(asking.arun, careful(), backend=backend) == "nobody"

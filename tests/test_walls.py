@@ -1,0 +1,136 @@
+"""The walls between the folders, and the names that stand in them on purpose."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import interpreters
+import interpreters.serve
+import persist_effects
+
+ROOT = Path(__file__).parent.parent
+CORE = sorted((ROOT / "persist_effects").rglob("*.py"))
+INTERPRETERS = sorted((ROOT / "interpreters").rglob("*.py"))
+
+# What the core may import beside itself: the pure parts of the standard library, and msgspec.
+PURE = {"collections", "functools", "hashlib", "math", "msgspec", "types", "typing", "unicodedata"}
+
+# Packages behind an extra, and the only modules that may import them.
+OPTIONAL = {
+    "anyio": {"tasks.py"},
+    "hypothesis": {"conformance.py", "model.py", "strategies.py"},
+    "pytest": {"conformance.py", "model.py", "strategies.py"},
+    "multiformats": {"cid.py"},
+}
+
+
+def imported_by(path):
+    """The modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield node.module
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.name)
+def test_the_core_imports_only_what_is_pure(path):
+    roots = {module.split(".")[0] for module in imported_by(path)}
+    assert roots <= PURE | {"persist_effects"}
+
+
+@pytest.mark.parametrize("path", INTERPRETERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_optional_packages_are_imported_only_in_their_own_rooms(path):
+    for module in imported_by(path):
+        rooms = OPTIONAL.get(module.split(".")[0])
+        assert rooms is None or path.name in rooms, f"{path} imports {module}"
+
+
+def test_there_is_one_yield_of_requests_in_the_core():
+    yields = [
+        (path.name, node.lineno)
+        for path in CORE
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Yield) and path.name not in {"codec.py"}  # whose generators are no programs
+    ]
+    assert [name for name, _ in yields] == ["machine.py"]
+
+
+def test_a_bare_install_runs_programs_without_any_optional_package():
+    code = (
+        "import sys\n"
+        f"for name in {sorted(OPTIONAL)!r}: sys.modules[name] = None\n"
+        "from interpreters import open_store\n"
+        "from persist_effects import log, InvalidRequest\n"
+        "store = open_store('memory:')\n"
+        "assert store.run(log.append('s', 'made', 1)).seq == 1\n"
+        "try: store.arun(log.last_seq('s')).send(None)\n"
+        "except InvalidRequest as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "`arun` needs the package anyio: pip install 'persist-effects[async]'\n"
+
+
+EXPORTS = {
+    persist_effects: (
+        "AlreadyUsed Appended BlobNotFound BlobRef CallerError Conflict CorruptStore Done Draft Effect Entry Event "
+        "ExpectRevision ExpectSeq Handlers Hub InternalError InvalidRequest NotAProgram NotARequest Page PersistError "
+        "Request Schema SchemaMismatch State StoreClosed StoreUnavailable Suspended TooLarge Truncated "
+        "UncertainOutcome UnhandledEffect View all_of blob codec compaction errors event follow kv log machine "
+        "perform projection publish requests run schema snapshot start subscription transact transaction view"
+    ),
+    interpreters: "Store open_store",
+    interpreters.serve: "PipeTransport RemoteStore SocketTransport Transport serve",
+}
+
+
+@pytest.mark.parametrize("module", EXPORTS, ids=lambda module: module.__name__)
+def test_public_names_are_exported_on_purpose(module):
+    assert sorted(module.__all__) == sorted(EXPORTS[module].split())
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+PUBLIC_FUNCTIONS = {
+    "log": (
+        "append append_expect append_many append_once last_seq read read_all read_back read_from read_range streams "
+        "truncate_through"
+    ),
+    "kv": "delete entry get get_or has keys put put_expect update",
+    "blob": "get has put",
+    "transaction": "transact",
+    "projection": "project project_all project_all_resume project_resume",
+    "snapshot": "checkpoint covered_seq read replay write",
+    "compaction": "compact maybe_compact should_compact",
+    "subscription": "follow publish",
+    "view": "attach peek refresh value",
+    "machine": "all_of check_fresh outcome_of perform run start",
+    "codec": "decode decode_answer decode_request encode encode_answer encode_request fresh",
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC_FUNCTIONS)
+def test_the_facets_have_the_functions_of_the_design(name):
+    module = getattr(persist_effects, name)
+    tree = ast.parse(Path(module.__file__).read_text())
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"}
+    assert sorted(functions) == PUBLIC_FUNCTIONS[name].split()
+
+
+@pytest.mark.parametrize("name", PUBLIC_FUNCTIONS)
+def test_every_public_function_has_an_example_that_runs(name):
+    # The examples themselves are run by pytest's doctest collection.
+    module = getattr(persist_effects, name)
+    tree = ast.parse(Path(module.__file__).read_text())
+    without = [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+        and node.name[0] != "_"
+        and not any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list)
+        and ">>>" not in (ast.get_docstring(node) or "")
+    ]
+    assert set(without) <= {"perform", "encode_answer"}  # shown by the module's own example, and by its twin's

@@ -1,0 +1,71 @@
+"""What type checkers must find out about programs: this file is checked by mypy and pyright, not run."""
+
+from typing import Any, assert_type
+
+from interpreters import Store, open_store
+from persist_effects import BlobRef, Conflict, Done, Effect, Entry, Event, Page, Request, State, Suspended
+from persist_effects import all_of, blob, kv, log, perform, projection, start, transact
+from persist_effects.requests import Append, Appended, KvHas, LastSeq
+
+
+class FetchPrice(Request[int], frozen=True, tag="shop/fetch-price"):
+    """A user's own effect, answered with cents."""
+
+    sku: str
+
+
+def facets() -> Effect[str]:
+    """Each facet's program gives its own type."""
+    assert_type((yield from log.append("s", "made", 1)), Event)
+    assert_type((yield from log.append_expect("s", 0, "made", 1)), Event | Conflict)
+    assert_type((yield from log.append_many("s", [])), Appended | Conflict)
+    assert_type((yield from log.read("s")), list[Event])
+    assert_type((yield from log.read_all()), Page)
+    assert_type((yield from kv.put("k", 1)), int)
+    assert_type((yield from kv.put_expect("k", 0, 1)), int | Conflict)
+    assert_type((yield from kv.entry("k")), Entry | None)
+    assert_type((yield from kv.has("k")), bool)
+    assert_type((yield from blob.put(b"")), BlobRef)
+    assert_type((yield from transact(Append("s", ()))), list[Any] | Conflict)
+    return "done"
+
+
+def requests() -> Effect[int]:
+    """A request's answer is typed by the request."""
+    assert_type((yield from perform(KvHas("k"))), bool)
+    price = yield from perform(FetchPrice("tea"))
+    assert_type(price, int)
+    return price
+
+
+def together() -> Effect[None]:
+    """`all_of` keeps each program's type."""
+    assert_type((yield from all_of(requests(), facets())), tuple[int, str])
+    assert_type((yield from all_of(LastSeq("s"), kv.has("k"), facets())), tuple[int, bool, str])
+
+
+def folds() -> Effect[State[int]]:
+    """A fold's state has the seed's type."""
+
+    def count(value: int, event: Event) -> int:
+        return value + event.seq
+
+    state = yield from projection.project("s", count, 0)
+    assert_type(state.value, int)
+    return state
+
+
+def stepping(store: Store) -> None:
+    """Steps and runs give the program's type."""
+    assert_type(store.run(requests()), int)
+    assert_type(store.run_many([facets()]), list[str])
+    step = start(requests())
+    assert_type(step, Suspended[int] | Done[int])
+    if isinstance(step, Done):
+        assert_type(step.value, int)
+
+
+async def in_a_task() -> None:
+    """A task gets the program's type too."""
+    with open_store("memory:") as store:
+        assert_type(await store.arun(folds()), State[int])
