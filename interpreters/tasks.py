@@ -42,6 +42,8 @@ class TaskRunner:
                 step = step.throw(error)
             else:
                 step = step.resume(answer)
+                # It may be a page of events, and while the next one is read there should be no other.
+                del answer
         return step.value
 
     async def _answer(self, request: Request[Any], shield: bool) -> Any:

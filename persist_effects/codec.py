@@ -47,6 +47,8 @@ DEPTH_LIMIT = 100
 PAYLOAD_LIMIT_BYTES = 8 * 1024 * 1024
 """How many bytes one event's data or meta, or one key's value, may take unless the store is told otherwise."""
 
+_NO_LIMIT_BYTES = 2**63
+
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -58,6 +60,24 @@ encode_event = msgspec.msgpack.Encoder().encode
 
 decode_event = msgspec.msgpack.Decoder(Event).decode
 """The bytes of an `Event` back to a fresh one."""
+
+
+def payload_name(part: str, stream: str, event_type: str) -> str:
+    """How error messages call an event's data or meta.
+
+    >>> payload_name("data", "orders/1", "placed")
+    "data of a 'placed' event for stream 'orders/1'"
+    """
+    return f"{part} of a {event_type!r} event for stream {stream!r}"
+
+
+def value_name(key: str) -> str:
+    """How error messages call a key's value.
+
+    >>> value_name("color")
+    "value of key 'color'"
+    """
+    return f"value of key {key!r}"
 
 
 def encode(value: Any, what: str = "value", limit_bytes: int = PAYLOAD_LIMIT_BYTES) -> bytes:
@@ -100,6 +120,54 @@ def fresh(value: Any) -> Any:
     False
     """
     return value if type(value) in _SCALARS else _decode(_encode(value))
+
+
+def to_plain(value: Any, kind: Any, what: str) -> Any:
+    """A value as one that can be stored; ``kind`` is the type that `from_plain` will read it as, None: a plain value.
+
+    Any type that msgspec converts may be in it: tuples, sets, datetimes, enums and so on. Raises `InvalidRequest` if
+    it would not come back equal.
+
+    >>> to_plain({(1, 2)}, set[tuple[int, int]], "state")
+    [[1, 2]]
+    """
+    try:
+        plain = value if kind is None else _builtins(value)
+        back = from_plain(_decode(encode(plain, what, _NO_LIMIT_BYTES)), kind)
+    except (TypeError, msgspec.ValidationError) as error:
+        raise InvalidRequest(f"{what} cannot be stored and read back as {kind!r}: {error}") from error
+    # Not a number is not equal to itself, but looks the same.
+    if back != value and repr(back) != repr(value):
+        raise InvalidRequest(
+            f"{what} is {value!r:.80} and would come back as {back!r:.80}: say its type, which now is {kind!r}"
+        )
+    return plain
+
+
+def from_plain(plain: Any, kind: Any) -> Any:
+    """The value that `to_plain` made plain. Raises `msgspec.ValidationError` for what is no such value.
+
+    >>> from_plain([[1, 2]], set[tuple[int, int]])
+    {(1, 2)}
+    """
+    return plain if kind is None else msgspec.convert(plain, kind, builtin_types=(bytes,), str_keys=True)
+
+
+def _builtins(value: Any) -> Any:
+    """Sets, which have no order, come out sorted, so that the same value always gives the same bytes."""
+    in_order = msgspec.to_builtins(value, builtin_types=(bytes,), str_keys=True)
+    in_sorted_order = msgspec.to_builtins(value, builtin_types=(bytes,), str_keys=True, order="deterministic")
+    return _sort_sets(in_order, in_sorted_order)
+
+
+def _sort_sets(in_order: Any, in_sorted_order: Any) -> Any:
+    # msgspec sorts the keys of dicts too, whose order is part of them: take it from the other.
+    if isinstance(in_order, dict):
+        return {key: _sort_sets(part, in_sorted_order[key]) for key, part in in_order.items()}
+    if isinstance(in_order, list | tuple):
+        parts = in_sorted_order if in_order != in_sorted_order else in_order
+        return [_sort_sets(part, other) for part, other in zip(parts, in_sorted_order, strict=True)]
+    return in_order
 
 
 def _is_storable(value: Any, depth_left: int) -> bool:
@@ -256,11 +324,11 @@ def _values_of(request: Request[Any]) -> Iterable[tuple[str, Any]]:
     """The values that a request would store, and how to call them."""
     match request:
         case Append(stream=stream, events=drafts):
-            for index, draft in enumerate(drafts):
-                yield f"data of event {index + 1} for {stream!r}", draft.data
-                yield f"meta of event {index + 1} for {stream!r}", draft.meta
+            for draft in drafts:
+                yield payload_name("data", stream, draft.type), draft.data
+                yield payload_name("meta", stream, draft.type), draft.meta
         case KvPut(key=key, value=value):
-            yield f"value of key {key!r}", value
+            yield value_name(key), value
         case Transact(writes=writes):
             for write in writes:
                 yield from _values_of(write)

@@ -10,12 +10,13 @@ from persist_effects import log, snapshot
 from persist_effects.event import check_integer
 from persist_effects.machine import Effect
 from persist_effects.projection import State, StepFunction
+from persist_effects.requests import TruncateThrough
 
 S = TypeVar("S")
 
 
 def compact(name: str, stream: str, step: StepFunction[S], seed: S, *, state_type: Any = None) -> Effect[State[S]]:
-    """Checkpoint a stream under a snapshot name, then drop the events that the snapshot covers.
+    """Checkpoint a stream under a snapshot name and drop the events that the snapshot covers, in one transaction.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -26,8 +27,11 @@ def compact(name: str, stream: str, step: StepFunction[S], seed: S, *, state_typ
     >>> store.run(log.read("account/1"))
     []
     """
-    state = yield from snapshot.checkpoint(name, stream, step, seed, state_type=state_type)
-    yield from log.truncate_through(stream, state.seq)
+    state = yield from snapshot.replay(name, stream, step, seed, state_type=state_type)
+    drop = TruncateThrough(stream, state.seq)
+    yield from snapshot.write(
+        name, state, stream=stream, state_type=snapshot.state_type_of(seed, state_type), drop=drop
+    )
     return state
 
 
@@ -39,7 +43,7 @@ def should_compact(name: str, stream: str, every: int) -> Effect[bool]:
     False
     """
     check_integer("every", every, 1)
-    covered = yield from snapshot.covered_seq(name)
+    covered = yield from snapshot.covered_seq(name, stream=stream)
     last = yield from log.last_seq(stream)
     return last - covered >= every
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from persist_effects import log
+from persist_effects.codec import from_plain, to_plain
 from persist_effects.errors import InvalidRequest, SchemaMismatch
 from persist_effects.event import Draft, Event, check_name
 from persist_effects.machine import Effect
@@ -61,9 +62,9 @@ class Schema:
         name = self._names.get(type(value))
         if name is None:
             raise InvalidRequest(f"no event type of the schema has the class {type(value).__name__}: add it")
-        # Through the type's own conversion, so that every type that msgspec can write and read may stand in an event.
-        data = msgspec.to_builtins(value, builtin_types=(bytes,), str_keys=True)
-        return Draft(name, _without_tuples(data), at, {**(meta or {}), _VERSION: self._version(name)})
+        data = to_plain(value, type(value), f"a {name!r} event")
+        draft = Draft(name, data, at, meta)
+        return msgspec.structs.replace(draft, meta={**(draft.meta or {}), _VERSION: self._version(name)})
 
     def append(
         self, stream: str, value: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
@@ -88,15 +89,15 @@ class Schema:
             raise SchemaMismatch(event.stream, event.seq, event.type, "the schema has no such event type")
         version = _version_of(event)
         newest = self._version(event.type)
-        if not 1 <= version <= newest:
-            reason = f"it has version {version}, and this schema knows versions 1 to {newest}"
+        if type(version) is not int or not 1 <= version <= newest:
+            reason = f"it has version {version!r:.40}, and this schema knows versions 1 to {newest}"
             raise SchemaMismatch(event.stream, event.seq, event.type, reason)
         data = event.data
         try:
             for upcaster in self._upcasters.get(event.type, ())[version - 1 :]:
                 data = upcaster(data)
-            typed: Any = msgspec.convert(data, kind, builtin_types=(bytes,), str_keys=True)
-        except (msgspec.ValidationError, LookupError, TypeError, ValueError) as error:
+            typed = from_plain(data, kind)
+        except Exception as error:  # an upcaster that meets a shape it did not expect may raise anything
             reason = f"{type(error).__name__}: {error}"
             raise SchemaMismatch(event.stream, event.seq, event.type, reason) from error
         return msgspec.structs.replace(event, data=typed)
@@ -123,16 +124,6 @@ class Schema:
         return len(self._upcasters.get(event_type, ())) + 1
 
 
-def _version_of(event: Event) -> int:
+def _version_of(event: Event) -> Any:
     # An event that was appended without a schema is of the first shape.
-    version = event.meta.get(_VERSION, 1) if isinstance(event.meta, dict) else 1
-    return version if type(version) is int else 0
-
-
-def _without_tuples(value: Any) -> Any:
-    # `msgspec.to_builtins` keeps tuples, which no store gives back as such.
-    if isinstance(value, dict):
-        return {key: _without_tuples(child) for key, child in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_tuples(child) for child in value]
-    return value
+    return event.meta.get(_VERSION, 1) if isinstance(event.meta, dict) else 1

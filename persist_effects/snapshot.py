@@ -5,16 +5,18 @@ A state is a plain value. Where it is something else, ``state_type`` says what: 
 longer decodes as that type is taken for absent, and rebuilt.
 """
 
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from persist_effects import kv
-from persist_effects.errors import InvalidRequest
+from persist_effects.codec import from_plain, to_plain
+from persist_effects.errors import InvalidRequest, Truncated
 from persist_effects.event import check_name
 from persist_effects.machine import Effect
 from persist_effects.projection import State, StepFunction, project_resume
-from persist_effects.requests import Conflict, Entry
+from persist_effects.requests import Conflict, Entry, KvPut, TruncateThrough, Write
+from persist_effects.transaction import transact
 
 S = TypeVar("S")
 
@@ -22,7 +24,7 @@ S = TypeVar("S")
 class _Record(msgspec.Struct, frozen=True):
     """What is stored: ``stream`` says of which stream, so that a name used for two of them is found out."""
 
-    seq: int
+    seq: Annotated[int, msgspec.Meta(ge=0)]
     value: Any
     stream: str | None = None
 
@@ -40,27 +42,36 @@ def read(name: str, *, state_type: Any = None) -> Effect[State[Any] | None]:
     return None if record is None else _state_of(record, state_type)
 
 
-def write(name: str, state: State[Any], *, stream: str | None = None, state_type: Any = None) -> Effect[None]:
+def write(
+    name: str,
+    state: State[Any],
+    *,
+    stream: str | None = None,
+    state_type: Any = None,
+    drop: TruncateThrough | None = None,
+) -> Effect[None]:
     """Keep a state under a name, unless a later one is kept there already: a snapshot never goes back.
 
-    Raises `InvalidRequest` if the value cannot be stored, or if the name is in use for another stream.
+    ``drop`` is carried out in the same transaction, whichever state is kept. Raises `InvalidRequest` if the value
+    would not come back as it is, or if the name is in use for another stream.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(write("balance", State(12, 2), stream="account/1"))
     """
-    value = (
-        state.value if state_type is None else msgspec.to_builtins(state.value, builtin_types=(bytes,), str_keys=True)
-    )
+    value = to_plain(state.value, state_type, f"the state for snapshot {name!r}")
+    also = () if drop is None else (drop,)
     while True:
         found = yield from kv.entry(_key(name))
         kept = _record_of(found)
+        writes: tuple[Write, ...] = also
         if kept is not None:
             _check_stream(name, kept, stream)
-            if kept.seq > state.seq and _state_of(kept, state_type) is not None:
-                return
-        record = msgspec.to_builtins(_Record(state.seq, None, stream)) | {"value": value}
-        put = yield from kv.put_expect(_key(name), 0 if found is None else found.revision, record)
-        if not isinstance(put, Conflict):
+            stream = stream or kept.stream
+        # A later state stays, also one that this code cannot decode: newer code may have made it, and dropped events.
+        if kept is None or kept.seq <= state.seq:
+            record = {"seq": state.seq, "value": value, "stream": stream}
+            writes = (KvPut(_key(name), record, 0 if found is None else found.revision), *also)
+        if not writes or not isinstance((yield from transact(*writes)), Conflict):
             return
 
 
@@ -76,13 +87,23 @@ def replay(name: str, stream: str, step: StepFunction[S], seed: S, *, state_type
     >>> store.run(replay("balance", "account/1", lambda balance, event: balance + event.data, 0))
     State(value=5, seq=1)
     """
-    state_type = _state_type(seed, state_type)
-    record = _record_of((yield from kv.entry(_key(name))))
-    kept = None
-    if record is not None:
-        _check_stream(name, record, stream)
-        kept = _state_of(record, state_type)
-    return (yield from project_resume(stream, step, State(seed, 0) if kept is None else kept))
+    state_type = state_type_of(seed, state_type)
+    truncated: Truncated | None = None
+    state = State(seed, 0)
+    while True:
+        record = _record_of((yield from kv.entry(_key(name))))
+        kept = None
+        if record is not None:
+            _check_stream(name, record, stream)
+            kept = _state_of(record, state_type)
+        if truncated is not None and (kept is None or kept.seq <= state.seq):
+            raise truncated
+        state = state if kept is None else kept
+        try:
+            return (yield from project_resume(stream, step, state))
+        except Truncated as error:
+            # A compaction may have come between the two reads: then there is a later snapshot now.
+            truncated = error
 
 
 def checkpoint(name: str, stream: str, step: StepFunction[S], seed: S, *, state_type: Any = None) -> Effect[State[S]]:
@@ -96,30 +117,40 @@ def checkpoint(name: str, stream: str, step: StepFunction[S], seed: S, *, state_
     >>> store.run(read("balance"))
     State(value=5, seq=1)
     """
-    state_type = _state_type(seed, state_type)
+    state_type = state_type_of(seed, state_type)
     state = yield from replay(name, stream, step, seed, state_type=state_type)
     yield from write(name, state, stream=stream, state_type=state_type)
     return state
 
 
-def covered_seq(name: str) -> Effect[int]:
+def covered_seq(name: str, *, stream: str | None = None) -> Effect[int]:
     """Up to which sequence number the snapshot under a name reaches, 0 where there is none.
+
+    Raises `InvalidRequest` if it is the snapshot of another stream.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(covered_seq("balance"))
     0
     """
     record = _record_of((yield from kv.entry(_key(name))))
-    return 0 if record is None else record.seq
+    if record is None:
+        return 0
+    _check_stream(name, record, stream)
+    return record.seq
+
+
+def state_type_of(seed: object, state_type: Any) -> Any:
+    """The type that a state is read back as: the one that was said, or a Struct seed's own; None: a plain value.
+
+    >>> state_type_of(set(), set[str]), state_type_of(0, None)
+    (set[str], None)
+    """
+    return type(seed) if state_type is None and isinstance(seed, msgspec.Struct) else state_type
 
 
 def _key(name: str) -> str:
     check_name("snapshot name", name)
     return f"snapshot/{name}"
-
-
-def _state_type(seed: object, state_type: Any) -> Any:
-    return type(seed) if state_type is None and isinstance(seed, msgspec.Struct) else state_type
 
 
 def _record_of(found: Entry | None) -> _Record | None:
@@ -132,13 +163,10 @@ def _record_of(found: Entry | None) -> _Record | None:
 
 
 def _state_of(record: _Record, state_type: Any) -> State[Any] | None:
-    if state_type is None:
-        return State(record.value, record.seq)
     try:
-        value = msgspec.convert(record.value, state_type, builtin_types=(bytes,), str_keys=True)
+        return State(from_plain(record.value, state_type), record.seq)
     except msgspec.ValidationError:
         return None
-    return State(cast(Any, value), record.seq)
 
 
 def _check_stream(name: str, record: _Record, stream: str | None) -> None:

@@ -7,13 +7,16 @@ the same transaction as the handler's writes.
 
 from collections.abc import Callable, Iterable, Sequence
 from types import GeneratorType
-from typing import Any, cast
+from typing import Any
 
 from persist_effects import kv, log
 from persist_effects.errors import InvalidRequest, Truncated
 from persist_effects.event import Event, check_integer, check_name
 from persist_effects.machine import Effect, perform
-from persist_effects.requests import PAGE_SIZE_MAX, Conflict, KvPut, Transact, Wait, Write
+from persist_effects.requests import PAGE_SIZE_MAX, Conflict, Entry, KvPut, Transact, Wait, Write
+
+_ATTEMPTS = 100
+"""How often a follower tries the same events: more often than a busy neighbour makes it lose."""
 
 Callback = Callable[[Event], Effect[Any]]
 FollowHandler = Callable[[Event], Effect[Sequence[Write]] | Sequence[Write]]
@@ -108,57 +111,114 @@ def follow(
     """
     check_integer("batch", batch, 1, PAGE_SIZE_MAX)
     wanted_types = None if types is None else tuple(types)
-    mark = f"follow/{name}"
-    check_name("follower's checkpoint key", mark)
-    revision, position = yield from _checkpoint(mark)
-    last_conflict = None
+    follower = _Follower(name, handler, batch)
+    position = yield from follower.load()
     while True:
         page = yield from log.read_all(position, prefix, wanted_types)
+        if page.head < position:
+            raise InvalidRequest(
+                f"follower {name!r} has its checkpoint at position {position}, but the store ends at {page.head}: "
+                f"delete the key 'follow/{name}' to begin anew"
+            )
         if page.hole is not None and not skip_truncated:
-            raise Truncated(page.hole.stream, page.hole.first_left)
-        for first in range(0, len(page.events), batch):
-            events = page.events[first : first + batch]
-            outcome = yield from _take_effect(mark, revision, events, handler)
-            if isinstance(outcome, Conflict):
-                if outcome == last_conflict:
-                    raise InvalidRequest(_stuck(name, events, outcome))
-                last_conflict = outcome
-                revision, position = yield from _checkpoint(mark)
-                break
-            revision, position = outcome, events[-1].position
-        else:
-            position = page.next
-            if page.next >= page.head:
-                newest = yield from perform(Wait(position, prefix, timeout))
-                if newest <= position:
-                    return position
+            # Another follower of this name may have been here since: then its checkpoint covers what was dropped.
+            before, position = position, (yield from follower.load())
+            if position <= before:
+                raise Truncated(page.hole.stream, page.hole.first_left)
+            continue
+        if not (yield from follower.handle(page.events)):
+            position = yield from follower.load()
+            continue
+        position, has_more = page.next, page.next < page.head
+        # Let the page go before the next one is asked for.
+        del page
+        if has_more:
+            continue
+        if wanted_types is not None:
+            yield from follower.pass_over(position)
+        newest = yield from perform(Wait(position, prefix, timeout))
+        if newest <= position:
+            return position
 
 
-def _stuck(name: str, events: list[Event], conflict: Conflict) -> str:
-    first, last = events[0], events[-1]
-    return (
-        f"follower {name!r} cannot go on: what its handler writes for the events at positions {first.position} to "
-        f"{last.position} met {conflict} twice: the handler must read the actual revision or sequence and use it"
-    )
+class _Follower:
+    """A follower's checkpoint: the position up to which its events took effect, and the revision that says so."""
 
+    def __init__(self, name: str, handler: FollowHandler, batch: int) -> None:
+        self._name = name
+        self._mark = f"follow/{name}"
+        self._handler = handler
+        self._batch = batch
+        self._position = 0
+        self._revision = 0
+        self._attempts_left = _ATTEMPTS
+        check_name("follower name", name)
+        check_name("follower's checkpoint key", self._mark)
 
-def _checkpoint(mark: str) -> Effect[tuple[int, int]]:
-    """The revision of a follower's checkpoint, and the position that it holds."""
-    found = yield from kv.entry(mark)
-    return (0, 0) if found is None else (found.revision, found.value["position"])
+    def load(self) -> Effect[int]:
+        """Read the checkpoint, and return its position."""
+        found = yield from kv.entry(self._mark)
+        self._position, self._revision = (0, 0) if found is None else (self._position_in(found), found.revision)
+        return self._position
 
+    def handle(self, events: Sequence[Event]) -> Effect[bool]:
+        """Let these events take effect, batch by batch. False: something changed meanwhile, so begin anew."""
+        for first in range(0, len(events), self._batch):
+            batch = events[first : first + self._batch]
+            writes = yield from self._writes_for(batch)
+            conflict = yield from self._advance(batch[-1].position, writes)
+            if conflict is None:
+                self._attempts_left = _ATTEMPTS
+                continue
+            self._attempts_left -= 1
+            if not self._attempts_left:
+                raise InvalidRequest(self._say_stuck(batch, conflict))
+            # Handlers of one batch do not see each other's writes, so they are let go one by one from here on.
+            self._batch = 1
+            return False
+        return True
 
-def _take_effect(mark: str, revision: int, events: list[Event], handler: FollowHandler) -> Effect[int | Conflict]:
-    """Write what the handler says of these events, and the checkpoint with it: the checkpoint's new revision."""
-    writes: list[Write] = []
-    for event in events:
-        said = handler(event)
-        if isinstance(said, GeneratorType):
-            said = yield from said
-        writes += cast(Sequence[Write], said)
-    checkpoint = KvPut(mark, {"position": events[-1].position}, revision)
-    answers = yield from perform(Transact((checkpoint, *writes)))
-    if isinstance(answers, Conflict):
-        return answers
-    answer: int = answers[0]
-    return answer
+    def pass_over(self, position: int) -> Effect[None]:
+        """Move the checkpoint over events of types that are not wanted, so that they may be truncated."""
+        if self._position < position:
+            # A conflict says that another follower of this name has moved it.
+            yield from self._advance(position, [])
+
+    def _advance(self, position: int, writes: Sequence[Write]) -> Effect[Conflict | None]:
+        checkpoint = KvPut(self._mark, {"position": position}, self._revision)
+        answers = yield from perform(Transact((checkpoint, *writes)))
+        if isinstance(answers, Conflict):
+            return answers
+        self._position, self._revision = position, answers[0]
+        return None
+
+    def _writes_for(self, events: Sequence[Event]) -> Effect[list[Write]]:
+        writes: list[Write] = []
+        for event in events:
+            said = self._handler(event)
+            if isinstance(said, GeneratorType):
+                said = yield from said
+            if not isinstance(said, list | tuple):
+                raise InvalidRequest(
+                    f"the handler of follower {self._name!r} gave a {type(said).__name__} for the event at position "
+                    f"{event.position}: give a list of writes, an empty one where there are none"
+                )
+            writes += said
+        return writes
+
+    def _position_in(self, found: Entry) -> int:
+        position = found.value.get("position") if isinstance(found.value, dict) else None
+        if type(position) is not int:
+            raise InvalidRequest(
+                f"key {self._mark!r} holds {found.value!r:.80}, which is no checkpoint of a follower: "
+                "delete it, or give the follower another name"
+            )
+        return position
+
+    def _say_stuck(self, events: Sequence[Event], conflict: Conflict) -> str:
+        first, last = events[0], events[-1]
+        return (
+            f"follower {self._name!r} cannot go on: what its handler writes for the events at positions "
+            f"{first.position} to {last.position} met a conflict {_ATTEMPTS} times, the last time {conflict}: "
+            "the handler must expect the revisions and sequences that it reads, and leave the writing to the follower"
+        )

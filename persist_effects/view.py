@@ -3,6 +3,7 @@
 A view's state is kept as the snapshot ``view/<name>``.
 """
 
+import copy
 from typing import Any, Generic, TypeVar
 
 from persist_effects import snapshot
@@ -35,8 +36,13 @@ class View(Generic[S]):
         self.name = name
         self.stream = stream
         self.step = step
-        self.seed = seed
-        self.state_type = type(seed) if state_type is None and hasattr(seed, "__struct_fields__") else state_type
+        self._seed = seed
+        self.state_type = snapshot.state_type_of(seed, state_type)
+
+    @property
+    def seed(self) -> S:
+        """A copy of the seed, so that what a caller does to a view's value changes no later one."""
+        return copy.deepcopy(self._seed)
 
     @property
     def snapshot_name(self) -> str:

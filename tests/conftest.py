@@ -1,14 +1,75 @@
 """What the tests share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from interpreters import Store, open_store
+from persist_effects import Effect, Suspended, machine
+from persist_effects.machine import Step
+from persist_effects.requests import Answered
+
+
+@pytest.fixture(scope="session")
+def open_new() -> Callable[[], Store]:
+    """Opens a new, empty store, for tests that need several; whoever calls it closes the store."""
+    return lambda: open_store("memory:")
 
 
 @pytest.fixture
-def store() -> Iterator[Store]:
+def store(open_new: Callable[[], Store]) -> Iterator[Store]:
     """A new, empty store."""
-    with open_store("memory:") as opened:
+    with open_new() as opened:
         yield opened
+
+
+def answer(step: Suspended[Any], store: Store) -> Step[Any]:
+    """Let the store answer the one request at which a program waits, by its value or by its error."""
+    outcome = machine.outcome_of(step.request, store.handlers)
+    return step.resume(outcome.value) if isinstance(outcome, Answered) else step.throw(outcome.error)
+
+
+def stop_after(program: Effect[Any], store: Store, count: int) -> bool:
+    """Let the store answer ``count`` requests, then give the program up. Returns whether it had ended before."""
+    step = machine.start(program)
+    for _ in range(count):
+        if not isinstance(step, Suspended):
+            return True
+        step = answer(step, store)
+    if not isinstance(step, Suspended):
+        return True
+    step.close()
+    return False
+
+
+def interleavings(
+    open_new: Callable[[], Store], begin: Callable[[Store], list[Effect[Any]]]
+) -> Iterator[tuple[tuple[int, ...], Store, list[Any]]]:
+    """Run programs together in every order of their requests, each order on a store of its own.
+
+    ``begin(store)`` fills the store and returns the programs. Gives each order (whose turn it was at each request),
+    the store after it, and what each program returned, or raised.
+    """
+    untried: list[tuple[int, ...]] = [()]
+    while untried:
+        chosen = untried.pop()
+        order: list[int] = []
+        with open_new() as store:
+            steps: list[Any] = [_turn(machine.start, program) for program in begin(store)]
+            while waiting := [index for index, step in enumerate(steps) if isinstance(step, Suspended)]:
+                if len(order) < len(chosen):
+                    turn = chosen[len(order)]
+                else:
+                    turn = waiting[0]
+                    untried += [(*order, other) for other in waiting[1:]]
+                order.append(turn)
+                steps[turn] = _turn(answer, steps[turn], store)
+            yield tuple(order), store, [step.value if isinstance(step, machine.Done) else step for step in steps]
+
+
+def _turn(go_on: Callable[..., Step[Any]], *arguments: Any) -> Step[Any] | Exception:
+    try:
+        return go_on(*arguments)
+    except Exception as error:
+        return error

@@ -16,7 +16,10 @@ def cid_of(data: bytes) -> str:
     'bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq'
     """
     # Imported when the first blob is put: it takes 50 ms, and many stores never see a blob.
-    from multiformats import CID, multihash
+    try:
+        from multiformats import CID, multihash
+    except ModuleNotFoundError as error:
+        raise InvalidRequest("blobs need the package multiformats: pip install 'persist-effects[blobs]'") from error
 
     return str(CID("base32", 1, "raw", multihash.digest(data, "sha2-256")))
 

@@ -1,0 +1,148 @@
+"""What the pages say is true: their code runs, they name every module, their links lead somewhere."""
+
+import doctest
+import itertools
+import re
+import tomllib
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+from persist_effects import codec, event, requests
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+
+_BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
+
+
+class Block(NamedTuple):
+    """A fenced piece of a page. ``line`` is that of its first line of code, from 1."""
+
+    page: Path
+    language: str
+    line: int
+    code: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text("utf-8")
+    for found in _BLOCK.finditer(text):
+        yield Block(page, found[1], text.count("\n", 0, found.start(2)) + 1, found[2])
+
+
+def run_python(block: Block, namespace: dict[str, Any]) -> None:
+    # Compiled with the page's name and line numbers, so that a traceback leads into the page.
+    code = compile("\n" * (block.line - 1) + block.code, str(block.page), "exec")
+    exec(code, namespace)
+
+
+def run_pycon(block: Block, namespace: dict[str, Any]) -> None:
+    session = doctest.DocTestParser().get_doctest(
+        block.code, namespace, block.page.name, str(block.page), block.line - 1
+    )
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    reports: list[str] = []
+    runner.run(session, out=reports.append, clear_globs=False)
+    assert not reports, "\n".join(reports)
+    namespace.update(session.globs)
+
+
+RUNNERS: dict[str, Callable[[Block, dict[str, Any]], None]] = {"python": run_python, "pycon": run_pycon}
+
+
+def run_page(page: Path) -> None:
+    """Run a page's blocks in order, in one namespace. An error is raised with the page and the line as its message."""
+    # A module of its own, so that classes which the page defines are from somewhere.
+    module = ModuleType(f"page_{page.stem.lower()}")
+    for block in blocks(page):
+        if block.language not in RUNNERS:
+            continue
+        try:
+            RUNNERS[block.language](block, module.__dict__)
+        except Exception as error:
+            raise AssertionError(f"{page}:{_line_of(error, block)}: {type(error).__name__}: {error}") from error
+
+
+def _line_of(error: Exception, block: Block) -> int:
+    if isinstance(error, SyntaxError) and error.lineno is not None:
+        return error.lineno
+    frames = traceback.extract_tb(error.__traceback__)
+    return max((frame.lineno or 0 for frame in frames if frame.filename == str(block.page)), default=block.line)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_of_a_page_runs(page: Path) -> None:
+    run_page(page)
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("```python\na = 1\n```\ntext\n```python\nassert a == 1\nassert a == 2\n```\n", 7),
+        ("text\n```python\ndef f(:\n```\n", 3),
+        ("```python\na = 1\n```\n```pycon\n>>> a\n1\n>>> a + 1\n3\n```\n", 7),
+        ("```pycon\n>>> 1 / 0\n```\n", 2),
+    ],
+    ids=["a false assertion", "no Python", "another answer", "an error"],
+)
+def test_code_that_is_wrong_is_found_with_its_page_and_line(tmp_path: Path, code: str, line: int) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(code)
+    with pytest.raises(AssertionError) as found:
+        run_page(page)
+    assert str(page) in str(found.value)
+    assert re.search(rf":{line}:|line {line},", str(found.value))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_fenced_block_says_its_language_and_is_found(page: Path) -> None:
+    fences = [line for line in page.read_text("utf-8").splitlines() if line.lstrip().startswith("```")]
+    assert len(fences) == 2 * len(list(blocks(page)))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_repository_lead_to_files(page: Path) -> None:
+    prose = re.sub(r"`[^`\n]*`", "code", _BLOCK.sub("", page.read_text("utf-8")))
+    for target in _LINK.findall(prose):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_architecture_names_every_module_and_no_other() -> None:
+    rows = re.findall(r"^\| `([\w/]+\.py)` \| \S", ARCHITECTURE.read_text("utf-8"), re.MULTILINE)
+    tops = ("persist_effects", "interpreters")
+    modules = [str(path.relative_to(ROOT)) for top in tops for path in (ROOT / top).rglob("*.py")]
+    assert sorted(rows) == sorted(modules)
+
+
+def test_the_architecture_gives_every_dependency_its_line() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    names = {re.split(r"[^\w-]", wish)[0] for wish in wanted} - {project["name"]}
+    rows = re.findall(r"^\| `([\w-]+)` \| [^|]+ \| \S", ARCHITECTURE.read_text("utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(names)
+
+
+def test_the_architecture_gives_the_limits_of_the_code() -> None:
+    text = ARCHITECTURE.read_text("utf-8")
+    for limit in (
+        f"{codec.PAYLOAD_LIMIT_BYTES // 1024**2} MiB",
+        f"{event.NAME_LIMIT_BYTES} bytes",
+        f"{codec.DEPTH_LIMIT} levels",
+        f"{requests.PAGE_SIZE} events or names",
+        f"{requests.PAGE_SIZE_MAX} at most",
+    ):
+        assert limit in text
+
+
+def test_the_readme_lists_every_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for extra in project["optional-dependencies"]:
+        assert f"| `{extra}` |" in (ROOT / "README.md").read_text("utf-8")

@@ -1,0 +1,512 @@
+"""Reacting to events: a hub's callbacks after a publish, and followers, for whom each event takes effect once."""
+
+import itertools
+import threading
+
+import pytest
+from conftest import answer, interleavings, stop_after
+
+from persist_effects import (
+    Conflict,
+    Draft,
+    Hub,
+    InvalidRequest,
+    StoreUnavailable,
+    Suspended,
+    Truncated,
+    UncertainOutcome,
+    follow,
+    kv,
+    log,
+    publish,
+    run,
+    start,
+)
+from persist_effects.requests import PAGE_SIZE, PAGE_SIZE_MAX, Append, KvPut, ReadAll, Transact, Wait
+
+LONG_SECONDS = 60.0
+"""A timeout that no test reaches."""
+
+
+def fill(store, stream, numbers, type="counted"):
+    for number in numbers:
+        store.run(log.append(stream, type, number))
+
+
+def add_up(event):
+    """A handler that reads, and expects what it read: a sum, and how often each event took effect."""
+    found = yield from kv.entry("sum")
+    before, revision = ({"sum": 0, "seen": []}, 0) if found is None else (found.value, found.revision)
+    after = {"sum": before["sum"] + event.data, "seen": [*before["seen"], event.position]}
+    return [KvPut("sum", after, revision)]
+
+
+def copy(event):
+    """A handler that appends: what took effect twice would stand there twice."""
+    return [Append("copies", (Draft("copied", [event.stream, event.seq, event.data]),))]
+
+
+def copies(store):
+    return [event.data for event in store.run(log.read("copies"))]
+
+
+def finish(step, store):
+    while isinstance(step, Suspended):
+        step = answer(step, store)
+    return step.value
+
+
+# The hub
+
+
+def note(event, name):
+    before = yield from kv.get_or("notes", [])
+    yield from kv.put("notes", [*before, [name, event.seq]])
+
+
+def test_callbacks_run_in_the_order_of_subscription_after_the_append(store):
+    hub = Hub()
+    for name in ("first", "second", "third"):
+        hub.subscribe("a", lambda event, name=name: note(event, name))
+    event = store.run(publish(hub, "a", "counted", 1, at=7, meta={"by": "test"}))
+    assert [event] == store.run(log.read("a"))
+    assert (event.at, event.meta) == (7, {"by": "test"})
+    assert store.run(kv.get("notes")) == [["first", 1], ["second", 1], ["third", 1]]
+
+
+def test_callbacks_get_only_the_events_of_their_stream(store):
+    hub = Hub()
+    hub.subscribe("a", lambda event: note(event, event.stream))
+    for stream in ("a/1", "b", "a"):
+        store.run(publish(hub, stream, "counted", 1))
+    assert store.run(kv.get("notes")) == [["a", 1]]
+
+
+def test_a_plain_append_bypasses_the_callbacks(store):
+    hub = Hub()
+    hub.subscribe("a", lambda event: note(event, "called"))
+    store.run(log.append("a", "counted", 1))
+    assert not store.run(kv.has("notes"))
+
+
+def test_a_callback_taken_out_runs_no_more(store):
+    hub = Hub()
+
+    def first(event):
+        return note(event, "first")
+
+    def second(event):
+        return note(event, "second")
+
+    for callback in (first, second, first):
+        hub.subscribe("a", callback)
+    assert hub.callbacks("a") == (first, second, first)
+    assert hub.unsubscribe("a", first)
+    assert not hub.unsubscribe("a", first)
+    assert not hub.unsubscribe("b", second)
+    store.run(publish(hub, "a", "counted", 1))
+    assert store.run(kv.get("notes")) == [["second", 1]]
+    assert hub.callbacks("b") == ()
+
+
+def test_callbacks_may_publish_and_subscribe(store):
+    hub = Hub()
+
+    def forward(event):
+        hub.subscribe("a", lambda later: note(later, "late"))
+        return (yield from publish(hub, "b", "counted", event.data))
+
+    hub.subscribe("a", forward)
+    hub.subscribe("b", lambda event: note(event, "b"))
+    store.run(publish(hub, "a", "counted", 1))
+    assert store.run(kv.get("notes")) == [["b", 1]], "whoever subscribes during a publish comes in at the next"
+    store.run(publish(hub, "a", "counted", 2))
+    assert store.run(kv.get("notes")) == [["b", 1], ["b", 2], ["late", 2]]
+
+
+def test_an_error_in_a_callback_leaves_the_event_appended_and_says_so(store):
+    hub = Hub()
+
+    def fail(event):
+        yield from kv.put("seen", event.seq)
+        raise LookupError("no such account")
+
+    hub.subscribe("a", fail)
+    hub.subscribe("a", lambda event: note(event, "after"))
+    with pytest.raises(LookupError, match="no such account") as raised:
+        store.run(publish(hub, "a", "counted", 1))
+    assert raised.value.__notes__ == ["raised by a callback of 'a', after event 1 was appended"]
+    assert len(store.run(log.read("a"))) == store.run(kv.get("seen")) == 1
+    assert not store.run(kv.has("notes"))
+
+
+def test_what_is_no_callback_or_no_stream_is_refused():
+    with pytest.raises(InvalidRequest, match="a callback is a str: give a generator function of one event"):
+        Hub().subscribe("a", "callback")
+    with pytest.raises(InvalidRequest, match="stream name is empty"):
+        Hub().subscribe("", print)
+
+
+# Following
+
+
+def test_a_follower_handles_each_event_under_its_prefix_in_order_and_goes_on_from_its_checkpoint(store):
+    fill(store, "a/1", [1, 2])
+    fill(store, "b", [3])
+    fill(store, "a/2", [4])
+    assert store.run(follow("copier", "a/", copy)) == 4
+    assert copies(store) == [["a/1", 1, 1], ["a/1", 2, 2], ["a/2", 1, 4]]
+    store.run(follow("copier", "a/", copy))
+    fill(store, "a/1", [5])
+    store.run(follow("copier", "a/", copy))
+    assert copies(store)[3:] == [["a/1", 3, 5]]
+
+
+def test_followers_of_different_names_go_their_own_ways(store):
+    fill(store, "a", [1])
+    for name in ("one", "two", "one"):
+        store.run(follow(name, "a", copy))
+    assert copies(store) == [["a", 1, 1]] * 2
+    assert store.run(kv.keys()) == ["follow/one", "follow/two"]
+
+
+def test_following_an_empty_store_returns_position_0_and_writes_nothing(store):
+    assert store.run(follow("copier", "", copy)) == 0
+    assert store.run(kv.keys()) == []
+
+
+def test_a_follower_of_some_types_passes_over_the_others(store):
+    for number in range(6):
+        store.run(log.append("a", "even" if number % 2 == 0 else "odd", number))
+    assert store.run(follow("evens", "a", copy, types=["even"])) == 6
+    assert [data for _, _, data in copies(store)] == [0, 2, 4]
+    assert store.run(follow("none", "a", copy, types=[])) == store.run(log.read_all()).head
+    assert len(copies(store)) == 3
+    store.run(follow("both", "a", add_up, types=iter(("even", "odd"))))
+    assert store.run(kv.get("sum"))["sum"] == 15
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7, PAGE_SIZE_MAX])
+def test_batches_take_effect_in_order_with_one_transaction_each(store, batch):
+    fill(store, "a", range(7))
+    transactions = []
+
+    def watched(request):
+        transactions.append(len(request.writes) - 1)
+        return store.handlers[Transact](request)
+
+    run(follow("copier", "a", copy, batch=batch), {**store.handlers, Transact: watched})
+    assert [data for _, _, data in copies(store)] == list(range(7))
+    assert len(transactions) == -(-7 // batch)
+    assert sum(transactions) == 7
+
+
+@pytest.mark.parametrize("batch", [1, 999, 1_000])
+def test_a_follower_crosses_pages(store, batch):
+    count = 2 * PAGE_SIZE + 1
+    store.run(log.append_many("a", [Draft("counted", number) for number in range(count)]))
+    seen = []
+    assert store.run(follow("seer", "", lambda event: seen.append(event.data) or [], batch=batch)) == count
+    assert seen == list(range(count))
+
+
+@pytest.mark.parametrize("batch", [0, -1, PAGE_SIZE_MAX + 1, True, 1.0])
+def test_a_batch_that_is_no_size_is_refused(store, batch):
+    with pytest.raises(InvalidRequest, match="batch is"):
+        store.run(follow("copier", "", copy, batch=batch))
+
+
+def test_a_follower_whose_name_cannot_be_a_key_is_refused(store):
+    for name in ("a\x00b", "x" * 512):
+        with pytest.raises(InvalidRequest, match="follower's checkpoint key"):
+            store.run(follow(name, "", copy))
+
+
+def test_an_error_in_a_handler_leaves_the_event_to_be_handled_again(store):
+    fill(store, "a", [1, 2, 3])
+    failing = True
+
+    def handler(event):
+        if failing and event.data == 2:
+            raise LookupError("not now")
+        return copy(event)
+
+    with pytest.raises(LookupError, match="not now"):
+        store.run(follow("copier", "a", handler))
+    assert copies(store) == [["a", 1, 1]]
+    failing = False
+    store.run(follow("copier", "a", handler))
+    assert copies(store) == [["a", seq, seq] for seq in (1, 2, 3)]
+
+
+# Each event once
+
+NUMBERS = [5, 7, 11, 13, 17]
+handlers = pytest.mark.parametrize("handler", [copy, add_up])
+
+
+def effects(store, handler):
+    """The data of each time that an event took effect."""
+    if handler is copy:
+        return [data for _, _, data in copies(store)]
+    found = store.run(kv.get_or("sum", {"sum": 0, "seen": []}))
+    by_position = {event.position: event.data for event in store.run(log.read("a"))}
+    numbers = [by_position[position] for position in found["seen"]]
+    assert found["sum"] == sum(numbers)
+    return numbers
+
+
+def batches_for(handler):
+    # Handlers of one batch do not see each other's writes, so one that adds up needs a batch of its own.
+    return (1, 2, 5) if handler is copy else (1,)
+
+
+@handlers
+def test_a_follower_interrupted_at_any_request_gives_each_event_effect_once(open_new, handler):
+    for batch in batches_for(handler):
+        for count in itertools.count():
+            with open_new() as store:
+                fill(store, "a", NUMBERS)
+                ended = stop_after(follow("once", "a", handler, batch=batch), store, count)
+                assert effects(store, handler) == NUMBERS[: len(effects(store, handler))], count
+                store.run(follow("once", "a", handler, batch=batch))
+                assert effects(store, handler) == NUMBERS, count
+            if ended:
+                break
+        assert count > 3
+
+
+@handlers
+def test_a_follower_interrupted_again_and_again_gives_each_event_effect_once(open_new, handler):
+    for patience in (4, 5, 6, 9):
+        with open_new() as store:
+            fill(store, "a", NUMBERS)
+            for _ in range(20):
+                stop_after(follow("once", "a", handler), store, patience)
+            assert effects(store, handler) == NUMBERS, patience
+
+
+@handlers
+@pytest.mark.parametrize("is_carried_out", [False, True])
+@pytest.mark.parametrize("error", [UncertainOutcome("lost"), StoreUnavailable("lost"), KeyboardInterrupt()])
+def test_a_follower_that_meets_an_error_at_any_request_gives_each_event_effect_once(
+    open_new, handler, is_carried_out, error
+):
+    for count in itertools.count():
+        with open_new() as store:
+            fill(store, "a", NUMBERS)
+            step = start(follow("once", "a", handler))
+            for _ in range(count):
+                step = answer(step, store) if isinstance(step, Suspended) else step
+            if not isinstance(step, Suspended):
+                break
+            if is_carried_out:
+                store.handlers[type(step.request)](step.request)
+            with pytest.raises(type(error)):
+                step.throw(error)
+            store.run(follow("once", "a", handler))
+            assert effects(store, handler) == NUMBERS, count
+
+
+@handlers
+def test_two_followers_of_one_name_give_each_event_effect_once_in_every_order(open_new, handler):
+    def begin(store):
+        fill(store, "a", NUMBERS[:1])
+        return [follow("once", "a", handler), follow("once", "a", handler)]
+
+    tried = 0
+    for order, store, ends in interleavings(open_new, begin):
+        assert effects(store, handler) == NUMBERS[:1], order
+        assert not any(isinstance(end, Exception) for end in ends), order
+        tried += 1
+    assert tried >= 100
+
+
+def test_two_followers_of_one_name_share_two_events_in_every_order(open_new):
+    def begin(store):
+        fill(store, "a", NUMBERS[:2])
+        # The first one has begun, so that the number of orders stays small.
+        stop_after(follow("once", "a", copy), store, 3)
+        return [follow("once", "a", copy), follow("once", "a", copy, batch=2)]
+
+    for order, store, ends in interleavings(open_new, begin):
+        assert effects(store, copy) == NUMBERS[:2], order
+        assert not any(isinstance(end, Exception) for end in ends), order
+
+
+def test_an_event_appended_while_a_follower_runs_is_found_now_or_next_time(open_new):
+    def begin(store):
+        fill(store, "a", [1])
+        return [follow("once", "a", copy), log.append("a", "counted", 2), log.append("b", "counted", 3)]
+
+    for order, store, _ in interleavings(open_new, begin):
+        store.run(follow("once", "a", copy))
+        assert copies(store) == [["a", 1, 1], ["a", 2, 2]], order
+
+
+# Conflicts
+
+
+def test_a_handler_that_reads_and_expects_goes_on_after_another_writer_came_first(open_new):
+    def begin(store):
+        fill(store, "a", [5])
+        store.run(kv.put("sum", {"sum": 100, "seen": []}))
+        return [follow("once", "a", add_up), kv.update("sum", lambda old: {**old, "sum": old["sum"] + 1000})]
+
+    for order, store, ends in interleavings(open_new, begin):
+        assert ends[0] == 1, order
+        assert store.run(kv.get("sum")) == {"sum": 1105, "seen": [1]}, order
+
+
+def test_a_handler_that_appends_where_it_expects_goes_on_after_another_writer_came_first(open_new):
+    def answer_order(event):
+        last = yield from log.last_seq("replies")
+        return [Append("replies", (Draft("answered", event.seq),), last)]
+
+    def begin(store):
+        fill(store, "a", [5])
+        return [follow("once", "a", answer_order), log.append("replies", "other", 0), log.append("replies", "other", 1)]
+
+    for order, store, ends in interleavings(open_new, begin):
+        assert ends[0] >= 1, order
+        assert sorted(event.type for event in store.run(log.read("replies"))) == ["answered", "other", "other"], order
+
+
+def test_a_handler_that_never_can_succeed_is_reported(store):
+    fill(store, "a", [5, 6])
+    store.run(kv.put("taken", "by another"))
+    with pytest.raises(InvalidRequest) as raised:
+        store.run(follow("stuck", "a", lambda event: [KvPut("taken", event.data, 0)]))
+    assert "follower 'stuck' cannot go on" in str(raised.value)
+    assert "events at positions 1 to 1" in str(raised.value)
+    assert str(Conflict("taken", 0, 1)) in str(raised.value)
+    assert store.run(kv.get("taken")) == "by another"
+    assert not store.run(kv.has("follow/stuck"))
+
+
+def test_a_handler_that_conflicts_with_its_own_writes_is_reported(store):
+    fill(store, "a", [5])
+    with pytest.raises(InvalidRequest, match="follower 'stuck' cannot go on"):
+        store.run(follow("stuck", "a", lambda event: [KvPut("once", 1, 0), KvPut("once", 2, 0)]))
+    assert store.run(kv.keys()) == []
+
+
+# Waiting
+
+
+@pytest.mark.parametrize("timeout", [LONG_SECONDS, float("inf")])
+def test_a_follower_that_waits_is_woken_by_a_publish_from_another_thread(store, timeout):
+    waiting, followed = threading.Event(), threading.Event()
+
+    def wait(request):
+        waiting.set()
+        return store.handlers[Wait](request)
+
+    def handler(event):
+        followed.set()
+        if event.data == "stop":
+            raise StopAsyncIteration
+        return copy(event)
+
+    def keep_following():
+        with pytest.raises(StopAsyncIteration):
+            run(follow("once", "a", handler, timeout=timeout), {**store.handlers, Wait: wait})
+
+    thread = threading.Thread(target=keep_following)
+    thread.start()
+    for number in range(3):
+        assert waiting.wait(LONG_SECONDS)
+        waiting.clear()
+        store.run(publish(Hub(), "b", "counted", number))
+        store.run(publish(Hub(), "a", "counted", number))
+        assert followed.wait(LONG_SECONDS)
+        followed.clear()
+    store.run(publish(Hub(), "a", "counted", "stop"))
+    thread.join(LONG_SECONDS)
+    assert not thread.is_alive()
+    assert [data for _, _, data in copies(store)] == [0, 1, 2]
+
+
+def test_a_follower_asks_to_wait_only_when_it_is_caught_up(store):
+    fill(store, "a", [1])
+    fill(store, "b", [2])
+    step = start(follow("once", "a", copy, timeout=5))
+    while not isinstance(step.request, Wait):
+        step = answer(step, store)
+    assert step.request == Wait(2, "a", 5)
+    # An event of another stream may wake it in vain, and it goes on to wait.
+    fill(store, "a", [3])
+    position = store.run(log.read_all()).head
+    step = step.resume(position)
+    assert isinstance(step.request, ReadAll)
+    while not isinstance(step.request, Wait):
+        step = answer(step, store)
+    assert copies(store) == [["a", 1, 1], ["a", 2, 3]]
+    assert step.resume(position).value == step.request.after
+
+
+# Truncation
+
+
+def test_a_follower_is_refused_where_events_that_it_has_not_seen_were_dropped(store):
+    fill(store, "a", [1, 2, 3])
+    fill(store, "b", [4])
+    store.run(log.truncate_through("a", 2))
+    with pytest.raises(Truncated) as raised:
+        store.run(follow("late", "", copy))
+    assert (raised.value.stream, raised.value.first_left) == ("a", 3)
+    assert copies(store) == []
+    assert store.run(follow("other", "b", copy)) == 4
+
+
+def test_a_follower_that_skips_what_was_dropped_handles_what_is_left(store):
+    fill(store, "a", [1, 2, 3])
+    store.run(log.truncate_through("a", 2))
+    store.run(follow("late", "a", copy, skip_truncated=True))
+    store.run(log.truncate_through("a", 3))
+    store.run(follow("late", "a", copy, skip_truncated=True))
+    assert copies(store) == [["a", 3, 3]]
+
+
+def test_a_follower_that_has_seen_what_was_dropped_goes_on(store):
+    fill(store, "a", [1, 2, 3])
+    store.run(follow("once", "a", copy))
+    store.run(log.truncate_through("a", 3))
+    fill(store, "a", [4])
+    store.run(follow("once", "a", copy))
+    assert [data for _, _, data in copies(store)] == [1, 2, 3, 4]
+
+
+def test_events_dropped_while_a_follower_runs_are_found_at_its_next_page(store):
+    store.run(log.append_many("a", [Draft("counted", number) for number in range(PAGE_SIZE + 2)]))
+    step = start(follow("once", "a", lambda event: [], batch=PAGE_SIZE))
+    while not isinstance(step.request, Transact):
+        step = answer(step, store)
+    store.run(log.truncate_through("a", PAGE_SIZE + 1))
+    with pytest.raises(Truncated) as raised:
+        finish(step, store)
+    assert raised.value.first_left == PAGE_SIZE + 2
+
+
+def test_a_follower_is_not_refused_for_what_another_of_its_name_has_handled_and_dropped(open_new):
+    def follow_and_drop():
+        yield from follow("once", "a", copy)
+        yield from log.truncate_through("a", 1)
+
+    def begin(store):
+        fill(store, "a", [5])
+        return [follow("once", "a", copy), follow_and_drop()]
+
+    for order, store, ends in interleavings(open_new, begin):
+        assert not any(isinstance(end, Exception) for end in ends), (order, ends)
+        assert [data for _, _, data in copies(store)] == [5], order
+
+
+def test_events_of_types_that_a_follower_passed_over_may_be_dropped(store):
+    fill(store, "a", [1], type="wanted")
+    fill(store, "a", [2, 3], type="unwanted")
+    store.run(follow("once", "a", copy, types=["wanted"]))
+    store.run(log.truncate_through("a", 3))
+    fill(store, "a", [4], type="wanted")
+    store.run(follow("once", "a", copy, types=["wanted"]))
+    assert [data for _, _, data in copies(store)] == [1, 4]

@@ -1,0 +1,175 @@
+"""Several writes as one."""
+
+import pytest
+from conftest import interleavings
+
+from persist_effects import (
+    Appended,
+    Conflict,
+    Draft,
+    ExpectRevision,
+    ExpectSeq,
+    InvalidRequest,
+    kv,
+    log,
+    perform,
+    transact,
+)
+from persist_effects.requests import Append, KvDelete, KvGet, KvPut, Read, Transact, TruncateThrough
+
+
+def append(stream, *data, expected=None):
+    return Append(stream, tuple(Draft("counted", value) for value in data), expected)
+
+
+def everything(store):
+    """All that a reader can see, but for revisions."""
+    keys = store.run(kv.keys())
+    streams = store.run(log.streams())
+    return (
+        {key: store.run(kv.get(key)) for key in keys},
+        {stream: [event.data for event in store.run(log.read(stream))] for stream in streams},
+        {stream: store.run(log.last_seq(stream)) for stream in streams},
+        store.run(log.read_all()).head,
+    )
+
+
+def test_each_write_is_answered_in_order(store):
+    store.run(log.append("old", "counted", 0))
+    store.run(kv.put("gone", 1))
+    answers = store.run(
+        transact(
+            append("a", 1, 2),
+            KvPut("k", "v"),
+            TruncateThrough("old", 1),
+            KvDelete("gone"),
+            KvDelete("never"),
+            append("a", 3),
+        )
+    )
+    first, revision, dropped, was_there, was_not, last = answers
+    assert isinstance(first, Appended)
+    assert (first.first_seq, first.last_seq, first.position) == (1, 2, 3)
+    assert (last.first_seq, last.last_seq, last.position) == (3, 3, 4)
+    assert (dropped, was_there, was_not) == (1, True, False)
+    assert store.run(kv.entry("k")).revision == revision
+    assert everything(store) == ({"k": "v"}, {"a": [1, 2, 3], "old": []}, {"a": 3, "old": 1}, 4)
+
+
+@pytest.mark.parametrize(
+    ("writes", "checks", "conflict"),
+    [
+        ([append("s", 1, expected=3)], [], Conflict("s", 3, 2)),
+        ([append("s", 1, expected=0)], [], Conflict("s", 0, 2)),
+        ([append("new", 1, expected=1)], [], Conflict("new", 1, 0)),
+        ([KvPut("new", 1, 5)], [], Conflict("new", 5, 0)),
+        ([KvPut("k", 1, 0)], [], Conflict("k", 0, 1)),
+        ([KvDelete("k", 2)], [], Conflict("k", 2, 1)),
+        ([KvDelete("new", 2)], [], Conflict("new", 2, 0)),
+        ([KvPut("x", 1)], [ExpectSeq("s", 1)], Conflict("s", 1, 2)),
+        ([KvPut("x", 1)], [ExpectRevision("k", 0)], Conflict("k", 0, 1)),
+        ([KvPut("x", 1)], [ExpectRevision("new", 9)], Conflict("new", 9, 0)),
+        # The first conflict is the one that is told: checks before writes, each in order.
+        ([append("s", 1, expected=9)], [ExpectSeq("s", 2), ExpectRevision("k", 7)], Conflict("k", 7, 1)),
+        ([KvPut("k", 1, 7), append("s", 1, expected=9)], [], Conflict("k", 7, 1)),
+        # Checks see what was there before, writes see the writes before them.
+        ([append("s", 1), KvPut("x", 1)], [ExpectSeq("s", 3)], Conflict("s", 3, 2)),
+        ([append("s", 1), append("s", 2, expected=2)], [], Conflict("s", 2, 3)),
+        ([KvDelete("k"), KvPut("k", 1, 1)], [], Conflict("k", 1, 0)),
+    ],
+)
+def test_a_conflict_undoes_every_write_before_and_after_it(store, writes, checks, conflict):
+    store.run(log.append_many("s", [Draft("counted", 1), Draft("counted", 2)]))
+    store.run(kv.put("k", "v"))
+    before = everything(store)
+    around = (append("around", 1), *writes, KvPut("around", 1), TruncateThrough("s", 1), KvDelete("k"))
+    assert store.run(transact(*around, checks=tuple(checks))) == conflict
+    assert everything(store) == before
+    assert store.run(kv.put("next", 1)) == 2, "a conflict takes no revision"
+
+
+def test_writes_see_those_before_them(store):
+    answers = store.run(
+        transact(
+            append("s", 1, expected=0),
+            append("s", 2, expected=1),
+            TruncateThrough("s", 1),
+            KvPut("k", 1, 0),
+            KvDelete("k"),
+            KvPut("k", 2, 0),
+        )
+    )
+    assert [type(answer) for answer in answers] == [Appended, Appended, int, int, bool, int]
+    assert everything(store) == ({"k": 2}, {"s": [2]}, {"s": 2}, 2)
+
+
+def test_a_value_that_cannot_be_stored_undoes_the_whole_transaction(store):
+    before = everything(store)
+    for bad in (KvPut("k", {1, 2}), append("s", (1,)), KvPut("k", bytes(8 * 1024 * 1024))):
+        with pytest.raises(InvalidRequest):
+            store.run(transact(append("a", 1), KvPut("a", 1), bad))
+    assert everything(store) == before
+
+
+def test_an_unstorable_value_is_told_before_a_conflict(store):
+    with pytest.raises(InvalidRequest, match="value of key 'k'"):
+        store.run(transact(KvPut("k", {1, 2}), checks=(ExpectSeq("a", 7),)))
+
+
+@pytest.mark.parametrize(
+    ("writes", "checks"),
+    [((), ()), ((Read("a"),), ()), ((KvGet("a"),), ()), ((KvPut("a", 1),), (KvPut("b", 1),)), (("put",), ())],
+)
+def test_what_is_no_write_and_no_check_is_refused(writes, checks):
+    with pytest.raises(InvalidRequest, match="a transaction"):
+        Transact(writes, checks)
+
+
+def test_a_transaction_in_a_transaction_is_refused():
+    with pytest.raises(InvalidRequest, match="got a Transact among its writes"):
+        Transact((Transact((KvPut("a", 1),)),))
+
+
+def test_a_reader_sees_all_of_a_transaction_or_nothing(open_new):
+    def begin(store):
+        def look():
+            a = yield from kv.get("a")
+            b = yield from kv.get("b")
+            return a, b
+
+        return [transact(KvPut("a", 1), KvPut("b", 1)), look()]
+
+    seen = {ends[1] for _, _, ends in interleavings(open_new, begin)}
+    assert seen == {(None, None), (None, 1), (1, 1)}, "b is never seen before a"
+
+
+def take_a_day_off(name, other):
+    """May go only while the other one is on duty: what it read of the other, it does not write."""
+    mine = yield from kv.entry(name)
+    others = yield from kv.entry(other)
+    if others.value == "off":
+        return False
+    check = ExpectRevision(other, others.revision)
+    gone = yield from perform(Transact((KvPut(name, "off", mine.revision),), (check,)))
+    return not isinstance(gone, Conflict)
+
+
+def test_checks_keep_two_transactions_from_passing_by_each_other(open_new):
+    def begin(store):
+        store.run(transact(KvPut("ann", "on"), KvPut("bob", "on")))
+        return [take_a_day_off("ann", "bob"), take_a_day_off("bob", "ann")]
+
+    for order, store, ends in interleavings(open_new, begin):
+        assert sorted(ends) == [False, True], order
+        assert sorted([store.run(kv.get("ann")), store.run(kv.get("bob"))]) == ["off", "on"], order
+
+
+def test_the_events_of_a_transaction_have_neighbouring_positions_in_the_order_of_its_writes(store):
+    store.run(transact(append("b", 1), KvPut("k", 1), append("a", 2, 3), append("b", 4)))
+    events = store.run(log.read_all()).events
+    assert [(event.stream, event.seq, event.data, event.position) for event in events] == [
+        ("b", 1, 1, 1),
+        ("a", 1, 2, 2),
+        ("a", 2, 3, 3),
+        ("b", 2, 4, 4),
+    ]
