@@ -1,22 +1,23 @@
 """The memory store: the executable specification of every request. What it answers, every other store answers.
 
 Events and values are kept as the bytes that a durable store would write, and decoded afresh for each reader, so
-nothing that a caller holds can change what is stored. A write is encoded first, which refuses what cannot be stored;
-then, under one lock, it is checked and applied.
+nothing that a caller holds can change what is stored. Under one lock, a write is staged, which refuses what cannot be
+stored and finds conflicts, and then applied, which cannot fail.
 """
 
 import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from operator import itemgetter
-from typing import Any, NamedTuple
+from functools import partial
+from operator import attrgetter
+from typing import Any
 
 import msgspec
 
 from interpreters.names import SortedNames
 from persist_effects import codec
-from persist_effects.event import Draft, Event
+from persist_effects.event import Event
 from persist_effects.machine import Handlers
 from persist_effects.requests import (
     Append,
@@ -68,7 +69,7 @@ class _Stream:
         return self.dropped + len(self.events)
 
 
-class _Logged(NamedTuple):
+class _Logged(msgspec.Struct, frozen=True, gc=False):
     """An event's place in the order of all streams."""
 
     position: int
@@ -78,25 +79,18 @@ class _Logged(NamedTuple):
     event: bytes
 
 
-class _Encoded(NamedTuple):
-    """A draft whose data and meta were found storable."""
+class _Staged:
+    """What a transaction's writes so far come to: what the next one must see, and how to apply them all."""
 
-    type: str
-    at: int | None
-    data: msgspec.Raw
-    meta: msgspec.Raw
-
-
-class _Prepared(NamedTuple):
-    """A write, and what of it was encoded: an Append's drafts, or a KvPut's value."""
-
-    request: Write
-    drafts: Sequence[_Encoded] = ()
-    value: bytes = b""
+    def __init__(self, position: int, revision: int) -> None:
+        self.position = position
+        self.revision = revision
+        self.seqs: dict[str, int] = {}
+        self.revisions: dict[str, int] = {}
+        self.appliers: list[Callable[[], Any]] = []
 
 
-_position_of = itemgetter(0)
-_NO_META = msgspec.Raw(codec.encode(None))
+_position_of = attrgetter("position")
 
 
 class MemoryStore:
@@ -127,14 +121,14 @@ class MemoryStore:
         self._keys = SortedNames(self._entries)
         self._revision = 0
         self._watchers: dict[object, tuple[int, str, Notify]] = {}
-        self._appliers: dict[type, Callable[[Any], Any]] = {
-            Append: self._apply_append,
-            TruncateThrough: self._apply_truncate,
-            KvPut: self._apply_put,
-            KvDelete: self._apply_delete,
+        self._stagers: dict[type, Callable[[Any, _Staged], Conflict | None]] = {
+            Append: self._stage_append,
+            TruncateThrough: self._stage_truncate,
+            KvPut: self._stage_put,
+            KvDelete: self._stage_delete,
         }
         self.handlers: Handlers = {
-            Append: self._write,
+            Append: self._append,
             TruncateThrough: self._write,
             KvPut: self._write,
             KvDelete: self._write,
@@ -152,44 +146,46 @@ class MemoryStore:
     def close(self) -> None:
         """Nothing to let go of."""
 
-    # Writes: prepare, then under the lock find the first conflict, or apply.
+    # Writes. All that can go wrong goes wrong before anything is applied.
+
+    def _append(self, request: Append) -> Appended | Conflict:
+        # A transaction of one append, without what only transactions need: it is what a store does most.
+        with self._lock:
+            last_seq = self._last_seq_of(request.stream)
+            now = self._clock()
+            events = self._encode_events(request, last_seq, self._position, now)
+            if request.expected is not None and request.expected != last_seq:
+                return Conflict(request.stream, request.expected, last_seq)
+            appended = self._apply_append(request, events, now)
+            notifies = self._take_notifies([request]) if self._watchers else ()
+        for notify in notifies:
+            notify()
+        return appended
 
     def _write(self, request: Write) -> Any:
-        answers = self._commit([self._prepare(request)])
+        answers = self._commit([request])
         return answers if isinstance(answers, Conflict) else answers[0]
 
     def _transact(self, request: Transact) -> list[Any] | Conflict:
-        return self._commit([self._prepare(write) for write in request.writes], request.checks)
+        return self._commit(request.writes, request.checks)
 
-    def _prepare(self, request: Write) -> _Prepared:
-        if isinstance(request, Append):
-            return _Prepared(request, [self._encode_draft(request.stream, draft) for draft in request.events])
-        if isinstance(request, KvPut):
-            what = f"value of key {request.key!r}"
-            return _Prepared(request, value=codec.encode(request.value, what, self._payload_limit_bytes))
-        return _Prepared(request)
-
-    def _encode_draft(self, stream: str, draft: Draft) -> _Encoded:
-        data = self._encode_part("data", stream, draft.type, draft.data)
-        meta = _NO_META if draft.meta is None else self._encode_part("meta", stream, draft.type, draft.meta)
-        return _Encoded(draft.type, draft.at, data, meta)
-
-    def _encode_part(self, part: str, stream: str, event_type: str, value: Any) -> msgspec.Raw:
-        what = f"{part} of a {event_type!r} event for stream {stream!r}"
-        return msgspec.Raw(codec.encode(value, what, self._payload_limit_bytes))
-
-    def _commit(self, writes: Sequence[_Prepared], checks: Sequence[Check] = ()) -> list[Any] | Conflict:
+    def _commit(self, writes: Sequence[Write], checks: Sequence[Check] = ()) -> list[Any] | Conflict:
         with self._lock:
-            conflict = self._first_conflict([write.request for write in writes], checks)
+            conflict = self._first_failing(checks)
+            staged = _Staged(self._position, self._revision)
+            for write in writes:
+                # All are staged, also after a conflict: what cannot be stored is told first, whatever the store holds.
+                conflict_here = self._stagers[type(write)](write, staged)
+                conflict = conflict or conflict_here
             if conflict is not None:
                 return conflict
-            answers = [self._appliers[type(write.request)](write) for write in writes]
-            notifies = self._take_notifies(writes) if self._watchers else []
+            answers = [apply() for apply in staged.appliers]
+            notifies = self._take_notifies(writes) if self._watchers else ()
         for notify in notifies:
             notify()
         return answers
 
-    def _first_conflict(self, writes: Sequence[Write], checks: Sequence[Check]) -> Conflict | None:
+    def _first_failing(self, checks: Sequence[Check]) -> Conflict | None:
         for check in checks:
             if isinstance(check, ExpectSeq):
                 conflict = _conflict(check.stream, check.expected, self._last_seq_of(check.stream))
@@ -197,56 +193,76 @@ class MemoryStore:
                 conflict = _conflict(check.key, check.expected, self._revision_of(check.key))
             if conflict is not None:
                 return conflict
-        return self._first_conflict_of_writes(writes)
-
-    def _first_conflict_of_writes(self, writes: Sequence[Write]) -> Conflict | None:
-        # What the writes so far would have made of the streams and keys that they touch.
-        seqs: dict[str, int] = {}
-        revisions: dict[str, int] = {}
-        next_revision = self._revision + 1
-        for write in writes:
-            conflict = None
-            if isinstance(write, Append):
-                seq = seqs.get(write.stream, self._last_seq_of(write.stream))
-                conflict = _conflict(write.stream, write.expected, seq)
-                seqs[write.stream] = seq + len(write.events)
-            elif isinstance(write, KvPut | KvDelete):
-                revision = revisions.get(write.key, self._revision_of(write.key))
-                conflict = _conflict(write.key, write.expected, revision)
-                revisions[write.key] = next_revision if isinstance(write, KvPut) else 0
-                next_revision += isinstance(write, KvPut)
-            if conflict is not None:
-                return conflict
         return None
 
-    def _apply_append(self, prepared: _Prepared) -> Appended:
-        request = prepared.request
-        assert isinstance(request, Append)
+    def _stage_append(self, request: Append, staged: _Staged) -> Conflict | None:
+        name = request.stream
+        last_seq = staged.seqs.get(name, self._last_seq_of(name))
+        now = self._clock()
+        events = self._encode_events(request, last_seq, staged.position, now)
+        staged.seqs[name] = last_seq + len(events)
+        staged.position += len(events)
+        staged.appliers.append(partial(self._apply_append, request, events, now))
+        return _conflict(name, request.expected, last_seq)
+
+    def _stage_truncate(self, request: TruncateThrough, staged: _Staged) -> Conflict | None:
+        staged.appliers.append(partial(self._apply_truncate, request))
+        return None
+
+    def _stage_put(self, request: KvPut, staged: _Staged) -> Conflict | None:
+        revision = staged.revisions.get(request.key, self._revision_of(request.key))
+        value = codec.encode(request.value, codec.value_name(request.key), self._payload_limit_bytes)
+        staged.revision += 1
+        staged.revisions[request.key] = staged.revision
+        staged.appliers.append(partial(self._apply_put, request.key, value))
+        return _conflict(request.key, request.expected, revision)
+
+    def _stage_delete(self, request: KvDelete, staged: _Staged) -> Conflict | None:
+        revision = staged.revisions.get(request.key, self._revision_of(request.key))
+        staged.revisions[request.key] = 0
+        staged.appliers.append(partial(self._apply_delete, request.key))
+        return _conflict(request.key, request.expected, revision)
+
+    def _encode_events(self, request: Append, last_seq: int, position: int, now: int) -> list[bytes]:
+        name, limit_bytes, encode = request.stream, self._payload_limit_bytes, codec.encode_new_event
+        return [
+            encode(
+                Event(
+                    name,
+                    last_seq + number,
+                    draft.type,
+                    now if draft.at is None else draft.at,
+                    draft.data,
+                    position + number,
+                    draft.meta,
+                ),
+                limit_bytes,
+            )
+            for number, draft in enumerate(request.events, 1)
+        ]
+
+    def _apply_append(self, request: Append, events: list[bytes], now: int) -> Appended:
         name = request.stream
         stream = self._streams.get(name)
         if stream is None:
             stream = self._streams[name] = _Stream(name)
             self._stream_names.added(name)
-        now = self._clock()
-        first = stream.last_seq + 1
+        last_seq = seq = stream.last_seq
         position = self._position
-        for seq, draft in enumerate(prepared.drafts, first):
+        for draft, event in zip(request.events, events, strict=True):
+            seq += 1
             position += 1
-            at = now if draft.at is None else draft.at
-            event = codec.encode_event(Event(name, seq, draft.type, at, draft.data, position, draft.meta))
-            stream.events.append(event)
             self._log.append(_Logged(position, stream, seq, draft.type, event))
+        stream.events += events
         self._position = stream.last_position = position
-        return Appended(first, stream.last_seq, position, now)
+        return Appended(last_seq + 1, seq, position, now)
 
-    def _apply_truncate(self, prepared: _Prepared) -> int:
-        request = prepared.request
-        assert isinstance(request, TruncateThrough)
+    def _apply_truncate(self, request: TruncateThrough) -> int:
         stream = self._streams.get(request.stream)
-        if stream is None or request.seq <= stream.dropped:
+        if stream is None:
             return 0
         count = min(request.seq, stream.last_seq) - stream.dropped
-        if count == 0:
+        if count <= 0:
             return 0
         stream.dropped_position = codec.decode_event(stream.events[count - 1]).position
         del stream.events[:count]
@@ -258,19 +274,15 @@ class MemoryStore:
             self._dropped_in_log = 0
         return count
 
-    def _apply_put(self, prepared: _Prepared) -> int:
-        request = prepared.request
-        assert isinstance(request, KvPut)
-        if request.key not in self._entries:
-            self._keys.added(request.key)
+    def _apply_put(self, key: str, value: bytes) -> int:
+        if key not in self._entries:
+            self._keys.added(key)
         self._revision += 1
-        self._entries[request.key] = (prepared.value, self._revision)
+        self._entries[key] = (value, self._revision)
         return self._revision
 
-    def _apply_delete(self, prepared: _Prepared) -> bool:
-        request = prepared.request
-        assert isinstance(request, KvDelete)
-        return self._entries.pop(request.key, None) is not None
+    def _apply_delete(self, key: str) -> bool:
+        return self._entries.pop(key, None) is not None
 
     # Reads
 
@@ -394,9 +406,9 @@ class MemoryStore:
             (stream.last_position for name, stream in self._streams.items() if name.startswith(prefix)), default=0
         )
 
-    def _take_notifies(self, writes: Sequence[_Prepared]) -> list[Notify]:
+    def _take_notifies(self, writes: Sequence[Write]) -> list[Notify]:
         """The watchers that these writes have made ready; each is taken once."""
-        appended = [write.request.stream for write in writes if isinstance(write.request, Append)]
+        appended = [write.stream for write in writes if isinstance(write, Append)]
         ready = [
             token
             for token, (after, prefix, _) in self._watchers.items()

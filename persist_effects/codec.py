@@ -49,6 +49,7 @@ PAYLOAD_LIMIT_BYTES = 8 * 1024 * 1024
 
 _NO_LIMIT_BYTES = 2**63
 
+_ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -80,6 +81,26 @@ def value_name(key: str) -> str:
     return f"value of key {key!r}"
 
 
+def encode_new_event(event: Event, limit_bytes: int = PAYLOAD_LIMIT_BYTES) -> bytes:
+    """The bytes of an event that is being appended, its data and meta checked as `encode` checks them.
+
+    >>> decode_event(encode_new_event(Event("orders/1", 1, "placed", 0, {"total": 12}, 1))).data
+    {'total': 12}
+    """
+    if _is_storable(event.data, DEPTH_LIMIT) and (event.meta is None or _is_storable(event.meta, DEPTH_LIMIT)):
+        try:
+            encoded = encode_event(event)
+        except _ENCODING_ERRORS:
+            # Named precisely below.
+            encoded = b""
+        if 0 < len(encoded) <= limit_bytes:
+            return encoded
+    for part, value in (("data", event.data), ("meta", event.meta)):
+        encode(value, payload_name(part, event.stream, event.type), limit_bytes)
+    # Each is within the limit, and only the event as a whole is not.
+    return encode_event(event)
+
+
 def encode(value: Any, what: str = "value", limit_bytes: int = PAYLOAD_LIMIT_BYTES) -> bytes:
     """A value's msgpack bytes. ``what`` is how an error message calls the value.
 
@@ -93,7 +114,7 @@ def encode(value: Any, what: str = "value", limit_bytes: int = PAYLOAD_LIMIT_BYT
     """
     try:
         encoded = _encode(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except _ENCODING_ERRORS as error:
         _refuse_unstorable(value, what)
         raise InvalidRequest(f"{what} cannot be stored: {error}") from error
     if not _is_storable(value, DEPTH_LIMIT):
@@ -276,7 +297,7 @@ def encode_request(request: Request[Any]) -> bytes:
             _refuse_unstorable(value, what)
     try:
         return _encode(request)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except _ENCODING_ERRORS as error:
         for what, value in _values_of(request):
             _refuse_unstorable(value, what)
         raise InvalidRequest(f"{request.op} cannot be sent: {error}") from error

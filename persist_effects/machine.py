@@ -40,8 +40,7 @@ def perform(request: Request[A]) -> Effect[A]:
     Raises in the program whatever the handler raises, `UnhandledEffect` where no row answers the request, and
     `NotARequest` where it is none.
     """
-    answer: A = yield request
-    return answer
+    return (yield request)  # type: ignore[no-any-return]
 
 
 class Done(Generic[A]):
@@ -134,7 +133,7 @@ def start(program: Effect[A], handlers: Handlers = _NO_HANDLERS) -> Step[A]:
     >>> step.request.key
     'color'
     """
-    check_fresh(program)
+    _check_fresh(program)
     return _advance(program, program.send, None, handlers)
 
 
@@ -167,6 +166,7 @@ def _advance(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handle
     try:
         request = go_on(value)
         del value
+        send = program.send
         while True:
             try:
                 handler = handlers[type(request)]
@@ -180,7 +180,7 @@ def _advance(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handle
             except BaseException as error:
                 request = program.throw(error)
             else:
-                request = program.send(answer)
+                request = send(answer)
                 answer = None
     except StopIteration as end:
         return Done(end.value)
@@ -251,18 +251,22 @@ def check_fresh(*programs: object) -> None:
     Traceback (most recent call last):
     persist_effects.errors.NotAProgram: a builtin_function_or_method, <built-in function len>, is no program: ...
     """
-    seen: set[int] = set()
     for program in programs:
-        if not isinstance(program, GeneratorType):
-            raise NotAProgram(
-                f"{_describe(program)}, is no program: give the generator that calling a generator function makes"
-            )
-        if id(program) in seen or program.gi_frame is None or program.gi_suspended or program.gi_running:
-            raise AlreadyUsed(
-                f"the program {program.__qualname__!r} was already started, and a program runs once: "
-                "call its function again for a fresh one"
-            )
-        seen.add(id(program))
+        _check_fresh(program)
+    if len(set(map(id, programs))) < len(programs):
+        raise AlreadyUsed("a program stands among the others twice, and a program runs once: call its function again")
+
+
+def _check_fresh(program: object) -> None:
+    if not isinstance(program, GeneratorType):
+        raise NotAProgram(
+            f"{_describe(program)}, is no program: give the generator that calling a generator function makes"
+        )
+    if program.gi_frame is None or program.gi_suspended or program.gi_running:
+        raise AlreadyUsed(
+            f"the program {program.__qualname__!r} was already started, and a program runs once: "
+            "call its function again for a fresh one"
+        )
 
 
 def _describe(found: object) -> str:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import enum
+import math
 import uuid
 from decimal import Decimal
 
@@ -44,6 +45,9 @@ schema = Schema({"placed": Placed, "paid": Paid}, upcasters={"placed": [to_cents
 
 def event(type, data, version=None):
     return Event("orders/1", 3, type, 0, data, 7, None if version is None else {"schema_version": version})
+
+
+without_version = Event("orders/1", 3, "placed", 0, {}, 7, {"schema_version": None})
 
 
 # In and out
@@ -167,6 +171,43 @@ def test_a_value_whose_class_stands_for_no_event_is_refused(store):
     assert store.run(log.streams()) == []
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (Placed("12", "EUR"), "Expected `int`, got `str` - at `$.total_cents`"),
+        (Placed(12, None), "Expected `str`, got `null` - at `$.currency`"),
+        (Paid({1}), "Expected `int`, got `array` - at `$.cents`"),
+        (Paid(2**70), "takes more than 64 bits"),
+    ],
+    ids=repr,
+)
+def test_a_value_that_its_own_type_would_not_read_back_is_refused_before_anything_is_written(store, value, reason):
+    for program in (
+        schema.append("orders/1", value),
+        schema.append_expect("orders/1", 0, value),
+    ):
+        with pytest.raises(InvalidRequest) as raised:
+            store.run(program)
+        assert reason in str(raised.value)
+        assert str(raised.value).startswith(("a 'placed' event", "a 'paid' event"))
+    with pytest.raises(InvalidRequest):
+        schema.draft(value)
+    assert store.run(log.streams()) == []
+    assert store.run(log.last_seq("orders/1")) == 0
+
+
+@pytest.mark.parametrize("meta", [[1], "by", 5, (), {1}])
+def test_a_meta_that_is_no_dict_is_refused(store, meta):
+    for refused in (
+        lambda: schema.draft(Paid(1), meta=meta),
+        lambda: store.run(schema.append("orders/1", Paid(1), meta=meta)),
+        lambda: store.run(schema.append_expect("orders/1", 0, Paid(1), meta=meta)),
+    ):
+        with pytest.raises(InvalidRequest, match=f"event meta is a {type(meta).__name__}: give a dict"):
+            refused()
+    assert store.run(log.streams()) == []
+
+
 def test_a_schema_that_cannot_be_is_refused():
     with pytest.raises(InvalidRequest, match="Paid stands for the event types 'paid' and 'settled'"):
         Schema({"paid": Paid, "settled": Paid})
@@ -236,6 +277,11 @@ def test_an_event_whose_meta_is_another_writers_is_of_the_first_version():
         (event("placed", {}, 0), "it has version 0, and this schema knows versions 1 to 3"),
         (event("placed", {}, -1), "it has version -1, and this schema knows versions 1 to 3"),
         (event("paid", {}, 2), "it has version 2, and this schema knows versions 1 to 1"),
+        (event("placed", {}, "2"), "it has version '2', and this schema knows versions 1 to 3"),
+        (event("placed", {}, 2.0), "it has version 2.0, and this schema knows versions 1 to 3"),
+        (event("placed", {}, True), "it has version True, and this schema knows versions 1 to 3"),
+        (event("placed", {}, [1]), "it has version [1], and this schema knows versions 1 to 3"),
+        (without_version, "it has version None, and this schema knows versions 1 to 3"),
         (event("placed", {"total": "12"}, 3), "ValidationError: Object missing required field `total_cents`"),
         (event("placed", {"total_cents": "x", "currency": "EUR"}, 3), "Expected `int`, got `str` - at `$.total_cents`"),
         (event("placed", None, 3), "ValidationError: Expected `object`, got `null`"),
@@ -254,6 +300,29 @@ def test_an_event_that_does_not_fit_is_refused_by_stream_sequence_type_and_reaso
         f"event 3 of stream 'orders/1', type {bad.type!r}, does not fit the schema: {error.reason}: "
         "add an upcaster or a type for it"
     )
+
+
+@pytest.mark.parametrize(
+    ("upcaster", "reason"),
+    [
+        (lambda old: old.total, "AttributeError: 'dict' object has no attribute 'total'"),
+        (lambda old: {"cents": 100 // old["none"]}, "ZeroDivisionError: "),
+        (lambda old: {"cents": math.exp(old["much"])}, "OverflowError: "),
+        (lambda old: {"cents": int(Decimal(old["word"]))}, "InvalidOperation: "),
+        (lambda old: {"cents": int(old["word"])}, "ValueError: "),
+        (lambda old: {"cents": [][old["none"]]}, "IndexError: "),
+        (lambda old: {"cents": "five"}, "ValidationError: Expected `int`, got `str`"),
+        (lambda old: None, "ValidationError: Expected `object`, got `null`"),
+    ],
+)
+def test_an_upcaster_that_fails_names_the_event_that_it_failed_at(store, upcaster, reason):
+    failing = Schema({"paid": Paid}, upcasters={"paid": [upcaster]})
+    store.run(log.append_many("a", [Draft("paid", {"cents": 1}, meta={"schema_version": 2})]))
+    store.run(log.append("a", "paid", {"none": 0, "much": 1e9, "word": "x"}))
+    with pytest.raises(SchemaMismatch, match=f"event 2 of stream 'a', type 'paid', .*{reason}") as raised:
+        store.run(projection.project("a", failing.typed(lambda cents, event: cents + event.data.cents), 0))
+    assert (raised.value.stream, raised.value.seq, raised.value.event_type) == ("a", 2, "paid")
+    assert type(raised.value.__cause__).__name__ == reason.partition(":")[0]
 
 
 def test_an_event_that_does_not_fit_is_named_in_a_projection(store):

@@ -2,19 +2,23 @@
 
 import datetime as dt
 import enum
+import itertools
 import uuid
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 import pytest
-from conftest import interleavings, stop_after
+from conftest import answer, interleavings, stop_after
 
 from persist_effects import (
     Draft,
     InvalidRequest,
     State,
+    StoreUnavailable,
+    Suspended,
     Truncated,
+    UncertainOutcome,
     compaction,
     kv,
     log,
@@ -22,6 +26,7 @@ from persist_effects import (
     projection,
     run,
     snapshot,
+    start,
 )
 from persist_effects.requests import PAGE_SIZE, KvPut, Read
 
@@ -43,6 +48,14 @@ class Basket(msgspec.Struct, frozen=True):
     lines: dict[int, Line] = {}
     codes: frozenset[str] = frozenset()
     opened: dt.datetime | None = None
+
+
+class Nothing(msgspec.Struct, frozen=True):
+    pass
+
+
+class Counted(msgspec.Struct, frozen=True):
+    last: int
 
 
 class Size(enum.Enum):
@@ -81,6 +94,9 @@ def test_a_plain_state_is_read_back_as_it_was(store, value):
         (Size, Size.LARGE),
         (list[Decimal], [Decimal("1.0"), Decimal("1E+2")]),
         (int | None, None),
+        (tuple[int, str], (1, "a")),
+        (dict[str, tuple[tuple[int, ...], ...]], {"a": ((1, 2), ()), "b": ()}),
+        (list[set[str]], [{"b", "a"}, set()]),
         (
             Basket,
             Basket({1: Line("tea", Decimal("2.50"))}, frozenset({"x"}), dt.datetime(2024, 1, 1, tzinfo=dt.UTC)),
@@ -135,6 +151,44 @@ def test_a_state_that_cannot_be_stored_is_refused_and_writes_nothing(store):
     assert store.run(kv.keys()) == []
 
 
+@pytest.mark.parametrize(
+    ("state_type", "value"),
+    [(None, float("nan")), (None, [1, float("nan")]), (float, float("nan")), (Decimal, Decimal("NaN"))],
+    ids=repr,
+)
+def test_a_state_that_is_not_a_number_is_kept(store, state_type, value):
+    store.run(snapshot.write("kept", State(value, 1), state_type=state_type))
+    assert repr(store.run(snapshot.read("kept", state_type=state_type)).value) == repr(value)
+
+
+@pytest.mark.parametrize(
+    ("seed", "state_type", "step"),
+    [
+        ({}, dict[int, int], lambda counts, event: {**counts, "k": event.data}),
+        (Counted(0), None, lambda counted, event: Counted("seven")),
+        (Nothing(), None, lambda nothing, event: Counted(event.data)),
+        ({}, None, lambda counts, event: {**counts, "last": Counted(event.data)}),
+        ([], None, lambda told, event: (*told, event.data)),
+        ({}, dict[str, Any], lambda told, event: {**told, "at": Decimal(event.data)}),
+    ],
+    ids=["a key", "a field", "another Struct", "a Struct within", "a tuple", "Any"],
+)
+def test_a_state_that_would_not_come_back_is_refused_before_anything_is_dropped(store, seed, state_type, step):
+    fill(store, "a", [1, 2])
+    whole = store.run(projection.project("a", step, seed))
+    for program in (
+        snapshot.write("kept", whole, state_type=snapshot.state_type_of(seed, state_type)),
+        snapshot.checkpoint("kept", "a", step, seed, state_type=state_type),
+        compaction.compact("kept", "a", step, seed, state_type=state_type),
+        compaction.maybe_compact("kept", "a", step, seed, 1, state_type=state_type),
+    ):
+        with pytest.raises(InvalidRequest, match=r"the state for snapshot 'kept'.* (would come|read|cannot be stored)"):
+            store.run(program)
+    assert store.run(kv.keys()) == []
+    assert [event.data for event in store.run(log.read("a"))] == [1, 2]
+    assert store.run(snapshot.replay("kept", "a", step, seed, state_type=state_type)) == whole
+
+
 @pytest.mark.parametrize("name", ["", "a\x00", "x" * 513, 7])
 def test_a_name_that_is_no_name_is_refused(store, name):
     for program in (snapshot.read(name), snapshot.covered_seq(name), snapshot.write(name, State(1, 1))):
@@ -155,11 +209,55 @@ def test_a_snapshot_never_goes_back(store):
     assert store.run(snapshot.read("kept")) == State("newest", 6)
 
 
-def test_a_later_snapshot_that_does_not_decode_gives_way_to_an_earlier_one(store):
-    store.run(kv.put("snapshot/kept", {"seq": 9, "value": "of another type", "stream": "a"}))
+def test_a_later_snapshot_that_does_not_decode_is_never_replaced_by_an_earlier_state(store):
+    kept = {"seq": 9, "value": "made by newer code", "stream": "a"}
+    store.run(kv.put("snapshot/kept", kept))
     fill(store, "a", [1, 2])
     assert store.run(snapshot.checkpoint("kept", "a", total, 0, state_type=int)) == State(3, 2)
-    assert store.run(snapshot.read("kept", state_type=int)) == State(3, 2)
+    store.run(snapshot.write("kept", State(3, 8), stream="a", state_type=int))
+    assert store.run(kv.get("snapshot/kept")) == kept
+    assert store.run(snapshot.read("kept", state_type=int)) is None
+    assert store.run(snapshot.covered_seq("kept", stream="a")) == 9
+
+
+class Old(msgspec.Struct, frozen=True):
+    count: int = 0
+
+
+class New(msgspec.Struct, frozen=True):
+    seen: list[int]
+    count: str = ""
+
+
+def count_old(old, event):
+    return Old(old.count + 1)
+
+
+def gather_new(new, event):
+    return New([*new.seen, event.data])
+
+
+@pytest.mark.parametrize("other", [compaction.compact, snapshot.checkpoint])
+def test_older_code_beside_newer_code_loses_no_event_in_any_order(open_new, other):
+    def append_and_compact():
+        yield from log.append("a", "counted", 2)
+        return (yield from compaction.compact("kept", "a", gather_new, New([])))
+
+    def begin(store):
+        fill(store, "a", [1])
+        return [other("kept", "a", count_old, Old()), append_and_compact()]
+
+    orders = set()
+    for order, store, ends in interleavings(open_new, begin):
+        kept = store.run(kv.get("snapshot/kept"))
+        left = [event.seq for event in store.run(log.read("a"))]
+        assert [*range(1, kept["seq"] + 1), *(seq for seq in left if seq > kept["seq"])] == [1, 2], (order, kept, left)
+        # Whoever came second may find the events gone, and a snapshot that it cannot read; it says so.
+        assert all(isinstance(end, State | Truncated) for end in ends), (order, ends)
+        if isinstance(ends[0], State) and ends[0].seq == 1 and isinstance(ends[1], State):
+            assert kept == {"seq": 2, "value": {"seen": [1, 2], "count": ""}, "stream": "a"}, order
+        orders.add(order)
+    assert len(orders) >= 20
 
 
 def test_two_writers_of_one_snapshot_leave_the_later_state_in_every_order(open_new):
@@ -208,6 +306,29 @@ def test_a_name_used_for_two_streams_is_refused(store):
     assert len(store.run(log.read("b"))) == 1
 
 
+def test_a_state_written_without_its_stream_keeps_the_stream_that_is_kept(store):
+    fill(store, "b", [2, 2, 2])
+    store.run(snapshot.write("kept", State(1, 1), stream="a"))
+    store.run(snapshot.write("kept", State(3, 2)))
+    assert store.run(kv.get("snapshot/kept")) == {"seq": 2, "value": 3, "stream": "a"}
+    with pytest.raises(InvalidRequest, match="snapshot 'kept' is of stream 'a', and was asked for with 'b'"):
+        store.run(snapshot.replay("kept", "b", total, 0))
+
+
+def test_whether_to_compact_is_not_answered_by_another_streams_snapshot(store):
+    fill(store, "a", [1, 2])
+    fill(store, "b", [2] * 5)
+    store.run(snapshot.checkpoint("kept", "a", total, 0))
+    for program in (
+        snapshot.covered_seq("kept", stream="b"),
+        compaction.should_compact("kept", "b", 3),
+        compaction.maybe_compact("kept", "b", total, 0, 3),
+    ):
+        with pytest.raises(InvalidRequest, match="snapshot 'kept' is of stream 'a', and was asked for with 'b'"):
+            store.run(program)
+    assert len(store.run(log.read("b"))) == 5
+
+
 # What does not decode
 
 junk = pytest.mark.parametrize(
@@ -225,6 +346,7 @@ junk = pytest.mark.parametrize(
         {"value": 0, "stream": "a"},
         {"seq": 1, "stream": "a"},
         {"seq": 1, "value": 0, "stream": 5},
+        {"seq": -1, "value": 0, "stream": "a"},
         {"seq": 1, "value": "no integer", "stream": "a"},
         {"seq": 1, "value": {"sum": 1}, "stream": "a"},
         {"seq": 1, "value": 1.5, "stream": "a"},
@@ -424,3 +546,53 @@ def test_a_compaction_interrupted_at_any_request_and_performed_again_loses_nothi
             fill(store, "a", [4])
             assert store.run(compaction.compact("kept", "a", total, 0)) == State(7, 3), count
             assert store.run(log.read("a")) == []
+
+
+SMALL, LARGE = (State(3, 2), [5, 6]), (State(14, 4), [])
+"""The snapshot and the events left, before and after a compaction."""
+
+
+def kept_and_left(store):
+    return store.run(snapshot.read("kept")), [event.data for event in store.run(log.read("a"))]
+
+
+def begin_second_compaction(store):
+    fill(store, "a", [1, 2])
+    store.run(compaction.compact("kept", "a", total, 0))
+    fill(store, "a", [5, 6])
+    assert kept_and_left(store) == SMALL
+    return compaction.compact("kept", "a", total, 0)
+
+
+def test_a_compaction_is_one_transaction_wherever_it_is_interrupted(open_new):
+    seen = []
+    for count in itertools.count():
+        with open_new() as store:
+            ended = stop_after(begin_second_compaction(store), store, count)
+            seen.append(kept_and_left(store))
+        if ended:
+            break
+    assert len(seen) > 3
+    assert seen == [SMALL] * (len(seen) - 1) + [LARGE]
+
+
+@pytest.mark.parametrize("is_carried_out", [False, True])
+@pytest.mark.parametrize("error", [UncertainOutcome("lost"), StoreUnavailable("lost"), KeyboardInterrupt()])
+def test_a_compaction_that_meets_an_error_at_any_request_is_done_or_not_done(open_new, is_carried_out, error):
+    seen = []
+    for count in itertools.count():
+        with open_new() as store:
+            step = start(begin_second_compaction(store))
+            for _ in range(count):
+                step = answer(step, store) if isinstance(step, Suspended) else step
+            if not isinstance(step, Suspended):
+                break
+            if is_carried_out:
+                store.handlers[type(step.request)](step.request)
+            with pytest.raises(type(error)):
+                step.throw(error)
+            seen.append(kept_and_left(store))
+            assert store.run(compaction.compact("kept", "a", total, 0)) == LARGE[0], count
+            assert kept_and_left(store) == LARGE, count
+    # Only the last request writes.
+    assert seen == [SMALL] * (count - 1) + [LARGE if is_carried_out else SMALL]

@@ -2,10 +2,13 @@
 
 import itertools
 import threading
+import weakref
 
+import anyio
 import pytest
 from conftest import answer, interleavings, stop_after
 
+from interpreters import open_store
 from persist_effects import (
     Conflict,
     Draft,
@@ -18,11 +21,13 @@ from persist_effects import (
     follow,
     kv,
     log,
+    projection,
     publish,
     run,
+    snapshot,
     start,
 )
-from persist_effects.requests import PAGE_SIZE, PAGE_SIZE_MAX, Append, KvPut, ReadAll, Transact, Wait
+from persist_effects.requests import PAGE_SIZE, PAGE_SIZE_MAX, Append, KvGet, KvPut, Page, Read, ReadAll, Transact, Wait
 
 LONG_SECONDS = 60.0
 """A timeout that no test reaches."""
@@ -216,10 +221,99 @@ def test_a_batch_that_is_no_size_is_refused(store, batch):
         store.run(follow("copier", "", copy, batch=batch))
 
 
-def test_a_follower_whose_name_cannot_be_a_key_is_refused(store):
-    for name in ("a\x00b", "x" * 512):
-        with pytest.raises(InvalidRequest, match="follower's checkpoint key"):
-            store.run(follow(name, "", copy))
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "follower name is empty"),
+        (5, "follower name is a int, 5: give a str"),
+        (None, "follower name is a NoneType"),
+        ("a\x00b", r"follower name 'a\\x00b' has the control character"),
+        ("x" * 513, "follower name 'x+ takes 513 bytes"),
+        ("x" * 512, "follower's checkpoint key 'follow/x+ takes 519 bytes"),
+    ],
+)
+def test_a_follower_whose_name_cannot_be_a_key_is_refused(store, name, reason):
+    with pytest.raises(InvalidRequest, match=reason):
+        store.run(follow(name, "", copy))
+
+
+gives = pytest.mark.parametrize("said", [None, KvPut("a", 1), "ab", {"a": 1}, 5], ids=repr)
+
+
+@gives
+@pytest.mark.parametrize("reads_first", [False, True])
+def test_a_handler_that_gives_no_list_of_writes_is_named_with_the_position(store, said, reads_first):
+    def read_first(event):
+        yield from kv.get("a")
+        return said if event.data == 2 else []
+
+    def handler(event):
+        return read_first(event) if reads_first else said if event.data == 2 else []
+
+    fill(store, "a", [1, 2])
+    with pytest.raises(InvalidRequest) as raised:
+        store.run(follow("wrong", "a", handler))
+    assert str(raised.value) == (
+        f"the handler of follower 'wrong' gave a {type(said).__name__} for the event at position 2: "
+        "give a list of writes, an empty one where there are none"
+    )
+    assert store.run(kv.keys()) == ["follow/wrong"]
+    assert store.run(kv.get("follow/wrong")) == {"position": 1}
+
+
+# The checkpoint
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [None, 5, "junk", b"\xff", [1], {}, {"position": None}, {"position": "1"}, {"position": 1.0}, {"position": True}],
+    ids=repr,
+)
+def test_a_checkpoint_that_is_none_is_refused_and_left_alone(store, junk):
+    fill(store, "a", [1])
+    store.run(kv.put("follow/copier", junk))
+    with pytest.raises(InvalidRequest, match=r"key 'follow/copier' holds .*, which is no checkpoint of a follower"):
+        store.run(follow("copier", "a", copy))
+    assert store.run(kv.get("follow/copier")) == junk
+    assert copies(store) == []
+
+
+@pytest.mark.parametrize("position", [-1, 2**63, 2**64 - 1])
+def test_a_checkpoint_at_no_position_is_refused(store, position):
+    store.run(kv.put("follow/copier", {"position": position}))
+    with pytest.raises(InvalidRequest):
+        store.run(follow("copier", "a", copy))
+
+
+@pytest.mark.parametrize("prefix", ["", "a", "other"])
+def test_a_checkpoint_past_the_stores_end_is_refused(store, prefix):
+    fill(store, "a", [1, 2])
+    store.run(kv.put("follow/copier", {"position": 500}))
+    with pytest.raises(InvalidRequest, match=r"follower 'copier' has its checkpoint at position 500, but .* ends at 2"):
+        store.run(follow("copier", prefix, copy))
+    store.run(kv.delete("follow/copier"))
+    assert store.run(follow("copier", "a", copy)) >= 2
+    assert copies(store) == [["a", 1, 1], ["a", 2, 2]]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("types", [None, ["counted"]])
+def test_a_follower_whose_checkpoint_is_deleted_at_any_request_begins_anew(open_new, batch, types):
+    """Deleted after the last transaction, it is anew the next time."""
+    for count in itertools.count():
+        with open_new() as store:
+            fill(store, "a", [1, 2, 3])
+            step = start(follow("copier", "a", copy, batch=batch, types=types))
+            for _ in range(count):
+                step = answer(step, store) if isinstance(step, Suspended) else step
+            if not isinstance(step, Suspended):
+                break
+            before = len(copies(store))
+            store.run(kv.delete("follow/copier"))
+            finish(step, store)
+            store.run(follow("copier", "a", copy, batch=batch, types=types))
+            assert [data for _, _, data in copies(store)] == [*range(1, before + 1), 1, 2, 3], count
+    assert count > 3
 
 
 def test_an_error_in_a_handler_leaves_the_event_to_be_handled_again(store):
@@ -391,6 +485,43 @@ def test_a_handler_that_conflicts_with_its_own_writes_is_reported(store):
     assert store.run(kv.keys()) == []
 
 
+def test_a_handler_that_writes_by_itself_is_reported_after_a_bounded_number_of_attempts(store):
+    attempts = []
+
+    def write_and_expect(event):
+        attempts.append(event.position)
+        revision = yield from kv.put("sum", event.data)
+        return [KvPut("sum", 2, revision - 1)]
+
+    fill(store, "a", [5, 6])
+    with pytest.raises(InvalidRequest, match=r"follower 'stuck' cannot go on: .* at positions 1 to 1 met a conflict"):
+        store.run(follow("stuck", "a", write_and_expect, batch=2))
+    # Two events at once, then the first of them alone.
+    assert attempts[:2] == [1, 2]
+    assert set(attempts[2:]) == {1}
+    assert len(attempts) <= 200
+    assert not store.run(kv.has("follow/stuck"))
+
+
+def test_the_attempts_are_counted_anew_for_each_event(store):
+    left = {}
+
+    def succeed_late(event):
+        left[event.position] = left.get(event.position, 60) - 1
+        return [KvPut(f"done/{event.seq}", 1, 1_000_000 if left[event.position] else 0)]
+
+    fill(store, "a", range(4))
+    assert store.run(follow("late", "a", succeed_late)) == 4
+    assert len(store.run(kv.keys("done/"))) == 4
+
+
+@pytest.mark.parametrize("batch", [2, 3, 5, PAGE_SIZE_MAX])
+def test_events_of_a_batch_that_expect_one_key_are_handled_one_by_one(store, batch):
+    fill(store, "a", NUMBERS)
+    store.run(follow("adder", "a", add_up, batch=batch))
+    assert store.run(kv.get("sum")) == {"sum": sum(NUMBERS), "seen": [1, 2, 3, 4, 5]}
+
+
 # Waiting
 
 
@@ -483,9 +614,32 @@ def test_events_dropped_while_a_follower_runs_are_found_at_its_next_page(store):
     while not isinstance(step.request, Transact):
         step = answer(step, store)
     store.run(log.truncate_through("a", PAGE_SIZE + 1))
+    asked = []
+
+    def go_on():
+        nonlocal step
+        while isinstance(step, Suspended):
+            asked.append(step.request)
+            step = answer(step, store)
+
     with pytest.raises(Truncated) as raised:
-        finish(step, store)
-    assert raised.value.first_left == PAGE_SIZE + 2
+        go_on()
+    assert (raised.value.stream, raised.value.first_left) == ("a", PAGE_SIZE + 2)
+    # Another follower of its name may have seen them: it looks at its checkpoint before it gives up.
+    assert asked[-2:] == [ReadAll(PAGE_SIZE, "a"), KvGet("follow/once")]
+    assert store.run(kv.get("follow/once")) == {"position": PAGE_SIZE}
+
+
+def test_a_follower_goes_on_where_another_of_its_name_has_seen_what_was_dropped(store):
+    fill(store, "a", [1, 2, 3])
+    step = start(follow("once", "a", copy))
+    while not isinstance(step.request, ReadAll):
+        step = answer(step, store)
+    store.run(follow("once", "a", copy))
+    store.run(log.truncate_through("a", 2))
+    fill(store, "a", [4])
+    finish(step, store)
+    assert [data for _, _, data in copies(store)] == [1, 2, 3, 4]
 
 
 def test_a_follower_is_not_refused_for_what_another_of_its_name_has_handled_and_dropped(open_new):
@@ -510,3 +664,55 @@ def test_events_of_types_that_a_follower_passed_over_may_be_dropped(store):
     fill(store, "a", [4], type="wanted")
     store.run(follow("once", "a", copy, types=["wanted"]))
     assert [data for _, _, data in copies(store)] == [1, 4]
+
+
+# Memory
+
+
+def watch_pages(store):
+    """A store of the same data that asserts, at each read, that every page given before is gone; and its pages."""
+    pages = []
+
+    def watched(handler):
+        def answer_watched(request):
+            alive = [number for number, page in enumerate(pages) if page() is not None]
+            assert not alive, f"pages {alive} are alive while page {len(pages)} is read"
+            page = handler(request)
+            assert isinstance(page, Page)
+            pages.append(weakref.ref(page))
+            return page
+
+        return answer_watched
+
+    rows = {kind: watched(store.handlers[kind]) for kind in (Read, ReadAll)}
+    return open_store("memory:", effects={**store.handlers, **rows}), pages
+
+
+def total(value, event):
+    return value + event.data
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: projection.project("a", total, 0),
+        lambda: projection.project_all("a", total, 0),
+        lambda: snapshot.replay("kept", "a", total, 0),
+        lambda: follow("once", "a", lambda event: [], batch=PAGE_SIZE),
+        lambda: follow("once", "a", lambda event: [], batch=7),
+    ],
+    ids=["project", "project_all", "replay", "follow", "follow in parts"],
+)
+@pytest.mark.parametrize("runner", ["run", "run_many", "asyncio", "trio"])
+def test_one_page_is_alive_at_a_time(store, make, runner):
+    store.run(log.append_many("a", [Draft("counted", 1)] * (3 * PAGE_SIZE + 1)))
+    watching, pages = watch_pages(store)
+    with watching:
+        if runner == "run":
+            watching.run(make())
+        elif runner == "run_many":
+            watching.run_many([make()])
+        else:
+            anyio.run(watching.arun, make(), backend=runner)
+    assert len(pages) >= 4
+    assert pages[-1]() is None

@@ -68,6 +68,18 @@ def test_peeking_is_one_read():
     assert step.resume(None).value == 0
 
 
+@pytest.mark.parametrize("read", [view.peek, view.value])
+def test_what_a_caller_does_to_a_view_that_shows_its_seed_changes_no_later_one(store, read):
+    told = View("told", "account/1", lambda told, event: {**told, "last": event.data}, {"items": []})
+    shown = store.run(read(told))
+    shown["items"].append("changed")
+    shown["more"] = 1
+    told.seed["items"].append("changed")
+    assert store.run(view.peek(told)) == store.run(view.value(told)) == told.seed == {"items": []}
+    store.run(log.append("account/1", "deposited", 5))
+    assert store.run(view.refresh(told)) == State({"items": [], "last": 5}, 1)
+
+
 def test_two_views_of_one_stream_are_kept_side_by_side(store):
     hub = Hub()
     total, count = plain_sum("sum"), View("count", "account/1", lambda count, event: count + 1, 0)

@@ -1,0 +1,141 @@
+"""Facts about the table of speeds. Nothing here is timed."""
+
+import json
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from benchmarks.__main__ import ROWS, main
+from benchmarks.orders import order
+from benchmarks.rows_memory import add_total, stored_orders
+from benchmarks.table import Bound, Result, Row, measure, selected
+from interpreters.store import Store
+from persist_effects.projection import project
+from persist_effects.requests import Page, Read
+
+
+def a_row(ours: float = 1.0, peer: float = 1.0, bound: Bound = Bound.AT_LEAST, must: float | None = 1.0) -> Row:
+    return Row("some work", "s", bound, must, 1, lambda _: ours, lambda _: peer)
+
+
+@pytest.mark.parametrize(
+    ("bound", "ours", "is_reached"),
+    [
+        (Bound.AT_LEAST, 5.9, False),
+        (Bound.AT_LEAST, 6.0, True),
+        (Bound.AT_LEAST, 6.1, True),
+        (Bound.AT_MOST, 5.9, True),
+        (Bound.AT_MOST, 6.0, True),
+        (Bound.AT_MOST, 6.1, False),
+    ],
+)
+def test_a_ratio_is_ours_over_the_peers_and_is_judged_in_its_direction(bound, ours, is_reached):
+    result = measure(a_row(ours, peer=2.0, bound=bound, must=3.0))
+    assert result.ratio == ours / 2.0
+    assert result.is_reached is is_reached
+
+
+def test_the_ratio_is_the_median_of_the_rounds_so_that_one_bad_round_changes_nothing():
+    assert Result(a_row(), ours=[6.0, 0.1, 6.0], peer=[3.0, 3.0, 2.0]).ratio == 2.0
+
+
+def test_a_slow_spell_that_hits_both_sides_leaves_the_ratio_alone():
+    assert Result(a_row(), ours=[8.0, 4.0, 4.0, 4.0, 8.0], peer=[4.0, 2.0, 2.0, 2.0, 4.0]).ratio == 2.0
+
+
+def test_ours_and_the_peer_take_turns_on_what_was_prepared_once():
+    calls: list[Any] = []
+
+    @contextmanager
+    def prepare(operations: int) -> Iterator[str]:
+        calls.append(f"open {operations}")
+        yield "prepared"
+        calls.append("close")
+
+    row = Row(
+        name="some work",
+        unit="s",
+        bound=Bound.AT_LEAST,
+        must=1.0,
+        operations=7,
+        ours=lambda given: calls.append(("ours", given)) or 1.0,
+        peer=lambda given: calls.append(("peer", given)) or 1.0,
+        prepare=prepare,
+    )
+    measure(row._replace(rounds=2), on_round=lambda: calls.append("round"))
+    turn = [("ours", "prepared"), ("peer", "prepared"), "round"]
+    assert calls == ["open 7", *turn, *turn, "close"]
+
+
+def test_a_row_that_falls_short_makes_the_exit_code_1(capsys):
+    assert main(["--rounds", "1"], rows=[a_row(), a_row(ours=0.5)]) == 1
+    shown = capsys.readouterr().out
+    assert "falls short" in shown
+    assert "reached" in shown
+
+
+def test_rows_that_are_reached_or_only_reported_make_the_exit_code_0(capsys):
+    assert main(["--rounds", "1"], rows=[a_row(), a_row(ours=0.5, must=None)]) == 0
+    assert "falls short" not in capsys.readouterr().out
+
+
+def test_json_holds_the_figures_of_every_round(capsys):
+    assert main(["--rounds", "3", "--json"], rows=[a_row(ours=0.5)]) == 1
+    (record,) = json.loads(capsys.readouterr().out)
+    assert record == {
+        "work": "some work",
+        "unit": "s",
+        "operations": 1,
+        "ours": 0.5,
+        "peer": 1.0,
+        "ratio": 0.5,
+        "bound": "at least",
+        "must": 1.0,
+        "is_reached": False,
+        "rounds": {"ours": [0.5] * 3, "peer": [1.0] * 3},
+    }
+
+
+def test_only_selects_rows_by_a_part_of_the_name_and_refuses_what_no_name_holds(capsys):
+    assert [row.name for row in selected(ROWS, "FOLD")] == [row.name for row in ROWS if "fold" in row.name]
+    with pytest.raises(SystemExit):
+        main(["--only", "no such work"], rows=[a_row()])
+    assert "some work" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_row_runs(row):
+    result = measure(row._replace(operations=10, rounds=1))
+    assert result.ratio > 0
+
+
+def test_names_of_rows_differ():
+    assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+def test_an_order_is_the_same_each_time_and_about_125_bytes():
+    assert order(42) == order(42) != order(43)
+    sizes = [len(msgspec.msgpack.encode(order(number))) for number in range(0, 1_000_000, 997)]
+    assert all(115 <= size <= 135 for size in sizes)
+
+
+def test_a_fold_holds_one_page_at_most():
+    living: list[weakref.ref[Page]] = []
+
+    with stored_orders(5_000) as stored:
+        answer = stored.store.handlers[Read]
+
+        def answer_when_earlier_pages_are_gone(request: Read) -> Page:
+            assert [page() for page in living if page() is not None] == []
+            page = answer(request)
+            living.append(weakref.ref(page))
+            return page
+
+        store = Store(stored.store.interpreter, effects={Read: answer_when_earlier_pages_are_gone})
+        state = store.run(project("orders", add_total, 0))
+    assert state.value == sum(order(number)["total_cents"] for number in range(5_000))
+    assert len(living) > 1
