@@ -34,7 +34,7 @@ check: .venv/filled
 	$(BIN)/python -m pytest --cov --cov-fail-under=$(COVERAGE_FLOOR)
 
 # Where coverage stands. It may be raised.
-COVERAGE_FLOOR := 95
+COVERAGE_FLOOR := 97
 
 format: .venv/filled
 	$(BIN)/ruff format .

@@ -7,8 +7,19 @@ import pytest
 
 from interpreters import Store, open_store
 from interpreters.memory import MemoryStore
-from persist_effects import AlreadyUsed, Conflict, InvalidRequest, NotAProgram, Request, StoreClosed, UnhandledEffect
-from persist_effects import all_of, kv, log, perform
+from persist_effects import (
+    AlreadyUsed,
+    Conflict,
+    InvalidRequest,
+    NotAProgram,
+    Request,
+    StoreClosed,
+    UnhandledEffect,
+    all_of,
+    kv,
+    log,
+    perform,
+)
 from persist_effects.requests import KvPut, Wait
 
 LONG_SECONDS = 60.0

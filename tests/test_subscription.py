@@ -8,7 +8,7 @@ import anyio
 import pytest
 from conftest import answer, interleavings, stop_after
 
-from interpreters import open_store
+from interpreters import Store
 from persist_effects import (
     Conflict,
     Draft,
@@ -669,23 +669,30 @@ def test_events_of_types_that_a_follower_passed_over_may_be_dropped(store):
 # Memory
 
 
-def watch_pages(store):
-    """A store of the same data that asserts, at each read, that every page given before is gone; and its pages."""
-    pages = []
+class OnePageAlive:
+    """An interpreter that answers as another does, and asserts at each read that every page given before is gone."""
 
-    def watched(handler):
+    blocking = False
+
+    def __init__(self, interpreter):
+        self.pages = []
+        rows = {kind: self._watched(interpreter.handlers[kind]) for kind in (Read, ReadAll)}
+        self.handlers = {**interpreter.handlers, **rows}
+        self.watch = interpreter.watch
+
+    def _watched(self, handler):
         def answer_watched(request):
-            alive = [number for number, page in enumerate(pages) if page() is not None]
-            assert not alive, f"pages {alive} are alive while page {len(pages)} is read"
+            alive = [number for number, page in enumerate(self.pages) if page() is not None]
+            assert not alive, f"pages {alive} are alive while page {len(self.pages)} is read"
             page = handler(request)
             assert isinstance(page, Page)
-            pages.append(weakref.ref(page))
+            self.pages.append(weakref.ref(page))
             return page
 
         return answer_watched
 
-    rows = {kind: watched(store.handlers[kind]) for kind in (Read, ReadAll)}
-    return open_store("memory:", effects={**store.handlers, **rows}), pages
+    def close(self):
+        pass
 
 
 def total(value, event):
@@ -706,13 +713,13 @@ def total(value, event):
 @pytest.mark.parametrize("runner", ["run", "run_many", "asyncio", "trio"])
 def test_one_page_is_alive_at_a_time(store, make, runner):
     store.run(log.append_many("a", [Draft("counted", 1)] * (3 * PAGE_SIZE + 1)))
-    watching, pages = watch_pages(store)
-    with watching:
+    watch = OnePageAlive(store.interpreter)
+    with Store(watch) as watching:
         if runner == "run":
             watching.run(make())
         elif runner == "run_many":
             watching.run_many([make()])
         else:
             anyio.run(watching.arun, make(), backend=runner)
-    assert len(pages) >= 4
-    assert pages[-1]() is None
+    assert len(watch.pages) >= 4
+    assert watch.pages[-1]() is None

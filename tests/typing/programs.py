@@ -3,8 +3,26 @@
 from typing import Any, assert_type
 
 from interpreters import Store, open_store
-from persist_effects import BlobRef, Conflict, Done, Effect, Entry, Event, Page, Request, State, Suspended
-from persist_effects import all_of, blob, kv, log, perform, projection, start, transact
+from persist_effects import (
+    BlobRef,
+    Conflict,
+    Done,
+    Effect,
+    Entry,
+    Event,
+    Page,
+    Request,
+    State,
+    Suspended,
+    all_of,
+    blob,
+    kv,
+    log,
+    perform,
+    projection,
+    start,
+    transact,
+)
 from persist_effects.requests import Append, Appended, KvHas, LastSeq
 
 
