@@ -155,10 +155,10 @@ def to_plain(value: Any, kind: Any, what: str) -> Any:
     try:
         plain = value if kind is None else _builtins(value)
         back = from_plain(_decode(encode(plain, what, _NO_LIMIT_BYTES)), kind)
-    except (TypeError, msgspec.ValidationError) as error:
+    except (TypeError, RecursionError, msgspec.ValidationError) as error:
         raise InvalidRequest(f"{what} cannot be stored and read back as {kind!r}: {error}") from error
     # Not a number is not equal to itself, but looks the same.
-    if back != value and repr(back) != repr(value):
+    if repr(back) != repr(value) and back != value:
         raise InvalidRequest(
             f"{what} is {value!r:.80} and would come back as {back!r:.80}: say its type, which now is {kind!r}"
         )
@@ -176,19 +176,29 @@ def from_plain(plain: Any, kind: Any) -> Any:
 
 def _builtins(value: Any) -> Any:
     """Sets, which have no order, come out sorted, so that the same value always gives the same bytes."""
-    in_order = msgspec.to_builtins(value, builtin_types=(bytes,), str_keys=True)
-    in_sorted_order = msgspec.to_builtins(value, builtin_types=(bytes,), str_keys=True, order="deterministic")
-    return _sort_sets(in_order, in_sorted_order)
+    return _sort_sets(value, msgspec.to_builtins(value, builtin_types=(bytes,), str_keys=True))
 
 
-def _sort_sets(in_order: Any, in_sorted_order: Any) -> Any:
-    # msgspec sorts the keys of dicts too, whose order is part of them: take it from the other.
-    if isinstance(in_order, dict):
-        return {key: _sort_sets(part, in_sorted_order[key]) for key, part in in_order.items()}
-    if isinstance(in_order, list | tuple):
-        parts = in_sorted_order if in_order != in_sorted_order else in_order
-        return [_sort_sets(part, other) for part, other in zip(parts, in_sorted_order, strict=True)]
-    return in_order
+def _sort_sets(value: Any, plain: Any) -> Any:
+    # By their bytes, because Structs, enums, and values of several types have no order of their own.
+    if isinstance(plain, dict):
+        parts = value.values() if isinstance(value, dict) else _parts_of_object(value, plain)
+        return {key: _sort_sets(part, plain[key]) for key, part in zip(plain, parts, strict=False)}
+    if isinstance(plain, list | tuple):
+        if isinstance(value, msgspec.Struct):  # array_like, perhaps with a tag in front
+            tag = plain[: len(plain) - len(value.__struct_fields__)]
+            value = (*tag, *_fields(value).values())
+        sorted_parts = [_sort_sets(part, plain_part) for part, plain_part in zip(value, plain, strict=True)]
+        return sorted(sorted_parts, key=_encode) if isinstance(value, set | frozenset) else sorted_parts
+    return plain
+
+
+def _parts_of_object(value: Any, plain: dict[str, Any]) -> list[Any]:
+    """A Struct's or dataclass's parts in the order of its plain form, which leaves defaults out and may add a tag."""
+    names = {}
+    if isinstance(value, msgspec.Struct):
+        names = dict(zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True))
+    return [getattr(value, names.get(key, key), plain[key]) for key in plain]
 
 
 def _is_storable(value: Any, depth_left: int) -> bool:

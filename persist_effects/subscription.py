@@ -11,7 +11,7 @@ from typing import Any
 
 from persist_effects import kv, log
 from persist_effects.errors import InvalidRequest, Truncated
-from persist_effects.event import Event, check_integer, check_name
+from persist_effects.event import INT64_MAX, Event, check_integer, check_name
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import PAGE_SIZE_MAX, Conflict, Entry, KvPut, Transact, Wait, Write
 
@@ -120,18 +120,18 @@ def follow(
                 f"follower {name!r} has its checkpoint at position {position}, but the store ends at {page.head}: "
                 f"delete the key 'follow/{name}' to begin anew"
             )
-        if page.hole is not None and not skip_truncated:
-            # Another follower of this name may have been here since: then its checkpoint covers what was dropped.
-            before, position = position, (yield from follower.load())
-            if position <= before:
-                raise Truncated(page.hole.stream, page.hole.first_left)
-            continue
-        if not (yield from follower.handle(page.events)):
-            position = yield from follower.load()
-            continue
-        position, has_more = page.next, page.next < page.head
+        hole, reached, has_more = page.hole, page.next, page.next < page.head
+        is_refused = hole is not None and not skip_truncated
+        is_handled = not is_refused and (yield from follower.handle(page.events))
         # Let the page go before the next one is asked for.
         del page
+        if not is_handled:
+            before, position = position, (yield from follower.load())
+            # Another follower of this name may have been here since: then its checkpoint covers what was dropped.
+            if hole is not None and is_refused and position <= before:
+                raise Truncated(hole.stream, hole.first_left)
+            continue
+        position = reached
         if has_more:
             continue
         if wanted_types is not None:
@@ -148,7 +148,7 @@ class _Follower:
         self._name = name
         self._mark = f"follow/{name}"
         self._handler = handler
-        self._batch = batch
+        self._wanted_batch = self._batch = batch
         self._position = 0
         self._revision = 0
         self._attempts_left = _ATTEMPTS
@@ -173,9 +173,10 @@ class _Follower:
             self._attempts_left -= 1
             if not self._attempts_left:
                 raise InvalidRequest(self._say_stuck(batch, conflict))
-            # Handlers of one batch do not see each other's writes, so they are let go one by one from here on.
+            # Handlers of one batch do not see each other's writes, so the next try lets them go one by one.
             self._batch = 1
             return False
+        self._batch = self._wanted_batch
         return True
 
     def pass_over(self, position: int) -> Effect[None]:
@@ -208,7 +209,7 @@ class _Follower:
 
     def _position_in(self, found: Entry) -> int:
         position = found.value.get("position") if isinstance(found.value, dict) else None
-        if type(position) is not int:
+        if type(position) is not int or not 0 <= position <= INT64_MAX:
             raise InvalidRequest(
                 f"key {self._mark!r} holds {found.value!r:.80}, which is no checkpoint of a follower: "
                 "delete it, or give the follower another name"

@@ -36,7 +36,7 @@ class View(Generic[S]):
         self.name = name
         self.stream = stream
         self.step = step
-        self._seed = seed
+        self._seed = copy.deepcopy(seed)
         self.state_type = snapshot.state_type_of(seed, state_type)
 
     @property

@@ -214,3 +214,57 @@ def test_the_same_value_gives_the_same_bytes_whatever_the_hash_seed():
     assert first_order != second_order, "the seeds are such that a set has another order under each"
     assert first_bytes == second_bytes
     assert len(first_bytes) == 10
+
+
+class Line(msgspec.Struct, frozen=True, rename="camel"):
+    sku_name: str
+    codes: frozenset[str] = frozenset()
+
+
+class Tagged(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    codes: frozenset[str]
+
+
+def test_the_dict_order_in_a_list_beside_a_set_survives():
+    v = [{"z": set("dacb"), "y": set("qwe")}]
+    plain = to_plain(v, list[dict[str, set[str]]], "state")
+    assert list(plain[0]) == ["z", "y"]
+    assert plain[0]["z"] == list("abcd")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (set[Line], {Line("b"), Line("a", frozenset("xyz"))}),
+        (set[Color], {Color.RED, Color.GREEN}),
+        (set[int | str | None], {1, "a", None}),
+        (set[frozenset[str]], {frozenset("xyz"), frozenset("yq"), frozenset()}),
+        (list[Tagged], [Tagged(frozenset("abc"))]),
+    ],
+    ids=repr,
+)
+def test_sets_of_what_has_no_order_survive(kind, value):
+    assert from_plain(to_plain(value, kind, "state"), kind) == value
+
+
+def test_sets_of_sets_have_one_order_whatever_the_hash_seed():
+    code = (
+        "from persist_effects.codec import to_plain\n"
+        "print(to_plain({frozenset(p) for p in ('xyz', 'yq', 'ab', 'm', '')}, set[frozenset[str]], 's'))\n"
+        "print(to_plain([{'z': set('dac'), 'y': set()}], list[dict[str, set[str]]], 's'))\n"
+    )
+
+    def output(seed):
+        environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    assert len({output(seed) for seed in range(6)}) == 1
+
+
+def test_a_value_that_holds_itself_is_refused_and_a_signaling_nan_survives():
+    c = []
+    c.append(c)
+    with pytest.raises(InvalidRequest):
+        to_plain(c, list, "state")
+    assert repr(from_plain(to_plain(Decimal("sNaN"), Decimal, "state"), Decimal)) == "Decimal('sNaN')"

@@ -699,6 +699,21 @@ def total(value, event):
     return value + event.data
 
 
+def awaited(handler):
+    async def answer_awaited(request):
+        return handler(request)
+
+    return answer_awaited
+
+
+RUNNERS = {
+    "run": lambda store, program: store.run(program),
+    "run_many": lambda store, program: store.run_many([program]),
+    "asyncio": lambda store, program: anyio.run(store.arun, program, backend="asyncio"),
+    "trio": lambda store, program: anyio.run(store.arun, program, backend="trio"),
+}
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -710,16 +725,15 @@ def total(value, event):
     ],
     ids=["project", "project_all", "replay", "follow", "follow in parts"],
 )
-@pytest.mark.parametrize("runner", ["run", "run_many", "asyncio", "trio"])
-def test_one_page_is_alive_at_a_time(store, make, runner):
+@pytest.mark.parametrize(
+    ("runner", "is_awaited"),
+    [("run", False), ("run_many", False), ("asyncio", False), ("asyncio", True), ("trio", False), ("trio", True)],
+)
+def test_one_page_is_alive_at_a_time(store, make, runner, is_awaited):
     store.run(log.append_many("a", [Draft("counted", 1)] * (3 * PAGE_SIZE + 1)))
     watch = OnePageAlive(store.interpreter)
-    with Store(watch) as watching:
-        if runner == "run":
-            watching.run(make())
-        elif runner == "run_many":
-            watching.run_many([make()])
-        else:
-            anyio.run(watching.arun, make(), backend=runner)
+    effects = {kind: awaited(watch.handlers[kind]) for kind in (Read, ReadAll)} if is_awaited else {}
+    with Store(watch, effects=effects) as watching:
+        RUNNERS[runner](watching, make())
     assert len(watch.pages) >= 4
     assert watch.pages[-1]() is None
