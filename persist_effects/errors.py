@@ -140,6 +140,17 @@ class StoreClosed(StoreUnavailable):
     """The store was closed, and then used."""
 
 
+class StoreLocked(StoreUnavailable):
+    """Another process writes to this store. ``holder`` says who."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(holder)
+        self.holder = holder
+
+    def __str__(self) -> str:
+        return f"the store is open for writing elsewhere, by {self.holder}: close it there, or open it here to read only"
+
+
 class UncertainOutcome(PersistError):
     """The store was lost in the middle of a commit: it is written whole or not at all, and which is not known.
 

@@ -1,0 +1,321 @@
+"""The segments of an open store: opening, appending, rolling over, closing."""
+
+from collections.abc import Callable, Sequence
+from zlib import crc32
+
+import msgspec
+
+from interpreters import disk
+from interpreters.file.format import (
+    COMMIT,
+    EVENT,
+    FORMAT_VERSION,
+    HEADER_BYTES,
+    NO_DIGEST,
+    Commit,
+    Frame,
+    Run,
+    SegmentHeader,
+    decode_commit,
+    decode_header,
+    digest_of,
+    frame_bytes,
+)
+from interpreters.file.index import Index, IndexFile, SegmentIndex
+from interpreters.file.manifest import CURRENT, Manifest, Sealed, index_path, load, publish, segment_path
+from interpreters.file.recovery import recover, valid_frames
+from interpreters.file.staging import StagedFrame
+from interpreters.file.writer import FOOTER_BYTES, Writer
+from persist_effects.codec import decode_event
+from persist_effects.errors import CorruptStore, InvalidRequest, StoreLocked, StoreUnavailable, UncertainOutcome
+from persist_effects.machine import Effect, perform
+
+LOCK = "LOCK"
+_OWN_NAMES = {LOCK, "log", "CURRENT.tmp", "MANIFEST-00000001"}
+"""What an interrupted making of a new store may have left."""
+
+_encode_index = msgspec.msgpack.Encoder().encode
+_decode_index = msgspec.msgpack.Decoder(IndexFile).decode
+
+
+class Log:
+    """The segments of a store and the one that is written. Each opening and each roll-over publishes a manifest."""
+
+    def __init__(self, index: Index, random_bytes: Callable[[int], bytes], segment_bytes: int, holder: str) -> None:
+        self._index = index
+        self._random_bytes = random_bytes
+        self._segment_bytes = segment_bytes
+        self._holder = holder
+        self._manifest: Manifest | None = None
+        self._writer: Writer | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest in force."""
+        assert self._manifest is not None, "the log was opened"
+        return self._manifest
+
+    # Opening
+
+    def open(self) -> Effect[None]:
+        """Make or load the store, and start a new segment. Raises `CorruptStore`, `StoreLocked`, `InvalidRequest`."""
+        is_new = (yield from perform(disk.Size(CURRENT))) is None
+        if is_new:
+            yield from self._check_that_the_directory_is_free()
+        yield from self._take_lock()
+        found = yield from load()
+        if found is None:
+            yield from perform(disk.MakeDirectory("log"))
+            yield from perform(disk.SyncDirectory("."))
+            found = Manifest(FORMAT_VERSION, self._random_bytes(16), 0, 0, 1, [], None)
+        self._manifest = found
+        for sealed in found.sealed:
+            yield from self._load_sealed(sealed)
+        copied: list[Frame] = []
+        seals = list(found.sealed)
+        if found.active is not None:
+            copied = yield from self._recover_active(found.active, seals)
+        yield from self._start_segment(seals, copied, epoch=found.epoch + 1)
+        yield from self._remove_what_no_manifest_names()
+
+    def _check_that_the_directory_is_free(self) -> Effect[None]:
+        foreign = sorted(set((yield from perform(disk.List(".")))) - _OWN_NAMES)
+        if foreign:
+            raise InvalidRequest(
+                f"the directory holds {foreign[0]!r} and no store: give a store's directory, or an empty or new one"
+            )
+
+    def _take_lock(self) -> Effect[None]:
+        other = yield from perform(disk.Lock(LOCK, self._holder))
+        if other is not None:
+            raise StoreLocked(other)
+
+    def _load_sealed(self, sealed: Sealed) -> Effect[None]:
+        path = segment_path(sealed.number)
+        size_bytes = yield from perform(disk.Size(path))
+        if size_bytes is None or size_bytes < sealed.length_bytes:
+            raise CorruptStore(
+                f"{path}: expected {sealed.length_bytes} bytes, as the manifest says, found "
+                f"{'no file' if size_bytes is None else size_bytes}: restore a backup or salvage the store"
+            )
+        header = decode_header((yield from perform(disk.Read(path, 0, HEADER_BYTES))), path)
+        self._check_header(header, sealed.number, path)
+        file = yield from _read_index(sealed)
+        if file is None or file.seed != header.seed:
+            file = yield from self._index_again(sealed, header)
+        self._index.load(file, sealed.length_bytes)
+
+    def _check_header(self, header: SegmentHeader, number: int, path: str) -> None:
+        if header.uuid != self.manifest.uuid or header.number != number:
+            raise CorruptStore(
+                f"{path}: the header is of segment {header.number} of store {header.uuid.hex()}, expected segment "
+                f"{number} of store {self.manifest.uuid.hex()}: a file of another store was put here"
+            )
+
+    def _index_again(self, sealed: Sealed, header: SegmentHeader) -> Effect[IndexFile]:
+        """Make the index of a sealed segment anew, from its frames."""
+        path = segment_path(sealed.number)
+        data = yield from perform(disk.Read(path, 0, sealed.length_bytes))
+        frames, end = valid_frames(data, header.seed)
+        check_digest(path, sealed, frames, end)
+        scratch = Index()
+        segment = SegmentIndex(sealed.number, header.seed, sealed.length_bytes)
+        for frame in frames:
+            take_in(scratch, segment, frame)
+        file = scratch.seal(segment, sealed.digest)
+        yield from _write_index(file)
+        return file
+
+    def _recover_active(self, number: int, seals: list[Sealed]) -> Effect[list[Frame]]:
+        """Take in the segment that was active, and return the frames that are to be copied into the next one."""
+        recovered = yield from recover(number)
+        self._check_header(recovered.header, number, segment_path(number))
+        if not recovered.proved:
+            return recovered.unproved
+        segment = SegmentIndex(number, recovered.header.seed, recovered.proved_end)
+        self._index.segments[number] = segment
+        for frame in recovered.proved:
+            take_in(self._index, segment, frame)
+        sealed = Sealed(number, recovered.proved_end, digest_of(recovered.proved))
+        seals.append(sealed)
+        yield from _write_index(self._index.seal(segment, sealed.digest))
+        return recovered.unproved
+
+    def _start_segment(
+        self, seals: list[Sealed], copied: Sequence[Frame], epoch: int, capacity_bytes: int = 0
+    ) -> Effect[None]:
+        """Make the next segment, with frames of the one before whose place on the disk is not proved, and publish."""
+        before = self.manifest
+        number = before.next_segment
+        header = SegmentHeader(
+            before.uuid,
+            number,
+            int.from_bytes(self._random_bytes(8), "little"),
+            self._index.position + 1,
+            seals[-1].digest if seals else NO_DIGEST,
+        )
+        copied_bytes = HEADER_BYTES + sum(frame.end - frame.offset for frame in copied) + FOOTER_BYTES
+        writer = Writer(header, max(self._segment_bytes, copied_bytes, capacity_bytes))
+        yield from writer.create()
+        offsets = (yield from writer.append([(frame.type, frame.payload) for frame in copied])) if copied else []
+        yield from writer.sync()
+        yield from perform(disk.SyncDirectory("log"))
+        yield from self._publish(seals, number, epoch, next_segment=number + 1)
+        segment = SegmentIndex(number, header.seed, writer.offset)
+        self._index.segments[number] = segment
+        for frame, offset in zip(copied, offsets, strict=True):
+            take_in(self._index, segment, frame._replace(offset=offset))
+        self._writer = writer
+
+    def _publish(self, seals: list[Sealed], active: int | None, epoch: int, next_segment: int) -> Effect[None]:
+        before = self.manifest
+        in_force = yield from load()
+        if in_force is not None and in_force.epoch != before.epoch:
+            raise StoreLocked(
+                f"a writer that opened the store later (epoch {in_force.epoch}, this one's: {before.epoch})"
+            )
+        manifest = Manifest(FORMAT_VERSION, before.uuid, epoch, before.number + 1, next_segment, seals, active)
+        try:
+            yield from publish(manifest)
+        except UncertainOutcome as error:
+            if self._writer is not None:
+                self._writer.poison = str(error)
+            raise
+        self._manifest = manifest
+        if in_force is not None:
+            yield from perform(disk.Remove(in_force.name))
+
+    def _remove_what_no_manifest_names(self) -> Effect[None]:
+        manifest = self.manifest
+        numbers = {sealed.number for sealed in manifest.sealed} | {manifest.active}
+        kept = {segment_path(number) for number in numbers if number is not None}
+        kept |= {index_path(number) for number in numbers if number is not None}
+        for name in (yield from perform(disk.List("log"))):
+            if f"log/{name}" not in kept:
+                yield from perform(disk.Remove(f"log/{name}"))
+        for name in (yield from perform(disk.List("."))):
+            if name.startswith("MANIFEST-") and name != manifest.name:
+                yield from perform(disk.Remove(name))
+        for sealed in manifest.sealed:
+            path = segment_path(sealed.number)
+            if (yield from perform(disk.Size(path))) != sealed.length_bytes:
+                yield from perform(disk.Truncate(path, sealed.length_bytes))
+
+    # Appending
+
+    def append(self, frames: Sequence[StagedFrame], *, sync: bool) -> Effect[None]:
+        """Write frames, sync them unless told otherwise, and take them into the index."""
+        writer = self._writing()
+        writer.check_healthy()
+        size_bytes = sum(len(frame.payload) for frame in frames)
+        if not writer.has_room_for(size_bytes, len(frames)):
+            yield from self._roll_over(size_bytes, len(frames))
+            writer = self._writing()
+        offsets = yield from writer.append([(frame.kind, frame.payload) for frame in frames])
+        if sync:
+            yield from writer.sync()
+        index = self._index
+        segment = index.segments[writer.header.number]
+        segment.length_bytes = writer.offset
+        for offset, frame in zip(offsets, frames, strict=True):
+            content = frame.content
+            if type(content) is Run:
+                index.add_event(segment, offset, content)
+            else:
+                assert isinstance(content, Commit)
+                index.apply(segment, offset, content)
+
+    def sync(self) -> Effect[None]:
+        """Bring all that was appended to the disk."""
+        yield from self._writing().sync()
+
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            raise StoreUnavailable("the store is not open for writing: close it and open it again")
+        return self._writer
+
+    def _roll_over(self, size_bytes: int, frames: int) -> Effect[None]:
+        """Seal the active segment and start the next one, in which so much fits."""
+        needed = HEADER_BYTES + size_bytes + frames * (frame_bytes(0) + 7) + FOOTER_BYTES
+        before = self._writing()
+        sealed = yield from self._seal(before)
+        yield from self._start_segment([*self.manifest.sealed, *sealed], [], self.manifest.epoch, needed)
+        yield from self._settle(before, sealed)
+
+    def _seal(self, writer: Writer) -> Effect[list[Sealed]]:
+        """Write the footer of a segment, unless it has no frames: then it is not worth keeping."""
+        if writer.offset == HEADER_BYTES:
+            return []
+        digest = yield from writer.seal()
+        return [Sealed(writer.header.number, writer.offset, digest)]
+
+    def _settle(self, writer: Writer, seals: Sequence[Sealed]) -> Effect[None]:
+        """Once the manifest has it: write the index of what was sealed, and give back the room it does not need."""
+        number = writer.header.number
+        segment = self._index.segments[number]
+        if not seals:
+            del self._index.segments[number]
+            yield from perform(disk.Remove(writer.path))
+            return
+        segment.length_bytes = writer.offset
+        yield from _write_index(self._index.seal(segment, seals[0].digest))
+        yield from perform(disk.Truncate(writer.path, writer.offset))
+
+    def close(self) -> Effect[None]:
+        """Seal the active segment and publish a manifest that has none."""
+        writer = self._writing()
+        if writer.poison is not None:
+            return
+        sealed = yield from self._seal(writer)
+        manifest = self.manifest
+        yield from self._publish([*manifest.sealed, *sealed], None, manifest.epoch, manifest.next_segment)
+        self._writer = None
+        yield from self._settle(writer, sealed)
+
+
+def take_in(index: Index, segment: SegmentIndex, frame: Frame) -> None:
+    """Take a frame that was read into the index."""
+    if frame.type == EVENT:
+        event = decode_event(frame.payload)
+        index.add_event(segment, frame.offset, Run(event.stream, event.seq, event.position, 1))
+    elif frame.type == COMMIT:
+        index.apply(segment, frame.offset, decode_commit(frame.payload))
+
+
+def check_digest(path: str, sealed: Sealed, frames: Sequence[Frame], end: int) -> None:
+    """Refuse a sealed segment whose frames are not those that the manifest says."""
+    if end < sealed.length_bytes:
+        raise CorruptStore(
+            f"{path}: offset {end}: no valid frame in a sealed segment of {sealed.length_bytes} bytes: "
+            "restore a backup or salvage the store"
+        )
+    if digest_of(frames) != sealed.digest:
+        raise CorruptStore(
+            f"{path}: offset {HEADER_BYTES}: the frames' digest is {digest_of(frames).hex()}, the manifest says "
+            f"{sealed.digest.hex()}: restore a backup or salvage the store"
+        )
+
+
+def _read_index(sealed: Sealed) -> Effect[IndexFile | None]:
+    """The index file of a sealed segment, or None where there is no good one: it can be made again."""
+    path = index_path(sealed.number)
+    size_bytes = yield from perform(disk.Size(path))
+    if size_bytes is None or size_bytes < 4:
+        return None
+    data = yield from perform(disk.Read(path, 0, size_bytes))
+    if crc32(data[4:]) != int.from_bytes(data[:4], "little"):
+        return None
+    try:
+        file = _decode_index(data[4:])
+    except msgspec.DecodeError:
+        return None
+    return file if (file.number, file.digest) == (sealed.number, sealed.digest) else None
+
+
+def _write_index(file: IndexFile) -> Effect[None]:
+    path = index_path(file.number)
+    body = _encode_index(file)
+    if (yield from perform(disk.Size(path))) is not None:
+        yield from perform(disk.Remove(path))
+    yield from perform(disk.Create(path))
+    yield from perform(disk.Write(path, 0, crc32(body).to_bytes(4, "little") + body))

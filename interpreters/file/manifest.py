@@ -1,0 +1,112 @@
+"""The manifest: which segments a store consists of, and how a new one takes the place of the old."""
+
+import zlib
+
+import msgspec
+
+from interpreters import disk
+from interpreters.file.format import FORMAT_VERSION
+from persist_effects.errors import CorruptStore, UncertainOutcome
+from persist_effects.machine import Effect, perform
+
+CURRENT = "CURRENT"
+_CURRENT_TEMPORARY = "CURRENT.tmp"
+_MANIFEST_LIMIT_BYTES = 64 * 1024 * 1024
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Sealed(msgspec.Struct, frozen=True, array_like=True):
+    """A sealed segment: how long it is, and the digest of its frames."""
+
+    number: int
+    length_bytes: int
+    digest: bytes
+
+
+class Manifest(msgspec.Struct, frozen=True, array_like=True):
+    """The segments of a store, in the order of the log."""
+
+    format: int
+    uuid: bytes
+    epoch: int
+    number: int
+    next_segment: int
+    sealed: list[Sealed]
+    active: int | None
+
+    @property
+    def name(self) -> str:
+        """The name of this manifest's file."""
+        return f"MANIFEST-{self.number:08d}"
+
+
+_decode = msgspec.msgpack.Decoder(Manifest).decode
+
+
+def segment_path(number: int) -> str:
+    """Where a segment is."""
+    return f"log/{number:08d}.seg"
+
+
+def index_path(number: int) -> str:
+    """Where a sealed segment's index is."""
+    return f"log/{number:08d}.idx"
+
+
+def load() -> Effect[Manifest | None]:
+    """The manifest in force, or None where there is no store yet. Raises `CorruptStore`."""
+    if (yield from perform(disk.Size(CURRENT))) is None:
+        return None
+    name = _name_in((yield from perform(disk.Read(CURRENT, 0, 1024))))
+    if (yield from perform(disk.Size(name))) is None:
+        raise CorruptStore(
+            f"{CURRENT} names {name}, which is not there: restore it from a backup, or salvage the store"
+        )
+    return _manifest_in(name, (yield from perform(disk.Read(name, 0, _MANIFEST_LIMIT_BYTES))))
+
+
+def publish(manifest: Manifest) -> Effect[None]:
+    """Put a manifest in force. What the one before named may be removed after this has returned.
+
+    Raises OSError where the one before stays in force, and `UncertainOutcome` where that is not known.
+    """
+    body = _encode(manifest)
+    yield from _write_whole(manifest.name, zlib.crc32(body).to_bytes(4, "little") + body)
+    yield from perform(disk.SyncDirectory("."))
+    yield from _write_whole(_CURRENT_TEMPORARY, f"{manifest.name} {zlib.crc32(manifest.name.encode()):08x}".encode())
+    try:
+        yield from perform(disk.Rename(_CURRENT_TEMPORARY, CURRENT))
+        yield from perform(disk.SyncDirectory("."))
+    except OSError as error:
+        raise UncertainOutcome(
+            f"whether {CURRENT} names {manifest.name} is not known: {error}: close the store and open it again"
+        ) from error
+
+
+def _write_whole(path: str, data: bytes) -> Effect[None]:
+    # A publication that was interrupted, or met a full disk, may have left one of this name.
+    if (yield from perform(disk.Size(path))) is not None:
+        yield from perform(disk.Remove(path))
+    yield from perform(disk.Create(path))
+    yield from perform(disk.Write(path, 0, data))
+    yield from perform(disk.Sync(path))
+
+
+def _name_in(current: bytes) -> str:
+    name, _, checksum = current.partition(b" ")
+    if f"{zlib.crc32(name):08x}".encode() != checksum:
+        raise CorruptStore(f"{CURRENT} holds {current[:80]!r}, which is no manifest's name with its checksum")
+    return name.decode()
+
+
+def _manifest_in(name: str, data: bytes) -> Manifest:
+    if len(data) < 4 or zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
+        raise CorruptStore(f"{name}: offset 0: the checksum does not fit the {len(data)} bytes of the file")
+    version = msgspec.msgpack.decode(data[4:])[0]
+    if version != FORMAT_VERSION:
+        raise CorruptStore(f"{name}: format version {version}, this program reads {FORMAT_VERSION}: use a newer one")
+    manifest = _decode(data[4:])
+    if manifest.name != name:
+        raise CorruptStore(f"{name} says that it is {manifest.name}: one was copied over the other")
+    return manifest

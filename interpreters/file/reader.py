@@ -1,0 +1,135 @@
+"""Reading frames: each is checked again before a byte of it is believed."""
+
+import zlib
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from interpreters import disk
+from interpreters.file.format import (
+    COMMIT,
+    EVENT,
+    FRAME_HEADER_BYTES,
+    Commit,
+    announced_bytes,
+    decode_commit,
+    decode_frame,
+)
+from interpreters.file.index import SegmentIndex
+from interpreters.file.manifest import segment_path
+from persist_effects.codec import decode_event
+from persist_effects.errors import CorruptStore
+from persist_effects.event import Event
+from persist_effects.machine import Effect, perform
+
+READ_AHEAD_BYTES = 256 * 1024
+"""How much is read at once where frames stand close together: some pages of usual events."""
+
+FIRST_READ_BYTES = 4 * 1024
+"""How much is read of a frame whose length is not known yet: most frames are shorter."""
+
+_KEPT_BYTES = 1024 * 1024
+
+
+class Chunk:
+    """Some bytes of a segment, and from where."""
+
+    __slots__ = ("data", "number", "start")
+
+    def __init__(self, number: int, start: int, data: bytes) -> None:
+        self.number = number
+        self.start = start
+        self.data = data
+
+
+class Reader:
+    """Reads frames of segments. It keeps the last bytes read, which never change, for the reader that goes on there."""
+
+    def __init__(self, segments: Mapping[int, SegmentIndex]) -> None:
+        self._segments = segments
+        self._chunk = Chunk(0, 0, b"")
+        self._commit: tuple[int, Commit] | None = None
+
+    def events(
+        self, number: int, offsets: Sequence[int], wanted: Callable[[Commit], Iterable[msgspec.Raw]]
+    ) -> Effect[list[Event]]:
+        """The events of frames of one segment, at ascending offsets; of a commit of many, those that are ``wanted``."""
+        events: list[Event] = []
+        seed = self._segments[number].seed
+        crc32, decode = zlib.crc32, decode_event
+        last = offsets[-1] if offsets else 0
+        chunk = self._chunk
+        data, start, view = chunk.data, chunk.start, memoryview(chunk.data)
+        end_of_chunk = start + len(data) if chunk.number == number else -1
+        for offset in offsets:
+            at = offset - start
+            if not (start <= offset and offset + FRAME_HEADER_BYTES <= end_of_chunk):
+                size_bytes = max(FIRST_READ_BYTES, min(last - offset + FIRST_READ_BYTES, READ_AHEAD_BYTES))
+                data = yield from self._read(number, offset, size_bytes)
+                start, at, view, end_of_chunk = offset, 0, memoryview(data), offset + len(data)
+            end = at + announced_bytes(data, at) if len(data) - at >= FRAME_HEADER_BYTES else len(data) + 1
+            if end > len(data):
+                data = yield from self._read(number, offset, max(end - at, FIRST_READ_BYTES))
+                start, end, at, view, end_of_chunk = offset, end - at, 0, memoryview(data), offset + len(data)
+            if (
+                end <= len(data)
+                and data[at + 8] == EVENT
+                and crc32(view[at + 4 : end], seed ^ (offset >> 3)) == int.from_bytes(view[at : at + 4], "little")
+            ):
+                length = int.from_bytes(view[at + 4 : at + 8], "little")
+                events.append(decode(view[at + FRAME_HEADER_BYTES : at + FRAME_HEADER_BYTES + length]))
+            else:
+                commit = yield from self.commit(number, offset)
+                events.extend(map(decode, wanted(commit)))
+        return events
+
+    def commit(self, number: int, offset: int) -> Effect[Commit]:
+        """The commit in the frame at an offset. Raises `CorruptStore`, naming file and offset."""
+        key = number << 32 | offset >> 3
+        if self._commit is not None and self._commit[0] == key:
+            return self._commit[1]
+        chunk = self._chunk
+        at = offset - chunk.start
+        data = chunk.data
+        if chunk.number != number or at < 0 or at + FRAME_HEADER_BYTES > len(data):
+            data, at = (yield from self._read(number, offset, FIRST_READ_BYTES)), 0
+        if len(data) - at >= FRAME_HEADER_BYTES:
+            size_bytes = announced_bytes(data, at)
+            if size_bytes > len(data) - at:
+                data, at = (yield from self._read(number, offset, size_bytes)), 0
+        frame = decode_frame(data, at, self._segments[number].seed, offset)
+        if frame is None or frame.type not in (COMMIT, EVENT):
+            raise CorruptStore(
+                f"{segment_path(number)}: offset {offset}: expected a frame, found bytes that do not fit their "
+                "checksum: run `persist-effects verify`, and restore a backup or salvage the store"
+            )
+        if frame.type == EVENT:
+            raise CorruptStore(f"{segment_path(number)}: offset {offset}: expected a commit of several, found an event")
+        commit = decode_commit(frame.payload)
+        if commit.events:
+            self._commit = (key, commit)
+        return commit
+
+    def _read(self, number: int, offset: int, size_bytes: int) -> Effect[bytes]:
+        # Not past what is committed: there the bytes will change.
+        size_bytes = min(size_bytes, self._segments[number].length_bytes - offset)
+        data = yield from perform(disk.Read(segment_path(number), offset, size_bytes))
+        if len(data) <= _KEPT_BYTES:
+            self._chunk = Chunk(number, offset, data)
+        return data
+
+
+def offsets_in(refs: "array[int]") -> "list[tuple[int, list[int]]]":
+    """Refs as offsets, by segment, in their order; a frame that stands there twice is read once."""
+    groups: list[tuple[int, list[int]]] = []
+    last = -1
+    for ref in refs:
+        if ref == last:
+            continue
+        last = ref
+        number = ref >> 32
+        if not groups or groups[-1][0] != number:
+            groups.append((number, []))
+        groups[-1][1].append((ref & 0xFFFFFFFF) << 3)
+    return groups

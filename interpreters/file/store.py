@@ -1,0 +1,231 @@
+"""The file store: the engine on a real disk, driven from many threads. Waiting commits share one sync."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from interpreters.file.engine import WRITES, Engine, Options
+from interpreters.file.staging import WriteRequest
+from interpreters.memory import Clock, Notify, wall_clock
+from interpreters.real_disk import RealDisk
+from persist_effects import codec
+from persist_effects.errors import InvalidRequest, PersistError, StoreUnavailable
+from persist_effects.machine import Effect, Handler, Handlers, run
+from persist_effects.requests import Answered, Append, Failed, Outcome, Request, Transact, Wait
+
+SYNC_MODES = ("commit", "interval", "os")
+SEGMENT_LIMIT_BYTES = 4 * 1024 * 1024 * 1024
+
+
+class _Ticket:
+    """A write that waits for its commit."""
+
+    __slots__ = ("outcome", "request")
+
+    def __init__(self, request: Any) -> None:
+        self.request: WriteRequest = request
+        self.outcome: Outcome | None = None
+
+
+class FileStore:
+    """An interpreter that keeps a store in a directory. One process writes; its handlers serve any thread.
+
+    ``sync``: "commit" (acknowledged means on the disk), "interval" (synced every ``interval_seconds``), "os" (when the
+    system likes). ``segment_bytes`` is the size at which the next file is begun.
+    """
+
+    blocking = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        sync: str = "commit",
+        interval_seconds: float = 0.1,
+        segment_bytes: int = 64 * 1024 * 1024,
+        clock: Clock = wall_clock,
+        payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES,
+    ) -> None:
+        root = Path(path)
+        if sync not in SYNC_MODES:
+            raise InvalidRequest(f"sync is {sync!r}: give one of {', '.join(SYNC_MODES)}")
+        if not 4096 <= segment_bytes <= SEGMENT_LIMIT_BYTES:
+            raise InvalidRequest(f"segment_bytes is {segment_bytes}: give 4096 to {SEGMENT_LIMIT_BYTES}")
+        if root.exists() and not root.is_dir():
+            raise InvalidRequest(f"{root} is a file: a store is a directory, give the path of one or of a new one")
+        root.mkdir(parents=True, exist_ok=True)
+        holder = f"process {os.getpid()} on {socket.gethostname()}"
+        options = Options(clock, os.urandom, holder, sync, segment_bytes, payload_limit_bytes)
+        self.path = root
+        self._disk = RealDisk(root)
+        self._engine = Engine(options)
+        self._lock = threading.Lock()
+        self._disk_rows: Handlers = {kind: self._unlocked(row) for kind, row in self._disk.handlers.items()}
+        self._committing = threading.Lock()
+        self._tickets: list[_Ticket] = []
+        self._watchers: dict[object, tuple[int, str, Notify]] = {}
+        self.handlers: Handlers = {
+            **dict.fromkeys(WRITES, self._write),
+            **dict.fromkeys(self._engine.reads, self._read),
+            Wait: self._wait,
+        }
+        try:
+            self._drive(self._engine.open())
+        except BaseException:
+            self._disk.close()
+            raise
+        self._closing = threading.Event()
+        self._syncer: threading.Thread | None = None
+        if sync == "interval":
+            self._syncer = threading.Thread(target=self._sync_at_intervals, args=(interval_seconds,), daemon=True)
+            self._syncer.start()
+
+    def close(self) -> None:
+        """Seal the log and let go of the directory. Writes that wait are carried out before."""
+        self._closing.set()
+        if self._syncer is not None:
+            self._syncer.join()
+        with self._committing:
+            try:
+                self._commit_waiting()
+                self._drive(self._engine.close())
+            finally:
+                self._disk.close()
+
+    def answer_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
+        """The outcomes of several requests: the writes share one commit, then the reads are answered."""
+        tickets = [_Ticket(request) for request in requests if type(request) in WRITES]
+        if tickets:
+            self._commit_with(tickets)
+        outcomes = iter([ticket.outcome for ticket in tickets])
+        return [next(outcomes) if type(request) in WRITES else self._outcome(request) for request in requests]  # type: ignore[misc]
+
+    # Driving the engine. The lock is held while it runs, and let go while the disk works.
+
+    def _drive(self, program: Effect[Any]) -> Any:
+        with self._lock:
+            try:
+                return run(program, self._disk_rows)
+            except OSError as error:
+                raise StoreUnavailable(f"{self.path}: {error}") from error
+
+    def _unlocked(self, row: Handler) -> Handler:
+        def call(request: Request[Any]) -> Any:
+            self._lock.release()
+            try:
+                return row(request)
+            finally:
+                self._lock.acquire()
+
+        return call
+
+    # Writes: whoever gets the turn commits for all that wait.
+
+    def _write(self, request: Request[Any]) -> Any:
+        ticket = _Ticket(request)
+        self._commit_with([ticket])
+        outcome = ticket.outcome
+        if isinstance(outcome, Answered):
+            return outcome.value
+        assert outcome is not None
+        raise outcome.error
+
+    def _commit_with(self, tickets: list[_Ticket]) -> None:
+        self._tickets += tickets
+        with self._committing:
+            if tickets[-1].outcome is None:
+                self._commit_waiting()
+
+    def _commit_waiting(self) -> None:
+        tickets, self._tickets = self._tickets, []
+        if not tickets:
+            return
+        try:
+            outcomes = self._drive(self._engine.commit([ticket.request for ticket in tickets]))
+        except Exception as error:
+            outcomes = [Failed(_copy(error)) for _ in tickets]
+        for ticket, outcome in zip(tickets, outcomes, strict=True):
+            ticket.outcome = outcome
+        if self._watchers:
+            self._notify(tickets)
+
+    # Reads
+
+    def _read(self, request: Request[Any]) -> Any:
+        return self._drive(self._engine.read(request))
+
+    def _outcome(self, request: Request[Any]) -> Outcome:
+        try:
+            return Answered(self.handlers[type(request)](request))
+        except Exception as error:
+            return Failed(error)
+
+    # Waiting
+
+    def watch(self, after: int, prefix: str, notify: Notify) -> Callable[[], None]:
+        """Call ``notify()`` once when a stream under the prefix has an event past a position; returns its cancel."""
+        token = object()
+        with self._lock:
+            is_past = self._engine.index.newest_position(prefix) > after
+            if not is_past:
+                self._watchers[token] = (after, prefix, notify)
+        if is_past:
+            notify()
+
+        def cancel() -> None:
+            with self._lock:
+                self._watchers.pop(token, None)
+
+        return cancel
+
+    def _wait(self, request: Wait) -> int:
+        if request.timeout > 0:
+            past = threading.Event()
+            cancel = self.watch(request.after, request.prefix, past.set)
+            try:
+                past.wait(min(request.timeout, threading.TIMEOUT_MAX))
+            finally:
+                cancel()
+        with self._lock:
+            return self._engine.index.newest_position(request.prefix)
+
+    def _notify(self, tickets: Sequence[_Ticket]) -> None:
+        appended = {name for ticket in tickets for name in _streams_of(ticket.request)}
+        streams = self._engine.index.streams
+        with self._lock:
+            ready = [
+                token
+                for token, (after, prefix, _) in self._watchers.items()
+                if any(
+                    name.startswith(prefix) and name in streams and streams[name].last_position > after
+                    for name in appended
+                )
+            ]
+            notifies = [self._watchers.pop(token)[2] for token in ready]
+        for notify in notifies:
+            notify()
+
+    def _sync_at_intervals(self, interval_seconds: float) -> None:
+        while not self._closing.wait(interval_seconds):
+            with self._committing:
+                try:
+                    self._drive(self._engine.sync())
+                except PersistError:
+                    # The writer is poisoned, which the next write is told.
+                    return
+
+
+def _streams_of(request: Request[Any]) -> Sequence[str]:
+    if isinstance(request, Append):
+        return (request.stream,)
+    if isinstance(request, Transact):
+        return [write.stream for write in request.writes if isinstance(write, Append)]
+    return ()
+
+
+def _copy(error: Exception) -> Exception:
+    """The same error for each of several programs: a traceback belongs to one."""
+    return type(error)(*error.args) if isinstance(error, PersistError) else error

@@ -1,0 +1,125 @@
+"""Writing frames to the active segment. What is not yet known to be on the disk is never taken for granted."""
+
+from collections.abc import Sequence
+
+from interpreters import disk
+from interpreters.file.format import (
+    FOOTER,
+    HEADER_BYTES,
+    MARK,
+    Digest,
+    Footer,
+    SegmentHeader,
+    encode_footer,
+    encode_frame,
+    encode_header,
+    frame_bytes,
+)
+from interpreters.file.manifest import segment_path
+from persist_effects.errors import StoreUnavailable, UncertainOutcome
+from persist_effects.machine import Effect, perform
+
+FOOTER_BYTES = 64
+"""More than any footer takes: room for it is kept in each segment."""
+
+
+class Writer:
+    """The end of one segment: where the next frame goes, and how far the segment is on the disk."""
+
+    def __init__(self, header: SegmentHeader, capacity_bytes: int) -> None:
+        self.header = header
+        self.path = segment_path(header.number)
+        self.seed = header.seed
+        self.capacity_bytes = capacity_bytes
+        self.offset = HEADER_BYTES
+        # Not even the header is, yet.
+        self.synced = 0
+        self.digest = Digest()
+        self.poison: str | None = None
+
+    def create(self) -> Effect[None]:
+        """Make the segment's file, with its room and its header. Its name is not on the disk yet."""
+        if (yield from perform(disk.Size(self.path))) is not None:
+            # Of an opening or a roll-over that was interrupted: no manifest names it.
+            yield from perform(disk.Remove(self.path))
+        yield from perform(disk.Create(self.path))
+        yield from perform(disk.Allocate(self.path, self.capacity_bytes))
+        yield from perform(disk.Write(self.path, 0, encode_header(self.header)))
+
+    def has_room_for(self, payload_sizes_bytes: int, frames: int) -> bool:
+        """Whether frames of so many bytes of payload, at the most, fit before the footer."""
+        at_most = payload_sizes_bytes + frames * (frame_bytes(0) + 7)
+        return self.offset + at_most + FOOTER_BYTES <= self.capacity_bytes
+
+    def append(self, frames: Sequence[tuple[int, bytes]]) -> Effect[list[int]]:
+        """Write frames, each given by its type and payload, and return their offsets. They are not synced.
+
+        Raises `StoreUnavailable` where the disk refuses: then nothing was written, and writing may be tried again.
+        """
+        self.check_healthy()
+        offsets: list[int] = []
+        encoded: list[bytes] = []
+        offset = self.offset
+        for kind, payload in frames:
+            frame = encode_frame(self.seed, offset, kind, self.synced, payload)
+            offsets.append(offset)
+            encoded.append(frame)
+            offset += len(frame)
+        try:
+            yield from perform(disk.Write(self.path, self.offset, b"".join(encoded)))
+        except OSError as error:
+            yield from self._take_back(error)
+        for (kind, _), frame in zip(frames, encoded, strict=True):
+            if kind != FOOTER:
+                self.digest.add(frame[:4])
+        self.offset = offset
+        return offsets
+
+    def _take_back(self, error: OSError) -> Effect[None]:
+        # Some of the frames may be there, whole. Were the next ones written over the first of them only, the rest
+        # might follow on them as if they had been committed.
+        try:
+            yield from perform(disk.Truncate(self.path, self.offset))
+        except OSError as second:
+            self.poison = (
+                f"{self.path}: offset {self.offset}: a write failed ({error}) and could not be undone ({second})"
+            )
+        raise StoreUnavailable(
+            f"{self.path}: offset {self.offset}: nothing was written: {error}: "
+            "make room or mend the disk, then try again"
+        ) from error
+
+    def sync(self) -> Effect[None]:
+        """Wait until all frames written are on the disk. Where that fails, nothing is written here any more."""
+        self.check_healthy()
+        target = self.offset
+        if self.synced == target:
+            return
+        try:
+            yield from perform(disk.Sync(self.path))
+        except OSError as error:
+            # The dirty pages may have been marked clean: a second sync would succeed and prove nothing.
+            self.poison = f"{self.path}: a sync failed: {error}"
+            raise UncertainOutcome(
+                f"{self.poison}: whether the last commit is on the disk is not known: close the store and open it again"
+            ) from error
+        self.synced = target
+
+    def mark(self) -> Effect[None]:
+        """Write a frame that says how far the segment is synced, so that all before it counts as proved."""
+        yield from self.append([(MARK, b"")])
+        yield from self.sync()
+
+    def seal(self) -> Effect[bytes]:
+        """Write the footer and sync. Returns the segment's digest."""
+        digest = self.digest.value()
+        yield from self.sync()
+        footer = encode_footer(Footer(self.digest.frames, digest))
+        yield from self.append([(FOOTER, footer)])
+        yield from self.sync()
+        return digest
+
+    def check_healthy(self) -> None:
+        """Refuse to go on after a failure that left the disk in doubt."""
+        if self.poison is not None:
+            raise StoreUnavailable(f"{self.poison}: reading goes on; to write, close the store and open it again")
