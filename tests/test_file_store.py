@@ -16,9 +16,14 @@ class _Temporary(FileStore):
     """A store that takes its directory away when it is closed for good."""
 
     is_kept = False
+    goes_down = False
 
     def close(self) -> None:
-        super().close()
+        if self.goes_down:
+            # As when the process is killed: the system closes the files, and nothing else is done.
+            self._disk.close()
+        else:
+            super().close()
         if not self.is_kept:
             shutil.rmtree(self.path)
 
@@ -32,9 +37,27 @@ class TestFileStore(StoreConformance):
     def reopen(self, store: Store) -> Store:
         interpreter = store.interpreter
         assert isinstance(interpreter, _Temporary)
+        self.before_closing(interpreter)
         interpreter.is_kept = True
         store.close()
         return self._open(interpreter.path)
 
+    def before_closing(self, interpreter: _Temporary) -> None:
+        """What a kind of reopening does first."""
+
     def _open(self, path: Path) -> Store:
         return Store(_Temporary(path, sync="os", segment_bytes=SMALLEST_SEGMENT_BYTES))
+
+
+class TestCompactedFileStore(TestFileStore):
+    """Each reopening comes after a compaction, so that what is read next comes from the copies."""
+
+    def before_closing(self, interpreter: _Temporary) -> None:
+        interpreter.compact()
+
+
+class TestFileStoreThatGoesDown(TestFileStore):
+    """Each reopening comes after a process that just ended, so that it is a recovery."""
+
+    def before_closing(self, interpreter: _Temporary) -> None:
+        interpreter.goes_down = True

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from interpreters.file.compaction import Compaction
 from interpreters.file.format import Commit
 from interpreters.file.index import Index, SegmentIndex, StreamIndex, offset_of, segment_of
 from interpreters.file.log import Log
@@ -124,11 +125,26 @@ class Engine:
                     page = yield from self._read(Read(write.stream, seq - 1, seq))
                     staging.know_position(write.stream, seq, page.events[0].position)
 
+    def roll_over(self) -> Effect[None]:
+        """Seal the active segment."""
+        yield from self.log.roll_over()
+
+    def compaction(self) -> Compaction:
+        """A compaction of what is sealed now."""
+        return Compaction(self.index, self.log)
+
     # Reading
 
     def read(self, request: Request[Any]) -> Effect[Any]:
         """The answer to a request that writes nothing."""
-        return (yield from self.reads[type(request)](request))
+        while True:
+            generation = self.index.generation
+            try:
+                return (yield from self.reads[type(request)](request))
+            except (FileNotFoundError, KeyError):
+                # A compaction may have taken the segment away since the index was asked.
+                if generation == self.index.generation:
+                    raise
 
     def _read(self, request: Read) -> Effect[Page]:
         stream = self.index.streams.get(request.stream)

@@ -6,8 +6,8 @@ share a frame, both are shared.
 """
 
 from array import array
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -113,6 +113,24 @@ class StreamIndex:
             return self.refs[max(0, low + 1 - self.first_seq) : high + 1 - self.first_seq]
         return self.refs[max(0, bisect_right(self.firsts, low + 1) - 1) : bisect_right(self.firsts, high)]
 
+    def replace_front(self, gone: set[int], copy: "StreamIndex | None") -> None:
+        """Put the frames of ``copy`` in the place of those in segments that are gone, which are the first."""
+        count = bisect_left(self.refs, True, key=lambda ref: segment_of(ref) not in gone)
+        if not count:
+            return
+        later = StreamIndex(self.name)
+        if copy is not None:
+            later.extend(copy.refs, copy.firsts, copy.first_seq)
+        if len(self.refs) > count:
+            firsts = None if self.firsts is None else self.firsts[count:]
+            later.extend(self.refs[count:], firsts, self.first_seq + count if firsts is None else firsts[0])
+        tail_count = len(self.refs) - self.tail
+        later.last_seq = self.last_seq
+        # What was dropped while it was copied.
+        later.drop(self.dropped, self.dropped_position)
+        self.refs, self.firsts, self.first_seq = later.refs, later.firsts, later.first_seq
+        self.tail = max(0, len(self.refs) - tail_count)
+
     def state(self) -> StreamState:
         """What compaction must keep of it beside the events."""
         return StreamState(self.name, self.last_seq, self.last_position, self.dropped, self.dropped_position)
@@ -212,6 +230,8 @@ class Index:
         self.position = 0
         self.revision = 0
         self.highest_dropped_position = 0
+        # Grows when segments are replaced, so that a reader on its way to an old one can begin anew.
+        self.generation = 0
 
     # Questions
 
@@ -295,6 +315,24 @@ class Index:
         stream.last_position = max(stream.last_position, state.last_position)
         stream.drop(state.dropped, state.dropped_position)
         self.highest_dropped_position = max(self.highest_dropped_position, state.dropped_position)
+
+    # Compaction
+
+    def replace_segments(self, old: Sequence[int], copies: "Index") -> None:
+        """Put the segments of ``copies`` in the place of the first ones of the log."""
+        gone = set(old)
+        rest = {number: segment for number, segment in self.segments.items() if number not in gone}
+        self.segments.clear()
+        self.segments.update(copies.segments)
+        self.segments.update(rest)
+        for name, stream in self.streams.items():
+            stream.replace_front(gone, copies.streams.get(name))
+        for key, (ref, revision) in copies.entries.items():
+            # One that was overwritten or deleted meanwhile was copied in vain.
+            found = self.entries.get(key)
+            if found is not None and found[1] == revision:
+                self.entries[key] = (ref, revision)
+        self.generation += 1
 
     # Index files
 

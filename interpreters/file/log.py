@@ -48,6 +48,7 @@ class Log:
         self._holder = holder
         self._manifest: Manifest | None = None
         self._writer: Writer | None = None
+        self._next_segment = 1
 
     @property
     def manifest(self) -> Manifest:
@@ -69,6 +70,7 @@ class Log:
             yield from perform(disk.SyncDirectory("."))
             found = Manifest(FORMAT_VERSION, self._random_bytes(16), 0, 0, 1, [], None)
         self._manifest = found
+        self._next_segment = found.next_segment
         for sealed in found.sealed:
             yield from self._load_sealed(sealed)
         copied: list[Frame] = []
@@ -123,7 +125,7 @@ class Log:
         for frame in frames:
             take_in(scratch, segment, frame)
         file = scratch.seal(segment, sealed.digest)
-        yield from _write_index(file)
+        yield from write_index(file)
         return file
 
     def _recover_active(self, number: int, seals: list[Sealed]) -> Effect[list[Frame]]:
@@ -138,43 +140,47 @@ class Log:
             take_in(self._index, segment, frame)
         sealed = Sealed(number, recovered.proved_end, digest_of(recovered.proved))
         seals.append(sealed)
-        yield from _write_index(self._index.seal(segment, sealed.digest))
+        yield from write_index(self._index.seal(segment, sealed.digest))
         return recovered.unproved
 
-    def _start_segment(
-        self, seals: list[Sealed], copied: Sequence[Frame], epoch: int, capacity_bytes: int = 0
-    ) -> Effect[None]:
-        """Make the next segment, with frames of the one before whose place on the disk is not proved, and publish."""
-        before = self.manifest
-        number = before.next_segment
+    def new_writer(self, seals: Sequence[Sealed], payload_bytes: int, frames: int) -> Writer:
+        """A writer for a new segment after these, in which so many frames fit. Nothing is on the disk yet."""
         header = SegmentHeader(
-            before.uuid,
-            number,
+            self.manifest.uuid,
+            self._next_segment,
             int.from_bytes(self._random_bytes(8), "little"),
             self._index.position + 1,
             seals[-1].digest if seals else NO_DIGEST,
         )
-        copied_bytes = HEADER_BYTES + sum(frame.end - frame.offset for frame in copied) + FOOTER_BYTES
-        writer = Writer(header, max(self._segment_bytes, copied_bytes, capacity_bytes))
+        self._next_segment += 1
+        needed_bytes = HEADER_BYTES + payload_bytes + frames * (frame_bytes(0) + 7) + FOOTER_BYTES
+        return Writer(header, max(self._segment_bytes, needed_bytes))
+
+    def _start_segment(
+        self, seals: list[Sealed], copied: Sequence[Frame], epoch: int, payload_bytes: int = 0, frames: int = 0
+    ) -> Effect[None]:
+        """Make the next segment, with frames of the one before whose place on the disk is not proved, and publish."""
+        writer = self.new_writer(seals, sum(frame.end - frame.offset for frame in copied) + payload_bytes, frames)
+        number = writer.header.number
         yield from writer.create()
         offsets = (yield from writer.append([(frame.type, frame.payload) for frame in copied])) if copied else []
         yield from writer.sync()
         yield from perform(disk.SyncDirectory("log"))
-        yield from self._publish(seals, number, epoch, next_segment=number + 1)
-        segment = SegmentIndex(number, header.seed, writer.offset)
+        yield from self._publish(seals, number, epoch)
+        segment = SegmentIndex(number, writer.seed, writer.offset)
         self._index.segments[number] = segment
         for frame, offset in zip(copied, offsets, strict=True):
             take_in(self._index, segment, frame._replace(offset=offset))
         self._writer = writer
 
-    def _publish(self, seals: list[Sealed], active: int | None, epoch: int, next_segment: int) -> Effect[None]:
+    def _publish(self, seals: list[Sealed], active: int | None, epoch: int) -> Effect[None]:
         before = self.manifest
         in_force = yield from load()
         if in_force is not None and in_force.epoch != before.epoch:
             raise StoreLocked(
                 f"a writer that opened the store later (epoch {in_force.epoch}, this one's: {before.epoch})"
             )
-        manifest = Manifest(FORMAT_VERSION, before.uuid, epoch, before.number + 1, next_segment, seals, active)
+        manifest = Manifest(FORMAT_VERSION, before.uuid, epoch, before.number + 1, self._next_segment, seals, active)
         try:
             yield from publish(manifest)
         except UncertainOutcome as error:
@@ -236,10 +242,9 @@ class Log:
 
     def _roll_over(self, size_bytes: int, frames: int) -> Effect[None]:
         """Seal the active segment and start the next one, in which so much fits."""
-        needed = HEADER_BYTES + size_bytes + frames * (frame_bytes(0) + 7) + FOOTER_BYTES
         before = self._writing()
         sealed = yield from self._seal(before)
-        yield from self._start_segment([*self.manifest.sealed, *sealed], [], self.manifest.epoch, needed)
+        yield from self._start_segment([*self.manifest.sealed, *sealed], [], self.manifest.epoch, size_bytes, frames)
         yield from self._settle(before, sealed)
 
     def _seal(self, writer: Writer) -> Effect[list[Sealed]]:
@@ -258,8 +263,31 @@ class Log:
             yield from perform(disk.Remove(writer.path))
             return
         segment.length_bytes = writer.offset
-        yield from _write_index(self._index.seal(segment, seals[0].digest))
+        yield from write_index(self._index.seal(segment, seals[0].digest))
         yield from perform(disk.Truncate(writer.path, writer.offset))
+
+    # Compaction
+
+    def roll_over(self) -> Effect[None]:
+        """Seal the active segment, so that compaction sees all of it."""
+        if self._writing().offset > HEADER_BYTES:
+            yield from self._roll_over(0, 0)
+
+    def replace(self, old: Sequence[Sealed], new: Sequence[Sealed]) -> Effect[None]:
+        """Put sealed segments in force in the place of others, which are the first of the log."""
+        manifest = self.manifest
+        assert manifest.sealed[: len(old)] == list(old), "compaction takes the log from its beginning"
+        yield from perform(disk.SyncDirectory("log"))
+        yield from self._publish([*new, *manifest.sealed[len(old) :]], manifest.active, manifest.epoch)
+
+    def remove(self, seals: Sequence[Sealed]) -> Effect[None]:
+        """Remove segments that no manifest names any more, and their indexes."""
+        for sealed in seals:
+            yield from perform(disk.Remove(segment_path(sealed.number)))
+            if (yield from perform(disk.Size(index_path(sealed.number)))) is not None:
+                yield from perform(disk.Remove(index_path(sealed.number)))
+
+    # Closing
 
     def close(self) -> Effect[None]:
         """Seal the active segment and publish a manifest that has none."""
@@ -268,7 +296,7 @@ class Log:
             return
         sealed = yield from self._seal(writer)
         manifest = self.manifest
-        yield from self._publish([*manifest.sealed, *sealed], None, manifest.epoch, manifest.next_segment)
+        yield from self._publish([*manifest.sealed, *sealed], None, manifest.epoch)
         self._writer = None
         yield from self._settle(writer, sealed)
 
@@ -312,7 +340,8 @@ def _read_index(sealed: Sealed) -> Effect[IndexFile | None]:
     return file if (file.number, file.digest) == (sealed.number, sealed.digest) else None
 
 
-def _write_index(file: IndexFile) -> Effect[None]:
+def write_index(file: IndexFile) -> Effect[None]:
+    """Write a segment's index file. It is not synced: a bad one is found out, and made again."""
     path = index_path(file.number)
     body = _encode_index(file)
     if (yield from perform(disk.Size(path))) is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from interpreters.file.compaction import Compacted
 from interpreters.file.engine import WRITES, Engine, Options
 from interpreters.file.staging import WriteRequest
 from interpreters.memory import Clock, Notify, wall_clock
@@ -65,6 +66,7 @@ class FileStore:
         self._lock = threading.Lock()
         self._disk_rows: Handlers = {kind: self._unlocked(row) for kind, row in self._disk.handlers.items()}
         self._committing = threading.Lock()
+        self._compacting = threading.Lock()
         self._tickets: list[_Ticket] = []
         self._watchers: dict[object, tuple[int, str, Notify]] = {}
         self.handlers: Handlers = {
@@ -88,7 +90,7 @@ class FileStore:
         self._closing.set()
         if self._syncer is not None:
             self._syncer.join()
-        with self._committing:
+        with self._compacting, self._committing:
             try:
                 self._commit_waiting()
                 self._drive(self._engine.close())
@@ -102,6 +104,21 @@ class FileStore:
             self._commit_with(tickets)
         outcomes = iter([ticket.outcome for ticket in tickets])
         return [next(outcomes) if type(request) in WRITES else self._outcome(request) for request in requests]  # type: ignore[misc]
+
+    def compact(self) -> Compacted:
+        """Give back the space of what was truncated, overwritten and deleted, while others read and write."""
+        with self._compacting:
+            with self._committing:
+                self._drive(self._engine.roll_over())
+                compaction = self._engine.compaction()
+            try:
+                self._drive(compaction.copy())
+            except Exception:
+                self._drive(compaction.give_up())
+                raise
+            with self._committing:
+                compacted: Compacted = self._drive(compaction.publish())
+        return compacted
 
     # Driving the engine. The lock is held while it runs, and let go while the disk works.
 
