@@ -2,11 +2,17 @@
 
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
-from interpreters import Store
+import pytest
+
+from interpreters import Store, open_store
 from interpreters.conformance import Capabilities, StoreConformance
-from interpreters.file.store import FileStore
+from interpreters.disk import Sync
+from interpreters.file import FileStore
+from persist_effects import InvalidRequest, kv, log, perform
+from persist_effects.requests import Wait
 
 SMALLEST_SEGMENT_BYTES = 4096
 """So that every run rolls over again and again."""
@@ -61,3 +67,154 @@ class TestFileStoreThatGoesDown(TestFileStore):
 
     def before_closing(self, interpreter: _Temporary) -> None:
         interpreter.goes_down = True
+
+
+def open_file(path: Path, options: str = "") -> Store:
+    return open_store(f"file:{path}{options}")
+
+
+def test_a_url_opens_a_store_that_keeps_what_was_written(tmp_path):
+    with open_file(tmp_path / "orders") as store:
+        event = store.run(log.append("orders/1", "placed", {"total": 12}))
+    with open_file(tmp_path / "orders", "?sync=os&segment_bytes=8192") as store:
+        assert store.run(log.read("orders/1")) == [event]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("?mode=x", "mode is 'x': give r to read only, or w"),
+        ("?sync=never", "sync is 'never': give one of commit, interval, os"),
+        ("?segment_bytes=1", "segment_bytes is 1: give 4096 to 4294967296"),
+        ("?segment_bytes=many", "the options 'segment_bytes=many' of a URL cannot be read"),
+        ("?nonsense", "the options 'nonsense' of a URL cannot be read"),
+        ("?color=red", "a file store has no option 'color': it takes mode, sync"),
+        ("?mode=r&sync=os", "option 'sync' is for writing, and mode=r was given"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_and_nothing_is_made(tmp_path, options, message):
+    with pytest.raises(InvalidRequest) as caught:
+        open_file(tmp_path / "orders", options)
+    assert message in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_of_what_is_no_store_is_refused(tmp_path):
+    for path, message in ((tmp_path / "none", "is no directory"), (tmp_path, "there is no store in this directory")):
+        with pytest.raises(InvalidRequest, match=message):
+            open_file(path, "?mode=r")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_follows_a_writer_through_commits_and_roll_overs(tmp_path):
+    with open_file(tmp_path, "?segment_bytes=4096") as writer, open_file(tmp_path, "?mode=r") as reader:
+        for number in range(200):
+            event = writer.run(log.append(f"s/{number % 3}", "made", {"n": number}))
+            writer.run(kv.put("last", number))
+            assert reader.run(log.last_seq(event.stream)) == event.seq
+            assert reader.run(log.read_back(event.stream, 1)) == [event]
+            assert reader.run(kv.entry("last")) == writer.run(kv.entry("last"))
+        assert reader.run(log.read_all(limit=1000)) == writer.run(log.read_all(limit=1000))
+
+
+def test_a_reader_follows_a_compaction(tmp_path):
+    with open_file(tmp_path, "?segment_bytes=4096") as writer, open_file(tmp_path, "?mode=r") as reader:
+        for number in range(200):
+            writer.run(log.append("s", "made", number))
+            writer.run(kv.put(f"k{number % 5}", number))
+        writer.run(log.truncate_through("s", 190))
+        before = reader.run(log.read("s")), [reader.run(kv.entry(f"k{n}")) for n in range(5)]
+        compacted = writer.interpreter.compact()
+        assert compacted.bytes_after < compacted.bytes_before / 4
+        assert (reader.run(log.read("s")), [reader.run(kv.entry(f"k{n}")) for n in range(5)]) == before
+        assert reader.run(log.last_seq("s")) == 200
+
+
+def test_a_reader_is_not_shown_what_a_crash_could_take_back(tmp_path):
+    with open_file(tmp_path, "?sync=os") as writer, open_file(tmp_path, "?mode=r") as reader:
+        writer.run(log.append("s", "made", 1))
+        assert reader.run(log.last_seq("s")) == 0
+        writer.interpreter.sync()
+        assert reader.run(log.last_seq("s")) == 1
+
+
+def test_a_reader_writes_nothing_and_says_so(tmp_path):
+    with open_file(tmp_path) as writer, open_file(tmp_path, "?mode=r") as reader:
+        before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
+        for program in (log.append("s", "made", 1), kv.put("k", 1), kv.delete("k"), log.truncate_through("s", 1)):
+            with pytest.raises(InvalidRequest, match="was opened to read only: open it without mode=r to write"):
+                reader.run(program)
+        assert sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*")) == before
+        assert writer.run(log.streams()) == []
+
+
+def test_a_reader_waits_for_what_another_process_appends(tmp_path):
+    with open_file(tmp_path) as writer, open_file(tmp_path, "?mode=r") as reader:
+        answers = []
+        waiter = threading.Thread(target=lambda: answers.append(reader.run(perform(Wait(0, "orders/", 60.0)))))
+        waiter.start()
+        writer.run(log.append("other", "made", 1))
+        writer.run(log.append("orders/1", "placed", 1))
+        waiter.join()
+        assert answers == [2]
+        assert reader.run(perform(Wait(2, "", 0.001))) == 2
+
+
+def test_a_reader_outlives_its_writer(tmp_path):
+    with open_file(tmp_path) as writer:
+        writer.run(log.append("s", "made", 1))
+        reader = open_file(tmp_path, "?mode=r")
+    with reader:
+        assert reader.run(log.last_seq("s")) == 1
+        with open_file(tmp_path) as writer:
+            writer.run(log.append("s", "made", 2))
+            assert reader.run(log.last_seq("s")) == 2
+
+
+def test_writers_and_readers_go_on_while_it_compacts(tmp_path):
+    with open_file(tmp_path, "?sync=os&segment_bytes=65536") as store:
+        for number in range(4_000):
+            store.run(log.append(f"s/{number % 50}", "made", number))
+            store.run(kv.put(f"k{number % 100}", number))
+        for stream in range(50):
+            store.run(log.truncate_through(f"s/{stream}", 70))
+        done = threading.Event()
+        errors = []
+
+        def write(name):
+            try:
+                number = 0
+                while not done.is_set() or number < 50:
+                    store.run(log.append(name, "made", number))
+                    store.run(kv.put(f"k{number % 100}", [name, number]))
+                    assert store.run(log.read_back(name, 1))[0].data == number
+                    assert len(store.run(log.read("s/7"))) == 10
+                    number += 1
+            except BaseException as error:
+                errors.append(error)
+
+        writers = [threading.Thread(target=write, args=(f"w/{number}",)) for number in range(3)]
+        for writer in writers:
+            writer.start()
+        results = [store.interpreter.compact() for _ in range(3)]
+        done.set()
+        for writer in writers:
+            writer.join()
+        assert errors == []
+        assert results[0].bytes_after < results[0].bytes_before / 2
+        before = store.run(log.read_all(limit=10_000))
+        keys = {key: store.run(kv.entry(key)) for key in store.run(kv.keys())}
+    with open_file(tmp_path) as store:
+        assert store.run(log.read_all(limit=10_000)) == before
+        assert {key: store.run(kv.entry(key)) for key in store.run(kv.keys())} == keys
+
+
+def test_one_sync_is_shared_by_all_that_wait(tmp_path):
+    with open_file(tmp_path) as store:
+        syncs = []
+        row = store.interpreter._disk_rows[Sync]
+        store.interpreter._disk_rows[Sync] = lambda request: (syncs.append(request.path), row(request))[1]
+        store.run_many(log.append(f"s/{number}", "made", number) for number in range(1000))
+        assert len(syncs) == 1
+        store.run(log.append("s", "made", 1))
+        assert len(syncs) == 2

@@ -1,8 +1,8 @@
 """Giving space back: what is still wanted of the sealed segments is copied into new ones, which then take their place.
 
 Copying needs no lock: sealed segments never change. It judges what is wanted by the index as it is then; what is
-dropped or overwritten meanwhile is copied in vain, and never the other way round. Putting the copies in force is one manifest.
-A crash before it leaves the old segments, and after it the new.
+dropped or overwritten meanwhile is copied in vain, and never the other way round. Putting the copies in force is one
+manifest. A crash before it leaves the old segments, and after it the new.
 """
 
 from collections.abc import Sequence

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from persist_effects.codec import decode_event
 from persist_effects.errors import CorruptStore
 
 FORMAT_VERSION = 1
@@ -114,6 +115,10 @@ encode_footer = msgspec.msgpack.Encoder().encode
 decode_footer = msgspec.msgpack.Decoder(Footer).decode
 
 
+unpack_frame_header = _FRAME.unpack_from
+"""The checksum, the length, the type and the watermark, in units of 8 bytes, of the frame at a place of some bytes."""
+
+
 def encode_header(header: SegmentHeader) -> bytes:
     """The bytes of a segment's header."""
 
@@ -179,6 +184,15 @@ def decode_frame(data: bytes | memoryview, at: int, seed: int, offset: int) -> F
         return None
     payload = bytes(view[at + FRAME_HEADER_BYTES : payload_end])
     return Frame(offset, kind, watermark << 3, payload, checksum, offset + end - at)
+
+
+def commit_in(frame: Frame) -> Commit:
+    """The commit that a frame of type COMMIT or EVENT holds."""
+    if frame.type == COMMIT:
+        return decode_commit(frame.payload)
+    event = decode_event(frame.payload)
+    run = Run(event.stream, event.seq, event.position, 1)
+    return Commit([run], [msgspec.Raw(frame.payload)], [], [], [], [], 0, event.position)
 
 
 class Digest:

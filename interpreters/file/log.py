@@ -22,7 +22,17 @@ from interpreters.file.format import (
     frame_bytes,
 )
 from interpreters.file.index import Index, IndexFile, SegmentIndex
-from interpreters.file.manifest import CURRENT, Manifest, Sealed, index_path, load, publish, segment_path
+from interpreters.file.manifest import (
+    CURRENT,
+    SYNCED,
+    Manifest,
+    Sealed,
+    index_path,
+    load,
+    publish,
+    publish_synced,
+    segment_path,
+)
 from interpreters.file.recovery import recover, valid_frames
 from interpreters.file.staging import StagedFrame
 from interpreters.file.writer import FOOTER_BYTES, Writer
@@ -31,7 +41,7 @@ from persist_effects.errors import CorruptStore, InvalidRequest, StoreLocked, St
 from persist_effects.machine import Effect, perform
 
 LOCK = "LOCK"
-_OWN_NAMES = {LOCK, "log", "CURRENT.tmp", "MANIFEST-00000001"}
+_OWN_NAMES = {LOCK, SYNCED, "log", "CURRENT.tmp", "MANIFEST-00000001"}
 """What an interrupted making of a new store may have left."""
 
 _encode_index = msgspec.msgpack.Encoder().encode
@@ -72,12 +82,16 @@ class Log:
         self._manifest = found
         self._next_segment = found.next_segment
         for sealed in found.sealed:
-            yield from self._load_sealed(sealed)
+            file = yield from load_sealed(sealed, found.uuid, mend=True)
+            self._index.load(file, sealed.length_bytes)
         copied: list[Frame] = []
         seals = list(found.sealed)
         if found.active is not None:
             copied = yield from self._recover_active(found.active, seals)
+        if (yield from perform(disk.Size(SYNCED))) is None:
+            yield from perform(disk.Create(SYNCED))
         yield from self._start_segment(seals, copied, epoch=found.epoch + 1)
+        yield from publish_synced(self._writing().header.number, self._writing().synced)
         yield from self._remove_what_no_manifest_names()
 
     def _check_that_the_directory_is_free(self) -> Effect[None]:
@@ -92,46 +106,10 @@ class Log:
         if other is not None:
             raise StoreLocked(other)
 
-    def _load_sealed(self, sealed: Sealed) -> Effect[None]:
-        path = segment_path(sealed.number)
-        size_bytes = yield from perform(disk.Size(path))
-        if size_bytes is None or size_bytes < sealed.length_bytes:
-            raise CorruptStore(
-                f"{path}: expected {sealed.length_bytes} bytes, as the manifest says, found "
-                f"{'no file' if size_bytes is None else size_bytes}: restore a backup or salvage the store"
-            )
-        header = decode_header((yield from perform(disk.Read(path, 0, HEADER_BYTES))), path)
-        self._check_header(header, sealed.number, path)
-        file = yield from _read_index(sealed)
-        if file is None or file.seed != header.seed:
-            file = yield from self._index_again(sealed, header)
-        self._index.load(file, sealed.length_bytes)
-
-    def _check_header(self, header: SegmentHeader, number: int, path: str) -> None:
-        if header.uuid != self.manifest.uuid or header.number != number:
-            raise CorruptStore(
-                f"{path}: the header is of segment {header.number} of store {header.uuid.hex()}, expected segment "
-                f"{number} of store {self.manifest.uuid.hex()}: a file of another store was put here"
-            )
-
-    def _index_again(self, sealed: Sealed, header: SegmentHeader) -> Effect[IndexFile]:
-        """Make the index of a sealed segment anew, from its frames."""
-        path = segment_path(sealed.number)
-        data = yield from perform(disk.Read(path, 0, sealed.length_bytes))
-        frames, end = valid_frames(data, header.seed)
-        check_digest(path, sealed, frames, end)
-        scratch = Index()
-        segment = SegmentIndex(sealed.number, header.seed, sealed.length_bytes)
-        for frame in frames:
-            take_in(scratch, segment, frame)
-        file = scratch.seal(segment, sealed.digest)
-        yield from write_index(file)
-        return file
-
     def _recover_active(self, number: int, seals: list[Sealed]) -> Effect[list[Frame]]:
         """Take in the segment that was active, and return the frames that are to be copied into the next one."""
         recovered = yield from recover(number)
-        self._check_header(recovered.header, number, segment_path(number))
+        check_header(recovered.header, number, self.manifest.uuid)
         if not recovered.proved:
             return recovered.unproved
         segment = SegmentIndex(number, recovered.header.seed, recovered.proved_end)
@@ -219,7 +197,7 @@ class Log:
             writer = self._writing()
         offsets = yield from writer.append([(frame.kind, frame.payload) for frame in frames])
         if sync:
-            yield from writer.sync()
+            yield from self.sync()
         index = self._index
         segment = index.segments[writer.header.number]
         segment.length_bytes = writer.offset
@@ -233,7 +211,15 @@ class Log:
 
     def sync(self) -> Effect[None]:
         """Bring all that was appended to the disk."""
-        yield from self._writing().sync()
+        writer = self._writing()
+        if writer.synced == writer.offset:
+            return
+        yield from writer.sync()
+        try:
+            yield from publish_synced(writer.header.number, writer.synced)
+        except OSError as error:
+            # The commit is on the disk, and that is what is acknowledged. Readers would be left behind for ever.
+            writer.poison = f"{SYNCED}: could not be written: {error}"
 
     def _writing(self) -> Writer:
         if self._writer is None:
@@ -245,6 +231,7 @@ class Log:
         before = self._writing()
         sealed = yield from self._seal(before)
         yield from self._start_segment([*self.manifest.sealed, *sealed], [], self.manifest.epoch, size_bytes, frames)
+        yield from publish_synced(self._writing().header.number, self._writing().synced)
         yield from self._settle(before, sealed)
 
     def _seal(self, writer: Writer) -> Effect[list[Sealed]]:
@@ -308,6 +295,47 @@ def take_in(index: Index, segment: SegmentIndex, frame: Frame) -> None:
         index.add_event(segment, frame.offset, Run(event.stream, event.seq, event.position, 1))
     elif frame.type == COMMIT:
         index.apply(segment, frame.offset, decode_commit(frame.payload))
+
+
+def load_sealed(sealed: Sealed, uuid: bytes, *, mend: bool) -> Effect[IndexFile]:
+    """The index of a sealed segment, made anew from its frames where its file is bad; then written, if ``mend``."""
+    path = segment_path(sealed.number)
+    size_bytes = yield from perform(disk.Size(path))
+    if size_bytes is None or size_bytes < sealed.length_bytes:
+        raise CorruptStore(
+            f"{path}: expected {sealed.length_bytes} bytes, as the manifest says, found "
+            f"{'no file' if size_bytes is None else size_bytes}: restore a backup or salvage the store"
+        )
+    header = decode_header((yield from perform(disk.Read(path, 0, HEADER_BYTES))), path)
+    check_header(header, sealed.number, uuid)
+    file = yield from _read_index(sealed)
+    if file is None or file.seed != header.seed:
+        file = yield from _index_again(sealed, header)
+        if mend:
+            yield from write_index(file)
+    return file
+
+
+def check_header(header: SegmentHeader, number: int, uuid: bytes) -> None:
+    """Refuse a segment of another store, or one that stands in the place of another."""
+    if header.uuid != uuid or header.number != number:
+        raise CorruptStore(
+            f"{segment_path(number)}: offset 0: the header is of segment {header.number} of store {header.uuid.hex()}, "
+            f"expected segment {number} of store {uuid.hex()}: a file was put in the place of another"
+        )
+
+
+def _index_again(sealed: Sealed, header: SegmentHeader) -> Effect[IndexFile]:
+    """Make the index of a sealed segment anew, from its frames."""
+    path = segment_path(sealed.number)
+    data = yield from perform(disk.Read(path, 0, sealed.length_bytes))
+    frames, end = valid_frames(data, header.seed)
+    check_digest(path, sealed, frames, end)
+    scratch = Index()
+    segment = SegmentIndex(sealed.number, header.seed, sealed.length_bytes)
+    for frame in frames:
+        take_in(scratch, segment, frame)
+    return scratch.seal(segment, sealed.digest)
 
 
 def check_digest(path: str, sealed: Sealed, frames: Sequence[Frame], end: int) -> None:

@@ -1,5 +1,6 @@
 """The manifest: which segments a store consists of, and how a new one takes the place of the old."""
 
+import struct
 import zlib
 
 import msgspec
@@ -14,6 +15,10 @@ _CURRENT_TEMPORARY = "CURRENT.tmp"
 _MANIFEST_LIMIT_BYTES = 64 * 1024 * 1024
 
 _encode = msgspec.msgpack.Encoder().encode
+
+
+SYNCED = "SYNCED"
+_SYNCED = struct.Struct("<QQI")
 
 
 class Sealed(msgspec.Struct, frozen=True, array_like=True):
@@ -56,14 +61,41 @@ def index_path(number: int) -> str:
 
 def load() -> Effect[Manifest | None]:
     """The manifest in force, or None where there is no store yet. Raises `CorruptStore`."""
+    name = yield from name_in_force()
+    return None if name is None else (yield from load_named(name))
+
+
+def name_in_force() -> Effect[str | None]:
+    """The name of the manifest in force, or None where there is no store yet. Raises `CorruptStore`."""
     if (yield from perform(disk.Size(CURRENT))) is None:
         return None
-    name = _name_in((yield from perform(disk.Read(CURRENT, 0, 1024))))
+    return _name_in((yield from perform(disk.Read(CURRENT, 0, 1024))))
+
+
+def load_named(name: str) -> Effect[Manifest]:
+    """The manifest of this name, in force or not. Raises `CorruptStore`."""
     if (yield from perform(disk.Size(name))) is None:
         raise CorruptStore(
             f"{CURRENT} names {name}, which is not there: restore it from a backup, or salvage the store"
         )
     return _manifest_in(name, (yield from perform(disk.Read(name, 0, _MANIFEST_LIMIT_BYTES))))
+
+
+def publish_synced(number: int, offset: int) -> Effect[None]:
+    """Say how far the active segment is on the disk. It need not get there itself: what was once true stays true."""
+    fields = _SYNCED.pack(number, offset, 0)[:-4]
+    yield from perform(disk.Write(SYNCED, 0, fields + zlib.crc32(fields).to_bytes(4, "little")))
+
+
+def load_synced() -> Effect[tuple[int, int]]:
+    """The segment and the offset that were published last; (0, 0) where that cannot be read just now."""
+    if (yield from perform(disk.Size(SYNCED))) is None:
+        return 0, 0
+    data = yield from perform(disk.Read(SYNCED, 0, _SYNCED.size))
+    if len(data) < _SYNCED.size or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        return 0, 0
+    number, offset, _ = _SYNCED.unpack(data)
+    return number, offset
 
 
 def publish(manifest: Manifest) -> Effect[None]:

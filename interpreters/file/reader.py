@@ -13,8 +13,9 @@ from interpreters.file.format import (
     FRAME_HEADER_BYTES,
     Commit,
     announced_bytes,
-    decode_commit,
+    commit_in,
     decode_frame,
+    unpack_frame_header,
 )
 from interpreters.file.index import SegmentIndex
 from interpreters.file.manifest import segment_path
@@ -30,6 +31,7 @@ FIRST_READ_BYTES = 4 * 1024
 """How much is read of a frame whose length is not known yet: most frames are shorter."""
 
 _KEPT_BYTES = 1024 * 1024
+_COMMITS = (COMMIT, EVENT)
 
 
 class Chunk:
@@ -56,33 +58,48 @@ class Reader:
     ) -> Effect[list[Event]]:
         """The events of frames of one segment, at ascending offsets; of a commit of many, those that are ``wanted``."""
         events: list[Event] = []
-        seed = self._segments[number].seed
-        crc32, decode = zlib.crc32, decode_event
-        last = offsets[-1] if offsets else 0
-        chunk = self._chunk
-        data, start, view = chunk.data, chunk.start, memoryview(chunk.data)
-        end_of_chunk = start + len(data) if chunk.number == number else -1
-        for offset in offsets:
-            at = offset - start
-            if not (start <= offset and offset + FRAME_HEADER_BYTES <= end_of_chunk):
-                size_bytes = max(FIRST_READ_BYTES, min(last - offset + FIRST_READ_BYTES, READ_AHEAD_BYTES))
-                data = yield from self._read(number, offset, size_bytes)
-                start, at, view, end_of_chunk = offset, 0, memoryview(data), offset + len(data)
-            end = at + announced_bytes(data, at) if len(data) - at >= FRAME_HEADER_BYTES else len(data) + 1
-            if end > len(data):
-                data = yield from self._read(number, offset, max(end - at, FIRST_READ_BYTES))
-                start, end, at, view, end_of_chunk = offset, end - at, 0, memoryview(data), offset + len(data)
-            if (
-                end <= len(data)
-                and data[at + 8] == EVENT
-                and crc32(view[at + 4 : end], seed ^ (offset >> 3)) == int.from_bytes(view[at : at + 4], "little")
-            ):
-                length = int.from_bytes(view[at + 4 : at + 8], "little")
-                events.append(decode(view[at + FRAME_HEADER_BYTES : at + FRAME_HEADER_BYTES + length]))
-            else:
-                commit = yield from self.commit(number, offset)
-                events.extend(map(decode, wanted(commit)))
+        index = 0
+        while index < len(offsets):
+            chunk = yield from self._chunk_at(number, offsets[index], offsets[-1])
+            stopped_at = self._take_events(chunk, offsets, index, events)
+            if stopped_at == index:
+                # A commit of several, a frame longer than the chunk, or damage.
+                commit = yield from self.commit(number, offsets[index])
+                events.extend(map(decode_event, wanted(commit)))
+                stopped_at += 1
+            index = stopped_at
         return events
+
+    def _take_events(self, chunk: Chunk, offsets: Sequence[int], index: int, events: list[Event]) -> int:
+        """Decode frames of single events as long as they are whole in the chunk; returns where it stopped."""
+        data, start, seed = chunk.data, chunk.start, self._segments[chunk.number].seed
+        view, size_bytes = memoryview(data), len(data)
+        unpack, crc32, decode, append = unpack_frame_header, zlib.crc32, decode_event, events.append
+        for at_index in range(index, len(offsets)):
+            offset = offsets[at_index]
+            at = offset - start
+            body = at + FRAME_HEADER_BYTES
+            if body > size_bytes:
+                return at_index
+            checksum, length, kind, _ = unpack(data, at)
+            end = body + length + (-length & 7)
+            if kind != EVENT or end > size_bytes or crc32(view[at + 4 : end], seed ^ (offset >> 3)) != checksum:
+                return at_index
+            append(decode(view[body : body + length]))
+        return len(offsets)
+
+    def _chunk_at(self, number: int, offset: int, last: int) -> Effect[Chunk]:
+        """Some bytes of a segment in which the offset stands, as many as the frames up to ``last`` may need."""
+        chunk = self._chunk
+        if chunk.number == number and chunk.start <= offset and self._is_whole_in(chunk, offset):
+            return chunk
+        size_bytes = max(FIRST_READ_BYTES, min(last - offset + FIRST_READ_BYTES, READ_AHEAD_BYTES))
+        data = yield from self._read(number, offset, size_bytes)
+        return Chunk(number, offset, data)
+
+    def _is_whole_in(self, chunk: Chunk, offset: int) -> bool:
+        at = offset - chunk.start
+        return at + FRAME_HEADER_BYTES <= len(chunk.data) and at + announced_bytes(chunk.data, at) <= len(chunk.data)
 
     def commit(self, number: int, offset: int) -> Effect[Commit]:
         """The commit in the frame at an offset. Raises `CorruptStore`, naming file and offset."""
@@ -99,15 +116,14 @@ class Reader:
             if size_bytes > len(data) - at:
                 data, at = (yield from self._read(number, offset, size_bytes)), 0
         frame = decode_frame(data, at, self._segments[number].seed, offset)
-        if frame is None or frame.type not in (COMMIT, EVENT):
+        if frame is None or frame.type not in _COMMITS:
             raise CorruptStore(
                 f"{segment_path(number)}: offset {offset}: expected a frame, found bytes that do not fit their "
                 "checksum: run `persist-effects verify`, and restore a backup or salvage the store"
             )
-        if frame.type == EVENT:
-            raise CorruptStore(f"{segment_path(number)}: offset {offset}: expected a commit of several, found an event")
-        commit = decode_commit(frame.payload)
-        if commit.events:
+        commit = commit_in(frame)
+        if len(commit.events) > 1:
+            # The next page is likely to want more of them.
             self._commit = (key, commit)
         return commit
 

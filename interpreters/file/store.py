@@ -3,12 +3,15 @@
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from interpreters.file.compaction import Compacted
 from interpreters.file.engine import WRITES, Engine, Options
+from interpreters.file.queries import READS
+from interpreters.file.reading import ReadingEngine
 from interpreters.file.staging import WriteRequest
 from interpreters.memory import Clock, Notify, wall_clock
 from interpreters.real_disk import RealDisk
@@ -16,6 +19,11 @@ from persist_effects import codec
 from persist_effects.errors import InvalidRequest, PersistError, StoreUnavailable
 from persist_effects.machine import Effect, Handler, Handlers, run
 from persist_effects.requests import Answered, Append, Failed, Outcome, Request, Transact, Wait
+
+A = TypeVar("A")
+
+LOOK_AGAIN_SECONDS = 0.005
+"""How long a reading process waits before it looks for new events: a writer's sync takes a part of a millisecond."""
 
 SYNC_MODES = ("commit", "interval", "os")
 SEGMENT_LIMIT_BYTES = 4 * 1024 * 1024 * 1024
@@ -31,14 +39,86 @@ class _Ticket:
         self.outcome: Outcome | None = None
 
 
-class FileStore:
+class _Host:
+    """Drives an engine on a real disk: a lock is held while it runs, and let go while the disk works."""
+
+    blocking = True
+
+    def __init__(self, root: Path, disk: RealDisk) -> None:
+        self.path = root
+        self._disk = disk
+        self._lock = threading.Lock()
+        self._disk_rows: Handlers = {kind: self._unlocked(row) for kind, row in disk.handlers.items()}
+
+    def _drive(self, program: Effect[A]) -> A:
+        with self._lock:
+            try:
+                return run(program, self._disk_rows)
+            except OSError as error:
+                raise StoreUnavailable(f"{self.path}: {error}") from error
+
+    def _unlocked(self, row: Handler) -> Handler:
+        def call(request: Request[Any]) -> Any:
+            self._lock.release()
+            try:
+                return row(request)
+            finally:
+                self._lock.acquire()
+
+        return call
+
+
+class FileReader(_Host):
+    """An interpreter that reads a store which another process may be writing. It takes no lock, and refuses writes.
+
+    It shows what is on the disk for good; waiting for an event looks again every few milliseconds.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        root = Path(path)
+        if not root.is_dir():
+            raise InvalidRequest(f"{root} is no directory: give the path of a store that is there")
+        super().__init__(root, RealDisk(root, read_only=True))
+        self._engine = ReadingEngine()
+        self.handlers: Handlers = {
+            **dict.fromkeys(WRITES, self._refuse),
+            **dict.fromkeys(READS, self._read),
+            Wait: self._wait,
+        }
+        try:
+            self._drive(self._engine.open())
+        except BaseException:
+            self._disk.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._disk.close()
+
+    def _read(self, request: Request[Any]) -> Any:
+        return self._drive(self._engine.answer(request))
+
+    def _refuse(self, request: Request[Any]) -> Any:
+        raise InvalidRequest(f"{request.op}: {self.path} was opened to read only: open it without mode=r to write")
+
+    def _wait(self, request: Wait) -> int:
+        deadline = time.monotonic() + request.timeout
+        pause = threading.Event()
+        while True:
+            self._drive(self._engine.refresh())
+            newest = self._engine.index.newest_position(request.prefix)
+            left_seconds = deadline - time.monotonic()
+            if newest > request.after or left_seconds <= 0:
+                return newest
+            pause.wait(min(left_seconds, LOOK_AGAIN_SECONDS))
+
+
+class FileStore(_Host):
     """An interpreter that keeps a store in a directory. One process writes; its handlers serve any thread.
 
     ``sync``: "commit" (acknowledged means on the disk), "interval" (synced every ``interval_seconds``), "os" (when the
     system likes). ``segment_bytes`` is the size at which the next file is begun.
     """
-
-    blocking = True
 
     def __init__(
         self,
@@ -60,18 +140,15 @@ class FileStore:
         root.mkdir(parents=True, exist_ok=True)
         holder = f"process {os.getpid()} on {socket.gethostname()}"
         options = Options(clock, os.urandom, holder, sync, segment_bytes, payload_limit_bytes)
-        self.path = root
-        self._disk = RealDisk(root)
+        super().__init__(root, RealDisk(root))
         self._engine = Engine(options)
-        self._lock = threading.Lock()
-        self._disk_rows: Handlers = {kind: self._unlocked(row) for kind, row in self._disk.handlers.items()}
         self._committing = threading.Lock()
         self._compacting = threading.Lock()
         self._tickets: list[_Ticket] = []
         self._watchers: dict[object, tuple[int, str, Notify]] = {}
         self.handlers: Handlers = {
             **dict.fromkeys(WRITES, self._write),
-            **dict.fromkeys(self._engine.reads, self._read),
+            **dict.fromkeys(READS, self._read),
             Wait: self._wait,
         }
         try:
@@ -105,6 +182,11 @@ class FileStore:
         outcomes = iter([ticket.outcome for ticket in tickets])
         return [next(outcomes) if type(request) in WRITES else self._outcome(request) for request in requests]  # type: ignore[misc]
 
+    def sync(self) -> None:
+        """Return when all that was written so far is on the disk, whatever the mode."""
+        with self._committing:
+            self._drive(self._engine.sync())
+
     def compact(self) -> Compacted:
         """Give back the space of what was truncated, overwritten and deleted, while others read and write."""
         with self._compacting:
@@ -119,25 +201,6 @@ class FileStore:
             with self._committing:
                 compacted: Compacted = self._drive(compaction.publish())
         return compacted
-
-    # Driving the engine. The lock is held while it runs, and let go while the disk works.
-
-    def _drive(self, program: Effect[Any]) -> Any:
-        with self._lock:
-            try:
-                return run(program, self._disk_rows)
-            except OSError as error:
-                raise StoreUnavailable(f"{self.path}: {error}") from error
-
-    def _unlocked(self, row: Handler) -> Handler:
-        def call(request: Request[Any]) -> Any:
-            self._lock.release()
-            try:
-                return row(request)
-            finally:
-                self._lock.acquire()
-
-        return call
 
     # Writes: whoever gets the turn commits for all that wait.
 
@@ -172,7 +235,7 @@ class FileStore:
     # Reads
 
     def _read(self, request: Request[Any]) -> Any:
-        return self._drive(self._engine.read(request))
+        return self._drive(self._engine.queries.answer(request))
 
     def _outcome(self, request: Request[Any]) -> Outcome:
         try:

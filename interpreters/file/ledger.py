@@ -1,0 +1,214 @@
+"""What the frames of a log add up to: streams, keys and high-water marks, and what is missing in between.
+
+Frames are taken in the order of the log. What contradicts what came before is a `Damage`, at the frame that does.
+Gaps in a stream are judged only at the end, because a truncation that explains one may come later.
+"""
+
+from array import array
+from typing import NamedTuple
+
+import msgspec
+
+from interpreters.file.format import COMMIT, EVENT, Commit, Drop, Frame, Run, StreamState, decode_commit
+from persist_effects.codec import decode, decode_event
+from persist_effects.event import Event
+
+_DECODING_ERRORS = (msgspec.DecodeError, ValueError, RecursionError)
+
+
+class Damage(msgspec.Struct, frozen=True):
+    """Something wrong in a file: where, what should be there, and what is."""
+
+    file: str
+    offset: int
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: offset {self.offset}: expected {self.expected}, found {self.found}"
+
+
+class Gap(NamedTuple):
+    """Events of a stream that are not in the log, and the place of the frame that comes after them."""
+
+    first: int
+    last: int
+    file: str
+    offset: int
+
+
+class StreamLedger:
+    """What the log says of a stream. ``seen`` is the last event met, ``last_seq`` the high-water mark."""
+
+    __slots__ = ("dropped", "dropped_position", "first", "gaps", "last_position", "last_seq", "seen", "sizes_bytes")
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.last_seq = 0
+        self.last_position = 0
+        self.dropped = 0
+        self.dropped_position = 0
+        self.gaps: list[Gap] = []
+        # Of the events from `first` on that were not dropped.
+        self.first = 1
+        self.sizes_bytes = array("I")
+
+    def missing(self) -> list[Gap]:
+        """The gaps that no truncation explains."""
+        gaps = list(self.gaps)
+        if self.last_seq > self.seen:
+            file, offset = (gaps[-1].file, gaps[-1].offset) if gaps else ("log", 0)
+            gaps.append(Gap(self.seen + 1, self.last_seq, file, offset))
+        return [gap._replace(first=max(gap.first, self.dropped + 1)) for gap in gaps if gap.last > self.dropped]
+
+    def drop(self, seq: int, position: int) -> int:
+        """Note a truncation, and return how many bytes of the log it made garbage."""
+        if seq <= self.dropped:
+            return 0
+        self.dropped, self.dropped_position = seq, max(self.dropped_position, position)
+        count = max(0, seq + 1 - self.first)
+        garbage_bytes = sum(self.sizes_bytes[:count])
+        del self.sizes_bytes[:count]
+        self.first = seq + 1
+        return garbage_bytes
+
+
+class KeyLedger(NamedTuple):
+    """The newest entry under a key."""
+
+    revision: int
+    size_bytes: int
+
+
+class Ledger:
+    """The sum of the frames taken so far. ``damages`` are those that contradict the frames before them."""
+
+    def __init__(self) -> None:
+        self.streams: dict[str, StreamLedger] = {}
+        self.keys: dict[str, KeyLedger] = {}
+        self.frames = 0
+        self.events = 0
+        self.position = 0
+        self.revision = 0
+        self.last_event_position = 0
+        self.garbage_bytes = 0
+        self.damages: list[Damage] = []
+        self._file = ""
+        self._offset = 0
+
+    def take(self, file: str, frame: Frame) -> None:
+        """Take in a valid frame."""
+        self.frames += 1
+        self._file, self._offset = file, frame.offset
+        try:
+            if frame.type == EVENT:
+                self._take_event(decode_event(frame.payload), frame.end - frame.offset)
+            elif frame.type == COMMIT:
+                self._take_commit(decode_commit(frame.payload))
+        except _DECODING_ERRORS as error:
+            kind = "an event" if frame.type == EVENT else "a commit"
+            self._contradict(f"{kind} that can be decoded", f"one that cannot: {error}")
+
+    def finish(self) -> None:
+        """Judge what can only be judged when all frames were taken."""
+        for name, stream in self.streams.items():
+            for gap in stream.missing():
+                self.damages.append(
+                    Damage(
+                        gap.file,
+                        gap.offset,
+                        f"events {gap.first} to {gap.last} of stream {name!r} before it",
+                        "none of them",
+                    )
+                )
+
+    def stream(self, name: str) -> StreamLedger:
+        """What is known of a stream."""
+        found = self.streams.get(name)
+        if found is None:
+            found = self.streams[name] = StreamLedger()
+        return found
+
+    def _contradict(self, expected: str, found: str) -> None:
+        self.damages.append(Damage(self._file, self._offset, expected, found))
+
+    def _take_commit(self, commit: Commit) -> None:
+        for state in commit.states:
+            self._take_state(state)
+        self._take_runs(commit)
+        for entry in commit.entries:
+            decode(bytes(entry.value))
+            self._take_entry(entry.key, KeyLedger(entry.revision, len(entry.value) + len(entry.key)), commit.revision)
+        for key in commit.deleted:
+            self._take_deletion(key)
+        for drop in commit.drops:
+            self._take_drop(drop)
+        if commit.position < self.last_event_position:
+            self._contradict(f"a position of at least {self.last_event_position}", f"{commit.position}")
+        self.position = max(self.position, commit.position)
+        self.revision = max(self.revision, commit.revision)
+
+    def _take_runs(self, commit: Commit) -> None:
+        events = iter(commit.events)
+        if sum(run.count for run in commit.runs) != len(commit.events):
+            self._contradict(f"{sum(run.count for run in commit.runs)} events, as it says", f"{len(commit.events)}")
+        for run in commit.runs:
+            for index, raw in zip(range(run.count), events, strict=False):
+                event = decode_event(bytes(raw))
+                place = Run(run.stream, run.first_seq + index, run.first_position + index, 1)
+                if (event.stream, event.seq, event.position) != place[:3]:
+                    self._contradict(
+                        f"event {place.first_seq} of stream {run.stream!r} at position {place.first_position}",
+                        f"event {event.seq} of stream {event.stream!r} at position {event.position}",
+                    )
+                self._take_event(event, len(raw))
+
+    def _take_event(self, event: Event, size_bytes: int) -> None:
+        stream = self.stream(event.stream)
+        if event.position <= self.last_event_position:
+            self._contradict(f"a position after {self.last_event_position}", f"{event.position}")
+        if event.seq <= stream.seen:
+            self._contradict(
+                f"event {stream.seen + 1} of stream {event.stream!r}", f"event {event.seq}, which was there before"
+            )
+            return
+        if event.seq > stream.seen + 1:
+            stream.gaps.append(Gap(stream.seen + 1, event.seq - 1, self._file, self._offset))
+        self.events += 1
+        self.last_event_position = max(self.last_event_position, event.position)
+        self.position = max(self.position, event.position)
+        stream.seen = event.seq
+        stream.last_seq = max(stream.last_seq, event.seq)
+        stream.last_position = max(stream.last_position, event.position)
+        if event.seq <= stream.dropped:
+            self.garbage_bytes += size_bytes
+            return
+        if not stream.sizes_bytes:
+            stream.first = event.seq
+        stream.sizes_bytes.append(size_bytes)
+
+    def _take_state(self, state: StreamState) -> None:
+        stream = self.stream(state.stream)
+        stream.last_seq = max(stream.last_seq, state.last_seq)
+        stream.last_position = max(stream.last_position, state.last_position)
+        self.garbage_bytes += stream.drop(state.dropped, state.dropped_position)
+
+    def _take_drop(self, drop: Drop) -> None:
+        stream = self.stream(drop.stream)
+        if drop.seq > stream.last_seq:
+            self._contradict(f"a truncation of stream {drop.stream!r} through at most {stream.last_seq}", f"{drop.seq}")
+        self.garbage_bytes += stream.drop(drop.seq, drop.position)
+
+    def _take_entry(self, key: str, entry: KeyLedger, highest: int) -> None:
+        before = self.keys.get(key)
+        if before is not None:
+            self.garbage_bytes += before.size_bytes
+        if not (0 if before is None else before.revision) < entry.revision <= highest:
+            least = 1 if before is None else before.revision + 1
+            self._contradict(f"a revision of key {key!r} from {least} to {highest}", f"{entry.revision}")
+        self.keys[key] = entry
+
+    def _take_deletion(self, key: str) -> None:
+        before = self.keys.pop(key, None)
+        if before is not None:
+            self.garbage_bytes += before.size_bytes

@@ -1,0 +1,113 @@
+"""Reading along: a process that follows a store which another process writes. It takes no lock and writes nothing.
+
+It shows only what the writer has said to be on the disk, so nothing that a crash could still take back.
+"""
+
+from typing import Any
+
+from interpreters import disk
+from interpreters.file.format import HEADER_BYTES, SegmentHeader, decode_frame, decode_header
+from interpreters.file.index import Index, SegmentIndex
+from interpreters.file.log import check_header, load_sealed, take_in
+from interpreters.file.manifest import Manifest, load, load_synced, segment_path
+from interpreters.file.queries import Queries
+from interpreters.file.recovery import valid_frames
+from persist_effects.errors import CorruptStore, InvalidRequest
+from persist_effects.machine import Effect, perform
+from persist_effects.requests import Request
+
+_ATTEMPTS = 100
+"""How often a reader begins anew because a compaction took a file away: each time is a new manifest."""
+
+
+class ReadingEngine:
+    """One store, open for reading beside its writer. Its methods are programs over `disk/*`."""
+
+    def __init__(self) -> None:
+        self.index = Index()
+        self._queries = Queries(self.index)
+        self._manifest: Manifest | None = None
+        self._active: SegmentHeader | None = None
+        self._proved = 0
+
+    def open(self) -> Effect[None]:
+        """Find the store. Raises `InvalidRequest` where there is none, and `CorruptStore`."""
+        yield from self.refresh()
+
+    def answer(self, request: Request[Any]) -> Effect[Any]:
+        """The answer to a request that writes nothing, as of now."""
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                yield from self.refresh()
+                return (yield from self._queries.answer(request))
+            except (FileNotFoundError, KeyError):
+                # A compaction took a segment away between two reads: the manifest is a new one then.
+                self._manifest = None
+                if not attempts_left:
+                    raise
+
+    def refresh(self) -> Effect[None]:
+        """Take in what the writer has brought to the disk since."""
+        manifest = yield from _load_in_force()
+        if manifest is None:
+            raise InvalidRequest("there is no store in this directory: open it to write once, or mend the path")
+        if manifest != self._manifest:
+            yield from self._load(manifest)
+        number, offset = yield from load_synced()
+        if number == manifest.active:
+            self._proved = max(self._proved, offset)
+        yield from self._take_in_active()
+
+    def _load(self, manifest: Manifest) -> Effect[None]:
+        self.index = Index()
+        self._queries = Queries(self.index)
+        for sealed in manifest.sealed:
+            self.index.load((yield from load_sealed(sealed, manifest.uuid, mend=False)), sealed.length_bytes)
+        self._active, self._proved = None, 0
+        if manifest.active is not None:
+            yield from self._begin_active(manifest.active, manifest.uuid)
+        self._manifest = manifest
+
+    def _begin_active(self, number: int, uuid: bytes) -> Effect[None]:
+        path = segment_path(number)
+        header = decode_header((yield from perform(disk.Read(path, 0, HEADER_BYTES))), path)
+        check_header(header, number, uuid)
+        self._active = header
+        self.index.segments[number] = SegmentIndex(number, header.seed, HEADER_BYTES)
+        # Where no writer is left to say how far it came, its frames do.
+        size_bytes = yield from perform(disk.Size(path))
+        data = yield from perform(disk.Read(path, 0, size_bytes or 0))
+        frames, _ = valid_frames(data, header.seed)
+        self._proved = max((frame.watermark for frame in frames), default=HEADER_BYTES)
+
+    def _take_in_active(self) -> Effect[None]:
+        if self._active is None:
+            return
+        segment = self.index.segments[self._active.number]
+        start = segment.length_bytes
+        if self._proved <= start:
+            return
+        data = yield from perform(disk.Read(segment_path(segment.number), start, self._proved - start))
+        at = 0
+        while start + at < self._proved:
+            frame = decode_frame(data, at, segment.seed, start + at)
+            if frame is None:
+                raise CorruptStore(
+                    f"{segment_path(segment.number)}: offset {start + at}: no valid frame, though the segment is "
+                    f"on the disk up to {self._proved}: run `persist-effects verify`"
+                )
+            segment.length_bytes = frame.end
+            take_in(self.index, segment, frame)
+            at = frame.end - start
+
+
+def _load_in_force() -> Effect[Manifest | None]:
+    """The manifest in force. The one that CURRENT named may be gone by the time it is read: then there is another."""
+    last_message = ""
+    while True:
+        try:
+            return (yield from load())
+        except CorruptStore as error:
+            if str(error) == last_message:
+                raise
+            last_message = str(error)
