@@ -13,7 +13,7 @@ _NUMBERS = {"interval_seconds": float, "segment_bytes": int, "payload_limit_byte
 
 
 def open_file(rest: str, options: dict[str, Any]) -> FileStore | FileReader:
-    """Open what stands behind ``file:`` in a URL: a path, and options as in ``var/orders?sync=osas in ``var/orders?sync=os&segment_bytes=1048576``segment_bytes=65536``.
+    """Open what stands behind ``file:`` in a URL: a path and options, as in ``var/orders?sync=os&segment_bytes=65536``.
 
     ``mode=r`` reads along with another process. Options may also be given as keywords of `open_store`.
     """

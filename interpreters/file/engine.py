@@ -5,7 +5,7 @@ only then taken into the index, so nobody is ever shown what is not yet on the d
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from interpreters.file.compaction import Compaction
 from interpreters.file.index import Index
@@ -36,7 +36,7 @@ class Options(NamedTuple):
     random_bytes: Callable[[int], bytes]
     holder: str
     sync: str = "commit"
-    segment_bytes: int = 64 * 1024 * 1024
+    segment_bytes: int = 32 * 1024 * 1024
     payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES
 
 
@@ -74,13 +74,7 @@ class Engine:
         outcomes: list[Outcome] = []
         for request in requests:
             try:
-                if type(request) is Append:
-                    answer: Any = staging.append(request)
-                elif isinstance(request, Transact):
-                    answer = staging.transact(request)
-                else:
-                    answer = staging.write(request)
-                outcomes.append(Answered(answer))
+                outcomes.append(Answered(staging.stagers[type(request)](request)))
             except Exception as error:
                 outcomes.append(Failed(error))
         if staging.frames:

@@ -3,12 +3,11 @@
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from persist_effects.codec import decode_event
 from persist_effects.errors import CorruptStore
 
 FORMAT_VERSION = 1
@@ -98,7 +97,7 @@ class SegmentHeader(NamedTuple):
         return zlib.crc32(self.uuid + struct.pack("<QQ", self.number, self.salt))
 
 
-class Frame(NamedTuple):
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """A valid frame: where it stands, and what it says."""
 
     offset: int
@@ -190,9 +189,28 @@ def commit_in(frame: Frame) -> Commit:
     """The commit that a frame of type COMMIT or EVENT holds."""
     if frame.type == COMMIT:
         return decode_commit(frame.payload)
-    event = decode_event(frame.payload)
-    run = Run(event.stream, event.seq, event.position, 1)
-    return Commit([run], [msgspec.Raw(frame.payload)], [], [], [], [], 0, event.position)
+    run = run_in(frame)
+    return Commit([run], [msgspec.Raw(frame.payload)], [], [], [], [], 0, run.first_position)
+
+
+class _EventPlace(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What an index wants to know of an `Event`. Its data, which it does not, is passed over."""
+
+    stream: str
+    seq: int
+    type: str
+    at: int
+    data: msgspec.Raw
+    position: int
+
+
+_decode_place = msgspec.msgpack.Decoder(_EventPlace).decode
+
+
+def run_in(frame: Frame) -> Run:
+    """Where the event of a frame of type EVENT belongs."""
+    place = _decode_place(frame.payload)
+    return Run(place.stream, place.seq, place.position, 1)
 
 
 class Digest:
@@ -202,10 +220,10 @@ class Digest:
         self.frames = 0
         self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
 
-    def add(self, checksum: bytes) -> None:
-        """Take in the checksum of the next frame, as it stands in the file."""
-        self._hash.update(checksum)
-        self.frames += 1
+    def add(self, checksums: Sequence[bytes]) -> None:
+        """Take in the checksums of the next frames, as they stand in the file."""
+        self._hash.update(b"".join(checksums))
+        self.frames += len(checksums)
 
     def value(self) -> bytes:
         """The digest of the frames so far."""
@@ -215,7 +233,5 @@ class Digest:
 def digest_of(frames: Iterable[Frame]) -> bytes:
     """The digest of these frames, footers left out."""
     digest = Digest()
-    for frame in frames:
-        if frame.type != FOOTER:
-            digest.add(_CHECKSUM.pack(frame.checksum))
+    digest.add([_CHECKSUM.pack(frame.checksum) for frame in frames if frame.type != FOOTER])
     return digest.value()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from interpreters.file.format import COMMIT, EVENT, Commit, Drop, Frame, Run, StreamState, decode_commit
+from interpreters.file.format import COMMIT, EVENT, Commit, Drop, Frame, Run, StoredEntry, StreamState, decode_commit
 from persist_effects.codec import decode, decode_event
 from persist_effects.event import Event
 
@@ -29,12 +29,27 @@ class Damage(msgspec.Struct, frozen=True):
 
 
 class Gap(NamedTuple):
-    """Events of a stream that are not in the log, and the place of the frame that comes after them."""
+    """Events of a stream that are not in the log, the position of the next one, and the place of its frame."""
 
     first: int
     last: int
+    position_after: int
     file: str
     offset: int
+
+
+class Taken(NamedTuple):
+    """What a frame holds that fits what came before it: events with their bytes, and entries."""
+
+    events: list[tuple[Event, bytes]]
+    entries: list[StoredEntry]
+
+
+class _Content(NamedTuple):
+    """All of a frame, decoded."""
+
+    commit: Commit
+    events: list[tuple[Event, bytes]]
 
 
 class StreamLedger:
@@ -57,8 +72,7 @@ class StreamLedger:
         """The gaps that no truncation explains."""
         gaps = list(self.gaps)
         if self.last_seq > self.seen:
-            file, offset = (gaps[-1].file, gaps[-1].offset) if gaps else ("log", 0)
-            gaps.append(Gap(self.seen + 1, self.last_seq, file, offset))
+            gaps.append(Gap(self.seen + 1, self.last_seq, self.last_position + 1, "log", 0))
         return [gap._replace(first=max(gap.first, self.dropped + 1)) for gap in gaps if gap.last > self.dropped]
 
     def drop(self, seq: int, position: int) -> int:
@@ -96,18 +110,32 @@ class Ledger:
         self._file = ""
         self._offset = 0
 
-    def take(self, file: str, frame: Frame) -> None:
-        """Take in a valid frame."""
+    def take(self, file: str, frame: Frame) -> Taken:
+        """Take in a valid frame, and return what of it counts."""
         self.frames += 1
         self._file, self._offset = file, frame.offset
+        if frame.type not in (COMMIT, EVENT):
+            return Taken([], [])
         try:
-            if frame.type == EVENT:
-                self._take_event(decode_event(frame.payload), frame.end - frame.offset)
-            elif frame.type == COMMIT:
-                self._take_commit(decode_commit(frame.payload))
+            commit, events = _content_of(frame)
         except _DECODING_ERRORS as error:
-            kind = "an event" if frame.type == EVENT else "a commit"
-            self._contradict(f"{kind} that can be decoded", f"one that cannot: {error}")
+            self._contradict("a commit that can be decoded", f"one that cannot: {error}")
+            return Taken([], [])
+        overhead_bytes = frame.end - frame.offset - len(frame.payload) if frame.type == EVENT else 0
+        for state in commit.states:
+            self._take_state(state)
+        self._check_runs(commit, events)
+        accepted = [pair for pair in events if self._take_event(pair[0], len(pair[1]) + overhead_bytes)]
+        entries = [entry for entry in commit.entries if self._take_entry(entry, commit.revision)]
+        for key in commit.deleted:
+            self._take_deletion(key, commit.revision)
+        for drop in commit.drops:
+            self._take_drop(drop)
+        if commit.position < self.last_event_position:
+            self._contradict(f"a position of at least {self.last_event_position}", f"{commit.position}")
+        self.position = max(self.position, commit.position)
+        self.revision = max(self.revision, commit.revision)
+        return Taken(accepted, entries)
 
     def finish(self) -> None:
         """Judge what can only be judged when all frames were taken."""
@@ -132,60 +160,41 @@ class Ledger:
     def _contradict(self, expected: str, found: str) -> None:
         self.damages.append(Damage(self._file, self._offset, expected, found))
 
-    def _take_commit(self, commit: Commit) -> None:
-        for state in commit.states:
-            self._take_state(state)
-        self._take_runs(commit)
-        for entry in commit.entries:
-            decode(bytes(entry.value))
-            self._take_entry(entry.key, KeyLedger(entry.revision, len(entry.value) + len(entry.key)), commit.revision)
-        for key in commit.deleted:
-            self._take_deletion(key)
-        for drop in commit.drops:
-            self._take_drop(drop)
-        if commit.position < self.last_event_position:
-            self._contradict(f"a position of at least {self.last_event_position}", f"{commit.position}")
-        self.position = max(self.position, commit.position)
-        self.revision = max(self.revision, commit.revision)
+    def _check_runs(self, commit: Commit, events: list[tuple[Event, bytes]]) -> None:
+        places = [
+            (run.stream, run.first_seq + index, run.first_position + index)
+            for run in commit.runs
+            for index in range(min(run.count, len(events)))
+        ]
+        found = [(event.stream, event.seq, event.position) for event, _ in events]
+        if places != found:
+            self._contradict(f"events {_shortened(places)}, as the commit says", _shortened(found))
 
-    def _take_runs(self, commit: Commit) -> None:
-        events = iter(commit.events)
-        if sum(run.count for run in commit.runs) != len(commit.events):
-            self._contradict(f"{sum(run.count for run in commit.runs)} events, as it says", f"{len(commit.events)}")
-        for run in commit.runs:
-            for index, raw in zip(range(run.count), events, strict=False):
-                event = decode_event(bytes(raw))
-                place = Run(run.stream, run.first_seq + index, run.first_position + index, 1)
-                if (event.stream, event.seq, event.position) != place[:3]:
-                    self._contradict(
-                        f"event {place.first_seq} of stream {run.stream!r} at position {place.first_position}",
-                        f"event {event.seq} of stream {event.stream!r} at position {event.position}",
-                    )
-                self._take_event(event, len(raw))
-
-    def _take_event(self, event: Event, size_bytes: int) -> None:
+    def _take_event(self, event: Event, size_bytes: int) -> bool:
         stream = self.stream(event.stream)
         if event.position <= self.last_event_position:
             self._contradict(f"a position after {self.last_event_position}", f"{event.position}")
+            return False
         if event.seq <= stream.seen:
             self._contradict(
                 f"event {stream.seen + 1} of stream {event.stream!r}", f"event {event.seq}, which was there before"
             )
-            return
+            return False
         if event.seq > stream.seen + 1:
-            stream.gaps.append(Gap(stream.seen + 1, event.seq - 1, self._file, self._offset))
+            stream.gaps.append(Gap(stream.seen + 1, event.seq - 1, event.position, self._file, self._offset))
         self.events += 1
-        self.last_event_position = max(self.last_event_position, event.position)
+        self.last_event_position = event.position
         self.position = max(self.position, event.position)
         stream.seen = event.seq
         stream.last_seq = max(stream.last_seq, event.seq)
         stream.last_position = max(stream.last_position, event.position)
         if event.seq <= stream.dropped:
             self.garbage_bytes += size_bytes
-            return
+            return True
         if not stream.sizes_bytes:
             stream.first = event.seq
         stream.sizes_bytes.append(size_bytes)
+        return True
 
     def _take_state(self, state: StreamState) -> None:
         stream = self.stream(state.stream)
@@ -199,16 +208,40 @@ class Ledger:
             self._contradict(f"a truncation of stream {drop.stream!r} through at most {stream.last_seq}", f"{drop.seq}")
         self.garbage_bytes += stream.drop(drop.seq, drop.position)
 
-    def _take_entry(self, key: str, entry: KeyLedger, highest: int) -> None:
-        before = self.keys.get(key)
-        if before is not None:
-            self.garbage_bytes += before.size_bytes
-        if not (0 if before is None else before.revision) < entry.revision <= highest:
-            least = 1 if before is None else before.revision + 1
-            self._contradict(f"a revision of key {key!r} from {least} to {highest}", f"{entry.revision}")
-        self.keys[key] = entry
+    def _take_entry(self, entry: StoredEntry, highest: int) -> bool:
+        key, size_bytes = entry.key, len(entry.value) + len(entry.key)
+        before = self.keys.get(key, KeyLedger(0, 0))
+        if not before.revision < entry.revision <= highest:
+            self._contradict(f"a revision of key {key!r} from {before.revision + 1} to {highest}", f"{entry.revision}")
+            self.garbage_bytes += size_bytes
+            return False
+        self.garbage_bytes += before.size_bytes
+        self.keys[key] = KeyLedger(entry.revision, size_bytes)
+        return True
 
-    def _take_deletion(self, key: str) -> None:
-        before = self.keys.pop(key, None)
-        if before is not None:
-            self.garbage_bytes += before.size_bytes
+    def _take_deletion(self, key: str, highest: int) -> None:
+        before = self.keys.get(key)
+        if before is None:
+            return
+        if before.revision > highest:
+            self._contradict(f"a deletion of key {key!r} at revision {before.revision} or later", f"one at {highest}")
+            return
+        self.garbage_bytes += before.size_bytes
+        del self.keys[key]
+
+
+def _content_of(frame: Frame) -> _Content:
+    if frame.type == EVENT:
+        event = decode_event(frame.payload)
+        run = Run(event.stream, event.seq, event.position, 1)
+        return _Content(Commit([run], [], [], [], [], [], 0, event.position), [(event, frame.payload)])
+    commit = decode_commit(frame.payload)
+    for entry in commit.entries:
+        decode(bytes(entry.value))
+    return _Content(commit, [(decode_event(bytes(raw)), bytes(raw)) for raw in commit.events])
+
+
+def _shortened(places: list[tuple[str, int, int]]) -> str:
+    """Some of the events, by stream, sequence number and position."""
+    told = ", ".join(f"{seq} of {stream!r} at position {position}" for stream, seq, position in places[:3])
+    return told + (f" and {len(places) - 3} more" if len(places) > 3 else "")

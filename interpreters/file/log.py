@@ -20,6 +20,7 @@ from interpreters.file.format import (
     decode_header,
     digest_of,
     frame_bytes,
+    run_in,
 )
 from interpreters.file.index import Index, IndexFile, SegmentIndex
 from interpreters.file.manifest import (
@@ -36,7 +37,6 @@ from interpreters.file.manifest import (
 from interpreters.file.recovery import recover, valid_frames
 from interpreters.file.staging import StagedFrame
 from interpreters.file.writer import FOOTER_BYTES, Writer
-from persist_effects.codec import decode_event
 from persist_effects.errors import CorruptStore, InvalidRequest, StoreLocked, StoreUnavailable, UncertainOutcome
 from persist_effects.machine import Effect, perform
 
@@ -148,7 +148,7 @@ class Log:
         segment = SegmentIndex(number, writer.seed, writer.offset)
         self._index.segments[number] = segment
         for frame, offset in zip(copied, offsets, strict=True):
-            take_in(self._index, segment, frame._replace(offset=offset))
+            take_in(self._index, segment, msgspec.structs.replace(frame, offset=offset))
         self._writer = writer
 
     def _publish(self, seals: list[Sealed], active: int | None, epoch: int) -> Effect[None]:
@@ -291,8 +291,7 @@ class Log:
 def take_in(index: Index, segment: SegmentIndex, frame: Frame) -> None:
     """Take a frame that was read into the index."""
     if frame.type == EVENT:
-        event = decode_event(frame.payload)
-        index.add_event(segment, frame.offset, Run(event.stream, event.seq, event.position, 1))
+        index.add_event(segment, frame.offset, run_in(frame))
     elif frame.type == COMMIT:
         index.apply(segment, frame.offset, decode_commit(frame.payload))
 

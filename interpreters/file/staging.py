@@ -4,7 +4,7 @@ Nothing here touches the index or the disk: a batch that cannot be written leave
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -20,6 +20,7 @@ from persist_effects.requests import (
     ExpectSeq,
     KvDelete,
     KvPut,
+    Request,
     Transact,
     TruncateThrough,
     Write,
@@ -29,7 +30,7 @@ WriteRequest = Append | TruncateThrough | KvPut | KvDelete | Transact
 DroppedPosition = Callable[[str, int], int]
 
 
-class StagedFrame(NamedTuple):
+class StagedFrame(msgspec.Struct, frozen=True, gc=False):
     """A frame to be written, and what the index will take in: a run of one event, or a commit."""
 
     kind: int
@@ -53,7 +54,8 @@ class Staging:
 
     def __init__(self, index: Index, clock: Callable[[], int], payload_limit_bytes: int) -> None:
         self._index = index
-        self._clock = clock
+        # Read once: the commits of one batch are made at one time.
+        self._now = clock()
         self._limit_bytes = payload_limit_bytes
         self._seqs: dict[str, int] = {}
         self._revisions: dict[str, int] = {}
@@ -62,6 +64,13 @@ class Staging:
         self._position = index.position
         self._revision = index.revision
         self.frames: list[StagedFrame] = []
+        self.stagers: dict[type[Request[Any]], Callable[[Any], Any]] = {
+            Append: self.append,
+            Transact: self.transact,
+            TruncateThrough: self._commit_one,
+            KvPut: self._commit_one,
+            KvDelete: self._commit_one,
+        }
 
     def know_position(self, stream: str, seq: int, position: int) -> None:
         """Say which position an event has that one of the batch's truncations drops last."""
@@ -83,7 +92,7 @@ class Staging:
             return answer
         name, draft = request.stream, drafts[0]
         last_seq = self._last_seq(name)
-        now = self._clock()
+        now = self._now
         position = self._position + 1
         at = now if draft.at is None else draft.at
         event = Event(name, last_seq + 1, draft.type, at, draft.data, position, draft.meta)
@@ -94,10 +103,6 @@ class Staging:
         self._position = position
         self.frames.append(StagedFrame(EVENT, payload, Run(name, last_seq + 1, position, 1)))
         return Appended(last_seq + 1, last_seq + 1, position, now)
-
-    def write(self, request: Write) -> Any:
-        """Stage one write as a commit of its own."""
-        return self.append(request) if isinstance(request, Append) else self._commit_one(request)
 
     def transact(self, request: Transact) -> list[Any] | Conflict:
         """Stage several writes as one commit."""
@@ -166,7 +171,7 @@ class Staging:
     def _stage_append(self, write: Append, parts: _Parts) -> Appended | Conflict:
         name = write.stream
         last_seq = self._last_seq(name)
-        now = self._clock()
+        now = self._now
         first_position = self._position + 1
         limit_bytes = self._limit_bytes
         for number, draft in enumerate(write.events):

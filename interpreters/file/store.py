@@ -126,7 +126,7 @@ class FileStore(_Host):
         *,
         sync: str = "commit",
         interval_seconds: float = 0.1,
-        segment_bytes: int = 64 * 1024 * 1024,
+        segment_bytes: int = 32 * 1024 * 1024,
         clock: Clock = wall_clock,
         payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES,
     ) -> None:

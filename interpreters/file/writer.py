@@ -69,9 +69,7 @@ class Writer:
             yield from perform(disk.Write(self.path, self.offset, b"".join(encoded)))
         except OSError as error:
             yield from self._take_back(error)
-        for (kind, _), frame in zip(frames, encoded, strict=True):
-            if kind != FOOTER:
-                self.digest.add(frame[:4])
+        self.digest.add([frame[:4] for (kind, _), frame in zip(frames, encoded, strict=True) if kind != FOOTER])
         self.offset = offset
         return offsets
 

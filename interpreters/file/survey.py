@@ -1,0 +1,137 @@
+"""Finding the files of a store, damaged or not: its manifest, its segments, and what they should have been."""
+
+from collections.abc import Callable
+from zlib import crc32
+
+import msgspec
+
+from interpreters import disk
+from interpreters.file.format import HEADER_BYTES, SegmentHeader, decode_header
+from interpreters.file.index import IndexFile
+from interpreters.file.ledger import Damage
+from interpreters.file.manifest import (
+    CURRENT,
+    Manifest,
+    Sealed,
+    index_path,
+    load_named,
+    name_in_force,
+    segment_path,
+)
+from interpreters.file.scan import Bad, Scan, Segment
+from persist_effects.errors import CorruptStore, InvalidRequest
+from persist_effects.machine import Effect, perform
+
+Progress = Callable[[int, int], None]
+"""Told now and then how many bytes are done, and how many there are."""
+
+_SALT = slice(40, 48)
+"""Where the salt stands in a segment's header."""
+
+_decode_index = msgspec.msgpack.Decoder(IndexFile).decode
+
+
+def find_manifest() -> Effect[tuple[Manifest | None, list[Damage]]]:
+    """The manifest in force, or where that is not known, the newest if it is sound; and what is wrong with them.
+
+    Raises `InvalidRequest` where there is no store.
+    """
+    names = yield from perform(disk.List("."))
+    manifests = sorted((name for name in names if name.startswith("MANIFEST-")), reverse=True)
+    if not manifests and CURRENT not in names and "log" not in names:
+        raise InvalidRequest("there is no store in this directory: give the directory that holds CURRENT and log")
+    damages: list[Damage] = []
+    name = yield from _name_in_force(damages)
+    if name is not None:
+        manifest = yield from _manifest(name, damages)
+        if manifest is not None or name in manifests[:1]:
+            return manifest, damages
+    newest = (yield from _manifest(manifests[0], damages)) if manifests else None
+    return newest, damages
+
+
+def _name_in_force(damages: list[Damage]) -> Effect[str | None]:
+    expected = "the name of the manifest in force, with its checksum"
+    try:
+        name = yield from name_in_force()
+    except (CorruptStore, OSError) as error:
+        damages.append(Damage(CURRENT, 0, expected, str(error)))
+        return None
+    if name is None:
+        damages.append(Damage(CURRENT, 0, expected, "no file"))
+    return name
+
+
+def _manifest(name: str, damages: list[Damage]) -> Effect[Manifest | None]:
+    try:
+        return (yield from load_named(name))
+    except (CorruptStore, OSError, msgspec.DecodeError, ValueError) as error:
+        damages.append(Damage(name, 0, "a manifest with its checksum", str(error)))
+        return None
+
+
+def find_segment(
+    number: int, uuid: bytes | None, sealed: Sealed | None, damages: list[Damage]
+) -> Effect[Segment | None]:
+    """A segment by its number, or None where nothing of it can be read. ``uuid`` is the store's, where it is known."""
+    path = segment_path(number)
+    size_bytes = yield from perform(disk.Size(path))
+    if size_bytes is None:
+        wanted = "the active segment" if sealed is None else f"a segment of {sealed.length_bytes} bytes"
+        damages.append(Damage(path, 0, f"{wanted}, as the manifest says", "no file"))
+        return None
+    end = size_bytes if sealed is None else min(size_bytes, sealed.length_bytes)
+    if sealed is not None and size_bytes < sealed.length_bytes:
+        damages.append(
+            Damage(path, size_bytes, f"{sealed.length_bytes} bytes, as the manifest says", "the end of the file")
+        )
+    data = yield from perform(disk.Read(path, 0, HEADER_BYTES))
+    try:
+        header = decode_header(data, path)
+    except CorruptStore as error:
+        damages.append(Damage(path, 0, f"the header of segment {number}", str(error)))
+        segment = Segment(number, path, 0, end, sealed is None)
+        return (yield from _without_header(segment, uuid, data))
+    if header.number != number or header.uuid != (uuid or header.uuid):
+        damages.append(
+            Damage(
+                path,
+                0,
+                f"the header of segment {number}" + (f" of store {uuid.hex()}" if uuid else ""),
+                f"that of segment {header.number} of store {header.uuid.hex()}: a file was put in the place of another",
+            )
+        )
+        return None
+    return Segment(number, path, header.seed, end, sealed is None)
+
+
+def _without_header(segment: Segment, uuid: bytes | None, data: bytes) -> Effect[Segment | None]:
+    """A segment whose header is damaged, by the seed of its checksums, if that is still to be found."""
+    seeds: list[int] = []
+    if uuid is not None and len(data) == HEADER_BYTES:
+        salt = int.from_bytes(data[_SALT], "little")
+        seeds.append(SegmentHeader(uuid, segment.number, salt, 0, b"").seed)
+    index, _ = yield from read_index(segment.number)
+    if index is not None:
+        seeds.append(index.seed)
+    for seed in seeds:
+        guess = segment._replace(seed=seed)
+        found = yield from Scan(guess._replace(is_active=False)).next()
+        if isinstance(found, list) or (isinstance(found, Bad) and found.end < guess.end):
+            return guess
+    return None
+
+
+def read_index(number: int) -> Effect[tuple[IndexFile | None, str]]:
+    """A sealed segment's index file, or None and what is wrong with it."""
+    path = index_path(number)
+    size_bytes = yield from perform(disk.Size(path))
+    if size_bytes is None:
+        return None, "no file"
+    data = yield from perform(disk.Read(path, 0, size_bytes))
+    if len(data) < 4 or crc32(data[4:]) != int.from_bytes(data[:4], "little"):
+        return None, f"{len(data)} bytes that do not fit their checksum"
+    try:
+        return _decode_index(data[4:]), ""
+    except msgspec.DecodeError as error:
+        return None, f"something else: {error}"

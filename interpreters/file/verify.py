@@ -1,0 +1,267 @@
+"""Is a store sound? Every frame of every segment is read, and each damage is told with its file and offset.
+
+Nothing is changed and no lock is taken, so a writer may be at work. What a writer is about to write is no damage. Where
+damage is found and the manifest has changed since it was read, a compaction may have taken files away: then
+everything is looked at again.
+"""
+
+from array import array
+from typing import Any
+
+import msgspec
+
+from interpreters import disk
+from interpreters.file.format import FOOTER, Digest, Frame, decode_footer
+from interpreters.file.index import Index, IndexedStream, IndexFile, SegmentIndex
+from interpreters.file.ledger import Damage, Ledger
+from interpreters.file.log import take_in
+from interpreters.file.manifest import CURRENT, Manifest, Sealed, index_path, segment_path
+from interpreters.file.scan import Bad, Scan, Segment
+from interpreters.file.survey import Progress, find_manifest, find_segment, read_index
+from persist_effects.errors import StoreUnavailable
+from persist_effects.machine import Effect, perform
+
+_ATTEMPTS = 20
+"""How often everything is looked at again because the store was changed meanwhile."""
+
+
+class Report(msgspec.Struct):
+    """What was found. ``repairable`` is made good by the next opening; ``notes`` are no fault.
+
+    ``garbage_bytes`` is what compaction would give back of the segments' ``bytes``: events that were dropped, and
+    values that were overwritten or deleted. ``position`` and ``revision`` are the highest given.
+    """
+
+    damages: list[Damage] = []
+    repairable: list[Damage] = []
+    notes: list[str] = []
+    segments: int = 0
+    bytes: int = 0
+    garbage_bytes: int = 0
+    frames: int = 0
+    streams: int = 0
+    events: int = 0
+    keys: int = 0
+    position: int = 0
+    revision: int = 0
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether there is no damage."""
+        return not self.damages
+
+
+def verify_store(progress: Progress | None = None) -> Effect[Report]:
+    """Look at all of a store. Raises `InvalidRequest` where there is none.
+
+    Raises `StoreUnavailable` where it changes faster than it can be read.
+    """
+    for _ in range(_ATTEMPTS):
+        before = yield from _current()
+        report = yield from _Verification(progress).run()
+        if report.is_sound or before == (yield from _current()):
+            return report
+    raise StoreUnavailable(f"the store was changed {_ATTEMPTS} times while it was read: try again when less is written")
+
+
+def _current() -> Effect[bytes]:
+    if (yield from perform(disk.Size(CURRENT))) is None:
+        return b""
+    return (yield from perform(disk.Read(CURRENT, 0, 1024)))
+
+
+class _Verification:
+    """One look at everything."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._report = Report()
+        self._ledger = Ledger()
+        self._done_bytes = 0
+        self._total_bytes = 0
+
+    def run(self) -> Effect[Report]:
+        report = self._report
+        manifest, damages = yield from find_manifest()
+        report.damages += damages
+        if manifest is not None:
+            yield from self._check_segments(manifest)
+            yield from self._note_other_files(manifest)
+        self._add_up()
+        return report
+
+    def _check_segments(self, manifest: Manifest) -> Effect[None]:
+        active_bytes = 0
+        if manifest.active is not None:
+            active_bytes = (yield from perform(disk.Size(segment_path(manifest.active)))) or 0
+        self._total_bytes = sum(sealed.length_bytes for sealed in manifest.sealed) + active_bytes
+        for sealed in manifest.sealed:
+            yield from self._unless_unreadable(sealed.number, self._check_sealed(sealed, manifest.uuid))
+        if manifest.active is not None:
+            yield from self._unless_unreadable(manifest.active, self._check_active(manifest.active, manifest.uuid))
+
+    def _unless_unreadable(self, number: int, program: Effect[None]) -> Effect[None]:
+        try:
+            yield from program
+        except OSError as error:
+            self._report.damages.append(Damage(segment_path(number), 0, "a file that can be read", str(error)))
+
+    def _check_sealed(self, sealed: Sealed, uuid: bytes) -> Effect[None]:
+        damages = self._report.damages
+        count_before = len(damages)
+        segment = yield from find_segment(sealed.number, uuid, sealed, damages)
+        if segment is None:
+            return
+        content = _Content(segment)
+        yield from self._scan(segment, content)
+        if len(damages) == count_before:
+            damages += content.troubles(sealed)
+        if len(damages) == count_before:
+            yield from self._check_index(sealed, content)
+
+    def _check_active(self, number: int, uuid: bytes) -> Effect[None]:
+        segment = yield from find_segment(number, uuid, None, self._report.damages)
+        if segment is not None:
+            yield from self._scan(segment, None)
+
+    def _scan(self, segment: Segment, content: "_Content | None") -> Effect[None]:
+        scan = Scan(segment)
+        begun_bytes = self._done_bytes
+        while (found := (yield from scan.next())) is not None:
+            if isinstance(found, Bad):
+                self._report.damages.append(
+                    Damage(segment.path, found.start, "a frame", f"none that is valid up to {found.end}")
+                )
+            else:
+                for frame in found:
+                    self._ledger.take(segment.path, frame)
+                if content is not None:
+                    content.take(found)
+            self._tell(begun_bytes + scan.offset)
+        self._report.segments += 1
+        self._report.bytes += scan.offset
+        self._tell(begun_bytes + segment.end)
+
+    def _tell(self, done_bytes: int) -> None:
+        self._done_bytes = done_bytes
+        if self._progress is not None:
+            self._progress(done_bytes, self._total_bytes)
+
+    def _check_index(self, sealed: Sealed, content: "_Content") -> Effect[None]:
+        path = index_path(sealed.number)
+        file, trouble = yield from read_index(sealed.number)
+        if file is not None:
+            made_again = content.index_file(sealed)
+            if (file.number, file.digest, file.seed) != (made_again.number, made_again.digest, made_again.seed):
+                trouble = f"that of segment {file.number} with the digest {file.digest.hex()}"
+            elif _meaning(file) != _meaning(made_again):
+                trouble = "another, made of other frames"
+        if trouble:
+            self._report.repairable.append(Damage(path, 0, f"the index of segment {sealed.number}", trouble))
+
+    def _note_other_files(self, manifest: Manifest) -> Effect[None]:
+        numbers = [sealed.number for sealed in manifest.sealed]
+        if manifest.active is not None:
+            numbers.append(manifest.active)
+        named = {path for number in numbers for path in (segment_path(number), index_path(number))}
+        try:
+            names = yield from perform(disk.List("log"))
+        except OSError as error:
+            self._report.damages.append(Damage("log", 0, "the directory of the segments", str(error)))
+            return
+        for name in names:
+            if f"log/{name}" not in named:
+                self._report.notes.append(
+                    f"log/{name} is not named by the manifest: a writer makes it just now, or the next opening removes it"
+                )
+
+    def _add_up(self) -> None:
+        report, ledger = self._report, self._ledger
+        ledger.finish()
+        report.damages += ledger.damages
+        report.frames, report.streams, report.keys = ledger.frames, len(ledger.streams), len(ledger.keys)
+        report.events = sum(len(stream.sizes_bytes) for stream in ledger.streams.values())
+        report.position, report.revision = ledger.position, ledger.revision
+        report.garbage_bytes = ledger.garbage_bytes
+        of_no_stream = ledger.position - sum(stream.last_seq for stream in ledger.streams.values())
+        if report.is_sound and of_no_stream:
+            report.notes.append(f"{of_no_stream} positions are of no event: this store was salvaged from a damaged one")
+
+
+class _Content:
+    """What a sealed segment holds, to be compared with what its footer, its manifest and its index say."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+        self._digest = Digest()
+        self._footer: Frame | None = None
+        self._misplaced: list[Frame] = []
+        self._index = Index()
+        self._segment_index = SegmentIndex(segment.number, segment.seed, segment.end)
+        self._is_indexed = True
+
+    def take(self, frames: list[Frame]) -> None:
+        """Take in the next valid frames."""
+        for frame in frames:
+            if self._footer is not None:
+                self._misplaced.append(frame)
+            if frame.type == FOOTER:
+                self._footer = frame
+                continue
+            self._digest.add([frame.checksum.to_bytes(4, "little")])
+            if self._is_indexed:
+                self._take_into_index(frame)
+
+    def _take_into_index(self, frame: Frame) -> None:
+        try:
+            take_in(self._index, self._segment_index, frame)
+        except Exception:
+            # A frame that contradicts others, or cannot be decoded: the ledger says which. No index fits it.
+            self._is_indexed = False
+
+    def troubles(self, sealed: Sealed) -> list[Damage]:
+        """Where its frames, all of them valid, are not those that were sealed."""
+        path, digest = self._segment.path, self._digest.value()
+        found = [
+            Damage(path, frame.offset, "nothing after the footer", "a frame with a valid checksum")
+            for frame in self._misplaced
+        ]
+        if digest != sealed.digest:
+            found.append(
+                Damage(path, 0, f"frames with the digest {sealed.digest.hex()}, as the manifest says", digest.hex())
+            )
+        if self._footer is not None:
+            footer = decode_footer(self._footer.payload)
+            if (footer.frames, footer.digest) != (self._digest.frames, digest):
+                found.append(
+                    Damage(
+                        path,
+                        self._footer.offset,
+                        f"a footer of {self._digest.frames} frames with the digest {digest.hex()}",
+                        f"{footer.frames} frames and {footer.digest.hex()}",
+                    )
+                )
+        return found
+
+    def index_file(self, sealed: Sealed) -> IndexFile:
+        """What its index file should say."""
+        return self._index.seal(self._segment_index, sealed.digest)
+
+
+def _meaning(file: IndexFile) -> tuple[Any, ...]:
+    """What an index file says, however it says it. Its high-water marks are of the log up to there, so left out."""
+    return (
+        file.frames,
+        file.positions,
+        {stream.name: _places(stream) for stream in file.streams if stream.refs},
+        sorted((entry.key, entry.revision, entry.ref) for entry in file.entries),
+        sorted(file.deleted),
+        file.drops,
+        file.states,
+    )
+
+
+def _places(stream: IndexedStream) -> tuple[bytes, list[int]]:
+    if stream.firsts is not None:
+        return stream.refs, array("Q", stream.firsts).tolist()
+    return stream.refs, list(range(stream.first_seq, stream.first_seq + len(stream.refs) // 8))
