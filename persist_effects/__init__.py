@@ -23,6 +23,7 @@ from persist_effects import (
     view,
 )
 from persist_effects.errors import (
+    Abandoned,
     AlreadyUsed,
     BlobNotFound,
     CallerError,
@@ -44,14 +45,29 @@ from persist_effects.errors import (
 from persist_effects.event import Draft, Event
 from persist_effects.machine import Done, Effect, Handlers, Suspended, all_of, perform, run, start
 from persist_effects.projection import State
-from persist_effects.requests import Appended, BlobRef, Conflict, Entry, ExpectRevision, ExpectSeq, Page, Request
+from persist_effects.requests import (
+    Append,
+    Appended,
+    BlobRef,
+    Conflict,
+    Entry,
+    ExpectRevision,
+    ExpectSeq,
+    KvDelete,
+    KvPut,
+    Page,
+    Request,
+    TruncateThrough,
+)
 from persist_effects.schema import Schema
 from persist_effects.subscription import Hub, follow, publish
 from persist_effects.transaction import transact
 from persist_effects.view import View
 
 __all__ = [
+    "Abandoned",
     "AlreadyUsed",
+    "Append",
     "Appended",
     "BlobNotFound",
     "BlobRef",
@@ -69,6 +85,8 @@ __all__ = [
     "Hub",
     "InternalError",
     "InvalidRequest",
+    "KvDelete",
+    "KvPut",
     "NotAProgram",
     "NotARequest",
     "Page",
@@ -82,6 +100,7 @@ __all__ = [
     "StoreUnavailable",
     "Suspended",
     "TooLarge",
+    "TruncateThrough",
     "Truncated",
     "UncertainOutcome",
     "UnhandledEffect",

@@ -1,7 +1,14 @@
 """References to large bytes. Logs and keys hold the `BlobRef`; a blob store holds the bytes. All are programs."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import BlobGet, BlobHas, BlobPut, BlobRef
+
+AnyRef = BlobRef | Mapping[str, Any] | str
+"""A reference, one as it is stored, or its bare CID."""
 
 
 def put(data: bytes, mime: str = "application/octet-stream") -> Effect[BlobRef]:
@@ -14,19 +21,25 @@ def put(data: bytes, mime: str = "application/octet-stream") -> Effect[BlobRef]:
     return (yield from perform(BlobPut(data, mime)))
 
 
-def get(ref: BlobRef | str) -> Effect[bytes]:
-    """The bytes of a reference, or of a bare CID. Raises `BlobNotFound`.
+def get(ref: AnyRef) -> Effect[bytes]:
+    """The bytes of a reference, also as it comes back from a log or a key: a dict with a ``"cid"``; or of a bare CID.
+
+    Raises `BlobNotFound`.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
     >>> store.run(get(store.run(put(b"hello"))))
     b'hello'
+    >>> from persist_effects import kv
+    >>> _ = store.run(kv.put("greeting", store.run(put(b"hello"))))
+    >>> store.run(get(store.run(kv.get("greeting"))))
+    b'hello'
     """
     return (yield from perform(BlobGet(_cid(ref))))
 
 
-def has(ref: BlobRef | str) -> Effect[bool]:
-    """Whether the blob store has the bytes of a reference, or of a bare CID.
+def has(ref: AnyRef) -> Effect[bool]:
+    """Whether the blob store has the bytes of a reference, given as to `get`.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(has("bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq"))
@@ -35,5 +48,11 @@ def has(ref: BlobRef | str) -> Effect[bool]:
     return (yield from perform(BlobHas(_cid(ref))))
 
 
-def _cid(ref: BlobRef | str) -> str:
-    return ref.cid if isinstance(ref, BlobRef) else ref
+def _cid(ref: AnyRef) -> str:
+    match ref:
+        case BlobRef(cid=cid) | {"cid": str(cid)} | str(cid):
+            return cid
+    raise InvalidRequest(
+        f'a blob\'s reference is {describe(ref)}: give a BlobRef, the dict with a str "cid" that a stored one comes '
+        "back as, or a content identifier"
+    )

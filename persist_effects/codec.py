@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from persist_effects.errors import InvalidRequest, TooLarge
+from persist_effects.errors import InvalidRequest, TooLarge, describe, describe_type
 from persist_effects.event import Event
 from persist_effects.requests import (
     Append,
@@ -251,14 +251,14 @@ def _parts(value: Any, where: str) -> Iterable[tuple[str, Any]]:
     elif type(value) is dict:
         for key, part in value.items():
             if type(key) is not str:
-                raise InvalidRequest(f"{where} has the key {key!r:.80}, a {type(key).__name__}: keys must be str")
-            yield f"a key of {where}", key
+                raise InvalidRequest(f"{where} has a dict key that is {describe(key)}: a dict's keys must be str")
+            yield f"the dict key {key!r:.80} in {where}", key
             yield f'{where}["{key}"]', part
     elif isinstance(value, msgspec.Struct):
         yield from ((f"{where}.{name}", part) for name, part in _fields(value).items())
     else:
-        kind = type(value)
-        raise InvalidRequest(f"{where} is a {kind.__name__}, which cannot be stored: {_ADVICE.get(kind, _OTHER)}")
+        advice = _ADVICE.get(type(value), _OTHER)
+        raise InvalidRequest(f"{where} is {describe_type(value)}, which cannot be stored: {advice}")
 
 
 _ADVICE: dict[Any, str] = {tuple: "give a list", set: "give a list", frozenset: "give a list", bytearray: "give bytes"}

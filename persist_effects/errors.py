@@ -3,7 +3,7 @@
 =====================  ==============================================================
 class                  what it says, and whose move it is
 =====================  ==============================================================
-``CallerError``        the request or program is wrong; nothing was written. Mend it.
+``CallerError``        the request or program is wrong, and the request did nothing. Mend it.
 ``StoreUnavailable``   the store cannot be reached or used now; nothing was written.
 ``UncertainOutcome``   a commit was on its way when the store was lost. Ask again.
 ``CorruptStore``       what was stored is damaged. Stop, and look at the store.
@@ -24,11 +24,11 @@ class PersistError(Exception):
 
 
 class CallerError(PersistError):
-    """The caller asked for something that cannot be: the request is refused and nothing is written."""
+    """What was asked for cannot be. The request that met this wrote nothing; what was written before it stands."""
 
 
 class InvalidRequest(CallerError, ValueError):
-    """A request, name or value breaks a rule of this package. Nothing was written.
+    """A request, name or value breaks a rule of this package, and was refused before it was written.
 
     >>> from persist_effects import log
     >>> next(log.append("", "placed", None))
@@ -54,14 +54,21 @@ class TooLarge(InvalidRequest):
 
 
 class UnhandledEffect(CallerError):
-    """A program performed a request that no row of the handler table answers. Raised at the guilty ``yield``."""
+    """A program performed a request that no row of the handler table answers. Raised at the guilty ``yield``.
 
-    def __init__(self, op: str) -> None:
-        super().__init__(op)
+    ``kind`` is the name of the request's class.
+    """
+
+    def __init__(self, op: str, kind: str = "…") -> None:
+        super().__init__(op, kind)
         self.op = op
+        self.kind = kind
 
     def __str__(self) -> str:
-        return f"no handler answers {self.op!r}: add a row for it to the handler table"
+        return (
+            f"no handler answers {self.op!r}: give the store a row for it, "
+            f"`open_store(url, effects={{{self.kind}: …}})`, or add one to the handler table"
+        )
 
 
 class NotARequest(CallerError, TypeError):
@@ -148,7 +155,9 @@ class StoreLocked(StoreUnavailable):
         self.holder = holder
 
     def __str__(self) -> str:
-        return f"the store is open for writing elsewhere, by {self.holder}: close it there, or open it here to read only"
+        return (
+            f"the store is open for writing elsewhere, by {self.holder}: close it there, or open it here to read only"
+        )
 
 
 class UncertainOutcome(PersistError):
@@ -164,6 +173,35 @@ class CorruptStore(PersistError):
 
 class InternalError(PersistError):
     """A bug of this project, or of a handler in the process that served the request. Please report it."""
+
+
+class Abandoned(BaseException):
+    """Raised where a program waits that is given up, because one that ran together with it failed.
+
+    Its ``finally`` blocks run, and may perform requests. No error that a program should handle, so ``except
+    Exception`` lets it pass; and no ``GeneratorExit``, after which Python lets nested generators yield no more.
+    """
+
+
+def describe_type(value: object) -> str:
+    """How error messages call what a value is.
+
+    >>> describe_type(7), describe_type("x"), describe_type(None)
+    ('an int', 'a str', 'None')
+    """
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"
+
+
+def describe(value: object) -> str:
+    """How error messages call a value that is not what it should be.
+
+    >>> describe(7), describe(None)
+    ('an int, 7', 'None')
+    """
+    return "None" if value is None else f"{describe_type(value)}, {value!r:.80}"
 
 
 _BY_NAME: dict[str, type[PersistError]] = {

@@ -5,11 +5,12 @@ Sequence numbers (within a stream) and positions (over all streams) start at 1; 
 """
 
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
-from persist_effects.errors import InvalidRequest
+from persist_effects.errors import InvalidRequest, describe, describe_type
 
 NAME_LIMIT_BYTES = 512
 INT64_MAX = 2**63 - 1
@@ -55,7 +56,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
         if self.at is not None:
             check_integer("event time `at` (microseconds since 1970, UTC)", self.at, -INT64_MAX)
         if self.meta is not None and type(self.meta) is not dict:
-            raise InvalidRequest(f"event meta is a {type(self.meta).__name__}: give a dict with str keys, or None")
+            raise InvalidRequest(f"event meta is {describe_type(self.meta)}: give a dict with str keys, or None")
 
 
 def check_name(kind: str, name: str) -> None:
@@ -67,7 +68,7 @@ def check_name(kind: str, name: str) -> None:
     persist_effects.errors.InvalidRequest: stream name 'a\x00b' has the control character '\x00' at index 1: ...
     """
     if type(name) is not str:
-        raise InvalidRequest(f"{kind} is a {type(name).__name__}, {name!r:.80}: give a str")
+        raise InvalidRequest(f"{kind} is {describe(name)}: give a str")
     # Printable text has neither control characters nor surrogates, and most names are short printable text.
     if 0 < len(name) <= _SURELY_SHORT_CHARACTERS and name.isprintable():
         return
@@ -86,7 +87,7 @@ def _check_unusual_name(kind: str, name: str) -> None:
 def check_prefix(kind: str, prefix: str) -> None:
     """Refuse what no name can start with. A prefix may be empty."""
     if type(prefix) is not str:
-        raise InvalidRequest(f"{kind} is a {type(prefix).__name__}, {prefix!r:.80}: give a str")
+        raise InvalidRequest(f"{kind} is {describe(prefix)}: give a str")
     for index, character in enumerate(prefix):
         category = unicodedata.category(character)
         if category == "Cs":
@@ -105,6 +106,20 @@ def check_integer(kind: str, value: int, least: int = 0, most: int = INT64_MAX) 
     persist_effects.errors.InvalidRequest: limit is 0: give an integer from 1 to 9223372036854775807
     """
     if type(value) is not int:
-        raise InvalidRequest(f"{kind} is a {type(value).__name__}, {value!r:.80}: give an integer")
+        raise InvalidRequest(f"{kind} is {describe(value)}: give an integer")
     if not least <= value <= most:
         raise InvalidRequest(f"{kind} is {value}: give an integer from {least} to {most}")
+
+
+def check_items(kind: str, items: Iterable[Any], wanted: str) -> tuple[Any, ...]:
+    """What an iterable gives, as a tuple. Refuses what gives nothing to iterate, and a str, which gives its letters.
+
+    >>> check_items("types", ["placed", "paid"], "a list of event types")
+    ('placed', 'paid')
+    >>> check_items("types", "placed", "a list of event types")
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: types is a str, 'placed': give a list of event types
+    """
+    if isinstance(items, str | bytes) or not hasattr(type(items), "__iter__"):
+        raise InvalidRequest(f"{kind} is {describe(items)}: give {wanted}")
+    return tuple(items)

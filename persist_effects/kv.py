@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from persist_effects.listing import all_names
 from persist_effects.machine import Effect, perform
-from persist_effects.requests import PAGE_SIZE, Conflict, Entry, KvDelete, KvGet, KvHas, KvKeys, KvPut
+from persist_effects.requests import Conflict, Entry, KvDelete, KvGet, KvHas, KvKeys, KvPut
 
 V = TypeVar("V")
 
@@ -80,6 +81,20 @@ def delete(key: str) -> Effect[bool]:
     return was_there
 
 
+def delete_expect(key: str, revision: int) -> Effect[bool | Conflict]:
+    """Delete a key only if its revision is this one, and return whether it was there (0: it must be absent).
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> revision = store.run(put("color", "red"))
+    >>> store.run(delete_expect("color", 7))
+    Conflict(stream_or_key='color', expected=7, actual=1)
+    >>> store.run(delete_expect("color", revision))
+    True
+    """
+    return (yield from perform(KvDelete(key, revision)))
+
+
 def has(key: str) -> Effect[bool]:
     """Whether there is an entry under a key.
 
@@ -99,12 +114,7 @@ def keys(prefix: str = "") -> Effect[list[str]]:
     >>> store.run(keys("color/"))
     ['color/a', 'color/b']
     """
-    names: list[str] = []
-    while True:
-        page = yield from perform(KvKeys(prefix, names[-1] if names else ""))
-        names += page
-        if len(page) < PAGE_SIZE:
-            return names
+    return (yield from all_names(KvKeys, prefix))
 
 
 def update(key: str, fn: Callable[[Any], V], default: Any = None) -> Effect[V]:

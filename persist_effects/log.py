@@ -10,7 +10,8 @@ from typing import Any
 
 from persist_effects.codec import fresh
 from persist_effects.errors import Truncated, UncertainOutcome
-from persist_effects.event import Draft, Event, check_integer, check_name
+from persist_effects.event import Draft, Event, check_integer, check_items, check_name
+from persist_effects.listing import all_names
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import (
     PAGE_SIZE,
@@ -73,7 +74,7 @@ def append_many(stream: str, drafts: Iterable[Draft], *, expected: int | None = 
     >>> appended.first_seq, appended.last_seq
     (1, 2)
     """
-    return (yield from perform(Append(stream, tuple(drafts), expected)))
+    return (yield from perform(Append(stream, check_items("drafts", drafts, "a list of Drafts"), expected)))
 
 
 def append_once(
@@ -192,7 +193,8 @@ def read_all(
     >>> [event.stream for event in store.run(read_all(prefix="a/")).events]
     ['a/1', 'a/2']
     """
-    return (yield from perform(ReadAll(after, prefix, None if types is None else tuple(types), limit)))
+    wanted_types = None if types is None else check_items("types", types, "a list of event types")
+    return (yield from perform(ReadAll(after, prefix, wanted_types, limit)))
 
 
 def last_seq(stream: str) -> Effect[int]:
@@ -214,12 +216,7 @@ def streams(prefix: str = "") -> Effect[list[str]]:
     >>> store.run(streams())
     ['a', 'b']
     """
-    names: list[str] = []
-    while True:
-        page = yield from perform(Streams(prefix, names[-1] if names else ""))
-        names += page
-        if len(page) < PAGE_SIZE:
-            return names
+    return (yield from all_names(Streams, prefix))
 
 
 def truncate_through(stream: str, seq: int) -> Effect[int]:

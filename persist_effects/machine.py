@@ -14,11 +14,11 @@ function that answers it; tables are plain dicts and merge with ``|``, so adding
 'hello Ada'
 """
 
-from collections.abc import Callable, Generator, Mapping
-from types import GeneratorType
+from collections.abc import Callable, Generator, Mapping, Sequence
+from types import FunctionType, GeneratorType, MethodType
 from typing import Any, Generic, TypeVar, cast, overload
 
-from persist_effects.errors import AlreadyUsed, NotAProgram, NotARequest, UnhandledEffect
+from persist_effects.errors import Abandoned, AlreadyUsed, NotAProgram, NotARequest, UnhandledEffect, describe
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
 
 A = TypeVar("A")
@@ -141,23 +141,56 @@ def run(program: Effect[A], handlers: Handlers) -> A:
     """Drive a fresh program to its end and return its value.
 
     An error from a handler is thrown in at the guilty ``yield``. A request that no row answers raises
-    `UnhandledEffect` there, where the program may catch it.
+    `UnhandledEffect` there, where the program may catch it. An interrupt that comes between a handler and the
+    program is raised in the program too, whose ``finally`` blocks may perform requests.
 
     >>> from persist_effects import kv
     >>> from persist_effects.requests import KvHas
     >>> run(kv.has("color"), {KvHas: lambda request: True})
     True
     """
-    step = start(program, handlers)
+    _check_fresh(program)
+    return _drive(program, program.send, None, handlers)
+
+
+def unwind(program: Effect[Any], error: BaseException, handlers: Handlers) -> None:
+    """Give up a program for an error: raise it where the program waits, and answer what its cleaning up performs.
+
+    Does nothing to a program that has ended, or was never started. Another error than this one, raised by the
+    cleaning up, becomes a note on it.
+
+    >>> from persist_effects import kv
+    >>> program = kv.get("color")
+    >>> step = start(program)
+    >>> unwind(program, KeyboardInterrupt(), {})
+    >>> start(program)
+    Traceback (most recent call last):
+    persist_effects.errors.AlreadyUsed: the program 'get' was already started, ...
+    """
+    if not _is_suspended(program):
+        return
     try:
-        while isinstance(step, Suspended):
-            if isinstance(step.request, AllOf):
-                step = step.resume([outcome_of(part, handlers) for part in step.request.requests])
-            else:
-                step = step.throw(UnhandledEffect(step.request.op))
-    finally:
-        program.close()
-    return step.value
+        _drive(program, program.throw, error, handlers)
+    except BaseException as trouble:
+        if trouble is not error:
+            _note(error, trouble)
+
+
+def _drive(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handlers: Handlers) -> A:
+    while True:
+        try:
+            step = _advance(program, go_on, value, handlers)
+            while isinstance(step, Suspended):
+                if isinstance(step.request, AllOf):
+                    step = step.resume([outcome_of(part, handlers) for part in step.request.requests])
+                else:
+                    step = step.throw(_unhandled(step.request))
+            return step.value
+        except BaseException as error:
+            if not _is_suspended(program):
+                raise
+            # It came between a handler and the program, as an interrupt may: what becomes of it, the program decides.
+            go_on, value = program.throw, error
 
 
 def _advance(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handlers: Handlers) -> Step[A]:
@@ -194,9 +227,19 @@ def outcome_of(request: Request[A], handlers: Handlers) -> Outcome:
     Answered(value=True)
     """
     try:
-        return Answered(run(perform(request), handlers))
+        return Answered(_answer_to(request, handlers))
     except Exception as error:
         return Failed(error)
+
+
+def _answer_to(request: Request[Any], handlers: Handlers) -> Any:
+    try:
+        row = handlers[type(request)]
+    except KeyError:
+        if isinstance(request, AllOf):
+            return [outcome_of(part, handlers) for part in request.requests]
+        raise _unhandled(request) from None
+    return row(request)
 
 
 @overload
@@ -221,7 +264,9 @@ def all_of(*items: Effect[Any] | Request[Any]) -> Effect[tuple[Any, ...]]:
     """Perform several programs or requests at once, and return their values in order.
 
     They go on in rounds: the requests that all of them wait for are performed together, which lets an interpreter
-    batch them, then each is resumed, in order. Where one raises, the others are closed and the error is raised here.
+    batch them, then each is resumed, in order. Where one raises, `Abandoned` is raised in the others, whose
+    ``finally`` blocks may perform requests; then the error is raised here. What goes wrong in a ``finally`` becomes
+    a note on it.
 
     >>> from interpreters import open_store
     >>> from persist_effects import kv
@@ -231,17 +276,66 @@ def all_of(*items: Effect[Any] | Request[Any]) -> Effect[tuple[Any, ...]]:
     steps: list[Step[Any]] = []
     try:
         steps.extend(start(perform(item) if isinstance(item, Request) else item) for item in items)
-        while waiting := [(index, step) for index, step in enumerate(steps) if isinstance(step, Suspended)]:
-            outcomes = yield from perform(AllOf(tuple(step.request for _, step in waiting)))
-            for (index, step), outcome in zip(waiting, outcomes, strict=True):
-                steps[index] = (
-                    step.resume(outcome.value) if isinstance(outcome, Answered) else step.throw(outcome.error)
-                )
+        while waiting := [index for index, step in enumerate(steps) if isinstance(step, Suspended)]:
+            yield from _perform_together(steps, waiting)
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        yield from _abandon(steps, error)
+        raise
     finally:
-        for unfinished in steps:
-            if isinstance(unfinished, Suspended) and not unfinished.used:
-                unfinished.close()
+        # Only where this program itself is being closed does any wait still: then Python lets none perform any more.
+        _close(steps)
     return tuple(cast(Done[Any], step).value for step in steps)
+
+
+def _perform_together(steps: list[Step[Any]], waiting: Sequence[int]) -> Effect[None]:
+    """Perform the requests of these steps at once, and put the steps that come next in their places."""
+    requests = tuple(cast(Suspended[Any], steps[index]).request for index in waiting)
+    outcomes = yield from perform(AllOf(requests))
+    for index, outcome in zip(waiting, outcomes, strict=True):
+        step = cast(Suspended[Any], steps[index])
+        steps[index] = step.resume(outcome.value) if isinstance(outcome, Answered) else step.throw(outcome.error)
+
+
+def _abandon(steps: list[Step[Any]], error: BaseException) -> Effect[None]:
+    """Give up the programs that still wait, one after the other, and perform what their cleaning up asks for."""
+    for index in _unfinished(steps):
+        try:
+            steps[index] = cast(Suspended[Any], steps[index]).throw(Abandoned())
+            while isinstance(steps[index], Suspended):
+                yield from _perform_next(steps, index)
+        except Abandoned:
+            pass
+        except Exception as trouble:
+            _note(error, trouble)
+        except GeneratorExit:
+            raise
+        except BaseException as interrupt:
+            # It takes the error's place, and the others are given up for it.
+            yield from _abandon(steps, interrupt)
+            raise
+
+
+def _perform_next(steps: list[Step[Any]], index: int) -> Effect[None]:
+    step = cast(Suspended[Any], steps[index])
+    try:
+        answer = yield from perform(step.request)
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        steps[index] = step.throw(error)
+    else:
+        steps[index] = step.resume(answer)
+
+
+def _close(steps: list[Step[Any]]) -> None:
+    for index in _unfinished(steps):
+        cast(Suspended[Any], steps[index]).close()
+
+
+def _unfinished(steps: list[Step[Any]]) -> list[int]:
+    return [index for index, step in enumerate(steps) if isinstance(step, Suspended) and not step.used]
 
 
 def check_fresh(*programs: object) -> None:
@@ -261,6 +355,7 @@ def _check_fresh(program: object) -> None:
     if not isinstance(program, GeneratorType):
         raise NotAProgram(
             f"{_describe(program)}, is no program: give the generator that calling a generator function makes"
+            f"{_guess(program)}"
         )
     if program.gi_frame is None or program.gi_suspended or program.gi_running:
         raise AlreadyUsed(
@@ -269,5 +364,25 @@ def _check_fresh(program: object) -> None:
         )
 
 
+def _guess(found: object) -> str:
+    if isinstance(found, FunctionType | MethodType):
+        return f"; did you mean {found.__name__}()?"
+    return "; did you mean perform(request)?" if isinstance(found, Request) else ""
+
+
+def _is_suspended(program: object) -> bool:
+    return isinstance(program, GeneratorType) and program.gi_suspended
+
+
+def _unhandled(request: object) -> UnhandledEffect | NotARequest:
+    if isinstance(request, Request):
+        return UnhandledEffect(request.op, type(request).__name__)
+    return NotARequest(_describe(request))
+
+
+def _note(error: BaseException, trouble: BaseException) -> None:
+    error.add_note(f"a program that was given up for this raised in turn: {type(trouble).__name__}: {trouble}")
+
+
 def _describe(found: object) -> str:
-    return f"{found!r:.120}" if isinstance(found, Request) else f"a {type(found).__name__}, {found!r:.80}"
+    return f"{found!r:.120}" if isinstance(found, Request) else describe(found)

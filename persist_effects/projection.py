@@ -14,7 +14,7 @@ import msgspec
 from persist_effects.errors import InvalidRequest, Truncated
 from persist_effects.event import Event
 from persist_effects.machine import Effect, perform
-from persist_effects.requests import Page, Read, ReadAll
+from persist_effects.requests import Page, Read, ReadAll, Request
 
 S = TypeVar("S")
 StepFunction = Callable[[S, Event], S]
@@ -51,18 +51,8 @@ def project_resume(stream: str, step: StepFunction[S], state: State[S]) -> Effec
     >>> open_store("memory:").run(project_resume("account/1", lambda balance, event: balance, State(0, 0)))
     State(value=0, seq=0)
     """
-    while True:
-        page = yield from perform(Read(stream, after=state.seq))
-        if page.head < state.seq:
-            raise InvalidRequest(
-                f"a state at sequence {state.seq} is ahead of stream {stream!r}, which ends at {page.head}: "
-                "it was made from another stream or store"
-            )
-        state, more = _fold_page(page, step, state)
-        if not more:
-            return state
-        # Let the page go before the next one is asked for.
-        del page
+    source = f"stream {stream!r}"
+    return (yield from _fold(lambda seq: Read(stream, after=seq), source, "sequence", step, state))
 
 
 def project_all(prefix: str, step: StepFunction[S], seed: S) -> Effect[State[S]]:
@@ -88,16 +78,24 @@ def project_all_resume(prefix: str, step: StepFunction[S], state: State[S]) -> E
     >>> open_store("memory:").run(project_all_resume("orders/", lambda count, event: count, State(0, 0)))
     State(value=0, seq=0)
     """
+    return (yield from _fold(lambda seq: ReadAll(after=seq, prefix=prefix), "the store", "position", step, state))
+
+
+def _fold(
+    page_after: Callable[[int], Request[Page]], source: str, place: str, step: StepFunction[S], state: State[S]
+) -> Effect[State[S]]:
+    """Fold page after page; ``source`` and ``place`` are how an error calls what is read, and where in it."""
     while True:
-        page = yield from perform(ReadAll(after=state.seq, prefix=prefix))
+        page = yield from perform(page_after(state.seq))
         if page.head < state.seq:
             raise InvalidRequest(
-                f"a state at position {state.seq} is ahead of the store, which ends at {page.head}: "
-                "it was made from another store"
+                f"a state at {place} {state.seq} is ahead of {source}, which ends at {page.head}: "
+                "it was made from another stream or store"
             )
         state, more = _fold_page(page, step, state)
         if not more:
             return state
+        # Let the page go before the next one is asked for.
         del page
 
 

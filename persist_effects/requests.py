@@ -11,11 +11,11 @@ become bytes, in `persist_effects.codec`. You define your own effects in the sam
 """
 
 import math
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import msgspec
 
-from persist_effects.errors import InvalidRequest
+from persist_effects.errors import InvalidRequest, NotAProgram, describe_type
 from persist_effects.event import Draft, Event, check_integer, check_name, check_prefix
 
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
@@ -36,6 +36,12 @@ class Request(msgspec.Struct, Generic[AnswerT_co], frozen=True, tag_field="op"):
     def op(self) -> str:
         """The name under which this effect travels, such as ``"persist/append"``."""
         return str(self.__struct_config__.tag)
+
+    if not TYPE_CHECKING:  # so that type checkers go on to refuse it where it is written
+
+        def __iter__(self) -> NoReturn:
+            """Refuse ``yield from request``, and say what was meant."""
+            raise NotAProgram(f"{self!r:.120} is a request, no program: write `yield from perform(request)`")
 
 
 # Answers
@@ -117,7 +123,7 @@ class Append(Request[Appended | Conflict], frozen=True, gc=False, tag="persist/a
             raise InvalidRequest(f"append to {self.stream!r} needs a tuple of at least one Draft")
         for draft in self.events:
             if type(draft) is not Draft:
-                raise InvalidRequest(f"append to {self.stream!r} got a {type(draft).__name__}: give a Draft")
+                raise InvalidRequest(f"append to {self.stream!r} got {describe_type(draft)}: give a Draft")
         if self.expected is not None:
             check_integer("expected sequence number", self.expected)
 
@@ -138,7 +144,7 @@ class Read(Request[Page], frozen=True, gc=False, tag="persist/read"):
             check_integer("until", self.until)
         check_integer("limit", self.limit, 1, PAGE_SIZE_MAX)
         if type(self.backwards) is not bool:
-            raise InvalidRequest(f"backwards is a {type(self.backwards).__name__}: give a bool")
+            raise InvalidRequest(f"backwards is {describe_type(self.backwards)}: give a bool")
 
 
 class ReadAll(Request[Page], frozen=True, gc=False, tag="persist/read-all"):
@@ -158,7 +164,7 @@ class ReadAll(Request[Page], frozen=True, gc=False, tag="persist/read-all"):
         check_prefix("stream prefix", self.prefix)
         if self.types is not None:
             if type(self.types) is not tuple:
-                raise InvalidRequest(f"types is a {type(self.types).__name__}: give a tuple of event types, or None")
+                raise InvalidRequest(f"types is {describe_type(self.types)}: give a tuple of event types, or None")
             for event_type in self.types:
                 check_name("event type", event_type)
         check_integer("limit", self.limit, 1, PAGE_SIZE_MAX)
@@ -325,15 +331,15 @@ class Transact(Request[list[Any] | Conflict], frozen=True, gc=False, tag="persis
         for write in self.writes:
             if type(write) not in _WRITES:
                 raise InvalidRequest(
-                    f"a transaction got a {type(write).__name__} among its writes: "
+                    f"a transaction got {describe_type(write)} among its writes: "
                     "give Append, TruncateThrough, KvPut or KvDelete"
                 )
         if type(self.checks) is not tuple:
-            raise InvalidRequest(f"checks is a {type(self.checks).__name__}: give a tuple")
+            raise InvalidRequest(f"checks is {describe_type(self.checks)}: give a tuple")
         for check in self.checks:
             if type(check) not in _CHECKS:
                 raise InvalidRequest(
-                    f"a transaction got a {type(check).__name__} among its checks: give ExpectSeq or ExpectRevision"
+                    f"a transaction got {describe_type(check)} among its checks: give ExpectSeq or ExpectRevision"
                 )
 
 
@@ -348,7 +354,7 @@ class BlobPut(Request[BlobRef], frozen=True, gc=False, tag="blob/put"):
 
     def __post_init__(self) -> None:
         if type(self.data) is not bytes:
-            raise InvalidRequest(f"a blob's data is a {type(self.data).__name__}: give bytes")
+            raise InvalidRequest(f"a blob's data is {describe_type(self.data)}: give bytes")
         check_name("MIME type", self.mime)
 
 

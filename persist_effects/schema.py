@@ -12,7 +12,7 @@ import msgspec
 
 from persist_effects import log
 from persist_effects.codec import from_plain, to_plain
-from persist_effects.errors import InvalidRequest, SchemaMismatch
+from persist_effects.errors import InvalidRequest, SchemaMismatch, describe
 from persist_effects.event import Draft, Event, check_name
 from persist_effects.machine import Effect
 from persist_effects.projection import StepFunction
@@ -39,9 +39,12 @@ class Schema:
     def __init__(self, types: Mapping[str, type], upcasters: Mapping[str, Sequence[Upcaster]] | None = None) -> None:
         self._types = dict(types)
         self._upcasters = {name: tuple(chain) for name, chain in (upcasters or {}).items()}
-        self._names = {kind: name for name, kind in self._types.items()}
         for name, kind in self._types.items():
             check_name("event type", name)
+            if not isinstance(kind, type):
+                raise InvalidRequest(f"the event type {name!r} has {describe(kind)} for its type: give a class")
+        self._names = {kind: name for name, kind in self._types.items()}
+        for name, kind in self._types.items():
             if self._names[kind] != name:
                 raise InvalidRequest(
                     f"{kind.__name__} stands for the event types {name!r} and {self._names[kind]!r}: "

@@ -10,8 +10,8 @@ from types import GeneratorType
 from typing import Any
 
 from persist_effects import kv, log
-from persist_effects.errors import InvalidRequest, Truncated
-from persist_effects.event import INT64_MAX, Event, check_integer, check_name
+from persist_effects.errors import InvalidRequest, Truncated, describe, describe_type
+from persist_effects.event import INT64_MAX, Event, check_integer, check_items, check_name
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import PAGE_SIZE_MAX, Conflict, Entry, KvPut, Transact, Wait, Write
 
@@ -43,7 +43,7 @@ class Hub:
         """Run ``callback(event)``, a program, after each publish to the stream, in the order of subscription."""
         check_name("stream name", stream)
         if not callable(callback):
-            raise InvalidRequest(f"a callback is a {type(callback).__name__}: give a generator function of one event")
+            raise InvalidRequest(f"a callback is {describe(callback)}: give a generator function of one event")
         self._callbacks[stream] = (*self.callbacks(stream), callback)
 
     def unsubscribe(self, stream: str, callback: Callback) -> bool:
@@ -72,7 +72,13 @@ def publish(
     event = yield from log.append(stream, type, data, at=at, meta=meta)
     for callback in hub.callbacks(stream):
         try:
-            yield from callback(event)
+            program = callback(event)
+            if not isinstance(program, GeneratorType):
+                raise InvalidRequest(
+                    f"a callback of stream {stream!r} gave {describe(program)}, which is no program: "
+                    "subscribe a generator function of one event"
+                )
+            yield from program
         except Exception as error:
             error.add_note(f"raised by a callback of {stream!r}, after event {event.seq} was appended")
             raise
@@ -110,7 +116,9 @@ def follow(
     12
     """
     check_integer("batch", batch, 1, PAGE_SIZE_MAX)
-    wanted_types = None if types is None else tuple(types)
+    if not callable(handler):
+        raise InvalidRequest(f"the handler of follower {name!r} is {describe(handler)}: give a function of one event")
+    wanted_types = None if types is None else check_items("types", types, "a list of event types")
     follower = _Follower(name, handler, batch)
     position = yield from follower.load()
     while True:
@@ -201,7 +209,7 @@ class _Follower:
                 said = yield from said
             if not isinstance(said, list | tuple):
                 raise InvalidRequest(
-                    f"the handler of follower {self._name!r} gave a {type(said).__name__} for the event at position "
+                    f"the handler of follower {self._name!r} gave {describe_type(said)} for the event at position "
                     f"{event.position}: give a list of writes, an empty one where there are none"
                 )
             writes += said

@@ -1,12 +1,14 @@
 """Several writes as one: all of them happen, or none."""
 
+from collections.abc import Iterable
 from typing import Any
 
+from persist_effects.event import check_items
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import Check, Conflict, Transact, Write
 
 
-def transact(*writes: Write, checks: tuple[Check, ...] = ()) -> Effect[list[Any] | Conflict]:
+def transact(*writes: Write, checks: Iterable[Check] = ()) -> Effect[list[Any] | Conflict]:
     """Perform write requests all or nothing, and return the list of their answers, or the first `Conflict`.
 
     The checks are made first, on what was there before; each write sees those before it. Use `ExpectSeq` and
@@ -16,7 +18,9 @@ def transact(*writes: Write, checks: tuple[Check, ...] = ()) -> Effect[list[Any]
     >>> from interpreters import open_store
     >>> from persist_effects.requests import ExpectRevision, KvPut
     >>> store = open_store("memory:")
-    >>> store.run(transact(KvPut("a", 1), KvPut("b", 2), checks=(ExpectRevision("c", 0),)))
+    >>> store.run(transact(KvPut("a", 1), KvPut("b", 2), checks=[ExpectRevision("c", 0)]))
     [1, 2]
     """
-    return (yield from perform(Transact(writes, checks)))
+    return (
+        yield from perform(Transact(writes, check_items("checks", checks, "a list of ExpectSeq and ExpectRevision")))
+    )

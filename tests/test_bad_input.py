@@ -33,8 +33,8 @@ BAD_NAMES = [
     ("\x85", "has the control character '\\x85' at index 0: take it out"),
     ("a\ud800", "has a lone surrogate at index 1: it is no UTF-8"),
     (b"bytes", "is a bytes, b'bytes': give a str"),
-    (None, "is a NoneType, None: give a str"),
-    (7, "is a int, 7: give a str"),
+    (None, "is None: give a str"),
+    (7, "is an int, 7: give a str"),
 ]
 
 GOOD_NAMES = [
@@ -92,14 +92,14 @@ BAD_VALUES = [
     (UUID(int=1), "is a UUID, which cannot be stored"),
     (Color.RED, "is a Color, which cannot be stored"),
     (Text("x"), "is a Text, which cannot be stored"),
-    (object(), "is a object, which cannot be stored"),
+    (object(), "is an object, which cannot be stored"),
     (1j, "is a complex, which cannot be stored"),
     (2**64, "is the integer 18446744073709551616, which takes more than 64 bits: give a str"),
     (-(2**63) - 1, "is the integer -9223372036854775809, which takes more than 64 bits: give a str"),
     ("\ud800", "has a lone surrogate at index 0: it is no UTF-8"),
-    ({"\ud800": 1}, "has a lone surrogate at index 0: it is no UTF-8"),
-    ({1: 2}, "has the key 1, a int: keys must be str"),
-    ({None: 2}, "has the key None, a NoneType: keys must be str"),
+    ({"\ud800": 1}, "the dict key '\\ud800' in"),
+    ({1: 2}, "has a dict key that is an int, 1: a dict's keys must be str"),
+    ({None: 2}, "has a dict key that is None: a dict's keys must be str"),
     ({"a": [0, {"b": (1,)}]}, '["a"][1]["b"] is a tuple, which cannot be stored: give a list'),
     (Line("tea", when=(1,)), ".when is a tuple, which cannot be stored: give a list"),
     (nested(102), "is nested deeper than 100, or holds itself: flatten it"),
@@ -229,15 +229,15 @@ BAD_REQUESTS = {
     "until a str": (lambda: Read("s", until="9"), "until is a str"),
     "limit 0": (lambda: Read("s", limit=0), "limit is 0: give an integer from 1 to 10000"),
     "limit over 10000": (lambda: Read("s", limit=10_001), "limit is 10001"),
-    "backwards an int": (lambda: Read("s", backwards=1), "backwards is a int: give a bool"),
+    "backwards an int": (lambda: Read("s", backwards=1), "backwards is an int: give a bool"),
     "read-all after a str": (lambda: ReadAll(after="1"), "after is a str"),
     "a prefix with a control character": (lambda: ReadAll(prefix="a\n"), "has the control character"),
     "types a list": (lambda: ReadAll(types=["a"]), "types is a list: give a tuple"),
     "an empty type": (lambda: ReadAll(types=("",)), "event type is empty"),
     "truncate through -1": (lambda: TruncateThrough("s", -1), "seq is -1"),
     "streams limit": (lambda: Streams(limit=0), "limit is 0"),
-    "streams prefix": (lambda: Streams(prefix=None), "stream prefix is a NoneType"),
-    "keys after": (lambda: KvKeys(after=3), "after is a int"),
+    "streams prefix": (lambda: Streams(prefix=None), "stream prefix is None"),
+    "keys after": (lambda: KvKeys(after=3), "after is an int"),
     "wait for ever and a day": (lambda: Wait(0, timeout=float("nan")), "timeout is nan: give seconds, 0 or more"),
     "wait a negative time": (lambda: Wait(0, timeout=-1.0), "timeout is -1.0"),
     "wait a str": (lambda: Wait(0, timeout="1"), "timeout is '1'"),
@@ -280,3 +280,34 @@ def test_a_facets_bad_arguments_are_refused(filled, program, message):
 def test_a_bad_draft_among_good_ones_writes_none(filled):
     with pytest.raises(InvalidRequest, match="is a tuple"):
         filled.run(log.append_many("orders/1", [Draft("placed", 1), Draft("placed", (1,))]))
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (lambda: log.read_all(types="placed"), "types is a str, 'placed': give a list of event types"),
+        (lambda: log.read_all(types=5), "types is an int, 5: give a list of event types"),
+        (lambda: log.append_many("s", Draft("a", 1)), "drafts is a Draft, "),
+        (lambda: log.append_many("s", "drafts"), "drafts is a str, 'drafts': give a list of Drafts"),
+        (lambda: transact(KvPut("k", 1), checks=ExpectSeq("s", 0)), "checks is an ExpectSeq, "),
+        (lambda: blob.get({"size": 5}), "a blob's reference is a dict, {'size': 5}: give a BlobRef, the dict with a"),
+        (lambda: blob.has({"cid": 5}), "a blob's reference is a dict, {'cid': 5}: give a BlobRef"),
+        (lambda: kv.delete_expect("k", -1), "expected revision is -1"),
+    ],
+)
+def test_what_is_no_list_and_no_reference_is_refused(filled, program, message):
+    with pytest.raises(InvalidRequest) as caught:
+        filled.run(program())
+    assert message in str(caught.value)
+
+
+def test_checks_and_drafts_may_come_from_any_iterable(store):
+    assert store.run(log.append_many("s", (Draft("made", n) for n in range(3)))).last_seq == 3
+    assert store.run(transact(KvPut("k", 1), checks=iter([ExpectSeq("s", 3)]))) == [1]
+
+
+def test_the_place_of_a_dict_key_reads_as_a_sentence(store):
+    with pytest.raises(InvalidRequest) as caught:
+        store.run(kv.put("color", {"shades": {"\ud800": 1}}))
+    place = "the dict key '\\ud800' in value of key 'color'[\"shades\"]"
+    assert str(caught.value) == f"{place} has a lone surrogate at index 0: it is no UTF-8"

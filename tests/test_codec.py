@@ -131,7 +131,7 @@ def test_a_plain_value_is_what_it_was():
         (None, Line("tea"), "state.price is a Decimal, which cannot be stored"),
         (None, [Point(1, 2)], "would come back as [[1, 2]]"),
         (None, {"a": (1,)}, 'state["a"] is a tuple, which cannot be stored'),
-        (None, {b"a": 1}, "has the key b'a', a bytes: keys must be str"),
+        (None, {b"a": 1}, "has a dict key that is a bytes, b'a': a dict's keys must be str"),
         (int, True, "Expected `int`, got `bool`"),
         (int, 2**70, "takes more than 64 bits"),
         (str, "\ud800", "has a lone surrogate at index 0"),

@@ -188,3 +188,12 @@ def test_keys_and_streams_are_apart(store):
     assert store.run(kv.keys()) == ["a"]
     assert store.run(log.streams()) == ["b"]
     assert store.run(log.last_seq("a")) == 0
+
+
+def test_a_delete_that_expects_another_revision_is_a_conflict_and_deletes_nothing(store):
+    revision = store.run(kv.put("color", "red"))
+    assert store.run(kv.delete_expect("color", revision + 1)) == Conflict("color", revision + 1, revision)
+    assert store.run(kv.delete_expect("size", 3)) == Conflict("size", 3, 0)
+    assert store.run(kv.get("color")) == "red"
+    assert store.run(kv.delete_expect("color", revision)) is True
+    assert store.run(kv.delete_expect("color", 0)) is False

@@ -21,6 +21,7 @@ from persist_effects import (
     projection,
     snapshot,
 )
+from persist_effects.errors import describe_type
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -203,7 +204,7 @@ def test_a_meta_that_is_no_dict_is_refused(store, meta):
         lambda: store.run(schema.append("orders/1", Paid(1), meta=meta)),
         lambda: store.run(schema.append_expect("orders/1", 0, Paid(1), meta=meta)),
     ):
-        with pytest.raises(InvalidRequest, match=f"event meta is a {type(meta).__name__}: give a dict"):
+        with pytest.raises(InvalidRequest, match=f"event meta is {describe_type(meta)}: give a dict"):
             refused()
     assert store.run(log.streams()) == []
 
@@ -348,3 +349,9 @@ def test_a_typed_step_folds_old_and_new_events_the_same_from_log_and_snapshot(st
     assert whole == State([[1, 100, "EUR"], [2, 200, "EUR"], [3, 300, "USD"]], 3)
     assert store.run(snapshot.replay("told", "a", step, [])) == whole
     assert store.run(projection.project_all("", step, [])) == whole
+
+
+@pytest.mark.parametrize("kind", [None, "Placed", 5, list[int]], ids=repr)
+def test_a_type_that_is_no_class_is_refused(kind):
+    with pytest.raises(InvalidRequest, match=r"the event type 'placed' has .* for its type: give a class"):
+        Schema({"placed": kind})

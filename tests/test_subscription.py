@@ -27,6 +27,7 @@ from persist_effects import (
     snapshot,
     start,
 )
+from persist_effects.errors import describe_type
 from persist_effects.requests import PAGE_SIZE, PAGE_SIZE_MAX, Append, KvGet, KvPut, Page, Read, ReadAll, Transact, Wait
 
 LONG_SECONDS = 60.0
@@ -146,7 +147,7 @@ def test_an_error_in_a_callback_leaves_the_event_appended_and_says_so(store):
 
 
 def test_what_is_no_callback_or_no_stream_is_refused():
-    with pytest.raises(InvalidRequest, match="a callback is a str: give a generator function of one event"):
+    with pytest.raises(InvalidRequest, match="a callback is a str, 'callback': give a generator function of one event"):
         Hub().subscribe("a", "callback")
     with pytest.raises(InvalidRequest, match="stream name is empty"):
         Hub().subscribe("", print)
@@ -225,8 +226,8 @@ def test_a_batch_that_is_no_size_is_refused(store, batch):
     ("name", "reason"),
     [
         ("", "follower name is empty"),
-        (5, "follower name is a int, 5: give a str"),
-        (None, "follower name is a NoneType"),
+        (5, "follower name is an int, 5: give a str"),
+        (None, "follower name is None"),
         ("a\x00b", r"follower name 'a\\x00b' has the control character"),
         ("x" * 513, "follower name 'x+ takes 513 bytes"),
         ("x" * 512, "follower's checkpoint key 'follow/x+ takes 519 bytes"),
@@ -254,7 +255,7 @@ def test_a_handler_that_gives_no_list_of_writes_is_named_with_the_position(store
     with pytest.raises(InvalidRequest) as raised:
         store.run(follow("wrong", "a", handler))
     assert str(raised.value) == (
-        f"the handler of follower 'wrong' gave a {type(said).__name__} for the event at position 2: "
+        f"the handler of follower 'wrong' gave {describe_type(said)} for the event at position 2: "
         "give a list of writes, an empty one where there are none"
     )
     assert store.run(kv.keys()) == ["follow/wrong"]
@@ -737,3 +738,27 @@ def test_one_page_is_alive_at_a_time(store, make, runner, is_awaited):
         RUNNERS[runner](watching, make())
     assert len(watch.pages) >= 4
     assert watch.pages[-1]() is None
+
+
+# What is refused at once
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (lambda: follow("f", "", lambda event: [], types="placed"), "types is a str, 'placed': give a list of event"),
+        (lambda: follow("f", "", 5), "the handler of follower 'f' is an int, 5: give a function of one event"),
+    ],
+)
+def test_what_a_follower_cannot_use_is_refused_before_it_reads(program, message):
+    with pytest.raises(InvalidRequest, match=message):
+        next(program())
+
+
+@pytest.mark.parametrize("said", [None, 5, KvPut("a", 1)], ids=repr)
+def test_a_callback_that_gives_no_program_is_refused_with_its_stream(store, said):
+    hub = Hub()
+    hub.subscribe("orders/1", lambda event: said)
+    with pytest.raises(InvalidRequest, match=r"a callback of stream 'orders/1' gave .*, which is no program") as caught:
+        store.run(publish(hub, "orders/1", "placed", 1))
+    assert "after event 1 was appended" in caught.value.__notes__[0]

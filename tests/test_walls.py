@@ -75,16 +75,31 @@ def test_a_bare_install_runs_programs_without_any_optional_package():
         "except InvalidRequest as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout == "`arun` needs the package anyio: pip install 'persist-effects[async]'\n"
+    assert done.stdout == "`arun` needs the package anyio: pip install anyio\n"
+
+
+def test_the_conformance_suite_without_its_packages_names_the_extra():
+    code = (
+        "import sys\n"
+        "sys.modules['hypothesis'] = None\n"
+        "try: import interpreters.conformance\n"
+        "except ModuleNotFoundError as error: print(error.name, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == (
+        "hypothesis interpreters.conformance needs pytest and hypothesis, the extra `testing`: "
+        "pip install pytest hypothesis\n"
+    )
 
 
 EXPORTS = {
     persist_effects: (
-        "AlreadyUsed Appended BlobNotFound BlobRef CallerError Conflict CorruptStore Done Draft Effect Entry Event "
-        "ExpectRevision ExpectSeq Handlers Hub InternalError InvalidRequest NotAProgram NotARequest Page PersistError "
-        "Request Schema SchemaMismatch State StoreClosed StoreUnavailable Suspended TooLarge Truncated "
-        "UncertainOutcome UnhandledEffect View all_of blob codec compaction errors event follow kv log machine "
-        "perform projection publish requests run schema snapshot start subscription transact transaction view"
+        "Abandoned AlreadyUsed Append Appended BlobNotFound BlobRef CallerError Conflict CorruptStore Done Draft "
+        "Effect Entry Event ExpectRevision ExpectSeq Handlers Hub InternalError InvalidRequest KvDelete KvPut "
+        "NotAProgram NotARequest Page PersistError Request Schema SchemaMismatch State StoreClosed StoreLocked "
+        "StoreUnavailable Suspended TooLarge TruncateThrough Truncated UncertainOutcome UnhandledEffect View "
+        "all_of blob codec compaction errors event follow kv log machine perform projection publish requests run "
+        "schema snapshot start subscription transact transaction view"
     ),
     interpreters: "Store open_store",
     interpreters.serve: "PipeTransport RemoteStore SocketTransport Transport serve",
@@ -102,7 +117,7 @@ PUBLIC_FUNCTIONS = {
         "append append_expect append_many append_once last_seq read read_all read_back read_from read_range streams "
         "truncate_through"
     ),
-    "kv": "delete entry get get_or has keys put put_expect update",
+    "kv": "delete delete_expect entry get get_or has keys put put_expect update",
     "blob": "get has put",
     "transaction": "transact",
     "projection": "project project_all project_all_resume project_resume",
@@ -110,7 +125,7 @@ PUBLIC_FUNCTIONS = {
     "compaction": "compact maybe_compact should_compact",
     "subscription": "follow publish",
     "view": "attach peek refresh value",
-    "machine": "all_of check_fresh outcome_of perform run start",
+    "machine": "all_of check_fresh outcome_of perform run start unwind",
     "codec": (
         "decode decode_answer decode_request encode encode_answer encode_new_event encode_request fresh from_plain "
         "payload_name to_plain value_name"
