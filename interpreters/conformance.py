@@ -23,16 +23,22 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import ClassVar
 
-import pytest
+try:
+    import pytest
+    from hypothesis import HealthCheck, Phase, settings
+    from hypothesis.stateful import run_state_machine_as_test
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        "interpreters.conformance needs pytest and hypothesis, the extra `testing`: pip install pytest hypothesis",
+        name=missing.name,
+    ) from missing
 
 # So that a fact that fails shows what it compared: pytest must know before the facts are imported.
 if "interpreters.facts" not in sys.modules:
     pytest.register_assert_rewrite("interpreters.facts")
 
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
-
 from interpreters.facts.base import Capabilities, Facts, needs
+from interpreters.facts.closing import CloseFacts
 from interpreters.facts.concurrency import RaceFacts, WaitFacts
 from interpreters.facts.kv import KeysFacts, KvFacts
 from interpreters.facts.log import AppendFacts, StreamsFacts, TruncateFacts
@@ -101,6 +107,7 @@ class StoreConformance(
     NameFacts,
     WaitFacts,
     RaceFacts,
+    CloseFacts,
     ReopenFacts,
     MachineFacts,
 ):

@@ -17,7 +17,8 @@ import msgspec
 
 from interpreters.names import SortedNames
 from persist_effects import codec
-from persist_effects.event import Event
+from persist_effects.errors import InvalidRequest, StoreClosed, describe
+from persist_effects.event import Event, check_integer
 from persist_effects.machine import Handlers
 from persist_effects.requests import (
     Append,
@@ -79,6 +80,16 @@ class _Logged(msgspec.Struct, frozen=True, gc=False):
     event: bytes
 
 
+class _Closed:
+    """Stands in the place of a closed store's lock, which everything takes: so a store that is open checks nothing."""
+
+    def __enter__(self) -> None:
+        raise StoreClosed("this memory store was closed, and what it held is gone: open a new one")
+
+    def __exit__(self, *exc_info: object) -> None:
+        raise AssertionError("a closed store was entered")
+
+
 class _Staged:
     """What a transaction's writes so far come to: what the next one must see, and how to apply them all."""
 
@@ -108,9 +119,12 @@ class MemoryStore:
     blocking = False
 
     def __init__(self, clock: Clock = wall_clock, payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES) -> None:
+        if not callable(clock):
+            raise InvalidRequest(f"clock is {describe(clock)}: give a function that gives microseconds since 1970, UTC")
+        check_integer("payload_limit_bytes", payload_limit_bytes, 1)
         self._clock = clock
         self._payload_limit_bytes = payload_limit_bytes
-        self._lock = threading.Lock()
+        self._lock: threading.Lock | _Closed = threading.Lock()
         self._streams: dict[str, _Stream] = {}
         self._stream_names = SortedNames(self._streams)
         self._log: list[_Logged] = []
@@ -144,7 +158,15 @@ class MemoryStore:
         }
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Forget everything. Whoever waits is woken, and from now on every row raises `StoreClosed`."""
+        if isinstance(self._lock, _Closed):
+            return
+        with self._lock:
+            self._lock = _Closed()
+            notifies = [notify for *_, notify in self._watchers.values()]
+            self._watchers.clear()
+        for notify in notifies:
+            notify()
 
     # Writes. All that can go wrong goes wrong before anything is applied.
 
@@ -369,13 +391,14 @@ class MemoryStore:
     # Waiting
 
     def watch(self, after: int, prefix: str, notify: Notify) -> Callable[[], None]:
-        """Call ``notify()`` once as soon as a stream under the prefix has an event past a position.
+        """Call ``notify()`` once as soon as a stream under the prefix has an event past a position, or at the close.
 
-        It is called in the thread that commits, or at once; it must be quick and must not raise. Returns a function
-        that ends the watch.
+        It is called in the thread that commits or closes, or at once; it must be quick and must not raise. Returns
+        a function that ends the watch.
         """
         token = object()
-        with self._lock:
+        lock = self._lock
+        with lock:
             is_past = self._newest(prefix) > after
             if not is_past:
                 self._watchers[token] = (after, prefix, notify)
@@ -383,7 +406,8 @@ class MemoryStore:
             notify()
 
         def cancel() -> None:
-            with self._lock:
+            # That of the time when the store was open, so that a watch can end after the store.
+            with lock:
                 self._watchers.pop(token, None)
 
         return cancel

@@ -5,25 +5,32 @@ A store composes handler tables: the interpreter's, a blob store's, and the user
 
 import inspect
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from interpreters.blobs.memory import MemoryBlobs
 from interpreters.memory import MemoryStore
 from persist_effects import machine
-from persist_effects.errors import InvalidRequest, StoreClosed
-from persist_effects.machine import Done, Effect, Handlers, Step, Suspended
+from persist_effects.errors import InvalidRequest, StoreClosed, describe
+from persist_effects.machine import Done, Effect, Handler, Handlers, Step, Suspended
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request, Wait
 
 if TYPE_CHECKING:
     from interpreters.tasks import TaskRunner
 
 A = TypeVar("A")
+AnswerAll = Callable[[Sequence[Request[Any]]], list[Outcome]]
 
 
 class Interpreter(Protocol):
-    """What a store, or a blob store, must offer: a handler table, and an end. Handlers are called from any thread."""
+    """What a store, or a blob store, must offer: a handler table, and an end. Handlers are called from any thread.
+
+    Three things are optional. ``answer_all(requests)`` gives the outcomes of several of its requests, faster together
+    than one by one. ``watch(after, prefix, notify)`` calls ``notify()`` once when a stream under the prefix has an
+    event past a position, or the store is closed, and returns the function that ends the watch. ``blocking = False``
+    says that no row but that of `Wait` blocks.
+    """
 
     @property
     def handlers(self) -> Handlers:
@@ -31,25 +38,7 @@ class Interpreter(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of files, connections and threads."""
-        ...
-
-
-@runtime_checkable
-class Watching(Protocol):
-    """An interpreter that can say when an event comes, so that waiting takes no thread."""
-
-    def watch(self, after: int, prefix: str, notify: Callable[[], None]) -> Callable[[], None]:
-        """Call ``notify()`` once when a stream under the prefix has an event past a position; returns its cancel."""
-        ...
-
-
-@runtime_checkable
-class Batching(Protocol):
-    """An interpreter that answers several of its requests faster together than one by one."""
-
-    def answer_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
-        """The outcomes of these requests, in order."""
+        """Let go of files, connections and threads. The handlers raise `StoreClosed` from then on."""
         ...
 
 
@@ -67,6 +56,8 @@ def open_store(
     ...     store.run(log.append("orders/1", "placed", {"total": 12})).seq
     1
     """
+    if type(url) is not str:
+        raise InvalidRequest(f"a store's URL is {describe(url)}: give a str, such as 'memory:'")
     scheme, colon, rest = url.partition(":")
     opener = _OPENERS.get(scheme) if colon else None
     if opener is None:
@@ -84,14 +75,22 @@ def _open_memory(rest: str, options: dict[str, Any]) -> Interpreter:
     return MemoryStore(**options)
 
 
-_OPENERS: dict[str, Callable[[str, dict[str, Any]], Interpreter]] = {"memory": _open_memory}
+def _open_file(rest: str, options: dict[str, Any]) -> Interpreter:
+    # Imported when it is used: it needs a system with file locks.
+    from interpreters.file import open_file
+
+    return open_file(rest, options)
+
+
+_OPENERS: dict[str, Callable[[str, dict[str, Any]], Interpreter]] = {"memory": _open_memory, "file": _open_file}
 
 
 class Store:
     """Runs programs on an interpreter. All methods may be used from any thread.
 
     A row of ``effects`` is a function of one request, or an async function where programs run by `arun`. Closing
-    the store closes the interpreter and the blob store.
+    the store closes the interpreter and the blob store. Raises `InvalidRequest` for what is no interpreter, and for
+    effects that are no table of rows.
 
     >>> from persist_effects import Request, perform
     >>> class Ask(Request[str], frozen=True, tag="example/ask"):
@@ -105,15 +104,18 @@ class Store:
     def __init__(
         self, interpreter: Interpreter, *, effects: Handlers | None = None, blobs: Interpreter | None = None
     ) -> None:
+        _check_interpreter("a store's interpreter", interpreter)
         self.interpreter = interpreter
         self.blobs = MemoryBlobs() if blobs is None else blobs
-        own = dict(effects or {})
+        _check_interpreter("a store's blob store", self.blobs)
+        self.effects = _checked_effects(effects)
         # A store that answers for blobs itself gives way only to a blob store that was asked for.
         answers = {**self.blobs.handlers, **interpreter.handlers, **({} if blobs is None else blobs.handlers)}
-        self.async_rows: Handlers = {kind: row for kind, row in own.items() if inspect.iscoroutinefunction(row)}
-        refusals = dict.fromkeys(self.async_rows, _refuse_async)
-        self.handlers: Handlers = {**answers, AllOf: self._all_of, **own, **refusals}
-        self._batched = frozenset(kind for kind, row in interpreter.handlers.items() if self.handlers[kind] == row)
+        own = {kind: _answering_at_once(row) for kind, row in self.effects.items()}
+        self.handlers: Handlers = {**answers, AllOf: self._all_of, **own}
+        self._answer_all: AnswerAll | None = getattr(interpreter, "answer_all", None)
+        of_interpreter = {kind for kind, row in interpreter.handlers.items() if self.handlers[kind] == row}
+        self.batched: frozenset[type[Request[Any]]] = frozenset(of_interpreter if self._answer_all else ())
         self._task_runner: TaskRunner | None = None
         self._is_closed = False
 
@@ -146,7 +148,8 @@ class Store:
         In each round, the requests that all of them wait for are answered together, in order, so an interpreter
         can make one commit of them. A program that waits for events lets the others go on. If programs raise, the
         others still go to their ends; then an ExceptionGroup of the errors is raised, or with ``return_exceptions``
-        the errors stand among the values.
+        the errors stand among the values. What is no Exception, such as a KeyboardInterrupt, is raised in all of
+        them instead, then here.
 
         >>> from persist_effects import kv
         >>> open_store("memory:").run_many(kv.put(key, 0) for key in ("a", "b", "c"))
@@ -179,7 +182,7 @@ class Store:
         return await self._task_runner.run(program)
 
     def close(self) -> None:
-        """Close the interpreter and the blob store. Closing again does nothing."""
+        """Close the interpreter and the blob store. Programs that still run meet `StoreClosed`. Again: nothing."""
         if not self._is_closed:
             self._is_closed = True
             self.interpreter.close()
@@ -202,12 +205,12 @@ class Store:
 
     def _outcomes_of(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
         """Each request's outcome. What the interpreter can batch is answered first, together."""
-        if not isinstance(self.interpreter, Batching):
+        if self._answer_all is None:
             return [machine.outcome_of(request, self.handlers) for request in requests]
-        batch = [request for request in requests if type(request) in self._batched]
-        answered = iter(self.interpreter.answer_all(batch))
+        batch = [request for request in requests if type(request) in self.batched]
+        answered = iter(self._answer_all(batch))
         return [
-            next(answered) if type(request) in self._batched else machine.outcome_of(request, self.handlers)
+            next(answered) if type(request) in self.batched else machine.outcome_of(request, self.handlers)
             for request in requests
         ]
 
@@ -228,20 +231,24 @@ class _Rounds:
                 self._go_on(index, machine.start, program)
             while self._asking or self._waiting:
                 self._round()
-        finally:
+        except BaseException as error:
             for program in programs:
-                program.close()
+                machine.unwind(program, error, self._handlers)
+            raise
         return [self._ends[index] for index in range(len(programs))]
 
     def _round(self) -> None:
         asking, self._asking = self._asking, []
         for (index, step), outcome in zip(asking, self._outcomes_of([step.request for _, step in asking]), strict=True):
-            if isinstance(outcome, Answered):
-                self._go_on(index, step.resume, outcome.value)
-            else:
-                self._go_on(index, step.throw, outcome.error)
+            self._settle(index, step, outcome)
         if self._waiting:
             self._look_whether_events_came()
+
+    def _settle(self, index: int, step: Suspended[Any], outcome: Outcome) -> None:
+        if isinstance(outcome, Answered):
+            self._go_on(index, step.resume, outcome.value)
+        else:
+            self._go_on(index, step.throw, outcome.error)
 
     def _go_on(self, index: int, how: Callable[[Any], Step[Any]], value: Any) -> None:
         try:
@@ -260,30 +267,69 @@ class _Rounds:
         newest = self._ask_wait(0, "", 0)
         waiting, self._waiting = self._waiting, []
         for index, step, request, deadline in waiting:
-            position = self._ask_wait(request.after, request.prefix, 0)
-            if position > request.after or time.monotonic() >= deadline:
-                self._go_on(index, step.resume, position)
+            outcome = self._ask_wait(request.after, request.prefix, 0)
+            has_come = isinstance(outcome, Failed) or outcome.value > request.after
+            if has_come or time.monotonic() >= deadline:
+                self._settle(index, step, outcome)
             else:
                 self._waiting.append((index, step, request, deadline))
-        if self._waiting and not self._asking:
+        if self._waiting and not self._asking and isinstance(newest, Answered):
             # All of them wait, so this thread may, until any event comes or the first of them gives up.
             first_deadline = min(deadline for *_, deadline in self._waiting)
-            self._ask_wait(newest, "", max(0.0, first_deadline - time.monotonic()))
+            self._ask_wait(newest.value, "", max(0.0, first_deadline - time.monotonic()))
 
-    def _ask_wait(self, after: int, prefix: str, timeout: float) -> int:
-        position: int = self._handlers[Wait](Wait(after, prefix, timeout))
-        return position
+    def _ask_wait(self, after: int, prefix: str, timeout: float) -> Outcome:
+        return machine.outcome_of(Wait(after, prefix, timeout), self._handlers)
 
 
-def _refuse_async(request: Request[Any]) -> Any:
-    raise InvalidRequest(
-        f"the handler of {request.op!r} is an async function: run this program with `await store.arun(program)`"
+def _check_interpreter(what: str, interpreter: object) -> None:
+    is_one = isinstance(getattr(interpreter, "handlers", None), Mapping) and callable(
+        getattr(interpreter, "close", None)
     )
+    if not is_one:
+        advice = ": open_store(url) opens the store of a URL" if isinstance(interpreter, str) else ""
+        raise InvalidRequest(
+            f"{what} is {describe(interpreter)}: give an object with `handlers` and `close()`, such as MemoryStore()"
+            f"{advice}"
+        )
+
+
+def _checked_effects(effects: Handlers | None) -> Handlers:
+    if effects is None:
+        return {}
+    if not isinstance(effects, Mapping):
+        raise InvalidRequest(f"effects is {describe(effects)}: give a dict, {{FetchPrice: fetch_price}}")
+    for kind, row in effects.items():
+        if not (isinstance(kind, type) and issubclass(kind, Request)):
+            raise InvalidRequest(f"a key of effects is {describe(kind)}: give a subclass of Request")
+        if not callable(row):
+            raise InvalidRequest(f"the row for {kind.__name__} is {describe(row)}: give a function of one request")
+    return dict(effects)
+
+
+def _answering_at_once(row: Handler) -> Handler:
+    """The user's row where nothing can be awaited: one that would have to be is refused."""
+
+    def refuse(request: Request[Any]) -> Any:
+        raise InvalidRequest(
+            f"the handler of {request.op!r} is an async function: run this program with `await store.arun(program)`"
+        )
+
+    def answer(request: Request[Any]) -> Any:
+        found = row(request)
+        if inspect.isawaitable(found):
+            if inspect.iscoroutine(found):
+                # Python would warn that it was never awaited.
+                found.close()
+            refuse(request)
+        return found
+
+    return refuse if inspect.iscoroutinefunction(row) else answer
 
 
 def _make_task_runner(store: Store) -> "TaskRunner":
     try:
         from interpreters.tasks import TaskRunner
     except ModuleNotFoundError as error:
-        raise InvalidRequest("`arun` needs the package anyio: pip install 'persist-effects[async]'") from error
+        raise InvalidRequest("`arun` needs the package anyio: pip install anyio") from error
     return TaskRunner(store)

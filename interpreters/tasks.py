@@ -1,7 +1,8 @@
 """Programs in the tasks of an event loop, asyncio's or trio's: how `Store.arun` answers their requests."""
 
 import contextlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -18,27 +19,34 @@ if TYPE_CHECKING:
 
 A = TypeVar("A")
 
+TURN_REQUESTS = 64
+"""How many requests a program may have answered in the loop's thread before the other tasks get their turn.
+
+That is a tenth of a millisecond or two, as long as giving way costs next to nothing beside them.
+"""
+
 
 class TaskRunner:
     """Answers what never blocks in the event loop's thread, async rows by awaiting them, the rest in worker threads."""
 
     def __init__(self, store: "Store") -> None:
         self._handlers = store.handlers
-        self._async_rows = store.async_rows
+        self._effects = store.effects
+        # A wait is not for the threads, where it could not be cancelled.
+        self._batched = store.batched - {Wait}
         self._watch = getattr(store.interpreter, "watch", None)
-        self._is_batching = hasattr(store.interpreter, "answer_all")
         self._inline_rows = _rows_that_never_block(store)
 
     async def run(self, program: Effect[A]) -> A:
         """Drive a program to its end in the running task."""
         await anyio.lowlevel.checkpoint_if_cancelled()
-        step = machine.start(program, self._inline_rows)
-        is_cancelled = False
+        turn = _Turn(self._inline_rows)
+        step = machine.start(program, turn)
         while isinstance(step, Suspended):
             try:
-                answer = await self._answer(step.request, shield=is_cancelled)
+                answer = await self._answer(step.request, turn)
             except BaseException as error:
-                is_cancelled = is_cancelled or isinstance(error, anyio.get_cancelled_exc_class())
+                turn.is_cancelled = turn.is_cancelled or isinstance(error, anyio.get_cancelled_exc_class())
                 step = step.throw(error)
             else:
                 step = step.resume(answer)
@@ -46,28 +54,45 @@ class TaskRunner:
                 del answer
         return step.value
 
-    async def _answer(self, request: Request[Any], shield: bool) -> Any:
-        """``shield``: the task is cancelled already, and this is part of the program's cleaning up."""
+    async def _answer(self, request: Request[Any], turn: "_Turn") -> Any:
         kind = type(request)
-        if isinstance(request, Wait):
-            return await self._wait(request)
-        if isinstance(request, AllOf) and not self._can_batch(request):
-            return [await self._outcome(part, shield) for part in request.requests]
         if kind in self._inline_rows:
-            return self._inline_rows[kind](request)
+            await turn.give_way_if_over()
+            return turn[kind](request)
+        if kind in self._effects:
+            return await self._answer_as_user(request, turn)
+        if isinstance(request, Wait) and Wait in self._handlers:
+            return await self._wait(request)
+        if isinstance(request, AllOf):
+            return await self._outcomes(request.requests, turn)
         if kind not in self._handlers:
-            raise UnhandledEffect(request.op)
-        with anyio.CancelScope(shield=shield):
-            if kind in self._async_rows:
-                return await self._async_rows[kind](request)
-            return await anyio.to_thread.run_sync(self._handlers[kind], request)
+            raise UnhandledEffect(request.op, kind.__name__)
+        return await _in_thread(self._handlers[kind], request, turn)
 
-    def _can_batch(self, request: AllOf) -> bool:
-        return self._is_batching and not any(type(part) in self._async_rows for part in request.requests)
+    async def _answer_as_user(self, request: Request[Any], turn: "_Turn") -> Any:
+        row = self._effects[type(request)]
+        if inspect.iscoroutinefunction(row):
+            answer = row(request)
+        else:
+            # In a list, because trio lets no thread give a coroutine back.
+            (answer,) = await _in_thread(lambda given: [row(given)], request, turn)
+        if inspect.isawaitable(answer):
+            with anyio.CancelScope(shield=turn.is_cancelled):
+                return await answer
+        return answer
 
-    async def _outcome(self, request: Request[Any], shield: bool) -> Outcome:
+    async def _outcomes(self, requests: Sequence[Request[Any]], turn: "_Turn") -> list[Outcome]:
+        """Each request's outcome. What the interpreter can batch is answered first, together."""
+        batch = tuple(request for request in requests if type(request) in self._batched)
+        batched = iter(await _in_thread(self._handlers[AllOf], AllOf(batch), turn) if batch else ())
+        return [
+            next(batched) if type(request) in self._batched else await self._outcome(request, turn)
+            for request in requests
+        ]
+
+    async def _outcome(self, request: Request[Any], turn: "_Turn") -> Outcome:
         try:
-            return Answered(await self._answer(request, shield))
+            return Answered(await self._answer(request, turn))
         except Exception as error:
             return Failed(error)
 
@@ -84,6 +109,43 @@ class TaskRunner:
         finally:
             cancel_watch()
         return wait(Wait(request.after, request.prefix, timeout=0))
+
+
+class _Turn(Mapping[type[Request[Any]], Handler]):
+    """The rows that never block, for so many requests of one program; then none, so that the machine stops there.
+
+    ``is_cancelled``: the task is cancelled already, and what the program performs is part of its cleaning up.
+    """
+
+    def __init__(self, rows: Handlers) -> None:
+        self.is_cancelled = False
+        self._rows = rows
+        self._left = TURN_REQUESTS
+
+    async def give_way_if_over(self) -> None:
+        """Let other tasks run, and a cancellation arrive, if this turn is over; then begin another."""
+        if not self._left:
+            self._left = TURN_REQUESTS
+            with anyio.CancelScope(shield=self.is_cancelled):
+                await anyio.lowlevel.checkpoint()
+
+    def __getitem__(self, kind: type[Request[Any]]) -> Handler:
+        if not self._left:
+            raise KeyError(kind)
+        row = self._rows[kind]
+        self._left -= 1
+        return row
+
+    def __iter__(self) -> Iterator[type[Request[Any]]]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+async def _in_thread(row: Handler, request: Request[Any], turn: _Turn) -> Any:
+    with anyio.CancelScope(shield=turn.is_cancelled):
+        return await anyio.to_thread.run_sync(row, request)
 
 
 def _rows_that_never_block(store: "Store") -> Handlers:

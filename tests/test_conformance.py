@@ -22,8 +22,7 @@ class TestMemoryStore(StoreConformance):
         return open_store("memory:")
 
     def reopen(self, store: Store) -> Store:
-        # A memory store lives as long as its object, so its interpreter outlives the store that ran programs on it.
-        store.close()
+        # A memory store lives until it is closed, so another one is opened beside this one, on the same interpreter.
         return Store(store.interpreter)
 
 

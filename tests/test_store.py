@@ -366,3 +366,219 @@ def test_an_unhandled_effect_and_a_handlers_error_are_raised_in_the_task(store, 
 
     with Store(store.interpreter, effects={Ask: refuse}) as asking:
         assert anyio.run(asking.arun, careful(), backend=backend) == "nobody"
+
+
+# What is given up, and what may not be awaited
+
+
+def holding(key, then):
+    """Holds a lock while another program runs, which may be nested deeply."""
+
+    def held():
+        try:
+            return (yield from then)
+        finally:
+            yield from kv.delete(key)
+
+    yield from kv.put(key, "held")
+    return (yield from held())
+
+
+def test_an_interrupted_run_many_lets_each_program_clean_up_by_requests(store):
+    def interrupted(request):
+        raise KeyboardInterrupt
+
+    def clumsy():
+        try:
+            yield from wait_for_event(0)
+        finally:
+            raise LookupError("no key")
+
+    with Store(MemoryStore(), effects={Ask: interrupted}) as interruptible:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            interruptible.run_many(
+                [holding("a", perform(Ask("x"))), holding("b", wait_for_event(0)), clumsy(), kv.put("done", True)]
+            )
+        assert interruptible.run(kv.keys()) == ["done"]
+    assert caught.value.__notes__ == ["a program that was given up for this raised in turn: LookupError: no key"]
+
+
+def test_a_program_beside_one_that_failed_cleans_up_in_the_store(store):
+    with pytest.raises(UnhandledEffect):
+        store.run(all_of(holding("a", all_of(wait_for_event(0, timeout=0.0), log.last_seq("s"))), greet()))
+    assert store.run(kv.keys()) == []
+
+
+@backends
+def test_a_program_beside_one_that_failed_cleans_up_in_a_task(store, backend):
+    def failing():
+        yield from kv.has("a")
+        raise LookupError("lost")
+
+    def endless():
+        while True:
+            yield from kv.has("a")
+
+    with pytest.raises(LookupError, match="lost"):
+        anyio.run(store.arun, all_of(holding("a", endless()), failing()), backend=backend)
+    assert store.run(kv.keys()) == []
+
+
+def run_until_cancelled(backend, make_program):
+    """Run a program whose first request, `Ask`, cancels its task; and return the store, which is open."""
+    scopes = []
+
+    async def cancel(request):
+        scopes[0].cancel()
+
+    store = open_store("memory:", effects={Ask: cancel})
+
+    async def main():
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            await store.arun(make_program())
+        assert scope.cancelled_caught
+
+    anyio.run(main, backend=backend)
+    return store
+
+
+@backends
+@pytest.mark.parametrize("request_of_a_round", [lambda: kv.has("a"), lambda: all_of(kv.has("a"), kv.has("b"))])
+def test_a_program_that_never_waits_gives_way_to_a_cancellation(backend, request_of_a_round):
+    def endless():
+        yield from perform(Ask("cancel me"))
+        while True:
+            yield from request_of_a_round()
+
+    with run_until_cancelled(backend, lambda: holding("lock", endless())) as store:
+        assert store.run(kv.keys()) == []
+
+
+@backends
+def test_a_program_that_never_waits_gives_way_to_other_tasks(store, backend):
+    def until_another_task_says_so():
+        while not (yield from kv.has("enough")):
+            pass
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(store.arun, until_another_task_says_so())
+            tasks.start_soon(store.arun, kv.put("enough", True))
+
+    anyio.run(main, backend=backend)
+
+
+@backends
+def test_cleaning_up_after_a_cancellation_may_take_more_than_one_turn(backend):
+    def busy():
+        try:
+            yield from perform(Ask("cancel me"))
+            yield from wait_for_event(0)
+        finally:
+            for number in range(200):
+                yield from kv.put("cleaned", number)
+
+    with run_until_cancelled(backend, busy) as store:
+        assert store.run(kv.get("cleaned")) == 199
+
+
+async def answer_later(request):
+    await anyio.lowlevel.checkpoint()
+    return request.question
+
+
+class CallableLater:
+    async def __call__(self, request):
+        return await answer_later(request)
+
+
+@pytest.mark.parametrize("row", [lambda request: answer_later(request), CallableLater(), answer_later])
+def test_a_row_whose_answer_must_be_awaited_serves_tasks_and_is_refused_elsewhere(row):
+    with open_store("memory:", effects={Ask: row}) as store:
+        for backend in ("asyncio", "trio"):
+            assert anyio.run(store.arun, greet(), backend=backend) == "hello name?"
+            together = all_of(Ask("x"), all_of(Ask("y"), kv.has("name")))
+            assert anyio.run(store.arun, together, backend=backend) == ("x", ("y", True))
+        for use in (store.run, store.start, lambda program: store.run_many([program, greet()])):
+            with pytest.raises((InvalidRequest, ExceptionGroup)) as caught:
+                use(greet())
+            errors = caught.value.exceptions if isinstance(caught.value, ExceptionGroup) else [caught.value]
+            for error in errors:
+                assert "the handler of 'test/ask' is an async function: run this program with `await" in str(error)
+
+
+# Closing
+
+
+def test_programs_that_wait_when_their_store_is_closed_are_told_so(store):
+    heard = []
+
+    def wait_and_hear():
+        try:
+            yield from wait_for_event(0)
+        except StoreClosed as error:
+            heard.append(str(error))
+            raise
+
+    is_asking = threading.Event()
+
+    def ready(request):
+        is_asking.set()
+        return "ready"
+
+    def ready_then_wait():
+        yield from perform(Ask("ready?"))
+        yield from wait_and_hear()
+
+    def wait_in_a_thread():
+        with pytest.raises(ExceptionGroup, match="2 of 2 programs failed"):
+            waiting.run_many([ready_then_wait(), wait_and_hear()])
+
+    waiting = Store(store.interpreter, effects={Ask: ready})
+    waiter = threading.Thread(target=wait_in_a_thread)
+    waiter.start()
+    is_asking.wait()
+    store.close()
+    waiter.join()
+    assert heard == ["this memory store was closed, and what it held is gone: open a new one"] * 2
+
+
+@backends
+def test_a_task_that_waits_when_its_store_is_closed_is_told_so(store, backend):
+    async def wait():
+        with pytest.raises(StoreClosed):
+            await store.arun(wait_for_event(0))
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            store.close()
+
+    anyio.run(main, backend=backend)
+
+
+# At the door
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: open_store(5), "a store's URL is an int, 5: give a str"),
+        (lambda: open_store(None), "a store's URL is None: give a str"),
+        (lambda: Store("memory:"), "a store's interpreter is a str, 'memory:': give an object with `handlers`"),
+        (lambda: Store(MemoryStore), "a store's interpreter is a type"),
+        (lambda: Store(MemoryStore(), blobs={}), r"a store's blob store is a dict, \{\}: give an object with"),
+        (lambda: open_store("memory:", payload_limit_bytes="1"), "payload_limit_bytes is a str, '1': give an integer"),
+        (lambda: open_store("memory:", payload_limit_bytes=0), "payload_limit_bytes is 0: give an integer from 1"),
+        (lambda: open_store("memory:", clock=5), "clock is an int, 5: give a function"),
+        (lambda: open_store("memory:", effects=[Ask]), "effects is a list, .*: give a dict"),
+        (lambda: open_store("memory:", effects={"ask": len}), "a key of effects is a str, 'ask': give a subclass of"),
+        (lambda: open_store("memory:", effects={int: len}), "a key of effects is a type, <class 'int'>: give a sub"),
+        (lambda: open_store("memory:", effects={Ask: "Ada"}), "the row for Ask is a str, 'Ada': give a function"),
+    ],
+)
+def test_what_a_store_cannot_be_made_of_is_refused_at_the_door(make, message):
+    with pytest.raises(InvalidRequest, match=message):
+        make()

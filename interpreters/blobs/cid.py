@@ -19,7 +19,7 @@ def cid_of(data: bytes) -> str:
     try:
         from multiformats import CID, multihash
     except ModuleNotFoundError as error:
-        raise InvalidRequest("blobs need the package multiformats: pip install 'persist-effects[blobs]'") from error
+        raise InvalidRequest("blobs need the package multiformats: pip install multiformats") from error
 
     return str(CID("base32", 1, "raw", multihash.digest(data, "sha2-256")))
 
