@@ -112,8 +112,8 @@ def test_a_write_that_was_on_its_way_to_a_killed_process_is_uncertain():
     remote = RemoteStore.spawn("memory:")
     with Store(remote) as store:
         store.run(kv.put("a", 1))
-        process = remote._process
-        os.kill(process.pid, signal.SIGSTOP)  # so that the request surely waits when the process dies
+        pid = remote._child.pid
+        os.kill(pid, signal.SIGSTOP)  # so that the request surely waits when the process dies
         errors = []
 
         def write():
@@ -124,10 +124,12 @@ def test_a_write_that_was_on_its_way_to_a_killed_process_is_uncertain():
 
         writer = threading.Thread(target=write)
         writer.start()
-        os.kill(process.pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         writer.join()
         assert "persist/kv-put was on its way" in str(errors[0])
-        with pytest.raises(StoreUnavailable, match="the store's process closed the connection: start it again"):
+        with pytest.raises(
+            StoreUnavailable, match="that served 'memory:' was killed by signal 9, SIGKILL: start it again"
+        ):
             store.run(kv.get("a"))
 
 
@@ -171,7 +173,7 @@ def frame(body):
     [
         ([frame(b"\x00" * 10)[:7]], StoreUnavailable, "the connection ended after 3 of 10 bytes of a frame"),
         ([b"\xff\xff\xff\xff"], StoreUnavailable, "a frame of 4294967295 bytes was announced"),
-        ([frame(b"junk")], StoreUnavailable, "the connection to the store's process was lost"),
+        ([frame(b"junk")], StoreUnavailable, "the store is lost: the connection was lost"),
         ([frame(msgspec.msgpack.encode([99, True, 1]))], StoreUnavailable, "a reply came to call 99"),
         ([frame(msgspec.msgpack.encode([1, True, "seven"]))], InternalError, "the reply to persist/last-seq is not"),
         ([frame(msgspec.msgpack.encode([1, False, ["Odd", 1]]))], InternalError, "unknown error 'Odd'"),
@@ -240,7 +242,7 @@ def test_a_handlers_own_bug_is_told_to_the_client_and_ends_nothing(store):
 
 def test_a_request_that_the_server_has_no_row_for_is_refused_by_name():
     assert serve_frames({}, [call(1, {"op": "persist/kv-get", "key": "a"})]) == [
-        [1, False, ["UnhandledEffect", "persist/kv-get"]]
+        [1, False, ["UnhandledEffect", "persist/kv-get", "KvGet"]]
     ]
 
 
@@ -266,10 +268,10 @@ def test_the_process_that_serves_refuses_a_bad_url_in_one_line():
         ([], "usage: python -m interpreters.serve"),
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "interpreters.serve", *arguments], capture_output=True, text=True, check=False
+            [sys.executable, "-m", "interpreters.serve", *arguments], capture_output=True, check=False
         )
         assert done.returncode == 2
-        assert message in done.stderr
+        assert message in done.stderr.decode()
         assert len(done.stderr.splitlines()) == 1
 
 
@@ -278,3 +280,62 @@ def test_a_value_that_cannot_be_stored_is_refused_before_it_is_sent(served):
         with pytest.raises(InvalidRequest):
             served.run(write)
     assert served.run(kv.put("a", 1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "message"),
+    [
+        ("nothing:", {}, "'nothing:' names no store"),
+        (7, {}, "a store's URL is an int, 7: give a str"),
+        ("memory:", {"color": "red"}, "a memory store has no option 'color'"),
+        ("memory:", {"payload_limit_bytes": "1"}, "payload_limit_bytes is a str, '1': give an integer"),
+        ("memory:", {"clock": len}, "the option clock is .*, which cannot go to another process: give a plain value"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_in_its_process_is_refused_here(url, options, message):
+    with pytest.raises(InvalidRequest, match=message):
+        RemoteStore.spawn(url, **options)
+
+
+def test_a_process_that_ends_before_it_served_is_told_of_with_its_url_and_exit_status(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(StoreUnavailable, match=r"'memory:' was not opened: the process .* ended with exit status 1"):
+        RemoteStore.spawn("memory:")
+
+
+def test_a_spawned_store_takes_a_payload_limit():
+    with Store(RemoteStore.spawn("memory:", payload_limit_bytes=100)) as store, pytest.raises(TooLarge) as caught:
+        store.run(kv.put("a", "x" * 101))
+    assert caught.value.limit_bytes == 100
+
+
+def test_an_option_without_a_json_value_is_refused_by_the_process_that_serves():
+    done = subprocess.run(
+        [sys.executable, "-m", "interpreters.serve", "memory:", "clock"], capture_output=True, check=False
+    )
+    assert done.returncode == 2
+    assert b"the option 'clock' has no JSON value: write NAME=VALUE" in done.stderr
+
+
+def test_an_answer_that_comes_after_the_end_goes_nowhere(store, socket_pair):
+    here, there = socket_pair
+    is_waiting, errors = threading.Event(), []
+
+    def wait(request):
+        is_waiting.set()
+        return store.handlers[Wait](request)
+
+    server = threading.Thread(target=serve, args=({**store.handlers, Wait: wait}, there))
+    server.start()
+    send_frame(here, call(1, {"op": "persist/wait", "after": 0, "timeout": 60.0}))
+    is_waiting.wait()
+    (waiter,) = [thread for thread in threading.enumerate() if "_carry_out" in thread.name]
+    threading.excepthook = errors.append
+    try:
+        here.close()
+        server.join()
+        store.close()
+        waiter.join()
+    finally:
+        threading.excepthook = threading.__excepthook__
+    assert errors == []

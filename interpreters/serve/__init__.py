@@ -2,7 +2,8 @@
 
 A frame is a length of four bytes, big-endian, and that many bytes of msgpack. The client sends ``[id, request]``,
 a request being ``{"op": "persist/append", …}``; the server answers ``[id, true, answer]`` or
-``[id, false, [error's name, its arguments…]]``, in any order. Ids are the client's own.
+``[id, false, [error's name, its arguments…]]``, in any order. Ids are the client's own, from 1.
+``python -m interpreters.serve`` sends a reply to the id 0 before any other: whether the store is open.
 """
 
 from interpreters.serve.client import RemoteStore

@@ -1,29 +1,54 @@
-"""``python -m interpreters.serve URL``: open a store and serve it over stdin and stdout, until stdin ends."""
+"""``python -m interpreters.serve URL [OPTION=VALUE …]``: open a store and serve it over stdin and stdout.
+
+It ends when stdin does. Its first frame is the reply to call 0, which nobody made: whether the store is open.
+"""
 
 import sys
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
-from interpreters.serve.server import serve
+import msgspec
+
+from interpreters.serve.server import send_reply, serve
 from interpreters.serve.transport import PipeTransport
-from interpreters.store import open_store
-from persist_effects.errors import PersistError
+from interpreters.store import Store, open_store
+from persist_effects.errors import InvalidRequest, PersistError, error_to_record
 
 
 def main(arguments: list[str]) -> int:
-    """Serve the store that the only argument names. Returns the process's exit code."""
-    if len(arguments) != 1:
-        print("usage: python -m interpreters.serve URL", file=sys.stderr)
+    """Serve the store that the first argument names, opened with the options. Returns the process's exit code."""
+    if not arguments:
+        print("usage: python -m interpreters.serve URL [OPTION=VALUE ...]", file=sys.stderr)
         return 2
-    reader, writer = sys.stdin.buffer, sys.stdout.buffer
+    transport = PipeTransport(cast(BinaryIO, sys.stdin.buffer), cast(BinaryIO, sys.stdout.buffer))
     try:
-        with open_store(arguments[0]) as store:
-            serve(store.handlers, PipeTransport(cast(BinaryIO, reader), cast(BinaryIO, writer)))
+        with _opened(arguments, transport) as store:
+            serve(store.handlers, transport)
     except PersistError as error:
         print(f"persist-effects serve: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _opened(arguments: list[str], transport: PipeTransport) -> Store:
+    url, *options = arguments
+    try:
+        store = open_store(url, **dict(map(_option, options)))
+    except Exception as error:
+        send_reply(transport, 0, False, error_to_record(error))
+        raise
+    send_reply(transport, 0, True, None)
+    return store
+
+
+def _option(argument: str) -> tuple[str, Any]:
+    """A name, and the value that its JSON says."""
+    name, _, value = argument.partition("=")
+    try:
+        return name, msgspec.json.decode(value)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"the option {argument!r} has no JSON value: write NAME=VALUE") from error
 
 
 if __name__ == "__main__":

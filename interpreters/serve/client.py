@@ -1,9 +1,11 @@
 """The client's side: an interpreter whose requests are answered in another process."""
 
+import itertools
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, BinaryIO, cast
 
@@ -11,7 +13,15 @@ import msgspec
 
 from interpreters.serve.transport import PipeTransport, Transport, receive_frame, send_frame
 from persist_effects import codec
-from persist_effects.errors import InternalError, InvalidRequest, StoreUnavailable, UncertainOutcome, error_from_record
+from persist_effects.errors import (
+    InternalError,
+    InvalidRequest,
+    StoreClosed,
+    StoreUnavailable,
+    UncertainOutcome,
+    describe,
+    error_from_record,
+)
 from persist_effects.machine import Handlers
 from persist_effects.requests import (
     Answered,
@@ -26,6 +36,7 @@ from persist_effects.requests import (
     TruncateThrough,
 )
 
+_CLOSED = "this store was closed: open it again to run programs"
 _WRITES = (Append, TruncateThrough, KvPut, KvDelete, Transact, BlobPut)
 
 _decode_reply = msgspec.msgpack.Decoder(tuple[int, bool, msgspec.Raw]).decode
@@ -36,7 +47,8 @@ class RemoteStore:
     """Answers the store's and the blob store's requests by asking the peer of a transport. Usable from any thread.
 
     A request is checked before it is sent. Where the connection is lost while a write is on its way, the write
-    raises `UncertainOutcome`; anything else raises `StoreUnavailable`, and so does every later request.
+    raises `UncertainOutcome`; anything else raises `StoreUnavailable`, and so does every later request. Closed by its
+    owner, it raises `StoreClosed`.
 
     >>> with RemoteStore.spawn("memory:") as interpreter:
     ...     from persist_effects import kv, run
@@ -45,29 +57,36 @@ class RemoteStore:
     """
 
     def __init__(self, transport: Transport) -> None:
+        self._begin(transport, None)
+
+    def _begin(self, transport: Transport, child: "_Child | None") -> None:
         self._transport = transport
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child = child
         self._sending = threading.Lock()
         self._waiting: dict[int, tuple[Request[Any], Future[Any]]] = {}
         self._calls = 0
+        self._is_closed = False
         self._lost: str | None = None
         self.handlers: Handlers = dict.fromkeys(codec.STORE_REQUESTS, self._ask)
         self._receiver = threading.Thread(target=self._receive_replies, name="persist-effects replies", daemon=True)
         self._receiver.start()
 
     @classmethod
-    def spawn(cls, url: str) -> "RemoteStore":
-        """Start a process that opens the store of this URL, and be its client over pipes until `close`."""
-        # In a session of its own, so that a Ctrl-C here reaches this process alone, which then closes the store.
-        process = subprocess.Popen(  # noqa: S603  (this interpreter, this package, and a URL as one argument)
-            [sys.executable, "-m", "interpreters.serve", url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-        )
-        remote = cls(PipeTransport(cast(BinaryIO, process.stdout), cast(BinaryIO, process.stdin)))
-        remote._process = process
+    def spawn(cls, url: str, **options: Any) -> "RemoteStore":
+        """Start a process that opens the store of this URL, and be its client over pipes until `close`.
+
+        The options are those of `open_store` that JSON can hold, such as ``payload_limit_bytes``. Raises what opening
+        the store raises there, such as `InvalidRequest` for a URL that names no store, and `StoreUnavailable` where
+        the process ends without a word.
+        """
+        child = _Child(url, options)
+        try:
+            child.await_opening()
+        except BaseException:
+            child.end()
+            raise
+        remote = cls.__new__(cls)
+        remote._begin(child.transport, child)
         return remote
 
     def answer_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
@@ -76,12 +95,12 @@ class RemoteStore:
 
     def close(self) -> None:
         """Close the connection; requests that still wait are lost. A spawned process is awaited."""
+        with self._sending:
+            self._is_closed = True
         self._transport.close()
         self._receiver.join()
-        if self._process is not None:
-            self._process.wait()
-            assert self._process.stdout is not None
-            self._process.stdout.close()
+        if self._child is not None:
+            self._child.end()
 
     def __enter__(self) -> "RemoteStore":
         return self
@@ -104,6 +123,8 @@ class RemoteStore:
         record = codec.encode_request(request)
         answer: Future[Any] = Future()
         with self._sending:
+            if self._is_closed:
+                raise StoreClosed(_CLOSED)
             if self._lost is not None:
                 raise StoreUnavailable(self._lost)
             self._calls += 1
@@ -117,27 +138,36 @@ class RemoteStore:
             except BaseException as error:
                 # Part of a frame may be on its way, after which the peer would misread every other.
                 del self._waiting[call_id]
-                self._lost = f"the connection to the store's process was lost: {error!r}"
+                self._lost = f"the store is lost: the connection was lost: {error!r}"
                 self._transport.close()
                 if isinstance(error, OSError | ValueError):
-                    raise _lost_error(request, self._lost) from error
+                    raise self._lost_error(request) from error
                 raise
         return answer
 
     def _receive_replies(self) -> None:
-        reason = "the store's process closed the connection: start it again and connect anew"
+        reason = "its process closed the connection: start it again and connect anew"
         try:
             while (frame := receive_frame(self._transport)) is not None:
                 self._settle(frame)
+            if self._child is not None:
+                reason = self._child.how_it_ended()
         except (OSError, ValueError, StoreUnavailable, msgspec.DecodeError) as error:
-            reason = f"the connection to the store's process was lost: {error}"
+            reason = f"the connection was lost: {error}"
         finally:
             with self._sending:
-                self._lost = self._lost or reason
+                self._lost = self._lost or f"the store is lost: {reason}"
                 waiting = list(self._waiting.values())
                 self._waiting.clear()
             for request, answer in waiting:
-                answer.set_exception(_lost_error(request, reason))
+                answer.set_exception(self._lost_error(request))
+
+    def _lost_error(self, request: Request[Any]) -> StoreUnavailable | UncertainOutcome:
+        reason = _CLOSED if self._is_closed else self._lost
+        if isinstance(request, _WRITES):
+            return UncertainOutcome(f"{request.op} was on its way: {reason}; whether it was written is not known")
+        kind = StoreClosed if self._is_closed else StoreUnavailable
+        return kind(f"{request.op} was not answered: {reason}")
 
     def _settle(self, frame: bytes) -> None:
         call_id, is_answer, content = _decode_reply(frame)
@@ -164,7 +194,57 @@ def _outcome(answer: "Future[Any]") -> Outcome:
     return Failed(error)
 
 
-def _lost_error(request: Request[Any], reason: str) -> StoreUnavailable | UncertainOutcome:
-    if isinstance(request, _WRITES):
-        return UncertainOutcome(f"{request.op} was on its way: {reason}; whether it was written is not known")
-    return StoreUnavailable(f"{request.op} was not answered: {reason}")
+class _Child:
+    """A process that serves a store over its stdin and stdout."""
+
+    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+        if type(url) is not str:
+            raise InvalidRequest(f"a store's URL is {describe(url)}: give a str, such as 'memory:'")
+        self.url = url
+        # In a session of its own, so that a Ctrl-C here reaches this process alone, which then closes the store.
+        self._process = subprocess.Popen(  # noqa: S603  (this interpreter, this package, a URL and options)
+            [sys.executable, "-m", "interpreters.serve", url, *itertools.starmap(_option, options.items())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+        self.transport = PipeTransport(cast(BinaryIO, self._process.stdout), cast(BinaryIO, self._process.stdin))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def await_opening(self) -> None:
+        """Return when the store is open there; raise what opening it raised."""
+        frame = receive_frame(self.transport)
+        if frame is None:
+            raise StoreUnavailable(f"the store {self.url!r} was not opened: {self.how_it_ended()}")
+        _, is_open, content = _decode_reply(frame)
+        if not is_open:
+            raise error_from_record(msgspec.msgpack.decode(content))
+
+    def how_it_ended(self) -> str:
+        """Say it of a process that has closed its stdout, and so is at its end."""
+        code = self._process.wait()
+        if code < 0:
+            end = f"was killed by signal {-code}, {signal.Signals(-code).name}"
+        else:
+            end = f"ended with exit status {code}"
+        return f"the process that served {self.url!r} {end}: start it again"
+
+    def end(self) -> None:
+        """Close what it reads from, upon which it ends, and wait for that."""
+        self.transport.close()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+def _option(name: str, value: Any) -> str:
+    try:
+        return f"{name}={msgspec.json.encode(value).decode()}"
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(
+            f"the option {name} is {describe(value)}, which cannot go to another process: give a plain value"
+        ) from error

@@ -39,7 +39,12 @@ def serve(handlers: Handlers, transport: Transport) -> None:
         while (frame := receive_frame(transport)) is not None:
             connection.answer(frame)
     finally:
-        transport.close()
+        connection.close()
+
+
+def send_reply(transport: Transport, call_id: int, is_answer: bool, content: Any) -> None:
+    """Send the frame of one reply: an answer, or an error's record."""
+    send_frame(transport, _encode([call_id, is_answer, content]))
 
 
 class _Connection:
@@ -47,6 +52,12 @@ class _Connection:
         self._handlers = handlers
         self._transport = transport
         self._sending = threading.Lock()
+        self._is_closed = False
+
+    def close(self) -> None:
+        with self._sending:
+            self._is_closed = True
+            self._transport.close()
 
     def answer(self, frame: bytes) -> None:
         try:
@@ -67,7 +78,7 @@ class _Connection:
         try:
             handler = self._handlers.get(type(request))
             if handler is None:
-                raise UnhandledEffect(request.op)
+                raise UnhandledEffect(request.op, type(request).__name__)
             answer = handler(request)
         except Exception as error:
             self._send(call_id, False, error_to_record(error))
@@ -75,10 +86,11 @@ class _Connection:
             self._send(call_id, True, answer)
 
     def _send(self, call_id: int, is_answer: bool, content: Any) -> None:
-        frame = _encode([call_id, is_answer, content])
         try:
             with self._sending:
-                send_frame(self._transport, frame)
+                # After the end, a request that waited for events may still get its answer, which nobody awaits.
+                if not self._is_closed:
+                    send_reply(self._transport, call_id, is_answer, content)
         except OSError as error:
             # Nobody is there to be answered. The loop that receives finds that out too, and ends.
             if not isinstance(error, BrokenPipeError | ConnectionError):
