@@ -12,6 +12,7 @@ prints, and proves: each tree must equal what ``git ls-tree -r`` prints, mode an
 """
 
 import hashlib
+import os
 import re
 import sys
 from collections import Counter, defaultdict
@@ -391,13 +392,14 @@ class Proof:
 
     def report(self) -> None:
         """Say how it went. The last line is the verdict."""
-        checked = f"{self.paths_compared} paths compared at {self.commits_compared} commits, mode and blob id"
+        paths, commits = counted(self.paths_compared, "path"), counted(self.commits_compared, "commit")
+        checked = f"{paths} compared at {commits}, mode and blob id"
         if not self.differences:
             typer.echo(f"proved: {checked}, no difference")
             return
         for line in self.differences[:DIFFERENCES_SHOWN]:
             typer.echo(line)
-        typer.echo(f"not proved: {checked}, {len(self.differences)} differences")
+        typer.echo(f"not proved: {checked}, {counted(len(self.differences), 'difference')}")
 
 
 def differing(what: str, expected: Mapping[K, V], found: Mapping[K, V], name: Callable[[K], str]) -> Iterator[str]:
@@ -414,9 +416,18 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def counted(count: int, thing: str) -> str:
+    """So many of a thing.
+
+    >>> counted(1, "path"), counted(0, "path")
+    ('1 path', '0 paths')
+    """
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def print_tree(title: str, tree: Mapping[bytes, str], limit: int | None) -> None:
     """The leaves of a tree in the order of their paths, at most so many."""
-    typer.echo(f"{title}: {len(tree)} paths")
+    typer.echo(f"{title}: {counted(len(tree), 'path')}")
     for path in islice(tree, limit):
         typer.echo(f"  {tree[path]}  {printable(name_of(path))}")
     if limit is not None and len(tree) > limit:
@@ -430,7 +441,11 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str 
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    Console().print(table)
+    # Through one door, which tells of a pipe that was closed.
+    console = Console()
+    with console.capture() as printed:
+        console.print(table)
+    print(printed.get(), end="", flush=True)
 
 
 def _cell(value: str | int) -> Text:
@@ -476,13 +491,27 @@ def main(
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         proof = tell(Repository(repo), at, top, None if full else top)
+        proof.report()
+        sys.stdout.flush()
     except GitError as error:
         end(printable(str(error)), 2)
     except KeyboardInterrupt:
         end("interrupted", 130)
-    proof.report()
+    except BrokenPipeError:
+        # Who read has seen enough: end as a program does that the signal SIGPIPE ends.
+        drop_output()
+        raise typer.Exit(141) from None
+    except OSError as error:
+        drop_output()
+        end(f"the answers cannot be written: {error.strerror}", 2)
     if proof.differences:
         raise typer.Exit(1)
+
+
+def drop_output() -> None:
+    """Let what is still to be written to stdout go nowhere, so that the end of the process does not fail at it."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def end(message: str, exit_code: int) -> NoReturn:
@@ -513,12 +542,14 @@ def tell(repository: Repository, at: str | None, top: int, tree_limit: int | Non
         if head is not None:
             proof.compare_commits(repository, head, answers)
             proof.compare_current_blobs(repository, head, blobs)
+    if head is None:
+        typer.echo("there are no commits yet, and nothing to tell of")
     for name, commit in shown.items():
         print_tree(f"tree at {printable(name)}, {commit[:12]}", answers.tree(commit), tree_limit)
     print_table("Most changed paths", ("path", "changes", "authors"), most_changed_paths(answers, top))
     columns = ("author", "commits", "changes", "paths", "changed most")
     print_table("Who changed what", columns, who_changed_what(answers, top))
-    typer.echo(f"compacted: snapshots stand for {dropped} events")
+    typer.echo(f"compacted: snapshots stand for {counted(dropped, 'event')}")
     return proof
 
 

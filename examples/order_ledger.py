@@ -16,6 +16,8 @@ from persist_effects import (
     Conflict,
     Effect,
     Event,
+    InvalidRequest,
+    KvPut,
     Schema,
     State,
     all_of,
@@ -26,7 +28,7 @@ from persist_effects import (
     log,
     snapshot,
 )
-from persist_effects.requests import KvPut, Write
+from persist_effects.requests import Write
 
 LEDGER = "ledger"
 COMPACT_EVERY = 3
@@ -195,5 +197,18 @@ def main(url: str = "memory:") -> None:
         print("again: nothing was recorded or counted twice")
 
 
+def command(arguments: list[str]) -> int:
+    """Run on the store that the only argument names, a memory store without one. Returns the process's exit code."""
+    if len(arguments) > 1:
+        print("usage: order_ledger.py [URL]", file=sys.stderr)
+        return 2
+    try:
+        main(*arguments)
+    except InvalidRequest as error:
+        print(f"order_ledger: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(command(sys.argv[1:]))

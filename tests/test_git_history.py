@@ -27,7 +27,7 @@ sys.path.insert(0, str(EXAMPLES))
 import git_history  # noqa: E402
 import git_reader  # noqa: E402
 
-VERDICT = re.compile(r"proved: (\d+) paths compared at (\d+) commits, mode and blob id, no difference")
+VERDICT = re.compile(r"proved: (\d+) paths? compared at (\d+) commits?, mode and blob id, no difference")
 WHO = b"Ada <ada@example.org>"
 
 Leaf = tuple[str, bytes]
@@ -324,7 +324,7 @@ def test_the_name_of_a_path_is_a_valid_name_and_can_be_undone(path: bytes) -> No
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
-    assert doctest.testmod(git_history) == doctest.TestResults(failed=0, attempted=1)
+    assert doctest.testmod(git_history) == doctest.TestResults(failed=0, attempted=2)
 
 
 def test_two_paths_never_share_a_name() -> None:
@@ -395,6 +395,7 @@ def test_kv_keeps_the_blob_ids_of_head_also_where_a_side_branch_came_later(tmp_p
 def test_an_empty_repository_is_proved_at_no_commits(tmp_path: Path) -> None:
     result = run(Builder(tmp_path / "empty").path)
     assert result.exit_code == 0
+    assert result.stdout.splitlines()[0] == "there are no commits yet, and nothing to tell of"
     assert verdict(result.stdout) == (0, 0)
 
 
@@ -669,3 +670,32 @@ def test_control_c_while_git_is_read_ends_in_one_line_and_code_130(linear: Path,
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == "git_history: interrupted"
+
+
+def test_who_reads_only_the_first_line_ends_the_run_quietly_with_code_141(linear: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-W", "error", EXAMPLES / "git_history.py", linear]
+    with open(writing, "wb") as closed:
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 141, done.stderr
+    assert "Broken pipe" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_full_device_ends_in_one_line(linear: Path) -> None:
+    command = [sys.executable, "-W", "error", EXAMPLES / "git_history.py", linear]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1] == "git_history: the answers cannot be written: No space left on device"
+    assert "Exception" not in done.stderr
+
+
+def test_one_path_at_one_commit_is_said_so(tmp_path: Path) -> None:
+    builder = Builder(tmp_path / "one")
+    builder.commit({b"a": file("1")})
+    lines = assert_proved(builder.build()).splitlines()
+    assert lines[0].endswith(": 1 path")
+    assert lines[-1] == "proved: 1 path compared at 1 commit, mode and blob id, no difference"

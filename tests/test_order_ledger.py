@@ -46,6 +46,15 @@ def test_it_prints_this(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == TRANSCRIPT
 
 
+def test_a_bad_url_and_too_many_arguments_are_one_line_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in ((["nothing:"], "'nothing:' names no store"), (["a", "b"], "usage: order_ledger.py")):
+        assert example.command(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert example.command([]) == 0
+    assert capsys.readouterr().out == TRANSCRIPT
+
+
 def test_the_race_ends_in_a_conflict_a_retry_and_one_sale_of_the_last_tea(store: Store) -> None:
     assert store.run(example.ledger()) == [Conflict("ledger", expected=1, actual=2)]
     orders = store.run(example.current()).value.orders
