@@ -16,7 +16,7 @@ from interpreters.file.staging import WriteRequest
 from interpreters.memory import Clock, Notify, wall_clock
 from interpreters.real_disk import RealDisk
 from persist_effects import codec
-from persist_effects.errors import InvalidRequest, PersistError, StoreUnavailable
+from persist_effects.errors import InvalidRequest, PersistError, StoreClosed, StoreUnavailable
 from persist_effects.machine import Effect, Handler, Handlers, run
 from persist_effects.requests import Answered, Append, Failed, Outcome, Request, Transact, Wait
 
@@ -48,10 +48,14 @@ class _Host:
         self.path = root
         self._disk = disk
         self._lock = threading.Lock()
+        self._is_closed = False
         self._disk_rows: Handlers = {kind: self._unlocked(row) for kind, row in disk.handlers.items()}
 
     def _drive(self, program: Effect[A]) -> A:
         with self._lock:
+            if self._is_closed:
+                program.close()
+                raise StoreClosed(f"{self.path}: the store was closed: open it again")
             try:
                 return run(program, self._disk_rows)
             except OSError as error:
@@ -93,6 +97,8 @@ class FileReader(_Host):
 
     def close(self) -> None:
         """Let go of the files."""
+        with self._lock:
+            self._is_closed = True
         self._disk.close()
 
     def _read(self, request: Request[Any]) -> Any:
@@ -164,6 +170,8 @@ class FileStore(_Host):
 
     def close(self) -> None:
         """Seal the log and let go of the directory. Writes that wait are carried out before."""
+        if self._is_closed:
+            return
         self._closing.set()
         if self._syncer is not None:
             self._syncer.join()
@@ -172,7 +180,12 @@ class FileStore(_Host):
                 self._commit_waiting()
                 self._drive(self._engine.close())
             finally:
+                with self._lock:
+                    self._is_closed = True
+                    waiting, self._watchers = list(self._watchers.values()), {}
                 self._disk.close()
+        for _, _, notify in waiting:
+            notify()
 
     def answer_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
         """The outcomes of several requests: the writes share one commit, then the reads are answered."""
@@ -246,10 +259,13 @@ class FileStore(_Host):
     # Waiting
 
     def watch(self, after: int, prefix: str, notify: Notify) -> Callable[[], None]:
-        """Call ``notify()`` once when a stream under the prefix has an event past a position; returns its cancel."""
+        """Call ``notify()`` once: a stream under the prefix has an event past a position, or the store is closed.
+
+        Returns the function that ends the watch.
+        """
         token = object()
         with self._lock:
-            is_past = self._engine.index.newest_position(prefix) > after
+            is_past = self._is_closed or self._engine.index.newest_position(prefix) > after
             if not is_past:
                 self._watchers[token] = (after, prefix, notify)
         if is_past:
@@ -269,8 +285,11 @@ class FileStore(_Host):
                 past.wait(min(request.timeout, threading.TIMEOUT_MAX))
             finally:
                 cancel()
-        with self._lock:
-            return self._engine.index.newest_position(request.prefix)
+        return self._drive(self._newest(request.prefix))
+
+    def _newest(self, prefix: str) -> Effect[int]:
+        return self._engine.index.newest_position(prefix)
+        yield
 
     def _notify(self, tickets: Sequence[_Ticket]) -> None:
         appended = {name for ticket in tickets for name in _streams_of(ticket.request)}
