@@ -11,8 +11,9 @@ from interpreters import Store, open_store
 from interpreters.conformance import Capabilities, StoreConformance
 from interpreters.disk import Sync
 from interpreters.file import FileStore
-from persist_effects import InvalidRequest, kv, log, perform
-from persist_effects.requests import Wait
+from persist_effects import Draft, InvalidRequest, Truncated, kv, log, perform, transact
+from persist_effects.projection import project_all
+from persist_effects.requests import Append, TruncateThrough, Wait
 
 SMALLEST_SEGMENT_BYTES = 4096
 """So that every run rolls over again and again."""
@@ -218,3 +219,15 @@ def test_one_sync_is_shared_by_all_that_wait(tmp_path):
         assert len(syncs) == 1
         store.run(log.append("s", "made", 1))
         assert len(syncs) == 2
+
+
+def test_a_truncation_in_the_commit_of_its_events_is_whole(tmp_path):
+    with open_file(tmp_path) as store:
+        programs = [log.append("s", "made", 1), log.append_many("s", [Draft("made", 2), Draft("made", 3)])]
+        assert store.run_many([*programs, log.truncate_through("s", 2)])[2] == 2
+        writes = [Append("t", (Draft("made", 1), Draft("made", 2))), TruncateThrough("t", 1)]
+        assert store.run(transact(*writes))[1] == 1
+    with open_file(tmp_path) as store:
+        assert [event.data for event in store.run(log.read("s")) + store.run(log.read("t"))] == [3, 2]
+        with pytest.raises(Truncated):
+            store.run(project_all("t", lambda count, event: count + 1, 0))

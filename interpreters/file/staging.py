@@ -4,6 +4,7 @@ Nothing here touches the index or the disk: a batch that cannot be written leave
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -183,8 +184,6 @@ class Staging:
         parts.runs.append(Run(name, last_seq + 1, first_position, count))
         self._seqs[name] = last_seq + count
         self._position += count
-        for number in range(count):
-            self._positions[name, last_seq + 1 + number] = first_position + number
         if write.expected is not None and write.expected != last_seq:
             return Conflict(name, write.expected, last_seq)
         return Appended(last_seq + 1, last_seq + count, self._position, now)
@@ -196,9 +195,22 @@ class Staging:
         seq = min(write.seq, self._last_seq(name))
         if seq <= dropped:
             return 0
-        parts.drops.append(Drop(name, seq, self._positions[name, seq]))
+        parts.drops.append(Drop(name, seq, self._position_of(name, seq, parts.runs)))
         self._dropped[name] = seq
         return seq - dropped
+
+    def _position_of(self, name: str, seq: int, runs: Sequence[Run]) -> int:
+        """The position of an event that is stored, or that this batch appends."""
+        stored = self._positions.get((name, seq))
+        if stored is not None:
+            return stored
+        contents = [frame.content for frame in self.frames]
+        staged = (run for content in contents for run in ([content] if isinstance(content, Run) else content.runs))
+        return next(
+            run.first_position + seq - run.first_seq
+            for run in chain(runs, staged)
+            if run.stream == name and run.first_seq <= seq < run.first_seq + run.count
+        )
 
     def _stage_put(self, write: KvPut, parts: _Parts) -> int | Conflict:
         key = write.key
