@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from interpreters.file.format import COMMIT, EVENT, Commit, Drop, Frame, Run, StoredEntry, StreamState, decode_commit
+from interpreters.file.index import IndexFile
 from persist_effects.codec import decode, decode_event
 from persist_effects.event import Event
 
@@ -94,6 +95,9 @@ class KeyLedger(NamedTuple):
     size_bytes: int
 
 
+_NO_ENTRY = KeyLedger(0, 0)
+
+
 class Ledger:
     """The sum of the frames taken so far. ``damages`` are those that contradict the frames before them."""
 
@@ -137,6 +141,24 @@ class Ledger:
         self.revision = max(self.revision, commit.revision)
         return Taken(accepted, entries)
 
+    def take_index(self, file: IndexFile) -> list[str]:
+        """Take in what a damaged segment's index knows of the lost frames; return the keys whose entries they held."""
+        for state in file.states:
+            self._take_state(state)
+        for indexed in file.streams:
+            stream = self.stream(indexed.name)
+            stream.last_seq = max(stream.last_seq, indexed.last_seq)
+            stream.last_position = max(stream.last_position, indexed.last_position)
+        for drop in file.drops:
+            self.garbage_bytes += self.stream(drop.stream).drop(drop.seq, drop.position)
+        for key in file.deleted:
+            self._take_deletion(key, file.revision)
+        self.position, self.revision = max(self.position, file.position), max(self.revision, file.revision)
+        return [entry.key for entry in file.entries if self._revision_of(entry.key) < entry.revision]
+
+    def _revision_of(self, key: str) -> int:
+        return self.keys.get(key, _NO_ENTRY).revision
+
     def finish(self) -> None:
         """Judge what can only be judged when all frames were taken."""
         for name, stream in self.streams.items():
@@ -145,7 +167,7 @@ class Ledger:
                     Damage(
                         gap.file,
                         gap.offset,
-                        f"events {gap.first} to {gap.last} of stream {name!r} before it",
+                        f"events {gap.first} to {gap.last} of stream {name!r}" + (" before it" if gap.offset else ""),
                         "none of them",
                     )
                 )
@@ -210,7 +232,7 @@ class Ledger:
 
     def _take_entry(self, entry: StoredEntry, highest: int) -> bool:
         key, size_bytes = entry.key, len(entry.value) + len(entry.key)
-        before = self.keys.get(key, KeyLedger(0, 0))
+        before = self.keys.get(key, _NO_ENTRY)
         if not before.revision < entry.revision <= highest:
             self._contradict(f"a revision of key {key!r} from {before.revision + 1} to {highest}", f"{entry.revision}")
             self.garbage_bytes += size_bytes

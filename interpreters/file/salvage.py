@@ -3,12 +3,13 @@
 The new store gives every event that it keeps the same sequence number, position, time and bytes as before, and every
 key the same revision. A stream of it can have no hole. So where events of a stream are lost, those after the last
 hole are kept, and those before it are left out, sound or not, and count as truncated, like those that were truncated
-before. `Salvaged.events` names both. Where a stream's newest events are lost, nothing tells how many they were,
-unless a compaction noted it; their sequence numbers will be given again.
+before. `Salvaged.events_lost` names both. Where a stream's newest events are lost, nothing tells how many they were,
+unless the segment's index or a compaction noted it; their sequence numbers will be given again.
 
-A key whose newest entry is lost has the entry before that, if it is still in the log; one whose deletion is
-lost is there again. A transaction of which only some frames' events are kept is not told apart: each of its events
-is judged by its own stream. The new store has a UUID of its own.
+A key whose newest entry is lost has the entry before that, if it is still in the log; one whose deletion is lost is
+there again. Where the segment's index is sound, `Salvaged.keys_lost` names the first, and the second are deleted. Of a
+transaction, some events may be kept and others left out: each is judged by its own stream. The new store has a UUID
+of its own.
 """
 
 from collections import Counter
@@ -31,10 +32,10 @@ from interpreters.file.format import (
     encode_commit,
 )
 from interpreters.file.ledger import Damage, Ledger, StreamLedger
-from interpreters.file.manifest import Manifest
+from interpreters.file.manifest import Manifest, Sealed, segment_path
 from interpreters.file.scan import Bad, Scan, Segment
 from interpreters.file.staging import StagedFrame
-from interpreters.file.survey import Progress, find_manifest, find_segment
+from interpreters.file.survey import Progress, find_manifest, find_segment, index_of
 from interpreters.file.two_disks import on_target
 from persist_effects.errors import CorruptStore, InvalidRequest
 from persist_effects.event import Event
@@ -65,8 +66,9 @@ class Salvaged(msgspec.Struct):
     """What was kept, and what was lost, as far as that can be known."""
 
     damages: list[Damage] = []
-    bytes: list[LostBytes] = []
-    lost: list[LostEvents] = []
+    bytes_lost: list[LostBytes] = []
+    events_lost: list[LostEvents] = []
+    keys_lost: list[str] = []
     streams: int = 0
     events: int = 0
     keys: int = 0
@@ -76,7 +78,7 @@ class Salvaged(msgspec.Struct):
     @property
     def is_complete(self) -> bool:
         """Whether nothing is known to be lost."""
-        return not (self.bytes or self.lost)
+        return not (self.bytes_lost or self.events_lost or self.keys_lost)
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -105,9 +107,11 @@ class _Salvage:
         self._progress = progress
         self._salvaged = Salvaged()
         self._segments: list[Segment] = []
+        self._sealed: dict[int, Sealed] = {}
         self._ledger = Ledger()
         self._batch: list[StagedFrame] = []
         self._batch_bytes = 0
+        self._position = 0
 
     def run(self) -> Effect[Salvaged]:
         manifest, damages = yield from find_manifest()
@@ -127,13 +131,15 @@ class _Salvage:
 
     def _find_segments(self, manifest: Manifest) -> Effect[None]:
         damages = self._salvaged.damages
-        wanted = [(sealed.number, sealed) for sealed in manifest.sealed]
-        for number, sealed in [*wanted, *([] if manifest.active is None else [(manifest.active, None)])]:
-            segment = yield from find_segment(number, manifest.uuid, sealed, damages)
-            if segment is not None:
-                self._segments.append(segment)
-            elif sealed is not None:
-                self._salvaged.bytes.append(LostBytes(f"log/{number:08d}.seg", 0, sealed.length_bytes))
+        for sealed in manifest.sealed:
+            self._sealed[sealed.number] = sealed
+            segment = yield from find_segment(sealed.number, manifest.uuid, sealed, damages)
+            # One of which nothing can be read has its place in the log too.
+            empty = Segment(sealed.number, segment_path(sealed.number), 0, HEADER_BYTES, False)
+            self._segments.append(segment or empty)
+        if manifest.active is not None:
+            segment = yield from find_segment(manifest.active, manifest.uuid, None, damages)
+            self._segments += [] if segment is None else [segment]
 
     def _find_segments_without_manifest(self) -> Effect[None]:
         names = yield from perform(disk.List("log"))
@@ -152,7 +158,7 @@ class _Salvage:
     def _most_common_uuid(self, numbers: Iterable[int]) -> Effect[bytes | None]:
         uuids: Counter[bytes] = Counter()
         for number in numbers:
-            path = f"log/{number:08d}.seg"
+            path = segment_path(number)
             try:
                 uuids[decode_header((yield from perform(disk.Read(path, 0, HEADER_BYTES))), path).uuid] += 1
             except (CorruptStore, OSError):
@@ -163,14 +169,28 @@ class _Salvage:
 
     def _survey(self) -> Effect[None]:
         for segment in self._segments:
-            scan = Scan(segment)
-            while (found := (yield from self._next(scan))) is not None:
-                if isinstance(found, Bad):
-                    self._salvaged.bytes.append(LostBytes(segment.path, found.start, found.end))
-                else:
-                    for frame in found:
-                        self._ledger.take(segment.path, frame)
+            is_damaged = yield from self._survey_segment(segment)
+            sealed = self._sealed.get(segment.number)
+            if sealed is not None and is_damaged:
+                index = yield from index_of(sealed)
+                self._salvaged.keys_lost += [] if index is None else self._ledger.take_index(index)
         self._salvaged.damages += self._ledger.damages
+
+    def _survey_segment(self, segment: Segment) -> Effect[bool]:
+        """Read a segment, and return whether something of it is lost."""
+        lost = self._salvaged.bytes_lost
+        count_before = len(lost)
+        scan = Scan(segment)
+        while (found := (yield from self._next(scan))) is not None:
+            if isinstance(found, Bad):
+                lost.append(LostBytes(segment.path, found.start, found.end))
+            else:
+                for frame in found:
+                    self._ledger.take(segment.path, frame)
+        sealed = self._sealed.get(segment.number)
+        if sealed is not None and segment.end < sealed.length_bytes:
+            lost.append(LostBytes(segment.path, segment.end, sealed.length_bytes))
+        return len(lost) > count_before
 
     def _next(self, scan: Scan) -> Effect[list[Frame] | Bad | None]:
         """What a scan finds next; what cannot be read at all is damage to the segment's end."""
@@ -185,7 +205,7 @@ class _Salvage:
     def _judge(self, name: str, stream: StreamLedger) -> _Kept:
         """What can be kept of a stream; notes what is lost."""
         missing = stream.missing()
-        lost = self._salvaged.lost
+        lost = self._salvaged.events_lost
         lost += [LostEvents(name, gap.first, gap.last, "damaged") for gap in missing]
         inner = [gap for gap in missing if gap.last <= stream.seen]
         first, dropped_position, before = stream.dropped + 1, stream.dropped_position, stream.dropped
@@ -246,11 +266,12 @@ class _Salvage:
     def _add_event(self, event: Event, payload: bytes) -> None:
         self._add(StagedFrame(EVENT, payload, Run(event.stream, event.seq, event.position, 1)))
         self._salvaged.events += 1
+        self._position = event.position
 
     def _add_entry(self, entry: StoredEntry) -> None:
         newest = self._ledger.keys.get(entry.key)
         if newest is not None and newest.revision == entry.revision:
-            self._add_commit(Commit([], [], [entry], [], [], [], entry.revision, 0))
+            self._add_commit(Commit([], [], [entry], [], [], [], entry.revision, self._position))
             self._salvaged.keys += 1
 
     def _add_commit(self, commit: Commit) -> None:

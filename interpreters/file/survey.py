@@ -1,5 +1,6 @@
 """Finding the files of a store, damaged or not: its manifest, its segments, and what they should have been."""
 
+import re
 from collections.abc import Callable
 from zlib import crc32
 
@@ -55,7 +56,7 @@ def _name_in_force(damages: list[Damage]) -> Effect[str | None]:
     try:
         name = yield from name_in_force()
     except (CorruptStore, OSError) as error:
-        damages.append(Damage(CURRENT, 0, expected, str(error)))
+        damages.append(Damage(CURRENT, 0, expected, _without_place(error, CURRENT)))
         return None
     if name is None:
         damages.append(Damage(CURRENT, 0, expected, "no file"))
@@ -66,8 +67,13 @@ def _manifest(name: str, damages: list[Damage]) -> Effect[Manifest | None]:
     try:
         return (yield from load_named(name))
     except (CorruptStore, OSError, msgspec.DecodeError, ValueError) as error:
-        damages.append(Damage(name, 0, "a manifest with its checksum", str(error)))
+        damages.append(Damage(name, 0, "a manifest with its checksum", _without_place(error, name)))
         return None
+
+
+def _without_place(error: Exception, path: str) -> str:
+    """An error's message without the file's name in front, which is told already."""
+    return re.sub(rf"^{re.escape(path)}[: ]+(offset 0[: ]+)?", "", str(error))
 
 
 def find_segment(
@@ -89,7 +95,7 @@ def find_segment(
     try:
         header = decode_header(data, path)
     except CorruptStore as error:
-        damages.append(Damage(path, 0, f"the header of segment {number}", str(error)))
+        damages.append(Damage(path, 0, f"the header of segment {number}", _without_place(error, path)))
         segment = Segment(number, path, 0, end, sealed is None)
         return (yield from _without_header(segment, uuid, data))
     if header.number != number or header.uuid != (uuid or header.uuid):
@@ -120,6 +126,15 @@ def _without_header(segment: Segment, uuid: bytes | None, data: bytes) -> Effect
         if isinstance(found, list) or (isinstance(found, Bad) and found.end < guess.end):
             return guess
     return None
+
+
+def index_of(sealed: Sealed) -> Effect[IndexFile | None]:
+    """The index of a sealed segment, if there is one that was made of what was sealed."""
+    try:
+        index, _ = yield from read_index(sealed.number)
+    except OSError:
+        return None
+    return None if index is None or (index.number, index.digest) != (sealed.number, sealed.digest) else index
 
 
 def read_index(number: int) -> Effect[tuple[IndexFile | None, str]]:

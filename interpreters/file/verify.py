@@ -17,7 +17,7 @@ from interpreters.file.ledger import Damage, Ledger
 from interpreters.file.log import take_in
 from interpreters.file.manifest import CURRENT, Manifest, Sealed, index_path, segment_path
 from interpreters.file.scan import Bad, Scan, Segment
-from interpreters.file.survey import Progress, find_manifest, find_segment, read_index
+from interpreters.file.survey import Progress, find_manifest, find_segment, index_of, read_index
 from persist_effects.errors import StoreUnavailable
 from persist_effects.machine import Effect, perform
 
@@ -110,14 +110,24 @@ class _Verification:
         damages = self._report.damages
         count_before = len(damages)
         segment = yield from find_segment(sealed.number, uuid, sealed, damages)
-        if segment is None:
+        if segment is not None:
+            content = _Content(segment)
+            yield from self._scan(segment, content)
+        if len(damages) > count_before:
+            yield from self._ask_index(sealed)
             return
-        content = _Content(segment)
-        yield from self._scan(segment, content)
-        if len(damages) == count_before:
-            damages += content.troubles(sealed)
+        assert segment is not None, "else there is damage"
+        damages += content.troubles(sealed)
         if len(damages) == count_before:
             yield from self._check_index(sealed, content)
+
+    def _ask_index(self, sealed: Sealed) -> Effect[None]:
+        """Find out what the damaged frames held."""
+        index = yield from index_of(sealed)
+        if index is not None:
+            for key in self._ledger.take_index(index):
+                path = segment_path(sealed.number)
+                self._report.damages.append(Damage(path, 0, f"the newest entry of key {key!r}", "none that is valid"))
 
     def _check_active(self, number: int, uuid: bytes) -> Effect[None]:
         segment = yield from find_segment(number, uuid, None, self._report.damages)
@@ -172,7 +182,7 @@ class _Verification:
         for name in names:
             if f"log/{name}" not in named:
                 self._report.notes.append(
-                    f"log/{name} is not named by the manifest: a writer makes it just now, or the next opening removes it"
+                    f"log/{name} is not named by the manifest: it is being made, or the next opening removes it"
                 )
 
     def _add_up(self) -> None:
@@ -202,14 +212,13 @@ class _Content:
 
     def take(self, frames: list[Frame]) -> None:
         """Take in the next valid frames."""
+        self._digest.add([frame.checksum.to_bytes(4, "little") for frame in frames if frame.type != FOOTER])
         for frame in frames:
             if self._footer is not None:
                 self._misplaced.append(frame)
             if frame.type == FOOTER:
                 self._footer = frame
-                continue
-            self._digest.add([frame.checksum.to_bytes(4, "little")])
-            if self._is_indexed:
+            elif self._is_indexed:
                 self._take_into_index(frame)
 
     def _take_into_index(self, frame: Frame) -> None:
