@@ -34,6 +34,7 @@ class TaskRunner:
         self._effects = store.effects
         # A wait is not for the threads, where it could not be cancelled.
         self._batched = store.batched - {Wait}
+        self._gathering: anyio.lowlevel.RunVar[_Gathering] = anyio.lowlevel.RunVar("persist_effects_gathering")
         self._watch = getattr(store.interpreter, "watch", None)
         self._inline_rows = _rows_that_never_block(store)
 
@@ -61,6 +62,8 @@ class TaskRunner:
             return turn[kind](request)
         if kind in self._effects:
             return await self._answer_as_user(request, turn)
+        if kind in self._batched:
+            return await self._gathered(request)
         if isinstance(request, Wait) and Wait in self._handlers:
             return await self._wait(request)
         if isinstance(request, AllOf):
@@ -68,6 +71,13 @@ class TaskRunner:
         if kind not in self._handlers:
             raise UnhandledEffect(request.op, kind.__name__)
         return await _in_thread(self._handlers[kind], request, turn)
+
+    async def _gathered(self, request: Request[Any]) -> Any:
+        gathering = self._gathering.get(None)
+        if gathering is None:
+            gathering = _Gathering(self._handlers[AllOf])
+            self._gathering.set(gathering)
+        return await gathering.answer(request)
 
     async def _answer_as_user(self, request: Request[Any], turn: "_Turn") -> Any:
         row = self._effects[type(request)]
@@ -146,6 +156,65 @@ class _Turn(Mapping[type[Request[Any]], Handler]):
 async def _in_thread(row: Handler, request: Request[Any], turn: _Turn) -> Any:
     with anyio.CancelScope(shield=turn.is_cancelled):
         return await anyio.to_thread.run_sync(row, request)
+
+
+class _Asked:
+    """A request of a task, and its outcome once it is there."""
+
+    __slots__ = ("outcome", "request")
+
+    def __init__(self, request: Request[Any]) -> None:
+        self.request = request
+        self.outcome: Outcome | None = None
+
+
+class _Gathering:
+    """The requests with which tasks of one event loop wait. They go to the store together, so one sync serves all.
+
+    Whoever finds none on their way sends those that wait; what is asked meanwhile is the next lot.
+    """
+
+    def __init__(self, answer_all_of: Handler) -> None:
+        self._answer_all_of = answer_all_of
+        self._waiting: list[_Asked] = []
+        self._is_sending = False
+        self._sent = anyio.Event()
+
+    async def answer(self, request: Request[Any]) -> Any:
+        """The answer to a request, or its error raised. What has begun is not abandoned when the task is cancelled."""
+        asked = _Asked(request)
+        self._waiting.append(asked)
+        with anyio.CancelScope(shield=True):
+            while asked.outcome is None:
+                if self._is_sending:
+                    await self._sent.wait()
+                else:
+                    await self._send()
+        outcome: Outcome = asked.outcome
+        if isinstance(outcome, Failed):
+            raise outcome.error
+        return outcome.value
+
+    async def _send(self) -> None:
+        self._is_sending = True
+        try:
+            # Tasks that are ready to run get to add theirs.
+            await anyio.lowlevel.checkpoint()
+            lot, self._waiting = self._waiting, []
+            request = AllOf(tuple(asked.request for asked in lot))
+            for asked, outcome in zip(lot, await anyio.to_thread.run_sync(self._outcomes, request), strict=True):
+                asked.outcome = outcome
+        finally:
+            self._is_sending = False
+            sent, self._sent = self._sent, anyio.Event()
+            sent.set()
+
+    def _outcomes(self, request: AllOf) -> list[Outcome]:
+        try:
+            outcomes: list[Outcome] = self._answer_all_of(request)
+        except Exception as error:
+            outcomes = [Failed(error) for _ in request.requests]
+        return outcomes
 
 
 def _rows_that_never_block(store: "Store") -> Handlers:

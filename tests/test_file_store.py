@@ -5,6 +5,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import anyio
 import pytest
 
 from interpreters import Store, open_store
@@ -231,3 +232,42 @@ def test_a_truncation_in_the_commit_of_its_events_is_whole(tmp_path):
         assert [event.data for event in store.run(log.read("s")) + store.run(log.read("t"))] == [3, 2]
         with pytest.raises(Truncated):
             store.run(project_all("t", lambda count, event: count + 1, 0))
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_tasks_of_a_loop_share_a_sync(tmp_path, backend):
+    async def main(store):
+        async with anyio.create_task_group() as tasks:
+            for number in range(1000):
+                tasks.start_soon(store.arun, log.append(f"s/{number % 10}", "made", number))
+
+    with open_file(tmp_path) as store:
+        syncs = []
+        row = store.interpreter._disk_rows[Sync]
+        store.interpreter._disk_rows[Sync] = lambda request: (syncs.append(request.path), row(request))[1]
+        anyio.run(main, store, backend=backend)
+        assert len(syncs) <= 2
+        assert sum(store.run(log.last_seq(f"s/{number}")) for number in range(10)) == 1000
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_cancelled_task_leaves_no_half_done_write_and_cleans_up(tmp_path, backend):
+    def holding():
+        yield from kv.put("lock", "held")
+        try:
+            yield from perform(Wait(0, "never/", 60.0))
+        finally:
+            yield from kv.delete("lock")
+
+    async def main(store):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(store.arun, holding())
+            assert await store.arun(perform(Wait(0, "go/", 60.0))) == 1
+            tasks.cancel_scope.cancel()
+
+    with open_file(tmp_path) as store:
+        appender = threading.Thread(target=lambda: store.run(log.append("go/1", "went", None)))
+        appender.start()
+        anyio.run(main, store, backend=backend)
+        appender.join()
+        assert store.run(kv.has("lock")) is False
