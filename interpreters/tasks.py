@@ -190,7 +190,8 @@ class _Gathering:
                     await self._sent.wait()
                 else:
                     await self._send()
-        outcome: Outcome = asked.outcome
+        outcome = asked.outcome
+        assert outcome is not None, "the loop ends with an outcome"
         if isinstance(outcome, Failed):
             raise outcome.error
         return outcome.value
