@@ -8,10 +8,24 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import rows_machine, rows_memory
+from benchmarks import (
+    rows_file_append,
+    rows_file_compact,
+    rows_file_open,
+    rows_file_read,
+    rows_machine,
+    rows_memory,
+)
 from benchmarks.table import Result, Row, as_record, as_table, measure, selected
 
-ROWS: tuple[Row, ...] = (*rows_machine.ROWS, *rows_memory.ROWS)
+ROWS: tuple[Row, ...] = (
+    *rows_machine.ROWS,
+    *rows_memory.ROWS,
+    *rows_file_append.ROWS,
+    *rows_file_read.ROWS,
+    *rows_file_open.ROWS,
+    *rows_file_compact.ROWS,
+)
 
 FILE_WIDTH = 160
 """How many columns the table takes where it goes to no terminal, which would say: enough not to break a row."""

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from persist_effects import Event
+
 TEAS = ("assam", "darjeeling", "earl-grey", "genmaicha", "lapsang", "oolong", "sencha")
 
 
@@ -18,3 +20,9 @@ def order(number: int) -> dict[str, Any]:
         "express": number % 5 == 0,
         "note": None,
     }
+
+
+def add_total(total_cents: int, event: Event) -> int:
+    """The step of a fold over orders: what they come to."""
+    total: int = total_cents + event.data["total_cents"]
+    return total

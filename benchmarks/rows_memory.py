@@ -12,52 +12,20 @@ from eventsourcing.domain import DomainEvent, datetime_now_with_tzinfo
 from eventsourcing.persistence import DatetimeAsISO, DecimalAsStr, JSONTranscoder, Mapper, StoredEvent, UUIDAsHex
 from eventsourcing.popo import POPOApplicationRecorder
 
-from benchmarks.orders import order
+from benchmarks.appends import (
+    BATCH_SIZE,
+    STREAM_COUNT,
+    Appends,
+    append_in_batches,
+    append_in_one_program,
+    append_in_programs,
+    prepared_appends,
+)
+from benchmarks.orders import add_total, order
 from benchmarks.table import Bound, Row, rate
 from interpreters.store import Store, open_store
 from persist_effects import Draft, Event, log
-from persist_effects.machine import Effect
 from persist_effects.projection import project
-
-STREAM_COUNT = 1_000
-BATCH_SIZE = 1_000
-
-
-class Appends(NamedTuple):
-    """Orders to append, one after the other to each of the streams in turn. Both sides' names are made before."""
-
-    orders: list[dict[str, Any]]
-    ids: list[UUID]
-    names: list[str]
-
-
-@contextmanager
-def prepared_appends(count: int) -> Iterator[Appends]:
-    ids = [UUID(int=0x5EED << 112 | number) for number in range(STREAM_COUNT)]
-    yield Appends([order(number) for number in range(count)], ids, [f"orders/{uuid}" for uuid in ids])
-
-
-def append_in_programs(store: Store, appends: Appends) -> None:
-    """Each event by a program of its own."""
-    for number, placed in enumerate(appends.orders):
-        store.run(log.append(appends.names[number % STREAM_COUNT], "placed", placed))
-
-
-def append_in_one_program(store: Store, appends: Appends) -> None:
-    """Each event by an append of its own, all of them in one program."""
-
-    def program() -> Effect[None]:
-        for number, placed in enumerate(appends.orders):
-            yield from log.append(appends.names[number % STREAM_COUNT], "placed", placed)
-
-    store.run(program())
-
-
-def append_in_batches(store: Store, appends: Appends) -> None:
-    """Many events of one stream by each append."""
-    for start in range(0, len(appends.orders), BATCH_SIZE):
-        drafts = [Draft("placed", placed) for placed in appends.orders[start : start + BATCH_SIZE]]
-        store.run(log.append_many(appends.names[start // BATCH_SIZE % STREAM_COUNT], drafts))
 
 
 def insert_one_by_one(recorder: POPOApplicationRecorder, appends: Appends) -> None:
@@ -133,11 +101,6 @@ def stored_orders(count: int) -> Iterator[Stored]:
             store.run(log.append_many("orders", drafts))
             encoded += map(encode, store.run(log.read("orders", after=start)))
         yield Stored(store, encoded)
-
-
-def add_total(total_cents: int, event: Event) -> int:
-    total: int = total_cents + event.data["total_cents"]
-    return total
 
 
 def fold(stored: Stored) -> None:

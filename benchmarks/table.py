@@ -83,15 +83,16 @@ def selected(rows: Iterable[Row], only: str = "") -> list[Row]:
 
 def rate(operations: int, work: Callable[[], object]) -> float:
     """Do the work, which is so many operations, and return how many a second that is."""
-    return operations / _seconds(work)
+    return operations / seconds(work)
 
 
 def cost_ns(operations: int, work: Callable[[], object]) -> float:
     """Do the work, which is so many operations, and return how many nanoseconds each took."""
-    return _seconds(work) / operations * 1e9
+    return seconds(work) / operations * 1e9
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object]) -> float:
+    """Do the work, and return how many seconds it took."""
     start = time.perf_counter_ns()
     work()
     return max(1, time.perf_counter_ns() - start) / 1e9

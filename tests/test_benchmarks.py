@@ -4,16 +4,32 @@ import json
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import msgspec
 import pytest
 
 from benchmarks.__main__ import ROWS, main
-from benchmarks.orders import order
-from benchmarks.rows_memory import add_total, stored_orders
+from benchmarks.appends import (
+    Appends,
+    append_in_batches,
+    append_in_programs,
+    append_in_tasks,
+    append_in_threads,
+    append_together,
+    events_in_batches,
+    events_in_turn,
+    prepared_appends,
+)
+from benchmarks.ground import allocated_bytes, copy_of, drop_page_cache, new_directory
+from benchmarks.orders import add_total, order
+from benchmarks.peers import as_records, lmdb_store, raw_file, sqlite_log
+from benchmarks.rows_memory import stored_orders
 from benchmarks.table import Bound, Result, Row, measure, selected
+from interpreters import store as stores
 from interpreters.store import Store
+from persist_effects import Event, log
 from persist_effects.projection import project
 from persist_effects.requests import Page, Read
 
@@ -139,3 +155,111 @@ def test_a_fold_holds_one_page_at_most():
         state = store.run(project("orders", add_total, 0))
     assert state.value == sum(order(number)["total_cents"] for number in range(5_000))
     assert len(living) > 1
+
+
+# The peers
+
+
+@pytest.fixture
+def appends() -> Iterator[Appends]:
+    with prepared_appends(2_500) as prepared:
+        yield prepared
+
+
+def without_times(events: list[Event]) -> list[Event]:
+    return [msgspec.structs.replace(event, at=0) for event in events]
+
+
+def test_the_raw_limit_writes_every_record(tmp_path, appends):
+    records = as_records(events_in_turn(appends.first(20)))
+    with raw_file(tmp_path / "raw", sum(map(len, records))) as raw:
+        raw.append_each(records[:15])
+        raw.append_each(records[15:])
+        assert raw.read() == b"".join(records)
+    assert (tmp_path / "raw").read_bytes() == b"".join(records)
+
+
+@pytest.mark.parametrize(("synchronous", "setting"), [("NORMAL", 1), ("FULL", 2)])
+def test_sqlite_stores_every_event_as_its_row_says(tmp_path, appends, synchronous, setting):
+    with sqlite_log(tmp_path, synchronous) as table:
+        assert (table.setting("journal_mode"), table.setting("synchronous")) == ("wal", setting)
+        table.append_each(events_in_turn(appends.first(20)))
+        assert without_times(table.read_all()) == without_times(list(events_in_turn(appends.first(20))))
+        assert all(event.at for event in table.read_all())
+
+
+def test_sqlite_stores_batches(tmp_path, appends):
+    with sqlite_log(tmp_path, "FULL") as table:
+        table.append_batches(events_in_batches(appends))
+        assert without_times(table.read_all()) == without_times(list(chain(*events_in_batches(appends))))
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_lmdb_stores_every_event_under_both_of_its_keys(tmp_path, appends, sync):
+    with lmdb_store(tmp_path, sync=sync) as store:
+        store.append_each(events_in_turn(appends.first(20)))
+    with lmdb_store(tmp_path, sync=sync) as store:
+        events = store.fold(lambda events, event: [*events, event], [])
+        assert without_times(events) == without_times(list(events_in_turn(appends.first(20))))
+        assert [store.positions(event.stream) for event in events] == [[event.position] for event in events]
+
+
+def test_lmdb_stores_batches(tmp_path, appends):
+    with lmdb_store(tmp_path, sync=True) as store:
+        store.append_batches(events_in_batches(appends))
+        assert store.fold(add_total, 0) == sum(placed["total_cents"] for placed in appends.orders)
+        assert store.positions(appends.names[1]) == list(range(1_001, 2_001))
+
+
+def test_lmdb_stores_values_under_keys(tmp_path):
+    with lmdb_store(tmp_path, sync=False) as store:
+        store.put_each([("orders/2", order(2)), ("orders/1", order(1))])
+        assert list(store.get_each(["orders/1", "orders/2", "orders/3"])) == [order(1), order(2), None]
+
+
+def test_events_for_peers_are_numbered_as_a_store_numbers_them(appends):
+    with stores.open_store("memory:") as store:
+        append_in_programs(store, appends)
+        assert without_times(store.run(log.read_all(limit=10_000)).events) == without_times(
+            list(events_in_turn(appends))
+        )
+    with stores.open_store("memory:") as store:
+        append_in_batches(store, appends)
+        assert without_times(store.run(log.read_all(limit=10_000)).events) == without_times(
+            list(chain(*events_in_batches(appends)))
+        )
+
+
+@pytest.mark.parametrize("append", [append_in_tasks, append_in_threads, append_together])
+def test_every_way_of_ours_appends_every_order_once(appends, append):
+    with stores.open_store("memory:") as store:
+        append(store, appends)
+        events = store.run(log.read_all(limit=10_000)).events
+    assert sorted(event.data["order_id"] for event in events) == [placed["order_id"] for placed in appends.orders]
+
+
+# The ground
+
+
+def test_a_new_directory_lies_under_var_bench_and_goes_away():
+    with new_directory() as directory:
+        (directory / "file").write_bytes(b"x")
+        assert directory.parent.parts[-2:] == ("var", "bench")
+    assert not directory.exists()
+
+
+def test_a_copy_is_another_directory_with_the_same_files(tmp_path):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "1.seg").write_bytes(bytes(5_000))
+    with copy_of(tmp_path) as copy:
+        assert (copy / "log" / "1.seg").read_bytes() == bytes(5_000)
+        assert allocated_bytes(copy) == allocated_bytes(tmp_path) >= 5_000
+        (copy / "log" / "1.seg").unlink()
+    assert (tmp_path / "log" / "1.seg").exists()
+
+
+def test_files_are_the_same_after_their_pages_were_dropped_from_the_cache():
+    with new_directory() as directory:
+        (directory / "file").write_bytes(b"tea" * 10_000)
+        drop_page_cache(directory)
+        assert (directory / "file").read_bytes() == b"tea" * 10_000
