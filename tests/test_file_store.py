@@ -10,9 +10,9 @@ import pytest
 
 from interpreters import Store, open_store
 from interpreters.conformance import Capabilities, StoreConformance
-from interpreters.disk import Sync
+from interpreters.disk import Sync, Write
 from interpreters.file import FileStore
-from persist_effects import Draft, InvalidRequest, Truncated, kv, log, perform, transact
+from persist_effects import Draft, InvalidRequest, StoreUnavailable, Truncated, kv, log, perform, transact
 from persist_effects.projection import project_all
 from persist_effects.requests import Append, TruncateThrough, Wait
 
@@ -271,3 +271,55 @@ def test_a_cancelled_task_leaves_no_half_done_write_and_cleans_up(tmp_path, back
         anyio.run(main, store, backend=backend)
         appender.join()
         assert store.run(kv.has("lock")) is False
+
+
+def test_an_interrupted_commit_is_settled_by_opening_anew(tmp_path):
+    def interrupted(request):
+        rows[Sync] = row
+        raise KeyboardInterrupt
+
+    store = open_file(tmp_path)
+    store.run(log.append("s", "made", 1))
+    rows = store.interpreter._disk_rows
+    row, rows[Sync] = rows[Sync], interrupted
+    with pytest.raises(KeyboardInterrupt):
+        store.run(log.append("s", "made", 2))
+    assert store.run(log.last_seq("s")) == 1
+    with pytest.raises(StoreUnavailable, match=r"a commit was interrupted by KeyboardInterrupt.*: reading goes on"):
+        store.run(log.append("s", "made", 3))
+    store.close()
+    with open_file(tmp_path) as store:
+        assert store.run(log.last_seq("s")) in (1, 2)
+        assert store.run(log.append("s", "made", 4)).seq in (2, 3)
+
+
+def test_threads_that_wait_with_an_interrupted_leader_learn_that_nothing_is_known(tmp_path):
+    reached, go_on = threading.Event(), threading.Event()
+
+    def interrupted(request):
+        reached.set()
+        go_on.wait()
+        raise KeyboardInterrupt
+
+    with open_file(tmp_path) as store:
+        rows = store.interpreter._disk_rows
+        row, rows[Write] = rows[Write], interrupted
+        outcomes = []
+
+        def append():
+            try:
+                store.run(log.append("s", "made", 1))
+            except BaseException as error:
+                outcomes.append(type(error))
+
+        leader = threading.Thread(target=append)
+        leader.start()
+        reached.wait()
+        followers = [threading.Thread(target=append) for _ in range(3)]
+        for follower in followers:
+            follower.start()
+        go_on.set()
+        for thread in (leader, *followers):
+            thread.join()
+        rows[Write] = row
+        assert sorted(kind.__name__ for kind in outcomes) == ["KeyboardInterrupt", *["StoreUnavailable"] * 3]

@@ -25,9 +25,9 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 class Moment(NamedTuple):
-    """The end of the log at some time: a segment, and an offset in it."""
+    """The log at some time: the manifest then in force, and how far the active segment was written."""
 
-    number: int
+    manifest: Manifest
     offset: int
 
 
@@ -41,18 +41,20 @@ class BackedUp(msgspec.Struct, frozen=True):
 def backup_store(moment: Moment | None = None, progress: Progress | None = None) -> Effect[BackedUp]:
     """Copy the store on the first disk to the second (`two_disks`), as it was at a moment, or else now.
 
-    Without a moment, the copy may have a commit that was just being made. Raises `InvalidRequest` where there is no
-    store, or where the second disk is not empty, and `CorruptStore` for damage.
+    At a moment: no compaction may have run since. Now: the copy may have a commit that was just being made. Raises
+    `InvalidRequest` where there is no store, or the second disk is not empty, and `CorruptStore` for damage.
     """
     if (yield from on_target(perform(disk.List(".")))):
         raise InvalidRequest("the directory to back up into is not empty: give a new one")
     yield from on_target(perform(disk.MakeDirectory("log")))
+    if moment is not None:
+        return (yield from _Backup(moment.manifest, moment.offset, progress).run())
     for _ in range(_ATTEMPTS):
         manifest = yield from load()
         if manifest is None:
             raise InvalidRequest("there is no store in this directory: give the directory that holds CURRENT and log")
         try:
-            return (yield from _Backup(manifest, moment, progress).run())
+            return (yield from _Backup(manifest, None, progress).run())
         except (FileNotFoundError, CorruptStore):
             now = yield from load()
             if now is None or now.name == manifest.name:
@@ -61,41 +63,32 @@ def backup_store(moment: Moment | None = None, progress: Progress | None = None)
 
 
 class _Backup:
-    """One attempt to copy what a manifest names."""
+    """One attempt to copy what a manifest names; of the active segment, what comes before ``until``."""
 
-    def __init__(self, manifest: Manifest, moment: Moment | None, progress: Progress | None) -> None:
+    def __init__(self, manifest: Manifest, until: int | None, progress: Progress | None) -> None:
         self._manifest = manifest
-        self._moment = moment
+        self._until = until
         self._progress = progress
         self._done_bytes = 0
         self._total_bytes = 0
 
     def run(self) -> Effect[BackedUp]:
-        manifest = self._manifest
+        sealed = self._manifest.sealed
         last = yield from self._measure_active()
-        wanted = list(manifest.sealed)
-        if self._moment is not None and any(sealed.number == self._moment.number for sealed in wanted):
-            # It was sealed since: what comes after the moment is left out.
-            index = [sealed.number for sealed in wanted].index(self._moment.number)
-            last = yield from self._measure(wanted[index].number, wanted[index], self._moment.offset)
-            del wanted[index:]
-        self._total_bytes = sum(sealed.length_bytes for sealed in wanted) + (0 if last is None else last.length_bytes)
-        for sealed in [*wanted, *([] if last is None else [last])]:
-            yield from self._copy(sealed, with_index=sealed is not last)
-        yield from self._publish([*wanted, *([] if last is None else [last])])
-        return BackedUp(len(wanted) + (last is not None), self._total_bytes)
+        seals = [*sealed, *([] if last is None else [last])]
+        self._total_bytes = sum(one.length_bytes for one in seals)
+        for one in seals:
+            yield from self._copy(one, with_index=one is not last)
+        yield from self._publish(seals)
+        return BackedUp(len(seals), self._total_bytes)
 
     def _measure_active(self) -> Effect[Sealed | None]:
+        """The active segment as if it had been sealed where it ends now; None if it has no frames."""
         number = self._manifest.active
-        if number is None:
+        if number is None or self._until == HEADER_BYTES:
             return None
-        until = self._moment.offset if self._moment is not None and self._moment.number == number else None
-        return (yield from self._measure(number, None, until))
-
-    def _measure(self, number: int, sealed: Sealed | None, until: int | None) -> Effect[Sealed | None]:
-        """A segment as far as it goes, or up to an offset, as if it had been sealed there; None if it has no frames."""
-        segment = yield from self._find(number, sealed)
-        end, digest = yield from _read_frames(segment, until)
+        segment = yield from self._find(number, None)
+        end, digest = yield from _read_frames(segment, self._until)
         return None if end == HEADER_BYTES else Sealed(number, end, digest)
 
     def _find(self, number: int, sealed: Sealed | None) -> Effect[Segment]:
@@ -138,9 +131,9 @@ class _Backup:
             )
 
     def _publish(self, seals: list[Sealed]) -> Effect[None]:
-        before = self._manifest
+        of = self._manifest
         yield from on_target(perform(disk.SyncDirectory("log")))
-        manifest = Manifest(before.format, before.uuid, before.epoch, 1, before.next_segment, seals, None)
+        manifest = Manifest(of.format, of.uuid, of.epoch, 1, of.next_segment, seals, None)
         yield from on_target(publish(manifest))
 
 

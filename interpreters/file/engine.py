@@ -13,6 +13,7 @@ from interpreters.file.log import Log
 from interpreters.file.queries import Queries
 from interpreters.file.staging import Staging, WriteRequest
 from persist_effects import codec
+from persist_effects.errors import PersistError
 from persist_effects.machine import Effect
 from persist_effects.requests import (
     Answered,
@@ -78,7 +79,14 @@ class Engine:
             except Exception as error:
                 outcomes.append(Failed(error))
         if staging.frames:
-            yield from self.log.append(staging.frames, sync=self._options.sync == "commit")
+            try:
+                yield from self.log.append(staging.frames, sync=self._options.sync == "commit")
+            except (PersistError, OSError):
+                raise
+            except BaseException as error:
+                # An interrupt, anywhere between the write and the index: only a recovery can tell how far it came.
+                self.log.poison(f"a commit was interrupted by {error!r}")
+                raise
         return outcomes
 
     def _find_dropped_positions(self, requests: Sequence[WriteRequest], staging: Staging) -> Effect[None]:

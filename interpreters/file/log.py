@@ -1,6 +1,8 @@
 """The segments of an open store: opening, appending, rolling over, closing."""
 
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from zlib import crc32
 
 import msgspec
@@ -17,6 +19,7 @@ from interpreters.file.format import (
     Run,
     SegmentHeader,
     decode_commit,
+    decode_frame,
     decode_header,
     digest_of,
     frame_bytes,
@@ -41,8 +44,10 @@ from persist_effects.errors import CorruptStore, InvalidRequest, StoreLocked, St
 from persist_effects.machine import Effect, perform
 
 LOCK = "LOCK"
-_OWN_NAMES = {LOCK, SYNCED, "log", "CURRENT.tmp", "MANIFEST-00000001"}
+_FIRST_SEGMENT = segment_path(1)
+_OWN_NAMES = {LOCK, SYNCED, "log", _FIRST_SEGMENT, "CURRENT.tmp", "MANIFEST-00000001"}
 """What an interrupted making of a new store may have left."""
+_OF_A_STORE = re.compile(r"MANIFEST-\d{8,}|log/\d{8,}\.(seg|idx)")
 
 _encode_index = msgspec.msgpack.Encoder().encode
 _decode_index = msgspec.msgpack.Decoder(IndexFile).decode
@@ -95,11 +100,32 @@ class Log:
         yield from self._remove_what_no_manifest_names()
 
     def _check_that_the_directory_is_free(self) -> Effect[None]:
-        foreign = sorted(set((yield from perform(disk.List(".")))) - _OWN_NAMES)
+        names = yield from perform(disk.List("."))
+        if "log" in names:
+            names = sorted([*names, *(f"log/{name}" for name in (yield from perform(disk.List("log"))))])
+        of_a_store = [name for name in names if _OF_A_STORE.fullmatch(name) and name not in _OWN_NAMES]
+        if of_a_store or (yield from self._has_a_first_frame(names)):
+            raise CorruptStore(
+                f"{CURRENT} is not there, though {(of_a_store or [_FIRST_SEGMENT])[0]} is: "
+                "restore it from a backup, or salvage the store"
+            )
+        foreign = [name for name in names if name not in _OWN_NAMES]
         if foreign:
             raise InvalidRequest(
                 f"the directory holds {foreign[0]!r} and no store: give a store's directory, or an empty or new one"
             )
+
+    def _has_a_first_frame(self, names: Sequence[str]) -> Effect[bool]:
+        """Whether anything was ever committed to the first segment, which the making of a store leaves empty."""
+        if _FIRST_SEGMENT not in names:
+            return False
+        size_bytes = yield from perform(disk.Size(_FIRST_SEGMENT))
+        data = yield from perform(disk.Read(_FIRST_SEGMENT, 0, size_bytes or 0))
+        try:
+            header = decode_header(data, _FIRST_SEGMENT)
+        except CorruptStore:
+            return False
+        return decode_frame(data, HEADER_BYTES, header.seed, HEADER_BYTES) is not None
 
     def _take_lock(self) -> Effect[None]:
         other = yield from perform(disk.Lock(LOCK, self._holder))
@@ -167,7 +193,7 @@ class Log:
             raise
         self._manifest = manifest
         if in_force is not None:
-            yield from perform(disk.Remove(in_force.name))
+            yield from _tidy(perform(disk.Remove(in_force.name)))
 
     def _remove_what_no_manifest_names(self) -> Effect[None]:
         manifest = self.manifest
@@ -209,17 +235,18 @@ class Log:
                 assert isinstance(content, Commit)
                 index.apply(segment, offset, content)
 
+    def poison(self, reason: str) -> None:
+        """Let nothing be written any more until the store is opened anew."""
+        self._writing().poison = reason
+
     def sync(self) -> Effect[None]:
         """Bring all that was appended to the disk."""
         writer = self._writing()
         if writer.synced == writer.offset:
             return
         yield from writer.sync()
-        try:
-            yield from publish_synced(writer.header.number, writer.synced)
-        except OSError as error:
-            # The commit is on the disk, and that is what is acknowledged. Readers would be left behind for ever.
-            writer.poison = f"{SYNCED}: could not be written: {error}"
+        # The commit is on the disk, and that is what is acknowledged. The next sync brings readers up to date.
+        yield from _tidy(publish_synced(writer.header.number, writer.synced))
 
     def _writing(self) -> Writer:
         if self._writer is None:
@@ -229,9 +256,15 @@ class Log:
     def _roll_over(self, size_bytes: int, frames: int) -> Effect[None]:
         """Seal the active segment and start the next one, in which so much fits."""
         before = self._writing()
-        sealed = yield from self._seal(before)
-        yield from self._start_segment([*self.manifest.sealed, *sealed], [], self.manifest.epoch, size_bytes, frames)
-        yield from publish_synced(self._writing().header.number, self._writing().synced)
+        try:
+            sealed = yield from self._seal(before)
+            seals = [*self.manifest.sealed, *sealed]
+            yield from self._start_segment(seals, [], self.manifest.epoch, size_bytes, frames)
+        except (UncertainOutcome, StoreLocked) as error:
+            # A failed sync, of the next segment too, ends the writing here: after it the disk is not to be trusted.
+            before.poison = before.poison or str(error)
+            raise
+        yield from _tidy(publish_synced(self._writing().header.number, self._writing().synced))
         yield from self._settle(before, sealed)
 
     def _seal(self, writer: Writer) -> Effect[list[Sealed]]:
@@ -247,11 +280,12 @@ class Log:
         segment = self._index.segments[number]
         if not seals:
             del self._index.segments[number]
-            yield from perform(disk.Remove(writer.path))
+            yield from _tidy(perform(disk.Remove(writer.path)))
             return
         segment.length_bytes = writer.offset
-        yield from write_index(self._index.seal(segment, seals[0].digest))
-        yield from perform(disk.Truncate(writer.path, writer.offset))
+        file = self._index.seal(segment, seals[0].digest)
+        yield from _tidy(write_index(file))
+        yield from _tidy(perform(disk.Truncate(writer.path, writer.offset)))
 
     # Compaction
 
@@ -286,6 +320,15 @@ class Log:
         yield from self._publish([*manifest.sealed, *sealed], None, manifest.epoch)
         self._writer = None
         yield from self._settle(writer, sealed)
+
+
+def _tidy(program: Effect[None]) -> Effect[None]:
+    """Do what can as well be left undone, as the next opening, or the next sync, makes up for it.
+
+    What it comes after has been carried out, and must not be reported as failed.
+    """
+    with suppress(OSError):
+        yield from program
 
 
 def take_in(index: Index, segment: SegmentIndex, frame: Frame) -> None:

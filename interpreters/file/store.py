@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from interpreters.file import operations
+from interpreters.file.backup import BackedUp, Moment
 from interpreters.file.compaction import Compacted
 from interpreters.file.engine import WRITES, Engine, Options
+from interpreters.file.group import GroupCommit, Ticket
 from interpreters.file.queries import READS
 from interpreters.file.reading import ReadingEngine
-from interpreters.file.staging import WriteRequest
+from interpreters.file.survey import Progress
 from interpreters.memory import Clock, Notify, wall_clock
 from interpreters.real_disk import RealDisk
 from persist_effects import codec
@@ -27,16 +30,6 @@ LOOK_AGAIN_SECONDS = 0.005
 
 SYNC_MODES = ("commit", "interval", "os")
 SEGMENT_LIMIT_BYTES = 4 * 1024 * 1024 * 1024
-
-
-class _Ticket:
-    """A write that waits for its commit."""
-
-    __slots__ = ("outcome", "request")
-
-    def __init__(self, request: Any) -> None:
-        self.request: WriteRequest = request
-        self.outcome: Outcome | None = None
 
 
 class _Host:
@@ -148,9 +141,8 @@ class FileStore(_Host):
         options = Options(clock, os.urandom, holder, sync, segment_bytes, payload_limit_bytes)
         super().__init__(root, RealDisk(root))
         self._engine = Engine(options)
-        self._committing = threading.Lock()
+        self._group = GroupCommit(self._commit)
         self._compacting = threading.Lock()
-        self._tickets: list[_Ticket] = []
         self._watchers: dict[object, tuple[int, str, Notify]] = {}
         self.handlers: Handlers = {
             **dict.fromkeys(WRITES, self._write),
@@ -175,9 +167,8 @@ class FileStore(_Host):
         self._closing.set()
         if self._syncer is not None:
             self._syncer.join()
-        with self._compacting, self._committing:
+        with self._compacting, self._group.turn:
             try:
-                self._commit_waiting()
                 self._drive(self._engine.close())
             finally:
                 with self._lock:
@@ -189,21 +180,19 @@ class FileStore(_Host):
 
     def answer_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
         """The outcomes of several requests: the writes share one commit, then the reads are answered."""
-        tickets = [_Ticket(request) for request in requests if type(request) in WRITES]
-        if tickets:
-            self._commit_with(tickets)
-        outcomes = iter([ticket.outcome for ticket in tickets])
-        return [next(outcomes) if type(request) in WRITES else self._outcome(request) for request in requests]  # type: ignore[misc]
+        writes: list[Any] = [request for request in requests if type(request) in WRITES]
+        outcomes = iter(self._group.write(writes) if writes else ())
+        return [next(outcomes) if type(request) in WRITES else self._outcome(request) for request in requests]
 
     def sync(self) -> None:
         """Return when all that was written so far is on the disk, whatever the mode."""
-        with self._committing:
+        with self._group.turn:
             self._drive(self._engine.sync())
 
     def compact(self) -> Compacted:
         """Give back the space of what was truncated, overwritten and deleted, while others read and write."""
         with self._compacting:
-            with self._committing:
+            with self._group.turn:
                 self._drive(self._engine.roll_over())
                 compaction = self._engine.compaction()
             try:
@@ -211,35 +200,36 @@ class FileStore(_Host):
             except Exception:
                 self._drive(compaction.give_up())
                 raise
-            with self._committing:
+            with self._group.turn:
                 compacted: Compacted = self._drive(compaction.publish())
         return compacted
 
+    def backup(self, into: str | os.PathLike[str], progress: Progress | None = None) -> BackedUp:
+        """Copy the store as it is now into a new directory, while others read and write. A compaction waits.
+
+        Raises `InvalidRequest` for a directory with something in it, and `CorruptStore` for damage.
+        """
+        with self._compacting:
+            with self._group.turn:
+                manifest = self._engine.log.manifest
+                if self._is_closed or manifest.active is None:
+                    raise StoreClosed(f"{self.path}: the store was closed: back it up by its path")
+                moment = Moment(manifest, self._engine.index.segments[manifest.active].length_bytes)
+            try:
+                return operations.backup(self.path, into, progress, moment=moment)
+            except OSError as error:
+                raise StoreUnavailable(f"{into}: nothing was backed up: {error}") from error
+
     # Writes: whoever gets the turn commits for all that wait.
 
-    def _write(self, request: Request[Any]) -> Any:
-        ticket = _Ticket(request)
-        self._commit_with([ticket])
-        outcome = ticket.outcome
+    def _write(self, request: Any) -> Any:
+        (outcome,) = self._group.write([request])
         if isinstance(outcome, Answered):
             return outcome.value
-        assert outcome is not None
         raise outcome.error
 
-    def _commit_with(self, tickets: list[_Ticket]) -> None:
-        self._tickets += tickets
-        with self._committing:
-            if tickets[-1].outcome is None:
-                self._commit_waiting()
-
-    def _commit_waiting(self) -> None:
-        tickets, self._tickets = self._tickets, []
-        if not tickets:
-            return
-        try:
-            outcomes = self._drive(self._engine.commit([ticket.request for ticket in tickets]))
-        except Exception as error:
-            outcomes = [Failed(_copy(error)) for _ in tickets]
+    def _commit(self, tickets: list[Ticket]) -> None:
+        outcomes = self._drive(self._engine.commit([ticket.request for ticket in tickets]))
         for ticket, outcome in zip(tickets, outcomes, strict=True):
             ticket.outcome = outcome
         if self._watchers:
@@ -291,7 +281,7 @@ class FileStore(_Host):
         return self._engine.index.newest_position(prefix)
         yield
 
-    def _notify(self, tickets: Sequence[_Ticket]) -> None:
+    def _notify(self, tickets: Sequence[Ticket]) -> None:
         appended = {name for ticket in tickets for name in _streams_of(ticket.request)}
         streams = self._engine.index.streams
         with self._lock:
@@ -309,7 +299,7 @@ class FileStore(_Host):
 
     def _sync_at_intervals(self, interval_seconds: float) -> None:
         while not self._closing.wait(interval_seconds):
-            with self._committing:
+            with self._group.turn:
                 try:
                     self._drive(self._engine.sync())
                 except PersistError:
@@ -323,8 +313,3 @@ def _streams_of(request: Request[Any]) -> Sequence[str]:
     if isinstance(request, Transact):
         return [write.stream for write in request.writes if isinstance(write, Append)]
     return ()
-
-
-def _copy(error: Exception) -> Exception:
-    """The same error for each of several programs: a traceback belongs to one."""
-    return type(error)(*error.args) if isinstance(error, PersistError) else error
