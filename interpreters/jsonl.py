@@ -149,7 +149,7 @@ def export(store: Store, out: BinaryIO, progress: Progress | None = None) -> Cou
         for event in page.events:
             if event.position <= head:
                 _check_next(event, seen)
-                _write(out, {"event": _event_fields(event), "position": event.position})
+                out.write(event_line(event))
                 counts.events += 1
         position = page.next
         if progress is not None:
@@ -160,8 +160,14 @@ def export(store: Store, out: BinaryIO, progress: Progress | None = None) -> Cou
     return counts
 
 
-def _event_fields(event: Event) -> list[Any]:
-    return [event.stream, event.seq, event.type, to_json(event.at), to_json(event.data), to_json(event.meta)]
+def event_line(event: Event) -> bytes:
+    r"""The line of an event.
+
+    >>> event_line(Event("orders/1", 1, "placed", 0, {"total": 12}, 7))
+    b'{"event":["orders/1",1,"placed",0,{"total":12},null],"position":7}\n'
+    """
+    fields = [event.stream, event.seq, event.type, to_json(event.at), to_json(event.data), to_json(event.meta)]
+    return _encode_line({"event": fields, "position": event.position}) + b"\n"
 
 
 def _check_next(event: Event, seen: dict[str, int]) -> None:

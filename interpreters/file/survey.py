@@ -73,7 +73,7 @@ def _manifest(name: str, damages: list[Damage]) -> Effect[Manifest | None]:
 
 def _without_place(error: Exception, path: str) -> str:
     """An error's message without the file's name in front, which is told already."""
-    return re.sub(rf"^{re.escape(path)}[: ]+(offset 0[: ]+)?", "", str(error))
+    return re.sub(rf"^{re.escape(path)}[: ]+(offset 0: |offset 0 holds )?", "", str(error))
 
 
 def find_segment(

@@ -110,13 +110,12 @@ class _Verification:
         damages = self._report.damages
         count_before = len(damages)
         segment = yield from find_segment(sealed.number, uuid, sealed, damages)
+        content = None if segment is None else _Content(segment)
         if segment is not None:
-            content = _Content(segment)
             yield from self._scan(segment, content)
-        if len(damages) > count_before:
+        if content is None or len(damages) > count_before:
             yield from self._ask_index(sealed)
             return
-        assert segment is not None, "else there is damage"
         damages += content.troubles(sealed)
         if len(damages) == count_before:
             yield from self._check_index(sealed, content)

@@ -1,0 +1,342 @@
+"""`persist-effects`: what operators do with a store, from the command line. Needs the extra ``cli``.
+
+Each command takes the URL of a file store, ``file:PATH``. Answers go to stdout, progress and errors to stderr. What a
+script can trust are the exit codes, the same for all commands; see `EXIT_CODES`.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, NoReturn, Protocol, cast
+
+import msgspec
+
+from interpreters import jsonl
+from interpreters.file import operations
+from interpreters.file.salvage import Salvaged
+from interpreters.file.verify import Report
+from interpreters.store import open_store
+from persist_effects import log
+from persist_effects.errors import CallerError, CorruptStore, InvalidRequest, PersistError
+from persist_effects.event import Event
+from persist_effects.machine import perform
+from persist_effects.requests import Wait
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+except ModuleNotFoundError as missing:
+    sys.stderr.write(f"persist-effects needs the package {missing.name}: pip install 'persist-effects[cli]'\n")
+    raise SystemExit(2) from None
+
+GOOD, DAMAGED, WRONG_USE, UNAVAILABLE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
+
+EXIT_CODES = """
+Exit codes: 0 good; 1 damage was found; 2 wrong use or bad input; 3 the store or its disk cannot be used now, or the
+store is locked; 130 interrupted by Ctrl-C; 141 the reader of the output went away.
+"""
+
+_WAIT_SECONDS = 3600.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+app = typer.Typer(
+    name="persist-effects",
+    help=f"Look at a store, and keep it well. A store's URL is file:PATH.\n\n{EXIT_CODES}",
+    epilog=EXIT_CODES,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Url = Annotated[str, typer.Argument(metavar="URL", help="The store: file:PATH.")]
+Into = Annotated[Path, typer.Argument(metavar="INTO", help="A directory that is not there, or empty.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines, and no progress.")]
+
+
+class _Compacting(Protocol):
+    """A store that can give space back."""
+
+    def compact(self) -> Any: ...
+
+
+# Commands
+
+
+@app.command(epilog=EXIT_CODES)
+def verify(url: Url, as_json: AsJson = False) -> None:
+    """Read every frame, and tell each damage by its file and offset. Changes nothing; a writer may be at work."""
+    with _exit_codes(as_json):
+        with _progress("verifying", as_json) as progress:
+            report = operations.verify(_path_of(url), progress)
+        _print(report, as_json, _lines_of_report)
+        _exit_if_damaged(not report.is_sound)
+
+
+@app.command(epilog=EXIT_CODES)
+def stats(url: Url, as_json: AsJson = False) -> None:
+    """Count streams, events, keys, segments and bytes, and what compaction would give back. Reads all of the store."""
+    with _exit_codes(as_json):
+        with _progress("counting", as_json) as progress:
+            report = operations.verify(_path_of(url), progress)
+        numbers = {name: getattr(report, name) for name in _NUMBERS}
+        numbers["garbage_share"] = round(report.garbage_bytes / report.bytes, 4) if report.bytes else 0.0
+        _print(numbers, as_json, _lines_of_numbers)
+        _exit_if_damaged(not report.is_sound)
+
+
+@app.command(epilog=EXIT_CODES)
+def backup(url: Url, into: Into, as_json: AsJson = False) -> None:
+    """Copy a store, as it is at one moment, into a new directory. A writer may be at work."""
+    with _exit_codes(as_json):
+        with _progress("copying", as_json) as progress:
+            copied = operations.backup(_path_of(url), into, progress)
+        _print(copied, as_json, lambda _: [f"{copied.segments} segments, {copied.bytes} bytes, in {into}"])
+
+
+@app.command(epilog=EXIT_CODES)
+def salvage(url: Url, into: Into, as_json: AsJson = False) -> None:
+    """Copy what is sound of a damaged store into a new one, and tell what is lost: with exit code 1, if anything is."""
+    with _exit_codes(as_json):
+        with _progress("salvaging", as_json) as progress:
+            salvaged = operations.salvage(_path_of(url), into, progress)
+        _print(salvaged, as_json, _lines_of_salvaged)
+        _exit_if_damaged(not salvaged.is_complete)
+
+
+@app.command(epilog=EXIT_CODES)
+def export(
+    url: Url,
+    out: Annotated[str, typer.Option("--out", "-o", help="A new file; - is stdout.")] = "-",
+    as_json: AsJson = False,
+) -> None:
+    """Write all of a store as JSON Lines, which `import` reads. A writer may be at work."""
+    with _exit_codes(as_json), _reading(url) as store, _output(out) as file:
+        with _progress("exporting", as_json) as progress:
+            counts = jsonl.export(store, file, progress)
+        if out != "-":
+            _print(counts, as_json, _lines_of_counts)
+
+
+@app.command("import", epilog=EXIT_CODES)
+def import_(
+    url: Url,
+    source: Annotated[str, typer.Option("--from", "-i", help="A file that `export` wrote; - is stdin.")] = "-",
+    as_json: AsJson = False,
+) -> None:
+    """Write what `export` wrote into a new or empty store. After an error, remove that store and begin again."""
+    with _exit_codes(as_json), _input(source) as lines, open_store(f"file:{_path_of(url)}") as store:
+        with _progress("importing", as_json) as progress:
+            counts = jsonl.import_(store, lines, progress)
+        _print(counts, as_json, _lines_of_counts)
+
+
+@app.command(epilog=EXIT_CODES)
+def tail(
+    url: Url,
+    *,
+    after: Annotated[int, typer.Option(min=0, help="Begin after this position.")] = 0,
+    prefix: Annotated[str, typer.Option(help="Only streams whose names begin with this.")] = "",
+    types: Annotated[str | None, typer.Option(help="Only these types of events, with commas between them.")] = None,
+    follow: Annotated[bool, typer.Option(help="Wait for more at the end.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Print events in the order of their positions, and go on as they come. With --json, as `export` writes them."""
+    with _exit_codes(as_json), _reading(url) as store:
+        position = after
+        wanted = types.split(",") if types else None
+        while True:
+            page = store.run(log.read_all(position, prefix, wanted))
+            for event in page.events:
+                typer.echo(jsonl.event_line(event).decode().rstrip("\n") if as_json else _line_of_event(event))
+            position = page.next
+            if position < page.head:
+                continue
+            sys.stdout.flush()
+            if not follow:
+                return
+            store.run(perform(Wait(position, prefix, _WAIT_SECONDS)))
+
+
+@app.command(epilog=EXIT_CODES)
+def compact(url: Url, as_json: AsJson = False) -> None:
+    """Give back the space of what was truncated, overwritten and deleted. No other writer may be at work."""
+    with _exit_codes(as_json):
+        path = _path_of(url)
+        _check_is_store(path)
+        with open_store(f"file:{path}") as store:
+            compacted = cast(_Compacting, store.interpreter).compact()
+        numbers = {"bytes_before": compacted.bytes_before, "bytes_after": compacted.bytes_after}
+        _print(numbers, as_json, _lines_of_numbers)
+
+
+def main() -> None:
+    """The entry point."""
+    app()
+
+
+# Stores and files
+
+
+def _path_of(url: str) -> str:
+    """The directory that a URL names. Raises `InvalidRequest` for what is no file store's URL.
+
+    >>> _path_of("file:var/orders")
+    'var/orders'
+    """
+    scheme, colon, rest = url.partition(":")
+    if scheme == "memory" and colon:
+        raise InvalidRequest("a memory store is gone with its process, so there is none to look at: give file:PATH")
+    if scheme != "file" or not colon:
+        raise InvalidRequest(f"{url!r} is no file store, and these tools are for those: give file:PATH")
+    if not rest or "?" in rest:
+        raise InvalidRequest(f"{url!r}: give file:PATH, the directory of a store, without options")
+    return rest
+
+
+def _check_is_store(path: str) -> None:
+    if not (Path(path) / "CURRENT").exists():
+        raise InvalidRequest(f"there is no store in {path}: give the directory that holds CURRENT and log")
+
+
+def _reading(url: str) -> Any:
+    return open_store(f"file:{_path_of(url)}?mode=r")
+
+
+@contextlib.contextmanager
+def _output(out: str) -> Iterator[BinaryIO]:
+    if out == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    if os.path.lexists(out):
+        raise InvalidRequest(f"{out} is there already: give a new file, or remove it")
+    with Path(out).open("xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _input(source: str) -> Iterator[BinaryIO]:
+    if source == "-":
+        yield sys.stdin.buffer
+        return
+    if not Path(source).exists() or Path(source).is_dir():
+        raise InvalidRequest(f"{source} is no file: give one that `export` wrote")
+    with Path(source).open("rb") as file:
+        yield file
+
+
+# Exits
+
+
+@contextlib.contextmanager
+def _exit_codes(as_json: bool) -> Iterator[None]:
+    """Errors become messages and exit codes."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+        raise typer.Exit(BROKEN_PIPE) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except CorruptStore as error:
+        _fail(error, DAMAGED, as_json)
+    except CallerError as error:
+        _fail(error, WRONG_USE, as_json)
+    except (PersistError, OSError) as error:
+        _fail(error, UNAVAILABLE, as_json)
+
+
+def _fail(error: Exception, code: int, as_json: bool) -> NoReturn:
+    if as_json:
+        typer.echo(msgspec.json.encode({"error": type(error).__name__, "message": str(error)}).decode())
+    typer.echo(f"persist-effects: {error}", err=True)
+    raise typer.Exit(code) from error
+
+
+def _exit_if_damaged(is_damaged: bool) -> None:
+    sys.stdout.flush()
+    if is_damaged:
+        raise typer.Exit(DAMAGED)
+
+
+def _forget_stdout() -> None:
+    # Python flushes it once more at its end, and would complain.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# Output
+
+
+@contextlib.contextmanager
+def _progress(what: str, as_json: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr, if that is a terminal."""
+    console = Console(stderr=True)
+    if as_json or not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total or None)
+
+
+def _print(answer: Any, as_json: bool, lines_of: Callable[[Any], list[str]]) -> None:
+    lines = [msgspec.json.encode(answer).decode()] if as_json else lines_of(answer)
+    typer.echo("\n".join(lines))
+
+
+_NUMBERS = ("streams", "events", "keys", "segments", "bytes", "garbage_bytes", "position", "revision")
+
+
+def _lines_of_report(report: Report) -> list[str]:
+    lines = [f"damage: {damage}" for damage in report.damages]
+    lines += [f"repairable: {damage}: the next opening makes it again" for damage in report.repairable]
+    lines += [f"note: {note}" for note in report.notes]
+    what = f"{report.segments} segments, {report.frames} frames, {report.bytes} bytes"
+    if report.is_sound:
+        return [*lines, f"sound: {what}"]
+    return [*lines, f"damaged in {len(report.damages)} places: {what} are valid: restore a backup, or salvage"]
+
+
+def _lines_of_numbers(numbers: dict[str, Any]) -> list[str]:
+    return [f"{name}: {number}" for name, number in numbers.items()]
+
+
+def _lines_of_salvaged(salvaged: Salvaged) -> list[str]:
+    lines = [f"damage: {damage}" for damage in salvaged.damages]
+    lines += [f"lost: {lost.file}: offsets {lost.start} to {lost.end}" for lost in salvaged.bytes_lost]
+    lines += [
+        f"lost: stream {one.stream!r}: events {one.first} to {one.last}: {one.reason}" for one in salvaged.events_lost
+    ]
+    lines += [f"lost: key {key!r}: its newest value" for key in salvaged.keys_lost]
+    return [*lines, f"kept: {salvaged.events} events of {salvaged.streams} streams, {salvaged.keys} keys"]
+
+
+def _lines_of_counts(counts: jsonl.Counts) -> list[str]:
+    return [f"{counts.events} events, {counts.streams} streams, {counts.keys} keys"]
+
+
+def _line_of_event(event: Event) -> str:
+    """One line for people.
+
+    >>> _line_of_event(Event("orders/1", 3, "placed", 0, {"total": 12}, 17))
+    '17 1970-01-01T00:00:00+00:00 orders/1 3 placed {"total":12}'
+    """
+    try:
+        time = (_EPOCH + timedelta(microseconds=event.at)).isoformat()
+    except OverflowError:
+        time = str(event.at)
+    data = msgspec.json.encode(jsonl.to_json(event.data)).decode()
+    return f"{event.position} {time} {event.stream} {event.seq} {event.type} {data}"
+
+
+if __name__ == "__main__":
+    main()
