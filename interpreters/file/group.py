@@ -50,61 +50,69 @@ class GroupCommit:
 
     def write(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
         """The outcomes of these writes, in order, once they are committed."""
-        party = _Party([Ticket(request) for request in requests])
+        tickets = [Ticket(request) for request in requests]
+        party = None
         with self._lock:
-            self._waiting.append(party)
-            party.is_leader = not self._has_leader
-            self._has_leader = True
+            if self._has_leader:
+                party = _Party(tickets)
+                self._waiting.append(party)
+            else:
+                self._has_leader = True
+        if party is None:
+            self._lead(tickets)
+        else:
+            self._wait(party)
+        return [_outcome_of(ticket) for ticket in tickets]
+
+    def _lead(self, own: list[Ticket]) -> None:
+        """Commit the leader's own tickets, if they do not wait, and those of all that do."""
         try:
-            if not party.is_leader:
-                party.gate.acquire()
-            if not party.is_done:
-                self._lead(party)
+            with self.turn:
+                with self._lock:
+                    parties, self._waiting = self._waiting, []
+                self._commit_for(own + [ticket for party in parties for ticket in party.tickets], parties)
+        finally:
+            self._pass_on()
+
+    def _commit_for(self, tickets: list[Ticket], parties: Sequence[_Party]) -> None:
+        try:
+            self._commit(tickets)
+        except Exception as error:
+            for ticket in tickets:
+                ticket.outcome = Failed(_copy(error))
+        except BaseException as error:
+            interrupted = f"the commit was interrupted by {error!r}: whether it is on the disk is not known"
+            for ticket in tickets:
+                ticket.outcome = ticket.outcome or Failed(UncertainOutcome(interrupted))
+            raise
+        finally:
+            for party in parties:
+                party.is_done = True
+                party.gate.release()
+
+    def _wait(self, party: _Party) -> None:
+        try:
+            party.gate.acquire()
         except BaseException:
             self._leave(party)
             raise
-        return [_outcome_of(ticket) for ticket in party.tickets]
-
-    def _lead(self, leader: _Party) -> None:
-        with self.turn:
-            with self._lock:
-                parties, self._waiting = self._waiting, []
-            tickets = [ticket for party in parties for ticket in party.tickets]
-            try:
-                self._commit(tickets)
-            except Exception as error:
-                for ticket in tickets:
-                    ticket.outcome = Failed(_copy(error))
-            except BaseException as error:
-                interrupted = f"the commit was interrupted by {error!r}: whether it is on the disk is not known"
-                for ticket in tickets:
-                    ticket.outcome = ticket.outcome or Failed(UncertainOutcome(interrupted))
-                raise
-            finally:
-                for party in parties:
-                    party.is_done = True
-                    if party is not leader:
-                        party.gate.release()
-        leader.is_leader = False
-        self._pass_on()
+        if not party.is_done:
+            # Let through as the next leader, with its tickets still among those that wait.
+            self._lead([])
 
     def _pass_on(self) -> None:
         with self._lock:
-            if not self._waiting:
-                self._has_leader = False
-                return
-            next_leader = self._waiting[0]
-            next_leader.is_leader = True
-        next_leader.gate.release()
+            self._has_leader = bool(self._waiting)
+            if self._waiting:
+                self._waiting[0].is_leader = True
+                self._waiting[0].gate.release()
 
     def _leave(self, party: _Party) -> None:
-        """The thread was interrupted. What is not on its way yet is not written, and somebody else must lead."""
+        """The thread was interrupted. What is not on its way yet is not written, and if it leads, another one must."""
         with self._lock:
             if party in self._waiting:
                 self._waiting.remove(party)
-            was_leader = party.is_leader
-        if was_leader:
-            party.is_leader = False
+        if party.is_leader:
             self._pass_on()
 
 
