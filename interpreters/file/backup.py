@@ -13,7 +13,7 @@ import msgspec
 from interpreters import disk
 from interpreters.file.format import FOOTER, HEADER_BYTES, Digest
 from interpreters.file.ledger import Damage
-from interpreters.file.manifest import Manifest, Sealed, index_path, load, publish, segment_path
+from interpreters.file.manifest import Manifest, Sealed, index_path, load_beside_writer, publish, segment_path
 from interpreters.file.scan import Bad, Scan, Segment
 from interpreters.file.survey import Progress, find_segment
 from interpreters.file.two_disks import on_target
@@ -50,13 +50,13 @@ def backup_store(moment: Moment | None = None, progress: Progress | None = None)
     if moment is not None:
         return (yield from _Backup(moment.manifest, moment.offset, progress).run())
     for _ in range(_ATTEMPTS):
-        manifest = yield from load()
+        manifest = yield from load_beside_writer()
         if manifest is None:
             raise InvalidRequest("there is no store in this directory: give the directory that holds CURRENT and log")
         try:
             return (yield from _Backup(manifest, None, progress).run())
         except (FileNotFoundError, CorruptStore):
-            now = yield from load()
+            now = yield from load_beside_writer()
             if now is None or now.name == manifest.name:
                 raise
     raise StoreUnavailable(f"the store was changed {_ATTEMPTS} times while it was copied: try again")

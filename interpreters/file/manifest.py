@@ -65,6 +65,19 @@ def load() -> Effect[Manifest | None]:
     return None if name is None else (yield from load_named(name))
 
 
+def load_beside_writer() -> Effect[Manifest | None]:
+    """As `load`, where another process may put a new manifest in force, and remove the one before, at any time."""
+    while True:
+        name = yield from name_in_force()
+        if name is None:
+            return None
+        try:
+            return (yield from load_named(name))
+        except (FileNotFoundError, CorruptStore):
+            if (yield from name_in_force()) == name:
+                raise
+
+
 def name_in_force() -> Effect[str | None]:
     """The name of the manifest in force, or None where there is no store yet. Raises `CorruptStore`."""
     if (yield from perform(disk.Size(CURRENT))) is None:
