@@ -12,7 +12,7 @@ from interpreters import Store, open_store
 from interpreters.conformance import Capabilities, StoreConformance
 from interpreters.disk import Sync, Write
 from interpreters.file import FileStore
-from persist_effects import Draft, InvalidRequest, StoreUnavailable, Truncated, kv, log, perform, transact
+from persist_effects import CorruptStore, Draft, InvalidRequest, StoreUnavailable, Truncated, kv, log, perform, transact
 from persist_effects.projection import project_all
 from persist_effects.requests import Append, TruncateThrough, Wait
 
@@ -323,3 +323,26 @@ def test_threads_that_wait_with_an_interrupted_leader_learn_that_nothing_is_know
             thread.join()
         rows[Write] = row
         assert sorted(kind.__name__ for kind in outcomes) == ["KeyboardInterrupt", *["StoreUnavailable"] * 3]
+
+
+def test_an_idle_store_proves_its_last_commit_so_that_damage_to_it_is_found(tmp_path):
+    def go_down_with_a_damaged_end(name, *, is_idle):
+        store = open_file(tmp_path / name)
+        event = store.run(log.append("s", "made", "the last commit"))
+        if is_idle:
+            store.interpreter.mark_when_idle()
+            store.interpreter.mark_when_idle()
+        store.interpreter._closing.set()
+        store.interpreter._disk.close()
+        (segment,) = (tmp_path / name / "log").glob("*.seg")
+        data = segment.read_bytes()
+        segment.write_bytes(data.replace(b"the last commit", b"the lost commit"))
+        return event
+
+    go_down_with_a_damaged_end("idle", is_idle=True)
+    with pytest.raises(CorruptStore, match=r"log/00000001.seg: offset 80: no valid frame, though"):
+        open_file(tmp_path / "idle")
+    go_down_with_a_damaged_end("busy", is_idle=False)
+    with open_file(tmp_path / "busy") as store:
+        # The one case in which damage cannot be told from a torn write that was never acknowledged.
+        assert store.run(log.last_seq("s")) == 0

@@ -62,6 +62,10 @@ class Engine:
         """Bring to the disk what was written with ``sync="os"`` or ``"interval"``."""
         yield from self.log.sync()
 
+    def mark(self) -> Effect[None]:
+        """Have the last commits proved, as those before were by what followed them."""
+        yield from self.log.mark()
+
     # Writing
 
     def commit(self, requests: Sequence[WriteRequest]) -> Effect[list[Outcome]]:

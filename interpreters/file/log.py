@@ -235,6 +235,16 @@ class Log:
                 assert isinstance(content, Commit)
                 index.apply(segment, offset, content)
 
+    def mark(self) -> Effect[None]:
+        """Prove all that was appended: write a frame that says how far the segment is synced, and sync that too."""
+        writer = self._writing()
+        if writer.offset == HEADER_BYTES or not writer.has_room_for(0, 1):
+            return
+        yield from writer.sync()
+        yield from writer.mark()
+        self._index.segments[writer.header.number].length_bytes = writer.offset
+        yield from publish_synced(writer.header.number, writer.synced)
+
     def poison(self, reason: str) -> None:
         """Let nothing be written any more until the store is opened anew."""
         self._writing().poison = reason

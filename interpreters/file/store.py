@@ -1,5 +1,6 @@
 """The file store: the engine on a real disk, driven from many threads. Waiting commits share one sync."""
 
+import contextlib
 import os
 import socket
 import threading
@@ -27,6 +28,9 @@ A = TypeVar("A")
 
 LOOK_AGAIN_SECONDS = 0.005
 """How long a reading process waits before it looks for new events: a writer's sync takes a part of a millisecond."""
+
+IDLE_SECONDS = 0.25
+"""After how long without a commit the last ones are proved by a mark."""
 
 SYNC_MODES = ("commit", "interval", "os")
 SEGMENT_LIMIT_BYTES = 4 * 1024 * 1024 * 1024
@@ -154,19 +158,22 @@ class FileStore(_Host):
         except BaseException:
             self._disk.close()
             raise
+        self._commits = self._commits_seen = self._commits_proved = 0
         self._closing = threading.Event()
-        self._syncer: threading.Thread | None = None
-        if sync == "interval":
-            self._syncer = threading.Thread(target=self._sync_at_intervals, args=(interval_seconds,), daemon=True)
-            self._syncer.start()
+        self._keeper: threading.Thread | None = None
+        if sync != "os":
+            look = self.sync if sync == "interval" else self.mark_when_idle
+            pause_seconds = interval_seconds if sync == "interval" else IDLE_SECONDS
+            self._keeper = threading.Thread(target=self._keep, args=(look, pause_seconds), daemon=True)
+            self._keeper.start()
 
     def close(self) -> None:
         """Seal the log and let go of the directory. Writes that wait are carried out before."""
         if self._is_closed:
             return
         self._closing.set()
-        if self._syncer is not None:
-            self._syncer.join()
+        if self._keeper is not None:
+            self._keeper.join()
         with self._compacting, self._group.turn:
             try:
                 self._drive(self._engine.close())
@@ -188,6 +195,15 @@ class FileStore(_Host):
         """Return when all that was written so far is on the disk, whatever the mode."""
         with self._group.turn:
             self._drive(self._engine.sync())
+
+    def mark_when_idle(self) -> None:
+        """Have the last commits proved if none came since this was called before. A thread does so now and then."""
+        commits, seen = self._commits, self._commits_seen
+        self._commits_seen = commits
+        if commits == seen and commits != self._commits_proved:
+            with self._group.turn:
+                self._drive(self._engine.mark())
+            self._commits_proved = commits
 
     def compact(self) -> Compacted:
         """Give back the space of what was truncated, overwritten and deleted, while others read and write."""
@@ -232,6 +248,7 @@ class FileStore(_Host):
         outcomes = self._drive(self._engine.commit([ticket.request for ticket in tickets]))
         for ticket, outcome in zip(tickets, outcomes, strict=True):
             ticket.outcome = outcome
+        self._commits += 1
         if self._watchers:
             self._notify(tickets)
 
@@ -297,14 +314,11 @@ class FileStore(_Host):
         for notify in notifies:
             notify()
 
-    def _sync_at_intervals(self, interval_seconds: float) -> None:
-        while not self._closing.wait(interval_seconds):
-            with self._group.turn:
-                try:
-                    self._drive(self._engine.sync())
-                except PersistError:
-                    # The writer is poisoned, which the next write is told.
-                    return
+    def _keep(self, look: Callable[[], None], pause_seconds: float) -> None:
+        while not self._closing.wait(pause_seconds):
+            # Where the disk refuses, the next write is told: by the writer that is poisoned, or by a disk still full.
+            with contextlib.suppress(PersistError):
+                look()
 
 
 def _streams_of(request: Request[Any]) -> Sequence[str]:
