@@ -143,12 +143,17 @@ def decode_header(data: bytes, path: str) -> SegmentHeader:
     magic, version, checksum, *fields = _HEADER.unpack_from(data)
     if magic != MAGIC:
         raise CorruptStore(f"{path}: offset 0 holds {magic!r}, expected {MAGIC!r}: this is no segment of a store")
-    header = SegmentHeader(*fields)
+    without_checksum = data[:12] + bytes(4) + data[16:HEADER_BYTES]
+    if zlib.crc32(without_checksum) != checksum:
+        raise CorruptStore(
+            f"{path}: offset 12: the header's checksum {checksum:#010x} does not fit its bytes: "
+            "restore a backup or salvage the store"
+        )
     if version != FORMAT_VERSION:
-        raise CorruptStore(f"{path}: format version {version}, this program reads {FORMAT_VERSION}: use a newer one")
-    if bytes(data[:HEADER_BYTES]) != encode_header(header):
-        raise CorruptStore(f"{path}: the header's checksum {checksum:#010x} does not fit its bytes")
-    return header
+        raise CorruptStore(
+            f"{path}: offset 8: format version {version}, this program reads {FORMAT_VERSION}: use a newer one"
+        )
+    return SegmentHeader(*fields)
 
 
 def encode_frame(seed: int, offset: int, kind: int, watermark: int, payload: bytes) -> bytes:

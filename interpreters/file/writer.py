@@ -67,6 +67,9 @@ class Writer:
             offset += len(frame)
         try:
             yield from perform(disk.Write(self.path, self.offset, b"".join(encoded)))
+        except PermissionError as error:
+            # In the fork of a writer, say: it was refused before a byte was written.
+            raise StoreUnavailable(f"{self.path}: offset {self.offset}: nothing was written: {error}") from error
         except OSError as error:
             yield from self._take_back(error)
         self.digest.add([frame[:4] for (kind, _), frame in zip(frames, encoded, strict=True) if kind != FOOTER])
@@ -75,13 +78,18 @@ class Writer:
 
     def _take_back(self, error: OSError) -> Effect[None]:
         # Some of the frames may be there, whole. Were the next ones written over the first of them only, the rest
-        # might follow on them as if they had been committed.
+        # might follow on them as if they had been committed. So all must be gone from the disk before others come.
         try:
             yield from perform(disk.Truncate(self.path, self.offset))
+            yield from perform(disk.Sync(self.path))
         except OSError as second:
             self.poison = (
                 f"{self.path}: offset {self.offset}: a write failed ({error}) and could not be undone ({second})"
             )
+            raise UncertainOutcome(
+                f"{self.poison}: whether the commit is on the disk is not known: close the store and open it again"
+            ) from error
+        self.synced = self.offset
         raise StoreUnavailable(
             f"{self.path}: offset {self.offset}: nothing was written: {error}: "
             "make room or mend the disk, then try again"
