@@ -1,0 +1,243 @@
+"""The door of a file store: one process writes; what is no store, or none for this program, is refused untouched."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from file_disks import contents
+
+from interpreters import Store, open_store
+from interpreters.file.store import FileStore
+from persist_effects import CorruptStore, InvalidRequest, StoreLocked, StoreUnavailable, TooLarge, kv, log
+
+HOLD = """
+import sys
+from interpreters.file.store import FileStore
+store = FileStore(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+HOLD_AND_FORK = """
+import os, signal, sys
+from interpreters import Store
+from interpreters.file.store import FileStore
+from persist_effects import StoreUnavailable, kv
+store = Store(FileStore(sys.argv[1]))
+store.run(kv.put("color", "red"))
+signal.alarm(30)
+pid = os.fork()
+if pid == 0:
+    signal.alarm(30)
+    try:
+        store.run(kv.put("color", "green"))
+    except StoreUnavailable as error:
+        print("refused:", error, flush=True)
+    except BaseException as error:
+        print("wrongly refused:", error, flush=True)
+    print("read:", store.run(kv.get("color")), flush=True)
+    signal.pause()
+print("fork:", pid, flush=True)
+signal.pause()
+"""
+
+
+@contextmanager
+def running(script: str, path: Path):
+    """Another process that runs a script on a store."""
+    command = [sys.executable, "-c", script, str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def files_in(path: Path) -> dict[str, bytes]:
+    """Every file under a path and its bytes, the lock's apart: it says who looked last."""
+    found = {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    return {name: data for name, data in found.items() if name != "LOCK"}
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    """A directory with a store of several segments, closed."""
+    path = tmp_path / "store"
+    with Store(FileStore(path, segment_bytes=4096)) as store:
+        for number in range(40):
+            store.run(log.append("s", "made", {"number": number, "text": "x" * 300}))
+        store.run(kv.put("color", "red"))
+    return path
+
+
+# One writer
+
+
+def test_a_second_process_is_told_which_one_writes(path):
+    with running(HOLD, path) as holder:
+        assert holder.stdout.readline() == "held\n"
+        before = files_in(path)
+        with pytest.raises(StoreLocked, match=f"process {holder.pid} on ") as caught:
+            FileStore(path)
+        assert f"process {holder.pid} on " in caught.value.holder
+        assert files_in(path) == before
+
+
+def test_the_lock_of_a_process_that_was_killed_is_free(path):
+    with running(HOLD, path) as holder:
+        assert holder.stdout.readline() == "held\n"
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+        with open_store(f"file:{path}") as store:
+            assert store.run(log.append("s", "made", None)).seq == 41
+
+
+def test_a_second_store_in_the_same_process_is_told_so_too(path):
+    with open_store(f"file:{path}"), pytest.raises(StoreLocked, match=f"process {os.getpid()} on "):
+        open_store(f"file:{path}")
+    open_store(f"file:{path}").close()
+
+
+def test_a_process_that_only_reads_is_let_in_beside_the_writer(path):
+    with running(HOLD, path) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with open_store(f"file:{path}?mode=r") as store:
+            assert store.run(log.last_seq("s")) == 40
+            with pytest.raises(InvalidRequest, match="opened to read only"):
+                store.run(kv.put("color", "green"))
+
+
+def test_a_fork_of_the_writer_reads_and_does_not_write_and_does_not_keep_the_lock(path):
+    with running(HOLD_AND_FORK, path) as holder:
+        lines = dict(holder.stdout.readline().rstrip("\n").split(": ", 1) for _ in range(3))
+        try:
+            assert "may only read" in lines["refused"]
+            assert lines["read"] == "red"
+            holder.kill()
+            holder.wait()
+            with open_store(f"file:{path}") as store:
+                assert store.run(kv.get("color")) == "red"
+        finally:
+            os.kill(int(lines["fork"]), signal.SIGKILL)
+
+
+# What is refused, and left as it is
+
+
+def refuses(path: Path, kind: type[Exception], message: str) -> None:
+    """Opening this raises one clear error, to write and to read, and changes nothing."""
+    before = files_in(path) if path.is_dir() else path.read_bytes()
+    for url in (f"file:{path}", f"file:{path}?mode=r"):
+        with pytest.raises(kind, match=message):
+            open_store(url)
+        assert (files_in(path) if path.is_dir() else path.read_bytes()) == before, f"{url} changed something"
+
+
+def test_a_file_is_no_store(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+    refuses(path, InvalidRequest, r"notes\.txt is (a file|no directory)")
+
+
+def test_a_directory_of_other_things_is_no_store(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    refuses(tmp_path, InvalidRequest, "'notes.txt' and no store|no store")
+    assert not (tmp_path / "LOCK").exists()
+
+
+def test_a_directory_with_logs_of_another_program_is_no_store_and_keeps_them(tmp_path):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "httpd.log").write_text("mine")
+    refuses(tmp_path, InvalidRequest, "'log/httpd.log' and no store|no store")
+
+
+def test_a_store_of_a_newer_format_asks_for_a_newer_program(path):
+    manifest = max(path.glob("MANIFEST-*"))
+    fields = msgspec.msgpack.decode(manifest.read_bytes()[4:])
+    body = msgspec.msgpack.encode([2, *fields[1:], "what a newer program adds"])
+    manifest.write_bytes(zlib.crc32(body).to_bytes(4, "little") + body)
+    refuses(path, CorruptStore, f"{manifest.name}: format version 2, this program reads 1: use a newer one")
+
+
+def test_a_segment_of_another_store_is_told_from_ones_own(path, tmp_path):
+    with Store(FileStore(tmp_path / "other", segment_bytes=4096)) as other:
+        for number in range(40):
+            other.run(log.append("s", "made", {"number": number, "text": "y" * 300}))
+    shutil.copy(tmp_path / "other" / "log" / "00000002.seg", path / "log" / "00000002.seg")
+    with pytest.raises(CorruptStore, match=r"log/00000002\.seg: "):
+        FileStore(path)
+    shutil.copy(tmp_path / "other" / "log" / "00000002.idx", path / "log" / "00000002.idx")
+    refuses(path, CorruptStore, r"log/00000002\.seg: ")
+
+
+@contextmanager
+def without_rights():
+    """Root may write everywhere, so for a while it is somebody else."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def read_only_path(path):
+    """The store in a place that others may enter, and in which nobody may write."""
+    with tempfile.TemporaryDirectory(prefix="persist-effects-") as root:
+        os.chmod(root, 0o755)
+        place = Path(root) / "store"
+        shutil.copytree(path, place)
+        for directory in (place / "log", place):
+            for file in directory.iterdir():
+                file.chmod(0o555 if file.is_dir() else 0o444)
+            directory.chmod(0o555)
+        yield place
+        for directory in (place, place / "log"):
+            directory.chmod(0o755)
+
+
+def test_a_read_only_directory_is_refused_to_writers_and_open_to_readers(read_only_path):
+    before = files_in(read_only_path)
+    with without_rights():
+        with pytest.raises(StoreUnavailable, match=r"Permission denied.*LOCK"):
+            open_store(f"file:{read_only_path}")
+        with open_store(f"file:{read_only_path}?mode=r") as store:
+            assert store.run(log.last_seq("s")) == 40
+            assert store.run(kv.get("color")) == "red"
+    assert files_in(read_only_path) == before
+
+
+def test_what_is_over_the_limit_changes_nothing(path):
+    with Store(FileStore(path, payload_limit_bytes=1_000)) as store:
+        before, shown = files_in(path), contents(store.handlers)
+        with pytest.raises(TooLarge, match="the store's limit is 1000"):
+            store.run(log.append("s", "made", "x" * 1_000))
+        with pytest.raises(TooLarge, match="value of key 'color'"):
+            store.run(kv.put("color", "x" * 1_000))
+        assert files_in(path) == before
+        assert contents(store.handlers) == shown
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sync": "never"}, "sync is 'never': give one of commit, interval, os"),
+        ({"segment_bytes": 100}, "segment_bytes is 100: give 4096 to"),
+    ],
+)
+def test_options_are_checked_before_the_directory_is_made(tmp_path, options, message):
+    with pytest.raises(InvalidRequest, match=message):
+        FileStore(tmp_path / "new", **options)
+    assert list(tmp_path.iterdir()) == []
