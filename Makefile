@@ -4,14 +4,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 REPO ?= .
 ARGS ?=
+SEED ?= 0
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format kill damage bench clean
 
 help:
 	@echo "make demo [REPO=path] [ARGS='--at COMMIT']   the main job, on this repository or another"
 	@echo "make test                                    the tests"
 	@echo "make check                                   format, lint, types, tests with coverage: the one door"
 	@echo "make format                                  mend the format and what lint can mend"
+	@echo "make kill [ROUNDS=2000] [SEED=0]             kill a writing process again and again, and look what is there"
+	@echo "make damage [ROUNDS=400000] [SEED=0]         damage stores in every way, and look what is read"
 	@echo "make bench                                   the table of speeds, as ratios"
 
 # Filled anew when what should be in it has changed; marked as filled only when all of it is there.
@@ -39,6 +42,14 @@ COVERAGE_FLOOR := 97
 format: .venv/filled
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+kill: ROUNDS ?= 2000
+kill: .venv/filled
+	KILL_ROUNDS=$(ROUNDS) KILL_SEED=$(SEED) $(BIN)/python -m pytest tests/test_file_killed.py
+
+damage: ROUNDS ?= 400000
+damage: .venv/filled
+	DAMAGE_ROUNDS=$(ROUNDS) DAMAGE_SEED=$(SEED) $(BIN)/python -m pytest tests/test_file_damage.py
 
 bench: .venv/filled
 	$(BIN)/python -m benchmarks
