@@ -9,7 +9,7 @@ SEED ?= 0
 .PHONY: help demo test check format kill damage bench clean
 
 help:
-	@echo "make demo [REPO=path] [ARGS='--at COMMIT']   the main job, on this repository or another"
+	@echo "make demo [REPO=path] [ARGS='--at COMMIT']   the main job, on this repository or another; goes on where it stopped"
 	@echo "make test                                    the tests"
 	@echo "make check                                   format, lint, types, tests with coverage: the one door"
 	@echo "make format                                  mend the format and what lint can mend"
@@ -23,6 +23,7 @@ help:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# Its store is under var/git-history, unless ARGS has a --store.
 demo: .venv/filled
 	$(BIN)/python examples/git_history.py "$(REPO)" $(ARGS)
 

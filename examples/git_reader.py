@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -32,8 +32,8 @@ _ELSEWHERE = (
 _FIELDS = ("%H", "%P", "%an <%ae>", "%at", "%s")
 _LOG = (
     "log",
-    "--topo-order",
-    "--reverse",
+    "--no-walk=unsorted",
+    "--stdin",
     "--root",
     "--diff-merges=first-parent",
     "--raw",
@@ -109,10 +109,19 @@ class Repository:
         """How many commits can be reached from this one, itself included."""
         return int(self._ask("rev-list", "--count", head))
 
-    def commits(self, head: str) -> Iterator[Commit]:
-        """All commits that can be reached from this one, parents before children, read as git finds them."""
-        with tempfile.TemporaryFile() as stderr:
-            with _running(self._command(*_LOG, head, "--"), stderr) as process:
+    def commit_ids(self, head: str) -> list[str]:
+        """The ids of all commits that can be reached from this one, parents before children."""
+        return self._ask("rev-list", "--topo-order", "--reverse", head).decode("ascii").split()
+
+    def commits(self, ids: Sequence[str]) -> Iterator[Commit]:
+        """The commits of these ids, in this order, read as git finds them."""
+        if not ids:
+            return
+        with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
+            # A file, because git may end before it has read all of a pipe.
+            stdin.writelines(f"{commit}\n".encode("ascii") for commit in ids)
+            stdin.seek(0)
+            with _running(self._command(*_LOG, "--"), stderr, stdin) as process:
                 assert process.stdout is not None
                 try:
                     yield from _parse_log(_split_at_nul(process.stdout))
@@ -123,6 +132,19 @@ class Repository:
             if process.returncode:
                 stderr.seek(0)
                 raise GitError(f"git log failed: {_first_line(stderr.read())}")
+
+    def directory(self) -> bytes:
+        """Where git keeps the repository: the same for every directory within it."""
+        return self._ask("rev-parse", "--absolute-git-dir").removesuffix(b"\n")
+
+    def shallow_commits(self) -> list[str]:
+        """The ids, sorted, of the commits at which a shallow clone ends: git says that they have no parents."""
+        path = self._ask("rev-parse", "--path-format=absolute", "--git-path", "shallow").removesuffix(b"\n")
+        try:
+            with open(path, encoding="ascii") as lines:
+                return sorted(lines.read().split())
+        except FileNotFoundError:
+            return []
 
     def tree(self, commit: str) -> dict[bytes, str]:
         """Each path's leaf in the whole tree of a commit, as ``git ls-tree -r`` prints them."""
@@ -157,12 +179,12 @@ class Repository:
         return stdout
 
 
-def _running(command: list[str], stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+def _running(
+    command: list[str], stderr: IO[bytes], stdin: IO[bytes] | int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE} | {"LC_ALL": "C"}
     try:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, env=environment
-        )
+        return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, env=environment)
     except OSError as error:
         raise GitError(f"git cannot be run: {error.strerror}: install git and have it on the PATH") from error
 

@@ -7,17 +7,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pytest
+from git_repositories import Builder, all_commits, file, git, ls_tree, quiet_git, random_history  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from interpreters import open_store
+from interpreters import Store, open_store
 from persist_effects import kv, log
 from persist_effects.event import check_name
 
@@ -25,102 +27,20 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 import git_history  # noqa: E402
+import git_programs  # noqa: E402
 import git_reader  # noqa: E402
 
+SCRIPT = [sys.executable, "-W", "error", EXAMPLES / "git_history.py"]
 VERDICT = re.compile(r"proved: (\d+) paths? compared at (\d+) commits?, mode and blob id, no difference")
-WHO = b"Ada <ada@example.org>"
-
-Leaf = tuple[str, bytes]
 
 
-@pytest.fixture(autouse=True)
-def quiet_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No configuration but what a test writes, and no repository around the test's own."""
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "Ada")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ada@example.org")
-        monkeypatch.setenv(f"GIT_{role}_DATE", "1700000000 +0000")
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+def run(repo: Path | str, *args: str, store: str = "memory:") -> Any:
+    return CliRunner().invoke(git_history.app, [str(repo), "--store", store, *args], catch_exceptions=False)
 
 
-def git(repo: Path, *args: str, stdin: bytes = b"") -> bytes:
-    return subprocess.run(["git", "-C", repo, *args], input=stdin, capture_output=True, check=True).stdout
-
-
-class Builder:
-    """Writes a history through `git fast-import`, so that no name has to suit this machine's file system."""
-
-    def __init__(self, path: Path, *options: str) -> None:
-        self.path = path
-        path.mkdir(parents=True)
-        git(path, "init", "--quiet", "--initial-branch=main", *options)
-        self._stream: list[bytes] = []
-        self._commits = 0
-
-    def commit(
-        self,
-        put: dict[bytes, Leaf] | None = None,
-        *,
-        drop: tuple[bytes, ...] = (),
-        parents: tuple[int, ...] | None = None,
-        author: bytes = WHO,
-        branch: str = "main",
-    ) -> int:
-        """Commit onto the commit before this one, unless other parents are given; returns the commit's mark."""
-        self._commits += 1
-        mark = self._commits
-        if parents is None:
-            parents = (mark - 1,) if mark > 1 else ()
-        when = b"%d +0000" % (1_700_000_000 + mark)
-        # Resetting first makes a commit without parents a root.
-        self._stream.append(b"reset refs/heads/%s\n\n" % branch.encode())
-        self._stream.append(b"commit refs/heads/%s\nmark :%d\n" % (branch.encode(), mark))
-        self._stream.append(b"author %s %s\ncommitter %s %s\ndata 6\nchange\n" % (author, when, WHO, when))
-        self._stream += [(b"merge :%d\n" if nth else b"from :%d\n") % parent for nth, parent in enumerate(parents)]
-        self._stream += [b"D %s\n" % quoted(path) for path in drop]
-        for path, (mode, content) in (put or {}).items():
-            if mode == "160000":
-                self._stream.append(b"M 160000 %s %s\n" % (content, quoted(path)))
-            else:
-                entry = (mode.encode(), quoted(path), len(content), content)
-                self._stream.append(b"M %s inline %s\ndata %d\n%s\n" % entry)
-        return mark
-
-    def build(self) -> Path:
-        git(self.path, "fast-import", "--quiet", "--force", stdin=b"".join(self._stream))
-        return self.path
-
-
-def quoted(path: bytes) -> bytes:
-    return b'"%s"' % b"".join(b"\\%03o" % byte for byte in path)
-
-
-def file(content: str) -> Leaf:
-    return ("100644", content.encode())
-
-
-def run(repo: Path | str, *args: str) -> Any:
-    return CliRunner().invoke(git_history.app, [str(repo), *args], catch_exceptions=False)
-
-
-def ls_tree(repo: Path, commit: str) -> dict[bytes, str]:
-    """What git prints, read in another way than the example reads it."""
-    lines = git(repo, "ls-tree", "-r", "-z", "--full-tree", commit).split(b"\0")[:-1]
-    found = [re.fullmatch(rb"(\d{6}) \w+ (\w+)\t(.+)", line, re.DOTALL) for line in lines]
-    return {match[3]: f"{match[1].decode()} {match[2].decode()}" for match in found if match}
-
-
-def all_commits(repo: Path) -> list[str]:
-    return git(repo, "rev-list", "--topo-order", "--reverse", "HEAD").decode().split()
-
-
-def assert_proved(repo: Path, *args: str) -> str:
+def assert_proved(repo: Path, *args: str, store: str = "memory:") -> str:
     """Run, and check the verdict against a count of our own; for histories of at most eleven commits."""
-    result = run(repo, *args)
+    result = run(repo, *args, store=store)
     assert result.exit_code == 0, result.output
     commits = all_commits(repo)
     expected = (sum(len(ls_tree(repo, commit)) for commit in commits), len(commits))
@@ -254,29 +174,23 @@ def test_commits_that_change_nothing_are_proved(tmp_path: Path) -> None:
 def test_the_tree_of_every_commit_of_a_random_history_is_gits(tmp_path: Path, seed: int) -> None:
     repo = random_history(tmp_path / "random", random.Random(seed))
     commits = all_commits(repo)
-    bars = git_history.Bars()
-    with open_store("memory:", effects={git_history.Progressed: bars.show}) as store:
-        git_history.import_history(store, bars, git_reader.Repository(str(repo)), commits[-1])
-        question = store.run(git_history.ask_about(commits))
-        before = git_history.answer(store, bars, "paths", question)
-        git_history.snapshot_and_compact(store, bars, question)
-        after = git_history.answer(store, bars, "paths again", question)
+    with imported(repo) as (store, bars):
+        question = store.run(git_programs.ask_about(commits[::-1]))
+        before = git_history.answer(store, bars, question)
+        after, dropped = git_history.answer_compacted(store, bars, question)
+    assert dropped > 0
     assert before == after
     for commit in commits:
         assert after.tree(commit) == ls_tree(repo, commit), f"seed {seed}, commit {commit}"
 
 
-def random_history(path: Path, choices: random.Random) -> Path:
-    builder = Builder(path)
-    heads = [builder.commit({b"f0": file("0")})]
-    for number in range(1, 40):
-        parents = tuple(choices.sample(heads, min(len(heads), choices.choice((1, 1, 1, 2, 3)))))
-        put = {b"f%d" % choices.randrange(8): file(str(number)) for _ in range(choices.randrange(4))}
-        drop = (b"f%d" % choices.randrange(8),) if choices.random() < 0.3 else ()
-        mark = builder.commit({p: f for p, f in put.items() if p not in drop}, drop=drop, parents=parents)
-        heads = [*heads[-3:], mark]
-    builder.commit(parents=tuple(reversed(heads)))
-    return builder.build()
+@contextmanager
+def imported(repo: Path) -> Iterator[tuple[Store, git_history.Bars]]:
+    """A memory store with the history that the repository's HEAD reaches."""
+    bars = git_history.Bars()
+    with open_store("memory:", effects={git_programs.Progressed: bars.show}) as store:
+        git_history.import_history(store, bars, git_reader.Repository(str(repo)), all_commits(repo)[-1])
+        yield store, bars
 
 
 # Names
@@ -317,18 +231,20 @@ def test_names_of_any_bytes_are_proved(tmp_path: Path) -> None:
 
 @given(st.binary(min_size=1, max_size=700))
 def test_the_name_of_a_path_is_a_valid_name_and_can_be_undone(path: bytes) -> None:
-    name = git_history.name_of(path)
-    check_name("stream name", git_history.Question(("0" * 64,), {}).snapshot_name(git_history.PATHS + name))
-    check_name("key", f"snapshot/{git_history.Question((), {}).snapshot_name(git_history.PATHS + name)}")
+    name = git_programs.name_of(path)
+    check_name("stream name", git_programs.PATHS + name)
+    check_name("key", f"snapshot/{git_programs.FACTS}{git_programs.PATHS}{name}")
+    check_name("key", f"{git_programs.CURRENT_BLOBS}{10**9}/{name}")
     assert unquote_to_bytes(name) == path or name.startswith("%sha256/")
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
-    assert doctest.testmod(git_history) == doctest.TestResults(failed=0, attempted=2)
+    assert doctest.testmod(git_history) == doctest.TestResults(failed=0, attempted=1)
+    assert doctest.testmod(git_programs) == doctest.TestResults(failed=0, attempted=1)
 
 
 def test_two_paths_never_share_a_name() -> None:
-    assert len({git_history.name_of(path) for path in ODD_NAMES}) == len(ODD_NAMES)
+    assert len({git_programs.name_of(path) for path in ODD_NAMES}) == len(ODD_NAMES)
 
 
 def test_authors_of_any_bytes_are_counted_and_printed_harmlessly(tmp_path: Path) -> None:
@@ -353,21 +269,19 @@ def test_changes_are_counted_for_their_authors_and_not_again_for_the_merge(tmp_p
     side = builder.commit({b"a": file("1")}, parents=(root,), author=b"Grace <g@x>")
     builder.commit({b"a": file("1")}, parents=(left, side))
     repo = builder.build()
-    bars = git_history.Bars()
-    with open_store("memory:", effects={git_history.Progressed: bars.show}) as store:
-        git_history.import_history(store, bars, git_reader.Repository(str(repo)), all_commits(repo)[-1])
-        question = store.run(git_history.ask_about(all_commits(repo)[-1:]))
-        answers = git_history.answer(store, bars, "paths", question)
+    with imported(repo) as (store, bars):
+        question = store.run(git_programs.ask_about(all_commits(repo)[-1:]))
+        answers = git_history.answer(store, bars, question)
     ada, grace = "Ada <ada@example.org>", "Grace <g@x>"
     assert list(git_history.most_changed_paths(answers, 5)) == [("a", 2, 2), ("b", 2, 1)]
     assert list(git_history.who_changed_what(answers, 5)) == [(ada, 3, 3, 2, "b"), (grace, 1, 1, 1, "a")]
 
 
 def test_a_commit_is_recorded_once(linear: Path) -> None:
-    (first, *_) = git_reader.Repository(str(linear)).commits(all_commits(linear)[-1])
-    with open_store("memory:", effects={git_history.Progressed: lambda request: None}) as store:
-        assert store.run(git_history.record(first, 1)) == 2
-        assert store.run(git_history.record(first, 1)) == 0
+    (first,) = git_reader.Repository(str(linear)).commits(all_commits(linear)[:1])
+    with open_store("memory:", effects={git_programs.Progressed: lambda request: None}) as store:
+        assert store.run(git_programs.record(first, 1)) == 2
+        assert store.run(git_programs.record(first, 1)) == 0
         assert store.run(log.last_seq("commits")) == 1
         assert store.run(log.last_seq("path/a")) == 1
 
@@ -379,14 +293,11 @@ def test_kv_keeps_the_blob_ids_of_head_also_where_a_side_branch_came_later(tmp_p
     side = builder.commit({b"a": file("side"), b"s": file("s")}, parents=(root,))
     builder.commit(parents=(main, side))
     repo = builder.build()
-    head = all_commits(repo)[-1]
-    bars = git_history.Bars()
-    with open_store("memory:", effects={git_history.Progressed: bars.show}) as store:
-        git_history.import_history(store, bars, git_reader.Repository(str(repo)), head)
-        line = store.run(git_history.ask_about([head])).line
-        store.run(git_history.keep_current_blobs(line))
-        assert store.run(kv.keys("blob/")) == ["blob/a"]
-        assert store.run(kv.get("blob/a")) == ls_tree(repo, "HEAD")[b"a"].split()[1]
+    with imported(repo) as (store, _):
+        question = store.run(git_programs.ask_about(all_commits(repo)[-1:]))
+        assert store.run(git_programs.keep_current_blobs(question)) == "blob/1/"
+        assert store.run(kv.keys("blob/")) == ["blob/1/a"]
+        assert store.run(kv.get("blob/1/a")) == ls_tree(repo, "HEAD")[b"a"].split()[1]
 
 
 # Repositories of every kind
@@ -513,7 +424,7 @@ def test_what_is_no_repository_is_a_one_line_error(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "not a repository").mkdir()
     (tmp_path / "a file").write_text("")
-    result = CliRunner().invoke(git_history.app, ["--", name], catch_exceptions=False)
+    result = CliRunner().invoke(git_history.app, ["--store=memory:", "--", name], catch_exceptions=False)
     assert_one_line_error(result, repr(name), "no git repository")
 
 
@@ -558,7 +469,7 @@ def tampered(commits: Iterator[git_reader.Commit]) -> Iterator[git_reader.Commit
 
 def test_a_wrong_event_makes_the_proof_fail_and_is_printed(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = git_reader.Repository.commits
-    monkeypatch.setattr(git_reader.Repository, "commits", lambda self, head: tampered(honest(self, head)))
+    monkeypatch.setattr(git_reader.Repository, "commits", lambda self, ids: tampered(honest(self, ids)))
     result = run(linear)
     assert result.exit_code == 1
     right = ls_tree(linear, "HEAD")[b"a"]
@@ -572,8 +483,8 @@ def test_a_wrong_event_makes_the_proof_fail_and_is_printed(linear: Path, monkeyp
 def test_a_missing_event_makes_the_proof_fail_and_is_printed(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = git_reader.Repository.commits
 
-    def without_removals(self: git_reader.Repository, head: str) -> Iterator[git_reader.Commit]:
-        for commit in honest(self, head):
+    def without_removals(self: git_reader.Repository, ids: list[str]) -> Iterator[git_reader.Commit]:
+        for commit in honest(self, ids):
             yield replace(commit, changes=tuple(change for change in commit.changes if change.leaf is not None))
 
     monkeypatch.setattr(git_reader.Repository, "commits", without_removals)
@@ -585,24 +496,22 @@ def test_a_missing_event_makes_the_proof_fail_and_is_printed(linear: Path, monke
 
 def test_a_missing_commit_makes_the_proof_fail_and_is_printed(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = git_reader.Repository.commits
-    monkeypatch.setattr(
-        git_reader.Repository, "commits", lambda self, head: (c for c in honest(self, head) if c.id == head)
-    )
+    monkeypatch.setattr(git_reader.Repository, "commits", lambda self, ids: honest(self, ids[-1:]))
     result = run(linear)
     assert result.exit_code == 1
     assert "commits: expected 3, found 1" in result.stdout
 
 
 def test_answers_that_compaction_changes_make_the_proof_fail(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = git_history.snapshot_and_compact
+    honest = git_history.compact_path
 
-    def compact_and_tamper(store: Any, bars: Any, question: Any) -> int:
-        dropped = honest(store, bars, question)
-        planted = git_history.HISTORY.draft(git_history.Removed(b"a", question.targets[0], "Eve", in_merge=False))
-        store.run(log.append_many("path/a", [planted]))
+    def compact_and_tamper(question: Any, stream: str) -> Any:
+        dropped = yield from honest(question, stream)
+        planted = git_programs.Removed(b"a", question.targets[0], "Eve", in_merge=False)
+        yield from log.append_many("path/a", [git_programs.HISTORY.draft(planted)])
         return dropped
 
-    monkeypatch.setattr(git_history, "snapshot_and_compact", compact_and_tamper)
+    monkeypatch.setattr(git_history, "compact_path", compact_and_tamper)
     result = run(linear)
     assert result.exit_code == 1
     assert "after compaction: a: expected PathFacts" in result.stdout
@@ -632,7 +541,7 @@ def test_an_interrupt_ends_in_one_line(linear: Path, monkeypatch: pytest.MonkeyP
 
 
 def run_process(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", EXAMPLES / "git_history.py", *args]
+    command = [*SCRIPT, "--store", "memory:", *args]
     return subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -664,7 +573,7 @@ def test_control_c_while_git_is_read_ends_in_one_line_and_code_130(linear: Path,
     real = subprocess.run(["which", "git"], capture_output=True, text=True, check=True).stdout.strip()
     fake = tmp_path / "bin" / "git"
     fake.parent.mkdir()
-    fake.write_text(f'#!/bin/sh\ncase "$*" in *--reverse*) kill -INT $PPID;; esac\nexec {real} "$@"\n')
+    fake.write_text(f'#!/bin/sh\ncase "$*" in *--no-walk*) kill -INT $PPID;; esac\nexec {real} "$@"\n')
     fake.chmod(0o755)
     done = run_process(linear, PATH=f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
     assert done.returncode == 130, done.stderr
@@ -675,7 +584,7 @@ def test_control_c_while_git_is_read_ends_in_one_line_and_code_130(linear: Path,
 def test_who_reads_only_the_first_line_ends_the_run_quietly_with_code_141(linear: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-W", "error", EXAMPLES / "git_history.py", linear]
+    command = [*SCRIPT, "--store", "memory:", linear]
     with open(writing, "wb") as closed:
         done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 141, done.stderr
@@ -685,7 +594,7 @@ def test_who_reads_only_the_first_line_ends_the_run_quietly_with_code_141(linear
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
 def test_a_full_device_ends_in_one_line(linear: Path) -> None:
-    command = [sys.executable, "-W", "error", EXAMPLES / "git_history.py", linear]
+    command = [*SCRIPT, "--store", "memory:", linear]
     with open("/dev/full", "wb") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2, done.stderr
