@@ -6,10 +6,13 @@ script can trust are the exit codes, the same for all commands; see `EXIT_CODES`
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, BinaryIO, NoReturn, Protocol, cast
 
 import msgspec
@@ -40,7 +43,9 @@ Exit codes: 0 good; 1 damage was found; 2 wrong use or bad input; 3 the store or
 store is locked; 130 interrupted by Ctrl-C; 141 the reader of the output went away.
 """
 
-_WAIT_SECONDS = 3600.0
+_WAIT_SECONDS = 0.2
+"""How long `tail` waits before it looks whether Ctrl-C was pressed."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 app = typer.Typer(
@@ -145,10 +150,10 @@ def tail(
     as_json: AsJson = False,
 ) -> None:
     """Print events in the order of their positions, and go on as they come. With --json, as `export` writes them."""
-    with _exit_codes(as_json), _reading(url) as store:
+    with _exit_codes(as_json), _noting_interrupt() as is_interrupted, _reading(url) as store:
         position = after
         wanted = types.split(",") if types else None
-        while True:
+        while not is_interrupted():
             page = store.run(log.read_all(position, prefix, wanted))
             for event in page.events:
                 typer.echo(jsonl.event_line(event).decode().rstrip("\n") if as_json else _line_of_event(event))
@@ -159,6 +164,7 @@ def tail(
             if not follow:
                 return
             store.run(perform(Wait(position, prefix, _WAIT_SECONDS)))
+        raise KeyboardInterrupt
 
 
 @app.command(epilog=EXIT_CODES)
@@ -251,6 +257,30 @@ def _exit_codes(as_json: bool) -> Iterator[None]:
         _fail(error, WRONG_USE, as_json)
     except (PersistError, OSError) as error:
         _fail(error, UNAVAILABLE, as_json)
+
+
+@contextlib.contextmanager
+def _noting_interrupt() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed; pressed again, it interrupts at once.
+
+    An exception would be lost where it met a ``__del__``, as where a file is closed, and `tail` would go on for ever.
+    """
+    pressed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _fail(error: Exception, code: int, as_json: bool) -> NoReturn:

@@ -11,20 +11,39 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
-from file_disks import EngineStore, MemoryDisk, Workload, contents, first_difference
+from file_disks import EngineStore, MemoryDisk, SmallDisk, Workload, contents, first_difference
 
 from interpreters import Store, disk, open_store
-from interpreters.file import operations
+from interpreters.file import operations, scan
 from interpreters.file.backup import Moment, backup_store
 from interpreters.file.engine import Engine, Options
-from interpreters.file.format import HEADER_BYTES
-from interpreters.file.manifest import load
+from interpreters.file.format import (
+    COMMIT,
+    EVENT,
+    FOOTER,
+    HEADER_BYTES,
+    MARK,
+    Commit,
+    Drop,
+    Footer,
+    Frame,
+    Run,
+    StoredEntry,
+    decode_header,
+    digest_of,
+    encode_commit,
+    encode_footer,
+    encode_frame,
+)
+from interpreters.file.ledger import Ledger
+from interpreters.file.manifest import Sealed, load, publish
 from interpreters.file.salvage import salvage_store
 from interpreters.file.store import FileStore
 from interpreters.file.two_disks import OnTarget, two_disks
 from interpreters.file.verify import Report, verify_store
-from persist_effects import CorruptStore, Draft, InvalidRequest, StoreClosed, kv, log, run, start
+from persist_effects import CorruptStore, Draft, Event, InvalidRequest, StoreClosed, codec, kv, log, run, start
 from persist_effects.errors import StoreUnavailable
 from persist_effects.machine import Suspended
 from persist_effects.requests import Append, KvPut, TruncateThrough
@@ -325,6 +344,126 @@ def test_a_directory_without_a_store_is_refused(tool, tmp_path):
         tool(tmp_path)
     with pytest.raises(InvalidRequest, match="no directory"):
         tool(tmp_path / "missing")
+
+
+def commit(*, runs=(), events=(), entries=(), deleted=(), drops=(), revision=0, position=0):
+    raws = [msgspec.Raw(codec.encode_event(event)) for event in events]
+    whole = Commit(list(runs), raws, list(entries), list(deleted), list(drops), [], revision, position)
+    return frame_of(COMMIT, encode_commit(whole))
+
+
+def frame_of(kind: int, payload: bytes) -> Frame:
+    return Frame(80, kind, 0, payload, 0, 80 + 16 + len(payload))
+
+
+def event(stream: str, seq: int, position: int) -> Frame:
+    return frame_of(EVENT, codec.encode_event(Event(stream, seq, "made", 0, None, position)))
+
+
+def entry(key: str, revision: int) -> StoredEntry:
+    return StoredEntry(key, revision, msgspec.Raw(b"\xc0"))
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected", "found"),
+    [
+        ([event("s", 1, 1), event("s", 1, 2)], "event 2 of stream 's'", "event 1, which was there before"),
+        ([event("s", 1, 2), event("s", 2, 2)], "a position after 2", "2"),
+        ([event("s", 1, 1), event("s", 4, 2)], "events 2 to 3 of stream 's' before it", "none of them"),
+        ([event("s", 1, 5), commit(position=3)], "a position of at least 5", "3"),
+        ([frame_of(EVENT, b"\xc1")], "a commit that can be decoded", "one that cannot: "),
+        ([frame_of(COMMIT, b"\x90")], "a commit that can be decoded", "one that cannot: "),
+        (
+            [commit(runs=[Run("s", 1, 1, 1)], events=[Event("t", 1, "made", 0, None, 1)], position=1)],
+            "events 1 of 's' at position 1, as the commit says",
+            "1 of 't' at position 1",
+        ),
+        (
+            [commit(runs=[Run("s", 1, 1, 2**40)], events=[Event("s", 1, "made", 0, None, 1)], position=1)],
+            "1099511627776 events, as the commit says",
+            "1",
+        ),
+        (
+            [commit(runs=[Run("s", 2, 1, 5)], events=[Event("s", n, "made", 0, None, n) for n in range(1, 6)])],
+            "events 2 of 's' at position 1, 3 of 's' at position 2, 4 of 's' at position 3 and 2 more, as the commit",
+            "1 of 's' at position 1, 2 of 's' at position 2, 3 of 's' at position 3 and 2 more",
+        ),
+        ([commit(entries=[entry("k", 3)], revision=2)], "a revision of key 'k' from 1 to 2", "3"),
+        (
+            [commit(entries=[entry("k", 3)], revision=3), commit(entries=[entry("k", 3)], revision=4)],
+            "a revision of key 'k' from 4 to 4",
+            "3",
+        ),
+        (
+            [commit(entries=[entry("k", 3)], revision=3), commit(deleted=["k"], revision=2)],
+            "a deletion of key 'k' at revision 3 or later",
+            "one at 2",
+        ),
+        ([event("s", 1, 1), commit(drops=[Drop("s", 2, 2)], position=1)], "a truncation of stream 's' through", "2"),
+    ],
+)
+def test_frames_that_contradict_each_other_are_damage_though_their_checksums_fit(frames, expected, found):
+    ledger = Ledger()
+    for frame in frames:
+        ledger.take("log/1.seg", frame)
+    ledger.finish()
+    told = ledger.damages[0]
+    assert told.expected.startswith(expected)
+    assert told.found.startswith(found)
+    assert (told.file, told.offset) == ("log/1.seg", 80)
+
+
+def test_what_is_read_at_once_makes_no_difference(monkeypatch):
+    image, shown = built(commits=30)
+    path = segments_of(image)[0]
+    wanted = {offset: verified(flipped(image, path, offset)) for offset in range(80, len(image[path]), 41)}
+    monkeypatch.setattr(scan, "WINDOW_BYTES", 40)
+    for offset, report in wanted.items():
+        assert verified(flipped(image, path, offset)) == report
+    assert salvaged(image)[1] == shown
+    assert backed_up(image) == shown
+
+
+def test_an_event_longer_than_what_is_read_at_once_is_one_frame():
+    on = MemoryDisk()
+    store = EngineStore(on)
+    for size_bytes in (3_000_000, 10, 1_500_000):
+        store.commit([Append("s", (Draft("made", bytes(size_bytes)),))])
+    shown = contents(store.handlers)
+    store.close()
+    assert verified(on.image()).events == 3
+    assert salvaged(on.image())[1] == shown
+    report = verified(flipped(on.image(), segments_of(on.image())[0], 2_000_000))
+    assert report.damages[0].found.startswith("none that is valid up to")
+
+
+def test_a_full_disk_ends_a_backup_and_a_salvage_with_its_error():
+    on = MemoryDisk(built()[0])
+    for program in (backup_store(), salvage_store(new_engine())):
+        target = SmallDisk(2048)
+        target.has_log = False
+        with pytest.raises((OSError, StoreUnavailable), match="No space"):
+            run(program, two_disks(on.handlers, target.handlers))
+
+
+def test_a_misplaced_footer_and_a_false_one_are_damage():
+    image, _ = built()
+    manifest = run(load(), MemoryDisk(image).handlers)
+    path = segments_of(image)[0]
+    header = decode_header(image[path], path)
+    footer = encode_frame(header.seed, HEADER_BYTES, FOOTER, 80, encode_footer(Footer(7, bytes(16))))
+    end = HEADER_BYTES + len(footer)
+    mark = encode_frame(header.seed, end, MARK, 80, b"")
+    data = image[path][:HEADER_BYTES] + footer + mark
+    seals = [
+        one if one.number != header.number else Sealed(one.number, len(data), digest_of([])) for one in manifest.sealed
+    ]
+    target = MemoryDisk({**image, path: data})
+    run(publish(msgspec.structs.replace(manifest, number=manifest.number + 1, sealed=seals)), target.handlers)
+    told = [(damage.offset, damage.expected) for damage in verified(target.image()).damages if damage.file == path]
+    assert (end, "nothing after the footer") in told
+    assert any(expected.startswith("a footer of 1 frames") for _, expected in told)
+    assert any(expected.startswith("frames with the digest") for _, expected in told)
 
 
 # Salvage

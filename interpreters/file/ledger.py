@@ -183,10 +183,14 @@ class Ledger:
         self.damages.append(Damage(self._file, self._offset, expected, found))
 
     def _check_runs(self, commit: Commit, events: list[tuple[Event, bytes]]) -> None:
+        count = sum(run.count for run in commit.runs)
+        if count != len(events):
+            self._contradict(f"{count} events, as the commit says", f"{len(events)}")
+            return
         places = [
             (run.stream, run.first_seq + index, run.first_position + index)
             for run in commit.runs
-            for index in range(min(run.count, len(events)))
+            for index in range(run.count)
         ]
         found = [(event.stream, event.seq, event.position) for event, _ in events]
         if places != found:
