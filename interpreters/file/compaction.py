@@ -53,11 +53,13 @@ class Compaction:
         self._old = list(log.manifest.sealed)
         self._new: list[Sealed] = []
         self._copies = Index()
+        # As of now, for the whole of the copying: else a stream truncated meanwhile would have a hole in its middle.
+        self._states = {name: stream.state() for name, stream in index.streams.items() if stream.dropped}
         self._writer: Writer | None = None
 
     def copy(self) -> Effect[None]:
         """Write what is wanted into new segments, and sync them. May run beside commits and reads."""
-        yield from self._append(self._states())
+        yield from self._append([self._first_frame()])
         for sealed in self._old:
             yield from self._copy_segment(sealed)
         yield from self._seal()
@@ -81,12 +83,15 @@ class Compaction:
 
     # What is wanted
 
-    def _states(self) -> list[Payload]:
-        """A first frame with what outlives all events: high-water marks, and what was dropped."""
-        states = [stream.state() for stream in self._index.streams.values() if stream.dropped]
+    def _first_frame(self) -> Payload:
+        """What outlives all events: high-water marks, and what was dropped."""
         index = self._index
-        commit = Commit([], [], [], [], [], states, index.revision, index.position)
-        return [(COMMIT, encode_commit(commit))]
+        commit = Commit([], [], [], [], [], list(self._states.values()), index.revision, index.position)
+        return COMMIT, encode_commit(commit)
+
+    def _dropped(self, name: str) -> int:
+        state = self._states.get(name)
+        return 0 if state is None else state.dropped
 
     def _copy_segment(self, sealed: Sealed) -> Effect[None]:
         seed = self._index.segments[sealed.number].seed
@@ -112,8 +117,7 @@ class Compaction:
         """What is to be kept of a frame: nothing, the frame, or a smaller one."""
         if frame.type == EVENT:
             event = decode_event(frame.payload)
-            stream = self._index.streams[event.stream]
-            return [(EVENT, frame.payload)] if event.seq > stream.dropped else []
+            return [(EVENT, frame.payload)] if event.seq > self._dropped(event.stream) else []
         if frame.type == COMMIT:
             return self._wanted_of(decode_commit(frame.payload), ref_of(number, frame.offset))
         return []
@@ -131,7 +135,7 @@ class Compaction:
         events: list[msgspec.Raw] = []
         start = 0
         for run in commit.runs:
-            dropped = min(run.count, max(0, self._index.streams[run.stream].dropped + 1 - run.first_seq))
+            dropped = min(run.count, max(0, self._dropped(run.stream) + 1 - run.first_seq))
             if dropped < run.count:
                 runs.append(Run(run.stream, run.first_seq + dropped, run.first_position + dropped, run.count - dropped))
                 events += commit.events[start + dropped : start + run.count]

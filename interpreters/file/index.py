@@ -381,6 +381,9 @@ class Index:
         for state in file.states:
             self._apply_state(segment, state)
         segment.forget_contents()
+        # Before the events: the refs are what was left after the drops, and may not follow on those that went.
+        for drop in file.drops:
+            self._drop(drop)
         for indexed in file.streams:
             stream = self._stream(indexed.name)
             firsts = None if indexed.firsts is None else _array(indexed.firsts)
@@ -392,8 +395,6 @@ class Index:
             self._put(entry.key, entry.ref, entry.revision)
         for key in file.deleted:
             self.entries.pop(key, None)
-        for drop in file.drops:
-            self._drop(drop)
         self.position = max(self.position, file.position)
         self.revision = max(self.revision, file.revision)
 
