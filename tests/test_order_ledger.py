@@ -135,12 +135,6 @@ def test_no_interleaving_of_the_clerks_changes_the_totals(open_new: Callable[[],
 
 # On a file store
 
-LOSES_EVENTS = pytest.mark.xfail(
-    reason="Index.load applies a segment's drops after its streams: where a truncation goes on into the next segment, "
-    "a reopened store has lost the events after it. Remove this mark with that."
-)
-
-
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"file:{tmp_path / 'ledger'}?segment_bytes=4096"
@@ -181,7 +175,6 @@ def test_what_one_opening_compacted_the_next_one_goes_on_from(url: str) -> None:
         store.run(example.check_ledger())
 
 
-@LOSES_EVENTS
 def test_dying_at_any_change_of_the_disk_and_run_again_it_converges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,7 +196,6 @@ def test_dying_at_any_change_of_the_disk_and_run_again_it_converges(
     assert at > 50
 
 
-@LOSES_EVENTS
 @pytest.mark.parametrize("eighth", range(1, 8))
 def test_killed_for_real_in_the_middle_and_run_again_it_converges(
     url: str, eighth: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
