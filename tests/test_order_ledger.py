@@ -135,6 +135,7 @@ def test_no_interleaving_of_the_clerks_changes_the_totals(open_new: Callable[[],
 
 # On a file store
 
+
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"file:{tmp_path / 'ledger'}?segment_bytes=4096"

@@ -87,11 +87,10 @@ class Staging:
 
     def append(self, request: Append) -> Appended | Conflict:
         """Stage an append as a commit of its own."""
-        drafts = request.events
-        if len(drafts) > 1:
+        if len(request.events) != 1:
             answer: Appended | Conflict = self._commit_one(request)
             return answer
-        name, draft = request.stream, drafts[0]
+        name, (draft,) = request.stream, request.events
         last_seq = self._last_seq(name)
         now = self._now
         position = self._position + 1
