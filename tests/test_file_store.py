@@ -346,3 +346,31 @@ def test_an_idle_store_proves_its_last_commit_so_that_damage_to_it_is_found(tmp_
     with open_file(tmp_path / "busy") as store:
         # The one case in which damage cannot be told from a torn write that was never acknowledged.
         assert store.run(log.last_seq("s")) == 0
+
+
+def test_a_store_whose_directory_cannot_be_made_is_unavailable(tmp_path):
+    (tmp_path / "file").write_text("no directory")
+    with pytest.raises(StoreUnavailable, match="cannot be made"):
+        open_file(tmp_path / "file" / "store")
+
+
+def test_a_reader_that_opens_while_segments_come_and_go_finds_what_is_in_force(tmp_path):
+    with open_file(tmp_path, "?segment_bytes=4096") as writer:
+        for number in range(100):
+            writer.run(log.append("s", "made", number))
+        done = threading.Event()
+
+        def compact():
+            while not done.is_set():
+                writer.interpreter.compact()
+
+        compacting = threading.Thread(target=compact)
+        compacting.start()
+        try:
+            for _ in range(30):
+                with open_file(tmp_path, "?mode=r") as reader:
+                    assert reader.run(log.last_seq("s")) == 100
+                    assert len(reader.run(log.read("s"))) == 100
+        finally:
+            done.set()
+            compacting.join()

@@ -24,6 +24,8 @@ OPTIONAL = {
     "hypothesis": ("conformance.py", "model.py", "strategies.py", "facts/"),
     "pytest": ("conformance.py", "model.py", "strategies.py", "facts/"),
     "multiformats": ("blobs/cid.py",),
+    "rich": ("cli.py",),
+    "typer": ("cli.py",),
 }
 
 

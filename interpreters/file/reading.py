@@ -9,7 +9,7 @@ from interpreters import disk
 from interpreters.file.format import HEADER_BYTES, SegmentHeader, decode_frame, decode_header
 from interpreters.file.index import Index, SegmentIndex
 from interpreters.file.log import check_header, load_sealed, take_in
-from interpreters.file.manifest import Manifest, load, load_synced, segment_path
+from interpreters.file.manifest import Manifest, load_beside_writer, load_synced, segment_path
 from interpreters.file.queries import Queries
 from interpreters.file.recovery import valid_frames
 from persist_effects.errors import CorruptStore, InvalidRequest
@@ -48,17 +48,29 @@ class ReadingEngine:
 
     def refresh(self) -> Effect[None]:
         """Take in what the writer has brought to the disk since."""
-        manifest = yield from _load_in_force()
-        if manifest is None:
-            raise InvalidRequest("there is no store in this directory: open it to write once, or mend the path")
-        if manifest != self._manifest:
-            yield from self._load(manifest)
+        manifest = yield from self._load_in_force()
         number, offset = yield from load_synced()
         if number == manifest.active:
             self._proved = max(self._proved, offset)
         yield from self._take_in_active()
 
+    def _load_in_force(self) -> Effect[Manifest]:
+        """Load what the manifest in force names, unless that is what is loaded. Returns the manifest."""
+        while True:
+            manifest = yield from load_beside_writer()
+            if manifest is None:
+                raise InvalidRequest("there is no store in this directory: open it to write once, or mend the path")
+            if manifest == self._manifest:
+                return manifest
+            try:
+                yield from self._load(manifest)
+            except (FileNotFoundError, CorruptStore):
+                # A compaction may have taken a segment away since: then there is another manifest in force.
+                if (yield from load_beside_writer()) == manifest:
+                    raise
+
     def _load(self, manifest: Manifest) -> Effect[None]:
+        self._manifest = None
         self.index = Index()
         self._queries = Queries(self.index)
         for sealed in manifest.sealed:
@@ -99,15 +111,3 @@ class ReadingEngine:
             segment.length_bytes = frame.end
             take_in(self.index, segment, frame)
             at = frame.end - start
-
-
-def _load_in_force() -> Effect[Manifest | None]:
-    """The manifest in force. The one that CURRENT named may be gone by the time it is read: then there is another."""
-    last_message = ""
-    while True:
-        try:
-            return (yield from load())
-        except CorruptStore as error:
-            if str(error) == last_message:
-                raise
-            last_message = str(error)

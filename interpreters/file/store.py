@@ -140,7 +140,10 @@ class FileStore(_Host):
             raise InvalidRequest(f"segment_bytes is {segment_bytes}: give 4096 to {SEGMENT_LIMIT_BYTES}")
         if root.exists() and not root.is_dir():
             raise InvalidRequest(f"{root} is a file: a store is a directory, give the path of one or of a new one")
-        root.mkdir(parents=True, exist_ok=True)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreUnavailable(f"{root} cannot be made: {error}") from error
         holder = f"process {os.getpid()} on {socket.gethostname()}"
         options = Options(clock, os.urandom, holder, sync, segment_bytes, payload_limit_bytes)
         super().__init__(root, RealDisk(root))
