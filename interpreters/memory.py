@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from interpreters.names import SortedNames
+from interpreters.ranges import page_range
 from persist_effects import codec
 from persist_effects.errors import InvalidRequest, StoreClosed, describe
 from persist_effects.event import Event, check_integer
@@ -326,18 +327,8 @@ class MemoryStore:
             if stream is None:
                 return Page([], request.after, 0)
             dropped, head = stream.dropped, stream.last_seq
-            until = head if request.until is None else min(request.until, head)
-            # What is left of the range that was asked for: the events after `low`, through `high`.
-            low = max(request.after, dropped)
-            high = max(low, until)
-            if request.backwards:
-                low = max(low, high - request.limit)
-                next_seq = low if low > max(request.after, dropped) else request.after
-            else:
-                high = min(high, low + request.limit)
-                next_seq = high if high < until else max(until, request.after)
+            low, high, next_seq, hole = page_range(request, dropped, head)
             encoded = stream.events[low - dropped : high - dropped]
-            hole = Hole(stream.name, dropped + 1) if request.after < min(dropped, until) else None
         # Bytes do not change, so they are decoded outside of the lock.
         decode = codec.decode_event
         events = [decode(event) for event in encoded]

@@ -11,6 +11,7 @@ import msgspec
 from interpreters.file.format import Commit
 from interpreters.file.index import Index, SegmentIndex, StreamIndex, offset_of, segment_of
 from interpreters.file.reader import Reader, offsets_in
+from interpreters.ranges import page_range
 from persist_effects.codec import decode
 from persist_effects.errors import CorruptStore
 from persist_effects.event import Event
@@ -64,18 +65,8 @@ class Queries:
         stream = self.index.streams.get(request.stream)
         if stream is None:
             return Page([], request.after, 0)
-        dropped, head = stream.dropped, stream.last_seq
-        until = head if request.until is None else min(request.until, head)
-        # What is left of the range that was asked for: the events after `low`, through `high`.
-        low = max(request.after, dropped)
-        high = max(low, until)
-        if request.backwards:
-            low = max(low, high - request.limit)
-            next_seq = low if low > max(request.after, dropped) else request.after
-        else:
-            high = min(high, low + request.limit)
-            next_seq = high if high < until else max(until, request.after)
-        hole = Hole(stream.name, dropped + 1) if request.after < min(dropped, until) else None
+        head = stream.last_seq
+        low, high, next_seq, hole = page_range(request, stream.dropped, head)
         events = yield from self._events_between(stream, low, high)
         if request.backwards:
             events.reverse()

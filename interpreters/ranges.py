@@ -1,0 +1,32 @@
+"""What a page of one stream holds: the arithmetic of `Read`, which is the same for every store with an index."""
+
+from typing import NamedTuple
+
+from persist_effects.requests import Hole, Read
+
+
+class PageRange(NamedTuple):
+    """The events after ``low`` through ``high`` belong to the page; ``next`` and ``hole`` are the page's own."""
+
+    low: int
+    high: int
+    next: int
+    hole: Hole | None
+
+
+def page_range(request: Read, dropped: int, head: int) -> PageRange:
+    """Which events of a stream answer a request, where those through ``dropped`` are gone and ``head`` is the last.
+
+    >>> page_range(Read("orders/1", after=2, limit=3), dropped=4, head=9)
+    PageRange(low=4, high=7, next=7, hole=Hole(stream='orders/1', first_left=5))
+    """
+    until = head if request.until is None else min(request.until, head)
+    hole = Hole(request.stream, dropped + 1) if request.after < min(dropped, until) else None
+    # What is left of the range that was asked for.
+    low = max(request.after, dropped)
+    high = max(low, until)
+    if request.backwards:
+        first = max(low, high - request.limit)
+        return PageRange(first, high, first if first > low else request.after, hole)
+    last = min(high, low + request.limit)
+    return PageRange(low, last, last if last < until else max(until, request.after), hole)
