@@ -13,7 +13,7 @@ from interpreters.blobs.memory import MemoryBlobs
 from interpreters.memory import MemoryStore
 from persist_effects import machine
 from persist_effects.errors import InvalidRequest, StoreClosed, describe
-from persist_effects.machine import Done, Effect, Handler, Handlers, Step, Suspended
+from persist_effects.machine import Effect, Handler, Handlers, Step
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request, Wait
 
 if TYPE_CHECKING:
@@ -156,9 +156,7 @@ class Store:
         [1, 2, 3]
         """
         self._check_open()
-        fresh = list(programs)
-        machine.check_fresh(*fresh)
-        outcomes = _Rounds(self.handlers, self._outcomes_of).drive(fresh)
+        outcomes = _Rounds(self.handlers, self._outcomes_of).drive(list(programs))
         errors = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
         if errors and not return_exceptions:
             raise ExceptionGroup(f"{len(errors)} of {len(outcomes)} programs failed", errors)
@@ -207,6 +205,8 @@ class Store:
         """Each request's outcome. What the interpreter can batch is answered first, together."""
         if self._answer_all is None:
             return [machine.outcome_of(request, self.handlers) for request in requests]
+        if self.batched.issuperset(map(type, requests)):
+            return self._answer_all(requests)
         batch = [request for request in requests if type(request) in self.batched]
         answered = iter(self._answer_all(batch))
         return [
@@ -221,62 +221,47 @@ class _Rounds:
     def __init__(self, handlers: Handlers, outcomes_of: Callable[[Sequence[Request[Any]]], list[Outcome]]) -> None:
         self._handlers = handlers
         self._outcomes_of = outcomes_of
-        self._ends: dict[int, Outcome] = {}
-        self._asking: list[tuple[int, Suspended[Any]]] = []
-        self._waiting: list[tuple[int, Suspended[Any], Wait, float]] = []
+        # When each program's wait for events is given up.
+        self._deadlines: dict[int, float] = {}
 
     def drive(self, programs: Sequence[Effect[Any]]) -> list[Outcome]:
         try:
-            for index, program in enumerate(programs):
-                self._go_on(index, machine.start, program)
-            while self._asking or self._waiting:
-                self._round()
+            together = machine.Together(programs)
+            while together.requests:
+                together.resume(self._round(together))
         except BaseException as error:
             for program in programs:
                 machine.unwind(program, error, self._handlers)
             raise
-        return [self._ends[index] for index in range(len(programs))]
+        return cast(list[Outcome], together.outcomes)
 
-    def _round(self) -> None:
-        asking, self._asking = self._asking, []
-        for (index, step), outcome in zip(asking, self._outcomes_of([step.request for _, step in asking]), strict=True):
-            self._settle(index, step, outcome)
-        if self._waiting:
-            self._look_whether_events_came()
+    def _round(self, together: machine.Together) -> Sequence[Outcome | None]:
+        """The outcome of each request; None for a wait that goes on."""
+        if Wait not in set(map(type, together.requests)):
+            return self._outcomes_of(together.requests)
+        asked = [(index, request) for index, request in zip(together.asking, together.requests, strict=True)]
+        waits = {index: request for index, request in asked if isinstance(request, Wait)}
+        others = [request for index, request in asked if index not in waits]
+        answered = iter(self._outcomes_of(others))
+        waited = self._look_whether_events_came(waits, may_block=not others)
+        return [waited[index] if index in waits else next(answered) for index, _ in asked]
 
-    def _settle(self, index: int, step: Suspended[Any], outcome: Outcome) -> None:
-        if isinstance(outcome, Answered):
-            self._go_on(index, step.resume, outcome.value)
-        else:
-            self._go_on(index, step.throw, outcome.error)
-
-    def _go_on(self, index: int, how: Callable[[Any], Step[Any]], value: Any) -> None:
-        try:
-            step = how(value)
-        except Exception as error:
-            self._ends[index] = Failed(error)
-            return
-        if isinstance(step, Done):
-            self._ends[index] = Answered(step.value)
-        elif isinstance(step.request, Wait):
-            self._waiting.append((index, step, step.request, time.monotonic() + step.request.timeout))
-        else:
-            self._asking.append((index, step))
-
-    def _look_whether_events_came(self) -> None:
+    def _look_whether_events_came(self, waits: Mapping[int, Wait], *, may_block: bool) -> dict[int, Outcome | None]:
         newest = self._ask_wait(0, "", 0)
-        waiting, self._waiting = self._waiting, []
-        for index, step, request, deadline in waiting:
-            outcome = self._ask_wait(request.after, request.prefix, 0)
-            has_come = isinstance(outcome, Failed) or outcome.value > request.after
-            if has_come or time.monotonic() >= deadline:
-                self._settle(index, step, outcome)
-            else:
-                self._waiting.append((index, step, request, deadline))
-        if self._waiting and not self._asking and isinstance(newest, Answered):
+        outcomes = {index: self._outcome_of_wait(index, request) for index, request in waits.items()}
+        if may_block and isinstance(newest, Answered) and not any(outcomes.values()):
             # All of them wait, so this thread may, until any event comes or the first of them gives up.
-            first_deadline = min(deadline for *_, deadline in self._waiting)
+            first_deadline = min(self._deadlines.values())
             self._ask_wait(newest.value, "", max(0.0, first_deadline - time.monotonic()))
+        return outcomes
+
+    def _outcome_of_wait(self, index: int, request: Wait) -> Outcome | None:
+        deadline = self._deadlines.setdefault(index, time.monotonic() + request.timeout)
+        outcome = self._ask_wait(request.after, request.prefix, 0)
+        if isinstance(outcome, Answered) and outcome.value <= request.after and time.monotonic() < deadline:
+            return None
+        del self._deadlines[index]
+        return outcome
 
     def _ask_wait(self, after: int, prefix: str, timeout: float) -> Outcome:
         return machine.outcome_of(Wait(after, prefix, timeout), self._handlers)

@@ -101,6 +101,52 @@ def encode_new_event(event: Event, limit_bytes: int = PAYLOAD_LIMIT_BYTES) -> by
     return encode_event(event)
 
 
+def encode_new_events(events: list[Event], limit_bytes: int = PAYLOAD_LIMIT_BYTES) -> bytes:
+    """The bytes of events that are being appended, one after the other, each checked as `encode_new_event` checks it.
+
+    >>> events = [Event("orders/1", seq, "placed", 0, {"total": 12}, seq) for seq in (1, 2)]
+    >>> encode_new_events(events) == b"".join(map(encode_new_event, events))
+    True
+    """
+    for event in events:
+        if not _is_storable(event.data, DEPTH_LIMIT) or not (
+            event.meta is None or _is_storable(event.meta, DEPTH_LIMIT)
+        ):
+            break
+    else:
+        try:
+            encoded = _encode(events)
+        except _ENCODING_ERRORS:
+            # Named precisely below.
+            encoded = b""
+        if 0 < len(encoded) <= limit_bytes:
+            return encoded[_array_header_bytes(len(events)) :]
+    return b"".join([encode_new_event(event, limit_bytes) for event in events])
+
+
+def _array_header_bytes(count: int) -> int:
+    return 1 if count < 16 else 3 if count < 2**16 else 5
+
+
+def encode_new_entry(key: str, value: Any, revision: int, limit_bytes: int = PAYLOAD_LIMIT_BYTES) -> bytes:
+    """The bytes of a key that is being put, as an array of key, revision and value, checked as `encode` checks it.
+
+    >>> decode(encode_new_entry("color", "red", 7))
+    ['color', 7, 'red']
+    """
+    if _is_storable(value, DEPTH_LIMIT):
+        try:
+            encoded = _encode((key, revision, value))
+        except _ENCODING_ERRORS:
+            # Named precisely below.
+            encoded = b""
+        if 0 < len(encoded) <= limit_bytes:
+            return encoded
+    encode(value, value_name(key), limit_bytes)
+    # It is within the limit, and only the entry as a whole is not.
+    return _encode((key, revision, value))
+
+
 def encode(value: Any, what: str = "value", limit_bytes: int = PAYLOAD_LIMIT_BYTES) -> bytes:
     """A value's msgpack bytes. ``what`` is how an error message calls the value.
 

@@ -219,6 +219,56 @@ def _advance(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handle
         return Done(end.value)
 
 
+class Together:
+    """Fresh programs that go on together: all that wait for an answer ask at once, and are answered at once.
+
+    >>> from persist_effects import kv
+    >>> together = Together([kv.get("color"), kv.has("size")])
+    >>> together.requests
+    [KvGet(key='color'), KvHas(key='size')]
+    >>> together.resume([Answered(None), Answered(True)])
+    >>> together.outcomes
+    [Answered(value=None), Answered(value=True)]
+    """
+
+    def __init__(self, programs: Sequence[Effect[Any]]) -> None:
+        check_fresh(*programs)
+        self.outcomes: list[Outcome | None] = [None] * len(programs)
+        """How each program ended, in order, None where it has not."""
+        self.requests: list[Request[Any]] = []
+        """What those that wait ask, in order."""
+        self.asking: Sequence[int] = range(len(programs))
+        """Which ones those are, by their place among the programs."""
+        self._programs = programs
+        self.resume([Answered(None)] * len(programs))
+
+    def resume(self, outcomes: Sequence[Outcome | None]) -> None:
+        """Go on with the outcome of each request. One whose outcome is None yet goes on waiting."""
+        # Runs for every request of `Store.run_many`.
+        programs, before = self._programs, self.requests
+        still_asking: list[int] = []
+        self.requests = requests = []
+        asking, self.asking = self.asking, still_asking
+        for at, (index, outcome) in enumerate(zip(asking, outcomes, strict=True)):
+            program = programs[index]
+            try:
+                if isinstance(outcome, Answered):
+                    request = program.send(outcome.value)
+                elif outcome is None:
+                    request = before[at]
+                else:
+                    request = program.throw(outcome.error)
+                while not isinstance(request, Request):
+                    request = program.throw(NotARequest(_describe(request)))
+            except StopIteration as end:
+                self.outcomes[index] = Answered(end.value)
+            except Exception as error:
+                self.outcomes[index] = Failed(error)
+            else:
+                still_asking.append(index)
+                requests.append(request)
+
+
 def outcome_of(request: Request[A], handlers: Handlers) -> Outcome:
     """The answer to one request, or the error that it met, as a value.
 

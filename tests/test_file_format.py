@@ -28,7 +28,7 @@ from persist_effects.codec import decode_event, encode_event
 
 FORMAT = Path(interpreters.file.__file__).with_name("FORMAT.md").read_text(encoding="utf-8")
 EXAMPLE = FORMAT[FORMAT.index("## A worked example") :]
-COMMIT_FRAME, MARK_FRAME, FOOTER_FRAME, EVENT_FRAME = 1, 2, 3, 4
+COMMIT_FRAME, MARK_FRAME, FOOTER_FRAME, EVENT_FRAME, ENTRY_FRAME = 1, 2, 3, 4, 5
 
 
 def hex_blocks(text: str) -> list[bytes]:
@@ -167,6 +167,10 @@ def take(frame: Decoded, events: list[Any], entries: dict[str, Any], position: i
     if frame.kind == EVENT_FRAME:
         events.append(frame.content)
         return frame.content[5]
+    if frame.kind == ENTRY_FRAME:
+        key, revision, value = frame.content
+        entries[key] = (revision, value)
+        return position
     if frame.kind != COMMIT_FRAME:
         assert frame.kind == MARK_FRAME
         return position

@@ -13,14 +13,17 @@ import msgspec
 from interpreters import disk
 from interpreters.file.format import (
     COMMIT,
+    ENTRY,
     EVENT,
     FRAME_HEADER_BYTES,
     HEADER_BYTES,
     Commit,
     Frame,
+    Payload,
     Run,
     announced_bytes,
     decode_commit,
+    decode_entry,
     decode_frame,
     encode_commit,
 )
@@ -32,9 +35,6 @@ from interpreters.file.writer import Writer
 from persist_effects.codec import decode_event
 from persist_effects.errors import CorruptStore
 from persist_effects.machine import Effect, perform
-
-Payload = tuple[int, bytes]
-"""A frame's type and payload."""
 
 
 class Compacted(NamedTuple):
@@ -118,6 +118,10 @@ class Compaction:
         if frame.type == EVENT:
             event = decode_event(frame.payload)
             return [(EVENT, frame.payload)] if event.seq > self._dropped(event.stream) else []
+        if frame.type == ENTRY:
+            entry = decode_entry(frame.payload)
+            is_newest = self._index.entries.get(entry.key) == (ref_of(number, frame.offset), entry.revision)
+            return [(ENTRY, frame.payload)] if is_newest else []
         if frame.type == COMMIT:
             return self._wanted_of(decode_commit(frame.payload), ref_of(number, frame.offset))
         return []

@@ -5,7 +5,7 @@ only then taken into the index, so nobody is ever shown what is not yet on the d
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from interpreters.file.compaction import Compaction
 from interpreters.file.index import Index
@@ -16,18 +16,18 @@ from persist_effects import codec
 from persist_effects.errors import PersistError
 from persist_effects.machine import Effect
 from persist_effects.requests import (
-    Answered,
     Append,
-    Failed,
     KvDelete,
     KvPut,
     Outcome,
     Read,
+    Request,
     Transact,
     TruncateThrough,
 )
 
-WRITES = (Append, TruncateThrough, KvPut, KvDelete, Transact)
+WRITES: frozenset[type[Request[Any]]] = frozenset({Append, TruncateThrough, KvPut, KvDelete, Transact})
+_DROP_NOTHING: frozenset[type[Request[Any]]] = frozenset({Append, KvPut, KvDelete})
 
 
 class Options(NamedTuple):
@@ -75,14 +75,10 @@ class Engine:
         `UncertainOutcome` if it is not.
         """
         staging = Staging(self.index, self._options.clock, self._options.payload_limit_bytes)
-        yield from self._find_dropped_positions(requests, staging)
-        outcomes: list[Outcome] = []
-        for request in requests:
-            try:
-                outcomes.append(Answered(staging.stagers[type(request)](request)))
-            except Exception as error:
-                outcomes.append(Failed(error))
-        if staging.frames:
+        if not _DROP_NOTHING.issuperset(map(type, requests)):
+            yield from self._find_dropped_positions(requests, staging)
+        outcomes = staging.stage(requests)
+        if staging.frames.payloads:
             try:
                 yield from self.log.append(staging.frames, sync=self._options.sync == "commit")
             except (PersistError, OSError):
@@ -95,8 +91,6 @@ class Engine:
 
     def _find_dropped_positions(self, requests: Sequence[WriteRequest], staging: Staging) -> Effect[None]:
         for request in requests:
-            if type(request) is Append:
-                continue
             writes = request.writes if isinstance(request, Transact) else (request,)
             for write in writes:
                 if isinstance(write, TruncateThrough) and (seq := staging.last_dropped(write)) is not None:

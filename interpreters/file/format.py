@@ -18,13 +18,20 @@ ALIGNMENT_BYTES = 8
 DIGEST_BYTES = 16
 NO_DIGEST = bytes(DIGEST_BYTES)
 
-COMMIT, MARK, FOOTER, EVENT = 1, 2, 3, 4
-FRAME_TYPES = frozenset({COMMIT, MARK, FOOTER, EVENT})
+COMMIT, MARK, FOOTER, EVENT, ENTRY = 1, 2, 3, 4, 5
+FRAME_TYPES = frozenset({COMMIT, MARK, FOOTER, EVENT, ENTRY})
+COMMITS = frozenset({COMMIT, EVENT, ENTRY})
+"""The types of frames that hold a commit."""
 
 _HEADER = struct.Struct("<8sII16sQQQ16s8x")
 _CHECKSUM = struct.Struct("<I")
 _FRAME = struct.Struct("<IIII")
 _FRAME_REST = struct.Struct("<III")
+_PADDINGS = tuple(bytes(-size_bytes % ALIGNMENT_BYTES) for size_bytes in range(ALIGNMENT_BYTES))
+_HASHED_AT_ONCE = 1024
+
+Payload = tuple[int, bytes]
+"""A frame to be written: its type, and what it holds."""
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -108,9 +115,45 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     end: int
 
 
-encode_commit = msgspec.msgpack.Encoder().encode
+class _EncodedCommit(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A `Commit` whose events are one array of msgpack."""
+
+    runs: list[Run]
+    events: msgspec.Raw
+    entries: list[StoredEntry]
+    deleted: list[str]
+    drops: list[Drop]
+    states: list[StreamState]
+    revision: int
+    position: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def encode_commit(commit: Commit, events: Iterable[bytes] = ()) -> bytes:
+    """The payload of a frame of type COMMIT. ``events`` are those of its runs, encoded, where it has none itself."""
+    if not commit.runs or commit.events:
+        return _encode(commit)
+    count = sum(run.count for run in commit.runs)
+    return _encode(
+        _EncodedCommit(
+            commit.runs,
+            msgspec.Raw(b"".join((b"\xdd", count.to_bytes(4, "big"), *events))),
+            commit.entries,
+            commit.deleted,
+            commit.drops,
+            commit.states,
+            commit.revision,
+            commit.position,
+        )
+    )
+
+
 decode_commit = msgspec.msgpack.Decoder(Commit).decode
-encode_footer = msgspec.msgpack.Encoder().encode
+decode_entry = msgspec.msgpack.Decoder(StoredEntry).decode
+"""The key in a frame of type ENTRY."""
+encode_footer = _encode
 decode_footer = msgspec.msgpack.Decoder(Footer).decode
 
 
@@ -158,8 +201,32 @@ def decode_header(data: bytes, path: str) -> SegmentHeader:
 
 def encode_frame(seed: int, offset: int, kind: int, watermark: int, payload: bytes) -> bytes:
     """A frame as it stands at this offset, padded. ``watermark`` is in bytes."""
-    rest = _FRAME_REST.pack(len(payload), kind, watermark >> 3) + payload + bytes(-len(payload) & 7)
-    return _CHECKSUM.pack(zlib.crc32(rest, seed ^ (offset >> 3))) + rest
+    return b"".join(encode_frames(seed, offset, watermark, [(kind, payload)]).pieces)
+
+
+class EncodedFrames(NamedTuple):
+    """Frames that follow on one another: where each stands, where the last ends, their checksums and bytes in turn."""
+
+    offsets: list[int]
+    end: int
+    pieces: list[bytes]
+
+
+def encode_frames(seed: int, offset: int, watermark: int, payloads: Iterable[Payload]) -> EncodedFrames:
+    """Frames as they stand from this offset on, padded. ``watermark`` is in bytes."""
+    # Runs for every commit.
+    offsets: list[int] = []
+    pieces: list[bytes] = []
+    pack_rest, pack_checksum, crc32, paddings = _FRAME_REST.pack, _CHECKSUM.pack, zlib.crc32, _PADDINGS
+    synced = watermark >> 3
+    for kind, payload in payloads:
+        size_bytes = len(payload)
+        rest = pack_rest(size_bytes, kind, synced) + payload + paddings[size_bytes & 7]
+        offsets.append(offset)
+        pieces.append(pack_checksum(crc32(rest, seed ^ (offset >> 3))))
+        pieces.append(rest)
+        offset += 4 + len(rest)
+    return EncodedFrames(offsets, offset, pieces)
 
 
 def frame_bytes(payload_bytes: int) -> int:
@@ -191,14 +258,18 @@ def decode_frame(data: bytes | memoryview, at: int, seed: int, offset: int) -> F
 
 
 def commit_in(frame: Frame) -> Commit:
-    """The commit that a frame of type COMMIT or EVENT holds."""
+    """The commit that a frame of one of the types COMMITS holds."""
     if frame.type == COMMIT:
         return decode_commit(frame.payload)
-    run = run_in(frame)
-    return Commit([run], [msgspec.Raw(frame.payload)], [], [], [], [], 0, run.first_position)
+    if frame.type == ENTRY:
+        entry = decode_entry(frame.payload)
+        return Commit([], [], [entry], [], [], [], entry.revision, 0)
+    place = decode_place(frame.payload)
+    run = Run(place.stream, place.seq, place.position, 1)
+    return Commit([run], [msgspec.Raw(frame.payload)], [], [], [], [], 0, place.position)
 
 
-class _EventPlace(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class EventPlace(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What an index wants to know of an `Event`. Its data, which it does not, is passed over."""
 
     stream: str
@@ -209,13 +280,8 @@ class _EventPlace(msgspec.Struct, frozen=True, array_like=True, gc=False):
     position: int
 
 
-_decode_place = msgspec.msgpack.Decoder(_EventPlace).decode
-
-
-def run_in(frame: Frame) -> Run:
-    """Where the event of a frame of type EVENT belongs."""
-    place = _decode_place(frame.payload)
-    return Run(place.stream, place.seq, place.position, 1)
+decode_place = msgspec.msgpack.Decoder(EventPlace).decode
+"""Where the event of a frame of type EVENT belongs."""
 
 
 class Digest:
@@ -224,15 +290,23 @@ class Digest:
     def __init__(self) -> None:
         self.frames = 0
         self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._waiting: list[bytes] = []
 
     def add(self, checksums: Sequence[bytes]) -> None:
         """Take in the checksums of the next frames, as they stand in the file."""
-        self._hash.update(b"".join(checksums))
+        self._waiting += checksums
         self.frames += len(checksums)
+        if len(self._waiting) >= _HASHED_AT_ONCE:
+            self._hash_waiting()
 
     def value(self) -> bytes:
         """The digest of the frames so far."""
+        self._hash_waiting()
         return self._hash.digest()
+
+    def _hash_waiting(self) -> None:
+        self._hash.update(b"".join(self._waiting))
+        self._waiting.clear()
 
 
 def digest_of(frames: Iterable[Frame]) -> bytes:

@@ -12,27 +12,21 @@ from persist_effects.errors import PersistError, UncertainOutcome
 from persist_effects.requests import Failed, Outcome
 
 
-class Ticket:
-    """A write that waits for its commit."""
-
-    __slots__ = ("outcome", "request")
-
-    def __init__(self, request: WriteRequest) -> None:
-        self.request = request
-        self.outcome: Outcome | None = None
-
-
 class _Party:
-    """The tickets of one thread, which are committed together, and the gate at which it waits."""
+    """The writes of one thread, which are committed together, and the gate at which it waits."""
 
-    __slots__ = ("gate", "is_done", "is_leader", "tickets")
+    __slots__ = ("gate", "is_leader", "outcomes", "requests")
 
-    def __init__(self, tickets: Sequence[Ticket]) -> None:
-        self.tickets = tickets
+    def __init__(self, requests: Sequence[WriteRequest]) -> None:
+        self.requests = requests
+        self.outcomes: list[Outcome] | None = None
         self.is_leader = False
-        self.is_done = False
-        self.gate = threading.Lock()
-        self.gate.acquire()
+        self.gate: threading.Lock | None = None
+
+    def let_through(self) -> None:
+        """Let the thread go on that waits at the gate."""
+        if self.gate is not None:
+            self.gate.release()
 
 
 class GroupCommit:
@@ -41,7 +35,7 @@ class GroupCommit:
     ``turn`` is held by the one that commits, and by whoever must keep commits away for a while.
     """
 
-    def __init__(self, commit: Callable[[list[Ticket]], None]) -> None:
+    def __init__(self, commit: Callable[[Sequence[WriteRequest]], list[Outcome]]) -> None:
         self._commit = commit
         self._lock = threading.Lock()
         self._waiting: list[_Party] = []
@@ -50,62 +44,59 @@ class GroupCommit:
 
     def write(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
         """The outcomes of these writes, in order, once they are committed."""
-        tickets = [Ticket(request) for request in requests]
-        party = None
+        party = _Party(requests)
         with self._lock:
             if self._has_leader:
-                party = _Party(tickets)
+                party.gate = threading.Lock()
+                party.gate.acquire()
                 self._waiting.append(party)
             else:
                 self._has_leader = True
-        if party is None:
-            self._lead(tickets)
+        if party.gate is None:
+            self._lead(party)
         else:
-            self._wait(party)
-        return [_outcome_of(ticket) for ticket in tickets]
+            self._wait(party, party.gate)
+        assert party.outcomes is not None, "a party that is through has its outcomes"
+        return party.outcomes
 
-    def _lead(self, own: list[Ticket]) -> None:
-        """Commit the leader's own tickets, if they do not wait, and those of all that do."""
+    def _lead(self, own: _Party | None) -> None:
+        """Commit for the leader, if it does not wait, and for all that do."""
         try:
             with self.turn:
                 with self._lock:
                     parties, self._waiting = self._waiting, []
-                self._commit_for(own + [ticket for party in parties for ticket in party.tickets], parties)
+                self._commit_for(parties if own is None else [own, *parties])
         finally:
             self._pass_on()
 
-    def _commit_for(self, tickets: list[Ticket], parties: Sequence[_Party]) -> None:
+    def _commit_for(self, parties: Sequence[_Party]) -> None:
+        requests = parties[0].requests if len(parties) == 1 else [one for party in parties for one in party.requests]
         try:
-            self._commit(tickets)
+            outcomes = self._commit(requests)
         except Exception as error:
-            for ticket in tickets:
-                ticket.outcome = Failed(_copy(error))
+            outcomes = [Failed(_copy(error)) for _ in requests]
         except BaseException as error:
             interrupted = f"the commit was interrupted by {error!r}: whether it is on the disk is not known"
-            for ticket in tickets:
-                ticket.outcome = ticket.outcome or Failed(UncertainOutcome(interrupted))
+            _settle(parties, [Failed(UncertainOutcome(interrupted)) for _ in requests])
             raise
-        finally:
-            for party in parties:
-                party.is_done = True
-                party.gate.release()
+        _settle(parties, outcomes)
 
-    def _wait(self, party: _Party) -> None:
+    def _wait(self, party: _Party, gate: threading.Lock) -> None:
         try:
-            party.gate.acquire()
+            gate.acquire()
         except BaseException:
             self._leave(party)
             raise
-        if not party.is_done:
-            # Let through as the next leader, with its tickets still among those that wait.
-            self._lead([])
+        if party.outcomes is None:
+            # Let through as the next leader, with its writes still among those that wait.
+            self._lead(None)
 
     def _pass_on(self) -> None:
         with self._lock:
             self._has_leader = bool(self._waiting)
             if self._waiting:
                 self._waiting[0].is_leader = True
-                self._waiting[0].gate.release()
+                self._waiting[0].let_through()
 
     def _leave(self, party: _Party) -> None:
         """The thread was interrupted. What is not on its way yet is not written, and if it leads, another one must."""
@@ -116,9 +107,14 @@ class GroupCommit:
             self._pass_on()
 
 
-def _outcome_of(ticket: Ticket) -> Outcome:
-    assert ticket.outcome is not None, "a party that is done has its outcomes"
-    return ticket.outcome
+def _settle(parties: Sequence[_Party], outcomes: list[Outcome]) -> None:
+    """Give each party its share of the outcomes, which are in the order of their writes, and let it through."""
+    start = 0
+    for party in parties:
+        end = start + len(party.requests)
+        party.outcomes = outcomes if len(parties) == 1 else outcomes[start:end]
+        start = end
+        party.let_through()
 
 
 def _copy(error: Exception) -> Exception:

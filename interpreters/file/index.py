@@ -11,8 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from interpreters.file.format import Commit, Drop, Run, StreamState
+from interpreters.file.format import Commit, Drop, EventPlace, StoredEntry, StreamState
 from interpreters.names import SortedNames
+from persist_effects.event import Event
+
+Content = Event | StoredEntry | Commit
+"""What is to be known of a frame: of the one event or key in it where that belongs, or the commit."""
 
 
 def ref_of(number: int, offset: int) -> int:
@@ -158,17 +162,16 @@ class SegmentIndex:
         """What the segment says of streams and keys is in its index file."""
         self.streams, self.keys, self.drops, self.states = set(), {}, [], []
 
-    def add_events(self, offset: int, runs: list[Run]) -> None:
-        """Note a frame that holds these events."""
-        first, last = runs[0].first_position, runs[-1].first_position + runs[-1].count - 1
-        if not self.frames:
+    def add_frame(self, offset: int, first: int, last: int) -> None:
+        """Note a frame that holds the events of these positions."""
+        frames = self.frames
+        if not frames:
             self.first_position = first
-        is_dense = first == last and first == self.first_position + len(self.frames)
-        if self.positions is None and not is_dense:
-            self.positions = array("Q", range(self.first_position, self.first_position + len(self.frames)))
+        if self.positions is None and (first != last or first != self.first_position + len(frames)):
+            self.positions = array("Q", range(self.first_position, self.first_position + len(frames)))
         if self.positions is not None:
             self.positions.append(first)
-        self.frames.append(offset >> 3)
+        frames.append(offset >> 3)
         self.last_position = last
 
     def frames_after(self, position: int) -> "array[int]":
@@ -261,13 +264,33 @@ class Index:
 
     # Commits
 
-    def add_event(self, segment: SegmentIndex, offset: int, run: Run) -> None:
+    def take_in(self, segment: SegmentIndex, offsets: Sequence[int], contents: Sequence[Content]) -> None:
+        """Take in what frames at these offsets say. They are on the disk as far as the store promises."""
+        for offset, content in zip(offsets, contents, strict=True):
+            if isinstance(content, Event):
+                self.add_event(segment, offset, content)
+            elif isinstance(content, StoredEntry):
+                self.add_entry(segment, offset, content)
+            else:
+                self.apply(segment, offset, content)
+
+    def add_event(self, segment: SegmentIndex, offset: int, event: Event | EventPlace) -> None:
         """Take in a frame of one event: what `apply` does for the commit that stores write most."""
-        segment.add_events(offset, [run])
-        segment.streams.add(run.stream)
-        stream = self._stream(run.stream)
-        stream.add(ref_of(segment.number, offset), run.first_seq, 1, run.first_position)
-        self.position = run.first_position
+        name, position = event.stream, event.position
+        segment.add_frame(offset, position, position)
+        segment.streams.add(name)
+        stream = self.streams.get(name)
+        if stream is None:
+            stream = self._stream(name)
+        stream.add(segment.number << 32 | offset >> 3, event.seq, 1, position)
+        self.position = position
+
+    def add_entry(self, segment: SegmentIndex, offset: int, entry: StoredEntry) -> None:
+        """Take in a frame of one key that was put, likewise."""
+        key, revision = entry.key, entry.revision
+        segment.keys[key] = True
+        self._put(key, segment.number << 32 | offset >> 3, revision)
+        self.revision = max(self.revision, revision)
 
     def apply(self, segment: SegmentIndex, offset: int, commit: Commit) -> None:
         """Take in what a frame says. It is on the disk as far as the store promises."""
@@ -275,7 +298,9 @@ class Index:
         for state in commit.states:
             self._apply_state(segment, state)
         if commit.runs:
-            segment.add_events(offset, commit.runs)
+            last_run = commit.runs[-1]
+            last_position = last_run.first_position + last_run.count - 1
+            segment.add_frame(offset, commit.runs[0].first_position, last_position)
         for run in commit.runs:
             segment.streams.add(run.stream)
             stream = self._stream(run.stream)

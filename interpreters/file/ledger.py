@@ -9,7 +9,18 @@ from typing import NamedTuple
 
 import msgspec
 
-from interpreters.file.format import COMMIT, EVENT, Commit, Drop, Frame, Run, StoredEntry, StreamState, decode_commit
+from interpreters.file.format import (
+    COMMIT,
+    COMMITS,
+    EVENT,
+    Commit,
+    Drop,
+    Frame,
+    Run,
+    StoredEntry,
+    StreamState,
+    commit_in,
+)
 from interpreters.file.index import IndexFile
 from persist_effects.codec import decode, decode_event
 from persist_effects.event import Event
@@ -118,7 +129,7 @@ class Ledger:
         """Take in a valid frame, and return what of it counts."""
         self.frames += 1
         self._file, self._offset = file, frame.offset
-        if frame.type not in (COMMIT, EVENT):
+        if frame.type not in COMMITS:
             return Taken([], [])
         try:
             commit, events = _content_of(frame)
@@ -135,7 +146,7 @@ class Ledger:
             self._take_deletion(key, commit.revision)
         for drop in commit.drops:
             self._take_drop(drop)
-        if commit.position < self.last_event_position:
+        if frame.type == COMMIT and commit.position < self.last_event_position:
             self._contradict(f"a position of at least {self.last_event_position}", f"{commit.position}")
         self.position = max(self.position, commit.position)
         self.revision = max(self.revision, commit.revision)
@@ -261,7 +272,7 @@ def _content_of(frame: Frame) -> _Content:
         event = decode_event(frame.payload)
         run = Run(event.stream, event.seq, event.position, 1)
         return _Content(Commit([run], [], [], [], [], [], 0, event.position), [(event, frame.payload)])
-    commit = decode_commit(frame.payload)
+    commit = commit_in(frame)
     for entry in commit.entries:
         decode(bytes(entry.value))
     return _Content(commit, [(decode_event(bytes(raw)), bytes(raw)) for raw in commit.events])

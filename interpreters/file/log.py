@@ -10,20 +10,20 @@ import msgspec
 from interpreters import disk
 from interpreters.file.format import (
     COMMIT,
+    ENTRY,
     EVENT,
     FORMAT_VERSION,
     HEADER_BYTES,
     NO_DIGEST,
-    Commit,
     Frame,
-    Run,
     SegmentHeader,
     decode_commit,
+    decode_entry,
     decode_frame,
     decode_header,
+    decode_place,
     digest_of,
     frame_bytes,
-    run_in,
 )
 from interpreters.file.index import Index, IndexFile, SegmentIndex
 from interpreters.file.manifest import (
@@ -38,7 +38,7 @@ from interpreters.file.manifest import (
     segment_path,
 )
 from interpreters.file.recovery import recover, valid_frames
-from interpreters.file.staging import StagedFrame
+from interpreters.file.staging import Frames
 from interpreters.file.writer import FOOTER_BYTES, Writer
 from persist_effects.errors import CorruptStore, InvalidRequest, StoreLocked, StoreUnavailable, UncertainOutcome
 from persist_effects.machine import Effect, perform
@@ -213,27 +213,21 @@ class Log:
 
     # Appending
 
-    def append(self, frames: Sequence[StagedFrame], *, sync: bool) -> Effect[None]:
+    def append(self, frames: Frames, *, sync: bool) -> Effect[None]:
         """Write frames, sync them unless told otherwise, and take them into the index."""
         writer = self._writing()
         writer.check_healthy()
-        size_bytes = sum(len(frame.payload) for frame in frames)
-        if not writer.has_room_for(size_bytes, len(frames)):
-            yield from self._roll_over(size_bytes, len(frames))
+        payloads = frames.payloads
+        size_bytes = sum([len(payload) for _, payload in payloads])
+        if not writer.has_room_for(size_bytes, len(payloads)):
+            yield from self._roll_over(size_bytes, len(payloads))
             writer = self._writing()
-        offsets = yield from writer.append([(frame.kind, frame.payload) for frame in frames])
+        offsets = yield from writer.append(payloads)
         if sync:
             yield from self.sync()
-        index = self._index
-        segment = index.segments[writer.header.number]
+        segment = self._index.segments[writer.header.number]
         segment.length_bytes = writer.offset
-        for offset, frame in zip(offsets, frames, strict=True):
-            content = frame.content
-            if type(content) is Run:
-                index.add_event(segment, offset, content)
-            else:
-                assert isinstance(content, Commit)
-                index.apply(segment, offset, content)
+        self._index.take_in(segment, offsets, frames.contents)
 
     def mark(self) -> Effect[None]:
         """Prove all that was appended: write a frame that says how far the segment is synced, and sync that too."""
@@ -344,7 +338,9 @@ def _tidy(program: Effect[None]) -> Effect[None]:
 def take_in(index: Index, segment: SegmentIndex, frame: Frame) -> None:
     """Take a frame that was read into the index."""
     if frame.type == EVENT:
-        index.add_event(segment, frame.offset, run_in(frame))
+        index.add_event(segment, frame.offset, decode_place(frame.payload))
+    elif frame.type == ENTRY:
+        index.add_entry(segment, frame.offset, decode_entry(frame.payload))
     elif frame.type == COMMIT:
         index.apply(segment, frame.offset, decode_commit(frame.payload))
 

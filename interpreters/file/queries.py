@@ -123,10 +123,10 @@ class Queries:
         if found is None:
             return None
         ref, revision = found
-        commit = yield from self._reader.commit(segment_of(ref), offset_of(ref))
-        for entry in commit.entries:
+        entries = yield from self._reader.entries(segment_of(ref), offset_of(ref))
+        for entry in entries:
             if entry.key == request.key and entry.revision == revision:
-                return Entry(decode(bytes(entry.value)), revision)
+                return Entry(decode(entry.value), revision)
         raise CorruptStore(
             f"segment {segment_of(ref)}: offset {offset_of(ref)}: expected key {request.key!r} at revision {revision}, "
             "found a commit without it: remove the index files, which are then made again, and open the store anew"

@@ -8,16 +8,20 @@ import msgspec
 
 from interpreters import disk
 from interpreters.file.format import (
-    COMMIT,
+    COMMITS,
+    ENTRY,
     EVENT,
     FRAME_HEADER_BYTES,
     Commit,
+    Frame,
+    StoredEntry,
     announced_bytes,
     commit_in,
+    decode_entry,
     decode_frame,
     unpack_frame_header,
 )
-from interpreters.file.index import SegmentIndex
+from interpreters.file.index import SegmentIndex, ref_of
 from interpreters.file.manifest import segment_path
 from persist_effects.codec import decode_event
 from persist_effects.errors import CorruptStore
@@ -31,7 +35,6 @@ FIRST_READ_BYTES = 4 * 1024
 """How much is read of a frame whose length is not known yet: most frames are shorter."""
 
 _KEPT_BYTES = 1024 * 1024
-_COMMITS = (COMMIT, EVENT)
 
 
 class Chunk:
@@ -101,31 +104,42 @@ class Reader:
         at = offset - chunk.start
         return at + FRAME_HEADER_BYTES <= len(chunk.data) and at + announced_bytes(chunk.data, at) <= len(chunk.data)
 
+    def entries(self, number: int, offset: int) -> Effect[Sequence[StoredEntry]]:
+        """The keys that the frame at an offset puts. Raises `CorruptStore`, naming file and offset."""
+        if self._commit is not None and self._commit[0] == ref_of(number, offset):
+            return self._commit[1].entries
+        frame = yield from self._frame(number, offset)
+        return (decode_entry(frame.payload),) if frame.type == ENTRY else commit_in(frame).entries
+
     def commit(self, number: int, offset: int) -> Effect[Commit]:
         """The commit in the frame at an offset. Raises `CorruptStore`, naming file and offset."""
-        key = number << 32 | offset >> 3
+        key = ref_of(number, offset)
         if self._commit is not None and self._commit[0] == key:
             return self._commit[1]
+        commit = commit_in((yield from self._frame(number, offset)))
+        if len(commit.events) > 1:
+            # The next page is likely to want more of them.
+            self._commit = (key, commit)
+        return commit
+
+    def _frame(self, number: int, offset: int) -> Effect[Frame]:
         chunk = self._chunk
         at = offset - chunk.start
         data = chunk.data
         if chunk.number != number or at < 0 or at + FRAME_HEADER_BYTES > len(data):
             data, at = (yield from self._read(number, offset, FIRST_READ_BYTES)), 0
-        if len(data) - at >= FRAME_HEADER_BYTES:
+        frame = decode_frame(data, at, self._segments[number].seed, offset)
+        if frame is None and len(data) - at >= FRAME_HEADER_BYTES:
             size_bytes = announced_bytes(data, at)
             if size_bytes > len(data) - at:
-                data, at = (yield from self._read(number, offset, size_bytes)), 0
-        frame = decode_frame(data, at, self._segments[number].seed, offset)
-        if frame is None or frame.type not in _COMMITS:
+                data = yield from self._read(number, offset, size_bytes)
+                frame = decode_frame(data, 0, self._segments[number].seed, offset)
+        if frame is None or frame.type not in COMMITS:
             raise CorruptStore(
                 f"{segment_path(number)}: offset {offset}: expected a frame, found bytes that do not fit their "
                 "checksum: run `persist-effects verify`, and restore a backup or salvage the store"
             )
-        commit = commit_in(frame)
-        if len(commit.events) > 1:
-            # The next page is likely to want more of them.
-            self._commit = (key, commit)
-        return commit
+        return frame
 
     def _read(self, number: int, offset: int, size_bytes: int) -> Effect[bytes]:
         # Not past what is committed: there the bytes will change.

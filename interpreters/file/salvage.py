@@ -20,21 +20,17 @@ import msgspec
 from interpreters import disk
 from interpreters.file.engine import Engine
 from interpreters.file.format import (
-    COMMIT,
-    EVENT,
     HEADER_BYTES,
     Commit,
     Frame,
-    Run,
     StoredEntry,
     StreamState,
     decode_header,
-    encode_commit,
 )
 from interpreters.file.ledger import Damage, Ledger, StreamLedger
 from interpreters.file.manifest import Manifest, Sealed, segment_path
 from interpreters.file.scan import Bad, Scan, Segment
-from interpreters.file.staging import StagedFrame
+from interpreters.file.staging import Frames
 from interpreters.file.survey import Progress, find_manifest, find_segment, index_of
 from interpreters.file.two_disks import on_target
 from persist_effects.errors import CorruptStore, InvalidRequest
@@ -109,7 +105,7 @@ class _Salvage:
         self._segments: list[Segment] = []
         self._sealed: dict[int, Sealed] = {}
         self._ledger = Ledger()
-        self._batch: list[StagedFrame] = []
+        self._batch = Frames()
         self._batch_bytes = 0
         self._position = 0
 
@@ -264,7 +260,8 @@ class _Salvage:
             yield from self._flush(_BATCH_BYTES)
 
     def _add_event(self, event: Event, payload: bytes) -> None:
-        self._add(StagedFrame(EVENT, payload, Run(event.stream, event.seq, event.position, 1)))
+        self._batch.add_event(event, payload)
+        self._batch_bytes += len(payload)
         self._salvaged.events += 1
         self._position = event.position
 
@@ -275,17 +272,14 @@ class _Salvage:
             self._salvaged.keys += 1
 
     def _add_commit(self, commit: Commit) -> None:
-        self._add(StagedFrame(COMMIT, encode_commit(commit), commit))
-
-    def _add(self, frame: StagedFrame) -> None:
-        self._batch.append(frame)
-        self._batch_bytes += len(frame.payload)
+        self._batch.add_commit(commit)
+        self._batch_bytes += len(self._batch.payloads[-1][1])
 
     def _flush(self, over_bytes: int) -> Effect[None]:
         """Write the batch if it has become long."""
-        if self._batch and self._batch_bytes >= over_bytes:
+        if self._batch.payloads and self._batch_bytes >= over_bytes:
             yield from on_target(self._engine.log.append(self._batch, sync=False))
-            self._batch, self._batch_bytes = [], 0
+            self._batch, self._batch_bytes = Frames(), 0
 
 
 def _position_of(segment: Segment) -> Effect[int]:

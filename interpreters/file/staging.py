@@ -3,24 +3,27 @@
 Nothing here touches the index or the disk: a batch that cannot be written leaves no trace.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
 import msgspec
 
-from interpreters.file.format import COMMIT, EVENT, Commit, Drop, Run, StoredEntry, encode_commit
-from interpreters.file.index import Index
+from interpreters.file.format import COMMIT, ENTRY, EVENT, Commit, Drop, Payload, Run, StoredEntry, encode_commit
+from interpreters.file.index import Content, Index
 from persist_effects import codec
 from persist_effects.event import Event
 from persist_effects.requests import (
+    Answered,
     Append,
     Appended,
     Check,
     Conflict,
     ExpectSeq,
+    Failed,
     KvDelete,
     KvPut,
+    Outcome,
     Request,
     Transact,
     TruncateThrough,
@@ -28,15 +31,30 @@ from persist_effects.requests import (
 )
 
 WriteRequest = Append | TruncateThrough | KvPut | KvDelete | Transact
-DroppedPosition = Callable[[str, int], int]
+_NO_VALUE = msgspec.Raw()
 
 
-class StagedFrame(msgspec.Struct, frozen=True, gc=False):
-    """A frame to be written, and what the index will take in: a run of one event, or a commit."""
+class Frames:
+    """Frames to be written, and in the same order what the index will take in."""
 
-    kind: int
-    payload: bytes
-    content: Run | Commit
+    def __init__(self) -> None:
+        self.payloads: list[Payload] = []
+        self.contents: list[Content] = []
+
+    def add_event(self, event: Event, payload: bytes) -> None:
+        """Add a frame of one event."""
+        self.payloads.append((EVENT, payload))
+        self.contents.append(event)
+
+    def add_entry(self, entry: StoredEntry, payload: bytes) -> None:
+        """Add a frame of one key that was put."""
+        self.payloads.append((ENTRY, payload))
+        self.contents.append(entry)
+
+    def add_commit(self, commit: Commit, events: Iterable[bytes] = ()) -> None:
+        """Add a frame of a commit. ``events`` are those of its runs, encoded; the index keeps nothing of them."""
+        self.payloads.append((COMMIT, encode_commit(commit, events)))
+        self.contents.append(commit)
 
 
 class _Parts:
@@ -44,7 +62,7 @@ class _Parts:
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
-        self.events: list[msgspec.Raw] = []
+        self.events: list[bytes] = []
         self.entries: dict[str, StoredEntry] = {}
         self.deleted: dict[str, None] = {}
         self.drops: list[Drop] = []
@@ -64,14 +82,17 @@ class Staging:
         self._positions: dict[tuple[str, int], int] = {}
         self._position = index.position
         self._revision = index.revision
-        self.frames: list[StagedFrame] = []
-        self.stagers: dict[type[Request[Any]], Callable[[Any], Any]] = {
-            Append: self.append,
-            Transact: self.transact,
-            TruncateThrough: self._commit_one,
-            KvPut: self._commit_one,
-            KvDelete: self._commit_one,
-        }
+        self.frames = Frames()
+
+    def stage(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
+        """Stage these writes, one after the other, and return what each will be answered."""
+        outcomes: list[Outcome] = []
+        for request in requests:
+            try:
+                outcomes.append(Answered(_STAGERS[type(request)](self, request)))
+            except Exception as error:
+                outcomes.append(Failed(error))
+        return outcomes
 
     def know_position(self, stream: str, seq: int, position: int) -> None:
         """Say which position an event has that one of the batch's truncations drops last."""
@@ -88,7 +109,7 @@ class Staging:
     def append(self, request: Append) -> Appended | Conflict:
         """Stage an append as a commit of its own."""
         if len(request.events) != 1:
-            answer: Appended | Conflict = self._commit_one(request)
+            answer: Appended | Conflict = self.commit_one(request)
             return answer
         name, (draft,) = request.stream, request.events
         last_seq = self._last_seq(name)
@@ -101,14 +122,26 @@ class Staging:
             return Conflict(name, request.expected, last_seq)
         self._seqs[name] = last_seq + 1
         self._position = position
-        self.frames.append(StagedFrame(EVENT, payload, Run(name, last_seq + 1, position, 1)))
+        self.frames.add_event(event, payload)
         return Appended(last_seq + 1, last_seq + 1, position, now)
+
+    def put(self, request: KvPut) -> int | Conflict:
+        """Stage a put as a commit of its own."""
+        key = request.key
+        revision = self._revision + 1
+        payload = codec.encode_new_entry(key, request.value, revision, self._limit_bytes)
+        if request.expected is not None and request.expected != (actual := self._revision_of(key)):
+            return Conflict(key, request.expected, actual)
+        self._revision = self._revisions[key] = revision
+        self.frames.add_entry(StoredEntry(key, revision, _NO_VALUE), payload)
+        return revision
 
     def transact(self, request: Transact) -> list[Any] | Conflict:
         """Stage several writes as one commit."""
         return self._commit(request.writes, request.checks)
 
-    def _commit_one(self, request: Write) -> Any:
+    def commit_one(self, request: Write) -> Any:
+        """Stage any write as a commit of its own."""
         answers = self._commit([request], ())
         return answers if isinstance(answers, Conflict) else answers[0]
 
@@ -135,17 +168,9 @@ class Staging:
         return answers
 
     def _add_frame(self, parts: _Parts) -> None:
-        commit = Commit(
-            parts.runs,
-            parts.events,
-            list(parts.entries.values()),
-            list(parts.deleted),
-            parts.drops,
-            [],
-            self._revision,
-            self._position,
-        )
-        self.frames.append(StagedFrame(COMMIT, encode_commit(commit), _without_events(commit)))
+        entries = list(parts.entries.values())
+        commit = Commit(parts.runs, [], entries, list(parts.deleted), parts.drops, [], self._revision, self._position)
+        self.frames.add_commit(commit, parts.events)
 
     def _first_failing(self, checks: Sequence[Check]) -> Conflict | None:
         for check in checks:
@@ -173,12 +198,19 @@ class Staging:
         last_seq = self._last_seq(name)
         now = self._now
         first_position = self._position + 1
-        limit_bytes = self._limit_bytes
-        for number, draft in enumerate(write.events):
-            at = now if draft.at is None else draft.at
-            seq, position = last_seq + 1 + number, first_position + number
-            event = Event(name, seq, draft.type, at, draft.data, position, draft.meta)
-            parts.events.append(msgspec.Raw(codec.encode_new_event(event, limit_bytes)))
+        events = [
+            Event(
+                name,
+                last_seq + 1 + number,
+                draft.type,
+                now if draft.at is None else draft.at,
+                draft.data,
+                first_position + number,
+                draft.meta,
+            )
+            for number, draft in enumerate(write.events)
+        ]
+        parts.events.append(codec.encode_new_events(events, self._limit_bytes))
         count = len(write.events)
         parts.runs.append(Run(name, last_seq + 1, first_position, count))
         self._seqs[name] = last_seq + count
@@ -203,8 +235,7 @@ class Staging:
         stored = self._positions.get((name, seq))
         if stored is not None:
             return stored
-        contents = [frame.content for frame in self.frames]
-        staged = (run for content in contents for run in ([content] if isinstance(content, Run) else content.runs))
+        staged = chain.from_iterable(map(_runs_in, self.frames.contents))
         return next(
             run.first_position + seq - run.first_seq
             for run in chain(runs, staged)
@@ -243,6 +274,16 @@ class Staging:
         return self._index.revision_of(key) if revision is None else revision
 
 
-def _without_events(commit: Commit) -> Commit:
-    # The index keeps nothing of the values, so they need not be held until the sync has returned.
-    return msgspec.structs.replace(commit, events=[])
+def _runs_in(content: Content) -> Sequence[Run]:
+    if isinstance(content, Event):
+        return (Run(content.stream, content.seq, content.position, 1),)
+    return content.runs if isinstance(content, Commit) else ()
+
+
+_STAGERS: dict[type[Request[Any]], Callable[[Staging, Any], Any]] = {
+    Append: Staging.append,
+    Transact: Staging.transact,
+    TruncateThrough: Staging.commit_one,
+    KvPut: Staging.put,
+    KvDelete: Staging.commit_one,
+}

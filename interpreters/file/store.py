@@ -7,15 +7,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from interpreters.file import operations
 from interpreters.file.backup import BackedUp, Moment
 from interpreters.file.compaction import Compacted
 from interpreters.file.engine import WRITES, Engine, Options
-from interpreters.file.group import GroupCommit, Ticket
+from interpreters.file.group import GroupCommit
 from interpreters.file.queries import READS
 from interpreters.file.reading import ReadingEngine
+from interpreters.file.staging import WriteRequest
 from interpreters.file.survey import Progress
 from interpreters.memory import Clock, Notify, wall_clock
 from interpreters.real_disk import RealDisk
@@ -190,6 +191,8 @@ class FileStore(_Host):
 
     def answer_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
         """The outcomes of several requests: the writes share one commit, then the reads are answered."""
+        if WRITES.issuperset(map(type, requests)):
+            return self._group.write(cast(Sequence[WriteRequest], requests)) if requests else []
         writes: list[Any] = [request for request in requests if type(request) in WRITES]
         outcomes = iter(self._group.write(writes) if writes else ())
         return [next(outcomes) if type(request) in WRITES else self._outcome(request) for request in requests]
@@ -247,13 +250,12 @@ class FileStore(_Host):
             return outcome.value
         raise outcome.error
 
-    def _commit(self, tickets: list[Ticket]) -> None:
-        outcomes = self._drive(self._engine.commit([ticket.request for ticket in tickets]))
-        for ticket, outcome in zip(tickets, outcomes, strict=True):
-            ticket.outcome = outcome
+    def _commit(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
+        outcomes = self._drive(self._engine.commit(requests))
         self._commits += 1
         if self._watchers:
-            self._notify(tickets)
+            self._notify(requests)
+        return outcomes
 
     # Reads
 
@@ -301,8 +303,8 @@ class FileStore(_Host):
         return self._engine.index.newest_position(prefix)
         yield
 
-    def _notify(self, tickets: Sequence[Ticket]) -> None:
-        appended = {name for ticket in tickets for name in _streams_of(ticket.request)}
+    def _notify(self, requests: Sequence[WriteRequest]) -> None:
+        appended = {name for request in requests for name in _streams_of(request)}
         streams = self._engine.index.streams
         with self._lock:
             ready = [

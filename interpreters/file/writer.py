@@ -8,10 +8,12 @@ from interpreters.file.format import (
     HEADER_BYTES,
     MARK,
     Digest,
+    EncodedFrames,
     Footer,
+    Payload,
     SegmentHeader,
     encode_footer,
-    encode_frame,
+    encode_frames,
     encode_header,
     frame_bytes,
 )
@@ -51,30 +53,27 @@ class Writer:
         at_most = payload_sizes_bytes + frames * (frame_bytes(0) + 7)
         return self.offset + at_most + FOOTER_BYTES <= self.capacity_bytes
 
-    def append(self, frames: Sequence[tuple[int, bytes]]) -> Effect[list[int]]:
+    def append(self, payloads: Sequence[Payload]) -> Effect[list[int]]:
         """Write frames, each given by its type and payload, and return their offsets. They are not synced.
 
         Raises `StoreUnavailable` where the disk refuses: then nothing was written, and writing may be tried again.
         """
         self.check_healthy()
-        offsets: list[int] = []
-        encoded: list[bytes] = []
-        offset = self.offset
-        for kind, payload in frames:
-            frame = encode_frame(self.seed, offset, kind, self.synced, payload)
-            offsets.append(offset)
-            encoded.append(frame)
-            offset += len(frame)
+        frames = encode_frames(self.seed, self.offset, self.synced, payloads)
         try:
-            yield from perform(disk.Write(self.path, self.offset, b"".join(encoded)))
+            yield from perform(disk.Write(self.path, self.offset, b"".join(frames.pieces)))
         except PermissionError as error:
             # In the fork of a writer, say: it was refused before a byte was written.
             raise StoreUnavailable(f"{self.path}: offset {self.offset}: nothing was written: {error}") from error
         except OSError as error:
             yield from self._take_back(error)
-        self.digest.add([frame[:4] for (kind, _), frame in zip(frames, encoded, strict=True) if kind != FOOTER])
-        self.offset = offset
-        return offsets
+        self._note(payloads, frames)
+        return frames.offsets
+
+    def _note(self, payloads: Sequence[Payload], frames: EncodedFrames) -> None:
+        if payloads and payloads[-1][0] != FOOTER:
+            self.digest.add(frames.pieces[::2])
+        self.offset = frames.end
 
     def _take_back(self, error: OSError) -> Effect[None]:
         # Some of the frames may be there, whole. Were the next ones written over the first of them only, the rest
