@@ -129,7 +129,8 @@ PUBLIC_FUNCTIONS = {
     "view": "attach peek refresh value",
     "machine": "all_of check_fresh outcome_of perform run start unwind",
     "codec": (
-        "decode decode_answer decode_request encode encode_answer encode_new_entry encode_new_event encode_new_events encode_request fresh from_plain "
+        "decode decode_answer decode_request encode encode_answer encode_new_entry encode_new_event "
+        "encode_new_events encode_request fresh from_plain "
         "payload_name to_plain value_name"
     ),
 }
