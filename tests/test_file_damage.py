@@ -82,7 +82,7 @@ def commits_before(frames: dict[int, tuple[int, int, int]]) -> tuple[int, int]:
     offset, commits = 80, 0
     while offset in frames:
         end, kind, _ = frames[offset]
-        commits += kind in {1, 4}
+        commits += kind in {1, 4, 5}
         offset = end
     return commits, offset
 

@@ -20,13 +20,8 @@ class _Party:
     def __init__(self, requests: Sequence[WriteRequest]) -> None:
         self.requests = requests
         self.outcomes: list[Outcome] | None = None
-        self.is_leader = False
         self.gate: threading.Lock | None = None
-
-    def let_through(self) -> None:
-        """Let the thread go on that waits at the gate."""
-        if self.gate is not None:
-            self.gate.release()
+        self.is_leader = False
 
 
 class GroupCommit:
@@ -59,15 +54,21 @@ class GroupCommit:
         assert party.outcomes is not None, "a party that is through has its outcomes"
         return party.outcomes
 
-    def _lead(self, own: _Party | None) -> None:
-        """Commit for the leader, if it does not wait, and for all that do."""
+    def _lead(self, own: _Party) -> None:
+        """Commit for the leader, and for all that wait."""
+        parties = [own]
         try:
             with self.turn:
                 with self._lock:
-                    parties, self._waiting = self._waiting, []
-                self._commit_for(parties if own is None else [own, *parties])
+                    parties += [party for party in self._waiting if party is not own]
+                    self._waiting = []
+                self._commit_for(parties)
+        except BaseException as error:
+            interrupted = f"the commit was interrupted by {error!r}: whether it is on the disk is not known"
+            self._settle(parties, [Failed(UncertainOutcome(interrupted)) for party in parties for _ in party.requests])
+            raise
         finally:
-            self._pass_on()
+            self._pass_on(own)
 
     def _commit_for(self, parties: Sequence[_Party]) -> None:
         requests = parties[0].requests if len(parties) == 1 else [one for party in parties for one in party.requests]
@@ -75,11 +76,19 @@ class GroupCommit:
             outcomes = self._commit(requests)
         except Exception as error:
             outcomes = [Failed(_copy(error)) for _ in requests]
-        except BaseException as error:
-            interrupted = f"the commit was interrupted by {error!r}: whether it is on the disk is not known"
-            _settle(parties, [Failed(UncertainOutcome(interrupted)) for _ in requests])
-            raise
-        _settle(parties, outcomes)
+        self._settle(parties, outcomes)
+
+    def _settle(self, parties: Sequence[_Party], outcomes: Sequence[Outcome]) -> None:
+        """Give each party its share of the outcomes, which are in the order of their writes, and let them through."""
+        start = 0
+        for party in parties:
+            end = start + len(party.requests)
+            if party.outcomes is None:
+                party.outcomes = list(outcomes[start:end])
+            start = end
+        # The first is the leader, which does not wait.
+        for party in parties[1:]:
+            _open(party)
 
     def _wait(self, party: _Party, gate: threading.Lock) -> None:
         try:
@@ -89,14 +98,17 @@ class GroupCommit:
             raise
         if party.outcomes is None:
             # Let through as the next leader, with its writes still among those that wait.
-            self._lead(None)
+            self._lead(party)
 
-    def _pass_on(self) -> None:
+    def _pass_on(self, party: _Party) -> None:
+        """Let one of those that wait lead after this one."""
         with self._lock:
+            if party in self._waiting:
+                self._waiting.remove(party)
             self._has_leader = bool(self._waiting)
             if self._waiting:
                 self._waiting[0].is_leader = True
-                self._waiting[0].let_through()
+                _open(self._waiting[0])
 
     def _leave(self, party: _Party) -> None:
         """The thread was interrupted. What is not on its way yet is not written, and if it leads, another one must."""
@@ -104,17 +116,13 @@ class GroupCommit:
             if party in self._waiting:
                 self._waiting.remove(party)
         if party.is_leader:
-            self._pass_on()
+            self._pass_on(party)
 
 
-def _settle(parties: Sequence[_Party], outcomes: list[Outcome]) -> None:
-    """Give each party its share of the outcomes, which are in the order of their writes, and let it through."""
-    start = 0
-    for party in parties:
-        end = start + len(party.requests)
-        party.outcomes = outcomes if len(parties) == 1 else outcomes[start:end]
-        start = end
-        party.let_through()
+def _open(party: _Party) -> None:
+    assert party.gate is not None, "who waits has a gate"
+    if party.gate.locked():  # and not opened before, by a leader that was interrupted while it let others through
+        party.gate.release()
 
 
 def _copy(error: Exception) -> Exception:

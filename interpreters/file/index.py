@@ -183,7 +183,7 @@ class SegmentIndex:
         return self.frames[max(0, bisect_right(self.positions, position + 1) - 1) :]
 
 
-class IndexedStream(msgspec.Struct, frozen=True, array_like=True):
+class IndexedStream(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What an index file says of a stream."""
 
     name: str

@@ -222,7 +222,7 @@ class Log:
         if not writer.has_room_for(size_bytes, len(payloads)):
             yield from self._roll_over(size_bytes, len(payloads))
             writer = self._writing()
-        offsets = yield from writer.append(payloads)
+        offsets = yield from writer.append(payloads, fill=sync)
         if sync:
             yield from self.sync()
         segment = self._index.segments[writer.header.number]
@@ -407,10 +407,11 @@ def _read_index(sealed: Sealed) -> Effect[IndexFile | None]:
     if size_bytes is None or size_bytes < 4:
         return None
     data = yield from perform(disk.Read(path, 0, size_bytes))
-    if crc32(data[4:]) != int.from_bytes(data[:4], "little"):
+    body = memoryview(data)[4:]
+    if crc32(body) != int.from_bytes(data[:4], "little"):
         return None
     try:
-        file = _decode_index(data[4:])
+        file = _decode_index(body)
     except msgspec.DecodeError:
         return None
     return file if (file.number, file.digest) == (sealed.number, sealed.digest) else None

@@ -31,7 +31,7 @@ from persist_effects.machine import Effect, perform
 READ_AHEAD_BYTES = 256 * 1024
 """How much is read at once where frames stand close together: some pages of usual events."""
 
-FIRST_READ_BYTES = 4 * 1024
+FIRST_READ_BYTES = 1024
 """How much is read of a frame whose length is not known yet: most frames are shorter."""
 
 _KEPT_BYTES = 1024 * 1024

@@ -24,6 +24,9 @@ from persist_effects.machine import Effect, perform
 FOOTER_BYTES = 64
 """More than any footer takes: room for it is kept in each segment."""
 
+FILL_BYTES = 128 * 1024
+"""How far ahead zeros are written: room for some hundred small commits."""
+
 
 class Writer:
     """The end of one segment: where the next frame goes, and how far the segment is on the disk."""
@@ -36,6 +39,8 @@ class Writer:
         self.offset = HEADER_BYTES
         # Not even the header is, yet.
         self.synced = 0
+        # How far there are bytes that were written, and not only room.
+        self.filled = HEADER_BYTES
         self.digest = Digest()
         self.poison: str | None = None
 
@@ -53,15 +58,19 @@ class Writer:
         at_most = payload_sizes_bytes + frames * (frame_bytes(0) + 7)
         return self.offset + at_most + FOOTER_BYTES <= self.capacity_bytes
 
-    def append(self, payloads: Sequence[Payload]) -> Effect[list[int]]:
+    def append(self, payloads: Sequence[Payload], *, fill: bool = False) -> Effect[list[int]]:
         """Write frames, each given by its type and payload, and return their offsets. They are not synced.
 
+        With ``fill``, zeros are written ahead now and then, for small frames that will each be synced.
         Raises `StoreUnavailable` where the disk refuses: then nothing was written, and writing may be tried again.
         """
         self.check_healthy()
         frames = encode_frames(self.seed, self.offset, self.synced, payloads)
+        data = b"".join(frames.pieces)
+        if fill and frames.end > self.filled:
+            data += bytes(self._zeros_after(len(data), frames.end))
         try:
-            yield from perform(disk.Write(self.path, self.offset, b"".join(frames.pieces)))
+            yield from perform(disk.Write(self.path, self.offset, data))
         except PermissionError as error:
             # In the fork of a writer, say: it was refused before a byte was written.
             raise StoreUnavailable(f"{self.path}: offset {self.offset}: nothing was written: {error}") from error
@@ -69,6 +78,16 @@ class Writer:
             yield from self._take_back(error)
         self._note(payloads, frames)
         return frames.offsets
+
+    def _zeros_after(self, size_bytes: int, end: int) -> int:
+        """How many zeros to write after so many bytes that end there.
+
+        The first write to blocks that are only allocated makes the file system note, at the next sync, that they are
+        in use. That takes a tenth of a small sync, and is done here for many frames at once.
+        """
+        is_small = size_bytes <= FILL_BYTES // 8
+        self.filled = min(end + FILL_BYTES, self.capacity_bytes) if is_small else end
+        return self.filled - end
 
     def _note(self, payloads: Sequence[Payload], frames: EncodedFrames) -> None:
         if payloads and payloads[-1][0] != FOOTER:
