@@ -24,7 +24,7 @@ OPTIONAL = {
     "hypothesis": ("conformance.py", "model.py", "strategies.py", "facts/"),
     "pytest": ("conformance.py", "model.py", "strategies.py", "facts/"),
     "multiformats": ("blobs/cid.py",),
-    "rich": ("cli.py",),
+    "rich": ("cli.py", "crash/report.py"),
     "typer": ("cli.py",),
 }
 

@@ -1,0 +1,1 @@
+"""Explore what crashes leave of a program's writes."""

@@ -1,0 +1,471 @@
+"""What an exploration of crashes found: as text, as a table for terminals, and as one page of HTML.
+
+Nothing in here knows what a disk or a store is. Requests and faults are labels, in the order in which they first
+appear, and a failure is told in the words of whoever found it. The same report always gives the same text and page.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from persist_effects.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.table import Table
+
+NO_VERDICT = ("not deterministic", "hangs", "raises")
+"""The kinds of failure that say of a workload that nothing can be said of it."""
+
+_CRASH_MARK = "  ✗ "
+_LABEL_WIDTH = 60
+"""Longer labels are shortened in text, to leave room for the counts; the page has them in full."""
+
+_LEVELS = ("0", "1 to 3", "4 to 15", "16 to 63", "64 to 255", "256 to 1,023", "1,024 and more")
+"""How many states each colour of the heat map stands for: each has room for four times as many as the one before."""
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """How many states were checked of one fault at one request, and how many of them failed."""
+
+    request: str
+    fault: str
+    states: int
+    failures: int
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """One state in which something was wrong, with all that is needed to understand it and to see it again.
+
+    ``survivors`` says what was lost, torn, reordered or failed. ``trace`` holds the requests around the crash; the
+    crash itself is a line of its own that starts with ``"  ✗ "``. ``token`` replays exactly this state, and
+    ``remedy`` is what would make it pass, where that is known.
+    """
+
+    kind: str
+    expected: str
+    found: str
+    crash: str
+    survivors: tuple[str, ...]
+    trace: tuple[str, ...]
+    token: str
+    remedy: str | None = None
+
+
+class Report(msgspec.Struct):
+    """What was explored, how much of it, and what failed. Print it, or write it as a page.
+
+    ``equal`` states were not checked, since they are equal to one that was. ``seed`` is that of a sample. Cells of
+    the same request and fault are shown as one.
+
+    >>> report = Report("orders", "posix", depth=1, enumerated=1200, equal=200, checked=1000, bound="3 requests")
+    >>> report.cells.append(Cell("#1 disk/write log", "lost", 400, 0))
+    >>> report.cells.append(Cell("#2 disk/sync log", "torn", 600, 2))
+    >>> print(report)
+    orders, posix, depth 1: failed
+    <BLANKLINE>
+      enumerated  1,200
+      equal         200  to a state that was checked
+      checked     1,000
+      failures        2  0 told below
+    <BLANKLINE>
+      exhaustive within the bound: 3 requests
+    <BLANKLINE>
+    states checked of each fault at each request; ✗2/14: 2 of 14 failed
+    <BLANKLINE>
+                       lost
+                       │    torn
+    #1 disk/write log  400      ·
+    #2 disk/sync log     ·  ✗2/600
+    """
+
+    subject: str
+    profile: str
+    depth: int
+    enumerated: int = 0
+    equal: int = 0
+    checked: int = 0
+    is_exhaustive: bool = True
+    bound: str = ""
+    seed: int | None = None
+    cells: list[Cell] = []
+    failures: list[Failure] = []
+
+    @property
+    def failure_count(self) -> int:
+        """How many states failed, whether or not each has its own `Failure`."""
+        return max(len(self.failures), sum(cell.failures for cell in self.cells))
+
+    @property
+    def verdict(self) -> str:
+        """``"passed"``, ``"failed"``, or why there is no verdict: ``"nothing was checked"``, or one of `NO_VERDICT`.
+
+        Where some failures are of those kinds and others are not, it is ``"failed"``.
+
+        >>> Report("orders", "posix", depth=1).verdict
+        'nothing was checked'
+        >>> Report("orders", "posix", depth=1, checked=7).verdict
+        'passed'
+        """
+        if self.failure_count == 0:
+            return "passed" if self.checked > 0 else "nothing was checked"
+        kinds = [failure.kind for failure in self.failures]
+        is_without = bool(kinds) and all(kind in NO_VERDICT for kind in kinds)
+        return kinds[0] if is_without else "failed"
+
+    def __str__(self) -> str:
+        parts = [_head(self), *_text_of_heat(self.cells)]
+        parts += (_text_of_failure(self, number) for number in range(1, len(self.failures) + 1))
+        return "\n\n".join("\n".join(part) for part in parts)
+
+    def table(self) -> "RenderableType":
+        """The same as the text, for `rich` to print on terminals of any width. Needs the package rich.
+
+        A line that is longer than the terminal is wide is folded: to copy one whole, print the report as text.
+        Raises `InvalidRequest` without rich.
+
+        >>> from rich.console import Console
+        >>> Console(width=72).print(Report("orders", "posix", depth=1, checked=7).table())
+        orders, posix, depth 1: passed
+        ...
+        """
+        try:
+            from rich.console import Group
+            from rich.text import Text
+        except ModuleNotFoundError as error:
+            raise InvalidRequest("`Report.table` needs the package rich: pip install rich") from error
+        title, *counts = _head(self)
+        parts: list[RenderableType] = [Text(title, style=f"bold {_color(self)}"), Text("\n".join(counts))]
+        if self.cells:
+            parts.append(_TerminalHeat(_Grid(self.cells)))
+        for number in range(1, len(self.failures) + 1):
+            parts.append(Text(""))
+            for line in _text_of_failure(self, number):
+                is_bold = line.startswith(("failure ", "    " + _CRASH_MARK))
+                parts.append(Text(line, style="bold red" if is_bold else ""))
+        return Group(*parts)
+
+    def to_html(self) -> str:
+        """One page that needs nothing else: the counts, a heat map of requests and faults, and each failure.
+
+        >>> page = Report("a < b", "posix", depth=1, checked=7).to_html()
+        >>> "<h1>a &lt; b: " in page
+        True
+        """
+        parts = [
+            "<!DOCTYPE html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{_html(self.subject)}: {_html(self.verdict)}</title>",
+            f"<style>{_CSS}</style></head><body>",
+            *_html_of_head(self),
+            *_html_of_heat(self.cells),
+            *(_html_of_failure(self, number) for number in range(1, len(self.failures) + 1)),
+            "</body></html>",
+        ]
+        return "\n".join(parts) + "\n"
+
+    def write_html(self, path: str | os.PathLike[str]) -> None:
+        """Write the page of `to_html` to a file, in UTF-8. A file that is there already is replaced.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     page = Path(directory, "crashes.html")
+        ...     Report("orders", "posix", depth=1).write_html(page)
+        ...     page.read_text("utf-8").startswith("<!DOCTYPE html>")
+        True
+        """
+        Path(path).write_text(self.to_html(), "utf-8", newline="\n")
+
+
+# What all three show
+
+
+class _Grid:
+    """The cells by request and fault, both in the order in which they first appear."""
+
+    def __init__(self, cells: Iterable[Cell]) -> None:
+        self.cells: dict[tuple[str, str], Cell] = {}
+        for cell in cells:
+            place = cell.request, cell.fault
+            old = self.cells.get(place, Cell(*place, 0, 0))
+            self.cells[place] = Cell(*place, old.states + cell.states, old.failures + cell.failures)
+        self.requests = list(dict.fromkeys(request for request, _ in self.cells))
+        self.faults = list(dict.fromkeys(fault for _, fault in self.cells))
+
+    def row(self, request: str) -> list[Cell | None]:
+        """The cells of a request, one for each fault; None where the request does not have that fault."""
+        return [self.cells.get((request, fault)) for fault in self.faults]
+
+
+def _counts(report: Report) -> list[tuple[str, str, str]]:
+    """Each count: its name, its figure, and what there is to say of it."""
+    told, failed = len(report.failures), report.failure_count
+    return [
+        ("enumerated", f"{report.enumerated:,}", ""),
+        ("equal", f"{report.equal:,}", "to a state that was checked"),
+        ("checked", f"{report.checked:,}", ""),
+        ("failures", f"{failed:,}", f"{told:,} told below" if told < failed else ""),
+    ]
+
+
+def _extent(report: Report) -> str:
+    seed = "" if report.seed is None else f", seed {report.seed}"
+    extent = "exhaustive within the bound" if report.is_exhaustive else f"sampled{seed}"
+    return f"{extent}: {_line(report.bound)}" if report.bound else extent
+
+
+def _figure(cell: Cell | None) -> str:
+    if cell is None:
+        return "·"
+    return f"✗{cell.failures:,}/{cell.states:,}" if cell.failures else f"{cell.states:,}"
+
+
+def _color(report: Report) -> str:
+    return {"passed": "green", "failed": "red"}.get(report.verdict, "yellow")
+
+
+def _fields(failure: Failure) -> list[tuple[str, Sequence[str]]]:
+    """What is said of a failure before its trace: each a label and its lines. What is empty is left out."""
+    fields: list[tuple[str, Sequence[str]]] = [
+        ("expected", [failure.expected]),
+        ("found", [failure.found]),
+        ("crash", [failure.crash]),
+        ("survivors", failure.survivors),
+    ]
+    return [(label, lines) for label, lines in fields if any(lines)]
+
+
+def _replay(report: Report, failure: Failure) -> str:
+    """The line to paste, which is Python and ASCII whatever is in the token."""
+    token = failure.token.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    return f'{_CALLS.get(report.profile, _EXPLORE_CRASHES)}, repro="{token}")'
+
+
+_EXPLORE_CRASHES = "explore_crashes(workload, check, ..."
+_CALLS = {"effects": "explore_effects(program, store_factory, check"}
+
+
+def _printable(text: str) -> str:
+    """The text with escapes for what a terminal would obey, or what would not show: control and format characters."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+
+
+def _line(text: str) -> str:
+    return " ".join(_printable(text).split("\n"))
+
+
+# Text
+
+
+def _head(report: Report) -> list[str]:
+    counts = _counts(report)
+    width = max(len(figure) for _, figure, _ in counts)
+    lines = [f"  {name:<10}  {figure:>{width}}  {note}".rstrip() for name, figure, note in counts]
+    title = f"{_line(report.subject)}, {_line(report.profile)}, depth {report.depth}: {report.verdict}"
+    return [title, "", *lines, "", f"  {_extent(report)}"]
+
+
+_CAPTION = "states checked of each fault at each request; ✗2/14: 2 of 14 failed"
+
+
+def _text_of_heat(cells: Iterable[Cell]) -> Iterator[list[str]]:
+    """A table whose columns are as narrow as their figures: each heading has a line of its own, led down by a bar."""
+    grid = _Grid(cells)
+    if not grid.cells:
+        return
+    labels = [_short(request) for request in grid.requests]
+    figures = [[_figure(cell) for cell in grid.row(request)] for request in grid.requests]
+    label_width = max(map(len, labels))
+    widths = [max(map(len, column)) for column in zip(*figures, strict=True)]
+    headings = []
+    for index, fault in enumerate(grid.faults):
+        bars = "".join(f"  {'│':<{width}}" for width in widths[:index])
+        headings.append(f"{'':<{label_width}}{bars}  {_short(fault)}")
+    rows = [
+        f"{label:<{label_width}}" + "".join(f"  {text:>{width}}" for text, width in zip(row, widths, strict=True))
+        for label, row in zip(labels, figures, strict=True)
+    ]
+    yield [_CAPTION]
+    yield [*headings, *rows]
+
+
+def _short(label: str) -> str:
+    label = _line(label)
+    half = _LABEL_WIDTH // 2
+    return label if len(label) <= _LABEL_WIDTH else f"{label[: half - 1]}…{label[-half:]}"
+
+
+def _text_of_failure(report: Report, number: int) -> list[str]:
+    failure = report.failures[number - 1]
+    lines = [f"failure {number:,} of {len(report.failures):,}: {_line(failure.kind)}", ""]
+    for label, texts in _fields(failure):
+        lines += _labelled(label, texts)
+    if failure.trace:
+        lines += ["  trace", *(f"    {_line(line)}" for line in failure.trace)]
+    if failure.remedy:
+        lines += _labelled("remedy", [failure.remedy])
+    return [*lines, "", "To see it again:", _replay(report, failure)]
+
+
+def _labelled(label: str, texts: Iterable[str]) -> list[str]:
+    lines = [line for text in texts for line in _printable(text).split("\n")]
+    return [f"  {name:<9}  {line}".rstrip() for name, line in zip([label, *[""] * len(lines)], lines, strict=False)]
+
+
+# Terminals
+
+
+class _TerminalHeat:
+    """As many tables as the width of the terminal asks for: each has some of the faults, and the requests with these.
+
+    Else `rich` would squeeze many columns until their words and figures stand a letter to a line.
+    """
+
+    def __init__(self, grid: _Grid) -> None:
+        self.grid = grid
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> Iterator["RenderableType"]:
+        from rich.text import Text
+
+        yield Text(f"\n{_CAPTION}")
+        label_width = min(options.max_width // 2, max(map(len, self.grid.requests)))
+        size = max(1, (options.max_width - label_width) // _FAULT_WIDTH)
+        for first in range(0, len(self.grid.faults), size):
+            yield _table_of_heat(self.grid, range(len(self.grid.faults))[first : first + size])
+
+
+_FAULT_WIDTH = 11
+"""Room for a word of a heading, or a figure, and for the space beside it."""
+
+
+def _table_of_heat(grid: _Grid, columns: Sequence[int]) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE)
+    table.add_column("request", overflow="fold")
+    for index in columns:
+        table.add_column(Text(_line(grid.faults[index])), justify="right", overflow="fold")
+    for request in grid.requests:
+        cells = [grid.row(request)[index] for index in columns]
+        if any(cells):
+            table.add_row(Text(_line(request)), *(Text(_figure(cell), style=_style(cell)) for cell in cells))
+    return table
+
+
+def _style(cell: Cell | None) -> str:
+    if cell is None:
+        return "dim"
+    return "bold red" if cell.failures else ""
+
+
+# The page
+
+
+def _html(text: str) -> str:
+    return escape(_printable(text))
+
+
+def _html_of_head(report: Report) -> Iterator[str]:
+    verdict = f'<span class="{_color(report)}">{_html(report.verdict)}</span>'
+    yield f"<h1>{_html(report.subject)}: {verdict}</h1>"
+    yield f"<p>{_html(report.profile)}, depth {report.depth}; {_html(_extent(report))}</p>"
+    yield '<table class="counts">'
+    for name, figure, note in _counts(report):
+        yield f'<tr><th scope="row">{name}</th><td>{figure}</td><td class="note">{note}</td></tr>'
+    yield "</table>"
+
+
+def _html_of_heat(cells: Iterable[Cell]) -> Iterator[str]:
+    grid = _Grid(cells)
+    if not grid.cells:
+        return
+    yield "<h2>States checked of each fault at each request</h2>"
+    yield _html_of_legend()
+    yield '<div class="scroll" tabindex="0"><table class="heat"><thead><tr><th scope="col">request</th>'
+    for fault in grid.faults:
+        yield f'<th scope="col">{_html(fault)}</th>'
+    yield "</tr></thead><tbody>"
+    for request in grid.requests:
+        row = grid.row(request)
+        mark = ' class="bad"' if any(cell and cell.failures for cell in row) else ""
+        label = _html(request)
+        yield f'<tr><th scope="row"{mark} title="{label}">{label}</th>{"".join(map(_html_of_cell, row))}</tr>'
+    yield "</tbody></table></div>"
+
+
+def _html_of_legend() -> str:
+    swatches = [f'<span class="h{level}">{words}</span>' for level, words in enumerate(_LEVELS)]
+    return f'<p class="legend">{" ".join(swatches)} states; <span class="fail">✗2/14</span> 2 of 14 failed</p>'
+
+
+def _html_of_cell(cell: Cell | None) -> str:
+    if cell is None:
+        return "<td></td>"
+    words = f"{cell.request}, {cell.fault}: {cell.states:,} states, {cell.failures:,} failures"
+    level = "fail" if cell.failures else f"h{_level(cell.states)}"
+    return f'<td class="{level}" title="{_html(words)}">{_figure(cell)}</td>'
+
+
+def _level(states: int) -> int:
+    """Which of the `_LEVELS` so many states are."""
+    return min((states.bit_length() + 1) // 2, len(_LEVELS) - 1)
+
+
+def _html_of_failure(report: Report, number: int) -> str:
+    failure = report.failures[number - 1]
+    lines = [f"<section><h2>Failure {number:,} of {len(report.failures):,}: {_html(failure.kind)}</h2>", "<dl>"]
+    for label, texts in _fields(failure):
+        lines.append(f"<dt>{label}</dt>" + "".join(f"<dd>{_html(text)}</dd>" for text in texts))
+    if failure.trace:
+        trace = "\n".join(map(_html_of_step, failure.trace))
+        lines.append(f"<dt>trace</dt><dd><pre>{trace}</pre></dd>")
+    if failure.remedy:
+        lines.append(f'<dt>remedy</dt><dd class="green">{_html(failure.remedy)}</dd>')
+    replay = escape(_replay(report, failure))
+    lines.append(f"<dt>to see it again</dt><dd><pre>{replay}</pre></dd></dl></section>")
+    return "\n".join(lines)
+
+
+def _html_of_step(line: str) -> str:
+    text = escape(_line(line))
+    return f'<strong class="red">{text}</strong>' if line.startswith(_CRASH_MARK) else text
+
+
+_CSS = """
+:root { color-scheme: light dark; --page: #fff; --text: #1b1f24; --soft: #59636e; --line: #d1d9e0; --box: #f6f8fa;
+  --red: #b3202c; --green: #1a6b34; --yellow: #855500; --fail: #b3202c; --heat: 31 111 235; }
+@media (prefers-color-scheme: dark) { :root { --page: #0d1117; --text: #e6edf3; --soft: #9198a1; --line: #3d444d;
+  --box: #161b22; --red: #ff7b72; --green: #56d364; --yellow: #e3b341; --heat: 56 139 253; } }
+body { margin: 2rem; background: var(--page); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; } h1, h2, dd { overflow-wrap: anywhere; }
+.red { color: var(--red); } .green { color: var(--green); } .yellow { color: var(--yellow); }
+.counts th { text-align: left; font-weight: normal; padding-right: 1.5rem; }
+td { text-align: right; font-variant-numeric: tabular-nums; } .counts .note { text-align: left; color: var(--soft);
+  padding-left: 1rem; }
+.scroll { overflow: auto; max-height: 85vh; width: fit-content; max-width: 100%; border: 1px solid var(--line); }
+.heat { border-collapse: separate; border-spacing: 1px; font-size: 13px; }
+.heat th { position: sticky; background: var(--box); font-weight: 600; padding: 2px 8px; }
+.heat thead th { top: 0; z-index: 1; vertical-align: bottom; min-width: 3.5rem; text-align: right; }
+.heat tbody th { left: 0; max-width: 26rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+  text-align: left; font: 12px ui-monospace, monospace; }
+.heat thead th:first-child { left: 0; z-index: 2; text-align: left; } .heat tbody th.bad { color: var(--red); }
+.heat td { padding: 2px 8px; white-space: nowrap; }
+.legend span { padding: 2px 8px; font-size: 13px; white-space: nowrap; } .legend { line-height: 2; }
+.h0 { color: var(--soft); } .h1 { background: rgb(var(--heat) / 8%); } .h2 { background: rgb(var(--heat) / 16%); }
+.h3 { background: rgb(var(--heat) / 26%); } .h4 { background: rgb(var(--heat) / 36%); }
+.h5 { background: rgb(var(--heat) / 46%); } .h6 { background: rgb(var(--heat) / 58%); }
+.fail { background: var(--fail); color: #fff; font-weight: 600; }
+section { border-top: 1px solid var(--line); margin-top: 2rem; }
+dt { color: var(--soft); margin-top: .6rem; } dd { margin-left: 1.5rem; white-space: pre-wrap; }
+pre { margin: 0; padding: .6rem .8rem; overflow: auto; background: var(--box); font: 13px/1.5 ui-monospace, monospace; }
+@media print { .scroll { max-height: none; } }
+"""
