@@ -1,0 +1,229 @@
+"""`explore_crashes`: the front door, its verdicts, and what makes a failure easy to understand."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from interpreters import disk
+from interpreters.crash.explorer import FAILURES_MAX, Exploration, Found, Options, Progress
+from interpreters.crash.judge import Check
+from interpreters.crash.report import Failure, Report
+from interpreters.crash.token import parsed
+from interpreters.crash.workload import Hangs, Maker, Setting, Workload, WrongAnswer
+from interpreters.crash_disk import DEFAULT_BOUND, FAULTS, PROFILES, Bound
+from persist_effects.errors import InvalidRequest, describe
+from persist_effects.machine import Handlers
+from persist_effects.requests import Failed, Request
+
+
+def explore_crashes(
+    workload: Maker | Sequence[Maker],
+    check: Check | None = None,
+    *,
+    profile: str = "posix",
+    depth: int = 2,
+    faults: Iterable[str] = (),
+    seed: int | None = None,
+    limit: int | None = None,
+    repro: str | None = None,
+    bound: Bound = DEFAULT_BOUND,
+    segment_bytes: int = 4096,
+    requests_limit: int = 10_000,
+    effects: Callable[[], Handlers] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Let the power fail at every request of a workload that changes the disk, and look at all that it may leave.
+
+    ``workload`` is a function that makes a program, or several, which then run together and share commits; besides the
+    store's requests they may perform `Compact`, `Reopen` and `Mark`. Each image that may survive is opened by the
+    file store, which must show all that was acknowledged, commits whole or not at all and in order, nothing that was
+    never written, dropped or overwritten, and must take writes; then ``check(acked, maybe)``, if given, makes a
+    program that is run on it and raises where your own invariant is broken: ``acked`` are the writes with their
+    answers, in order, ``maybe`` those on their way.
+
+    ``profile`` says what a file system may do (`crash_disk.PROFILES`). ``depth`` is the number of crashes, the later
+    ones inside recovery. ``faults`` (of `crash_disk.FAULTS`) are put at each request that can meet them, once and for
+    good. With ``limit``, at most so many states are checked, drawn by ``seed``. ``repro`` is the token of a failure.
+    ``effects()`` makes the rows for your own requests and for blobs; they are outside of the disk, and survive.
+
+    >>> from persist_effects import log
+    >>> def workload():
+    ...     yield from log.append("orders/1", "placed", {"total": 12})
+    >>> report = explore_crashes(workload, depth=1)
+    >>> report.verdict, report.failures
+    ('passed', [])
+    """
+    makers = _checked_makers(workload)
+    _check_arguments(check, profile, depth, limit)
+    wanted = _checked_faults(faults)
+    setting = Setting(segment_bytes, "commit", requests_limit, effects)
+    seed = 0 if limit is not None and seed is None else seed
+    options = Options(makers, check, profile, depth, wanted, seed, limit, bound, setting)
+    report = Report(_names_of(makers), profile, depth, seed=seed, bound=_bound_in_words(options))
+    failure = _failure_of_workload(makers, setting)
+    if failure is not None:
+        report.failures.append(failure)
+        return report
+    exploration = Exploration(options, report, progress=progress, only=None if repro is None else parsed(repro))
+    if limit is not None and repro is None:
+        exploration.sample(min(1.0, limit / max(1, exploration.count())))
+    exploration.explore()
+    if repro is not None and not report.checked:
+        raise InvalidRequest(f"{repro!r} names no state of this workload: it may have changed since the token was made")
+    report.failures = [failure_of(found, remedy_of(found, options)) for found in simplest(exploration.found)]
+    return report
+
+
+def _checked_makers(workload: Any) -> tuple[Maker, ...]:
+    makers = tuple(workload) if isinstance(workload, list | tuple) else (workload,)
+    for maker in makers:
+        if inspect.isgenerator(maker) or not callable(maker):
+            advice = "give the function, not the generator that it made" if inspect.isgenerator(maker) else "give one"
+            raise InvalidRequest(f"a workload is {describe(maker)}, and no function that makes a program: {advice}")
+    if not makers:
+        raise InvalidRequest("the workload is an empty list: give at least one function that makes a program")
+    return makers
+
+
+def _check_arguments(check: Any, profile: str, depth: int, limit: int | None) -> None:
+    if check is not None and not callable(check):
+        raise InvalidRequest(f"check is {describe(check)}: give a generator function of (acked, maybe), or None")
+    if profile not in PROFILES:
+        raise InvalidRequest(f"the profile is {profile!r}: give one of {', '.join(PROFILES)}")
+    if type(depth) is not int or not 1 <= depth <= 3:
+        raise InvalidRequest(f"depth is {depth!r}: give the number of crashes, 1 to 3")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise InvalidRequest(f"limit is {limit!r}: give a number of states, or None")
+
+
+def _checked_faults(faults: Iterable[str]) -> tuple[str, ...]:
+    wanted = tuple(FAULTS) if faults == "all" else tuple(faults)
+    for fault in wanted:
+        if fault not in FAULTS:
+            raise InvalidRequest(f"there is no fault {fault!r}: give some of {', '.join(FAULTS)}, or 'all'")
+    return wanted
+
+
+def _names_of(makers: Sequence[Maker]) -> str:
+    return ", ".join(getattr(maker, "__name__", "workload") for maker in makers[:4]) + (
+        f" and {len(makers) - 4} more" if len(makers) > 4 else ""
+    )
+
+
+def _bound_in_words(options: Options) -> str:
+    bound = options.bound
+    return (
+        f"{options.depth} crash{'es' if options.depth > 1 else ''}, at most one torn write in each state, at multiples "
+        f"of {bound.tear_bytes} bytes, at sectors and next to its ends; all combinations of unsynced changes up to "
+        f"{bound.subsets:,} of a file"
+        + (f"; one fault of {', '.join(options.faults)} at a time, and then nothing torn" if options.faults else "")
+    )
+
+
+# A workload of which nothing can be said
+
+
+def _failure_of_workload(makers: Sequence[Maker], setting: Setting) -> Failure | None:
+    """What is wrong with the workload itself: it raises, never ends, or is not the same twice."""
+    runs = []
+    for _ in range(2):
+        workload = Workload(makers, setting)
+        try:
+            outcomes = workload.run()
+        except Hangs as error:
+            return _verdict("hangs", "a workload that ends", str(error), workload)
+        except WrongAnswer as error:
+            what, wanted, found = error.args
+            return _verdict("a wrong answer", f"{what}: {wanted!r:.300}", f"{found!r:.300}", workload)
+        for outcome in outcomes:
+            if isinstance(outcome, Failed):
+                found = f"{type(outcome.error).__name__}: {outcome.error}"
+                return _verdict("raises", "a workload that raises nothing where nothing goes wrong", found, workload)
+        runs.append(workload.lines)
+    first, second = ([line for _, line in lines] for lines in runs)
+    if first == second:
+        return None
+    at = next((n for n, (one, two) in enumerate(zip(first, second, strict=False)) if one != two), None)
+    at = min(len(first), len(second)) if at is None else at
+    one, two = ((lines + ["the end"] * (at + 1))[at] for lines in (first, second))
+    return _verdict("not deterministic", f"in both runs, at line {at}: {one}", f"in the second: {two}", workload)
+
+
+def _verdict(kind: str, expected: str, found: str, workload: Workload) -> Failure:
+    lines = tuple(line for _, line in workload.lines)
+    return Failure(kind, expected, found, "without any crash", (), lines[-14:], "0.0")
+
+
+# Failures
+
+
+def failure_of(found: Found, remedy: str | None) -> Failure:
+    """What was found, as it is told."""
+    return Failure(
+        found.problem.kind,
+        found.problem.expected,
+        found.problem.found,
+        "; ".join(found.crashes),
+        found.losses or ("everything written survived",),
+        found.trace,
+        str(found.token),
+        remedy,
+    )
+
+
+def simplest(found: Sequence[Found]) -> list[Found]:
+    """Of each kind of problem the one that is the easiest to understand."""
+    best: dict[str, Found] = {}
+    for one in found:
+        known = best.get(one.problem.kind)
+        if known is None or one.rank < known.rank:
+            best[one.problem.kind] = one
+    return sorted(best.values(), key=lambda one: one.rank)[:FAILURES_MAX]
+
+
+def remedy_of(found: Found, options: Options) -> str | None:
+    """A sync that would mend it, if there is one: it is made after a request, and the crash tried again."""
+    if found.token.faults or len(found.token.places) > 1 or not found.losses:
+        return None
+    number = found.token.places[0].request
+    quiet = options._replace(depth=1, limit=None, faults=())
+    for after, barrier in _barriers(options, number):
+        if _passes(quiet, number, {after: barrier}):
+            what = "the directory is" if isinstance(barrier, disk.SyncDirectory) else f"{barrier.path} is"
+            return f"passes if {what} synced after request {after}"
+    return None
+
+
+def _barriers(options: Options, number: int) -> list[tuple[int, Any]]:
+    found: list[tuple[int, Any]] = []
+
+    def at(workload: Workload, now: int, request: Request[Any] | None) -> None:
+        if now < number and request is not None:
+            found.extend((now, barrier) for barrier in _barriers_after(request))
+
+    Workload(options.makers, options.setting, at).run()
+    return found[::-1]
+
+
+def _barriers_after(request: Request[Any]) -> list[Request[Any]]:
+    match request:
+        case disk.Write(path=path) | disk.Truncate(path=path) | disk.Allocate(path=path):
+            return [disk.Sync(path)]
+        case disk.Create(path=path) | disk.Remove(path=path) | disk.Rename(target=path) | disk.MakeDirectory(path=path):
+            return [disk.SyncDirectory(path.rpartition("/")[0])]
+    return []
+
+
+def _passes(options: Options, number: int, barriers: Mapping[int, Request[Any]]) -> bool:
+    """Whether nothing is wrong in any state at this crash, with some syncs more."""
+    exploration = Exploration(options, Report("", options.profile, 1))
+
+    def at(workload: Workload, now: int, request: Request[Any] | None) -> None:
+        if now == number:
+            exploration.crash(workload, now, request, options.bound)
+
+    try:
+        Workload(options.makers, options.setting, at, barriers=barriers).run()
+    except (WrongAnswer, OSError):
+        return False
+    return not exploration.found

@@ -1,0 +1,270 @@
+"""Every crash of a workload: at each request that changes the disk, every image that a loss of power may leave."""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from interpreters.crash.judge import Check, Judge, Problem
+from interpreters.crash.report import Cell, Report
+from interpreters.crash.simulated import encoded
+from interpreters.crash.token import Place, Token
+from interpreters.crash.workload import Maker, Moment, Setting, Workload, WrongAnswer
+from interpreters.crash_disk import FAULTS, MUTATING, Bound, CrashDisk, Fault, State
+from persist_effects.errors import PersistError
+from persist_effects.machine import run
+from persist_effects.requests import Failed, Request
+
+SILENT = frozenset({"lost write", "misdirected write", "failed sync, ext4 data"})
+"""The faults of which the disk says nothing: damage may be reported, and an unproved end of the log be missing."""
+
+FAILURES_MAX = 10
+"""How many failures are told in full; all are counted."""
+
+WHOLE = Bound(tear_bytes=0, subsets=16)
+"""How states are enumerated after a fault: nothing is torn beside it."""
+
+Progress = Callable[[int], None]
+
+
+class Options(NamedTuple):
+    """What is explored, and how far."""
+
+    makers: tuple[Maker, ...]
+    check: Check | None
+    profile: str
+    depth: int
+    faults: tuple[str, ...]
+    seed: int | None
+    limit: int | None
+    bound: Bound
+    setting: Setting
+
+
+class Found(NamedTuple):
+    """A state in which something was wrong."""
+
+    token: Token
+    problem: Problem
+    crashes: tuple[str, ...]
+    losses: tuple[str, ...]
+    trace: tuple[str, ...]
+
+    @property
+    def rank(self) -> tuple[int, int, int, int]:
+        """The least is the easiest to understand: the fewest crashes, the shortest workload, the least lost."""
+        first = self.token.places[0]
+        return len(self.token.faults), len(self.token.places), first.request, len(self.losses)
+
+
+class Stop(Exception):
+    """The exploration has checked as many states as it may."""
+
+
+class Exploration:
+    """One workload, explored. ``report`` is filled while it goes on."""
+
+    def __init__(
+        self, options: Options, report: Report, *, progress: Progress | None = None, only: Token | None = None
+    ) -> None:
+        self._options = options
+        self._report = report
+        self._progress = progress
+        self._only = only
+        self._random = random.Random(options.seed)  # noqa: S311 - no secret
+        self._keep = 1.0
+        self._cells: dict[tuple[str, str], list[int]] = {}
+        self._judge: Judge | None = None
+        self._seen: set[Any] = set()
+        self._deepened: set[Any] = set()
+        self._faults: tuple[tuple[int, Fault], ...] = ()
+        self.found: list[Found] = []
+
+    def explore(self) -> None:
+        """Explore without faults, then with each fault at each request that can meet it."""
+        try:
+            if self._only is not None:
+                self._explore_run(self._only.faults, WHOLE if self._only.faults else self._options.bound)
+            else:
+                self._explore_run((), self._options.bound)
+            if self._only is None and self._options.faults:
+                for number, kinds in enumerate(self._kinds_of_requests()):
+                    for kind in kinds:
+                        for is_for_good in (False, True):
+                            self._explore_run(((number, Fault(kind, is_for_good)),), WHOLE)
+        except Stop:
+            self._report.is_exhaustive = False
+        self._report.cells = [Cell(row, fault, *counts) for (row, fault), counts in self._cells.items()]
+
+    def count(self) -> int:
+        """How many states there are after one crash."""
+        total = 0
+
+        def at(workload: Workload, number: int, request: Request[Any] | None) -> None:
+            nonlocal total
+            total += sum(1 for _ in workload.disk.states(self._options.profile, self._options.bound))
+
+        Workload(self._options.makers, self._options.setting, at).run()
+        return total
+
+    def sample(self, share: float) -> None:
+        """Check only this share of the states after a first crash."""
+        self._keep = share
+
+    def _kinds_of_requests(self) -> list[list[str]]:
+        kinds: list[list[str]] = []
+        workload = Workload(self._options.makers, self._options.setting)
+        watched = workload.disk
+
+        def note(number: int, request: Request[Any]) -> None:
+            kinds.append([kind for kind in self._options.faults if type(request) in FAULTS[kind]])
+
+        watched.watch(note)
+        workload.run()
+        return kinds
+
+    def _explore_run(self, faults: tuple[tuple[int, Fault], ...], bound: Bound) -> None:
+        self._faults = faults
+        self._seen, self._deepened = set(), set()
+        start = faults[0][0] if faults else 0
+
+        def at(workload: Workload, number: int, request: Request[Any] | None) -> None:
+            if number > start or not faults:
+                self.crash(workload, number, request, bound)
+
+        workload = Workload(self._options.makers, self._options.setting, at, dict(faults))
+        self._judge = None
+        try:
+            outcomes = workload.run()
+        except WrongAnswer as error:
+            self._note_wrong_answer(workload, error)
+            return
+        except PersistError:
+            # The fault was met where the store was being opened: there is nothing to go on with.
+            if not faults:
+                raise
+            self.crash(workload, workload.disk.count, None, bound)
+            return
+        self._check_errors(outcomes, is_faulty=bool(faults))
+
+    def _check_errors(self, outcomes: Sequence[Any], *, is_faulty: bool) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, Failed) and not (is_faulty and isinstance(outcome.error, PersistError)):
+                raise outcome.error
+
+    # Crashes
+
+    def crash(self, workload: Workload, number: int, request: Request[Any] | None, bound: Bound) -> None:
+        """Let the power fail before a request of the workload's, in every way."""
+        if self._judge is None:
+            self._judge = Judge(self._options.setting, self._options.check, workload.effects, boot=workload.boot + 1)
+        if workload.disk.is_over(bound):
+            self._report.is_exhaustive = False
+        moment = workload.moment()
+        row = f"#{number} {encoded(request)}" if request is not None else f"#{number} the end"
+        for index, state in enumerate(workload.disk.states(self._options.profile, bound)):
+            place = Place(number, index)
+            if not self._is_wanted(place, 0):
+                continue
+            problem_of = self._reach(workload, state, moment, (place,), row)
+            if problem_of is not None:
+                self._note(workload, problem_of, (place,), (state,), row)
+        if self._progress is not None:
+            self._progress(self._report.checked)
+
+    def _is_wanted(self, place: Place, level: int) -> bool:
+        if self._only is not None:
+            places = self._only.places
+            return level < len(places) and places[level] == place
+        self._report.enumerated += 1
+        if level == 0 and self._keep < 1.0 and self._random.random() >= self._keep:
+            self._report.is_exhaustive = False
+            return False
+        return True
+
+    def _reach(
+        self, workload: Workload, state: State, moment: Moment, places: tuple[Place, ...], row: str
+    ) -> Problem | None:
+        """Judge a state, unless an equal one was, and go on from it to a crash of its recovery."""
+        key = (frozenset(state.image.items()), moment.commits_acked, moment.commits_issued, len(places))
+        if key in self._seen:
+            self._report.equal += 1
+            return None
+        self._seen.add(key)
+        self._check_limit()
+        judge = self._judge
+        assert judge is not None
+        end, on = judge.recover(state.image, len(places))
+        problem = None
+        if self._only is None or len(self._only.places) == len(places):
+            self._report.checked += 1
+            problem = judge.judge(end, on, moment, workload.history, is_silent=self._is_silent())
+            self._count(row, state.kind, problem)
+        if len(places) < self._options.depth and problem is None:
+            class_of = (id(end), moment.commits_acked, moment.commits_issued, len(places))
+            if class_of not in self._deepened:
+                self._deepened.add(class_of)
+                self._crash_recovery(workload, state, moment, places)
+        return problem
+
+    def _crash_recovery(self, workload: Workload, state: State, moment: Moment, places: tuple[Place, ...]) -> None:
+        judge = self._judge
+        assert judge is not None
+        on = CrashDisk(state.image)
+
+        def at(number: int, request: Request[Any]) -> None:
+            if type(request) not in MUTATING:
+                return
+            row = f"recovery #{number} {encoded(request)}"
+            for index, after in enumerate(on.states(self._options.profile, self._options.bound)):
+                place = Place(number, index)
+                if not self._is_wanted(place, len(places)):
+                    continue
+                problem = self._reach(workload, after, moment, (*places, place), row)
+                if problem is not None:
+                    self._note(workload, problem, (*places, place), (state, after), row)
+
+        on.watch(at)
+        try:
+            run(judge.recovery(len(places)), on.handlers)
+        except (PersistError, OSError):
+            return
+
+    def _is_silent(self) -> bool:
+        return any(fault.kind in SILENT for _, fault in self._faults)
+
+    def _check_limit(self) -> None:
+        limit = self._options.limit
+        if limit is not None and self._report.checked >= limit:
+            raise Stop
+
+    def _count(self, row: str, kind: str, problem: Problem | None) -> None:
+        if self._faults:
+            number, fault = self._faults[0]
+            row, kind = f"#{number}", f"{fault.kind}{', for good' if fault.is_for_good else ', once'}"
+        counts = self._cells.setdefault((row, kind), [0, 0])
+        counts[0] += 1
+        counts[1] += problem is not None
+
+    # Failures
+
+    def _note(
+        self, workload: Workload, problem: Problem, places: tuple[Place, ...], states: tuple[State, ...], row: str
+    ) -> None:
+        losses = tuple(loss for state in states for loss in state.losses)
+        crashes = (f"before request {row}",)
+        token = Token(self._faults, places)
+        self.found.append(Found(token, problem, crashes, losses, _trace(workload, places[0].request)))
+
+    def _note_wrong_answer(self, workload: Workload, error: WrongAnswer) -> None:
+        what, wanted, found = error.args
+        problem = Problem("a wrong answer", f"{what}: {wanted!r:.300}", f"{found!r:.300}")
+        number = workload.disk.count
+        self._report.checked += 1
+        self._count(f"#{number}", "answers", problem)
+        token = Token(self._faults, (Place(number, 0),))
+        self.found.append(Found(token, problem, (f"at request #{number}",), (), _trace(workload, number)))
+
+
+def _trace(workload: Workload, number: int) -> tuple[str, ...]:
+    before = [line for at, line in workload.lines if at < number]
+    return (*before[-14:], "  ✗ the power fails")

@@ -1,0 +1,153 @@
+"""What is checked of every image that a crash leaves: it opens, shows what was promised, and works on."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+from interpreters.crash.memo import End, Memo
+from interpreters.crash.simulated import Contents, contents, difference, engine_of, over_disk
+from interpreters.crash.workload import Moment, Setting
+from interpreters.crash_disk import CrashDisk, Image
+from persist_effects import kv, log
+from persist_effects.errors import CorruptStore
+from persist_effects.machine import Effect, Handlers
+from persist_effects.requests import Request
+
+Check = Callable[[list[tuple[Request[Any], Any]], list[Request[Any]]], Effect[Any]]
+
+_PROBE = "probe of a recovered store"
+
+
+class Problem(NamedTuple):
+    """What is wrong with a state."""
+
+    kind: str
+    expected: str
+    found: str
+
+
+class Judge:
+    """Judges images after crashes of one run of a workload. The same image is recovered once."""
+
+    def __init__(self, setting: Setting, check: Check | None, effects: Handlers, *, boot: int) -> None:
+        self._setting = setting
+        self._check = check
+        self._effects = effects
+        self._boot = boot
+        self._recoveries: dict[int, Memo[Contents]] = {}
+        self._works_on: dict[frozenset[tuple[str, bytes]], Problem | None] = {}
+        self._checked: dict[Any, Problem | None] = {}
+
+    def recover(self, image: Image, crashes: int) -> tuple[End[Contents], CrashDisk]:
+        """Open the store after so many crashes and read all of it; the disk as it is then."""
+        memo = self._recoveries.get(crashes)
+        if memo is None:
+            memo = self._recoveries[crashes] = Memo(lambda: self.recovery(crashes))
+        on = CrashDisk(image)
+        return memo.run(on), on
+
+    def recovery(self, crashes: int) -> Effect[Contents]:
+        """The program that opens the store after so many crashes, and reads all of it."""
+        return self._opened(self._boot + crashes, contents())
+
+    def judge(
+        self, end: End[Contents], on: CrashDisk, moment: Moment, history: Sequence[Contents], *, is_silent: bool
+    ) -> Problem | None:
+        """What is wrong, if anything, with a state that recovered to this end.
+
+        ``is_silent``: a fault was met that no store can find out at once, so that damage may be reported, and an end
+        of the log of which nothing proves that it was on the disk may be missing.
+        """
+        if end.error is not None:
+            if is_silent and isinstance(end.error, CorruptStore):
+                return None
+            return Problem("the store does not open", "a store that opens", f"{type(end.error).__name__}: {end.error}")
+        shown = end.value
+        assert shown is not None, "a recovery that raises nothing has read the store"
+        low = 0 if is_silent else moment.commits_acked
+        allowed = history[low : moment.commits_issued + 1]
+        if shown not in allowed:
+            return _misfit(shown, history, moment)
+        key = frozenset(on.image().items())
+        if key not in self._works_on:
+            self._works_on[key] = self._look_whether_it_works_on(on.image(), shown)
+        return self._works_on[key] or self._look_at_invariant(key, on.image(), moment)
+
+    # The store goes on
+
+    def _look_whether_it_works_on(self, image: Image, shown: Contents) -> Problem | None:
+        on = CrashDisk(image)
+        again = self._boot_again(on, 50, contents())
+        if again.error is not None:
+            return Problem("the store is not usable afterwards", "it to open again", repr(again.error))
+        if again.value != shown:
+            return Problem("recovering twice changes something", *difference(cast(Contents, again.value), shown))
+        given = self._boot_again(on, 51, _write_something())
+        if given.error is not None:
+            return Problem("the store is not usable afterwards", "an append and a put", repr(given.error))
+        after = self._boot_again(on, 52, contents())
+        if after.error is not None:
+            return Problem("the store is not usable afterwards", "it to open after a write", repr(after.error))
+        return _problem_of_probe(shown, cast(tuple[int, int, int], given.value), cast(Contents, after.value))
+
+    def _boot_again(self, on: CrashDisk, boots: int, program: Effect[Any]) -> End[Any]:
+        return Memo(lambda: self._opened(self._boot + boots, program)).run(on)
+
+    def _opened(self, boot: int, program: Effect[Any]) -> Effect[Any]:
+        engine = engine_of(boot, self._setting.segment_bytes, sync=self._setting.sync)
+        yield from engine.open()
+        return (yield from over_disk(engine, program, self._effects))
+
+    # The user's invariant
+
+    def _look_at_invariant(self, key: frozenset[tuple[str, bytes]], image: Image, moment: Moment) -> Problem | None:
+        if self._check is None:
+            return None
+        at = (key, len(moment.acked), moment.commits_issued, len(moment.maybe))
+        if at not in self._checked:
+            self._checked[at] = self._run_check(self._check, image, moment)
+        return self._checked[at]
+
+    def _run_check(self, check: Check, image: Image, moment: Moment) -> Problem | None:
+        end = self._boot_again(CrashDisk(image), 99, check(list(moment.acked), list(moment.maybe)))
+        if end.error is None:
+            return None
+        return Problem("invariant", "the check to pass", f"{type(end.error).__name__}: {end.error}")
+
+
+def _write_something() -> Effect[tuple[int, int, int]]:
+    """Append and put; the sequence number, position and revision that were given."""
+    event = yield from log.append(_PROBE, "probed", {"is": "there"})
+    revision = yield from kv.put(_PROBE, event.seq)
+    return event.seq, event.position, revision
+
+
+def _problem_of_probe(before: Contents, given: tuple[int, int, int], after: Contents) -> Problem | None:
+    seq, position, revision = given
+    last_seq = before.streams.get(_PROBE, (0, 0, []))[0]
+    highest = max((number for number, _ in before.keys.values()), default=0)
+    if seq != last_seq + 1 or position <= before.position or revision <= highest:
+        return Problem(
+            "a number goes back",
+            f"sequence number {last_seq + 1}, a position past {before.position}, a revision past {highest}",
+            f"sequence number {seq}, position {position}, revision {revision}",
+        )
+    wanted_keys = {**before.keys, _PROBE: (revision, seq)}
+    streams = {name: shown for name, shown in after.streams.items() if name != _PROBE}
+    is_right = (
+        after.keys == wanted_keys
+        and streams == {name: shown for name, shown in before.streams.items() if name != _PROBE}
+        and after.streams[_PROBE][0] == seq
+        and after.order[-1] == (position, _PROBE, seq)
+        and after.order[:-1] == before.order
+    )
+    if is_right:
+        return None
+    return Problem("the store is not usable afterwards", "what was written before and after", f"{after!r:.300}")
+
+
+def _misfit(shown: Contents, history: Sequence[Contents], moment: Moment) -> Problem:
+    if shown in history[: moment.commits_acked]:
+        return Problem("an acknowledged commit is lost", *difference(shown, history[moment.commits_acked]))
+    wanted = history[moment.commits_acked]
+    kind = "half a commit, or what was dropped or overwritten, is there"
+    return Problem(kind, *difference(shown, wanted))

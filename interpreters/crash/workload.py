@@ -1,0 +1,255 @@
+"""Running a workload on a simulated disk, beside the memory store, which says what each commit should come to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from interpreters.crash.simulated import Compact, Contents, Mark, Reopen, SimulatedStore, contents, encoded
+from interpreters.crash_disk import MUTATING, CrashDisk, Fault
+from interpreters.disk import Sync
+from interpreters.disk import Write as DiskWrite
+from interpreters.file.engine import WRITES
+from interpreters.file.queries import READS
+from interpreters.file.staging import WriteRequest
+from interpreters.memory import MemoryStore
+from persist_effects import machine
+from persist_effects.errors import PersistError, UncertainOutcome
+from persist_effects.machine import Effect, Handlers, outcome_of, run
+from persist_effects.requests import AllOf, Answered, Conflict, Failed, Outcome, Page, Request, Wait
+
+from interpreters.crash.simulated import START_MICROSECONDS  # isort: skip
+
+Maker = Callable[[], Effect[Any]]
+
+
+class Setting(NamedTuple):
+    """How the store of an exploration is opened."""
+
+    segment_bytes: int = 4096
+    sync: str = "commit"
+    requests_limit: int = 10_000
+    effects: Callable[[], Handlers] | None = None
+
+
+class Hangs(Exception):
+    """The workload made more requests than it may."""
+
+
+class WrongAnswer(Exception):
+    """The store under test answered what it should not have: expected, found."""
+
+
+class Moment(NamedTuple):
+    """What was acknowledged when the power went, and what was on its way."""
+
+    acked: list[tuple[Request[Any], Any]]
+    maybe: list[Request[Any]]
+    commits_acked: int
+    commits_issued: int
+
+
+class Workload:
+    """One run of the programs on one disk. ``at(number, request)`` is called before each request that changes it.
+
+    ``history[n]`` is what the store must show after n commits.
+    """
+
+    def __init__(
+        self,
+        makers: Sequence[Maker],
+        setting: Setting,
+        at: Callable[["Workload", int, Request[Any] | None], None] | None = None,
+        faults: Mapping[int, Fault] | None = None,
+        barriers: Mapping[int, Request[Any]] | None = None,
+    ) -> None:
+        self._makers = makers
+        self._setting = setting
+        self._at = at
+        self.disk = CrashDisk(faults=faults, barriers=barriers)
+        self.disk.watch(self._before)
+        self.boot = 1
+        self.effects: Handlers = {} if setting.effects is None else setting.effects()
+        self.lines: list[tuple[int, str]] = []
+        """The trace: lines, each with the number of the disk's request that it is, or before which it came."""
+        self._twin = _Twin()
+        self._acked: list[tuple[Request[Any], Any]] = []
+        self._in_flight: list[Request[Any]] = []
+        self._commits_acked = 0
+        self._is_in_doubt = False
+        self._requests_left = setting.requests_limit
+        self._store: SimulatedStore | None = None
+
+    @property
+    def history(self) -> list[Contents]:
+        """What the store must show after each commit, the first before any."""
+        return self._twin.history
+
+    def moment(self) -> Moment:
+        """What was acknowledged by now."""
+        issued = len(self.history) - 1
+        return Moment(list(self._acked), list(self._in_flight), self._commits_acked, issued)
+
+    def run(self) -> list[Outcome]:
+        """Run the programs together to their ends, and return their outcomes."""
+        self._store = self._open()
+        together = machine.Together([make() for make in self._makers])
+        while together.requests:
+            together.resume(self._round(together.requests))
+        if self._at is not None:
+            self._at(self, self.disk.count, None)
+        return cast(list[Outcome], together.outcomes)
+
+    def _open(self) -> SimulatedStore:
+        setting = self._setting
+        return SimulatedStore(self.disk, boot=self.boot, segment_bytes=setting.segment_bytes, sync=setting.sync)
+
+    def _before(self, number: int, request: Request[Any]) -> None:
+        self.lines.append((number, f"#{number} {encoded(request)}"))
+        if self._in_flight and isinstance(request, Sync | DiskWrite):
+            self._check_that_nothing_is_shown_early()
+        if self._at is not None and type(request) in MUTATING:
+            self._at(self, number, request)
+
+    def _check_that_nothing_is_shown_early(self) -> None:
+        store = self._store
+        if store is None or self._is_in_doubt:
+            return
+        shown = run(contents(), dict.fromkeys(READS, store.unwatched))
+        wanted = self.history[self._commits_acked]
+        if shown != wanted:
+            raise WrongAnswer("a reader was shown a commit that is not on the disk yet", wanted, shown)
+
+    # Requests
+
+    def _round(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
+        """The outcomes of what all programs ask: the writes share one commit."""
+        self._requests_left -= len(requests)
+        if self._requests_left < 0:
+            raise Hangs(f"the workload made more than {self._setting.requests_limit} requests")
+        self.lines += [(self.disk.count, f"── {encoded(request)}") for request in requests]
+        writes = [request for request in requests if type(request) in WRITES]
+        outcomes = iter(self._commit(writes) if writes else ())
+        return [next(outcomes) if type(request) in WRITES else self._outcome(request) for request in requests]
+
+    def _commit(self, writes: list[Request[Any]]) -> list[Outcome]:
+        before = self._commits_acked
+        wanted = self._twin.commit(writes)
+        self._in_flight = writes
+        store = cast(SimulatedStore, self._store)
+        try:
+            outcomes = store.commit(cast(list[WriteRequest], writes))
+        except UncertainOutcome as error:
+            self._is_in_doubt = True
+            return [Failed(error) for _ in writes]
+        except PersistError as error:
+            self._twin.forget_after(before)
+            self._in_flight = []
+            return [Failed(error) for _ in writes]
+        self._in_flight = []
+        if not self._is_in_doubt:
+            self._commits_acked = len(self.history) - 1
+            _compare(writes, outcomes, wanted)
+        self._acked += [
+            (write, outcome.value)
+            for write, outcome in zip(writes, outcomes, strict=True)
+            if isinstance(outcome, Answered) and not isinstance(outcome.value, Conflict)
+        ]
+        return outcomes
+
+    def _outcome(self, request: Request[Any]) -> Outcome:
+        store = cast(SimulatedStore, self._store)
+        kind = type(request)
+        if isinstance(request, AllOf):
+            return Answered(self._round(request.requests))
+        if kind in self.effects:
+            return outcome_of(request, self.effects)
+        if kind not in READS and kind is not Wait:
+            return self._operate(request, store)
+        outcome = outcome_of(request, store.handlers)
+        if not self._is_in_doubt and isinstance(outcome, Answered):
+            _compare([request], [outcome], [self._twin.outcome(request)])
+        return outcome
+
+    def _operate(self, request: Request[Any], store: SimulatedStore) -> Outcome:
+        operations: dict[type[Request[Any]], Callable[[], None]] = {
+            Compact: store.compact,
+            Reopen: self._reopen,
+            Mark: lambda: store.drive(store.engine.mark()),
+        }
+        operation = operations.get(type(request))
+        if operation is None:
+            return outcome_of(request, {})
+        try:
+            operation()
+        except PersistError as error:
+            return Failed(error)
+        return Answered(None)
+
+    def _reopen(self) -> None:
+        store = cast(SimulatedStore, self._store)
+        try:
+            store.close()
+        finally:
+            self.boot += 1
+            self._store = self._open()
+        self._settle_doubt()
+
+    def _settle_doubt(self) -> None:
+        """After writes of which nobody knew whether they were carried out: see which were, and go on from there."""
+        if not self._is_in_doubt:
+            return
+        store = cast(SimulatedStore, self._store)
+        shown = run(contents(), store.handlers)
+        allowed = range(self._commits_acked, len(self.history))
+        found = next((count for count in allowed if self.history[count] == shown), None)
+        if found is None:
+            raise WrongAnswer("what a store shows that was opened again", self.history[self._commits_acked], shown)
+        self._twin.forget_after(found)
+        self._commits_acked, self._is_in_doubt, self._in_flight = found, False, []
+
+
+class _Twin:
+    """The memory store, told the same, and what it shows after each commit."""
+
+    def __init__(self) -> None:
+        self._writes: list[Request[Any]] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._store = MemoryStore(clock=lambda: START_MICROSECONDS)
+        self.history = [run(contents(), self._store.handlers)]
+
+    def commit(self, writes: Sequence[Request[Any]]) -> list[Outcome]:
+        """Carry out these writes, each a commit of its own if it changes anything."""
+        outcomes = []
+        for write in writes:
+            outcomes.append(outcome_of(write, self._store.handlers))
+            shown = run(contents(), self._store.handlers)
+            if shown != self.history[-1]:
+                self._writes.append(write)
+                self.history.append(shown)
+        return outcomes
+
+    def outcome(self, request: Request[Any]) -> Outcome:
+        """What a read is answered."""
+        return outcome_of(request, self._store.handlers)
+
+    def forget_after(self, commits: int) -> None:
+        """Take back all but so many commits."""
+        writes, self._writes = self._writes[:commits], []
+        self._begin()
+        self.commit(writes)
+
+
+def _compare(requests: Sequence[Request[Any]], found: Sequence[Outcome], wanted: Sequence[Outcome]) -> None:
+    for request, have, want in zip(requests, found, wanted, strict=True):
+        if _comparable(have) != _comparable(want):
+            raise WrongAnswer(f"the answer to {encoded(request)}", want, have)
+
+
+def _comparable(outcome: Outcome) -> Any:
+    if isinstance(outcome, Failed):
+        return type(outcome.error)
+    if isinstance(outcome.value, Page):
+        # Of several streams with a hole, any may be named.
+        return outcome.value.events, outcome.value.next, outcome.value.head, outcome.value.hole is None
+    return outcome.value
