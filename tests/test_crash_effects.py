@@ -441,6 +441,46 @@ def test_a_store_that_is_not_fresh_is_told():
     assert report.verdict == "not deterministic"
 
 
+def test_a_run_that_ends_otherwise_than_the_first_is_not_deterministic():
+    runs = itertools.count()
+
+    def check(acked, maybe):
+        yield from kv.keys()
+        ensure(next(runs) == 0, "it ran before")
+
+    report = explore(pay, check)
+    assert report.verdict == "not deterministic"
+    assert report.failures[0].found == "one run passes, and in the other: check failed, AssertionError: it ran before"
+
+
+def test_requests_of_the_users_own_are_compared_too():
+    class Roll(Request[int], frozen=True, tag="test/roll"):
+        sides: int
+
+    sides = itertools.count(6)
+
+    def play():
+        yield from perform(Roll(next(sides)))
+
+    report = explore(play, no_check, store_factory=lambda: Store(MemoryStore(), effects={Roll: lambda request: 1}))
+    assert report.failures[0].found == "request #1 is Roll(sides=6) in one run, and Roll(sides=7) in the next"
+
+
+def test_a_value_that_cannot_be_stored_is_told_by_its_type():
+    def write():
+        try:
+            yield from kv.put("a", {1, 2})
+        except InvalidRequest:
+            yield from kv.put("a", 1)
+
+    def refuse(acked, maybe):
+        yield from kv.keys()
+        ensure(not maybe, "something is uncertain")
+
+    trace = explore(write, refuse, repro="e1:2:uncertain-written:no-restart").failures[0].trace
+    assert trace[0].startswith("#1 persist/kv-put a <set> raises InvalidRequest: ")
+
+
 @pytest.mark.parametrize("error", [KeyError("tea"), InvalidRequest("no")])
 def test_a_program_that_raises_without_a_fault_has_its_own_verdict(error):
     def fail():

@@ -283,4 +283,4 @@ def _told_of(one: Asked | None, other: Asked | None) -> str:
         return "nothing more"
     words = told(one.request, _DIFFERENCE_WIDTH)
     is_enough = other is None or words != told(other.request, _DIFFERENCE_WIDTH)
-    return words if is_enough else repr(one.request)
+    return words if is_enough else f"{one.request!r:.{_DIFFERENCE_WIDTH}}"
