@@ -71,9 +71,18 @@ class Fault(NamedTuple):
     kind: str
     is_for_good: bool = False
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the disk says nothing of it at once."""
+        return self.kind in SILENT
+
 
 KINDS = ("nothing lost", "lost", "torn", "stale bytes", "names lost")
 """The classes of what survives."""
+
+
+SILENT = frozenset({"lost write", "misdirected write", "failed sync, ext4 data"})
+"""The faults of which the disk says nothing at once."""
 
 
 class State(NamedTuple):
@@ -125,6 +134,11 @@ class _File:
         self.durable = content
         self.changes: list[Change] = []
         self.doomed: bytes | None = None
+
+    def copy(self) -> "_File":
+        copy = _File(self.content)
+        copy.durable, copy.changes, copy.doomed = self.durable, list(self.changes), self.doomed
+        return copy
 
     def change(self, change: Change) -> None:
         self.content = change.apply(self.content)
@@ -191,6 +205,23 @@ class CrashDisk:
     def watch(self, before: Callable[[int, Request[Any]], None]) -> None:
         """Call ``before(number, request)`` before each request is carried out."""
         self._before = before
+
+    def copy(self) -> "CrashDisk":
+        """The same disk, for another process: nobody watches it, and it fails no more."""
+        copy = CrashDisk()
+        files: dict[int, _File] = {}
+
+        def copied(file: _File) -> _File:
+            return files.setdefault(id(file), file.copy())
+
+        copy._names = {path: copied(file) for path, file in self._names.items()}
+        copy._durable_names = {path: copied(file) for path, file in self._durable_names.items()}
+        copy._name_changes = [
+            change._replace(names=tuple((path, file and copied(file)) for path, file in change.names))
+            for change in self._name_changes
+        ]
+        copy._removed = list(self._removed)
+        return copy
 
     def image(self) -> Image:
         """What a process that starts now would find, if the power stays on."""

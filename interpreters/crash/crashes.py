@@ -220,7 +220,7 @@ def _passes(options: Options, number: int, barriers: Mapping[int, Request[Any]])
 
     def at(workload: Workload, now: int, request: Request[Any] | None) -> None:
         if now == number:
-            exploration.crash(workload, now, request, options.bound)
+            exploration.crash(workload, now, request)
 
     try:
         Workload(options.makers, options.setting, at, barriers=barriers).run()

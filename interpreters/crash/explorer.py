@@ -1,27 +1,23 @@
 """Every crash of a workload: at each request that changes the disk, every image that a loss of power may leave."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from interpreters.crash.judge import Check, Judge, Problem
 from interpreters.crash.report import Cell, Report
+from interpreters.crash.restarts import WHOLE, Restart, Restarts
 from interpreters.crash.simulated import encoded
-from interpreters.crash.token import Place, Token
+from interpreters.crash.token import RESTART, Place, Token
 from interpreters.crash.workload import Maker, Moment, Setting, Workload, WrongAnswer
-from interpreters.crash_disk import FAULTS, MUTATING, Bound, CrashDisk, Fault, State
+from interpreters.crash_disk import FAULTS, MUTATING, Bound, CrashDisk, Fault, Image, State
+from interpreters.disk import Sync
 from persist_effects.errors import PersistError
 from persist_effects.machine import run
 from persist_effects.requests import Failed, Request
 
-SILENT = frozenset({"lost write", "misdirected write", "failed sync, ext4 data"})
-"""The faults of which the disk says nothing: damage may be reported, and an unproved end of the log be missing."""
-
 FAILURES_MAX = 10
 """How many failures are told in full; all are counted."""
-
-WHOLE = Bound(tear_bytes=0, subsets=16)
-"""How states are enumerated after a fault: nothing is torn beside it."""
 
 Progress = Callable[[int], None]
 
@@ -73,7 +69,10 @@ class Exploration:
         self._random = random.Random(options.seed)  # noqa: S311 - no secret
         self._keep = 1.0
         self._cells: dict[tuple[str, str], list[int]] = {}
+        self._judges: dict[int, Judge] = {}
         self._judge: Judge | None = None
+        self._bound = options.bound
+        self._latest: tuple[int, Image, Moment] | None = None
         self._seen: set[Any] = set()
         self._deepened: set[Any] = set()
         self._faults: tuple[tuple[int, Fault], ...] = ()
@@ -83,14 +82,14 @@ class Exploration:
         """Explore without faults, then with each fault at each request that can meet it."""
         try:
             if self._only is not None:
-                self._explore_run(self._only.faults, WHOLE if self._only.faults else self._options.bound)
+                self._explore_run(self._only.faults)
             else:
-                self._explore_run((), self._options.bound)
+                self._explore_run(())
             if self._only is None and self._options.faults:
                 for number, kinds in enumerate(self._kinds_of_requests()):
                     for kind in kinds:
                         for is_for_good in (False, True):
-                            self._explore_run(((number, Fault(kind, is_for_good)),), WHOLE)
+                            self._explore_run(((number, Fault(kind, is_for_good)),))
         except Stop:
             self._report.is_exhaustive = False
         self._report.cells = [Cell(row, fault, *counts) for (row, fault), counts in self._cells.items()]
@@ -122,19 +121,19 @@ class Exploration:
         workload.run()
         return kinds
 
-    def _explore_run(self, faults: tuple[tuple[int, Fault], ...], bound: Bound) -> None:
-        self._faults = faults
+    def _explore_run(self, faults: tuple[tuple[int, Fault], ...]) -> None:
+        self._faults, self._judge = faults, None
+        self._bound = WHOLE if faults else self._options.bound
         self._seen, self._deepened = set(), set()
         start = faults[0][0] if faults else 0
 
         def at(workload: Workload, number: int, request: Request[Any] | None) -> None:
             if number > start or not faults:
-                self.crash(workload, number, request, bound)
+                self.crash(workload, number, request)
 
         workload = Workload(self._options.makers, self._options.setting, at, dict(faults))
-        self._judge = None
         try:
-            outcomes = workload.run()
+            self._check_errors(workload.run(), is_faulty=bool(faults))
         except WrongAnswer as error:
             self._note_wrong_answer(workload, error)
             return
@@ -142,9 +141,9 @@ class Exploration:
             # The fault was met where the store was being opened: there is nothing to go on with.
             if not faults:
                 raise
-            self.crash(workload, workload.disk.count, None, bound)
-            return
-        self._check_errors(outcomes, is_faulty=bool(faults))
+            self.crash(workload, workload.disk.count, None)
+        if self._options.faults or self._only is not None:
+            self._restart(workload)
 
     def _check_errors(self, outcomes: Sequence[Any], *, is_faulty: bool) -> None:
         for outcome in outcomes:
@@ -153,15 +152,16 @@ class Exploration:
 
     # Crashes
 
-    def crash(self, workload: Workload, number: int, request: Request[Any] | None, bound: Bound) -> None:
+    def crash(self, workload: Workload, number: int, request: Request[Any] | None) -> None:
         """Let the power fail before a request of the workload's, in every way."""
-        if self._judge is None:
-            self._judge = Judge(self._options.setting, self._options.check, workload.effects, boot=workload.boot + 1)
-        if workload.disk.is_over(bound):
+        self._judge = self._judge_of(workload)
+        if workload.disk.is_over(self._bound):
             self._report.is_exhaustive = False
         moment = workload.moment()
+        if moment.maybe and isinstance(request, Sync):
+            self._latest = number, workload.disk.image(), moment
         row = f"#{number} {encoded(request)}" if request is not None else f"#{number} the end"
-        for index, state in enumerate(workload.disk.states(self._options.profile, bound)):
+        for index, state in enumerate(workload.disk.states(self._options.profile, self._bound)):
             place = Place(number, index)
             if not self._is_wanted(place, 0):
                 continue
@@ -170,6 +170,53 @@ class Exploration:
                 self._note(workload, problem_of, (place,), (state,), row)
         if self._progress is not None:
             self._progress(self._report.checked)
+
+    def _judge_of(self, workload: Workload) -> Judge:
+        # One for all runs, since the same images come up again; but what a check may see of a run is that run's.
+        boot = workload.boot + 1
+        if self._judge is None:
+            if boot not in self._judges or self._options.setting.effects is not None:
+                self._judges[boot] = Judge(self._options.setting, self._options.check, workload.effects, boot=boot)
+            self._judges[boot].forget_checks()
+        return self._judges[boot]
+
+    def _restart(self, workload: Workload) -> None:
+        """Start again where the run has ended; without faults in it, on a disk that fails while it recovers, too."""
+        if self._faults:
+            row = f"#{self._faults[0][0]}"
+            found = self._restarts(workload, workload.moment())
+            place = Place(workload.disk.count, RESTART)
+            self._take(workload, place, found.with_power_on(workload.disk, row, is_silent=self._is_silent()))
+            return
+        images = [(workload.disk.count, workload.disk.image(), workload.moment())]
+        if self._latest is not None:
+            images.append(self._latest)
+        kinds, only = self._options.faults, None
+        if self._only is not None and self._only.recovery is not None:
+            only = self._only.recovery
+            kinds = (only[1].kind,)
+        for number, image, moment in images:
+            found = self._restarts(workload, moment)
+            self._take(workload, Place(number, RESTART), found.on_failing_disk(image, kinds, only))
+
+    def _restarts(self, workload: Workload, moment: Moment) -> Restarts:
+        self._judge = self._judge_of(workload)
+        return Restarts(self._judge, moment, workload.history, self._options.profile)
+
+    def _take(self, workload: Workload, place: Place, restarts: Iterator[Restart]) -> None:
+        if self._only is not None and self._only.places != (place,):
+            return
+        for restart in restarts:
+            self._check_limit()
+            self._report.enumerated += 1
+            self._report.checked += 1
+            counts = self._cells.setdefault((restart.row, restart.fault), [0, 0])
+            counts[0] += 1
+            counts[1] += restart.problem is not None
+            if restart.problem is not None:
+                token = Token(self._faults, (place,), restart.met)
+                crash = (f"at {restart.row}: {restart.fault}",)
+                self.found.append(Found(token, restart.problem, crash, restart.losses, _trace(workload, place.request)))
 
     def _is_wanted(self, place: Place, level: int) -> bool:
         if self._only is not None:
@@ -215,7 +262,7 @@ class Exploration:
             if type(request) not in MUTATING:
                 return
             row = f"recovery #{number} {encoded(request)}"
-            for index, after in enumerate(on.states(self._options.profile, self._options.bound)):
+            for index, after in enumerate(on.states(self._options.profile, self._bound)):
                 place = Place(number, index)
                 if not self._is_wanted(place, len(places)):
                     continue
@@ -230,7 +277,7 @@ class Exploration:
             return
 
     def _is_silent(self) -> bool:
-        return any(fault.kind in SILENT for _, fault in self._faults)
+        return any(fault.is_silent for _, fault in self._faults)
 
     def _check_limit(self) -> None:
         limit = self._options.limit

@@ -6,6 +6,12 @@ from typing import NamedTuple
 from interpreters.crash_disk import FAULTS, Fault
 from persist_effects.errors import InvalidRequest
 
+RESTART = -1
+"""In the place of a state: the process starts again, and the power stays on until then."""
+
+
+_RECOVERY = "recovery "
+
 
 class Place(NamedTuple):
     """A crash: before which request of the disk's, and which of the states that it may leave."""
@@ -15,7 +21,7 @@ class Place(NamedTuple):
 
 
 class Token(NamedTuple):
-    """Names a state. As text, a token can be pasted.
+    """Names a state. As text, a token can be pasted. ``recovery`` is a fault at a request of the recovery after it.
 
     >>> token = Token(((7, Fault("EIO")),), (Place(13, 4), Place(2, 0)))
     >>> str(token)
@@ -26,25 +32,38 @@ class Token(NamedTuple):
 
     faults: tuple[tuple[int, Fault], ...]
     places: tuple[Place, ...]
+    recovery: tuple[int, Fault] | None = None
 
     def __str__(self) -> str:
-        faults = "".join(f"{fault.kind}@{number}{'!' if fault.is_for_good else ''};" for number, fault in self.faults)
-        return faults + "/".join(f"{place.request}.{place.state}" for place in self.places)
+        faults = "".join(_told(*fault) for fault in self.faults)
+        recovery = f"{_RECOVERY}{_told(*self.recovery)}" if self.recovery else ""
+        places = (f"{place.request}.{'r' if place.state == RESTART else place.state}" for place in self.places)
+        return faults + recovery + "/".join(places)
 
 
 def parsed(text: str) -> Token:
     """The token that a text is. Raises `InvalidRequest` for what is none."""
     *faults, places = text.split(";") if isinstance(text, str) else [""]
-    if not re.fullmatch(r"\d+\.\d+(/\d+\.\d+)*", places):
+    if not re.fullmatch(r"\d+\.(\d+|r)(/\d+\.\d+)*", places):
         raise _refusal(text)
     found = []
+    recovery = None
     for fault in faults:
-        match = re.fullmatch(r"(.+)@(\d+)(!?)", fault)
-        if match is None or match[1] not in FAULTS:
+        match = re.fullmatch(rf"({_RECOVERY})?(.+)@(\d+)(!?)", fault)
+        if match is None or match[2] not in FAULTS:
             raise _refusal(text)
-        found.append((int(match[2]), Fault(match[1], bool(match[3]))))
+        placed = (int(match[3]), Fault(match[2], bool(match[4])))
+        if match[1]:
+            recovery = placed
+        else:
+            found.append(placed)
     pairs = [place.split(".") for place in places.split("/")]
-    return Token(tuple(found), tuple(Place(int(request), int(state)) for request, state in pairs))
+    where = tuple(Place(int(at), RESTART if state == "r" else int(state)) for at, state in pairs)
+    return Token(tuple(found), where, recovery)
+
+
+def _told(number: int, fault: Fault) -> str:
+    return f"{fault.kind}@{number}{'!' if fault.is_for_good else ''};"
 
 
 def _refusal(text: object) -> InvalidRequest:
