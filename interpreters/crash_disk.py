@@ -6,7 +6,8 @@ power may leave, as a profile of file systems allows. No clock, no chance: the s
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise, product
 from typing import Any, NamedTuple
 
@@ -427,51 +428,72 @@ Choice = tuple[bytes, str, str]
 def _combined(
     names: Mapping[str, _File], name_losses: tuple[str, ...], choices: list[list[Choice]], files: list[_File]
 ) -> Iterator[State]:
-    paths = {id(file): path for path, file in names.items()}
+    # Where a rename survived and the one before it did not, a file has two names.
+    paths: dict[int, list[str]] = {}
+    for path, file in names.items():
+        paths.setdefault(id(file), []).append(path)
     settled = {path: file.durable for path, file in names.items()}
     changed = [paths[id(file)] for file in files]
     for combination in product(*choices):
-        image = settled | {path: choice[0] for path, choice in zip(changed, combination, strict=True)}
+        image = settled | {path: choice[0] for at, choice in zip(changed, combination, strict=True) for path in at}
         kinds = {choice[2] for choice in combination}
         kind = next(kind for kind in ("torn", "stale bytes", "lost", "") if kind in kinds or not kind)
-        lost = tuple((path, choice[1]) for path, choice in zip(changed, combination, strict=True))
+        lost = tuple((at[-1], choice[1]) for at, choice in zip(changed, combination, strict=True))
         yield State(image, kind or ("names lost" if name_losses else "nothing lost"), name_losses, lost)
 
 
 def _subsets(file: _File, bound: Bound) -> list[Choice]:
     """The contents that any of the unsynced changes leave, each of them whole; first all of them."""
     changes = file.changes
-    landed: dict[bytes, tuple[int, ...]] = {file.content: tuple(change.number for change in changes)}
-    found: dict[bytes, tuple[int, ...]] = {file.durable: ()}
-    is_prefix = 2 ** len(changes) > bound.subsets
-    newest = file.durable
-    for change in changes:
-        before = [(newest, found[newest])] if is_prefix else list(found.items())
-        for content, numbers in before:
-            found.setdefault(change.apply(content), (*numbers, change.number))
-        newest = change.apply(newest)
-    landed.update((content, numbers) for content, numbers in found.items() if content not in landed)
     everything = _all(changes)
+    found = _landed(file.durable, changes, is_prefix=2 ** len(changes) > bound.subsets)
+    landed = {file.content: everything} | {content: found[content] for content in found if content != file.content}
     return [
         (content, _losses(changes, numbers), "" if numbers == everything else "lost")
         for content, numbers in landed.items()
     ]
 
 
+def _landed(content: bytes, changes: Iterable[Change], *, is_prefix: bool) -> dict[bytes, tuple[int, ...]]:
+    """The contents that any of these changes, or any first ones, make of this one, and the numbers of which did."""
+    found: dict[bytes, tuple[int, ...]] = {content: ()}
+    newest = content
+    for change in changes:
+        before = [(newest, found[newest])] if is_prefix else list(found.items())
+        for one, numbers in before:
+            found.setdefault(change.apply(one), (*numbers, change.number))
+        newest = change.apply(newest)
+    return found
+
+
+def _none_or_all(content: bytes, changes: Sequence[Change]) -> dict[bytes, tuple[int, ...]]:
+    return {content: (), _applied(content, changes): _all(changes)}
+
+
 def _tears(file: _File, profile: str, bound: Bound, removed: list[bytes]) -> list[Choice]:
-    """The contents in which one unsynced write is torn, after those before it and, all the same, after all others."""
+    """The contents in which one unsynced write is torn, beside any of the others; first those with all before it.
+
+    Where these have more combinations than the bound has room for: all or none of those before it, and of the later.
+    """
+    changes = file.changes
+    is_over = 2 ** len(changes) > bound.subsets
+    some = _none_or_all if is_over else partial(_landed, is_prefix=False)
     found: dict[bytes, Choice] = {}
-    for index, change in enumerate(file.changes):
+    for index, change in enumerate(changes):
         if change.offset is None:
             continue
-        before = _applied(file.durable, file.changes[:index])
-        for base, later in ((before, []), (before, file.changes[index + 1 :]), (file.durable, [])):
+        before = _applied(file.durable, changes[:index])
+        others = [*changes[:index], *changes[index + 1 :]]
+        for base, earlier in reversed(some(file.durable, changes[:index]).items()):
             for piece, words in _pieces(change, bound):
-                content = base
+                torn = base
                 for offset, data in piece:
-                    content = overwritten(content, offset, data)
-                content = _applied(content, later)
-                found.setdefault(content, (content, f"{_told(change)} is torn: {words}", "torn"))
+                    torn = overwritten(torn, offset, data)
+                for content, later in some(torn, changes[index + 1 :]).items():
+                    if content not in found:
+                        lost = _losses(others, (*earlier, *later))
+                        told = f"{_told(change)} is torn: {words}{'; ' if lost else ''}{lost}"
+                        found[content] = (content, told, "torn")
         if profile == "writeback" and change.size_bytes > len(before):
             content = before + _stale(len(before), change.size_bytes, removed)
             words = f"{_told(change)} is lost, but the size grew, over bytes of an earlier file"
