@@ -5,9 +5,10 @@ power may leave, as a profile of file systems allows. No clock, no chance: the s
 """
 
 import errno
+import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from itertools import pairwise, product
 from typing import Any, NamedTuple
 
@@ -93,6 +94,14 @@ class State(NamedTuple):
     kind: str
     names_lost: tuple[str, ...]
     contents_lost: tuple[tuple[str, str], ...]
+
+    @property
+    def digest(self) -> str:
+        """Names the image: eight hexadecimal digits."""
+        hashed = hashlib.blake2b(digest_size=4)
+        for path, content in sorted(self.image.items()):
+            hashed.update(f"{path} {len(content)} ".encode() + content)
+        return hashed.hexdigest()
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -183,25 +192,18 @@ class CrashDisk:
         """How many requests were made; while one is carried out, its number."""
         self.met: list[tuple[int, Request[Any], Fault]] = []
         """The faults that were met: at which request."""
+        self.paths_read: set[str] = set()
+        """The files of which bytes were read."""
         self._before: Callable[[int, Request[Any]], None] | None = None
-        rows: dict[type[Request[Any]], Callable[[Any], Any]] = {
-            disk.MakeDirectory: self._make_directory,
-            disk.Create: self._create,
-            disk.Write: self._write,
-            disk.Read: self._read,
-            disk.Sync: self._sync,
-            disk.Truncate: self._truncate,
-            disk.Allocate: self._allocate,
-            disk.Rename: self._rename,
-            disk.Remove: self._remove,
-            disk.List: self._list,
-            disk.Size: self._size,
-            disk.SyncDirectory: self._sync_directory,
-            disk.Lock: self._lock,
-        }
-        self.unwatched: Handlers = rows
-        """The same rows, for requests that are not counted, watched or failed."""
-        self.handlers: Handlers = {kind: self._counted(row) for kind, row in rows.items()}
+
+    @cached_property
+    def handlers(self) -> Handlers:
+        """The function that answers each type of request: counted, watched, and failed where a fault is due."""
+        return {kind: partial(self._answer_counted, row) for kind, row in _ROWS.items()}
+
+    def answer(self, request: Request[Any]) -> Any:
+        """The answer to a request that is not counted, watched or failed."""
+        return _ROWS[type(request)](self, request)
 
     def watch(self, before: Callable[[int, Request[Any]], None]) -> None:
         """Call ``before(number, request)`` before each request is carried out."""
@@ -230,23 +232,20 @@ class CrashDisk:
 
     # Requests
 
-    def _counted(self, row: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def answer(request: Request[Any]) -> Any:
-            number = self.count
-            if self._before is not None:
-                self._before(number, request)
-            fault = self._due(number, request) if self._faults or self._standing else None
-            try:
-                if fault is None:
-                    return row(request)
-                self.met.append((number, request, fault))
-                return self._fail(fault, request, row)
-            finally:
-                if number in self._barriers:
-                    self.unwatched[type(self._barriers[number])](self._barriers[number])
-                self.count += 1
-
-        return answer
+    def _answer_counted(self, row: "Row", request: Request[Any]) -> Any:
+        number = self.count
+        if self._before is not None:
+            self._before(number, request)
+        fault = self._due(number, request) if self._faults or self._standing else None
+        try:
+            if fault is None:
+                return row(self, request)
+            self.met.append((number, request, fault))
+            return self._fail(fault, request)
+        finally:
+            if number in self._barriers:
+                self.answer(self._barriers[number])
+            self.count += 1
 
     def _due(self, number: int, request: Request[Any]) -> Fault | None:
         fault = self._faults.get(number)
@@ -257,16 +256,16 @@ class CrashDisk:
             fault = self._standing.get(type(request))
         return fault if fault is not None and type(request) in FAULTS[fault.kind] else None
 
-    def _fail(self, fault: Fault, request: Any, row: Callable[[Any], Any]) -> Any:
+    def _fail(self, fault: Fault, request: Any) -> Any:
         if fault.kind == "lost write":
             return None
         if fault.kind == "misdirected write":
-            return row(disk.Write(request.path, request.offset + SECTOR_BYTES, request.data))
+            return self._write(disk.Write(request.path, request.offset + SECTOR_BYTES, request.data))
         if isinstance(request, disk.Sync):
             return self._fail_sync(fault, request)
         if isinstance(request, disk.Write) and len(request.data) > 1:
             # A part of it may be there, though the caller is told that it failed.
-            row(disk.Write(request.path, request.offset, request.data[: len(request.data) // 2]))
+            self._write(disk.Write(request.path, request.offset, request.data[: len(request.data) // 2]))
         code = errno.ENOSPC if fault.kind == "ENOSPC" else errno.EIO
         raise OSError(code, os.strerror(code), getattr(request, "path", None))
 
@@ -288,20 +287,27 @@ class CrashDisk:
 
     def _make_directory(self, request: disk.MakeDirectory) -> None:
         path = f"{request.path}/"
+        if request.path in self._names:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), request.path)
         if path not in self._names:
+            self._check_directory(request.path)
             self._name((path, _File()))
 
     def _create(self, request: disk.Create) -> None:
-        if request.path in self._names:
+        if request.path in self._names or f"{request.path}/" in self._names:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), request.path)
         self._check_directory(request.path)
         self._name((request.path, _File()))
 
     def _write(self, request: disk.Write) -> None:
-        end = request.offset + len(request.data)
-        self._found(request.path).change(Change(self.count, request.offset, request.data, end))
+        file = self._found(request.path)
+        # To write nothing changes nothing, not even the size.
+        if request.data:
+            end = request.offset + len(request.data)
+            file.change(Change(self.count, request.offset, request.data, end))
 
     def _read(self, request: disk.Read) -> bytes:
+        self.paths_read.add(request.path)
         return self._found(request.path).content[request.offset : request.offset + request.size_bytes]
 
     def _sync(self, request: disk.Sync) -> None:
@@ -319,6 +325,7 @@ class CrashDisk:
 
     def _rename(self, request: disk.Rename) -> None:
         file = self._found(request.source)
+        self._check_no_directory(request.target)
         self._name((request.source, None), (request.target, file))
 
     def _remove(self, request: disk.Remove) -> None:
@@ -326,9 +333,7 @@ class CrashDisk:
         self._name((request.path, None))
 
     def _list(self, request: disk.List) -> list[str]:
-        inside = "" if request.path in {"", "."} else f"{request.path}/"
-        if inside and inside not in self._names:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), request.path)
+        inside = self._found_directory(request.path)
         found = [path[len(inside) :].rstrip("/") for path in self._names if path != inside and path.startswith(inside)]
         return sorted(name for name in found if "/" not in name)
 
@@ -337,9 +342,7 @@ class CrashDisk:
         return None if file is None else len(file.content)
 
     def _sync_directory(self, request: disk.SyncDirectory) -> None:
-        directory = "" if request.path in {"", "."} else f"{request.path}/"
-        if directory and directory not in self._names:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), request.path)
+        directory = self._found_directory(request.path)
         left = []
         for change in self._name_changes:
             if _directory_of(change.names[0][0]) == directory:
@@ -351,6 +354,7 @@ class CrashDisk:
     def _lock(self, request: disk.Lock) -> None:
         # A lock ends with the process that holds it, so after a crash it is free.
         if request.path not in self._names:
+            self._check_no_directory(request.path)
             self._name((request.path, _File()))
         self._names[request.path].content = request.holder.encode()
 
@@ -362,34 +366,59 @@ class CrashDisk:
     def _found(self, path: str) -> _File:
         file = self._names.get(path)
         if file is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            raise self._missing(path)
         return file
+
+    def _found_directory(self, path: str) -> str:
+        """What the paths of a directory's files begin with."""
+        inside = "" if path in {"", "."} else f"{path}/"
+        if inside and inside not in self._names:
+            raise self._missing(inside)
+        return inside
 
     def _check_directory(self, path: str) -> None:
         directory = _directory_of(path)
         if directory and directory not in self._names:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            raise self._missing(path)
+
+    def _check_no_directory(self, path: str) -> None:
+        """Refuse to put a file where a directory is, or where no directory is to put it into."""
+        self._check_directory(path)
+        if f"{path}/" in self._names:
+            raise self._missing(path)
+
+    def _missing(self, path: str) -> OSError:
+        """What POSIX says of a path under which there is no file."""
+        parts = path.split("/")
+        is_in_file = any("/".join(parts[:count]) in self._names for count in range(1, len(parts)))
+        is_directory = f"{path}/" in self._names
+        code = errno.EISDIR if is_directory else errno.ENOTDIR if is_in_file else errno.ENOENT
+        return OSError(code, os.strerror(code), path)
 
     # Survivors
 
-    def is_over(self, bound: Bound = DEFAULT_BOUND) -> bool:
-        """Whether more is unsynced now than the bound takes all combinations of."""
-        counts = [len(file.changes) for file in self._changed()]
+    def is_over(self, bound: Bound, read: Container[str]) -> bool:
+        """Whether more of the names, and of these files, is unsynced now than the bound takes all combinations of."""
+        counts = [len(file.changes) for path, file in self._names.items() if path in read]
         return any(2**count > bound.subsets for count in [len(self._name_changes), *counts])
 
-    def states(self, profile: str = "posix", bound: Bound = DEFAULT_BOUND) -> Iterator[State]:
-        """The images that a loss of power may leave now; the first is that nothing was lost. Some may be equal."""
+    def states(
+        self, profile: str = "posix", bound: Bound = DEFAULT_BOUND, read: Container[str] | None = None
+    ) -> Iterator[State]:
+        """The images that a loss of power may leave now; the first is that nothing was lost. Some may be equal.
+
+        With ``read``, other files than these are varied in their sizes only, since nobody looks into them.
+        """
         if profile not in PROFILES:
             raise InvalidRequest(f"the profile is {profile!r}: give one of {', '.join(PROFILES)}")
         whole = {id(file): _subsets(file, bound) for file in self._changed()}
         for names, name_losses in self._namings(profile, bound):
-            here = list({id(file): file for file in names.values() if file.changes}.values())
-            yield from _combined(names, name_losses, [whole[id(file)] for file in here], here)
-            for torn in here:
-                choices = [
-                    _tears(file, profile, bound, self._removed) if file is torn else whole[id(file)] for file in here
-                ]
-                yield from _combined(names, name_losses, choices, here)
+            here = {path: file for path, file in names.items() if file.changes}
+            choices = [_seen(whole[id(file)], path, read) for path, file in here.items()]
+            yield from _combined(names, name_losses, choices, list(here))
+            for index, (path, file) in enumerate(here.items()):
+                torn = _seen(_tears(file, profile, bound, self._removed), path, read)
+                yield from _combined(names, name_losses, [*choices[:index], torn, *choices[index + 1 :]], list(here))
 
     def _changed(self) -> list[_File]:
         """The files with unsynced changes that may survive under some name."""
@@ -421,24 +450,43 @@ class CrashDisk:
                 )
 
 
+Row = Callable[[CrashDisk, Any], Any]
+_ROWS: dict[type[Request[Any]], Row] = {
+    disk.MakeDirectory: CrashDisk._make_directory,
+    disk.Create: CrashDisk._create,
+    disk.Write: CrashDisk._write,
+    disk.Read: CrashDisk._read,
+    disk.Sync: CrashDisk._sync,
+    disk.Truncate: CrashDisk._truncate,
+    disk.Allocate: CrashDisk._allocate,
+    disk.Rename: CrashDisk._rename,
+    disk.Remove: CrashDisk._remove,
+    disk.List: CrashDisk._list,
+    disk.Size: CrashDisk._size,
+    disk.SyncDirectory: CrashDisk._sync_directory,
+    disk.Lock: CrashDisk._lock,
+}
+
 Choice = tuple[bytes, str, str]
 """A content that may survive, what of it did not in words, and the class of fault."""
 
 
+def _seen(choices: list[Choice], path: str, read: Container[str] | None) -> list[Choice]:
+    """The choices between which somebody could tell who knows the sizes of all files, and the bytes of those read."""
+    if read is None or path in read:
+        return choices
+    return list({len(choice[0]): choice for choice in reversed(choices)}.values())[::-1]
+
+
 def _combined(
-    names: Mapping[str, _File], name_losses: tuple[str, ...], choices: list[list[Choice]], files: list[_File]
+    names: Mapping[str, _File], name_losses: tuple[str, ...], choices: list[list[Choice]], paths: list[str]
 ) -> Iterator[State]:
-    # Where a rename survived and the one before it did not, a file has two names.
-    paths: dict[int, list[str]] = {}
-    for path, file in names.items():
-        paths.setdefault(id(file), []).append(path)
     settled = {path: file.durable for path, file in names.items()}
-    changed = [paths[id(file)] for file in files]
     for combination in product(*choices):
-        image = settled | {path: choice[0] for at, choice in zip(changed, combination, strict=True) for path in at}
+        image = settled | {path: choice[0] for path, choice in zip(paths, combination, strict=True)}
         kinds = {choice[2] for choice in combination}
         kind = next(kind for kind in ("torn", "stale bytes", "lost", "") if kind in kinds or not kind)
-        lost = tuple((at[-1], choice[1]) for at, choice in zip(changed, combination, strict=True))
+        lost = tuple((path, choice[1]) for path, choice in zip(paths, combination, strict=True))
         yield State(image, kind or ("names lost" if name_losses else "nothing lost"), name_losses, lost)
 
 

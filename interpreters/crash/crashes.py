@@ -115,7 +115,7 @@ def _bound_in_words(options: Options) -> str:
     return (
         f"{options.depth} crash{'es' if options.depth > 1 else ''}, at most one torn write in each state, at multiples "
         f"of {bound.tear_bytes} bytes, at sectors and next to its ends; all combinations of unsynced changes up to "
-        f"{bound.subsets:,} of a file"
+        f"{bound.subsets:,} of a file, in files that are read"
         + (f"; one fault of {', '.join(options.faults)} at a time, and then nothing torn" if options.faults else "")
     )
 
@@ -151,7 +151,7 @@ def _failure_of_workload(makers: Sequence[Maker], setting: Setting) -> Failure |
 
 def _verdict(kind: str, expected: str, found: str, workload: Workload) -> Failure:
     lines = tuple(line for _, line in workload.lines)
-    return Failure(kind, expected, found, "without any crash", (), lines[-14:], "0.0")
+    return Failure(kind, expected, found, "without any crash", (), lines[-14:], "0.r")
 
 
 # Failures

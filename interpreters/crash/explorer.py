@@ -56,6 +56,31 @@ class Stop(Exception):
     """The exploration has checked as many states as it may."""
 
 
+class _Seen:
+    """The images that were looked at, as far as the store looked at them.
+
+    Two images whose files have the same names and sizes, and of which those that were read are the same, are equal to
+    a program that does nothing but ask the disk. So one that differs in what nobody reads is not looked at again.
+    """
+
+    def __init__(self) -> None:
+        self._by_paths: dict[tuple[str, ...], set[Any]] = {}
+
+    def has_equal(self, image: Image, expected: Any) -> bool:
+        """Whether an image that is equal to this one was looked at, with the same to be expected of it."""
+        sizes = _sizes_of(image)
+        return any((expected, sizes, tuple(map(image.get, paths))) in views for paths, views in self._by_paths.items())
+
+    def add(self, image: Image, expected: Any, paths_read: set[str]) -> None:
+        """Note an image, and which of its files were read."""
+        paths = tuple(sorted(paths_read & image.keys()))
+        self._by_paths.setdefault(paths, set()).add((expected, _sizes_of(image), tuple(map(image.get, paths))))
+
+
+def _sizes_of(image: Image) -> frozenset[tuple[str, int]]:
+    return frozenset([(path, len(content)) for path, content in image.items()])
+
+
 class Exploration:
     """One workload, explored. ``report`` is filled while it goes on."""
 
@@ -73,7 +98,8 @@ class Exploration:
         self._judge: Judge | None = None
         self._bound = options.bound
         self._latest: tuple[int, Image, Moment] | None = None
-        self._seen: set[Any] = set()
+        self._read: set[str] = set()
+        self._seen = _Seen()
         self._deepened: set[Any] = set()
         self._faults: tuple[tuple[int, Fault], ...] = ()
         self.found: list[Found] = []
@@ -123,8 +149,12 @@ class Exploration:
 
     def _explore_run(self, faults: tuple[tuple[int, Fault], ...]) -> None:
         self._faults, self._judge = faults, None
+        if self._options.setting.effects is not None:
+            self._judges.clear()
+        for judge in self._judges.values():
+            judge.forget_checks()
         self._bound = WHOLE if faults else self._options.bound
-        self._seen, self._deepened = set(), set()
+        self._seen, self._deepened = _Seen(), set()
         start = faults[0][0] if faults else 0
 
         def at(workload: Workload, number: int, request: Request[Any] | None) -> None:
@@ -155,29 +185,24 @@ class Exploration:
     def crash(self, workload: Workload, number: int, request: Request[Any] | None) -> None:
         """Let the power fail before a request of the workload's, in every way."""
         self._judge = self._judge_of(workload)
-        if workload.disk.is_over(self._bound):
-            self._report.is_exhaustive = False
         moment = workload.moment()
         if moment.maybe and isinstance(request, Sync):
             self._latest = number, workload.disk.image(), moment
         row = f"#{number} {encoded(request)}" if request is not None else f"#{number} the end"
-        for index, state in enumerate(workload.disk.states(self._options.profile, self._bound)):
-            place = Place(number, index)
-            if not self._is_wanted(place, 0):
-                continue
-            problem_of = self._reach(workload, state, moment, (place,), row)
-            if problem_of is not None:
-                self._note(workload, problem_of, (place,), (state,), row)
+        for state in self._states(workload.disk, 0):
+            problem = self._reach(workload, state, moment, (), (number, row))
+            if problem is not None:
+                self._note(workload, problem, (Place(number, state.digest),), (state,), row)
+        if workload.disk.is_over(self._bound, self._read):
+            self._report.is_exhaustive = False
         if self._progress is not None:
             self._progress(self._report.checked)
 
     def _judge_of(self, workload: Workload) -> Judge:
-        # One for all runs, since the same images come up again; but what a check may see of a run is that run's.
+        # Whoever starts after the workload's processes has salts of its own.
         boot = workload.boot + 1
-        if self._judge is None:
-            if boot not in self._judges or self._options.setting.effects is not None:
-                self._judges[boot] = Judge(self._options.setting, self._options.check, workload.effects, boot=boot)
-            self._judges[boot].forget_checks()
+        if boot not in self._judges:
+            self._judges[boot] = Judge(self._options.setting, self._options.check, workload.effects, boot=boot)
         return self._judges[boot]
 
     def _restart(self, workload: Workload) -> None:
@@ -218,39 +243,52 @@ class Exploration:
                 crash = (f"at {restart.row}: {restart.fault}",)
                 self.found.append(Found(token, restart.problem, crash, restart.losses, _trace(workload, place.request)))
 
-    def _is_wanted(self, place: Place, level: int) -> bool:
+    def _states(self, on: CrashDisk, level: int) -> Iterator[State]:
+        """The states to look at; those that differ only in what nobody reads are one, unless one is looked for."""
         if self._only is not None:
-            places = self._only.places
-            return level < len(places) and places[level] == place
-        self._report.enumerated += 1
-        if level == 0 and self._keep < 1.0 and self._random.random() >= self._keep:
-            self._report.is_exhaustive = False
-            return False
-        return True
+            if level < len(self._only.places):
+                wanted = self._only.places[level].state
+                yield from (s for s in on.states(self._options.profile, self._bound) if s.digest == wanted)
+            return
+        before = None
+        while before != len(self._read):
+            # Again if meanwhile somebody has read a file that was not varied.
+            before = len(self._read)
+            for state in on.states(self._options.profile, self._bound, self._read):
+                self._report.enumerated += 1
+                if level or self._keep == 1.0 or self._random.random() < self._keep:
+                    yield state
+                else:
+                    self._report.is_exhaustive = False
 
     def _reach(
-        self, workload: Workload, state: State, moment: Moment, places: tuple[Place, ...], row: str
+        self, workload: Workload, state: State, moment: Moment, before: tuple[Place, ...], at: tuple[int, str]
     ) -> Problem | None:
         """Judge a state, unless an equal one was, and go on from it to a crash of its recovery."""
-        key = (frozenset(state.image.items()), moment.commits_acked, moment.commits_issued, len(places))
-        if key in self._seen:
+        number, row = at
+        crashes = len(before) + 1
+        if self._only is not None and self._only.places[crashes - 1].request != number:
+            return None
+        expected = (moment.commits_acked, moment.commits_issued, len(moment.acked), crashes)
+        if self._seen.has_equal(state.image, expected):
             self._report.equal += 1
             return None
-        self._seen.add(key)
         self._check_limit()
         judge = self._judge
         assert judge is not None
-        end, on = judge.recover(state.image, len(places))
+        end, on = judge.recover(state.image, crashes)
         problem = None
-        if self._only is None or len(self._only.places) == len(places):
+        if self._only is None or len(self._only.places) == crashes:
             self._report.checked += 1
             problem = judge.judge(end, on, moment, workload.history, is_silent=self._is_silent())
             self._count(row, state.kind, problem)
-        if len(places) < self._options.depth and problem is None:
-            class_of = (id(end), moment.commits_acked, moment.commits_issued, len(places))
+        self._read |= on.paths_read
+        self._seen.add(state.image, expected, on.paths_read)
+        if crashes < self._options.depth and problem is None:
+            class_of = (id(end), moment.commits_acked, moment.commits_issued, crashes)
             if class_of not in self._deepened:
                 self._deepened.add(class_of)
-                self._crash_recovery(workload, state, moment, places)
+                self._crash_recovery(workload, state, moment, (*before, Place(number, "")))
         return problem
 
     def _crash_recovery(self, workload: Workload, state: State, moment: Moment, places: tuple[Place, ...]) -> None:
@@ -262,13 +300,12 @@ class Exploration:
             if type(request) not in MUTATING:
                 return
             row = f"recovery #{number} {encoded(request)}"
-            for index, after in enumerate(on.states(self._options.profile, self._bound)):
-                place = Place(number, index)
-                if not self._is_wanted(place, len(places)):
-                    continue
-                problem = self._reach(workload, after, moment, (*places, place), row)
+            for after in self._states(on, len(places)):
+                problem = self._reach(workload, after, moment, places, (number, row))
                 if problem is not None:
-                    self._note(workload, problem, (*places, place), (state, after), row)
+                    first = places[-1]._replace(state=state.digest)
+                    where = (*places[:-1], first, Place(number, after.digest))
+                    self._note(workload, problem, where, (state, after), row)
 
         on.watch(at)
         try:
@@ -308,7 +345,7 @@ class Exploration:
         number = workload.disk.count
         self._report.checked += 1
         self._count(f"#{number}", "answers", problem)
-        token = Token(self._faults, (Place(number, 0),))
+        token = Token(self._faults, (Place(number, RESTART),))
         self.found.append(Found(token, problem, (f"at request #{number}",), (), _trace(workload, number)))
 
 

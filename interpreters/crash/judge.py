@@ -34,8 +34,8 @@ class Judge:
         self._effects = effects
         self._boot = boot
         self._recoveries: dict[int, Memo[Contents]] = {}
-        self._works_on: dict[frozenset[tuple[str, bytes]], Problem | None] = {}
-        self._checked: dict[Any, Problem | None] = {}
+        self._works_on: dict[frozenset[tuple[str, bytes]], tuple[Problem | None, frozenset[str]]] = {}
+        self._checked: dict[Any, tuple[Problem | None, frozenset[str]]] = {}
 
     def forget_checks(self) -> None:
         """Another run begins, in which others may be acknowledged after as many commits."""
@@ -76,13 +76,15 @@ class Judge:
             return None
         key = frozenset(on.image().items())
         if key not in self._works_on:
-            self._works_on[key] = self._look_whether_it_works_on(on.image(), shown)
-        return self._works_on[key] or self._look_at_invariant(key, on.image(), moment)
+            after = CrashDisk(on.image())
+            self._works_on[key] = self._look_whether_it_works_on(after, shown), frozenset(after.paths_read)
+        problem, paths = self._works_on[key]
+        on.paths_read |= paths
+        return problem or self._look_at_invariant(key, on, moment)
 
     # The store goes on
 
-    def _look_whether_it_works_on(self, image: Image, shown: Contents) -> Problem | None:
-        on = CrashDisk(image)
+    def _look_whether_it_works_on(self, on: CrashDisk, shown: Contents) -> Problem | None:
         again = self._boot_again(on, 50, contents())
         if again.error is not None:
             return Problem("the store is not usable afterwards", "it to open again", repr(again.error))
@@ -106,16 +108,19 @@ class Judge:
 
     # The user's invariant
 
-    def _look_at_invariant(self, key: frozenset[tuple[str, bytes]], image: Image, moment: Moment) -> Problem | None:
+    def _look_at_invariant(self, key: frozenset[tuple[str, bytes]], on: CrashDisk, moment: Moment) -> Problem | None:
         if self._check is None:
             return None
         at = (key, len(moment.acked), moment.commits_issued, len(moment.maybe))
         if at not in self._checked:
-            self._checked[at] = self._run_check(self._check, image, moment)
-        return self._checked[at]
+            after = CrashDisk(on.image())
+            self._checked[at] = self._run_check(self._check, after, moment), frozenset(after.paths_read)
+        problem, paths = self._checked[at]
+        on.paths_read |= paths
+        return problem
 
-    def _run_check(self, check: Check, image: Image, moment: Moment) -> Problem | None:
-        end = self._boot_again(CrashDisk(image), 99, check(list(moment.acked), list(moment.maybe)))
+    def _run_check(self, check: Check, on: CrashDisk, moment: Moment) -> Problem | None:
+        end = self._boot_again(on, 99, check(list(moment.acked), list(moment.maybe)))
         if end.error is None:
             return None
         return Problem("invariant", "the check to pass", f"{type(end.error).__name__}: {end.error}")

@@ -56,11 +56,10 @@ class Memo(Generic[A]):
 
     def run(self, on: CrashDisk) -> End[A]:
         """The end to which this disk leads. The disk is changed as the program changes it."""
-        rows = on.unwatched
         node = self._root
         answers: list[Any] = []
         while node.request is not None:
-            answer, branch = _ask(rows, node.request)
+            answer, branch = _ask(on, node.request)
             answers.append(answer)
             following = node.branches.get(branch)
             if following is None:
@@ -80,7 +79,7 @@ class Memo(Generic[A]):
                 request = _resume(program, answer)
             while True:
                 node.request = request
-                answer, branch = _ask(on.unwatched, request)
+                answer, branch = _ask(on, request)
                 following: _Node[A] = _Node()
                 node.branches[branch] = following
                 node = following
@@ -92,10 +91,10 @@ class Memo(Generic[A]):
         return node.end
 
 
-def _ask(rows: Any, request: Request[Any]) -> tuple[Any, Any]:
+def _ask(on: CrashDisk, request: Request[Any]) -> tuple[Any, Any]:
     """A disk's answer, and what tells it from others."""
     try:
-        answer = rows[type(request)](request)
+        answer = on.answer(request)
     except OSError as error:
         return Failed(error), (type(error), error.errno)
     return answer, tuple(answer) if isinstance(answer, list) else answer

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from interpreters.crash_disk import FAULTS, Fault
 from persist_effects.errors import InvalidRequest
 
-RESTART = -1
+RESTART = "r"
 """In the place of a state: the process starts again, and the power stays on until then."""
 
 
@@ -14,18 +14,18 @@ _RECOVERY = "recovery "
 
 
 class Place(NamedTuple):
-    """A crash: before which request of the disk's, and which of the states that it may leave."""
+    """A crash: before which request of the disk's, and which of the states that it may leave, by its digest."""
 
     request: int
-    state: int
+    state: str
 
 
 class Token(NamedTuple):
     """Names a state. As text, a token can be pasted. ``recovery`` is a fault at a request of the recovery after it.
 
-    >>> token = Token(((7, Fault("EIO")),), (Place(13, 4), Place(2, 0)))
+    >>> token = Token(((7, Fault("EIO")),), (Place(13, "0a1b2c3d"), Place(2, "00ff00ff")))
     >>> str(token)
-    'EIO@7;13.4/2.0'
+    'EIO@7;13.0a1b2c3d/2.00ff00ff'
     >>> parsed(str(token)) == token
     True
     """
@@ -37,14 +37,13 @@ class Token(NamedTuple):
     def __str__(self) -> str:
         faults = "".join(_told(*fault) for fault in self.faults)
         recovery = f"{_RECOVERY}{_told(*self.recovery)}" if self.recovery else ""
-        places = (f"{place.request}.{'r' if place.state == RESTART else place.state}" for place in self.places)
-        return faults + recovery + "/".join(places)
+        return faults + recovery + "/".join(f"{place.request}.{place.state}" for place in self.places)
 
 
 def parsed(text: str) -> Token:
     """The token that a text is. Raises `InvalidRequest` for what is none."""
     *faults, places = text.split(";") if isinstance(text, str) else [""]
-    if not re.fullmatch(r"\d+\.(\d+|r)(/\d+\.\d+)*", places):
+    if not re.fullmatch(r"\d+\.([0-9a-f]{8}|r)(/\d+\.[0-9a-f]{8})*", places):
         raise _refusal(text)
     found = []
     recovery = None
@@ -58,7 +57,7 @@ def parsed(text: str) -> Token:
         else:
             found.append(placed)
     pairs = [place.split(".") for place in places.split("/")]
-    where = tuple(Place(int(at), RESTART if state == "r" else int(state)) for at, state in pairs)
+    where = tuple(Place(int(at), state) for at, state in pairs)
     return Token(tuple(found), where, recovery)
 
 
@@ -68,5 +67,5 @@ def _told(number: int, fault: Fault) -> str:
 
 def _refusal(text: object) -> InvalidRequest:
     return InvalidRequest(
-        f"{text!r:.80} is no token of an exploration: give the one that a failure names, such as '13.4/2.0'"
+        f"{text!r:.80} is no token of an exploration: give the one that a failure names, such as '13.0a1b2c3d'"
     )
