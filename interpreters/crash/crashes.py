@@ -1,7 +1,9 @@
 """`explore_crashes`: the front door, its verdicts, and what makes a failure easy to understand."""
 
+import gc
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from interpreters import disk
@@ -67,11 +69,23 @@ def explore_crashes(
     exploration = Exploration(options, report, progress=progress, only=None if repro is None else parsed(repro))
     if limit is not None and repro is None:
         exploration.sample(min(1.0, limit / max(1, exploration.count())))
-    exploration.explore()
+    with _seldom_collected():
+        exploration.explore()
     if repro is not None and not report.checked:
         raise InvalidRequest(f"{repro!r} names no state of this workload: it may have changed since the token was made")
     report.failures = [failure_of(found, remedy_of(found, options)) for found in simplest(exploration.found)]
     return report
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """An exploration keeps very many objects, and the collector would look at them again and again."""
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _checked_makers(workload: Any) -> tuple[Maker, ...]:
