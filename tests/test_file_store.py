@@ -119,6 +119,16 @@ def test_a_reader_follows_a_writer_through_commits_and_roll_overs(tmp_path):
         assert reader.run(log.read_all(limit=1000)) == writer.run(log.read_all(limit=1000))
 
 
+def test_a_position_whose_event_was_dropped_is_not_given_again_after_a_compaction(tmp_path):
+    with open_store(f"file:{tmp_path}") as store:
+        store.run(log.append("orders/1", "placed", 1))
+        dropped = store.run(log.append("orders/2", "placed", 2))
+        store.run(log.truncate_through("orders/2", 1))
+        store.interpreter.compact()
+    with open_store(f"file:{tmp_path}") as store:
+        assert store.run(log.append("orders/1", "placed", 3)).position == dropped.position + 1
+
+
 def test_a_reader_follows_a_compaction(tmp_path):
     with open_file(tmp_path, "?segment_bytes=4096") as writer, open_file(tmp_path, "?mode=r") as reader:
         for number in range(200):

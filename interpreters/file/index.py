@@ -283,7 +283,8 @@ class Index:
         if stream is None:
             stream = self._stream(name)
         stream.add(segment.number << 32 | offset >> 3, event.seq, 1, position)
-        self.position = position
+        # Compaction notes the newest position of all before the events that are left.
+        self.position = max(self.position, position)
 
     def add_entry(self, segment: SegmentIndex, offset: int, entry: StoredEntry) -> None:
         """Take in a frame of one key that was put, likewise."""
