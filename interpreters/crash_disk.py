@@ -399,7 +399,9 @@ class CrashDisk:
 
     def is_over(self, bound: Bound, read: Container[str]) -> bool:
         """Whether more of the names, and of these files, is unsynced now than the bound takes all combinations of."""
-        counts = [len(file.changes) for path, file in self._names.items() if path in read]
+        pending = [pair for change in self._name_changes for pair in change.names]
+        places = [*self._durable_names.items(), *pending]
+        counts = [len(file.changes) for path, file in places if file is not None and path in read]
         return any(2**count > bound.subsets for count in [len(self._name_changes), *counts])
 
     def states(
@@ -413,12 +415,17 @@ class CrashDisk:
             raise InvalidRequest(f"the profile is {profile!r}: give one of {', '.join(PROFILES)}")
         whole = {id(file): _subsets(file, bound) for file in self._changed()}
         for names, name_losses in self._namings(profile, bound):
-            here = {path: file for path, file in names.items() if file.changes}
-            choices = [_seen(whole[id(file)], path, read) for path, file in here.items()]
-            yield from _combined(names, name_losses, choices, list(here))
-            for index, (path, file) in enumerate(here.items()):
-                torn = _seen(_tears(file, profile, bound, self._removed), path, read)
-                yield from _combined(names, name_losses, [*choices[:index], torn, *choices[index + 1 :]], list(here))
+            # Where a rename survived and the one before it did not, a file has two names.
+            here: dict[_File, list[str]] = {}
+            for path, file in names.items():
+                if file.changes:
+                    here.setdefault(file, []).append(path)
+            choices = [_seen(whole[id(file)], paths, read) for file, paths in here.items()]
+            places = list(here.values())
+            yield from _combined(names, name_losses, choices, places)
+            for index, (file, paths) in enumerate(here.items()):
+                torn = _seen(_tears(file, profile, bound, self._removed), paths, read)
+                yield from _combined(names, name_losses, [*choices[:index], torn, *choices[index + 1 :]], places)
 
     def _changed(self) -> list[_File]:
         """The files with unsynced changes that may survive under some name."""
@@ -471,22 +478,22 @@ Choice = tuple[bytes, str, str]
 """A content that may survive, what of it did not in words, and the class of fault."""
 
 
-def _seen(choices: list[Choice], path: str, read: Container[str] | None) -> list[Choice]:
+def _seen(choices: list[Choice], paths: Sequence[str], read: Container[str] | None) -> list[Choice]:
     """The choices between which somebody could tell who knows the sizes of all files, and the bytes of those read."""
-    if read is None or path in read:
+    if read is None or any(path in read for path in paths):
         return choices
     return list({len(choice[0]): choice for choice in reversed(choices)}.values())[::-1]
 
 
 def _combined(
-    names: Mapping[str, _File], name_losses: tuple[str, ...], choices: list[list[Choice]], paths: list[str]
+    names: Mapping[str, _File], name_losses: tuple[str, ...], choices: list[list[Choice]], places: list[list[str]]
 ) -> Iterator[State]:
     settled = {path: file.durable for path, file in names.items()}
     for combination in product(*choices):
-        image = settled | {path: choice[0] for path, choice in zip(paths, combination, strict=True)}
+        image = settled | {path: choice[0] for at, choice in zip(places, combination, strict=True) for path in at}
         kinds = {choice[2] for choice in combination}
         kind = next(kind for kind in ("torn", "stale bytes", "lost", "") if kind in kinds or not kind)
-        lost = tuple((path, choice[1]) for path, choice in zip(paths, combination, strict=True))
+        lost = tuple((at[-1], choice[1]) for at, choice in zip(places, combination, strict=True))
         yield State(image, kind or ("names lost" if name_losses else "nothing lost"), name_losses, lost)
 
 
