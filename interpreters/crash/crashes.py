@@ -56,6 +56,9 @@ def explore_crashes(
     ('passed', [])
     """
     makers = _checked_makers(workload)
+    only = None if repro is None else parsed(repro)
+    if only is not None and only.programs is not None:
+        makers = _chosen(makers, only.programs, repro)
     _check_arguments(check, profile, depth, limit)
     wanted = _checked_faults(faults)
     setting = Setting(segment_bytes, "commit", requests_limit, effects)
@@ -66,14 +69,20 @@ def explore_crashes(
     if failure is not None:
         report.failures.append(failure)
         return report
-    exploration = Exploration(options, report, progress=progress, only=None if repro is None else parsed(repro))
+    exploration = Exploration(options, report, progress=progress, only=only)
     if limit is not None and repro is None:
         exploration.sample(min(1.0, limit / max(1, exploration.count())))
     with _seldom_collected():
         exploration.explore()
     if repro is not None and not report.checked:
         raise InvalidRequest(f"{repro!r} names no state of this workload: it may have changed since the token was made")
-    report.failures = [failure_of(found, remedy_of(found, options)) for found in simplest(exploration.found)]
+    found = simplest(exploration.found)
+    if only is None:
+        found = [with_fewest_programs(one, options) for one in found]
+    remedies = [remedy_of(one, options) for one in found]
+    if only is not None:
+        found = [one._replace(token=one.token._replace(programs=only.programs)) for one in found]
+    report.failures = [failure_of(one, remedy) for one, remedy in zip(found, remedies, strict=True)]
     return report
 
 
@@ -97,6 +106,12 @@ def _checked_makers(workload: Any) -> tuple[Maker, ...]:
     if not makers:
         raise InvalidRequest("the workload is an empty list: give at least one function that makes a program")
     return makers
+
+
+def _chosen(makers: tuple[Maker, ...], programs: Sequence[int], repro: str | None) -> tuple[Maker, ...]:
+    if max(programs) >= len(makers):
+        raise InvalidRequest(f"{repro!r} names program {max(programs)}, and the workload has {len(makers)}")
+    return tuple(makers[index] for index in programs)
 
 
 def _check_arguments(check: Any, profile: str, depth: int, limit: int | None) -> None:
@@ -195,10 +210,34 @@ def simplest(found: Sequence[Found]) -> list[Found]:
     return sorted(best.values(), key=lambda one: one.rank)[:FAILURES_MAX]
 
 
+def with_fewest_programs(found: Found, options: Options) -> Found:
+    """The same kind of failure, of as few of the workload's programs as show it at one crash."""
+    programs = list(range(len(options.makers)))
+    for index in range(len(programs) - 1, -1, -1):
+        fewer = [one for one in programs if one != index]
+        smaller = _found_with(fewer, found.problem.kind, options) if fewer else None
+        if smaller is not None:
+            programs, found = fewer, smaller
+    return found
+
+
+def _found_with(programs: Sequence[int], kind: str, options: Options) -> Found | None:
+    makers = tuple(options.makers[index] for index in programs)
+    smaller = options._replace(makers=makers, depth=1, faults=(), limit=None)
+    if _failure_of_workload(makers, options.setting) is not None:
+        return None
+    exploration = Exploration(smaller, Report("", options.profile, 1))
+    exploration.explore()
+    found = [one for one in simplest(exploration.found) if one.problem.kind == kind]
+    return found[0]._replace(token=found[0].token._replace(programs=tuple(programs))) if found else None
+
+
 def remedy_of(found: Found, options: Options) -> str | None:
     """A sync that would mend it, if there is one: it is made after a request, and the crash tried again."""
     if found.token.faults or len(found.token.places) > 1 or not found.losses:
         return None
+    if found.token.programs is not None:
+        options = options._replace(makers=tuple(options.makers[index] for index in found.token.programs))
     number = found.token.places[0].request
     quiet = options._replace(depth=1, limit=None, faults=())
     for after, barrier in _barriers(options, number):

@@ -6,6 +6,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from interpreters import disk
 from interpreters.crash_disk import CrashDisk
 from interpreters.file.engine import WRITES, Engine, Options
 from interpreters.file.queries import READS, Queries
@@ -215,5 +216,7 @@ def encoded(request: Request[Any]) -> str:
         shown = msgspec.to_builtins(request, builtin_types=(bytes,))
         names = [str(shown[name]) for name in ("stream", "key", "prefix") if shown.get(name)]
         return " ".join([request.op, *names])
+    if isinstance(request, disk.Rename):
+        return f"{request.op} {request.source} to {request.target}"
     path = getattr(request, "path", None)
     return request.op if path is None else f"{request.op} {path or '.'}"

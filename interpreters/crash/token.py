@@ -11,6 +11,7 @@ RESTART = "r"
 
 
 _RECOVERY = "recovery "
+_PROGRAMS = "programs "
 
 
 class Place(NamedTuple):
@@ -21,7 +22,9 @@ class Place(NamedTuple):
 
 
 class Token(NamedTuple):
-    """Names a state. As text, a token can be pasted. ``recovery`` is a fault at a request of the recovery after it.
+    """Names a state. As text, a token can be pasted.
+
+    ``recovery`` is a fault at a request of the recovery after it, ``programs`` says which ones run, if not all.
 
     >>> token = Token(((7, Fault("EIO")),), (Place(13, "0a1b2c3d"), Place(2, "00ff00ff")))
     >>> str(token)
@@ -33,11 +36,13 @@ class Token(NamedTuple):
     faults: tuple[tuple[int, Fault], ...]
     places: tuple[Place, ...]
     recovery: tuple[int, Fault] | None = None
+    programs: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
         faults = "".join(_told(*fault) for fault in self.faults)
         recovery = f"{_RECOVERY}{_told(*self.recovery)}" if self.recovery else ""
-        return faults + recovery + "/".join(f"{place.request}.{place.state}" for place in self.places)
+        programs = "" if self.programs is None else f"{_PROGRAMS}{','.join(map(str, self.programs))};"
+        return programs + faults + recovery + "/".join(f"{place.request}.{place.state}" for place in self.places)
 
 
 def parsed(text: str) -> Token:
@@ -46,8 +51,11 @@ def parsed(text: str) -> Token:
     if not re.fullmatch(r"\d+\.([0-9a-f]{8}|r)(/\d+\.[0-9a-f]{8})*", places):
         raise _refusal(text)
     found = []
-    recovery = None
+    recovery = programs = None
     for fault in faults:
+        if match := re.fullmatch(rf"{_PROGRAMS}(\d+(,\d+)*)", fault):
+            programs = tuple(map(int, match[1].split(",")))
+            continue
         match = re.fullmatch(rf"({_RECOVERY})?(.+)@(\d+)(!?)", fault)
         if match is None or match[2] not in FAULTS:
             raise _refusal(text)
@@ -58,7 +66,7 @@ def parsed(text: str) -> Token:
             found.append(placed)
     pairs = [place.split(".") for place in places.split("/")]
     where = tuple(Place(int(at), state) for at, state in pairs)
-    return Token(tuple(found), where, recovery)
+    return Token(tuple(found), where, recovery, programs)
 
 
 def _told(number: int, fault: Fault) -> str:
