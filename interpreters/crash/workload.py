@@ -131,9 +131,9 @@ class Workload:
         return [next(outcomes) if type(request) in WRITES else self._outcome(request) for request in requests]
 
     def _commit(self, writes: list[Request[Any]]) -> list[Outcome]:
-        before = self._commits_acked
+        before, in_doubt = len(self.history) - 1, self._in_flight
         wanted = self._twin.commit(writes)
-        self._in_flight = writes
+        self._in_flight = [*in_doubt, *writes]
         store = cast(SimulatedStore, self._store)
         try:
             outcomes = store.commit(cast(list[WriteRequest], writes))
@@ -141,11 +141,16 @@ class Workload:
             self._is_in_doubt = True
             return [Failed(error) for _ in writes]
         except PersistError as error:
+            # These were not carried out for certain; of those before them that may still not be known.
             self._twin.forget_after(before)
-            self._in_flight = []
+            self._in_flight = in_doubt
             return [Failed(error) for _ in writes]
-        self._in_flight = []
-        if not self._is_in_doubt:
+        self._in_flight = in_doubt
+        if self._is_in_doubt:
+            if len(self.history) - 1 > before:
+                what = "a commit after one of which nobody knows whether it is on the disk"
+                raise WrongAnswer(what, "StoreUnavailable, until the store is opened again", outcomes)
+        else:
             self._commits_acked = len(self.history) - 1
             _compare(writes, outcomes, wanted)
         self._acked += [
