@@ -155,7 +155,8 @@ class _File:
         self.changes.append(change)
 
     def settle(self) -> None:
-        self.durable = self.content
+        # Not all that readers see: what a failed sync has marked clean is not written by the next.
+        self.durable = _applied(self.durable, self.changes)
         self.changes = []
 
 

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interpreters.crash_disk import Bound, CrashDisk
+from interpreters.crash_disk import Bound, CrashDisk, Fault
 from interpreters.disk import Allocate, Create, MakeDirectory, Remove, Rename, Sync, SyncDirectory, Truncate, Write
+from persist_effects.machine import Effect, perform, run
 from persist_effects.requests import Request
 
 EVERY_BYTE = Bound(tear_bytes=1)
@@ -249,3 +250,19 @@ DRAWN = st.tuples(
 @settings(max_examples=100, derandomize=True, database=None, deadline=None)
 def test_the_images_that_may_survive_any_requests_are_those_of_another_enumerator(requests):
     check(requests)
+
+
+@pytest.mark.parametrize("kind", ["EIO", "failed sync, xfs"])
+def test_what_a_failed_sync_has_marked_clean_is_not_written_by_the_next(kind):
+    def writing() -> Effect[None]:
+        yield from perform(Write("a", 0, b"lost"))
+        try:
+            yield from perform(Sync("a"))
+        except OSError:
+            yield from perform(Write("a", 4, b"kept"))
+            yield from perform(Sync("a"))
+
+    on = CrashDisk({"a": b""}, faults={1: Fault(kind)})
+    run(writing(), on.handlers)
+    assert on.image() == {"a": b"lostkept"}
+    assert [state.image for state in on.states()] == [{"a": b"\0\0\0\0kept"}]

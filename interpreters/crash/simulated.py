@@ -109,7 +109,7 @@ class Contents(msgspec.Struct, frozen=True):
     """All that a store shows: of each stream its high-water mark and events, every key, the order over all streams."""
 
     streams: dict[str, tuple[int, int, list[Any]]]
-    """By name: the last sequence number, the first that is left (0 if none is), and the events, as readers get them."""
+    """By name: the last sequence number, the first that was not dropped, and the events, as readers get them."""
     keys: dict[str, tuple[int, Any]]
     """By name: revision and value."""
     order: list[tuple[int, str, int]]
@@ -128,7 +128,7 @@ def contents() -> Effect[Contents]:
     for name in (yield from all_names(Streams, "")):
         page = yield from perform(Read(name, limit=PAGE_SIZE_MAX))
         events = [msgspec.structs.astuple(event) for event in page.events]
-        first_left = page.events[0].seq if page.events else 0
+        first_left = 1 if page.hole is None else page.hole.first_left
         streams[name] = ((yield from perform(LastSeq(name))), first_left, events)
     keys = {}
     for name in (yield from all_names(KvKeys, "")):
@@ -205,9 +205,10 @@ def _shortly(part: str, shown: Any) -> str:
         return "absent"
     if part == "keys":
         return f"{shown[1]!r:.80} at revision {shown[0]}"
-    last_seq, _, events = shown
+    last_seq, first_left, events = shown
+    dropped = f" from {first_left} on" if first_left > 1 else ""
     told = ", ".join(f"{event[1]} ({event[2]} {event[4]!r:.40})" for event in events[-4:])
-    return f"last sequence number {last_seq}, {len(events)} events{': … ' if len(events) > 4 else ': '}{told}"
+    return f"last sequence number {last_seq}, {len(events)} events{dropped}{': … ' if len(events) > 4 else ': '}{told}"
 
 
 def encoded(request: Request[Any]) -> str:
