@@ -58,8 +58,8 @@ class Judge:
     ) -> Problem | None:
         """What is wrong, if anything, with a state that recovered to this end.
 
-        ``is_silent``: a fault was met that no store can find out at once, so that damage may be reported, and an end
-        of the log of which nothing proves that it was on the disk may be missing.
+        ``is_silent``: a fault was met that no store can find out at once, so that damage may be reported, and the last
+        commits may be missing, since nothing that came after them proves that they were on the disk.
         """
         if end.error is not None:
             if is_silent and isinstance(end.error, CorruptStore):
@@ -67,7 +67,7 @@ class Judge:
             return Problem("the store does not open", "a store that opens", f"{type(end.error).__name__}: {end.error}")
         shown = end.value
         assert shown is not None, "a recovery that raises nothing has read the store"
-        low = 0 if is_silent else moment.commits_acked
+        low = moment.commits_proved if is_silent else moment.commits_acked
         allowed = history[low : moment.commits_issued + 1]
         if shown not in allowed:
             return _misfit(shown, history, moment)

@@ -45,6 +45,8 @@ class Moment(NamedTuple):
     maybe: list[Request[Any]]
     commits_acked: int
     commits_issued: int
+    commits_proved: int
+    """Those before the last that shared a sync: what was written after them says that they were on the disk."""
 
 
 class Workload:
@@ -64,6 +66,7 @@ class Workload:
         self._makers = makers
         self._setting = setting
         self._at = at
+        self._loses_for_good = any(fault.is_silent and fault.is_for_good for fault in (faults or {}).values())
         self.disk = CrashDisk(faults=faults, barriers=barriers)
         self.disk.watch(self._before)
         self.boot = 1
@@ -74,6 +77,7 @@ class Workload:
         self._acked: list[tuple[Request[Any], Any]] = []
         self._in_flight: list[Request[Any]] = []
         self._commits_acked = 0
+        self._commits_proved = 0
         self._is_in_doubt = False
         self._requests_left = setting.requests_limit
         self._store: SimulatedStore | None = None
@@ -86,7 +90,8 @@ class Workload:
     def moment(self) -> Moment:
         """What was acknowledged by now."""
         issued = len(self.history) - 1
-        return Moment(list(self._acked), list(self._in_flight), self._commits_acked, issued)
+        proved = 0 if self._loses_for_good else self._commits_proved
+        return Moment(list(self._acked), list(self._in_flight), self._commits_acked, issued, proved)
 
     def run(self) -> list[Outcome]:
         """Run the programs together to their ends, and return their outcomes."""
@@ -151,7 +156,8 @@ class Workload:
                 what = "a commit after one of which nobody knows whether it is on the disk"
                 raise WrongAnswer(what, "StoreUnavailable, until the store is opened again", outcomes)
         else:
-            self._commits_acked = len(self.history) - 1
+            if len(self.history) - 1 > before:
+                self._commits_proved, self._commits_acked = before, len(self.history) - 1
             _compare(writes, outcomes, wanted)
         self._acked += [
             (write, outcome.value)
@@ -209,6 +215,7 @@ class Workload:
         if found is None:
             raise WrongAnswer("what a store shows that was opened again", self.history[self._commits_acked], shown)
         self._twin.forget_after(found)
+        self._commits_proved = min(self._commits_proved, found)
         self._commits_acked, self._is_in_doubt, self._in_flight = found, False, []
 
 
