@@ -10,6 +10,7 @@ from interpreters import disk
 from interpreters.crash.explorer import FAILURES_MAX, Exploration, Found, Options, Progress
 from interpreters.crash.judge import Check
 from interpreters.crash.report import Failure, Report
+from interpreters.crash.simulated import difference
 from interpreters.crash.token import parsed
 from interpreters.crash.workload import Hangs, Maker, Setting, Workload, WrongAnswer
 from interpreters.crash_disk import DEFAULT_BOUND, FAULTS, PROFILES, Bound
@@ -60,6 +61,7 @@ def explore_crashes(
     if only is not None and only.programs is not None:
         makers = _chosen(makers, only.programs, repro)
     _check_arguments(check, profile, depth, limit)
+    _check_sizes(seed=seed, segment_bytes=segment_bytes, requests_limit=requests_limit, bound=bound)
     wanted = _checked_faults(faults)
     setting = Setting(segment_bytes, "commit", requests_limit, effects)
     seed = 0 if limit is not None and seed is None else seed
@@ -68,7 +70,10 @@ def explore_crashes(
     failure = _failure_of_workload(makers, setting)
     if failure is not None:
         report.failures.append(failure)
+        report.is_exhaustive, report.bound = False, "nothing was explored"
         return report
+    if only is not None:
+        report.is_exhaustive, report.bound = False, f"the one state {repro}"
     exploration = Exploration(options, report, progress=progress, only=only)
     if limit is not None and repro is None:
         exploration.sample(min(1.0, limit / max(1, exploration.count())))
@@ -125,10 +130,24 @@ def _check_arguments(check: Any, profile: str, depth: int, limit: int | None) ->
         raise InvalidRequest(f"limit is {limit!r}: give a number of states, or None")
 
 
+def _check_sizes(*, seed: Any, segment_bytes: Any, requests_limit: Any, bound: Any) -> None:
+    if seed is not None and type(seed) is not int:
+        raise InvalidRequest(f"seed is {describe(seed)}: give a whole number, or None")
+    for name, size in (("segment_bytes", segment_bytes), ("requests_limit", requests_limit)):
+        if type(size) is not int or size < 1:
+            raise InvalidRequest(f"{name} is {describe(size)}: give a whole number from 1 on")
+    if not isinstance(bound, Bound):
+        raise InvalidRequest(f"bound is {describe(bound)}: give a Bound")
+
+
 def _checked_faults(faults: Iterable[str]) -> tuple[str, ...]:
-    wanted = tuple(FAULTS) if faults == "all" else tuple(faults)
+    if faults == "all":
+        return tuple(FAULTS)
+    if isinstance(faults, str) or not isinstance(faults, Iterable):
+        raise InvalidRequest(f"faults is {describe(faults)}: give a list of some of {', '.join(FAULTS)}, or 'all'")
+    wanted = tuple(faults)
     for fault in wanted:
-        if fault not in FAULTS:
+        if not isinstance(fault, str) or fault not in FAULTS:
             raise InvalidRequest(f"there is no fault {fault!r}: give some of {', '.join(FAULTS)}, or 'all'")
     return wanted
 
@@ -168,14 +187,27 @@ def _failure_of_workload(makers: Sequence[Maker], setting: Setting) -> Failure |
             if isinstance(outcome, Failed):
                 found = f"{type(outcome.error).__name__}: {outcome.error}"
                 return _verdict("raises", "a workload that raises nothing where nothing goes wrong", found, workload)
-        runs.append(workload.lines)
-    first, second = ([line for _, line in lines] for lines in runs)
+        runs.append(workload)
+    first, second = ([line for _, line in run.lines] for run in runs)
     if first == second:
-        return None
+        return _difference_of_contents(*runs)
     at = next((n for n, (one, two) in enumerate(zip(first, second, strict=False)) if one != two), None)
     at = min(len(first), len(second)) if at is None else at
     one, two = ((lines + ["the end"] * (at + 1))[at] for lines in (first, second))
     return _verdict("not deterministic", f"in both runs, at line {at}: {one}", f"in the second: {two}", workload)
+
+
+def _difference_of_contents(first: Workload, second: Workload) -> Failure | None:
+    """The verdict on two runs that made the same requests, if they did not write the same."""
+    for commit, (one, two) in enumerate(zip(first.history, second.history, strict=False)):
+        if one != two:
+            wanted, found = difference(two, one)
+            expected = f"in both runs, after commit {commit}: {wanted}"
+            return _verdict("not deterministic", expected, f"in the second: {found}", second)
+    counts = [len(run.history) - 1 for run in (first, second)]
+    if counts[0] == counts[1]:
+        return None
+    return _verdict("not deterministic", f"in both runs, {counts[0]} commits", f"in the second: {counts[1]}", second)
 
 
 def _verdict(kind: str, expected: str, found: str, workload: Workload) -> Failure:
