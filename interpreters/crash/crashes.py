@@ -272,6 +272,9 @@ def remedy_of(found: Found, options: Options) -> str | None:
         options = options._replace(makers=tuple(options.makers[index] for index in found.token.programs))
     number = found.token.places[0].request
     quiet = options._replace(depth=1, limit=None, faults=())
+    if _passes(quiet, number, {}):
+        # What fails is what comes after: no sync in the workload has to do with it.
+        return None
     for after, barrier in _barriers(options, number):
         if _passes(quiet, number, {after: barrier}):
             what = "the directory is" if isinstance(barrier, disk.SyncDirectory) else f"{barrier.path} is"
