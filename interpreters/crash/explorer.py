@@ -277,6 +277,7 @@ class Exploration:
         judge = self._judge
         assert judge is not None
         end, on = judge.recover(state.image, crashes)
+        recovery_read = frozenset(on.paths_read)
         problem = None
         if self._only is None or len(self._only.places) == crashes:
             self._report.checked += 1
@@ -285,7 +286,9 @@ class Exploration:
         self._read |= on.paths_read
         self._seen.add(state.image, expected, on.paths_read)
         if crashes < self._options.depth and problem is None:
-            class_of = (id(end), moment.commits_acked, moment.commits_issued, crashes)
+            # Recoveries that were answered the same can differ later in what only a later one reads.
+            unread = tuple((path, state.image.get(path)) for path in sorted(self._read - recovery_read))
+            class_of = (id(end), expected, unread)
             if class_of not in self._deepened:
                 self._deepened.add(class_of)
                 self._crash_recovery(workload, state, moment, (*before, Place(number, "")))
