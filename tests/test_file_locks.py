@@ -15,8 +15,11 @@ import pytest
 from file_disks import contents
 
 from interpreters import Store, open_store
+from interpreters.crash.simulated import SimulatedStore
+from interpreters.crash_disk import CrashDisk
 from interpreters.file.store import FileStore
-from persist_effects import CorruptStore, InvalidRequest, StoreLocked, StoreUnavailable, TooLarge, kv, log
+from persist_effects import CorruptStore, Draft, InvalidRequest, StoreLocked, StoreUnavailable, TooLarge, kv, log
+from persist_effects.requests import Append
 
 HOLD = """
 import sys
@@ -241,3 +244,28 @@ def test_options_are_checked_before_the_directory_is_made(tmp_path, options, mes
     with pytest.raises(InvalidRequest, match=message):
         FileStore(tmp_path / "new", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("begun", ["nothing", "a compaction", "a roll-over"])
+def test_a_writer_that_no_lock_kept_out_finds_its_segments_left_alone_by_the_one_before(begun):
+    on = CrashDisk()
+    first = SimulatedStore(on, boot=1, segment_bytes=1024)
+    first.commit([Append("orders/1", (Draft("placed", 1),))])
+    first.drive(first.engine.mark())
+    compaction = None
+    if begun == "a compaction":
+        first.drive(first.engine.roll_over())
+        compaction = first.engine.compaction()
+        first.drive(compaction.copy())
+    elif begun == "a roll-over":
+        first.drive(first.engine.roll_over())
+    second = SimulatedStore(on, boot=2, segment_bytes=1024)
+    second.commit([Append("orders/2", (Draft("placed", 2),))])
+    last_words = [first.compact if begun == "nothing" else first.close]
+    if compaction is not None:
+        last_words += [lambda: first.drive(compaction.give_up()), lambda: first.drive(compaction.publish())]
+    for say in last_words:
+        with pytest.raises(StoreLocked, match="a writer that opened the store later"):
+            say()
+        third = SimulatedStore(CrashDisk(on.image()), boot=3, segment_bytes=1024)
+        assert contents(third.handlers) == contents(second.handlers)

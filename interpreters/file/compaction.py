@@ -75,6 +75,7 @@ class Compaction:
 
     def give_up(self) -> Effect[None]:
         """Take away what was written, after an error."""
+        yield from self._log.check_in_force()
         numbers = [sealed.number for sealed in self._new]
         if self._writer is not None:
             numbers.append(self._writer.header.number)
@@ -155,6 +156,7 @@ class Compaction:
         writer = self._writer
         if writer is None or not writer.has_room_for(size_bytes, len(payloads)):
             yield from self._seal()
+            yield from self._log.check_in_force()
             writer = self._writer = self._log.new_writer(self._new, size_bytes, len(payloads))
             yield from writer.create()
             self._copies.segments[writer.header.number] = SegmentIndex(writer.header.number, writer.seed, 0)

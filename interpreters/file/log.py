@@ -179,11 +179,7 @@ class Log:
 
     def _publish(self, seals: list[Sealed], active: int | None, epoch: int) -> Effect[None]:
         before = self.manifest
-        in_force = yield from load()
-        if in_force is not None and in_force.epoch != before.epoch:
-            raise StoreLocked(
-                f"a writer that opened the store later (epoch {in_force.epoch}, this one's: {before.epoch})"
-            )
+        in_force = yield from self.check_in_force()
         manifest = Manifest(FORMAT_VERSION, before.uuid, epoch, before.number + 1, self._next_segment, seals, active)
         try:
             yield from publish(manifest)
@@ -194,6 +190,18 @@ class Log:
         self._manifest = manifest
         if in_force is not None:
             yield from _tidy(perform(disk.Remove(in_force.name)))
+
+    def check_in_force(self) -> Effect[Manifest | None]:
+        """The manifest in force. Raises `StoreLocked` where it is of a writer that came later.
+
+        Before a segment is made or removed, too: the later one gives the same numbers to segments of its own.
+        """
+        in_force = yield from load()
+        if in_force is not None and in_force.epoch != self.manifest.epoch:
+            raise StoreLocked(
+                f"a writer that opened the store later (epoch {in_force.epoch}, this one's: {self.manifest.epoch})"
+            )
+        return in_force
 
     def _remove_what_no_manifest_names(self) -> Effect[None]:
         manifest = self.manifest
@@ -261,6 +269,7 @@ class Log:
         """Seal the active segment and start the next one, in which so much fits."""
         before = self._writing()
         try:
+            yield from self.check_in_force()
             sealed = yield from self._seal(before)
             seals = [*self.manifest.sealed, *sealed]
             yield from self._start_segment(seals, [], self.manifest.epoch, size_bytes, frames)
