@@ -10,15 +10,7 @@ keys, and a last line that counts them, so that a file that was cut is refused::
     {"end": {"events": 1, "streams": 1, "keys": 1}}
 
 An event is its stream, sequence number, type, time, data and meta. ``dropped`` is the sequence number through which
-a stream was truncated. Values are JSON, and what JSON has no word for is an object with one key that begins with a
-``$``:
-
-=========================  ========================================================================
-``{"$bytes": "AP8="}``     bytes, in base64
-``{"$int": "9007…"}``      an integer beyond 2**53 either way, which other programs would round
-``{"$float": "nan"}``      ``nan``, ``inf``, ``-inf``, ``-0.0``, and a float that is a whole number: ``3.0``
-``{"$dict": [["k", 1]]}``  a dict of which a key begins with a ``$``, as pairs
-=========================  ========================================================================
+a stream was truncated. Values stand as `persist_effects.json_values` writes them.
 
 What requests cannot choose is given anew on import: positions (their order is kept) and revisions. A truncated
 stream gets events of the type ``truncated`` in the place of those that were dropped, which are then truncated.
@@ -28,8 +20,6 @@ comes to them. Of a store that is written meanwhile, export a backup, or a store
 when nothing is written.
 """
 
-import base64
-import math
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
@@ -40,6 +30,7 @@ from persist_effects import log
 from persist_effects.codec import encode
 from persist_effects.errors import InvalidRequest, Truncated
 from persist_effects.event import Draft, Event
+from persist_effects.json_values import from_json, to_json
 from persist_effects.machine import Effect, all_of, perform
 from persist_effects.requests import Append, Entry, KvGet, KvKeys, KvPut, Read, Streams, Transact, Write
 
@@ -48,7 +39,6 @@ FORMAT, VERSION = "persist-effects", 1
 Progress = Callable[[int, int], None]
 """Told now and then how many events were done, and how many there are: 0 where that is not known."""
 
-_EXACT_INT = 2**53
 _BATCH_LINES = 256
 _BATCH_BYTES = 1024 * 1024
 _PLACEHOLDERS = 1000
@@ -63,63 +53,6 @@ class Counts(msgspec.Struct):
     events: int = 0
     streams: int = 0
     keys: int = 0
-
-
-# Values
-
-
-def to_json(value: Any) -> Any:
-    """A value as JSON can say it.
-
-    >>> to_json([1, 1.5, b"x", 2**60, float("nan"), {"$a": None}])
-    [1, 1.5, {'$bytes': 'eA=='}, {'$int': '1152921504606846976'}, {'$float': 'nan'}, {'$dict': [['$a', None]]}]
-    """
-    match value:
-        case bool() | None | str():
-            return value
-        case int():
-            return value if -_EXACT_INT <= value <= _EXACT_INT else {"$int": str(value)}
-        case float():
-            return {"$float": repr(value)} if not math.isfinite(value) or value.is_integer() else value
-        case bytes():
-            return {"$bytes": base64.b64encode(value).decode()}
-        case list():
-            return [to_json(part) for part in value]
-        case dict():
-            if any(key.startswith("$") for key in value):
-                return {"$dict": [[key, to_json(part)] for key, part in value.items()]}
-            return {key: to_json(part) for key, part in value.items()}
-    raise InvalidRequest(f"a {type(value).__name__} is no value of a store")
-
-
-def from_json(plain: Any) -> Any:
-    r"""The value that `to_json` made plain. Raises `InvalidRequest` for what it would not make.
-
-    >>> from_json({"$float": "-0.0"}), from_json({"$bytes": "AP8="})
-    (-0.0, b'\x00\xff')
-    """
-    if isinstance(plain, list):
-        return [from_json(part) for part in plain]
-    if not isinstance(plain, dict):
-        return plain
-    tag = next((key for key in plain if key.startswith("$")), None)
-    if tag is None:
-        return {key: from_json(part) for key, part in plain.items()}
-    reader = _READERS.get(tag) if len(plain) == 1 else None
-    if reader is None:
-        raise InvalidRequest(f"an object has the key {tag!r}: give one of {', '.join(_READERS)}, alone")
-    try:
-        return reader(plain[tag])
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"{tag} has {plain[tag]!r:.80}: {error}") from error
-
-
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "$bytes": lambda text: base64.b64decode(text, validate=True),
-    "$int": int,
-    "$float": float,
-    "$dict": lambda pairs: {key: from_json(part) for key, part in pairs},
-}
 
 
 # Export

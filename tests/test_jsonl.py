@@ -2,6 +2,7 @@
 
 import io
 import json
+from datetime import datetime
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from interpreters.file import FileStore
 from interpreters.memory import MemoryStore
 from interpreters.strategies import AWKWARD_NAMES, AWKWARD_VALUES, drafts, names, same_value, values
 from persist_effects import Draft, InvalidRequest, Truncated, kv, log
+from persist_effects.json_values import from_json, to_json
 from persist_effects.requests import PAGE_SIZE
 
 BEGINNING = b'{"format":"persist-effects","version":1}'
@@ -46,15 +48,15 @@ def shown(store: Store):
 
 @given(values())
 def test_every_value_comes_back_the_same(value):
-    line = msgspec.json.encode(jsonl.to_json(value))
-    assert same_value(jsonl.from_json(msgspec.json.decode(line)), value)
+    line = msgspec.json.encode(to_json(value))
+    assert same_value(from_json(msgspec.json.decode(line)), value)
 
 
 @pytest.mark.parametrize("value", AWKWARD_VALUES, ids=lambda value: repr(value)[:30])
 def test_awkward_values_come_back_the_same_through_another_json(value):
     # Another program's JSON may not tell 3.0 from 3, nor keep integers of more than 53 bits.
-    through = json.loads(json.dumps(jsonl.to_json(value)), parse_int=float)
-    assert same_value(jsonl.from_json(_whole(through)), value)
+    through = json.loads(json.dumps(to_json(value)), parse_int=float)
+    assert same_value(from_json(_whole(through)), value)
 
 
 def _whole(plain):
@@ -68,7 +70,7 @@ def _whole(plain):
 
 def test_values_that_look_like_tags_come_back_as_themselves():
     for value in ({"$bytes": "x"}, {"$dict": []}, {"a": {"$int": 1}}, {"$": 1, "b": 2}):
-        assert jsonl.from_json(jsonl.to_json(value)) == value
+        assert from_json(to_json(value)) == value
 
 
 @pytest.mark.parametrize(
@@ -76,12 +78,17 @@ def test_values_that_look_like_tags_come_back_as_themselves():
 )
 def test_what_no_export_writes_is_refused(plain):
     with pytest.raises(InvalidRequest, match=r"\$"):
-        jsonl.from_json(plain)
+        from_json(plain)
+
+
+def test_times_and_dicts_with_other_keys_than_str_come_back_though_no_store_takes_them():
+    for value in ({(1, 2): b"x", 3: None}, msgspec.convert("2026-01-02T03:04:05.000006Z", datetime)):
+        assert from_json(to_json(value)) == value
 
 
 def test_what_is_no_value_is_refused():
     with pytest.raises(InvalidRequest, match="a tuple is no value"):
-        jsonl.to_json((1, 2))
+        to_json((1, 2))
 
 
 writes = st.lists(

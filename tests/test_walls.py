@@ -10,13 +10,14 @@ import pytest
 import interpreters
 import interpreters.serve
 import persist_effects
+import persist_effects.json_values
 
 ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "persist_effects").rglob("*.py"))
 INTERPRETERS = sorted((ROOT / "interpreters").rglob("*.py"))
 
 # What the core may import beside itself: the pure parts of the standard library, and msgspec.
-PURE = {"collections", "copy", "functools", "hashlib", "math", "msgspec", "types", "typing", "unicodedata"}
+PURE = {"base64", "collections", "copy", "functools", "hashlib", "math", "msgspec", "types", "typing", "unicodedata"}
 
 # Packages behind an extra, and the only modules and folders of `interpreters` that may import them.
 OPTIONAL = {
@@ -128,6 +129,7 @@ PUBLIC_FUNCTIONS = {
     "subscription": "follow publish",
     "view": "attach peek refresh value",
     "machine": "all_of check_fresh outcome_of perform run start unwind",
+    "json_values": "from_json to_json",
     "codec": (
         "decode decode_answer decode_request encode encode_answer encode_new_entry encode_new_event "
         "encode_new_events encode_request fresh from_plain "
