@@ -6,7 +6,7 @@ REPO ?= .
 ARGS ?=
 SEED ?= 0
 
-.PHONY: help demo test check format kill damage bench clean
+.PHONY: help demo test check format kill damage crash bench clean
 
 help:
 	@echo "make demo [REPO=path] [ARGS='--at COMMIT']   the main job, on this repository or another; goes on where it stopped"
@@ -15,6 +15,7 @@ help:
 	@echo "make format                                  mend the format and what lint can mend"
 	@echo "make kill [ROUNDS=2000] [SEED=0]             kill a writing process again and again, and look what is there"
 	@echo "make damage [ROUNDS=400000] [SEED=0]         damage stores in every way, and look what is read"
+	@echo "make crash [CRASH_SECONDS=600]               let the power fail at every request of workload after workload"
 	@echo "make bench                                   the table of speeds, as ratios"
 
 # Filled anew when what should be in it has changed; marked as filled only when all of it is there.
@@ -51,6 +52,10 @@ kill: .venv/filled
 damage: ROUNDS ?= 400000
 damage: .venv/filled
 	DAMAGE_ROUNDS=$(ROUNDS) DAMAGE_SEED=$(SEED) $(BIN)/python -m pytest tests/test_file_damage.py
+
+# Goes on where it stopped; CRASH_SEED=n in the environment explores that one workload and shows all of it.
+crash: .venv/filled
+	$(BIN)/python tests/long_crash.py
 
 bench: .venv/filled
 	$(BIN)/python -m benchmarks
