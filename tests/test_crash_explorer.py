@@ -179,12 +179,19 @@ def test_the_power_fails_before_during_and_after_every_request_that_changes_the_
 TWICE = """
 from crash_workloads import FIXED
 from interpreters.crash import explore_crashes
+from persist_effects import log
+
+def check(acked, maybe):
+    if (yield from log.last_seq("orders/1")) != 1:
+        raise ValueError("one was demanded")
 
 for fixed in FIXED:
-    for options in ({"depth": 1}, {"depth": 2, "seed": 7, "limit": 100}):
-        report = explore_crashes(fixed.programs, segment_bytes=fixed.segment_bytes, faults=fixed.faults, **options)
-        print(report)
-        print(report.to_html())
+    if fixed.name in {"group commit", "roll-over", "opened again", "torn tail"}:
+        for options in ({"depth": 1}, {"depth": 2, "seed": 7, "limit": 100}, {"depth": 1, "check": check}):
+            faults = fixed.faults if "check" not in options else ()
+            report = explore_crashes(fixed.programs, segment_bytes=fixed.segment_bytes, faults=faults, **options)
+            print(report)
+            print(report.to_html())
 """
 
 
@@ -198,7 +205,8 @@ def test_two_processes_find_the_same_in_the_same_words():
             check=True,
         )
         found.append(done.stdout)
-    assert len(found[0]) > 100_000
+    assert b"failure 1 of 1: invariant" in found[0]
+    assert b"sampled, seed 7" in found[0]
     assert found[0] == found[1]
 
 
