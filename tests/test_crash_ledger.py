@@ -140,7 +140,7 @@ def test_after_a_sample_of_crashes_in_the_recovery_from_a_crash_too():
     assert report.verdict == "passed", report
     assert not report.is_exhaustive, "it is a sample, and says so"
     assert "sampled, seed 11" in str(report)
-    assert report.checked == 1_500
+    assert 1_000 < report.checked <= 1_500
     assert sum(cell.states for cell in report.cells if cell.request.startswith("recovery")) > 1_000
 
 

@@ -11,7 +11,7 @@ from interpreters.crash.report import NO_VERDICT
 from interpreters.file import manifest
 from interpreters.file.format import HEADER_BYTES
 from interpreters.file.writer import Writer
-from persist_effects import InvalidRequest, NotAProgram, PersistError, kv, log
+from persist_effects import InvalidRequest, PersistError, kv, log
 from persist_effects.machine import perform
 
 
@@ -96,13 +96,24 @@ def test_of_some_workloads_nothing_is_said_but_why(why):
 
 
 def test_a_function_that_makes_no_program_is_named():
-    with pytest.raises(NotAProgram, match="an int, 5, is no program"):
-        explore_crashes(lambda: 5)
+    report = explore_crashes(lambda: 5)
+    assert report.verdict == "raises"
+    assert "an int, 5, is no program" in report.failures[0].found
 
 
-def test_a_sample_that_drew_nothing_has_not_passed():
-    verdicts = {explore_crashes(two_appends, depth=1, limit=1, seed=seed).verdict for seed in range(20)}
-    assert verdicts == {"passed", "nothing was checked"}
+def test_a_check_that_never_ends_is_a_failure():
+    def check(acked, maybe):
+        while True:
+            yield from kv.get("total")
+
+    report = explore_crashes(two_appends, check, depth=1, requests_limit=50)
+    assert report.verdict == "failed"
+    assert "asked more than its limit" in report.failures[0].found
+
+
+def test_the_smallest_sample_checks_one_state():
+    reports = [explore_crashes(two_appends, depth=1, limit=1, seed=seed) for seed in range(20)]
+    assert {(report.verdict, report.checked, report.is_exhaustive) for report in reports} == {("passed", 1, False)}
 
 
 BAD = {

@@ -10,9 +10,9 @@ from interpreters import disk
 from interpreters.crash.explorer import FAILURES_MAX, Exploration, Found, Options, Progress
 from interpreters.crash.judge import Check
 from interpreters.crash.report import Failure, Report
-from interpreters.crash.simulated import difference
+from interpreters.crash.simulated import Hangs, difference
 from interpreters.crash.token import parsed
-from interpreters.crash.workload import Hangs, Maker, Setting, Workload, WrongAnswer
+from interpreters.crash.workload import Maker, Setting, Workload, WrongAnswer
 from interpreters.crash_disk import DEFAULT_BOUND, FAULTS, PROFILES, Bound
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Handlers
@@ -76,7 +76,7 @@ def explore_crashes(
         report.is_exhaustive, report.bound = False, f"the one state {repro}"
     exploration = Exploration(options, report, progress=progress, only=only)
     if limit is not None and repro is None:
-        exploration.sample(min(1.0, limit / max(1, exploration.count())))
+        exploration.sample(limit)
     with _seldom_collected():
         exploration.explore()
     if repro is not None and not report.checked:
@@ -183,6 +183,10 @@ def _failure_of_workload(makers: Sequence[Maker], setting: Setting) -> Failure |
         except WrongAnswer as error:
             what, wanted, found = error.args
             return _verdict("a wrong answer", f"{what}: {wanted!r:.300}", f"{found!r:.300}", workload)
+        except Exception as error:
+            # Before there was a program: a maker raised, or made none.
+            found = f"{type(error).__name__}: {error}"
+            return _verdict("raises", "functions that make programs", found, workload)
         for outcome in outcomes:
             if isinstance(outcome, Failed):
                 found = f"{type(outcome.error).__name__}: {outcome.error}"

@@ -19,6 +19,9 @@ from persist_effects.requests import Failed, Request
 FAILURES_MAX = 10
 """How many failures are told in full; all are counted."""
 
+_SHARE_OF_RECOVERY = 0.5
+"""In a sample, which share of the states that a crash of a recovery leaves is looked at."""
+
 Progress = Callable[[int], None]
 
 
@@ -92,7 +95,8 @@ class Exploration:
         self._progress = progress
         self._only = only
         self._random = random.Random(options.seed)  # noqa: S311 - no secret
-        self._keep = 1.0
+        self._drawn: list[list[int]] = []
+        self._quota: int | None = None
         self._cells: dict[tuple[str, str], list[int]] = {}
         self._judges: dict[int, Judge] = {}
         self._judge: Judge | None = None
@@ -120,20 +124,18 @@ class Exploration:
             self._report.is_exhaustive = False
         self._report.cells = [Cell(row, fault, *counts) for (row, fault), counts in self._cells.items()]
 
-    def count(self) -> int:
-        """How many states there are after one crash."""
-        total = 0
+    def sample(self, limit: int) -> None:
+        """Check about so many states, drawn from all crashes of the workload alike."""
+        counts: list[int] = []
 
         def at(workload: Workload, number: int, request: Request[Any] | None) -> None:
-            nonlocal total
-            total += sum(1 for _ in workload.disk.states(self._options.profile, self._options.bound))
+            counts.append(sum(1 for _ in workload.disk.states(self._options.profile, self._options.bound)))
 
         Workload(self._options.makers, self._options.setting, at).run()
-        return total
-
-    def sample(self, share: float) -> None:
-        """Check only this share of the states after a first crash."""
-        self._keep = share
+        # Where there is a second crash, most of them are for what follows on the first.
+        first = limit if self._options.depth == 1 else max(1, limit // 10)
+        share = min(1.0, first / sum(counts))
+        self._drawn = [self._random.sample(range(count), max(1, int(count * share))) for count in counts]
 
     def _kinds_of_requests(self) -> list[list[str]]:
         kinds: list[list[str]] = []
@@ -149,8 +151,6 @@ class Exploration:
 
     def _explore_run(self, faults: tuple[tuple[int, Fault], ...]) -> None:
         self._faults, self._judge = faults, None
-        if self._options.setting.effects is not None:
-            self._judges.clear()
         for judge in self._judges.values():
             judge.forget_checks()
         self._bound = WHOLE if faults else self._options.bound
@@ -185,6 +185,7 @@ class Exploration:
     def crash(self, workload: Workload, number: int, request: Request[Any] | None) -> None:
         """Let the power fail before a request of the workload's, in every way."""
         self._judge = self._judge_of(workload)
+        self._set_quota()
         moment = workload.moment()
         if moment.maybe and isinstance(request, Sync):
             self._latest = number, workload.disk.image(), moment
@@ -198,11 +199,19 @@ class Exploration:
         if self._progress is not None:
             self._progress(self._report.checked)
 
+    def _set_quota(self) -> None:
+        """Up to how many states may be checked by the end of this crash, so that those after it have theirs."""
+        limit = self._options.limit
+        if limit is not None and self._only is None:
+            # Half of them are for runs with faults, if there are any.
+            limit = limit // 2 if self._options.faults and not self._faults else limit
+            self._quota = self._report.checked + max(0, limit - self._report.checked) // max(1, len(self._drawn))
+
     def _judge_of(self, workload: Workload) -> Judge:
         # Whoever starts after the workload's processes has salts of its own.
         boot = workload.boot + 1
         if boot not in self._judges:
-            self._judges[boot] = Judge(self._options.setting, self._options.check, workload.effects, boot=boot)
+            self._judges[boot] = Judge(self._options.setting, self._options.check, boot=boot)
         return self._judges[boot]
 
     def _restart(self, workload: Workload) -> None:
@@ -250,16 +259,30 @@ class Exploration:
                 wanted = self._only.places[level].state
                 yield from (s for s in on.states(self._options.profile, self._bound) if s.digest == wanted)
             return
+        if level or not self._drawn:
+            yield from self._those_that_differ(on, level)
+            return
+        drawn = set(self._drawn.pop(0))
+        for at, state in enumerate(on.states(self._options.profile, self._bound)):
+            if self._is_taken(at in drawn):
+                yield state
+
+    def _those_that_differ(self, on: CrashDisk, level: int) -> Iterator[State]:
         before = None
         while before != len(self._read):
             # Again if meanwhile somebody has read a file that was not varied.
             before = len(self._read)
             for state in on.states(self._options.profile, self._bound, self._read):
-                self._report.enumerated += 1
-                if level or self._keep == 1.0 or self._random.random() < self._keep:
+                if self._is_taken(not level or self._quota is None or self._random.random() < _SHARE_OF_RECOVERY):
                     yield state
-                else:
-                    self._report.is_exhaustive = False
+
+    def _is_taken(self, is_drawn: bool) -> bool:
+        """Whether a state is looked at: if it was drawn for the sample, and that has room by the end of this crash."""
+        self._report.enumerated += 1
+        is_taken = is_drawn and (self._quota is None or self._report.checked < self._quota)
+        if not is_taken:
+            self._report.is_exhaustive = False
+        return is_taken
 
     def _reach(
         self, workload: Workload, state: State, moment: Moment, before: tuple[Place, ...], at: tuple[int, str]
@@ -269,7 +292,7 @@ class Exploration:
         crashes = len(before) + 1
         if self._only is not None and self._only.places[crashes - 1].request != number:
             return None
-        expected = (moment.commits_acked, moment.commits_issued, len(moment.acked), crashes)
+        expected = (moment.commits_acked, moment.commits_issued, len(moment.acked), len(moment.performed), crashes)
         if self._seen.has_equal(state.image, expected):
             self._report.equal += 1
             return None

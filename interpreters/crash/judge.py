@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 from interpreters.crash.memo import End, Memo
-from interpreters.crash.simulated import Contents, contents, difference, engine_of, over_disk
+from interpreters.crash.simulated import NO_EFFECTS, Contents, contents, difference, engine_of, limited, over_disk
 from interpreters.crash.workload import Moment, Setting
 from interpreters.crash_disk import CrashDisk, Image
 from persist_effects import kv, log
 from persist_effects.errors import CorruptStore
-from persist_effects.machine import Effect, Handlers
+from persist_effects.machine import Effect, Handlers, outcome_of
 from persist_effects.requests import Request
 
 Check = Callable[[list[tuple[Request[Any], Any]], list[Request[Any]]], Effect[Any]]
@@ -28,10 +28,9 @@ class Problem(NamedTuple):
 class Judge:
     """Judges images after crashes of one run of a workload. The same image is recovered once."""
 
-    def __init__(self, setting: Setting, check: Check | None, effects: Handlers, *, boot: int) -> None:
+    def __init__(self, setting: Setting, check: Check | None, *, boot: int) -> None:
         self._setting = setting
         self._check = check
-        self._effects = effects
         self._boot = boot
         self._recoveries: dict[int, Memo[Contents]] = {}
         self._works_on: dict[frozenset[tuple[str, bytes]], tuple[Problem | None, frozenset[str]]] = {}
@@ -98,20 +97,20 @@ class Judge:
             return Problem("the store is not usable afterwards", "it to open after a write", repr(after.error))
         return _problem_of_probe(shown, cast(tuple[int, int, int], given.value), cast(Contents, after.value))
 
-    def _boot_again(self, on: CrashDisk, boots: int, program: Effect[Any]) -> End[Any]:
-        return Memo(lambda: self._opened(self._boot + boots, program)).run(on)
+    def _boot_again(self, on: CrashDisk, boots: int, program: Effect[Any], effects: Handlers = NO_EFFECTS) -> End[Any]:
+        return Memo(lambda: self._opened(self._boot + boots, program, effects)).run(on)
 
-    def _opened(self, boot: int, program: Effect[Any]) -> Effect[Any]:
+    def _opened(self, boot: int, program: Effect[Any], effects: Handlers = NO_EFFECTS) -> Effect[Any]:
         engine = engine_of(boot, self._setting.segment_bytes, sync=self._setting.sync)
         yield from engine.open()
-        return (yield from over_disk(engine, program, self._effects))
+        return (yield from over_disk(engine, program, effects))
 
     # The user's invariant
 
     def _look_at_invariant(self, key: frozenset[tuple[str, bytes]], on: CrashDisk, moment: Moment) -> Problem | None:
         if self._check is None:
             return None
-        at = (key, len(moment.acked), moment.commits_issued, len(moment.maybe))
+        at = (key, len(moment.acked), moment.commits_issued, len(moment.maybe), len(moment.performed))
         if at not in self._checked:
             after = CrashDisk(on.image())
             self._checked[at] = self._run_check(self._check, after, moment), frozenset(after.paths_read)
@@ -120,10 +119,20 @@ class Judge:
         return problem
 
     def _run_check(self, check: Check, on: CrashDisk, moment: Moment) -> Problem | None:
-        end = self._boot_again(on, 99, check(list(moment.acked), list(moment.maybe)))
+        program = limited(check(list(moment.acked), list(moment.maybe)), self._setting.requests_limit)
+        end = self._boot_again(on, 99, program, self._effects_after(moment))
         if end.error is None:
             return None
         return Problem("invariant", "the check to pass", f"{type(end.error).__name__}: {end.error}")
+
+    def _effects_after(self, moment: Moment) -> Handlers:
+        """Effects of its own for a check, in the state in which the workload had brought its own."""
+        if self._setting.effects is None:
+            return NO_EFFECTS
+        effects = self._setting.effects()
+        for request in moment.performed:
+            outcome_of(request, effects)
+        return effects
 
 
 def _write_something() -> Effect[tuple[int, int, int]]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from interpreters.crash.simulated import Compact, Contents, Mark, Reopen, SimulatedStore, contents, encoded
+from interpreters.crash.simulated import Compact, Contents, Hangs, Mark, Reopen, SimulatedStore, contents, encoded
 from interpreters.crash_disk import MUTATING, CrashDisk, Fault
 from interpreters.disk import Sync
 from interpreters.disk import Write as DiskWrite
@@ -30,10 +30,6 @@ class Setting(NamedTuple):
     effects: Callable[[], Handlers] | None = None
 
 
-class Hangs(Exception):
-    """The workload made more requests than it may."""
-
-
 class WrongAnswer(Exception):
     """The store under test answered what it should not have: expected, found."""
 
@@ -47,6 +43,8 @@ class Moment(NamedTuple):
     commits_issued: int
     commits_proved: int
     """Those before the last that shared a sync: what was written after them says that they were on the disk."""
+    performed: tuple[Request[Any], ...] = ()
+    """The requests that the workload's own effects were asked."""
 
 
 class Workload:
@@ -74,6 +72,7 @@ class Workload:
         self.lines: list[tuple[int, str]] = []
         """The trace: lines, each with the number of the disk's request that it is, or before which it came."""
         self._twin = _Twin()
+        self._performed: list[Request[Any]] = []
         self._acked: list[tuple[Request[Any], Any]] = []
         self._in_flight: list[Request[Any]] = []
         self._commits_acked = 0
@@ -91,7 +90,14 @@ class Workload:
         """What was acknowledged by now."""
         issued = len(self.history) - 1
         proved = 0 if self._loses_for_good else self._commits_proved
-        return Moment(list(self._acked), list(self._in_flight), self._commits_acked, issued, proved)
+        return Moment(
+            list(self._acked),
+            list(self._in_flight),
+            self._commits_acked,
+            issued,
+            proved,
+            performed=tuple(self._performed),
+        )
 
     def run(self) -> list[Outcome]:
         """Run the programs together to their ends, and return their outcomes."""
@@ -179,6 +185,7 @@ class Workload:
         if isinstance(request, AllOf):
             return Answered(self._round(request.requests))
         if kind in self.effects:
+            self._performed.append(request)
             return outcome_of(request, self.effects)
         if kind not in READS and kind is not Wait:
             return self._operate(request, store)
