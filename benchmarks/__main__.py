@@ -9,22 +9,26 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import (
+    rows_crash,
     rows_file_append,
     rows_file_compact,
     rows_file_open,
     rows_file_read,
     rows_machine,
     rows_memory,
+    rows_trace,
 )
 from benchmarks.table import Result, Row, as_record, as_table, measure, selected
 
 ROWS: tuple[Row, ...] = (
     *rows_machine.ROWS,
     *rows_memory.ROWS,
+    *rows_trace.ROWS,
     *rows_file_append.ROWS,
     *rows_file_read.ROWS,
     *rows_file_open.ROWS,
     *rows_file_compact.ROWS,
+    *rows_crash.ROWS,
 )
 
 FILE_WIDTH = 160

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash_workloads import FIXED, Fixed
 
+from benchmarks.crash_workloads import FIXED, Fixed
 from interpreters import disk
 from interpreters.crash import explore_crashes
 from interpreters.crash.workload import Setting, Workload
@@ -177,7 +177,7 @@ def test_the_power_fails_before_during_and_after_every_request_that_changes_the_
 # Always the same
 
 TWICE = """
-from crash_workloads import FIXED
+from benchmarks.crash_workloads import FIXED
 from interpreters.crash import explore_crashes
 from persist_effects import log
 
