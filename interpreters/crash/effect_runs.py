@@ -5,23 +5,21 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from interpreters.crash.effect_faults import FAULTS, WRITES, conflict_of, faults_of, is_own
+from interpreters.crash.effect_inputs import StoreFactory, new_store
 from interpreters.crash.effect_words import MARK, name_of, told, told_error, told_outcome
-from interpreters.store import Interpreter, Store
+from interpreters.store import Store
 from persist_effects import codec, machine
 from persist_effects.errors import (
     CallerError,
-    InvalidRequest,
     PersistError,
     StoreUnavailable,
     UncertainOutcome,
-    describe,
 )
 from persist_effects.machine import Done, Effect, Handlers, Step, Suspended
 from persist_effects.requests import AllOf, Answered, Conflict, Failed, Outcome, Request, Wait
 
 Program = Callable[[], Effect[Any]]
 Check = Callable[[list[tuple[Request[Any], Any]], list[Request[Any]]], Effect[Any]]
-StoreFactory = Callable[[], Store | Interpreter]
 
 State = tuple[tuple[int, str], ...]
 """The faults of one run, each with the number of its request."""
@@ -76,22 +74,10 @@ class Application(NamedTuple):
 
     def run(self, state: State) -> "Run":
         """What became of the application in this state, on a new store."""
-        with self.new_store() as store:
+        with new_store(self.store_factory) as store:
             run = Run(self, state, store)
             run.go()
             return run
-
-    def new_store(self) -> Store:
-        """What the factory makes, as a `Store`. Raises `InvalidRequest` where that is none."""
-        made: Any = self.store_factory() if callable(self.store_factory) else None
-        try:
-            return made if isinstance(made, Store) else Store(made)
-        except InvalidRequest:
-            gave = f" and gave {describe(made)}" if callable(self.store_factory) else ""
-            raise InvalidRequest(
-                f"store_factory is {describe(self.store_factory)}{gave}: give a function that makes a fresh store, "
-                "such as lambda: open_store('memory:')"
-            ) from None
 
 
 class Run:
@@ -161,7 +147,7 @@ class Run:
                 step = self._go_on(step)
         except (_Crashed, _Broken):
             self._settle(is_seen=False)
-            _give_up(program)
+            give_up(program)
             raise
 
     def _go_on(self, step: Suspended[Any]) -> Step[Any]:
@@ -252,7 +238,7 @@ def _impatient(handlers: Handlers) -> Handlers:
     return rows
 
 
-def _give_up(program: Effect[Any]) -> None:
+def give_up(program: Effect[Any]) -> None:
     """End a program as if its process were gone: what its ``finally`` blocks ask for reaches no store."""
     for _ in range(_CLOSING_ATTEMPTS):
         try:

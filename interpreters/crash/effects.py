@@ -35,16 +35,16 @@ of them is checked.
 import inspect
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 from interpreters.crash.effect_faults import AT_A_RESTART, CRASHES, FAULTS
-from interpreters.crash.effect_runs import Application, Asked, Check, Program, Run, State, StoreFactory
+from interpreters.crash.effect_inputs import StoreFactory, check_program, check_stores, trouble_in_a_call
+from interpreters.crash.effect_runs import Application, Asked, Check, Program, Run, State
 from interpreters.crash.effect_words import name_of, named, told_writes, window
 from interpreters.crash.report import Cell, Failure, Report
-from persist_effects import machine
-from persist_effects.errors import InvalidRequest, NotAProgram, describe
+from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import check_integer
 
 
@@ -89,7 +89,7 @@ def explore_effects(
     _check_options(depth, restart, requests_limit, seed, limit)
     state, restart = (None, restart) if repro is None else _parse(repro)
     application = Application(_checked_programs(program), store_factory, _checked_check(check), restart, requests_limit)
-    _check_stores(application)
+    check_stores(store_factory)
     base = application.run(())
     again = application.run(())
     again.compare(base)
@@ -323,62 +323,19 @@ def _check_options(depth: int, restart: bool, requests_limit: int, seed: int | N
         check_integer("limit", limit, 1)
 
 
-def _check_stores(application: Application) -> None:
-    """Refuse a factory that gives no store, or the same one again."""
-    with application.new_store() as one:
-        pass
-    with application.new_store() as other:
-        if one.interpreter is other.interpreter:
-            raise InvalidRequest(
-                f"store_factory gave the same {type(one.interpreter).__name__} twice: make a fresh store in each call, "
-                "such as lambda: open_store('memory:')"
-            )
-
-
 def _checked_programs(program: Program | Sequence[Program]) -> tuple[Program, ...]:
     programs: tuple[Any, ...] = tuple(program) if isinstance(program, list | tuple) else (program,)
     if not programs:
         raise InvalidRequest("program is an empty list: give a function that makes a program, or several")
     for make in programs:
-        _check_program(make)
+        check_program(make)
     return programs
-
-
-def _check_program(make: Any) -> None:
-    if inspect.isgenerator(make):
-        raise InvalidRequest(
-            f"program is the generator {make.__qualname__!r}: give the function, not the generator it made"
-        )
-    if not callable(make):
-        raise InvalidRequest(f"program is {describe(make)}: give a function that makes a program, or a list of them")
-    if trouble := _trouble_in_a_call(make):
-        raise InvalidRequest(f"program {name_of(make)!r} takes arguments ({trouble}): give lambda: {name_of(make)}(…)")
-    if inspect.isgeneratorfunction(make):
-        return
-    one, other = make(), make()
-    try:
-        machine.check_fresh(one)
-    except NotAProgram as error:
-        raise InvalidRequest(f"program {name_of(make)!r} makes no program: {error}") from None
-    if one is other:
-        raise InvalidRequest(f"program {name_of(make)!r} gives the same generator twice: make a fresh one in each call")
 
 
 def _checked_check(check: Any) -> Check:
     if not inspect.isgeneratorfunction(check):
         raise InvalidRequest(f"check is {describe(check)}: give a generator function of (acked, maybe)")
-    if trouble := _trouble_in_a_call(check, [], []):
+    if trouble := trouble_in_a_call(check, [], []):
         raise InvalidRequest(f"check {name_of(check)!r} takes other arguments than (acked, maybe): {trouble}")
     made: Check = check
     return made
-
-
-def _trouble_in_a_call(function: Callable[..., Any], *arguments: Any) -> str:
-    """Why a function cannot be called with these arguments; nothing where it can, or does not say."""
-    try:
-        inspect.signature(function).bind(*arguments)
-    except TypeError as error:
-        return str(error)
-    except ValueError:
-        return ""
-    return ""

@@ -1,4 +1,4 @@
-"""What an exploration of crashes found: as text, as a table for terminals, and as one page of HTML.
+"""What an exploration found: as text, as a table for terminals, and as one page of HTML.
 
 Nothing in here knows what a disk or a store is. Requests and faults are labels, in the order in which they first
 appear, and a failure is told in the words of whoever found it. The same report always gives the same text and page.
@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -27,6 +27,34 @@ _LABEL_WIDTH = 60
 
 _LEVELS = ("0", "1 to 3", "4 to 15", "16 to 63", "64 to 255", "256 to 1,023", "1,024 and more")
 """How many states each colour of the heat map stands for: each has room for four times as many as the one before."""
+
+
+class _Words(NamedTuple):
+    """How reports of one sort speak: of what they count, of a failure, and of the call that shows it again."""
+
+    call: str
+    extent: str = "depth {}"
+    equal: str = "to a state that was checked"
+    caption: str = "states checked of each fault at each request"
+    counted: str = "states"
+    crash: str = "crash"
+    survivors: str = "survivors"
+
+
+_CRASHES = _Words("explore_crashes(workload, check, ...")
+_WORDS = {
+    "effects": _Words("explore_effects(program, store_factory, check"),
+    "schedule": _Words(
+        "explore(programs, store_factory, check, ...",
+        extent="switches {}",
+        equal="from some step on to one that was checked",
+        caption="interleavings checked with a switch, or a crash, at each request",
+        counted="interleavings",
+        crash="essence",
+        survivors="outcomes",
+    ),
+}
+"""By profile; all others are disks."""
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -60,7 +88,8 @@ class Report(msgspec.Struct):
     """What was explored, how much of it, and what failed. Print it, or write it as a page.
 
     ``equal`` states were not checked, since they are equal to one that was. ``seed`` is that of a sample. Cells of
-    the same request and fault are shown as one.
+    the same request and fault are shown as one. ``failed`` says how many failed, where cells overlap and their sum does
+    not say it. In a report of interleavings, those are the states, and ``depth`` is the most switches that one has.
 
     >>> report = Report("orders", "posix", depth=1, enumerated=1200, equal=200, checked=1000, bound="3 requests")
     >>> report.cells.append(Cell("#1 disk/write log", "lost", 400, 0))
@@ -94,11 +123,13 @@ class Report(msgspec.Struct):
     seed: int | None = None
     cells: list[Cell] = []
     failures: list[Failure] = []
+    failed: int | None = None
 
     @property
     def failure_count(self) -> int:
         """How many states failed, whether or not each has its own `Failure`."""
-        return max(len(self.failures), sum(cell.failures for cell in self.cells))
+        counted = sum(cell.failures for cell in self.cells) if self.failed is None else self.failed
+        return max(len(self.failures), counted)
 
     @property
     def verdict(self) -> str:
@@ -118,7 +149,7 @@ class Report(msgspec.Struct):
         return kinds[0] if is_without else "failed"
 
     def __str__(self) -> str:
-        parts = [_head(self), *_text_of_heat(self.cells)]
+        parts = [_head(self), *_text_of_heat(self)]
         parts += (_text_of_failure(self, number) for number in range(1, len(self.failures) + 1))
         return "\n\n".join("\n".join(part) for part in parts)
 
@@ -141,7 +172,7 @@ class Report(msgspec.Struct):
         title, *counts = _head(self)
         parts: list[RenderableType] = [Text(title, style=f"bold {_color(self)}"), Text("\n".join(counts))]
         if self.cells:
-            parts.append(_TerminalHeat(_Grid(self.cells)))
+            parts.append(_TerminalHeat(_Grid(self.cells), _caption(self)))
         for number in range(1, len(self.failures) + 1):
             parts.append(Text(""))
             for line in _text_of_failure(self, number):
@@ -163,7 +194,7 @@ class Report(msgspec.Struct):
             f"<title>{_html(self.subject)}: {_html(self.verdict)}</title>",
             f"<style>{_CSS}</style></head><body>",
             *_html_of_head(self),
-            *_html_of_heat(self.cells),
+            *_html_of_heat(self),
             *(_html_of_failure(self, number) for number in range(1, len(self.failures) + 1)),
             "</body></html>",
         ]
@@ -207,10 +238,18 @@ def _counts(report: Report) -> list[tuple[str, str, str]]:
     told, failed = len(report.failures), report.failure_count
     return [
         ("enumerated", f"{report.enumerated:,}", ""),
-        ("equal", f"{report.equal:,}", "to a state that was checked"),
+        ("equal", f"{report.equal:,}", _words(report).equal),
         ("checked", f"{report.checked:,}", ""),
         ("failures", f"{failed:,}", f"{told:,} told below" if told < failed else ""),
     ]
+
+
+def _words(report: Report) -> _Words:
+    return _WORDS.get(report.profile, _CRASHES)
+
+
+def _caption(report: Report) -> str:
+    return f"{_words(report).caption}; ✗2/14: 2 of 14 failed"
 
 
 def _extent(report: Report) -> str:
@@ -229,13 +268,13 @@ def _color(report: Report) -> str:
     return {"passed": "green", "failed": "red"}.get(report.verdict, "yellow")
 
 
-def _fields(failure: Failure) -> list[tuple[str, Sequence[str]]]:
+def _fields(report: Report, failure: Failure) -> list[tuple[str, Sequence[str]]]:
     """What is said of a failure before its trace: each a label and its lines. What is empty is left out."""
     fields: list[tuple[str, Sequence[str]]] = [
         ("expected", [failure.expected]),
         ("found", [failure.found]),
-        ("crash", [failure.crash]),
-        ("survivors", failure.survivors),
+        (_words(report).crash, [failure.crash]),
+        (_words(report).survivors, failure.survivors),
     ]
     return [(label, lines) for label, lines in fields if any(lines)]
 
@@ -243,11 +282,7 @@ def _fields(failure: Failure) -> list[tuple[str, Sequence[str]]]:
 def _replay(report: Report, failure: Failure) -> str:
     """The line to paste, which is Python and ASCII whatever is in the token."""
     token = failure.token.encode("unicode_escape").decode("ascii").replace('"', '\\"')
-    return f'{_CALLS.get(report.profile, _EXPLORE_CRASHES)}, repro="{token}")'
-
-
-_EXPLORE_CRASHES = "explore_crashes(workload, check, ..."
-_CALLS = {"effects": "explore_effects(program, store_factory, check"}
+    return f'{_words(report).call}, repro="{token}")'
 
 
 def _printable(text: str) -> str:
@@ -268,16 +303,17 @@ def _head(report: Report) -> list[str]:
     counts = _counts(report)
     width = max(len(figure) for _, figure, _ in counts)
     lines = [f"  {name:<10}  {figure:>{width}}  {note}".rstrip() for name, figure, note in counts]
-    title = f"{_line(report.subject)}, {_line(report.profile)}, depth {report.depth}: {report.verdict}"
+    title = f"{_line(report.subject)}, {_line(report.profile)}, {_depth(report)}: {report.verdict}"
     return [title, "", *lines, "", f"  {_extent(report)}"]
 
 
-_CAPTION = "states checked of each fault at each request; ✗2/14: 2 of 14 failed"
+def _depth(report: Report) -> str:
+    return _words(report).extent.format(report.depth)
 
 
-def _text_of_heat(cells: Iterable[Cell]) -> Iterator[list[str]]:
+def _text_of_heat(report: Report) -> Iterator[list[str]]:
     """A table whose columns are as narrow as their figures: each heading has a line of its own, led down by a bar."""
-    grid = _Grid(cells)
+    grid = _Grid(report.cells)
     if not grid.cells:
         return
     labels = [_short(request) for request in grid.requests]
@@ -292,7 +328,7 @@ def _text_of_heat(cells: Iterable[Cell]) -> Iterator[list[str]]:
         f"{label:<{label_width}}" + "".join(f"  {text:>{width}}" for text, width in zip(row, widths, strict=True))
         for label, row in zip(labels, figures, strict=True)
     ]
-    yield [_CAPTION]
+    yield [_caption(report)]
     yield [*headings, *rows]
 
 
@@ -305,7 +341,7 @@ def _short(label: str) -> str:
 def _text_of_failure(report: Report, number: int) -> list[str]:
     failure = report.failures[number - 1]
     lines = [f"failure {number:,} of {len(report.failures):,}: {_line(failure.kind)}", ""]
-    for label, texts in _fields(failure):
+    for label, texts in _fields(report, failure):
         lines += _labelled(label, texts)
     if failure.trace:
         lines += ["  trace", *(f"    {_line(line)}" for line in failure.trace)]
@@ -328,13 +364,14 @@ class _TerminalHeat:
     Else `rich` would squeeze many columns until their words and figures stand a letter to a line.
     """
 
-    def __init__(self, grid: _Grid) -> None:
+    def __init__(self, grid: _Grid, caption: str) -> None:
         self.grid = grid
+        self.caption = caption
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> Iterator["RenderableType"]:
         from rich.text import Text
 
-        yield Text(f"\n{_CAPTION}")
+        yield Text(f"\n{self.caption}")
         label_width = min(options.max_width // 2, max(map(len, self.grid.requests)))
         size = max(1, (options.max_width - label_width) // _FAULT_WIDTH)
         for first in range(0, len(self.grid.faults), size):
@@ -377,19 +414,20 @@ def _html(text: str) -> str:
 def _html_of_head(report: Report) -> Iterator[str]:
     verdict = f'<span class="{_color(report)}">{_html(report.verdict)}</span>'
     yield f"<h1>{_html(report.subject)}: {verdict}</h1>"
-    yield f"<p>{_html(report.profile)}, depth {report.depth}; {_html(_extent(report))}</p>"
+    yield f"<p>{_html(report.profile)}, {_html(_depth(report))}; {_html(_extent(report))}</p>"
     yield '<table class="counts">'
     for name, figure, note in _counts(report):
         yield f'<tr><th scope="row">{name}</th><td>{figure}</td><td class="note">{note}</td></tr>'
     yield "</table>"
 
 
-def _html_of_heat(cells: Iterable[Cell]) -> Iterator[str]:
-    grid = _Grid(cells)
+def _html_of_heat(report: Report) -> Iterator[str]:
+    grid = _Grid(report.cells)
     if not grid.cells:
         return
-    yield "<h2>States checked of each fault at each request</h2>"
-    yield _html_of_legend()
+    words = _words(report)
+    yield f"<h2>{words.caption[0].upper()}{words.caption[1:]}</h2>"
+    yield _html_of_legend(words.counted)
     yield '<div class="scroll" tabindex="0"><table class="heat"><thead><tr><th scope="col">request</th>'
     for fault in grid.faults:
         yield f'<th scope="col">{_html(fault)}</th>'
@@ -398,19 +436,20 @@ def _html_of_heat(cells: Iterable[Cell]) -> Iterator[str]:
         row = grid.row(request)
         mark = ' class="bad"' if any(cell and cell.failures for cell in row) else ""
         label = _html(request)
-        yield f'<tr><th scope="row"{mark} title="{label}">{label}</th>{"".join(map(_html_of_cell, row))}</tr>'
+        cells = "".join(_html_of_cell(cell, words.counted) for cell in row)
+        yield f'<tr><th scope="row"{mark} title="{label}">{label}</th>{cells}</tr>'
     yield "</tbody></table></div>"
 
 
-def _html_of_legend() -> str:
+def _html_of_legend(counted: str) -> str:
     swatches = [f'<span class="h{level}">{words}</span>' for level, words in enumerate(_LEVELS)]
-    return f'<p class="legend">{" ".join(swatches)} states; <span class="fail">✗2/14</span> 2 of 14 failed</p>'
+    return f'<p class="legend">{" ".join(swatches)} {counted}; <span class="fail">✗2/14</span> 2 of 14 failed</p>'
 
 
-def _html_of_cell(cell: Cell | None) -> str:
+def _html_of_cell(cell: Cell | None, counted: str) -> str:
     if cell is None:
         return "<td></td>"
-    words = f"{cell.request}, {cell.fault}: {cell.states:,} states, {cell.failures:,} failures"
+    words = f"{cell.request}, {cell.fault}: {cell.states:,} {counted}, {cell.failures:,} failures"
     level = "fail" if cell.failures else f"h{_level(cell.states)}"
     return f'<td class="{level}" title="{_html(words)}">{_figure(cell)}</td>'
 
@@ -423,7 +462,7 @@ def _level(states: int) -> int:
 def _html_of_failure(report: Report, number: int) -> str:
     failure = report.failures[number - 1]
     lines = [f"<section><h2>Failure {number:,} of {len(report.failures):,}: {_html(failure.kind)}</h2>", "<dl>"]
-    for label, texts in _fields(failure):
+    for label, texts in _fields(report, failure):
         lines.append(f"<dt>{label}</dt>" + "".join(f"<dd>{_html(text)}</dd>" for text in texts))
     if failure.trace:
         trace = "\n".join(map(_html_of_step, failure.trace))

@@ -1,0 +1,102 @@
+"""What is explored: some programs, a maker of stores, and what must hold in the end."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from interpreters.crash.effect_inputs import StoreFactory
+from interpreters.crash.effect_runs import Problem
+from interpreters.crash.effect_words import told_error
+from interpreters.schedule.linear import Contents, contents_of, linear_problem
+from interpreters.schedule.recorded import RecordedWorld
+from interpreters.schedule.world import Move, Program, World
+from interpreters.store import Interpreter, Store
+from persist_effects.machine import Effect
+from persist_effects.requests import Answered, Failed, Outcome
+
+Check = Callable[[list[Outcome]], Effect[Any]]
+
+
+class Found(NamedTuple):
+    """An interleaving in which something is wrong: whose turn it was, and how often a program had to give way."""
+
+    moves: tuple[Move, ...]
+    switches: int
+    problem: Problem
+
+
+class Case(NamedTuple):
+    """Programs with their names, and how they are judged.
+
+    ``contents``: what each store holds at first, where the store's answers are judged too.
+    """
+
+    names: tuple[str, ...]
+    programs: tuple[Program, ...]
+    store_factory: StoreFactory
+    check: Check | None
+    requests_limit: int
+    contents: Contents | None = None
+
+    def begin(self) -> tuple[World, Store | Interpreter]:
+        """The programs at their first requests, on a store of their own, which the caller closes."""
+        store = self.store_factory()
+        kind = World if self.contents is None else RecordedWorld
+        return kind(self.programs, store.handlers), store
+
+    def looking_at_operations(self) -> "Case":
+        """The same, judged by the answers of the store too."""
+        store = self.store_factory()
+        try:
+            return self._replace(contents=contents_of(store.handlers))
+        finally:
+            store.close()
+
+    def only(self, indices: Sequence[int]) -> "Case":
+        """The same with fewer programs."""
+        return self._replace(
+            names=tuple(self.names[index] for index in indices),
+            programs=tuple(self.programs[index] for index in indices),
+        )
+
+    def judge(self, world: World) -> Problem | None:
+        """What is wrong where no program can go on."""
+        if world.live:
+            return self._deadlock(world)
+        outcomes = world.outcomes
+        if self.check is not None:
+            try:
+                world.run_alone(self.check(outcomes))
+            except Exception as error:
+                return Problem("check failed", "check(outcomes) passes once all programs have ended", told_error(error))
+        else:
+            for name, outcome in zip(self.names, outcomes, strict=True):
+                if isinstance(outcome, Failed):
+                    return Problem(
+                        "raises", "every program goes to its end", f"{name} raises {told_error(outcome.error)}"
+                    )
+        if self.contents is not None and isinstance(world, RecordedWorld):
+            return linear_problem(world.trace, self.contents, self.names)
+        return None
+
+    def hang(self) -> Problem:
+        """What is wrong where the programs ask for ever."""
+        limit = self.requests_limit
+        return Problem("hangs", f"the programs end within {limit} requests", "they ask for more")
+
+    def _deadlock(self, world: World) -> Problem:
+        waiting = ", ".join(f"{self.names[index]} for {world.tasks[index].request!r:.100}" for index in world.live)
+        return Problem("deadlock", "a program can go on, until all have ended", f"they wait for ever: {waiting}")
+
+
+def told_outcomes(names: Sequence[str], world: World) -> list[str]:
+    """A line for each program: how it ended."""
+    lines = []
+    for name, task in zip(names, world.tasks, strict=True):
+        match task.outcome:
+            case Answered(value=value):
+                lines.append(f"{name} returned {value!r:.100}")
+            case Failed(error=error):
+                lines.append(f"{name} raised {told_error(error)}")
+            case None:
+                lines.append(f"{name} has not ended")
+    return lines

@@ -1,0 +1,180 @@
+"""Which requests may change places without anybody noticing: what each reads, and what it writes.
+
+Two requests depend on each other where one writes what the other reads or writes. The places are streams and keys by
+their names, the names under a prefix, blobs, and the order of all streams.
+
+**Positions and revisions** are numbers that the store chooses, and swapping two writes anywhere swaps theirs. Programs
+take them for tokens: they compare a revision with another of the same key, and a position with another of the same
+prefix. So by themselves they count for nothing, and two puts under different keys commute, as do two appends to
+different streams. But whoever asks for the order of all streams, by `ReadAll` or `Wait`, sees it: once any program, or
+the check, does so, all appends depend on one another, and on those requests.
+
+What is the user's own, and what takes time, depends on everything.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from persist_effects.requests import (
+    Append,
+    BlobGet,
+    BlobHas,
+    BlobPut,
+    ExpectSeq,
+    KvDelete,
+    KvGet,
+    KvHas,
+    KvKeys,
+    KvPut,
+    LastSeq,
+    Read,
+    ReadAll,
+    Request,
+    Streams,
+    Transact,
+    TruncateThrough,
+    Wait,
+)
+
+Place = tuple[str, str]
+
+_ORDER: Place = ("order", "")
+_BLOBS: Place = ("blobs", "")
+
+
+class Footprint(NamedTuple):
+    """What a request reads and writes. ``prefixes`` are read: all places of that sort whose names begin so."""
+
+    reads: frozenset[Place] = frozenset()
+    writes: frozenset[Place] = frozenset()
+    prefixes: frozenset[Place] = frozenset()
+
+
+EVERYTHING = None
+"""The footprint of what may touch anything."""
+
+NOTHING = Footprint()
+
+
+def _reads(*places: Place) -> Footprint:
+    return Footprint(reads=frozenset(places))
+
+
+def _writes(*places: Place) -> Footprint:
+    return Footprint(writes=frozenset(places))
+
+
+def _lists(*places: Place) -> Footprint:
+    return Footprint(prefixes=frozenset(places))
+
+
+def _of_transaction(request: Transact) -> Footprint:
+    checked = (
+        ("stream", check.stream) if isinstance(check, ExpectSeq) else ("key", check.key) for check in request.checks
+    )
+    written = (place for write in request.writes for place in _ROWS[type(write)](write).writes)
+    return Footprint(reads=frozenset(checked), writes=frozenset(written))
+
+
+_ROWS: dict[type, Callable[[Any], Footprint]] = {
+    Append: lambda request: _writes(("stream", request.stream), _ORDER),
+    TruncateThrough: lambda request: _writes(("stream", request.stream)),
+    Read: lambda request: _reads(("stream", request.stream)),
+    LastSeq: lambda request: _reads(("stream", request.stream)),
+    ReadAll: lambda request: Footprint(reads=frozenset([_ORDER]), prefixes=frozenset([("stream", request.prefix)])),
+    Streams: lambda request: _lists(("stream", request.prefix)),
+    KvPut: lambda request: _writes(("key", request.key)),
+    KvDelete: lambda request: _writes(("key", request.key)),
+    KvGet: lambda request: _reads(("key", request.key)),
+    KvHas: lambda request: _reads(("key", request.key)),
+    KvKeys: lambda request: _lists(("key", request.prefix)),
+    Transact: _of_transaction,
+    BlobPut: lambda request: _writes(_BLOBS),
+    BlobGet: lambda request: _reads(_BLOBS),
+    BlobHas: lambda request: _reads(_BLOBS),
+}
+
+
+def footprint_of(request: Request[Any], *, has_order: bool) -> Footprint | None:
+    """What a request reads and writes; None for everything. ``has_order``: whether the order of all streams counts.
+
+    >>> footprint_of(KvGet("color"), has_order=False)
+    Footprint(reads=frozenset({('key', 'color')}), writes=frozenset(), prefixes=frozenset())
+    """
+    if isinstance(request, Wait) and not request.timeout:
+        return _reads(_ORDER)
+    row = _ROWS.get(type(request))
+    if row is None:
+        return EVERYTHING
+    found = row(request)
+    return found if has_order else found._replace(writes=found.writes - {_ORDER})
+
+
+def are_dependent(one: Footprint | None, other: Footprint | None) -> bool:
+    """Whether it matters which of the two requests comes first.
+
+    >>> from persist_effects.event import Draft
+    >>> to_a, to_b = (Append(stream, (Draft("made", 1),)) for stream in "ab")
+    >>> for has_order in (False, True):
+    ...     are_dependent(footprint_of(to_a, has_order=has_order), footprint_of(to_b, has_order=has_order))
+    False
+    True
+    """
+    if one is None or other is None:
+        return True
+    return (
+        not one.writes.isdisjoint(other.writes)
+        or not one.writes.isdisjoint(other.reads)
+        or not one.reads.isdisjoint(other.writes)
+        or _is_listed(one.prefixes, other.writes)
+        or _is_listed(other.prefixes, one.writes)
+    )
+
+
+def _is_listed(prefixes: Iterable[Place], written: Iterable[Place]) -> bool:
+    return any(sort == of and name.startswith(prefix) for sort, prefix in prefixes for of, name in written)
+
+
+class Causes:
+    """Which steps came before which because they had to: a clock for each, by which equal orders are known.
+
+    The clock of a step counts, for each program, how many of its steps had to come before. Orders whose steps have the
+    same clocks differ only in the order of steps that may change places, and lead to the same state.
+    """
+
+    def __init__(self, count: int, *, has_order: bool) -> None:
+        self.has_order = has_order
+        self._start = (0,) * count
+        self._numbers: dict[Footprint | None, int] = {}
+        self._footprints: list[Footprint | None] = []
+        self._dependence: dict[tuple[int, int], bool] = {}
+
+    @property
+    def nothing(self) -> int:
+        """The number of the footprint of what touches nothing."""
+        return self._number(NOTHING)
+
+    def footprint(self, request: Request[Any]) -> int:
+        """A number for what a request touches."""
+        return self._number(footprint_of(request, has_order=self.has_order))
+
+    def clock(self, index: int, footprint: int, before: Iterable[tuple[int, int, tuple[int, ...]]]) -> tuple[int, ...]:
+        """The clock of a program's next step. Those before it are given as program, footprint and clock."""
+        clock = self._start
+        for of, touched, at in before:
+            if of == index or self._are_dependent(touched, footprint):
+                clock = tuple(map(max, clock, at))
+        return (*clock[:index], clock[index] + 1, *clock[index + 1 :])
+
+    def _number(self, footprint: Footprint | None) -> int:
+        number = self._numbers.setdefault(footprint, len(self._footprints))
+        if number == len(self._footprints):
+            self._footprints.append(footprint)
+        return number
+
+    def _are_dependent(self, one: int, other: int) -> bool:
+        pair = one, other
+        known = self._dependence.get(pair)
+        if known is None:
+            known = self._dependence[pair] = are_dependent(self._footprints[one], self._footprints[other])
+        return known

@@ -1,0 +1,87 @@
+"""One interleaving again, step by step, with all that is to be told of it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from interpreters.crash.effect_runs import Problem
+from interpreters.schedule.case import Case, Found, told_outcomes
+from interpreters.schedule.recorded import RecordedWorld, Step
+from interpreters.schedule.world import Move
+
+
+class Replayed(NamedTuple):
+    """What became of an interleaving. ``refused`` says why its moves could not all be made, if they could not."""
+
+    moves: tuple[Move, ...]
+    switches: int
+    trace: list[Step]
+    outcomes: list[str]
+    problem: Problem | None
+    refused: str = ""
+
+    @property
+    def found(self) -> Found | None:
+        """What is wrong with it."""
+        return None if self.problem is None else Found(self.moves, self.switches, self.problem)
+
+
+def replay(case: Case, moves: Sequence[Move]) -> Replayed:
+    """Make these moves; then let each program go on to its end, the one that had the last turn first."""
+    store = case.store_factory()
+    world = RecordedWorld(case.programs, store.handlers)
+    made: list[Move] = []
+    switches = 0
+    problem = None
+    refused = ""
+    count, last = len(case.programs), -1
+    try:
+        while ready := world.ready():
+            if len(made) > case.requests_limit:
+                problem = case.hang()
+                break
+            move = moves[len(made)] if len(made) < len(moves) else last if last in ready else ready[0]
+            if refused := _refusal(case, world, move, len(made) + 1):
+                break
+            switches += last in ready and move % count != last
+            last = move % count
+            made.append(move)
+            world.play(move)
+        if len(made) < len(moves) and not refused and problem is None:
+            refused = f"all programs have come to their ends after {len(made)} turns"
+        if problem is None and not refused:
+            problem = case.judge(world)
+        return Replayed(tuple(made), switches, world.trace, told_outcomes(case.names, world), problem, refused)
+    finally:
+        world.close()
+        store.close()
+
+
+def first_difference(case: Case) -> Found | None:
+    """What two runs of the same order differ in: nothing, if the programs are deterministic."""
+    one, other = replay(case, ()), replay(case, ())
+    asked, again = ([(step.index, step.request) for step in run.trace] for run in (one, other))
+    if asked == again or repr(asked) == repr(again):
+        return None
+    for number, pair in enumerate(zip(asked, again, strict=False), 1):
+        if pair[0] != pair[1]:
+            (index, request), (_, other_request) = pair
+            found = (
+                f"request {number}, of {case.names[index]}, is {request!r:.100} in one run, and "
+                f"{other_request!r:.100} in the next"
+            )
+            break
+    else:
+        found = f"one run has {len(asked)} requests, and the next {len(again)}"
+    return Found(one.moves, one.switches, Problem("not deterministic", "two runs in one order ask the same", found))
+
+
+def _refusal(case: Case, world: RecordedWorld, move: Move, turn: int) -> str:
+    """Why this move cannot be made now; nothing where it can."""
+    count = len(case.programs)
+    index = move % count
+    name = case.names[index]
+    if index not in world.live:
+        return f"at turn {turn}, {name} has ended"
+    if index not in world.ready() and not count <= move < 2 * count:
+        return f"at turn {turn}, {name} waits for {world.tasks[index].request!r:.100}"
+    return ""
