@@ -71,8 +71,11 @@ class _Seen:
 
     def has_equal(self, image: Image, expected: Any) -> bool:
         """Whether an image that is equal to this one was looked at, with the same to be expected of it."""
-        sizes = _sizes_of(image)
-        return any((expected, sizes, tuple(map(image.get, paths))) in views for paths, views in self._by_paths.items())
+        sizes, bytes_of = _sizes_of(image), image.get
+        for paths, views in self._by_paths.items():
+            if (expected, sizes, tuple(map(bytes_of, paths))) in views:
+                return True
+        return False
 
     def add(self, image: Image, expected: Any, paths_read: set[str]) -> None:
         """Note an image, and which of its files were read."""

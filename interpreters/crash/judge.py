@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast
 from interpreters.crash.memo import End, Memo
 from interpreters.crash.simulated import NO_EFFECTS, Contents, contents, difference, engine_of, limited, over_disk
 from interpreters.crash.workload import Moment, Setting
-from interpreters.crash_disk import CrashDisk, Image
+from interpreters.crash_disk import CrashDisk, Image, SteadyDisk
 from persist_effects import kv, log
 from persist_effects.errors import CorruptStore
 from persist_effects.machine import Effect, Handlers, outcome_of
@@ -45,7 +45,7 @@ class Judge:
         memo = self._recoveries.get(crashes)
         if memo is None:
             memo = self._recoveries[crashes] = Memo(lambda: self.recovery(crashes))
-        on = CrashDisk(image)
+        on = SteadyDisk(image)
         return memo.run(on), on
 
     def recovery(self, crashes: int) -> Effect[Contents]:
@@ -75,7 +75,7 @@ class Judge:
             return None
         key = frozenset(on.image().items())
         if key not in self._works_on:
-            after = CrashDisk(on.image())
+            after = SteadyDisk(on.image())
             self._works_on[key] = self._look_whether_it_works_on(after, shown), frozenset(after.paths_read)
         problem, paths = self._works_on[key]
         on.paths_read |= paths
@@ -112,7 +112,7 @@ class Judge:
             return None
         at = (key, len(moment.acked), moment.commits_issued, len(moment.maybe), len(moment.performed))
         if at not in self._checked:
-            after = CrashDisk(on.image())
+            after = SteadyDisk(on.image())
             self._checked[at] = self._run_check(self._check, after, moment), frozenset(after.paths_read)
         problem, paths = self._checked[at]
         on.paths_read |= paths
