@@ -25,6 +25,7 @@ from interpreters.store import open_store
 from persist_effects import log
 from persist_effects.errors import CallerError, CorruptStore, InvalidRequest, PersistError
 from persist_effects.event import Event
+from persist_effects.json_values import to_json
 from persist_effects.machine import perform
 from persist_effects.requests import Wait
 
@@ -364,7 +365,7 @@ def _line_of_event(event: Event) -> str:
         time = (_EPOCH + timedelta(microseconds=event.at)).isoformat()
     except OverflowError:
         time = str(event.at)
-    data = msgspec.json.encode(jsonl.to_json(event.data)).decode()
+    data = msgspec.json.encode(to_json(event.data)).decode()
     return f"{event.position} {time} {event.stream} {event.seq} {event.type} {data}"
 
 

@@ -2,7 +2,7 @@
 
 Programs are made of the facets `log`, `kv` and `blob`, and of what is built on them: `projection`, `snapshot`,
 `compaction`, `subscription`, `view`, `schema`. They never touch IO: an interpreter, such as a store that
-``interpreters.open_store`` opens, answers their requests.
+``interpreters.open_store`` opens, answers their requests. `trace` records and replays them, `testing` tests them.
 """
 
 from persist_effects import (
@@ -19,6 +19,8 @@ from persist_effects import (
     schema,
     snapshot,
     subscription,
+    testing,
+    trace,
     transaction,
     view,
 )
@@ -28,11 +30,13 @@ from persist_effects.errors import (
     BlobNotFound,
     CallerError,
     CorruptStore,
+    Diverged,
     InternalError,
     InvalidRequest,
     NotAProgram,
     NotARequest,
     PersistError,
+    RecordedError,
     SchemaMismatch,
     StoreClosed,
     StoreLocked,
@@ -74,6 +78,7 @@ __all__ = [
     "CallerError",
     "Conflict",
     "CorruptStore",
+    "Diverged",
     "Done",
     "Draft",
     "Effect",
@@ -91,6 +96,7 @@ __all__ = [
     "NotARequest",
     "Page",
     "PersistError",
+    "RecordedError",
     "Request",
     "Schema",
     "SchemaMismatch",
@@ -124,6 +130,8 @@ __all__ = [
     "snapshot",
     "start",
     "subscription",
+    "testing",
+    "trace",
     "transact",
     "transaction",
     "view",

@@ -139,6 +139,31 @@ class SchemaMismatch(CallerError):
         )
 
 
+class Diverged(CallerError):
+    """A program performs other requests than its trace has, so it is not the program that was recorded.
+
+    ``index`` is that of the first request that differs, from 0. ``expected`` and ``actual`` say what the trace has
+    there and what the program did, ``source`` where the program stands, ``last_match`` what agreed last.
+    """
+
+    def __init__(self, index: int, expected: str, actual: str, source: str, last_match: str) -> None:
+        super().__init__(index, expected, actual, source, last_match)
+        self.index = index
+        self.expected = expected
+        self.actual = actual
+        self.source = source
+        self.last_match = last_match
+
+    def __str__(self) -> str:
+        return (
+            f"the program diverges from its trace at request {self.index}: record anew what was changed on purpose\n"
+            f"  expected:   {self.expected}\n"
+            f"  actual:     {self.actual}\n"
+            f"  source:     {self.source}\n"
+            f"  last match: {self.last_match}"
+        )
+
+
 class StoreUnavailable(PersistError):
     """The store cannot be reached or used now. Nothing was written by the request that met this."""
 
@@ -181,6 +206,25 @@ class Abandoned(BaseException):
     Its ``finally`` blocks run, and may perform requests. No error that a program should handle, so ``except
     Exception`` lets it pass; and no ``GeneratorExit``, after which Python lets nested generators yield no more.
     """
+
+
+class RecordedError(Exception):
+    """Stands in a replay for an error of another package: ``kind`` is its class's name, ``text`` what it said.
+
+    It is no `PersistError`, as the error was none.
+
+    >>> raise RecordedError("shop.SoldOut", "no tea")
+    Traceback (most recent call last):
+    persist_effects.errors.RecordedError: shop.SoldOut: no tea
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(kind, text)
+        self.kind = kind
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}".removesuffix(": ")
 
 
 def describe_type(value: object) -> str:

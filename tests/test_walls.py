@@ -10,14 +10,26 @@ import pytest
 import interpreters
 import interpreters.serve
 import persist_effects
-import persist_effects.json_values
 
 ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "persist_effects").rglob("*.py"))
 INTERPRETERS = sorted((ROOT / "interpreters").rglob("*.py"))
 
 # What the core may import beside itself: the pure parts of the standard library, and msgspec.
-PURE = {"base64", "collections", "copy", "functools", "hashlib", "math", "msgspec", "types", "typing", "unicodedata"}
+PURE = {
+    "base64",
+    "collections",
+    "copy",
+    "difflib",
+    "functools",
+    "hashlib",
+    "itertools",
+    "math",
+    "msgspec",
+    "types",
+    "typing",
+    "unicodedata",
+}
 
 # Packages behind an extra, and the only modules and folders of `interpreters` that may import them.
 OPTIONAL = {
@@ -97,12 +109,12 @@ def test_the_conformance_suite_without_its_packages_names_the_extra():
 
 EXPORTS = {
     persist_effects: (
-        "Abandoned AlreadyUsed Append Appended BlobNotFound BlobRef CallerError Conflict CorruptStore Done Draft "
-        "Effect Entry Event ExpectRevision ExpectSeq Handlers Hub InternalError InvalidRequest KvDelete KvPut "
-        "NotAProgram NotARequest Page PersistError Request Schema SchemaMismatch State StoreClosed StoreLocked "
-        "StoreUnavailable Suspended TooLarge TruncateThrough Truncated UncertainOutcome UnhandledEffect View "
-        "all_of blob codec compaction errors event follow kv log machine perform projection publish requests run "
-        "schema snapshot start subscription transact transaction view"
+        "Abandoned AlreadyUsed Append Appended BlobNotFound BlobRef CallerError Conflict CorruptStore Diverged Done "
+        "Draft Effect Entry Event ExpectRevision ExpectSeq Handlers Hub InternalError InvalidRequest KvDelete KvPut "
+        "NotAProgram NotARequest Page PersistError RecordedError Request Schema SchemaMismatch State StoreClosed "
+        "StoreLocked StoreUnavailable Suspended TooLarge TruncateThrough Truncated UncertainOutcome UnhandledEffect "
+        "View all_of blob codec compaction errors event follow kv log machine perform projection publish requests "
+        "run schema snapshot start subscription testing trace transact transaction view"
     ),
     interpreters: "Store open_store",
     interpreters.serve: "PipeTransport RemoteStore SocketTransport Transport serve",
@@ -130,6 +142,11 @@ PUBLIC_FUNCTIONS = {
     "view": "attach peek refresh value",
     "machine": "all_of check_fresh outcome_of perform run start unwind",
     "json_values": "from_json to_json",
+    "trace_record": "record",
+    "trace_replay": "fresh_program replay resume_at",
+    "trace_diff": "as_text compare diff",
+    "source": "source_of",
+    "testing": "given perform_sequence",
     "codec": (
         "decode decode_answer decode_request encode encode_answer encode_new_entry encode_new_event "
         "encode_new_events encode_request fresh from_plain "

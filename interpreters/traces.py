@@ -1,0 +1,102 @@
+"""Traces in files: saved, loaded, and golden ones, which a test compares with.
+
+A file whose name ends in ``.jsonl`` holds JSON Lines, to read and to keep in version control; any other the compact
+bytes. A file is written whole or not at all.
+"""
+
+import os
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from persist_effects.errors import InvalidRequest
+from persist_effects.requests import Request
+from persist_effects.trace import Trace, as_text, diff
+
+
+def save(trace: Trace, path: str | Path) -> None:
+    """Write a trace to a file, in the place of what was there. Directories that are missing are made.
+
+    >>> from persist_effects import kv
+    >>> from persist_effects.requests import KvHas
+    >>> from persist_effects.trace import record
+    >>> _, trace = record(kv.has("color"), {KvHas: lambda request: True})
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     save(trace, Path(directory, "color.jsonl"))
+    ...     load(Path(directory, "color.jsonl")) == trace
+    True
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, trace.to_json_lines().encode() if _has_lines(path) else trace.encode())
+
+
+def load(path: str | Path, kinds: Collection[type[Request[Any]]] = ()) -> Trace:
+    """Read a trace from a file; ``kinds`` are the types of your own requests in it. The example stands at `save`.
+
+    Raises `InvalidRequest`, naming the file, for one that holds no trace, is damaged or cut; and OSError.
+    """
+    path = Path(path)
+    data = path.read_bytes()
+    try:
+        return Trace.from_json_lines(data.decode(), kinds) if _has_lines(path) else Trace.decode(data, kinds)
+    except (InvalidRequest, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{path}: {error}") from error
+
+
+def check_golden(trace: Trace, path: str | Path, update: bool = False) -> None:
+    """Compare a trace with the golden one in a file, or ``update`` the file with it.
+
+    Raises AssertionError where they differ, with the requests and answers that do, and where there is no file.
+
+    >>> from persist_effects import kv
+    >>> from persist_effects.requests import KvHas
+    >>> from persist_effects.trace import record
+    >>> one, other = [record(kv.has("color"), {KvHas: lambda request: has})[1] for has in (True, False)]
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     check_golden(one, Path(directory, "color.jsonl"), update=True)
+    ...     check_golden(other, Path(directory, "color.jsonl"))
+    Traceback (most recent call last):
+    AssertionError: the trace differs from the golden one in .../color.jsonl (-: golden, +: now)
+    request 0:
+      - KvHas(key='color') → True
+      + KvHas(key='color') → False
+    if that is meant, write it anew: check_golden(trace, path, update=True)
+    """
+    path = Path(path)
+    if update:
+        save(trace, path)
+        return
+    how = "write it anew: check_golden(trace, path, update=True)"
+    if not path.exists():
+        raise AssertionError(f"there is no golden trace in {path}: {how}")
+    try:
+        golden = load(path, tuple(trace.kinds.values()))
+    except InvalidRequest as error:
+        raise AssertionError(f"{error}\nif it cannot be mended, {how}") from error
+    if differences := diff(golden, trace):
+        raise AssertionError(
+            f"the trace differs from the golden one in {path} (-: golden, +: now)\n{as_text(differences)}\n"
+            f"if that is meant, {how}"
+        )
+
+
+def _has_lines(path: Path) -> bool:
+    return path.suffix == ".jsonl"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put bytes in the place of a file: a reader, and a crash, leave the old ones or the new ones."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # As a file is made that nobody asked to keep from others.
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,288 @@
+r"""Traces as values, as bytes, and as lines.
+
+The bytes are a line, ``persist-effects trace 1``, a digest of 8 bytes over what follows, and msgpack: the version of
+the package, the requests, what each was answered with or met, and which of these are errors. The lines are JSON, and
+values stand in them as `persist_effects.json_values` says::
+
+    {"format":"persist-effects-trace","version":1,"package":"0.1.0","requests":2}
+    {"request":{"op":"persist/kv-put","key":"color","value":"red","expected":null},"answer":1}
+    {"request":{"op":"shop/fetch-price","sku":"tea"},"error":["RecordedError","shop.SoldOut","no tea"]}
+
+The digest, and the number of requests, tell of a trace that was cut.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from persist_effects.errors import InvalidRequest
+from persist_effects.json_values import from_json, to_json
+from persist_effects.requests import Answered, Failed, Outcome, Request
+from persist_effects.trace_values import (
+    Kinds,
+    UnknownRequest,
+    decode_answer,
+    decode_error,
+    decode_request,
+    encode,
+    is_frozen,
+    shown,
+)
+
+VERSION = 1
+"""The version of the format. A trace of a newer one is refused."""
+
+PACKAGE_VERSION = "0.1.0"
+"""The version of this package, which a trace names."""
+
+LINES_FORMAT = "persist-effects-trace"
+
+MUST_DECODE: Any = object()
+"""Stands in `Trace.shared` for an answer that was not read yet."""
+
+_MAGIC = b"persist-effects trace "
+_DIGEST_BYTES = 8
+_NO_KINDS: Kinds = {}
+
+_Body = tuple[str, list[msgspec.Raw], list[msgspec.Raw], frozenset[int]]
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """A request, and what came of it."""
+
+    request: Request[Any] | UnknownRequest
+    outcome: Outcome
+
+    def __str__(self) -> str:
+        return f"{shown(self.request)} {outcome_text(self.outcome)}"
+
+
+class Trace:
+    """The requests that a program performed, with their answers or errors, in order: `persist_effects.trace.record`.
+
+    ``trace[k]`` is the k-th request, from 0, with its outcome; `len` and iteration work as on a list. A trace cannot
+    be changed, and is equal to another of the same requests and outcomes. ``kinds`` are the types of your own
+    requests by their ``op``; those of a trace that was decoded stand in it as `UnknownRequest`, unless you name them.
+    """
+
+    __slots__ = ("_shared", "failed", "kinds", "outcomes", "package_version", "requests")
+
+    def __init__(
+        self,
+        requests: Sequence[bytes],
+        outcomes: Sequence[bytes],
+        failed: Collection[int],
+        kinds: Kinds = _NO_KINDS,
+        package_version: str = PACKAGE_VERSION,
+    ) -> None:
+        self.requests = tuple(requests)
+        self.outcomes = tuple(outcomes)
+        self.failed = frozenset(failed)
+        self.kinds = kinds
+        self.package_version = package_version
+        self._shared: list[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __getitem__(self, index: int) -> Recorded:
+        request = decode_request(self.requests[index], self.kinds)
+        return Recorded(request, self.outcome(index % len(self), request))
+
+    def __iter__(self) -> Iterator[Recorded]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Trace):
+            return NotImplemented
+        mine, theirs = (self.requests, self.outcomes, self.failed), (other.requests, other.outcomes, other.failed)
+        return mine == theirs
+
+    def __hash__(self) -> int:
+        return hash((self.requests, self.outcomes))
+
+    def __repr__(self) -> str:
+        return f"<Trace of {len(self)} requests>"
+
+    def __reduce__(self) -> tuple[Any, tuple[bytes]]:
+        return Trace.decode, (self.encode(),)
+
+    def first(self, count: int) -> "Trace":
+        """The trace of the first requests alone."""
+        failed = {index for index in self.failed if index < count}
+        return Trace(self.requests[:count], self.outcomes[:count], failed, self.kinds, self.package_version)
+
+    def outcome(self, index: int, request: Request[Any] | UnknownRequest) -> Outcome:
+        """What came of the request at an index, fresh. Its answer is typed as the request says."""
+        if index in self.failed:
+            return Failed(decode_error(self.outcomes[index]))
+        return Answered(decode_answer(request, self.outcomes[index]))
+
+    # What replays need for each request stands in a list, so that the fastest of them spend a look-up on it.
+
+    @property
+    def shared(self) -> list[Any]:
+        """The answers that were read before and cannot change, `MUST_DECODE` in the place of the others."""
+        if self._shared is None:
+            self._shared = [MUST_DECODE] * len(self)
+        return self._shared
+
+    def fresh_outcome(self, index: int, request: Request[Any]) -> Outcome:
+        """What came of a request, kept in `shared` if it cannot change."""
+        outcome = self.outcome(index, request)
+        if isinstance(outcome, Answered) and is_frozen(outcome.value):
+            self.shared[index] = outcome.value
+        return outcome
+
+    # Bytes
+
+    def encode(self) -> bytes:
+        """The trace as bytes.
+
+        >>> from persist_effects import kv
+        >>> from persist_effects.requests import KvHas
+        >>> from persist_effects.trace import record
+        >>> _, trace = record(kv.has("color"), {KvHas: lambda request: True})
+        >>> Trace.decode(trace.encode()) == trace
+        True
+        """
+        requests, outcomes = [*map(msgspec.Raw, self.requests)], [*map(msgspec.Raw, self.outcomes)]
+        body = encode((self.package_version, requests, outcomes, sorted(self.failed)))
+        return b"%s%d\n%s%s" % (_MAGIC, VERSION, _digest(body), body)
+
+    @staticmethod
+    def decode(data: bytes, kinds: Collection[type[Request[Any]]] = ()) -> "Trace":
+        """The trace that `encode` made these bytes of; ``kinds`` are the types of your own requests in it.
+
+        Raises `InvalidRequest` for bytes that are no trace, are damaged or cut, or of a newer version.
+
+        >>> Trace.decode(b"persist-effects trace 7")
+        Traceback (most recent call last):
+        persist_effects.errors.InvalidRequest: the trace has version 7, and this package reads up to 1: use a newer ...
+        """
+        if not data.startswith(_MAGIC):
+            raise InvalidRequest(f"these {len(data)} bytes are no trace: {data[:20]!r}")
+        version, _, rest = data[len(_MAGIC) :].partition(b"\n")
+        _check_version(int(version) if version.isdigit() else None)
+        digest, body = rest[:_DIGEST_BYTES], rest[_DIGEST_BYTES:]
+        if digest != _digest(body):
+            raise InvalidRequest(f"a trace of {len(data)} bytes is damaged, or was cut: its digest is another one")
+        try:
+            package_version, requests, outcomes, failed = msgspec.msgpack.decode(body, type=_Body)
+        except msgspec.DecodeError as error:
+            raise InvalidRequest(f"a trace of {len(data)} bytes does not decode: {error}") from error
+        return Trace([*map(bytes, requests)], [*map(bytes, outcomes)], failed, by_op(kinds), package_version)
+
+    # Lines
+
+    def to_json_lines(self) -> str:
+        r"""The trace as lines to read: a header, then each request with its answer or error.
+
+        >>> from persist_effects import kv
+        >>> from persist_effects.requests import KvHas
+        >>> from persist_effects.trace import record
+        >>> _, trace = record(kv.has("color"), {KvHas: lambda request: True})
+        >>> print(trace.to_json_lines().splitlines()[1])
+        {"request":{"op":"persist/kv-has","key":"color"},"answer":true}
+        """
+        header = {
+            "format": LINES_FORMAT,
+            "version": VERSION,
+            "package": self.package_version,
+            "requests": len(self),
+        }
+        lines = [header, *map(self._line, range(len(self)))]
+        return "".join(msgspec.json.encode(line).decode() + "\n" for line in lines)
+
+    def _line(self, index: int) -> dict[str, Any]:
+        outcome = "error" if index in self.failed else "answer"
+        return {"request": _to_json(self.requests[index]), outcome: _to_json(self.outcomes[index])}
+
+    @staticmethod
+    def from_json_lines(text: str, kinds: Collection[type[Request[Any]]] = ()) -> "Trace":
+        r"""The trace that `to_json_lines` wrote.
+
+        Raises `InvalidRequest` for what it would not write, by its line, and for lines that were cut or are newer.
+
+        >>> Trace.from_json_lines('{"format":"persist-effects-trace","version":1,"package":"0.1.0","requests":3}\n')
+        Traceback (most recent call last):
+        persist_effects.errors.InvalidRequest: the trace has 0 of its 3 requests: it was cut
+        """
+        # Not splitlines(), which splits at characters that stand in texts.
+        first, *lines = text.rstrip("\n").split("\n")
+        header = _decode_line(1, first)
+        if header.get("format") != LINES_FORMAT:
+            raise InvalidRequest(f'line 1: this is no trace: expected {{"format":"{LINES_FORMAT}", …}}')
+        _check_version(header.get("version"))
+        requests, outcomes, failed = list[bytes](), list[bytes](), set[int]()
+        for index, line in enumerate(lines):
+            request, outcome, is_failed = _read_line(index + 2, line)
+            requests.append(request)
+            outcomes.append(outcome)
+            if is_failed:
+                failed.add(index)
+        if header.get("requests") != len(lines):
+            raise InvalidRequest(f"the trace has {len(lines)} of its {header.get('requests')} requests: it was cut")
+        return Trace(requests, outcomes, failed, by_op(kinds), str(header.get("package")))
+
+
+def by_op(kinds: Collection[type[Request[Any]]]) -> Kinds:
+    """Types of requests by their ``op``."""
+    return {str(kind.__struct_config__.tag): kind for kind in kinds}
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """What came of a request, to stand behind it.
+
+    >>> outcome_text(Answered(3)), outcome_text(Failed(KeyError("tea")))
+    ('→ 3', "raises KeyError: 'tea'")
+    """
+    if isinstance(outcome, Answered):
+        return f"→ {shown(outcome.value)}"
+    return f"raises {type(outcome.error).__name__}: {outcome.error}".removesuffix(": ")
+
+
+def _digest(body: bytes) -> bytes:
+    return blake2b(body, digest_size=_DIGEST_BYTES).digest()
+
+
+def _check_version(version: object) -> None:
+    if type(version) is not int:
+        raise InvalidRequest("the trace has no version: its first line was cut or damaged")
+    if version != VERSION:
+        raise InvalidRequest(
+            f"the trace has version {version}, and this package reads up to {VERSION}: use a newer persist-effects"
+        )
+
+
+def _to_json(encoded: bytes) -> Any:
+    return to_json(msgspec.msgpack.decode(encoded))
+
+
+def _decode_line(number: int, line: str) -> dict[str, Any]:
+    try:
+        fields = msgspec.json.decode(line)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise InvalidRequest(f"line {number}: {error}: the trace was cut or damaged") from error
+    if not isinstance(fields, dict):
+        raise InvalidRequest(f"line {number}: expected a JSON object")
+    return fields
+
+
+def _read_line(number: int, line: str) -> tuple[bytes, bytes, bool]:
+    """A line's request, its outcome, and whether that is an error."""
+    fields = _decode_line(number, line)
+    if fields.keys() not in ({"request", "answer"}, {"request", "error"}):
+        raise InvalidRequest(f'line {number}: expected {{"request": …, "answer": …}} or {{"request": …, "error": …}}')
+    is_failed = "error" in fields
+    try:
+        request = encode(from_json(fields["request"]))
+        outcome = encode(from_json(fields["error" if is_failed else "answer"]))
+        decode_request(request)
+        if is_failed:
+            decode_error(outcome)
+    except (InvalidRequest, LookupError, TypeError, OverflowError) as error:
+        raise InvalidRequest(f"line {number}: {error}") from error
+    return request, outcome, is_failed

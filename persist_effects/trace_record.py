@@ -1,0 +1,135 @@
+"""Recording: a program runs as always, and what it asked and was answered is kept."""
+
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+from persist_effects.errors import Abandoned, InvalidRequest, UnhandledEffect
+from persist_effects.machine import Handler, Handlers, outcome_of, run
+from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
+from persist_effects.trace_format import Trace
+from persist_effects.trace_replay import Program, fresh_program
+from persist_effects.trace_values import (
+    STORE_REQUESTS,
+    check_answer_type,
+    encode,
+    encode_answer,
+    encode_error,
+    encode_request,
+    scalar_answer,
+    shown,
+)
+
+A = TypeVar("A")
+
+
+def record(program: Program[A], handlers: Handlers) -> tuple[Outcome, Trace]:
+    """Run a program as `persist_effects.machine.run` does; how it ended, and its trace.
+
+    Requests and answers become bytes before anyone else gets them, so what is done to them later changes no trace.
+    Raises `InvalidRequest` for a request or an answer that cannot be recorded, after `Abandoned` was raised in the
+    program. An interrupt is raised in the program, and then here.
+
+    >>> from persist_effects import log
+    >>> from persist_effects.requests import LastSeq
+    >>> outcome, trace = record(log.last_seq("orders/1"), {LastSeq: lambda request: 4})
+    >>> outcome, len(trace)
+    (Answered(value=4), 1)
+    """
+    fresh, recorder = fresh_program(program), _Recorder(handlers)
+    outcome: Outcome | None = None
+    try:
+        outcome = Answered(run(fresh, recorder))
+    except Exception as error:
+        outcome = Failed(error)
+    except Abandoned:
+        if recorder.trouble is None:
+            raise
+    if recorder.trouble is not None:
+        raise recorder.trouble
+    assert outcome is not None, "a program is abandoned only for a trouble"
+    return outcome, recorder.trace()
+
+
+class _Recorder(dict[type[Request[Any]], Handler]):
+    """A handler table that answers as another one does, and keeps what was answered. A row is made when first used."""
+
+    def __init__(self, handlers: Handlers) -> None:
+        super().__init__()
+        self.trouble: BaseException | None = None
+        self._handlers = handlers
+        self._requests: list[bytes] = []
+        self._outcomes: list[bytes] = []
+        self._failed: set[int] = set()
+
+    def trace(self) -> Trace:
+        kinds = {str(kind.__struct_config__.tag): kind for kind in self if kind not in STORE_REQUESTS | {AllOf}}
+        return Trace(self._requests, self._outcomes, self._failed, kinds)
+
+    def __missing__(self, kind: type[Request[Any]]) -> Handler:
+        # A KeyError tells the machine that this is no request.
+        if not (isinstance(kind, type) and issubclass(kind, Request)):
+            raise KeyError(kind)
+        try:
+            row = self._handlers[kind]
+        except KeyError:
+            row = self._answer_parts if kind is AllOf else _refuse
+        if kind not in STORE_REQUESTS and kind is not AllOf:
+            self._check_answer_type(kind)
+        self[kind] = recorded = self._recording(kind, row)
+        return recorded
+
+    def _answer_parts(self, request: AllOf) -> list[Outcome]:
+        return [outcome_of(part, self._handlers) for part in request.requests]
+
+    def _recording(self, kind: type[Request[Any]], row: Handler) -> Handler:
+        # Runs for every request that is recorded.
+        keep_request, keep_outcome = self._requests.append, self._outcomes.append
+        scalar = scalar_answer(kind)
+        is_plain = kind in STORE_REQUESTS
+
+        def answer_and_record(request: Request[Any]) -> Any:
+            try:
+                encoded = encode(request)
+            except Exception:
+                self._give_up(encode_request, request)
+            try:
+                answer = row(request)
+            except Exception as error:
+                self._failed.add(len(self._requests))
+                keep_request(encoded)
+                keep_outcome(encode_error(error))
+                raise
+            except BaseException as interrupt:
+                self.trouble = self.trouble or interrupt
+                raise
+            try:
+                outcome = encode(answer) if is_plain or type(answer) is scalar else encode_answer(request, answer)
+            except Exception:
+                self._give_up(encode_answer, request, answer)
+            keep_request(encoded)
+            keep_outcome(outcome)
+            return answer
+
+        return answer_and_record
+
+    def _check_answer_type(self, kind: type[Request[Any]]) -> None:
+        try:
+            check_answer_type(kind)
+        except InvalidRequest as error:
+            self.trouble = self.trouble or error
+            raise Abandoned from error
+
+    def _give_up(self, refuse: Callable[..., object], *what: Any) -> NoReturn:
+        """Give up the program, for what cannot be recorded."""
+        try:
+            refuse(*what)
+        except InvalidRequest as error:
+            self.trouble = self.trouble or error
+        except Exception as error:
+            refusal = InvalidRequest(f"{shown(what[0])} or its answer cannot be recorded: {error}")
+            self.trouble = self.trouble or refusal
+        raise Abandoned
+
+
+def _refuse(request: Request[Any]) -> NoReturn:
+    raise UnhandledEffect(request.op, type(request).__name__)

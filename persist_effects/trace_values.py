@@ -1,0 +1,276 @@
+"""One request of a trace, or what came of it, as bytes and back.
+
+A request is its record, a msgpack map with its ``op``. An answer is read as the type that its request promises: a
+store's as `persist_effects.codec` reads it, that of `AllOf` part by part, that of your own request as the ``A`` of
+its ``Request[A]``. An error is a list: the name of its class, and its arguments.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, TypeVar, get_args, get_origin
+
+import msgspec
+
+from persist_effects import codec, errors
+from persist_effects.errors import InvalidRequest, RecordedError, error_from_record
+from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
+
+Kinds = Mapping[str, type[Request[Any]]]
+"""The types of the user's own requests, by their ``op``."""
+
+STORE_REQUESTS = frozenset(codec.STORE_REQUESTS)
+
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
+_DECODING_ERRORS = (msgspec.DecodeError, TypeError, ValueError, LookupError, RecursionError)
+
+encode = msgspec.msgpack.Encoder().encode
+_encode_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
+_decode = msgspec.msgpack.Decoder().decode
+_decode_parts = msgspec.msgpack.Decoder(list[dict[str, msgspec.Raw]]).decode
+
+
+class UnknownRequest(msgspec.Struct, frozen=True):
+    """A recorded request whose type is not known here."""
+
+    op: str
+    fields: Any
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.fields.items())
+        return f"{self.op}({shown})"
+
+
+# Requests
+
+
+def encode_request(request: Request[Any]) -> bytes:
+    """A request as a record. Raises `InvalidRequest` for one that cannot be one.
+
+    >>> from persist_effects.requests import KvGet
+    >>> decode_request(encode_request(KvGet("color")))
+    KvGet(key='color')
+    """
+    try:
+        return encode(request)
+    except _ENCODING_ERRORS as error:
+        raise InvalidRequest(f"the request {shown(request)} cannot be recorded: {error}") from error
+
+
+def decode_request(encoded: bytes, kinds: Kinds | None = None) -> Request[Any] | UnknownRequest:
+    """The request that a record holds, an `UnknownRequest` where it is none of a store's and not among ``kinds``."""
+    plain = _decode(encoded)
+    op: str = plain["op"] if isinstance(plain, dict) else plain[0]
+    if op == _ALL_OF:
+        return AllOf(tuple(decode_request(encode(part), kinds) for part in plain["requests"]))  # type: ignore[misc]
+    if kinds is not None and op in kinds:
+        try:
+            return msgspec.msgpack.decode(encoded, type=kinds[op])
+        except msgspec.ValidationError:
+            # The type has other fields now.
+            return _unknown(op, plain)
+    if op in _STORE_OPS:
+        return codec.decode_request(encoded)
+    return _unknown(op, plain)
+
+
+def _unknown(op: str, plain: Any) -> UnknownRequest:
+    if isinstance(plain, dict):
+        return UnknownRequest(op, {name: value for name, value in plain.items() if name != "op"})
+    return UnknownRequest(op, dict(enumerate(plain[1:])))
+
+
+_ALL_OF = str(AllOf.__struct_config__.tag)
+_STORE_OPS = frozenset(str(kind.__struct_config__.tag) for kind in codec.STORE_REQUESTS)
+
+
+def is_same(first: bytes, second: bytes) -> bool:
+    """Whether two encoded values are equal, types too, whatever the order of keys in their dicts.
+
+    >>> is_same(encode({"a": 1, "b": 2}), encode({"b": 2, "a": 1})), is_same(encode(1), encode(True))
+    (True, False)
+    """
+    return first == second or _encode_sorted(_decode(first)) == _encode_sorted(_decode(second))
+
+
+# Answers
+
+
+def encode_answer(request: Request[Any], answer: Any) -> bytes:
+    """What a request was answered with. Raises `InvalidRequest` for what would not come back equal.
+
+    >>> from persist_effects.requests import KvHas
+    >>> decode_answer(KvHas("color"), encode_answer(KvHas("color"), True))
+    True
+    """
+    if isinstance(request, AllOf):
+        return encode([_part_record(*part) for part in zip(request.requests, answer, strict=True)])
+    try:
+        encoded = encode(answer)
+    except _ENCODING_ERRORS as error:
+        raise InvalidRequest(f"the answer to {shown(request)} cannot be recorded: {error}") from error
+    if type(request) not in STORE_REQUESTS:
+        _check_comes_back(request, answer, encoded)
+    return encoded
+
+
+def _check_comes_back(request: Request[Any], answer: Any, encoded: bytes) -> None:
+    try:
+        back = _decoder(type(request)).decode(encoded)
+    except _DECODING_ERRORS as error:
+        back = error
+    # Not a number is not equal to itself, but looks the same.
+    if back != answer and repr(back) != repr(answer):
+        raise InvalidRequest(
+            f"the answer to {shown(request)} is {answer!r:.80} and would come back as {back!r:.80}: "
+            f"its type is said to be {answer_type(type(request))!r}"
+        )
+
+
+def decode_answer(request: Request[Any] | UnknownRequest, encoded: bytes) -> Any:
+    """The fresh answer to a request that these bytes hold; raises `InvalidRequest` for bytes that hold none."""
+    try:
+        match request:
+            case UnknownRequest():
+                return _decode(encoded)
+            case AllOf(requests=parts):
+                return [_part_outcome(*part) for part in zip(parts, _decode_parts(encoded), strict=True)]
+            case _ if type(request) in STORE_REQUESTS:
+                return codec.decode_answer(request, encoded)
+        return _decoder(type(request)).decode(encoded)
+    except _DECODING_ERRORS as error:
+        raise InvalidRequest(f"the recorded answer to {shown(request)} does not fit: {error}") from error
+
+
+def _part_record(request: Request[Any], outcome: Outcome) -> dict[str, msgspec.Raw]:
+    if isinstance(outcome, Failed):
+        return {"error": msgspec.Raw(encode_error(outcome.error))}
+    return {"answer": msgspec.Raw(encode_answer(request, outcome.value))}
+
+
+def _part_outcome(request: Request[Any], record: dict[str, msgspec.Raw]) -> Outcome:
+    if "error" in record:
+        return Failed(decode_error(bytes(record["error"])))
+    return Answered(decode_answer(request, bytes(record["answer"])))
+
+
+@lru_cache(maxsize=512)
+def _decoder(kind: type[Request[Any]]) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(answer_type(kind))
+
+
+def check_answer_type(kind: type[Request[Any]]) -> None:
+    """Refuse a type of request whose answers cannot be read, before one is performed."""
+    try:
+        _decoder(kind)
+    except (TypeError, ValueError, NameError) as error:
+        op = kind.__struct_config__.tag
+        raise InvalidRequest(f"answers to {kind.__name__}, {op!r}, cannot be recorded: {error}") from error
+
+
+def answer_type(kind: type[Request[Any]]) -> Any:
+    """The ``A`` of a subclass of ``Request[A]``; Any where it names none.
+
+    >>> class FetchPrice(Request[int | None], frozen=True, tag="shop/fetch-price"):
+    ...     sku: str
+    >>> answer_type(FetchPrice)
+    int | None
+    """
+    answer = _answer_type(kind)
+    return Any if isinstance(answer, TypeVar) else answer
+
+
+def _answer_type(kind: type) -> Any:
+    for base in vars(kind).get("__orig_bases__", kind.__bases__):
+        origin, arguments = get_origin(base) or base, get_args(base)
+        if origin is Request:
+            return arguments[0] if arguments else Any
+        if isinstance(origin, type) and issubclass(origin, Request):
+            parameters = getattr(origin, "__parameters__", ())
+            return _put_in(_answer_type(origin), dict(zip(parameters, arguments, strict=False)))
+    return Any
+
+
+def scalar_answer(kind: type[Request[Any]]) -> Any:
+    """The type of a request's answers if it is that of plain scalars, all of which come back as they were; or None.
+
+    >>> class FetchPrice(Request[int], frozen=True, tag="shop/fetch-price"):
+    ...     sku: str
+    >>> scalar_answer(FetchPrice)
+    <class 'int'>
+    """
+    answer = answer_type(kind)
+    return answer if isinstance(answer, type) and answer in _SCALARS else None
+
+
+def _put_in(answer: Any, arguments: dict[Any, Any]) -> Any:
+    """A type with its type variables replaced."""
+    if isinstance(answer, TypeVar):
+        return arguments.get(answer, Any)
+    parameters = getattr(answer, "__parameters__", ())
+    return answer[tuple(arguments.get(parameter, Any) for parameter in parameters)] if parameters else answer
+
+
+def is_frozen(value: Any) -> bool:
+    """Whether nothing in a value can change, so that it may be given to many.
+
+    >>> is_frozen(("tea", 4)), is_frozen(["tea", 4])
+    (True, False)
+    """
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if kind is tuple or kind is frozenset:
+        return all(is_frozen(part) for part in value)
+    if isinstance(value, msgspec.Struct) and value.__struct_config__.frozen:
+        return all(is_frozen(getattr(value, name)) for name in value.__struct_fields__)
+    return False
+
+
+# Errors
+
+
+def encode_error(error: Exception) -> bytes:
+    """An error that a request met: one of this package's with its arguments, another by its name and text.
+
+    >>> from persist_effects.errors import Truncated
+    >>> decode_error(encode_error(Truncated("orders/7", 12))).first_left
+    12
+    >>> decode_error(encode_error(KeyError("tea")))
+    RecordedError('KeyError', "'tea'")
+    """
+    name, text = type(error).__name__, str(error)
+    if vars(errors).get(name) is type(error):
+        for arguments in (error.args, (text,)):
+            try:
+                encoded = encode([name, *arguments])
+                back = decode_error(encoded)
+            except (*_ENCODING_ERRORS, InvalidRequest):
+                continue
+            if str(back) == text:
+                return encoded
+    module = type(error).__module__
+    kind = type(error).__qualname__ if module == "builtins" else f"{module}.{type(error).__qualname__}"
+    return encode([RecordedError.__name__, kind, text.encode(errors="backslashreplace").decode()])
+
+
+def decode_error(encoded: bytes) -> Exception:
+    """The fresh error that these bytes hold."""
+    try:
+        record = _decode(encoded)
+        if record[0] == RecordedError.__name__:
+            return RecordedError(*record[1:])
+        return error_from_record(record)
+    except _DECODING_ERRORS as error:
+        raise InvalidRequest(f"a recorded error does not fit: {error}") from error
+
+
+def encode_outcome(request: Request[Any], outcome: Outcome) -> bytes:
+    """The answer's bytes, or the error's."""
+    return encode_error(outcome.error) if isinstance(outcome, Failed) else encode_answer(request, outcome.value)
+
+
+def shown(value: object, limit: int = 200) -> str:
+    """A value as messages show it."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}…"
