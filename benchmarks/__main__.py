@@ -16,6 +16,7 @@ from benchmarks import (
     rows_file_read,
     rows_machine,
     rows_memory,
+    rows_schedule,
     rows_trace,
 )
 from benchmarks.table import Result, Row, as_record, as_table, measure, selected
@@ -29,6 +30,7 @@ ROWS: tuple[Row, ...] = (
     *rows_file_open.ROWS,
     *rows_file_compact.ROWS,
     *rows_crash.ROWS,
+    *rows_schedule.ROWS,
 )
 
 FILE_WIDTH = 160

@@ -62,18 +62,16 @@ class Case(NamedTuple):
         """What is wrong where no program can go on."""
         if world.live:
             return self._deadlock(world)
-        outcomes = world.outcomes
         if self.check is not None:
             try:
-                world.run_alone(self.check(outcomes))
+                world.run_alone(self.check(world.outcomes))
             except Exception as error:
                 return Problem("check failed", "check(outcomes) passes once all programs have ended", told_error(error))
         else:
-            for name, outcome in zip(self.names, outcomes, strict=True):
-                if isinstance(outcome, Failed):
-                    return Problem(
-                        "raises", "every program goes to its end", f"{name} raises {told_error(outcome.error)}"
-                    )
+            for name, task in zip(self.names, world.tasks, strict=True):
+                if isinstance(task.outcome, Failed):
+                    found = f"{name} raises {told_error(task.outcome.error)}"
+                    return Problem("raises", "every program goes to its end", found)
         if self.contents is not None and isinstance(world, RecordedWorld):
             return linear_problem(world.trace, self.contents, self.names)
         return None

@@ -30,23 +30,25 @@ class _Node:
     """A state on the way, the move that is tried there, and those that are not tried yet."""
 
     __slots__ = (
-        "after", "can_stay", "event", "failed", "has_crashed", "last", "move", "place", "request", "runs", "switches",
-        "untried",
+        "after", "can_stay", "event", "failed", "has_crashed", "last", "move", "place", "request", "runs", "spent",
+        "switches", "untried",
     )  # fmt: skip
 
-    def __init__(self, last: int, switches: int, *, has_crashed: bool) -> None:
+    def __init__(self, last: int, switches: int, *, can_stay: bool, has_crashed: bool) -> None:
         self.last = last
         self.switches = switches
+        self.can_stay = can_stay
         self.has_crashed = has_crashed
-        self.can_stay = False
-        self.move: Move = 0
-        self.untried: list[Move] = []
-        self.request: Any = None
-        self.place: Place | None = None
-        self.event: tuple[int, int, tuple[int, ...]] = (0, 0, ())
-        self.after: tuple[int, ...] = ()
         self.runs = 0
         self.failed = 0
+        # What follows is filled in when the moves are known, and when one is tried.
+        self.move: Move
+        self.untried: list[Move]
+        self.request: Any
+        self.spent: int
+        self.place: Place | None
+        self.event: tuple[int, int, tuple[int, ...]]
+        self.after: tuple[int, ...]
 
 
 class Ordered:
@@ -68,6 +70,7 @@ class Ordered:
         self._bound = bound
         self._crashes = crashes
         self._path: list[_Node] = []
+        self._tail: list[Move] = []
         self._causes = Causes(self._count, has_order=has_order) if reduce else None
         self._histories: dict[tuple[int, tuple[int, ...], int], int] = {}
         self._reached: dict[tuple[int, ...], int] = {}
@@ -80,19 +83,13 @@ class Ordered:
                 return
             if problem is not None:
                 self.failed += 1
-                yield Found(tuple(node.move for node in self._path), self._switches(), problem)
+                moves = (*(node.move for node in self._path), *self._tail)
+                yield Found(moves, self._path[-1].spent if self._path else 0, problem)
                 if problem.kind in ("hangs", "not deterministic"):
                     break
             self._go_back()
         while self._path:
             self._count_in(self._path.pop())
-
-    def _switches(self) -> int:
-        node = self._path[-1] if self._path else None
-        return 0 if node is None else node.switches + self._is_switch(node)
-
-    def _is_switch(self, node: _Node) -> bool:
-        return node.can_stay and node.move % self._count != node.last
 
     @property
     def needs_order(self) -> bool:
@@ -112,69 +109,88 @@ class Ordered:
                 problem = self._case.judge(world)
             self.checked += 1
             if self._path:
-                self._path[-1].runs += 1
-                self._path[-1].failed += problem is not None
-                self.most_switches = max(self.most_switches, self._switches())
+                end = self._path[-1]
+                end.runs += 1
+                end.failed += problem is not None
+                self.most_switches = max(self.most_switches, end.spent)
             return problem
         finally:
-            self.sees_positions |= world.sees_positions
+            self.sees_positions = self.sees_positions or world.sees_positions
             if world.live:
                 world.close()
             store.close()
 
     def _go(self, world: World) -> tuple[Problem | None, bool]:
         """Make the moves of an interleaving. Returns what is wrong already, and whether its end is a new one."""
-        path, tasks, play, count = self._path, world.tasks, world.play, self._count
-        for node in path[:-1]:
-            move = node.move
-            if tasks[move % count].request != node.request:
-                problem = _difference(tasks[move % count], node)
-                if problem is not None:
-                    return problem, True
-            play(move)
-        node_now = path[-1] if path else self._next_node(world)
-        while node_now is not None:
-            if len(path) > self._case.requests_limit:
-                return self._case.hang(), True
-            self._note(node_now, world)
-            play(node_now.move)
-            if self._causes is not None and self._was_reached(node_now):
+        path, limit = self._path, self._case.requests_limit
+        self._tail = []
+        problem = self._go_to_last(world)
+        if problem is not None:
+            return problem, True
+        node = path[-1] if path else self._next_node(world)
+        while node is not None:
+            self._note(node, world)
+            world.play(node.move)
+            if self._causes is not None and self._was_reached(node):
                 return None, False
-            node_now = self._next_node(world)
-        return None, True
+            if len(path) + len(self._tail) > limit:
+                return self._case.hang(), True
+            node = self._next_node(world)
+        return (self._case.hang() if len(self._tail) > limit else None), True
+
+    def _go_to_last(self, world: World) -> Problem | None:
+        """Make the moves that this interleaving has in common with the one before."""
+        tasks, step, count = world.tasks, world.step, self._count
+        for node in self._path[:-1]:
+            move = node.move
+            task = tasks[move % count]
+            if task.request != node.request:
+                problem = _difference(task, node)
+                if problem is not None:
+                    return problem
+            if move < count:
+                step(move)
+            else:
+                world.play(move)
+        return None
 
     def _next_node(self, world: World) -> _Node | None:
-        """The state where the world stands now, with the moves that it has; None where it has none."""
+        """The state where the world stands now, with the moves that it has; None where it has no choice any more."""
         ready = world.ready()
         if not ready:
             return None
-        path = self._path
+        path, count = self._path, self._count
         if path:
             before = path[-1]
-            switches = before.switches + self._is_switch(before)
-            node = _Node(
-                before.move % self._count, switches, has_crashed=before.has_crashed or before.move >= self._count
-            )
+            last = before.move % count
+            has_crashed = before.has_crashed or before.move >= count
+            node = _Node(last, before.spent, can_stay=last in ready, has_crashed=has_crashed)
         else:
-            node = _Node(0, 0, has_crashed=False)
-            node.can_stay = False
-        last = node.last
-        node.can_stay = bool(path) and last in ready
-        if node.can_stay:
-            node.move = last
-            untried = [index for index in reversed(ready) if index != last]
-        else:
-            node.move = ready[0]
-            untried = [*reversed(ready[1:])]
-        if self._crashes and not node.has_crashed:
-            untried = [*reversed([*self._crashes_at(world, ready)]), *untried]
+            node = _Node(-1, 0, can_stay=False, has_crashed=False)
+        may_crash = self._crashes and not node.has_crashed
+        if self._causes is None and len(world.live) == 1 and not may_crash:
+            self._go_to_end(world, ready[0])
+            return None
+        node.move = node.last if node.can_stay else ready[0]
+        node.untried = [index for index in reversed(ready) if index != node.move]
+        if may_crash:
+            node.untried = [*reversed([*self._crashes_at(world, ready)]), *node.untried]
         if self._bound is not None and node.can_stay and node.switches >= self._bound:
-            kept = [move for move in untried if move % self._count == last]
-            self.is_cut |= len(kept) < len(untried)
-            untried = kept
-        node.untried = untried
+            self._forbid_switches(node)
         path.append(node)
         return node
+
+    def _go_to_end(self, world: World, index: int) -> None:
+        """Let the program that is left go on alone."""
+        tail, limit = self._tail, self._case.requests_limit
+        while world.ready() and len(tail) <= limit:
+            tail.append(index)
+            world.step(index)
+
+    def _forbid_switches(self, node: _Node) -> None:
+        kept = [move for move in node.untried if move % self._count == node.last]
+        self.is_cut = self.is_cut or len(kept) < len(node.untried)
+        node.untried = kept
 
     def _crashes_at(self, world: World, ready: tuple[int, ...]) -> Iterator[Move]:
         for index in world.live:
@@ -185,12 +201,14 @@ class Ordered:
                 yield index + 2 * self._count
 
     def _note(self, node: _Node, world: World) -> None:
-        index = node.move % self._count
+        """Fill in what is to be known of the move that is tried."""
+        crash, index = divmod(node.move, self._count)
         task = world.tasks[index]
         node.request = task.request
-        crash = node.move // self._count
+        is_switch = node.can_stay and index != node.last
+        node.spent = node.switches + is_switch
         node.place = None
-        if crash or self._is_switch(node):
+        if crash or is_switch:
             stopped = task if crash else world.tasks[node.last]
             node.place = stopped.index, stopped.asked, FAULTS[crash]
             self.requests.setdefault((stopped.index, stopped.asked), stopped.request)
@@ -211,8 +229,7 @@ class Ordered:
     def _was_reached(self, node: _Node) -> bool:
         state, switches = node.after, 0
         if self._bound is not None:
-            state = (*state, node.move % self._count)
-            switches = node.switches + self._is_switch(node)
+            state, switches = (*state, node.move % self._count), node.spent
         fewest = self._reached.get(state)
         if fewest is not None and fewest <= switches:
             return True
@@ -225,24 +242,24 @@ class Ordered:
         """To the last state that has a move which was not tried."""
         path = self._path
         while path:
-            node = path[-1]
+            node = path.pop()
+            self._count_in(node)
             if node.untried:
-                self._count_in(node, path[-2] if len(path) > 1 else None)
                 node.move = node.untried.pop()
+                path.append(node)
                 return
-            path.pop()
-            self._count_in(node, path[-1] if path else None)
         self.is_finished = True
 
-    def _count_in(self, node: _Node, parent: _Node | None = None) -> None:
-        parent = parent or (self._path[-1] if self._path and self._path[-1] is not node else None)
+    def _count_in(self, node: _Node) -> None:
+        """Add the interleavings that had this move to its place, and to those of the state before."""
         if node.place is not None:
             counts = self.places.setdefault(node.place, [0, 0])
             counts[0] += node.runs
             counts[1] += node.failed
-        if parent is not None:
-            parent.runs += node.runs
-            parent.failed += node.failed
+        if self._path:
+            before = self._path[-1]
+            before.runs += node.runs
+            before.failed += node.failed
         node.runs = node.failed = 0
 
 

@@ -111,24 +111,32 @@ class World:
 
     def step(self, index: int) -> None:
         """Carry out a program's request, and let it go on to its next one, or to its end."""
-        # The hot loop of all that is explored.
+        # The hot loop of all that is explored: what follows the first lines is `_go_on` and `_arrive`, written out.
         task = self.tasks[index]
         try:
             answer = task.row(task.request)
         except Exception as error:
             self._go_on(task, task.top.throw, error)
             return
-        if type(answer) is GeneratorType:
+        kind: type = type(answer)
+        if kind is GeneratorType:
             self._enter(task, answer)
             return
         try:
-            request = task.send(answer)
+            task.request = request = task.send(answer)
         except StopIteration as end:
             self._leave(task, Answered(end.value))
+            return
         except Exception as error:
             self._leave(task, Failed(error))
-        else:
+            return
+        kind = type(request)
+        row = self.handlers.get(kind)
+        if row is None or kind in _SPECIAL:
             self._arrive(task, request)
+        else:
+            task.asked += 1
+            task.row = row
 
     def crash(self, index: int, *, is_carried_out: bool) -> None:
         """Give a program up, and start it anew. What it asked for is carried out before, or not."""
@@ -178,7 +186,8 @@ class World:
 
     def _begin(self, task: Task) -> None:
         program = task.make()
-        machine.check_fresh(program)
+        if type(program) is not GeneratorType or program.gi_suspended:
+            machine.check_fresh(program)
         task.top, task.send, task.asked = program, program.send, 0
         self._go_on(task, program.send, None)
 
