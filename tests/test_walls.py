@@ -35,7 +35,7 @@ PURE = {
 OPTIONAL = {
     "anyio": ("tasks.py",),
     "hypothesis": ("conformance.py", "model.py", "strategies.py", "facts/"),
-    "pytest": ("conformance.py", "model.py", "strategies.py", "facts/"),
+    "pytest": ("conformance.py", "model.py", "strategies.py", "facts/", "pytest_plugin.py"),
     "multiformats": ("blobs/cid.py",),
     "rich": ("cli.py", "crash/report.py"),
     "typer": ("cli.py",),
