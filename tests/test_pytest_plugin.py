@@ -1,5 +1,8 @@
 """The plugin for pytest, run by pytest itself on small test files, as a user's are."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -129,3 +132,11 @@ def test_a_golden_trace_is_written_when_asked_and_compared_after(run, pytester):
     assert "made" in (pytester.path / "traces" / "test_it.jsonl").read_text()
     run(GOLDEN.replace("VALUE", "1")).assert_outcomes(passed=1)
     run(GOLDEN.replace("VALUE", "2")).assert_outcomes(failed=1)
+
+
+def test_the_test_file_of_the_guide_passes(run):
+    page = (Path(__file__).parents[1] / "docs" / "ten-minutes.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    result = run("\n".join(blocks))
+    result.assert_outcomes(passed=4)
+    result.stdout.re_match_lines([r"explored \d+ interleavings in 1 test", r"explored \d+ states in 1 test"])
