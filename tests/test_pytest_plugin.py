@@ -5,6 +5,12 @@ from pathlib import Path
 
 import pytest
 
+# Imported here, because pytester forgets what a run has imported, and half of a package would then be there twice.
+import interpreters.crash
+import interpreters.file.store
+import interpreters.schedule
+import interpreters.traces  # noqa: F401
+
 pytest_plugins = ["pytester"]
 
 HEAD = """
