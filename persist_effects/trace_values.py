@@ -25,7 +25,6 @@ _ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
 _DECODING_ERRORS = (msgspec.DecodeError, TypeError, ValueError, LookupError, RecursionError)
 
 encode = msgspec.msgpack.Encoder().encode
-_encode_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
 _decode = msgspec.msgpack.Decoder().decode
 _decode_parts = msgspec.msgpack.Decoder(list[dict[str, msgspec.Raw]]).decode
 
@@ -90,7 +89,14 @@ def is_same(first: bytes, second: bytes) -> bool:
     >>> is_same(encode({"a": 1, "b": 2}), encode({"b": 2, "a": 1})), is_same(encode(1), encode(True))
     (True, False)
     """
-    return first == second or _encode_sorted(_decode(first)) == _encode_sorted(_decode(second))
+    return first == second or _unordered(_decode(first)) == _unordered(_decode(second))
+
+
+def _unordered(value: Any) -> Any:
+    """Something that is equal for values that are the same: what has no parts is its bytes, so 1 is not True."""
+    if isinstance(value, dict):
+        return {encode(key): _unordered(part) for key, part in value.items()}
+    return [_unordered(part) for part in value] if isinstance(value, list) else encode(value)
 
 
 # Answers
@@ -176,8 +182,7 @@ def answer_type(kind: type[Request[Any]]) -> Any:
     >>> answer_type(FetchPrice)
     int | None
     """
-    answer = _answer_type(kind)
-    return Any if isinstance(answer, TypeVar) else answer
+    return _put_in(_answer_type(kind), {})
 
 
 def _answer_type(kind: type) -> Any:
@@ -204,7 +209,7 @@ def scalar_answer(kind: type[Request[Any]]) -> Any:
 
 
 def _put_in(answer: Any, arguments: dict[Any, Any]) -> Any:
-    """A type with its type variables replaced."""
+    """A type with its type variables replaced, by Any where nothing is known of them."""
     if isinstance(answer, TypeVar):
         return arguments.get(answer, Any)
     parameters = getattr(answer, "__parameters__", ())

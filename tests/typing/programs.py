@@ -23,7 +23,9 @@ from persist_effects import (
     start,
     transact,
 )
-from persist_effects.requests import Append, Appended, KvHas, LastSeq
+from persist_effects.requests import Append, Appended, KvHas, LastSeq, Outcome
+from persist_effects.testing import perform_sequence
+from persist_effects.trace import Continuation, Trace, record, replay, resume_at
 
 
 class FetchPrice(Request[int], frozen=True, tag="shop/fetch-price"):
@@ -81,6 +83,18 @@ def stepping(store: Store) -> None:
     assert_type(step, Suspended[int] | Done[int])
     if isinstance(step, Done):
         assert_type(step.value, int)
+
+
+def traces(store: Store) -> None:
+    """A replay, and what is resumed, have the program's type."""
+    outcome, trace = record(facets, store.handlers)
+    assert_type(outcome, Outcome)
+    assert_type(trace, Trace)
+    assert_type(replay(facets(), trace), str)
+    assert_type(replay(facets, trace), str)
+    assert_type(resume_at(facets, trace, 0), Suspended[str])
+    assert_type(Continuation(facets, trace, 0).resume(None), Suspended[str] | Done[str])
+    assert_type(perform_sequence([(KvHas("k"), True)], requests()), int)
 
 
 async def in_a_task() -> None:
