@@ -14,7 +14,7 @@ from interpreters import Store, open_store
 from interpreters.memory import MemoryStore
 from interpreters.schedule import Sleep, explore
 from persist_effects import Conflict, InvalidRequest, Request, all_of, follow, kv, log, perform, transact
-from persist_effects.requests import Append, Draft, ExpectRevision, Failed, KvPut, ReadAll, Wait
+from persist_effects.requests import AllOf, Append, Draft, ExpectRevision, Failed, KvPut, ReadAll, Wait
 
 ROOT = Path(__file__).parent.parent
 
@@ -328,10 +328,52 @@ def test_a_difference_that_shows_later_is_found_while_exploring():
 
     def put_any():
         yield from kv.get("a")
-        yield from kv.put("a", 0 if next(numbers) < 3 else 1)
+        number = next(numbers)
+        yield from kv.put("a", number if number > 3 else 0)
 
     report = explore([put_any, put_any], memory)
     assert report.verdict == "not deterministic"
+    assert not report.is_exhaustive
+    assert report.failures[0].expected == "a program asks the same where everything before was the same"
+
+
+def test_a_program_that_asks_more_in_a_second_run_is_told():
+    numbers = itertools.count()
+
+    def ask_more_and_more():
+        for _ in range(next(numbers)):
+            yield from kv.get("a")
+
+    report = explore([ask_more_and_more], memory)
+    assert report.failures[0].found == "one run has 0 requests, and the next 1"
+
+
+def test_a_check_that_waits_for_ever_fails():
+    def wait(outcomes):
+        yield from wait_for_ever()
+
+    report = explore([count_carefully], memory, wait)
+    assert report.failures[0].found.startswith("TimeoutError: it waits for ever, for Wait(after=0, prefix='never'")
+
+
+def test_what_hangs_only_in_drawn_interleavings_is_told():
+    def ask_until_counted():
+        while not (yield from kv.get("counter")):
+            yield from kv.get("a")
+
+    report = explore([count_carefully, ask_until_counted], memory, bound=0, limit=10, requests_limit=60)
+    assert report.failures[0].kind == "hangs in some orders"
+
+
+def test_the_parts_of_nothing_are_nothing():
+    def ask_for_nothing():
+        return (yield from perform(AllOf(())))
+
+    def give_back(outcomes):
+        ensure(outcomes[0].value == [], f"{outcomes}")
+        yield from kv.get("a")
+
+    assert explore([ask_for_nothing], memory, give_back).verdict == "passed"
 
 
 def test_a_program_that_raises_at_once_or_asks_nothing_has_its_turn_in_no_order():

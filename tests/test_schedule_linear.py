@@ -6,7 +6,7 @@ from interpreters import Store
 from interpreters.memory import MemoryStore
 from interpreters.schedule import Pause, explore, simulate
 from persist_effects import Conflict, Draft, UncertainOutcome, all_of, kv, log, perform, transact
-from persist_effects.requests import Append, ExpectSeq, Failed, KvGet, KvPut, LastSeq, Read
+from persist_effects.requests import Append, ExpectSeq, Failed, KvGet, KvPut, LastSeq, Read, Wait
 
 
 class Planted:
@@ -168,6 +168,36 @@ def test_an_acknowledged_write_that_is_lost_is_found_without_any_overlap():
 
     report = explore([put_and_look], LosesWhatItAcknowledged, linearizable=True)
     assert report.failures[0].kind == "not linearizable"
+
+
+def test_a_deadlock_among_the_parts_of_a_write_is_shown_with_all_that_take_part():
+    def produce():
+        if not (yield from kv.get("leader")):
+            yield from log.append("jobs", "made", 1)
+
+    def consume():
+        yield from perform(Wait(0, "jobs", float("inf")))
+
+    report = explore({"produce": produce, "consume": consume, "ada": claim("ada")}, Planted)
+    failure = report.failures[0]
+    assert failure.kind == "deadlock"
+    assert failure.survivors == ("produce returned None", "consume has not ended", "ada returned 1")
+
+
+def test_a_crash_may_come_once_an_operation_of_several_steps_is_done():
+    def look_twice(outcomes):
+        value = yield from kv.get("leader")
+        assert value != "ada", "ada leads"
+
+    def claim_for_nobody():
+        entry = yield from kv.entry("leader")
+        if entry is None:
+            yield from kv.put("leader", "ada")
+            yield from kv.put("leader", "nobody")
+
+    report = explore([claim_for_nobody], ChecksAndWritesAtOnce, look_twice, crashes=True)
+    assert report.failures[0].found.startswith("AssertionError: ada leads")
+    assert "crash-during" in "".join(report.failures[0].trace)
 
 
 # What passes

@@ -4,9 +4,10 @@ import random
 
 import pytest
 
+from interpreters import open_store
 from interpreters.memory import MemoryStore
-from interpreters.schedule import Sleep, explore
-from persist_effects import Conflict, Event, kv, log, perform, transact
+from interpreters.schedule import Pause, Sleep, explore
+from persist_effects import Conflict, Event, blob, kv, log, perform, run, transact
 from persist_effects.requests import (
     Answered,
     Append,
@@ -178,7 +179,25 @@ def some_program(seed, name, length):
     return go
 
 
-def ends(programs, **options):
+class Careless(MemoryStore):
+    """Looks for a conflict in one step, and writes in another."""
+
+    def __init__(self):
+        super().__init__(clock=lambda: 0)
+        rows = self.handlers
+
+        def put(request):
+            found = rows[KvGet](KvGet(request.key))
+            yield Pause()
+            revision = found.revision if found else 0
+            if request.expected not in (None, revision):
+                return Conflict(request.key, request.expected, revision)
+            return rows[KvPut](KvPut(request.key, request.value))
+
+        self.handlers = {**rows, KvPut: put}
+
+
+def ends(programs, store=memory, **options):
     """All that may come of the programs: what they saw, and what is in the streams and keys then."""
     found = set()
 
@@ -191,13 +210,14 @@ def ends(programs, **options):
         assert all(isinstance(outcome, Answered) for outcome in outcomes), outcomes
         found.add((tuple(outcome.value for outcome in outcomes), tuple(contents)))
 
-    report = explore(programs, memory, collect, **options)
+    report = explore(programs, store, collect, **options)
     assert report.verdict == "passed", report
     return found, report.checked
 
 
 SHAPES = [((3, 3), {}, 100), ((2, 2, 2), {}, 60), ((4, 3), {"bound": 1}, 60), ((3, 3), {"bound": 2}, 60)]
 SHAPES += [((2, 2), {"crashes": True}, 40), ((2, 2), {"crashes": True, "bound": 1}, 40)]
+SHAPES += [((2, 2), {"store": Careless}, 100), ((2, 2), {"store": Careless, "crashes": True}, 30)]
 
 
 @pytest.mark.parametrize(("lengths", "options", "rounds"), SHAPES, ids=repr)
@@ -211,3 +231,22 @@ def test_the_reduced_search_reaches_the_same_ends_as_the_full_one(lengths, optio
         assert count_reduced <= count
         saved += count - count_reduced
     assert saved > 0
+
+
+def test_what_reads_a_blob_and_what_puts_one_depend_on_each_other():
+    def put():
+        return (yield from blob.put(b"tea")).cid
+
+    cid = run(put(), open_store("memory:").handlers)
+
+    def look():
+        return (yield from blob.has(cid))
+
+    seen = set()
+
+    def collect(outcomes):
+        seen.add(outcomes[1].value)
+        yield from kv.get("a")
+
+    assert explore([put, look], lambda: open_store("memory:"), collect).checked == 2
+    assert seen == {True, False}

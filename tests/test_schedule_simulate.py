@@ -179,6 +179,31 @@ def test_what_no_store_answers_and_what_is_no_request_are_told_in_the_program():
     assert rolled == Answered(6)
 
 
+class Show(Request[object], frozen=True, tag="game/show"):
+    """A request of the user's own, with fields and answers of any sort."""
+
+    cards: object
+
+
+@pytest.mark.parametrize("answer", [{1, 2}, object(), "\ud800", 2**80])
+def test_anything_that_is_asked_and_answered_has_a_digest(answer):
+    def show():
+        yield from perform(Show({"b", "a"}))
+        yield from kv.put("a", "\ud800")
+
+    def digest():
+        return simulate([show], Store(memory(), effects={Show: lambda request: answer}), seed=0).digest
+
+    assert digest() == digest()
+
+
+def test_what_is_no_request_has_a_digest_too():
+    def yield_anything():
+        yield 7
+
+    assert len(simulate([yield_anything], memory(), seed=0).digest) == 64
+
+
 # The same everywhere
 
 _SCRIPT = f"""

@@ -30,8 +30,8 @@ class _Node:
     """A state on the way, the move that is tried there, and those that are not tried yet."""
 
     __slots__ = (
-        "after", "can_stay", "event", "failed", "has_crashed", "last", "move", "place", "request", "runs", "spent",
-        "switches", "untried",
+        "after", "asker", "can_stay", "event", "failed", "has_crashed", "last", "move", "place", "request", "runs",
+        "spent", "switches", "untried",
     )  # fmt: skip
 
     def __init__(self, last: int, switches: int, *, can_stay: bool, has_crashed: bool) -> None:
@@ -44,6 +44,7 @@ class _Node:
         # What follows is filled in when the moves are known, and when one is tried.
         self.move: Move
         self.untried: list[Move]
+        self.asker: int
         self.request: Any
         self.spent: int
         self.place: Place | None
@@ -152,7 +153,12 @@ class Ordered:
                 step(move)
             else:
                 world.play(move)
-        return None
+        if not self._path:
+            return None
+        # Another move is tried here, so what was asked here before must still be asked.
+        here = self._path[-1]
+        task = tasks[here.asker]
+        return None if task.request == here.request else _difference(task, here)
 
     def _next_node(self, world: World) -> _Node | None:
         """The state where the world stands now, with the moves that it has; None where it has no choice any more."""
@@ -204,7 +210,7 @@ class Ordered:
         """Fill in what is to be known of the move that is tried."""
         crash, index = divmod(node.move, self._count)
         task = world.tasks[index]
-        node.request = task.request
+        node.asker, node.request = index, task.request
         is_switch = node.can_stay and index != node.last
         node.spent = node.switches + is_switch
         node.place = None

@@ -55,11 +55,11 @@ class RecordedWorld(World):
         """Give a program up, and note that nobody hears what its requests came to."""
         task = self.tasks[index]
         crash = Step(self._steps, task, is_inner=False, fault="crash-during" if is_carried_out else "crash-before")
-        before = len(self.trace)
+        count = len(self.trace)
+        unheard = [step for step in self.trace if step.index == index and step.ended is None]
         super().crash(index, is_carried_out=is_carried_out)
-        for step in self.trace:
-            if step.index == index and (step.ended is None or step in self.trace[before:]):
-                step.ended = None
+        for step in [*unheard, *self.trace[count:]]:
+            step.ended = None
         self.trace.append(crash)
 
     def _arrive(self, task: Task, request: Any) -> None:

@@ -1,7 +1,7 @@
 """A failure made small: as few programs as have it, then as few switches, then as few steps.
 
-A part of the programs counts only if the check passes where they run one after the other: a check that counts on all
-of them would fail of itself.
+A part of the programs counts only if nothing is wrong where they run one after the other: a check that counts on all
+of them would fail of itself, and who waits for one that is left out would wait for ever.
 """
 
 from itertools import combinations
@@ -25,10 +25,12 @@ def shrunk(case: Case, found: Found) -> Shrunk:
     """The smallest failure of the same kind."""
     count = len(case.programs)
     has_crash = any(move >= count for move in found.moves)
+    # Who raises whatever the order may be shown alone.
+    is_free = found.problem.kind == "raises" and not _passes_in_turn(case)
     for size in range(1, count + 1):
         for only in combinations(range(count), size):
             part = case.only(only)
-            if size < count and found.problem.kind == "check failed" and not _passes_in_turn(part):
+            if size < count and not is_free and not _passes_in_turn(part):
                 continue
             smaller = _smallest(part, found, has_crash=has_crash)
             if smaller is not None:

@@ -13,6 +13,7 @@ by the same table. The parts of an `AllOf` are steps of their own, as they are o
 
 import math
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from types import GeneratorType
 from typing import Any, NoReturn
 
@@ -142,16 +143,21 @@ class World:
         """Give a program up, and start it anew. What it asked for is carried out before, or not."""
         task = self.tasks[index]
         if is_carried_out:
-            try:
-                answer = task.row(task.request)
-            except Exception as error:
-                answer = error  # of which nobody hears any more
-            if isinstance(answer, GeneratorType):
-                next(answer, None)
-                answer.close()
+            # Of errors too nobody hears any more.
+            with suppress(Exception):
+                self._carry_out(task)
         self._stop_waiting(task)
         self.give_up(task)
         self._begin(task)
+
+    def _carry_out(self, task: Task) -> None:
+        """Carry out a request, up to the first pause in it; within an operation, go on to the next pause."""
+        answer = task.row(task.request)
+        if isinstance(answer, GeneratorType):
+            next(answer, None)
+            answer.close()
+        elif self.is_in_operation(task):
+            task.send(answer)
 
     def give_up(self, task: Task) -> None:
         """End a program and its operation as if the process were gone."""
@@ -217,7 +223,9 @@ class World:
                 self._go_on(task, task.top.throw, outcome.error)
             return
         task.outcome, task.request = outcome, None
-        self.live = tuple(index for index in self.live if index != task.index)
+        live = self.live
+        place = live.index(task.index)
+        self.live = live[:place] + live[place + 1 :]
 
     def _arrive(self, task: Task, request: Any) -> None:
         kind = type(request)
