@@ -15,6 +15,9 @@ from persist_effects.trace_values import UnknownRequest, decode_request, encode_
 
 _Pair = tuple[int | None, int | None]
 
+_SEARCH_LIMIT = 20_000_000
+"""How many pairs of requests may be looked at to align two traces: some seconds. Past that they pair in order."""
+
 
 class HasHandlers(Protocol):
     """What has a handler table, as a store does."""
@@ -66,6 +69,8 @@ def as_text(differences: Sequence[Difference], limit: int = 20) -> str:
 def diff(first: Trace, second: Trace) -> list[Difference]:
     """Where two traces differ, aligned by their requests: one more or less does not make the rest differ.
 
+    Where thousands of requests differ on both sides, they are not searched for each other, but pair in order.
+
     >>> from persist_effects import kv
     >>> from persist_effects.requests import KvHas
     >>> from persist_effects.trace import record
@@ -86,7 +91,7 @@ def compare(trace: Trace, store: HasHandlers | Handlers) -> list[Difference]:
     """Perform each recorded request on a store, or a handler table, and say where it answers otherwise.
 
     The requests are those of the trace, whatever the store answers. Give the store the state that the recorded one
-    began with, and a fixed clock, because times are answers too.
+    began with, and a fixed clock, because times are answers too. A `Wait` waits again.
 
     >>> from persist_effects import kv
     >>> from persist_effects.requests import KvHas
@@ -129,10 +134,13 @@ def _aligned(first: Sequence[bytes], second: Sequence[bytes]) -> list[_Pair]:
     left = shorter - before
     after = next((at for at in range(left) if first[-1 - at] != second[-1 - at]), left)
     ends = len(first) - after, len(second) - after
-    matcher = SequenceMatcher(None, first[before : ends[0]], second[before : ends[1]], autojunk=False)
     pairs: list[_Pair] = list(zip(range(before), range(before), strict=True))
-    for _, i, i_end, j, j_end in matcher.get_opcodes():
-        pairs += zip_longest(range(before + i, before + i_end), range(before + j, before + j_end))
+    if (ends[0] - before) * (ends[1] - before) > _SEARCH_LIMIT:
+        pairs += zip_longest(range(before, ends[0]), range(before, ends[1]))
+    else:
+        matcher = SequenceMatcher(None, first[before : ends[0]], second[before : ends[1]], autojunk=False)
+        for _, i, i_end, j, j_end in matcher.get_opcodes():
+            pairs += zip_longest(range(before + i, before + i_end), range(before + j, before + j_end))
     pairs += zip(range(ends[0], len(first)), range(ends[1], len(second)), strict=True)
     return pairs
 

@@ -44,6 +44,7 @@ MUST_DECODE: Any = object()
 
 _MAGIC = b"persist-effects trace "
 _DIGEST_BYTES = 8
+_DIGITS_LIMIT = 10
 _NO_KINDS: Kinds = {}
 
 _Body = tuple[str, list[msgspec.Raw], list[msgspec.Raw], frozenset[int]]
@@ -165,7 +166,7 @@ class Trace:
         if not data.startswith(_MAGIC):
             raise InvalidRequest(f"these {len(data)} bytes are no trace: {data[:20]!r}")
         version, _, rest = data[len(_MAGIC) :].partition(b"\n")
-        _check_version(int(version) if version.isdigit() else None)
+        _check_version(int(version) if version.isdigit() and len(version) < _DIGITS_LIMIT else None)
         digest, body = rest[:_DIGEST_BYTES], rest[_DIGEST_BYTES:]
         if digest != _digest(body):
             raise InvalidRequest(f"a trace of {len(data)} bytes is damaged, or was cut: its digest is another one")
@@ -264,7 +265,7 @@ def _to_json(encoded: bytes) -> Any:
 def _decode_line(number: int, line: str) -> dict[str, Any]:
     try:
         fields = msgspec.json.decode(line)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"line {number}: {error}: the trace was cut or damaged") from error
     if not isinstance(fields, dict):
         raise InvalidRequest(f"line {number}: expected a JSON object")
@@ -283,6 +284,6 @@ def _read_line(number: int, line: str) -> tuple[bytes, bytes, bool]:
         decode_request(request)
         if is_failed:
             decode_error(outcome)
-    except (InvalidRequest, LookupError, TypeError, OverflowError) as error:
+    except (InvalidRequest, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidRequest(f"line {number}: {error}") from error
     return request, outcome, is_failed

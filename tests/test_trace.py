@@ -39,6 +39,7 @@ from persist_effects import (
     log,
     machine,
     perform,
+    trace_diff,
     transact,
 )
 from persist_effects.requests import (
@@ -518,7 +519,7 @@ def test_a_trace_that_was_cut_or_changed_anywhere_is_refused():
 
 @given(st.binary(max_size=60))
 def test_garbage_is_no_trace(data):
-    for found in (data, b"persist-effects trace 1\n" + data):
+    for found in (data, b"persist-effects trace 1\n" + data, b"persist-effects trace " + b"9" * 5_000 + data):
         with pytest.raises(InvalidRequest):
             Trace.decode(found)
     with pytest.raises(InvalidRequest):
@@ -564,6 +565,7 @@ def test_a_trace_of_a_newer_version_is_refused_by_its_version():
         ('{"request":{"op":"persist/kv-has","key":7},"answer":true}', "line 2"),
         ('{"request":{"key":"a"},"answer":true}', "line 2"),
         ('{"request":7,"answer":true}', "line 2"),
+        ('{"request":{"op":"persist/kv-has","key":"a"},"answer":' + "[" * 5_000 + "]" * 5_000 + "}", "line 2"),
         ('{"request":{"op":"persist/kv-has","key":"a"},"answer":{"$bytes":"!"}}', r"line 2: \$bytes"),
         ('{"request":{"op":"persist/kv-has","key":"a"},"error":7}', "line 2"),
         ('{"request":{"op":"persist/kv-has","key":"a"},"error":["TooLarge"]}', "line 2"),
@@ -881,6 +883,14 @@ def test_answers_that_differ_are_shown_and_long_texts_end():
     assert "raises CorruptStore: at 7" in as_text(diff(first, second))
     many = diff(recorded(lambda: keys(*map(str, range(50)))), recorded(lambda: keys()))
     assert as_text(many, limit=3).splitlines()[-1] == "… and 47 more"
+
+
+def test_traces_too_long_to_be_aligned_pair_in_order(monkeypatch):
+    first, second = (record(keys(*names), {KvPut: lambda request: 1})[1] for names in ("abcde", "abxcde"))
+    monkeypatch.setattr(trace_diff, "_SEARCH_LIMIT", 0)
+    assert [each.second_index for each in diff(first, second)] == [2]
+    longer = record(keys(*"abxcye"), {KvPut: lambda request: 1})[1]
+    assert [(each.first_index, each.second_index) for each in diff(first, longer)] == [(2, 2), (3, 3), (None, 4)]
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abc"), max_size=8))
