@@ -143,6 +143,8 @@ def test_the_lost_update_is_found_in_less_than_a_second_and_shown_in_two_lines()
         "first   #2 persist/kv-put counter 1 → 2",
     )
     assert failure.token == "s1:0,1,1,0"
+    assert failure.remedy is not None
+    assert failure.remedy.startswith("let the write expect what was read: kv.update")
     assert 'explore(programs, store_factory, check, ..., repro="s1:0,1,1,0")' in str(report)
 
 
@@ -163,6 +165,17 @@ def test_three_writers_that_read_again_after_a_conflict_lose_nothing(program, ch
     assert report.verdict == "passed"
     assert report.is_exhaustive
     assert report.checked == (108 if reduce else 498)
+
+
+def test_a_check_that_fails_in_every_order_is_shown_without_a_switch():
+    def refuse(outcomes):
+        yield from kv.get("a")
+        raise ValueError("never right")
+
+    failure = explore([count_carefully] * 2, memory, refuse).failures[0]
+    assert failure.crash == "the programs run one after the other"
+    assert failure.token == "s1:0,0,1,1"
+    assert failure.remedy is None
 
 
 def test_the_write_skew_of_two_transactions_is_found_and_checks_forbid_it():

@@ -34,6 +34,7 @@ from typing import Any
 
 import msgspec
 
+from interpreters.crash.effect_faults import AT_A_RESTART
 from interpreters.crash.effect_inputs import StoreFactory, check_stores, trouble_in_a_call
 from interpreters.crash.effect_words import name_of, named
 from interpreters.crash.report import Cell, Failure, Report
@@ -129,7 +130,7 @@ class _Exploration:
         found = first_difference(self._case)
         if found is not None:
             self._count(1, 0, found.switches)
-            self._tell_all([found])
+            self._tell_all([found], 1)
             self.report.is_exhaustive, self.report.bound = False, "nothing but two runs of one order"
             return
         search = self._go_through(bound, limit)
@@ -155,12 +156,12 @@ class _Exploration:
 
     def _go_through(self, bound: int | None, limit: int | None) -> Ordered:
         search = self._search(bound, has_order=False)
-        failures = [*search.failures(limit)]
+        failures = _distinct(search.failures(limit))
         if search.needs_order:
             search = self._search(bound, has_order=True)
-            failures = [*search.failures(limit)]
+            failures = _distinct(search.failures(limit))
         self._count(search.checked, search.equal, search.most_switches)
-        self._tell_all(failures)
+        self._tell_all(failures, search.failed)
         return search
 
     def _search(self, bound: int | None, *, has_order: bool) -> Ordered:
@@ -168,7 +169,8 @@ class _Exploration:
 
     def _draw(self, limit: int, seed: int, in_order: int) -> None:
         sample = Sampled(self._case, seed, crashes=self._crashes)
-        self._tell_all(sample.failures(limit))
+        failures = _distinct(sample.failures(limit))
+        self._tell_all(failures, sample.failed)
         self._count(sample.checked, 0, sample.most_switches)
         self.report.is_exhaustive, self.report.seed = False, seed
         self.report.bound += (
@@ -182,12 +184,11 @@ class _Exploration:
         self.report.enumerated += checked + equal
         self.report.depth = max(self.report.depth, switches)
 
-    def _tell_all(self, failures: Iterable[Found]) -> None:
+    def _tell_all(self, failures: Iterable[Found], count: int) -> None:
+        self.report.failed = (self.report.failed or 0) + count
         for found in failures:
-            self.report.failed = (self.report.failed or 0) + 1
-            likeness = found.problem.kind, found.problem.found
-            if likeness not in self._told and len(self.report.failures) < _FAILURES_TOLD:
-                self._told.add(likeness)
+            if _likeness(found) not in self._told and len(self.report.failures) < _FAILURES_TOLD:
+                self._told.add(_likeness(found))
                 is_whole = found.problem.kind in ("hangs", "not deterministic")
                 self._tell(Shrunk(None, found) if is_whole else shrunk(self._case, found))
 
@@ -207,6 +208,7 @@ class _Exploration:
                 tuple(run.outcomes),
                 _last_lines(case, run.trace),
                 token,
+                _remedy(found, len(case.programs)),
             )
         )
 
@@ -229,6 +231,34 @@ class _Exploration:
             label = f"{self._case.names[index]} #{number} {named(search.requests[index, number])}"
             self.report.cells.append(Cell(label, fault, states, failures))
 
+
+def _distinct(failures: Iterable[Found]) -> list[Found]:
+    """The first failure of each sort, and no more than are told."""
+    first: dict[tuple[str, str], Found] = {}
+    for found in failures:
+        if len(first) < _FAILURES_TOLD:
+            first.setdefault(_likeness(found), found)
+    return [*first.values()]
+
+
+def _likeness(found: Found) -> tuple[str, str]:
+    return found.problem.kind, found.problem.found
+
+
+def _remedy(found: Found, count: int) -> str | None:
+    """What may help, where that can be said from afar."""
+    if found.problem.kind != "check failed":
+        return _REMEDIES.get(found.problem.kind)
+    if any(move >= count for move in found.moves):
+        return AT_A_RESTART
+    return _REMEDIES[found.problem.kind] if found.switches else None
+
+
+_REMEDIES = {
+    "check failed": "let the write expect what was read: kv.update, log.append_expect, or the checks of transact",
+    "not linearizable": "let the store look for conflicts and write in one step that no other comes between",
+    "hangs": "a program that looks again and again gives no other its turn: let it wait for an event",
+}
 
 _LINES_TOLD = 60
 
