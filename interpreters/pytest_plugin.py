@@ -113,7 +113,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[..., None]:
 
         stem = "-".join(filter(None, (re.sub(r"[^\w.-]+", "-", request.node.name).strip("-"), name)))
         path = request.path.parent / "traces" / f"{stem}.jsonl"
-        check_golden(trace, path, update=request.config.getoption("--update-traces"))
+        check_golden(trace, path, update=bool(request.config.getoption("--update-traces")))
 
     return compare
 

@@ -133,7 +133,7 @@ class Trace:
     def fresh_outcome(self, index: int, request: Request[Any]) -> Outcome:
         """What came of a request, kept in `shared` if it cannot change."""
         outcome = self.outcome(index, request)
-        if isinstance(outcome, Answered) and is_frozen(outcome.value):
+        if type(outcome) is Answered and is_frozen(outcome.value):
             self.shared[index] = outcome.value
         return outcome
 

@@ -8,7 +8,7 @@ import msgspec
 
 from persist_effects.errors import Abandoned, Diverged, InvalidRequest, NotARequest, describe
 from persist_effects.machine import Done, Effect, Step, Suspended, check_fresh, unwind
-from persist_effects.requests import AllOf, Failed, Request
+from persist_effects.requests import AllOf, Answered, Failed, Request
 from persist_effects.source import source_of
 from persist_effects.trace_format import MUST_DECODE, Trace, by_op
 from persist_effects.trace_values import decode_request, encode, encode_request, is_same, shown
@@ -149,11 +149,12 @@ def _feed(program: Effect[A], trace: Trace, count: int) -> Step[A]:
             answer = shared[index]
             if answer is MUST_DECODE:
                 outcome = trace.fresh_outcome(index, request)
-                if isinstance(outcome, Failed):
-                    request = program.throw(outcome.error)
-                    continue
-                answer = outcome.value
-            request = send(answer)
+                if type(outcome) is Answered:
+                    request = send(outcome.value)
+                else:
+                    request = program.throw(cast(Failed, outcome).error)
+            else:
+                request = send(answer)
         request = _next_request(program, request)
     except Exception as error:
         return _ended(program, trace, index + 1, count, error)

@@ -7,7 +7,7 @@ its ``Request[A]``. An error is a list: the name of its class, and its arguments
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
@@ -136,14 +136,14 @@ def _check_comes_back(request: Request[Any], answer: Any, encoded: bytes) -> Non
 def decode_answer(request: Request[Any] | UnknownRequest, encoded: bytes) -> Any:
     """The fresh answer to a request that these bytes hold; raises `InvalidRequest` for bytes that hold none."""
     try:
-        match request:
-            case UnknownRequest():
-                return _decode(encoded)
-            case AllOf(requests=parts):
-                return [_part_outcome(*part) for part in zip(parts, _decode_parts(encoded), strict=True)]
-            case _ if type(request) in STORE_REQUESTS:
-                return codec.decode_answer(request, encoded)
-        return _decoder(type(request)).decode(encoded)
+        # Types are compared, because `isinstance` is slow where a class has a metaclass, as Structs have.
+        kind = type(request)
+        if kind in STORE_REQUESTS:
+            return codec.decode_answer(cast(Request[Any], request), encoded)
+        if kind is AllOf:
+            parts = cast(AllOf, request).requests
+            return [_part_outcome(*part) for part in zip(parts, _decode_parts(encoded), strict=True)]
+        return _decode(encoded) if kind is UnknownRequest else _decoder(kind).decode(encoded)
     except _DECODING_ERRORS as error:
         raise InvalidRequest(f"the recorded answer to {shown(request)} does not fit: {error}") from error
 
@@ -161,7 +161,7 @@ def _part_outcome(request: Request[Any], record: dict[str, msgspec.Raw]) -> Outc
 
 
 @lru_cache(maxsize=512)
-def _decoder(kind: type[Request[Any]]) -> msgspec.msgpack.Decoder[Any]:
+def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(answer_type(kind))
 
 
@@ -222,14 +222,26 @@ def is_frozen(value: Any) -> bool:
     >>> is_frozen(("tea", 4)), is_frozen(["tea", 4])
     (True, False)
     """
-    kind = type(value)
+    kind: Any = type(value)
     if kind in _SCALARS:
         return True
     if kind is tuple or kind is frozenset:
-        return all(is_frozen(part) for part in value)
-    if isinstance(value, msgspec.Struct) and value.__struct_config__.frozen:
-        return all(is_frozen(getattr(value, name)) for name in value.__struct_fields__)
-    return False
+        return all(map(is_frozen, value))
+    fields = _frozen_fields(kind)
+    if fields is None:
+        return False
+    for name in fields:
+        if not is_frozen(getattr(value, name)):
+            return False
+    return True
+
+
+@lru_cache(maxsize=512)
+def _frozen_fields(kind: type) -> tuple[str, ...] | None:
+    """The fields of a frozen Struct; None for any other type."""
+    if issubclass(kind, msgspec.Struct) and kind.__struct_config__.frozen:
+        return kind.__struct_fields__
+    return None
 
 
 # Errors

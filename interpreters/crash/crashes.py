@@ -173,32 +173,36 @@ def _bound_in_words(options: Options) -> str:
 
 def _failure_of_workload(makers: Sequence[Maker], setting: Setting) -> Failure | None:
     """What is wrong with the workload itself: it raises, never ends, or is not the same twice."""
-    runs = []
-    for _ in range(2):
-        workload = Workload(makers, setting)
-        try:
-            outcomes = workload.run()
-        except Hangs as error:
-            return _verdict("hangs", "a workload that ends", str(error), workload)
-        except WrongAnswer as error:
-            what, wanted, found = error.args
-            return _verdict("a wrong answer", f"{what}: {wanted!r:.300}", f"{found!r:.300}", workload)
-        except Exception as error:
-            # Before there was a program: a maker raised, or made none.
-            found = f"{type(error).__name__}: {error}"
-            return _verdict("raises", "functions that make programs", found, workload)
-        for outcome in outcomes:
-            if isinstance(outcome, Failed):
-                found = f"{type(outcome.error).__name__}: {outcome.error}"
-                return _verdict("raises", "a workload that raises nothing where nothing goes wrong", found, workload)
-        runs.append(workload)
-    first, second = ([line for _, line in run.lines] for run in runs)
-    if first == second:
-        return _difference_of_contents(*runs)
-    at = next((n for n, (one, two) in enumerate(zip(first, second, strict=False)) if one != two), None)
-    at = min(len(first), len(second)) if at is None else at
-    one, two = ((lines + ["the end"] * (at + 1))[at] for lines in (first, second))
-    return _verdict("not deterministic", f"in both runs, at line {at}: {one}", f"in the second: {two}", workload)
+    first, second = Workload(makers, setting), Workload(makers, setting)
+    for workload in (first, second):
+        failure = _failure_of_run(workload)
+        if failure is not None:
+            return failure
+    one, two = ([line for _, line in run.lines] for run in (first, second))
+    if one == two:
+        return _difference_of_contents(first, second)
+    at = next((at for at, (here, there) in enumerate(zip(one, two, strict=False)) if here != there), None)
+    at = min(len(one), len(two)) if at is None else at
+    here, there = ((lines + ["the end"] * (at + 1))[at] for lines in (one, two))
+    return _verdict("not deterministic", f"in both runs, at line {at}: {here}", f"in the second: {there}", second)
+
+
+def _failure_of_run(workload: Workload) -> Failure | None:
+    try:
+        outcomes = workload.run()
+    except Hangs as error:
+        return _verdict("hangs", "a workload that ends", str(error), workload)
+    except WrongAnswer as error:
+        what, wanted, found = error.args
+        return _verdict("a wrong answer", f"{what}: {wanted!r:.300}", f"{found!r:.300}", workload)
+    except Exception as error:
+        # Before there was a program: a maker raised, or made none.
+        return _verdict("raises", "functions that make programs", f"{type(error).__name__}: {error}", workload)
+    for outcome in outcomes:
+        if isinstance(outcome, Failed):
+            found = f"{type(outcome.error).__name__}: {outcome.error}"
+            return _verdict("raises", "a workload that raises nothing where nothing goes wrong", found, workload)
+    return None
 
 
 def _difference_of_contents(first: Workload, second: Workload) -> Failure | None:
@@ -274,7 +278,8 @@ def remedy_of(found: Found, options: Options) -> str | None:
         return None
     if found.token.programs is not None:
         options = options._replace(makers=tuple(options.makers[index] for index in found.token.programs))
-    number = found.token.places[0].request
+    (place,) = found.token.places
+    number = place.request
     quiet = options._replace(depth=1, limit=None, faults=())
     if _passes(quiet, number, {}):
         # What fails is what comes after: no sync in the workload has to do with it.
