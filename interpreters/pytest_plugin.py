@@ -24,9 +24,8 @@ from interpreters.store import Store, open_store
 from persist_effects.machine import Effect
 
 if TYPE_CHECKING:
-    from persist_effects.trace import Trace
-
     from interpreters.crash.report import Report
+    from persist_effects.trace import Trace
 
 Program = Callable[[], Effect[Any]]
 Check = Callable[..., Effect[Any]]
