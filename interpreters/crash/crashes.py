@@ -274,7 +274,7 @@ def _found_with(programs: Sequence[int], kind: str, options: Options) -> Found |
 
 def remedy_of(found: Found, options: Options) -> str | None:
     """A sync that would mend it, if there is one: it is made after a request, and the crash tried again."""
-    if found.token.faults or len(found.token.places) > 1 or not found.losses:
+    if found.token.faults or len(found.token.places) != 1 or not found.losses:
         return None
     if found.token.programs is not None:
         options = options._replace(makers=tuple(options.makers[index] for index in found.token.programs))
