@@ -2,11 +2,24 @@
 
 import math
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
 
-from persist_effects.event import NAME_LIMIT_BYTES, Draft
+from persist_effects.event import NAME_LIMIT_BYTES, Draft, Event
+from persist_effects.machine import Effect, perform
+from persist_effects.requests import (
+    Append,
+    KvDelete,
+    KvGet,
+    KvPut,
+    LastSeq,
+    Read,
+    Request,
+    Transact,
+    TruncateThrough,
+)
 
 AWKWARD_NAMES: tuple[str, ...] = (
     # Names that are prefixes of each other, and their neighbours in the order of names.
@@ -151,6 +164,72 @@ def drafts() -> st.SearchStrategy[Draft]:
         st.text(st.characters(exclude_categories=["Cs"]), max_size=5), values(), max_size=2
     )
     return st.builds(Draft, st.sampled_from(["made", "paid", "a%"]) | names(), values(), times, metas)
+
+
+def events() -> st.SearchStrategy[Event]:
+    """Stored events, for folds and steps: of any stream, with any number and position from 1 on.
+
+    >>> from hypothesis import find
+    >>> find(events(), lambda event: event.seq > 1).seq
+    2
+    """
+    numbers = st.integers(1, 2**63 - 1)
+    return st.builds(
+        lambda stream, seq, draft, at, position: Event(
+            stream, seq, draft.type, at if draft.at is None else draft.at, draft.data, position, draft.meta
+        ),
+        names(),
+        numbers,
+        drafts(),
+        st.integers(0, 2**53),
+        numbers,
+    )
+
+
+class DrawnProgram:
+    """A function that makes a program: it performs these requests in order, and returns their answers."""
+
+    def __init__(self, requests: Sequence[Request[Any]]) -> None:
+        self.requests = tuple(requests)
+
+    def __call__(self) -> Effect[list[Any]]:
+        """A fresh program."""
+        answers = []
+        for request in self.requests:
+            answers.append((yield from perform(request)))  # noqa: PERF401 - no comprehension may yield
+        return answers
+
+    def __repr__(self) -> str:
+        return f"DrawnProgram({list(self.requests)!r})"
+
+
+def programs(
+    streams: Sequence[str] = ("a", "b"), keys: Sequence[str] = ("k", "l"), max_requests: int = 6
+) -> st.SearchStrategy[DrawnProgram]:
+    """Functions that make programs of reads and writes, some of which expect something, on these streams and keys.
+
+    Give them to a store's `run`, or several of them to `explore` and `explore_crashes`.
+
+    >>> from hypothesis import find
+    >>> find(programs(), lambda program: len(program.requests) == 2)
+    DrawnProgram([LastSeq(stream='a'), LastSeq(stream='a')])
+    """
+    stream, key, expected = st.sampled_from(streams), st.sampled_from(keys), st.none() | st.integers(0, 3)
+    small = st.builds(Draft, st.sampled_from(["made", "paid"]), st.none() | st.integers(0, 9))
+    writes = (
+        st.builds(Append, stream, st.lists(small, min_size=1, max_size=2).map(tuple), expected),
+        st.builds(KvPut, key, st.none() | st.integers(0, 9), expected),
+        st.builds(KvDelete, key, expected),
+        st.builds(TruncateThrough, stream, st.integers(0, 3)),
+    )
+    requests = st.one_of(
+        st.builds(LastSeq, stream),
+        st.builds(KvGet, key),
+        st.builds(Read, stream),
+        *writes,
+        st.builds(Transact, st.lists(st.one_of(writes), min_size=1, max_size=3).map(tuple)),
+    )
+    return st.builds(DrawnProgram, st.lists(requests, min_size=1, max_size=max_requests))
 
 
 def same_value(a: Any, b: Any) -> bool:
