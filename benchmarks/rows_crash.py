@@ -13,10 +13,10 @@ TOO_LONG = frozenset({"roll-over", "compaction", "opened again", "torn tail"})
 
 
 def explore_all(count: int) -> float:
-    """All states of the fixed workloads together, a second."""
+    """All states of so many of the fixed workloads together, a second."""
     checked = 0
     start = time.perf_counter()
-    for fixed in FIXED:
+    for fixed in FIXED[:count]:
         depth = 1 if fixed.name in TOO_LONG else fixed.depth
         checked += explore_crashes(fixed.programs, depth=depth, segment_bytes=fixed.segment_bytes).checked
     return checked / (time.perf_counter() - start)
@@ -28,7 +28,7 @@ ROWS = (
         unit="states/s",
         bound=Bound.AT_LEAST,
         must=1.0,
-        operations=1,
+        operations=len(FIXED),
         rounds=3,
         ours=explore_all,
         peer=lambda count: STATES_A_SECOND,
