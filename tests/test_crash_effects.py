@@ -712,3 +712,16 @@ def test_bad_input_is_refused_before_anything_runs(arguments, why):
     with pytest.raises(InvalidRequest) as refused:
         explore_effects(given.pop("program"), given.pop("store_factory"), given.pop("check"), **given)
     assert why in str(refused.value)
+
+
+def test_a_check_that_never_ends_is_a_failure():
+    def look_for_ever(acked, maybe):
+        while True:
+            yield from kv.get("counter")
+
+    def count():
+        yield from kv.put("counter", 1)
+
+    report = explore_effects(count, lambda: open_store("memory:"), look_for_ever, requests_limit=50)
+    assert report.verdict != "passed"
+    assert "asked more than its limit" in report.failures[0].found

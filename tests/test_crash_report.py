@@ -184,7 +184,7 @@ failure 1 of 1: acknowledged write lost
   remedy     passes if the directory is synced after request 13
 
 To see it again:
-explore_crashes(workload, check, ..., repro="v1-13-lost.4")"""
+explore_crashes(workload, check, repro="v1-13-lost.4")"""
     )
 
 
@@ -361,7 +361,7 @@ def test_the_page_tells_each_failure_with_the_line_to_paste():
     for part in (*failure().survivors, *failure().trace, failure().expected, failure().found, failure().crash):
         assert part in text
     assert failure().remedy in text
-    assert 'explore_crashes(workload, check, ..., repro="v1-13-lost.4")' in text
+    assert 'explore_crashes(workload, check, repro="v1-13-lost.4")' in text
     assert "enumerated1,234,567" in text
 
 

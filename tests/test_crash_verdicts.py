@@ -125,8 +125,8 @@ BAD = {
     "check is a generator": {"check": two_appends()},
     "the profile is 'xfs': give one of posix, ordered, writeback": {"profile": "xfs"},
     "the profile is None: give one of posix": {"profile": None},
-    "there is no fault 'EI': give some of EIO, ENOSPC": {"faults": ["EI"]},
-    "faults is a str, 'EIO': give a list of some of EIO": {"faults": "EIO"},
+    "there is no fault 'EI': give some of 'EIO', 'ENOSPC'": {"faults": ["EI"]},
+    "faults is a str, 'EIO': give a list of some of 'EIO'": {"faults": "EIO"},
     "faults is an int, 5: give a list": {"faults": 5},
     "depth is 0: give the number of crashes, 1 to 3": {"depth": 0},
     "depth is 4: give": {"depth": 4},
@@ -184,7 +184,8 @@ def test_the_token_of_a_failure_shows_exactly_that_state_again(options):
     assert failure.kind == "invariant"
     assert failure.found == "ValueError: 0 of 0 and 1"
     assert replayed(two_appends, all_that_was_written_is_there, failure, **options) == failure
-    assert f'explore_crashes(workload, check, ..., repro="{failure.token}")' in str(report)
+    profile = ", profile='ordered'" if "profile" in options else ""
+    assert f'explore_crashes(workload, check{profile}, repro="{failure.token}")' in str(report)
 
 
 def no_sync_of_what_recovery_copies(monkeypatch):
@@ -276,3 +277,18 @@ def test_where_the_fault_is_in_recovery_no_sync_of_the_workload_is_advised(monke
     assert report.verdict == "failed"
     assert all(failure.token.startswith("recovery EIO@") for failure in report.failures)
     assert {failure.remedy for failure in report.failures} == {None}
+
+
+def test_what_is_no_maker_of_rows_and_what_is_no_check_is_refused():
+    def look():
+        yield from kv.get("total")
+
+    for bad in (
+        {"effects": {}},
+        {"effects": lambda: 3},
+        {"progress": 3},
+        {"check": look},
+        {"check": lambda a, m: None},
+    ):
+        with pytest.raises(InvalidRequest, match=f"^(check|{next(iter(bad))}) "):
+            explore_crashes(two_appends, **bad)

@@ -145,7 +145,7 @@ def test_the_lost_update_is_found_in_less_than_a_second_and_shown_in_two_lines()
     assert failure.token == "s1:0,1,1,0"
     assert failure.remedy is not None
     assert failure.remedy.startswith("let the write expect what was read: kv.update")
-    assert 'explore(programs, store_factory, check, ..., repro="s1:0,1,1,0")' in str(report)
+    assert 'explore(programs, store_factory, check, repro="s1:0,1,1,0")' in str(report)
 
 
 def test_the_token_of_a_failure_shows_it_again_and_alone():
@@ -622,3 +622,28 @@ def test_reading_the_order_of_all_streams_is_noticed_in_the_check_too():
 
     assert explore([append_to("a"), append_to("b")], memory, look).checked == 2
     assert seen == {("a", "b"), ("b", "a")}
+
+
+# Checks that never end, and mistakes that are no outcomes
+
+
+def test_a_check_that_never_ends_is_a_failure():
+    def look_for_ever(outcomes):
+        while True:
+            yield from kv.get("counter")
+
+    report = explore([count_carefully], memory, look_for_ever, requests_limit=50)
+    assert report.verdict == "failed"
+    assert "asked more than its limit" in report.failures[0].found
+
+
+def test_a_mistake_in_a_program_is_a_failure_whatever_the_check_says():
+    def mistaken():
+        yield from log.apend("numbers", "counted", 1)
+
+    def anything(outcomes):
+        yield from kv.get("counter")
+
+    report = explore([mistaken, count_carefully], memory, anything)
+    assert report.verdict != "passed"
+    assert "AttributeError" in report.failures[0].found

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from interpreters import disk
+from interpreters.crash.effect_inputs import checked_check
 from interpreters.crash.explorer import FAILURES_MAX, Exploration, Found, Options, Progress
 from interpreters.crash.judge import Check
+from interpreters.crash.limits import Hangs
 from interpreters.crash.report import Failure, Report
-from interpreters.crash.simulated import Hangs, difference
+from interpreters.crash.simulated import difference
 from interpreters.crash.token import parsed
 from interpreters.crash.workload import Maker, Setting, Workload, WrongAnswer
 from interpreters.crash_disk import DEFAULT_BOUND, FAULTS, PROFILES, Bound
@@ -62,11 +64,15 @@ def explore_crashes(
         makers = _chosen(makers, only.programs, repro)
     _check_arguments(check, profile, depth, limit)
     _check_sizes(seed=seed, segment_bytes=segment_bytes, requests_limit=requests_limit, bound=bound)
+    _check_functions(effects, progress)
     wanted = _checked_faults(faults)
     setting = Setting(segment_bytes, "commit", requests_limit, effects)
     seed = 0 if limit is not None and seed is None else seed
+    if only is not None:
+        depth = max(depth, len(only.places))
     options = Options(makers, check, profile, depth, wanted, seed, limit, bound, setting)
     report = Report(_names_of(makers), profile, depth, seed=seed, bound=_bound_in_words(options))
+    report.arguments = _arguments_again(options)
     failure = _failure_of_workload(makers, setting)
     if failure is not None:
         report.failures.append(failure)
@@ -120,8 +126,8 @@ def _chosen(makers: tuple[Maker, ...], programs: Sequence[int], repro: str | Non
 
 
 def _check_arguments(check: Any, profile: str, depth: int, limit: int | None) -> None:
-    if check is not None and not callable(check):
-        raise InvalidRequest(f"check is {describe(check)}: give a generator function of (acked, maybe), or None")
+    if check is not None:
+        checked_check(check)
     if profile not in PROFILES:
         raise InvalidRequest(f"the profile is {profile!r}: give one of {', '.join(PROFILES)}")
     if type(depth) is not int or not 1 <= depth <= 3:
@@ -140,15 +146,26 @@ def _check_sizes(*, seed: Any, segment_bytes: Any, requests_limit: Any, bound: A
         raise InvalidRequest(f"bound is {describe(bound)}: give a Bound")
 
 
+def _check_functions(effects: Any, progress: Any) -> None:
+    if effects is not None and not (callable(effects) and isinstance(effects(), Mapping)):
+        raise InvalidRequest(
+            f"effects is {describe(effects)}: give a function that makes rows, such as lambda: MemoryBlobs().handlers"
+        )
+    if progress is not None and not callable(progress):
+        raise InvalidRequest(f"progress is {describe(progress)}: give a function of one number, or None")
+
+
 def _checked_faults(faults: Iterable[str]) -> tuple[str, ...]:
     if faults == "all":
         return tuple(FAULTS)
     if isinstance(faults, str) or not isinstance(faults, Iterable):
-        raise InvalidRequest(f"faults is {describe(faults)}: give a list of some of {', '.join(FAULTS)}, or 'all'")
+        raise InvalidRequest(
+            f"faults is {describe(faults)}: give a list of some of {', '.join(map(repr, FAULTS))}, or 'all'"
+        )
     wanted = tuple(faults)
     for fault in wanted:
         if not isinstance(fault, str) or fault not in FAULTS:
-            raise InvalidRequest(f"there is no fault {fault!r}: give some of {', '.join(FAULTS)}, or 'all'")
+            raise InvalidRequest(f"there is no fault {fault!r}: give some of {', '.join(map(repr, FAULTS))}, or 'all'")
     return wanted
 
 
@@ -156,6 +173,18 @@ def _names_of(makers: Sequence[Maker]) -> str:
     return ", ".join(getattr(maker, "__name__", "workload") for maker in makers[:4]) + (
         f" and {len(makers) - 4} more" if len(makers) > 4 else ""
     )
+
+
+def _arguments_again(options: Options) -> str:
+    setting = options.setting
+    given = [
+        ("profile", options.profile, "posix"),
+        ("bound", options.bound, DEFAULT_BOUND),
+        ("segment_bytes", setting.segment_bytes, Setting().segment_bytes),
+        ("requests_limit", setting.requests_limit, Setting().requests_limit),
+    ]
+    told = [f"{name}={value!r}" for name, value, usual in given if value != usual]
+    return ", ".join([*told, *(["effects=effects"] if setting.effects is not None else [])])
 
 
 def _bound_in_words(options: Options) -> str:

@@ -8,6 +8,7 @@ from interpreters.crash.effect_words import name_of
 from interpreters.store import Interpreter, Store
 from persist_effects import machine
 from persist_effects.errors import InvalidRequest, NotAProgram, describe
+from persist_effects.machine import Effect
 
 StoreFactory = Callable[[], Store | Interpreter]
 
@@ -66,6 +67,21 @@ def check_program(make: Any) -> None:
         raise InvalidRequest(f"program {name_of(make)!r} makes no program: {error}") from None
     if one is other:
         raise InvalidRequest(f"program {name_of(make)!r} gives the same generator twice: make a fresh one in each call")
+
+
+def checked_check(check: Any) -> Callable[..., Effect[Any]]:
+    """A check of what was acknowledged, and what may have been. Raises `InvalidRequest` for what is none.
+
+    >>> checked_check(7)
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: check is an int, 7: give a generator function of (acked, maybe)
+    """
+    if not inspect.isgeneratorfunction(check):
+        raise InvalidRequest(f"check is {describe(check)}: give a generator function of (acked, maybe)")
+    if trouble := trouble_in_a_call(check, [], []):
+        raise InvalidRequest(f"check {name_of(check)!r} takes other arguments than (acked, maybe): {trouble}")
+    made: Callable[..., Effect[Any]] = check
+    return made
 
 
 def trouble_in_a_call(function: Callable[..., Any], *arguments: Any) -> str:

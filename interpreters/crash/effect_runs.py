@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from interpreters.crash.effect_faults import FAULTS, WRITES, conflict_of, faults_of, is_own
 from interpreters.crash.effect_inputs import StoreFactory, new_store
 from interpreters.crash.effect_words import MARK, name_of, told, told_error, told_outcome
+from interpreters.crash.limits import limited
 from interpreters.store import Store
 from persist_effects import codec, machine
 from persist_effects.errors import (
@@ -223,7 +224,8 @@ class Run:
 
     def _check(self) -> None:
         try:
-            machine.run(self._application.check([*self.acked], [*self.maybe]), self._handlers)
+            check = self._application.check([*self.acked], [*self.maybe])
+            machine.run(limited(check, self._application.requests_limit), self._handlers)
         except Exception as error:
             when = "after the fault" if not self._application.restart else "once the program went to its end"
             problem = Problem("check failed", f"check(acked, maybe) passes {when}", told_error(error))

@@ -32,7 +32,6 @@ store holds lies between ``acked`` alone, and ``acked`` with any of ``maybe``.
 of them is checked.
 """
 
-import inspect
 import random
 import re
 from collections.abc import Iterable, Sequence
@@ -40,9 +39,9 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from interpreters.crash.effect_faults import AT_A_RESTART, CRASHES, FAULTS
-from interpreters.crash.effect_inputs import StoreFactory, check_program, check_stores, trouble_in_a_call
+from interpreters.crash.effect_inputs import StoreFactory, check_program, check_stores, checked_check
 from interpreters.crash.effect_runs import Application, Asked, Check, Program, Run, State
-from interpreters.crash.effect_words import name_of, named, told_writes, window
+from interpreters.crash.effect_words import named, told_writes, window
 from interpreters.crash.report import Cell, Failure, Report
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import check_integer
@@ -88,7 +87,7 @@ def explore_effects(
     """
     _check_options(depth, restart, requests_limit, seed, limit)
     state, restart = (None, restart) if repro is None else _parse(repro)
-    application = Application(_checked_programs(program), store_factory, _checked_check(check), restart, requests_limit)
+    application = Application(_checked_programs(program), store_factory, checked_check(check), restart, requests_limit)
     check_stores(store_factory)
     base = application.run(())
     again = application.run(())
@@ -330,12 +329,3 @@ def _checked_programs(program: Program | Sequence[Program]) -> tuple[Program, ..
     for make in programs:
         check_program(make)
     return programs
-
-
-def _checked_check(check: Any) -> Check:
-    if not inspect.isgeneratorfunction(check):
-        raise InvalidRequest(f"check is {describe(check)}: give a generator function of (acked, maybe)")
-    if trouble := trouble_in_a_call(check, [], []):
-        raise InvalidRequest(f"check {name_of(check)!r} takes other arguments than (acked, maybe): {trouble}")
-    made: Check = check
-    return made

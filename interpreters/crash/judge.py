@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
+from interpreters.crash.limits import limited
 from interpreters.crash.memo import End, Memo
-from interpreters.crash.simulated import NO_EFFECTS, Contents, contents, difference, engine_of, limited, over_disk
+from interpreters.crash.simulated import NO_EFFECTS, Contents, contents, difference, engine_of, over_disk
 from interpreters.crash.workload import Moment, Setting
 from interpreters.crash_disk import CrashDisk, Image, SteadyDisk
 from persist_effects import kv, log

@@ -41,11 +41,11 @@ class _Words(NamedTuple):
     survivors: str = "survivors"
 
 
-_CRASHES = _Words("explore_crashes(workload, check, ...")
+_CRASHES = _Words("explore_crashes(workload, check")
 _WORDS = {
     "effects": _Words("explore_effects(program, store_factory, check"),
     "schedule": _Words(
-        "explore(programs, store_factory, check, ...",
+        "explore(programs, store_factory, check",
         extent="switches {}",
         equal="from some step on to one that was checked",
         caption="interleavings checked with a switch, or a crash, at each request",
@@ -121,6 +121,8 @@ class Report(msgspec.Struct):
     is_exhaustive: bool = True
     bound: str = ""
     seed: int | None = None
+    arguments: str = ""
+    """Those that must be given again, as code, for a token to mean the same."""
     cells: list[Cell] = []
     failures: list[Failure] = []
     failed: int | None = None
@@ -282,7 +284,8 @@ def _fields(report: Report, failure: Failure) -> list[tuple[str, Sequence[str]]]
 def _replay(report: Report, failure: Failure) -> str:
     """The line to paste, which is Python and ASCII whatever is in the token."""
     token = failure.token.encode("unicode_escape").decode("ascii").replace('"', '\\"')
-    return f'{_words(report).call}, repro="{token}")'
+    again = f", {report.arguments}" if report.arguments else ""
+    return f'{_words(report).call}{again}, repro="{token}")'
 
 
 def _printable(text: str) -> str:

@@ -14,7 +14,7 @@ from interpreters.file.staging import WriteRequest
 from persist_effects import codec
 from persist_effects.errors import PersistError, StoreUnavailable, UnhandledEffect
 from persist_effects.listing import all_names
-from persist_effects.machine import Effect, Handlers, Suspended, perform, run, start
+from persist_effects.machine import Effect, Handlers, perform, run
 from persist_effects.requests import (
     PAGE_SIZE_MAX,
     AllOf,
@@ -36,10 +36,6 @@ A = TypeVar("A")
 NO_EFFECTS: Handlers = {}
 
 START_MICROSECONDS = 1_700_000_000_000_000
-
-
-class Hangs(Exception):
-    """A program made more requests than it may."""
 
 
 class Compact(Request[None], frozen=True, tag="simulate/compact"):
@@ -162,22 +158,6 @@ def over_disk(engine: Engine, program: Effect[A], effects: Handlers = NO_EFFECTS
     except StopIteration as end:
         value: A = end.value
         return value
-
-
-def limited(program: Effect[A], requests: int) -> Effect[A]:
-    """The same program, in which `Hangs` is raised where it asks more than so many requests."""
-    step = start(program)
-    while isinstance(step, Suspended):
-        if not requests:
-            step.throw(Hangs("the program asked more than its limit of requests"))
-        requests -= 1
-        try:
-            answer = yield from perform(step.request)
-        except (PersistError, OSError) as error:
-            step = step.throw(error)
-        else:
-            step = step.resume(answer)
-    return step.value
 
 
 def _answered(engine: Engine, request: Request[Any], effects: Handlers) -> Effect[Any]:

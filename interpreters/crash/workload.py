@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from interpreters.crash.simulated import Compact, Contents, Hangs, Mark, Reopen, SimulatedStore, contents, encoded
+from interpreters.crash.limits import Hangs
+from interpreters.crash.simulated import Compact, Contents, Mark, Reopen, SimulatedStore, contents, encoded
 from interpreters.crash_disk import MUTATING, CrashDisk, Fault
 from interpreters.disk import Sync
 from interpreters.disk import Write as DiskWrite

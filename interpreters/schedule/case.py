@@ -6,14 +6,19 @@ from typing import Any, NamedTuple
 from interpreters.crash.effect_inputs import StoreFactory
 from interpreters.crash.effect_runs import Problem
 from interpreters.crash.effect_words import told_error
+from interpreters.crash.limits import limited
 from interpreters.schedule.linear import Contents, contents_of, linear_problem
 from interpreters.schedule.recorded import RecordedWorld
 from interpreters.schedule.world import Move, Program, World
 from interpreters.store import Interpreter, Store
+from persist_effects.errors import NotAProgram, NotARequest, UnhandledEffect
 from persist_effects.machine import Effect
 from persist_effects.requests import Answered, Failed, Outcome
 
 Check = Callable[[list[Outcome]], Effect[Any]]
+
+MISTAKES = (AttributeError, ImportError, NameError, TypeError, NotAProgram, NotARequest, UnhandledEffect)
+"""Errors that are no outcome for a check to judge, but mistakes in a program."""
 
 
 class Found(NamedTuple):
@@ -64,9 +69,13 @@ class Case(NamedTuple):
             return self._deadlock(world)
         if self.check is not None:
             try:
-                world.run_alone(self.check(world.outcomes))
+                world.run_alone(limited(self.check(world.outcomes), self.requests_limit))
             except Exception as error:
                 return Problem("check failed", "check(outcomes) passes once all programs have ended", told_error(error))
+            for name, task in zip(self.names, world.tasks, strict=True):
+                if isinstance(task.outcome, Failed) and isinstance(task.outcome.error, MISTAKES):
+                    found = f"{name} raises {told_error(task.outcome.error)}"
+                    return Problem("raises", "every program ends, or raises an error that is no mistake in it", found)
         else:
             for name, task in zip(self.names, world.tasks, strict=True):
                 if isinstance(task.outcome, Failed):

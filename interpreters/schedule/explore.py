@@ -108,6 +108,7 @@ def explore(
     if linearizable:
         case = case.looking_at_operations()
     exploration = _Exploration(case, reduce=reduce and not linearizable, crashes=crashes)
+    exploration.report.arguments = "linearizable=True" if linearizable else ""
     if token is None:
         exploration.explore(bound, limit, 0 if seed is None else seed)
     else:
