@@ -4,6 +4,7 @@ A file whose name ends in ``.jsonl`` holds JSON Lines, to read and to keep in ve
 bytes. A file is written whole or not at all.
 """
 
+import errno
 import os
 import tempfile
 from collections.abc import Collection
@@ -13,6 +14,7 @@ from typing import Any
 from persist_effects.errors import InvalidRequest
 from persist_effects.requests import Request
 from persist_effects.trace import Trace, as_text, diff
+from persist_effects.trace_replay import check_trace
 
 
 def save(trace: Trace, path: str | Path) -> None:
@@ -28,8 +30,11 @@ def save(trace: Trace, path: str | Path) -> None:
     True
     """
     path = Path(path)
+    check_trace(trace)
+    data = trace.to_json_lines().encode() if _has_lines(path) else trace.encode()
+    _refuse_directory(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, trace.to_json_lines().encode() if _has_lines(path) else trace.encode())
+    _replace(path, data)
 
 
 def load(path: str | Path, kinds: Collection[type[Request[Any]]] = ()) -> Trace:
@@ -38,6 +43,7 @@ def load(path: str | Path, kinds: Collection[type[Request[Any]]] = ()) -> Trace:
     Raises `InvalidRequest`, naming the file, for one that holds no trace, is damaged or cut; and OSError.
     """
     path = Path(path)
+    _refuse_directory(path)
     data = path.read_bytes()
     try:
         return Trace.from_json_lines(data.decode(), kinds) if _has_lines(path) else Trace.decode(data, kinds)
@@ -45,10 +51,13 @@ def load(path: str | Path, kinds: Collection[type[Request[Any]]] = ()) -> Trace:
         raise InvalidRequest(f"{path}: {error}") from error
 
 
-def check_golden(trace: Trace, path: str | Path, update: bool = False) -> None:
+def check_golden(
+    trace: Trace, path: str | Path, update: bool = False, how: str = "check_golden(trace, path, update=True)"
+) -> None:
     """Compare a trace with the golden one in a file, or ``update`` the file with it.
 
-    Raises AssertionError where they differ, with the requests and answers that do, and where there is no file.
+    Raises AssertionError where they differ, with the requests and answers that do, and where there is no file. It says
+    to write the file anew by ``how``.
 
     >>> from persist_effects import kv
     >>> from persist_effects.requests import KvHas
@@ -64,11 +73,12 @@ def check_golden(trace: Trace, path: str | Path, update: bool = False) -> None:
       + KvHas(key='color') → False
     if that is meant, write it anew: check_golden(trace, path, update=True)
     """
+    check_trace(trace)
     path = Path(path)
     if update:
         save(trace, path)
         return
-    how = "write it anew: check_golden(trace, path, update=True)"
+    how = f"write it anew: {how}"
     if not path.exists():
         raise AssertionError(f"there is no golden trace in {path}: {how}")
     try:
@@ -80,6 +90,11 @@ def check_golden(trace: Trace, path: str | Path, update: bool = False) -> None:
             f"the trace differs from the golden one in {path} (-: golden, +: now)\n{as_text(differences)}\n"
             f"if that is meant, {how}"
         )
+
+
+def _refuse_directory(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a directory stands where the file of a trace should be", str(path))
 
 
 def _has_lines(path: Path) -> bool:

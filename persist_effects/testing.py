@@ -51,10 +51,11 @@ def perform_sequence(steps: Iterable[tuple[Request[Any], Any]], program: Program
       actual:   KvGet(key='size')
       source:   persist_effects/kv.py:... in get
     """
+    pairs = [_pair(index, found) for index, found in enumerate(steps)]
     fresh = fresh_program(program)
     step = start(fresh)
     index = 0
-    for index, (expected, answer) in enumerate(steps, 1):
+    for index, (expected, answer) in enumerate(pairs, 1):
         if isinstance(step, Done):
             raise AssertionError(_mismatch(index - 1, f"{expected!r}", f"the program returned {step.value!r}", "none"))
         if type(step.request) is not type(expected) or step.request != expected:
@@ -63,6 +64,17 @@ def perform_sequence(steps: Iterable[tuple[Request[Any], Any]], program: Program
     if isinstance(step, Suspended):
         _fail_at(fresh, index, "no more requests", step.request)
     return step.value
+
+
+def _pair(index: int, found: Any) -> tuple[Request[Any], Any]:
+    """A step of a sequence, as it was given."""
+    if not (isinstance(found, tuple | list) and len(found) == 2 and isinstance(found[0], Request)):
+        raise InvalidRequest(f"step {index} is {found!r}: give a pair, of a request and what it is answered")
+    request, answer = found
+    if isinstance(answer, type) and issubclass(answer, BaseException):
+        name = answer.__name__
+        raise InvalidRequest(f"step {index} is answered by the class {name}: give an instance, as {name}(...)")
+    return request, answer
 
 
 def _fail_at(program: Any, index: int, expected: str, actual: Request[Any]) -> NoReturn:
@@ -109,7 +121,12 @@ class Given:
         """
         before = self._log.copy()
         outcome = _outcome_of(lambda: run(fresh_program(program), {**before.handlers, **effects}))
-        return Result(outcome, self._stream, before.events(self._stream)[self._count :])
+        elsewhere = {
+            stream: events
+            for stream in before.streams()
+            if stream != self._stream and (events := before.events(stream))
+        }
+        return Result(outcome, self._stream, before.events(self._stream)[self._count :], elsewhere)
 
 
 class Folded(Generic[S]):
@@ -128,23 +145,29 @@ class Folded(Generic[S]):
         >>> state = given([("deposited", 5)]).fold(lambda balance, event: balance + event.data, 0)
         >>> state.when(lambda balance: "declined" if balance < 7 else "paid").then("declined")
         """
-        return Result(_outcome_of(lambda: decide(self.value)), "", [])
+        return Result(_outcome_of(lambda: decide(self.value)), "", [], {})
 
 
 class Result:
     """How a decision or a program ended. ``appended`` are the events that it appended to the stream of `given`."""
 
-    def __init__(self, outcome: Outcome, stream: str, appended: Sequence[Event]) -> None:
+    def __init__(
+        self, outcome: Outcome, stream: str, appended: Sequence[Event], elsewhere: dict[str, list[Event]]
+    ) -> None:
         self.outcome = outcome
         self.appended = appended
         self._stream = stream
+        self._elsewhere = elsewhere
 
     def then(self, expected: Any) -> None:
         """Check the value."""
         _check_equal("the value", expected, self._value())
 
     def then_appended(self, expected: Past) -> None:
-        """Check which events were appended, and that no error was raised. Drafts without a time have any."""
+        """Check which events were appended, and that no error was raised. Drafts without a time have any.
+
+        They are those of the stream of `given`; where none are expected, other streams must have none either.
+        """
         self._value()
         drafts = [_draft(event) for event in expected]
         found = [
@@ -152,6 +175,8 @@ class Result:
             for event, draft in zip(self.appended, [*drafts, *[None] * len(self.appended)], strict=False)
         ]
         _check_equal(f"what was appended to {self._stream!r}", drafts, found)
+        if not drafts:
+            self._check_nothing_elsewhere()
 
     def then_raises(self, kind: type[Exception], text: str = "") -> None:
         """Check that an error of this type was raised, whose message holds the text, and nothing was appended.
@@ -165,6 +190,11 @@ class Result:
         if not isinstance(error, kind) or text not in str(error):
             raise AssertionError(f"expected {kind.__name__} with {text!r}, found {error!r}") from error
         _check_equal(f"what was appended to {self._stream!r}", [], list(self.appended))
+        self._check_nothing_elsewhere()
+
+    def _check_nothing_elsewhere(self) -> None:
+        for stream, events in self._elsewhere.items():
+            _check_equal(f"what was appended to {stream!r}", [], events)
 
     def _value(self) -> Any:
         if isinstance(self.outcome, Failed):
@@ -186,6 +216,9 @@ class _Log:
         other._position = self._position
         other._streams = {stream: list(events) for stream, events in self._streams.items()}
         return other
+
+    def streams(self) -> list[str]:
+        return list(self._streams)
 
     def events(self, stream: str) -> list[Event]:
         return [decode_event(encoded) for encoded in self._streams.get(stream, [])]

@@ -7,10 +7,11 @@ from typing import Protocol
 
 import msgspec
 
-from persist_effects.errors import UnhandledEffect
+from persist_effects.errors import InvalidRequest, UnhandledEffect, describe
 from persist_effects.machine import Handlers, outcome_of
 from persist_effects.requests import Failed, Outcome
 from persist_effects.trace_format import Recorded, Trace, by_op
+from persist_effects.trace_replay import check_trace
 from persist_effects.trace_values import UnknownRequest, decode_request, encode_outcome, is_same
 
 _Pair = tuple[int | None, int | None]
@@ -26,6 +27,14 @@ class HasHandlers(Protocol):
     def handlers(self) -> Handlers:
         """The function that answers each type of request."""
         ...
+
+
+def handlers_of(store: HasHandlers | Handlers) -> Handlers:
+    """The handler table of a store, or the table itself. Raises `InvalidRequest` for what is neither."""
+    handlers = store if isinstance(store, Mapping) else getattr(store, "handlers", None)
+    if not isinstance(handlers, Mapping):
+        raise InvalidRequest(f"the handlers are {describe(store)}: give a store, or a table of a function by request")
+    return handlers
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -80,6 +89,8 @@ def diff(first: Trace, second: Trace) -> list[Difference]:
       - KvHas(key='color') → True
       + KvHas(key='color') → False
     """
+    check_trace(first)
+    check_trace(second)
     return [
         Difference(i, j, None if i is None else first[i], None if j is None else second[j])
         for i, j in _aligned(first.requests, second.requests)
@@ -102,7 +113,8 @@ def compare(trace: Trace, store: HasHandlers | Handlers) -> list[Difference]:
       - KvHas(key='color') → True
       + KvHas(key='color') → False
     """
-    handlers: Handlers = store if isinstance(store, Mapping) else store.handlers
+    check_trace(trace)
+    handlers = handlers_of(store)
     kinds = {**trace.kinds, **by_op(list(handlers))}
     differences: list[Difference] = []
     for index, encoded in enumerate(trace.requests):

@@ -6,6 +6,7 @@ from typing import Any, NoReturn, TypeVar
 from persist_effects.errors import Abandoned, InvalidRequest, UnhandledEffect
 from persist_effects.machine import Handler, Handlers, outcome_of, run
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
+from persist_effects.trace_diff import HasHandlers, handlers_of
 from persist_effects.trace_format import Trace
 from persist_effects.trace_replay import Program, fresh_program
 from persist_effects.trace_values import (
@@ -22,8 +23,8 @@ from persist_effects.trace_values import (
 A = TypeVar("A")
 
 
-def record(program: Program[A], handlers: Handlers) -> tuple[Outcome, Trace]:
-    """Run a program as `persist_effects.machine.run` does; how it ended, and its trace.
+def record(program: Program[A], handlers: HasHandlers | Handlers) -> tuple[Outcome, Trace]:
+    """Run a program on a store, or a handler table, as `machine.run` does; how it ended, and its trace.
 
     Requests and answers become bytes before anyone else gets them, so what is done to them later changes no trace.
     Raises `InvalidRequest` for a request or an answer that cannot be recorded, after `Abandoned` was raised in the
@@ -35,7 +36,8 @@ def record(program: Program[A], handlers: Handlers) -> tuple[Outcome, Trace]:
     >>> outcome, len(trace)
     (Answered(value=4), 1)
     """
-    fresh, recorder = fresh_program(program), _Recorder(handlers)
+    recorder = _Recorder(handlers_of(handlers))
+    fresh = fresh_program(program)
     outcome: Outcome | None = None
     try:
         outcome = Answered(run(fresh, recorder))

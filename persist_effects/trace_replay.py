@@ -32,6 +32,7 @@ def replay(program: Program[A], trace: Trace) -> A:
     >>> replay(lambda: kv.put("color", "red"), trace)
     7
     """
+    check_trace(trace)
     fresh = fresh_program(program)
     step = _feed(fresh, trace, len(trace))
     if isinstance(step, Suspended):
@@ -54,6 +55,7 @@ def resume_at(program: Program[A], trace: Trace, k: int) -> Suspended[A]:
     >>> resume_at(both, trace, 1).resume(False)
     Done((True, False))
     """
+    check_trace(trace)
     if type(k) is not int or not 0 <= k < len(trace):
         raise InvalidRequest(f"the trace has the requests 0 to {len(trace) - 1}, and none at {k!r}")
     fresh = fresh_program(program)
@@ -87,6 +89,7 @@ class Continuation(Generic[A]):
     def __init__(self, make: Callable[[], Effect[A]], trace: Trace, k: int) -> None:
         if isinstance(make, GeneratorType) or not callable(make):
             raise InvalidRequest(f"a continuation needs a function that makes the program, not {describe(make)}")
+        check_trace(trace)
         self.make = make
         self.trace = trace
         self.k = k
@@ -118,6 +121,12 @@ class Continuation(Generic[A]):
 
     def __reduce__(self) -> tuple[Any, tuple[Any, bytes]]:
         return Continuation.decode, (self.make, self.encode())
+
+
+def check_trace(found: object) -> None:
+    """Raise `InvalidRequest` for what is no trace, as the pair that `record` returns."""
+    if not isinstance(found, Trace):
+        raise InvalidRequest(f"a trace is {describe(found)}: give the trace: `outcome, trace = record(...)`")
 
 
 def fresh_program(program: Program[A]) -> Effect[A]:

@@ -129,7 +129,35 @@ def test_programs_append_to_the_past_that_was_given_and_each_begins_there():
         assert [event.seq for event in paid.appended] == [2]
     account.when(pay("account/1", 6)).then_raises(ValueError, "only 5")
     account.when(log.append_expect("account/1", 0, "paid", 1)).then(Conflict("account/1", 0, 1))
-    account.when(log.append("account/2", "paid", 1)).then_appended([])
+    assert account.when(log.append("account/2", "paid", 1)).appended == []
+
+
+def test_what_was_appended_to_another_stream_is_something_that_was_appended():
+    def fail() -> Iterator[Any]:
+        yield from log.append("account/2", "paid", 1)
+        raise ValueError("too late")
+
+    account = given([("deposited", 5)], stream="account/1")
+    with pytest.raises(AssertionError, match="what was appended to 'account/2' is another"):
+        account.when(log.append("account/2", "paid", 1)).then_appended([])
+    with pytest.raises(AssertionError, match="what was appended to 'account/2' is another"):
+        account.when(fail).then_raises(ValueError)
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        (KvHas("a"), r"step 1 is KvHas\(key='a'\): give a pair"),
+        ((KvHas("a"),), r"step 1 is \(KvHas\(key='a'\),\): give a pair"),
+        (("a", True), r"step 1 is \('a', True\): give a pair"),
+        ((KvHas("a"), KeyError), r"step 1 is answered by the class KeyError: give an instance, as KeyError\(\.\.\.\)"),
+    ],
+)
+def test_a_step_that_is_no_request_and_answer_is_told_by_its_index_before_the_program_begins(step, told):
+    program = visit("a")
+    with pytest.raises(InvalidRequest, match=told):
+        perform_sequence([(KvHas("a"), True), step], program)
+    assert perform_sequence([(KvHas("a"), False)], program) == "done"
 
 
 def test_drafts_without_a_time_are_equal_to_events_of_any():

@@ -983,3 +983,38 @@ def test_a_replay_sees_what_the_recorded_program_saw(asked):
     for again in (trace, trace, *traces_through_both(trace)):
         assert repr(replay(program, again)) == repr(outcome.value)
     assert compare(trace, store()) == []
+
+
+# What is given in the place of another thing
+
+
+def test_a_program_is_recorded_on_a_store_as_on_its_handlers():
+    with open_store("memory:", clock=lambda: 7) as one, open_store("memory:", clock=lambda: 7) as other:
+        assert record(log.append("s", "made", 1), one) == record(log.append("s", "made", 1), other.handlers)
+
+
+@pytest.mark.parametrize("wrong", [None, 7, [KvGet]])
+def test_what_is_no_store_and_no_table_is_refused_before_anything_runs(wrong):
+    def make() -> Iterator[Any]:
+        raise AssertionError("it was made")
+
+    with pytest.raises(InvalidRequest, match="give a store, or a table of a function by request"):
+        record(make, wrong)
+
+
+def test_what_is_no_trace_is_refused_with_how_to_get_one():
+    def program() -> Iterator[Any]:
+        return kv.get("a")
+
+    pair: Any = record(program, {KvGet: lambda request: None})
+    uses: list[Any] = [
+        lambda: replay(program, pair),
+        lambda: resume_at(program, pair, 0),
+        lambda: Continuation(program, pair, 0),
+        lambda: diff(pair, pair[1]),
+        lambda: diff(pair[1], pair),
+        lambda: compare(pair, {}),
+    ]
+    for use in uses:
+        with pytest.raises(InvalidRequest, match=r"give the trace: `outcome, trace = record\(\.\.\.\)`"):
+            use()

@@ -60,9 +60,22 @@ def test_saving_replaces_the_file_whole_and_leaves_no_other(tmp_path):
 def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path):
     path = tmp_path / "visit.jsonl"
     path.mkdir()
-    with pytest.raises(OSError, match=r"visit\.jsonl"):
+    with pytest.raises(IsADirectoryError, match=r"a directory stands where .*visit\.jsonl"):
         save(visited(), path)
+    with pytest.raises(IsADirectoryError, match=r"a directory stands where .*visit\.jsonl"):
+        load(path)
+    with pytest.raises(IsADirectoryError, match=r"a directory stands where .*visit\.jsonl"):
+        check_golden(visited(), path)
     assert [found.name for found in tmp_path.iterdir()] == ["visit.jsonl"]
+
+
+def test_what_is_no_trace_makes_no_directory(tmp_path):
+    wrong: Any = record(visit, {})
+    path = tmp_path / "new" / "visit.jsonl"
+    for use in (lambda: save(wrong, path), lambda: check_golden(wrong, path, update=True)):
+        with pytest.raises(InvalidRequest, match=r"give the trace: `outcome, trace = record\(\.\.\.\)`"):
+            use()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("name", "data"), [("a.jsonl", b"{"), ("a.jsonl", b"\xff"), ("a.trace", b"garbage")])
