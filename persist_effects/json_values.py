@@ -5,7 +5,8 @@ What JSON has no word for is an object with one key that begins with a ``$``:
 =============================  ====================================================================
 ``{"$bytes": "AP8="}``         bytes, in base64
 ``{"$int": "9007…"}``          an integer beyond 2**53 either way, which other programs would round
-``{"$float": "nan"}``          ``nan``, ``inf``, ``-inf``, ``-0.0``, and a float that is a whole number: ``3.0``
+``{"$float": "nan"}``          ``nan``, ``inf``, ``-inf``, ``-0.0``, and a float that is a whole number: ``3.0``;
+                               an unusual NaN has its bits behind: ``nan:7ff8000000000001``
 ``{"$dict": [["k", 1]]}``      a dict of which a key begins with a ``$``, or is no str, as pairs
 ``{"$datetime": "2026-…"}``    a time with its offset, which msgpack has a type for; a store's values have none
 =============================  ====================================================================
@@ -13,6 +14,7 @@ What JSON has no word for is an object with one key that begins with a ``$``:
 
 import base64
 import math
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +23,7 @@ import msgspec
 from persist_effects.errors import InvalidRequest
 
 _EXACT_INT = 2**53
+_USUAL_NAN = "7ff8000000000000"
 # The class of what msgpack's timestamps come back as, without the module `datetime`, which has a clock.
 _Datetime: Any = type(msgspec.msgpack.decode(b"\xd6\xff\x00\x00\x00\x00"))
 
@@ -37,7 +40,7 @@ def to_json(value: Any) -> Any:
         case int():
             return value if -_EXACT_INT <= value <= _EXACT_INT else {"$int": str(value)}
         case float():
-            return {"$float": repr(value)} if not math.isfinite(value) or value.is_integer() else value
+            return {"$float": _float_text(value)} if not math.isfinite(value) or value.is_integer() else value
         case bytes():
             return {"$bytes": base64.b64encode(value).decode()}
         case list():
@@ -83,10 +86,24 @@ def _key_from_json(plain: Any) -> Any:
     return tuple(key) if isinstance(key, list) else key
 
 
+def _float_text(value: float) -> str:
+    """As Python writes it; a NaN that is not the usual one with its bits."""
+    bits = struct.pack(">d", value).hex()
+    return f"nan:{bits}" if math.isnan(value) and bits != _USUAL_NAN else repr(value)
+
+
+def _float_of(text: str) -> float:
+    word, _, bits = text.partition(":")
+    if word == "nan" and bits:
+        (value,) = struct.unpack(">d", bytes.fromhex(bits))
+        return float(value)
+    return float(text)
+
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     "$bytes": lambda text: base64.b64decode(text, validate=True),
     "$int": int,
-    "$float": float,
+    "$float": _float_of,
     "$dict": lambda pairs: {_key_from_json(key): from_json(part) for key, part in pairs},
     "$datetime": _Datetime.fromisoformat,
 }

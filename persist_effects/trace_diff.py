@@ -30,7 +30,13 @@ class HasHandlers(Protocol):
 
 
 def handlers_of(store: HasHandlers | Handlers) -> Handlers:
-    """The handler table of a store, or the table itself. Raises `InvalidRequest` for what is neither."""
+    """The handler table of a store, or the table itself. Raises `InvalidRequest` for what is neither.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> handlers_of(store) is store.handlers
+    True
+    """
     handlers = store if isinstance(store, Mapping) else getattr(store, "handlers", None)
     if not isinstance(handlers, Mapping):
         raise InvalidRequest(f"the handlers are {describe(store)}: give a store, or a table of a function by request")

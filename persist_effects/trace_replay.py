@@ -124,7 +124,12 @@ class Continuation(Generic[A]):
 
 
 def check_trace(found: object) -> None:
-    """Raise `InvalidRequest` for what is no trace, as the pair that `record` returns."""
+    """Raise `InvalidRequest` for what is no trace, as the pair that `record` returns.
+
+    >>> check_trace(7)
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: a trace is an int, 7: give the trace: `outcome, trace = record(...)`
+    """
     if not isinstance(found, Trace):
         raise InvalidRequest(f"a trace is {describe(found)}: give the trace: `outcome, trace = record(...)`")
 

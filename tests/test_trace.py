@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from interpreters import open_store
@@ -476,6 +477,7 @@ def traces_through_both(trace: Trace) -> list[Trace]:
     return [Trace.decode(trace.encode()), Trace.from_json_lines(trace.to_json_lines())]
 
 
+@example(struct.unpack(">d", bytes.fromhex("7ff8000000000001"))[0])
 @given(values())
 def test_every_value_comes_back_the_same_from_bytes_and_from_lines(value):
     def program() -> Iterator[Any]:

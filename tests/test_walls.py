@@ -26,6 +26,7 @@ PURE = {
     "itertools",
     "math",
     "msgspec",
+    "struct",
     "types",
     "typing",
     "unicodedata",
@@ -143,8 +144,8 @@ PUBLIC_FUNCTIONS = {
     "machine": "all_of check_fresh outcome_of perform run start unwind",
     "json_values": "from_json to_json",
     "trace_record": "record",
-    "trace_replay": "fresh_program replay resume_at",
-    "trace_diff": "as_text compare diff",
+    "trace_replay": "check_trace fresh_program replay resume_at",
+    "trace_diff": "as_text compare diff handlers_of",
     "source": "source_of",
     "testing": "given perform_sequence",
     "codec": (
