@@ -92,10 +92,12 @@ def _float_text(value: float) -> str:
     return f"nan:{bits}" if math.isnan(value) and bits != _USUAL_NAN else repr(value)
 
 
-def _float_of(text: str) -> float:
+def _float_of(text: Any) -> float:
+    if type(text) is not str:
+        raise TypeError(f"a float is written as text, not as {text!r:.40}")
     word, _, bits = text.partition(":")
-    if word == "nan" and bits:
-        (value,) = struct.unpack(">d", bytes.fromhex(bits))
+    if word == "nan" and len(bits) == len(_USUAL_NAN):
+        (value,) = struct.unpack(">d", int(bits, 16).to_bytes(8, "big"))
         return float(value)
     return float(text)
 

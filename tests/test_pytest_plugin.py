@@ -77,7 +77,7 @@ def test_a_failure_shows_the_report_and_what_to_paste_and_that_replays_one_state
     result = run(FAILING)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*failure 1 of 1: invariant*", "*AssertionError: k is 1*"])
-    [line] = [line for line in result.outlines if "--repro" in line]
+    [line, *_] = [line for line in result.outlines if "--repro" in line]
     token = line.split('--repro "')[1].rstrip('"')
     again = run(FAILING, "--repro", token)
     again.assert_outcomes(failed=1)
@@ -224,7 +224,7 @@ def test_programs_are_a_test_of_every_interleaving(run):
 def test_a_lost_update_fails_and_its_token_replays_it(run):
     result = run(INTERLEAVED.replace("PROGRAM", "add"))
     result.assert_outcomes(failed=1)
-    [line] = [line for line in result.outlines if "--repro" in line and line.startswith("or: pytest")]
+    [line, *_] = [line for line in result.outlines if "--repro" in line and line.startswith("or: pytest")]
     token = line.split('--repro "')[1].rstrip('"')
     again = run(INTERLEAVED.replace("PROGRAM", "add"), "--repro", token)
     again.assert_outcomes(failed=1)

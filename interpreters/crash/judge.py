@@ -34,6 +34,8 @@ class Judge:
         self._check = check
         self._boot = boot
         self._recoveries: dict[int, Memo[Contents]] = {}
+        # By image: the same one comes up again where more, or less, is to be expected of it.
+        self._recovered: dict[Any, tuple[End[Contents], CrashDisk, frozenset[str]]] = {}
         self._works_on: dict[frozenset[tuple[str, bytes]], tuple[Problem | None, frozenset[str]]] = {}
         self._checked: dict[Any, tuple[Problem | None, frozenset[str]]] = {}
 
@@ -46,8 +48,13 @@ class Judge:
         memo = self._recoveries.get(crashes)
         if memo is None:
             memo = self._recoveries[crashes] = Memo(lambda: self.recovery(crashes))
-        on = SteadyDisk(image)
-        return memo.run(on), on
+        key = crashes, frozenset(image.items())
+        if key not in self._recovered:
+            fresh = SteadyDisk(image)
+            self._recovered[key] = memo.run(fresh), fresh, frozenset(fresh.paths_read)
+        end, on, paths_read = self._recovered[key]
+        on.paths_read = set(paths_read)
+        return end, on
 
     def recovery(self, crashes: int) -> Effect[Contents]:
         """The program that opens the store after so many crashes, and reads all of it."""
