@@ -33,6 +33,7 @@ from interpreters.file.manifest import (
     Sealed,
     index_path,
     load,
+    load_beside_writer,
     publish,
     publish_synced,
     segment_path,
@@ -196,7 +197,8 @@ class Log:
 
         Before a segment is made or removed, too: the later one gives the same numbers to segments of its own.
         """
-        in_force = yield from load()
+        # A compaction asks this beside commits, one of which may just be publishing.
+        in_force = yield from load_beside_writer()
         if in_force is not None and in_force.epoch != self.manifest.epoch:
             raise StoreLocked(
                 f"a writer that opened the store later (epoch {in_force.epoch}, this one's: {self.manifest.epoch})"
