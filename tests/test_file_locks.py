@@ -37,9 +37,9 @@ from persist_effects import StoreUnavailable, kv
 store = Store(FileStore(sys.argv[1]))
 store.run(kv.put("color", "red"))
 signal.alarm(30)
-pid = os.fork()
-if pid == 0:
+if os.fork() == 0:
     signal.alarm(30)
+    print("fork:", os.getpid(), flush=True)
     try:
         store.run(kv.put("color", "green"))
     except StoreUnavailable as error:
@@ -48,7 +48,6 @@ if pid == 0:
         print("wrongly refused:", error, flush=True)
     print("read:", store.run(kv.get("color")), flush=True)
     signal.pause()
-print("fork:", pid, flush=True)
 signal.pause()
 """
 
