@@ -5,26 +5,44 @@ power may leave, as a profile of file systems allows. No clock, no chance: the s
 """
 
 import errno
-import hashlib
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import cached_property, partial
-from itertools import pairwise, product
 from typing import Any, ClassVar, NamedTuple
 
 from interpreters import disk
-from persist_effects.errors import InvalidRequest
+from interpreters.survivors import (
+    DEFAULT_BOUND,
+    PROFILES,
+    SECTOR_BYTES,
+    Bound,
+    Change,
+    File,
+    Image,
+    NameChange,
+    OnDisk,
+    State,
+    apply_names,
+    directory_of,
+    overwritten,
+)
 from persist_effects.machine import Handlers
 from persist_effects.requests import Request
 
-Image = dict[str, bytes]
-"""Files by path. A directory is a path that ends with a slash."""
-
-PROFILES = ("posix", "ordered", "writeback")
-"""Which directory operations survive without a sync: any of them, or those up to a point; ``writeback``: as posix, and
-a file may have grown while its new bytes are those of an earlier file."""
-
-SECTOR_BYTES = 512
+__all__ = [
+    "DEFAULT_BOUND",
+    "FAULTS",
+    "MUTATING",
+    "PROFILES",
+    "SILENT",
+    "Bound",
+    "CrashDisk",
+    "Fault",
+    "Image",
+    "State",
+    "SteadyDisk",
+    "overwritten",
+]
 
 MUTATING: tuple[type[Request[Any]], ...] = (
     disk.MakeDirectory,
@@ -53,20 +71,6 @@ FAULTS: dict[str, tuple[type[Request[Any]], ...]] = {
 """The faults that can be put at a request, and which requests can meet them. ``EIO`` at a sync is as on xfs."""
 
 
-class Bound(NamedTuple):
-    """How far states are enumerated: at most one write of a state is torn.
-
-    That is next to its ends, where sectors end, and at multiples of ``tear_bytes`` (0: not at all). Where one file's
-    unsynced changes, or the unsynced names, have more than ``subsets`` combinations, only prefixes are taken.
-    """
-
-    tear_bytes: int = 64
-    subsets: int = 256
-
-
-DEFAULT_BOUND = Bound()
-
-
 class Fault(NamedTuple):
     """Something that goes wrong at a request: one of `FAULTS`, once or from then on."""
 
@@ -79,85 +83,8 @@ class Fault(NamedTuple):
         return self.kind in SILENT
 
 
-KINDS = ("nothing lost", "lost", "torn", "stale bytes", "names lost")
-"""The classes of what survives."""
-
-
 SILENT = frozenset({"lost write", "misdirected write", "failed sync, ext4 data"})
 """The faults of which the disk says nothing at once."""
-
-
-class State(NamedTuple):
-    """An image that may survive, its class of fault, and what of the unsynced did not survive."""
-
-    image: Image
-    kind: str
-    names_lost: tuple[str, ...]
-    contents_lost: tuple[tuple[str, str], ...]
-
-    @property
-    def digest(self) -> str:
-        """Names the image: eight hexadecimal digits."""
-        hashed = hashlib.blake2b(digest_size=4)
-        for path, content in sorted(self.image.items()):
-            hashed.update(f"{path} {len(content)} ".encode() + content)
-        return hashed.hexdigest()
-
-    @property
-    def losses(self) -> tuple[str, ...]:
-        """What did not survive, in words."""
-        return (*self.names_lost, *(f"{path}: {words}" for path, words in self.contents_lost if words))
-
-
-class Change(NamedTuple):
-    """A change of a file's bytes by a request of this number; ``offset`` None: of its size alone."""
-
-    number: int
-    offset: int | None
-    data: bytes
-    size_bytes: int
-    may_shrink: bool = False
-
-    def apply(self, content: bytes) -> bytes:
-        """The content after it."""
-        if self.offset is not None:
-            return overwritten(content, self.offset, self.data)
-        if len(content) < self.size_bytes:
-            return content + bytes(self.size_bytes - len(content))
-        return content[: self.size_bytes] if self.may_shrink else content
-
-
-class NameChange(NamedTuple):
-    """Names that one directory operation gives and takes away, all or none."""
-
-    number: int
-    names: tuple[tuple[str, "_File | None"], ...]
-
-
-class _File:
-    """What readers see of a file, what is on the disk, and the changes between."""
-
-    __slots__ = ("changes", "content", "doomed", "durable")
-
-    def __init__(self, content: bytes = b"") -> None:
-        self.content = content
-        self.durable = content
-        self.changes: list[Change] = []
-        self.doomed: bytes | None = None
-
-    def copy(self) -> "_File":
-        copy = _File(self.content)
-        copy.durable, copy.changes, copy.doomed = self.durable, list(self.changes), self.doomed
-        return copy
-
-    def change(self, change: Change) -> None:
-        self.content = change.apply(self.content)
-        self.changes.append(change)
-
-    def settle(self) -> None:
-        # Not all that readers see: what a failed sync has marked clean is not written by the next.
-        self.durable = _applied(self.durable, self.changes)
-        self.changes = []
 
 
 class CrashDisk:
@@ -184,10 +111,8 @@ class CrashDisk:
         faults: Mapping[int, Fault] | None = None,
         barriers: Mapping[int, Request[Any]] | None = None,
     ) -> None:
-        self._names: dict[str, _File] = {path: _File(content) for path, content in (image or {}).items()}
-        self._durable_names = dict(self._names)
-        self._name_changes: list[NameChange] = []
-        self._removed: list[bytes] = []
+        self._names: dict[str, File] = {path: File(content) for path, content in (image or {}).items()}
+        self._on_disk = OnDisk(self._names)
         self._faults = dict(faults or {})
         self._barriers = dict(barriers or {})
         self._standing: dict[type[Request[Any]], Fault] = {}
@@ -215,18 +140,18 @@ class CrashDisk:
     def copy(self) -> "CrashDisk":
         """The same disk, for another process: nobody watches it, and it fails no more."""
         copy = CrashDisk()
-        files: dict[int, _File] = {}
+        files: dict[int, File] = {}
 
-        def copied(file: _File) -> _File:
+        def copied(file: File) -> File:
             return files.setdefault(id(file), file.copy())
 
         copy._names = {path: copied(file) for path, file in self._names.items()}
-        copy._durable_names = {path: copied(file) for path, file in self._durable_names.items()}
-        copy._name_changes = [
+        copy._on_disk.names = {path: copied(file) for path, file in self._on_disk.names.items()}
+        copy._on_disk.name_changes = [
             change._replace(names=tuple((path, file and copied(file)) for path, file in change.names))
-            for change in self._name_changes
+            for change in self._on_disk.name_changes
         ]
-        copy._removed = list(self._removed)
+        copy._on_disk.removed = list(self._on_disk.removed)
         return copy
 
     def image(self) -> Image:
@@ -276,11 +201,11 @@ class CrashDisk:
         file = self._found(request.path)
         if fault.kind == "failed sync, ext4 data":
             # It is in the journal, so the sync succeeds; that it never gets from there to its place, the next one says.
-            file.doomed = _sizes_only(file)
+            file.doomed = file.sizes_only()
             file.settle()
             return
         if fault.kind == "failed sync, ext4 ordered":
-            file.durable = _sizes_only(file)
+            file.durable = file.sizes_only()
         elif fault.kind == "failed sync, btrfs":
             file.content = file.durable
         # The pages are clean now, whatever is on the disk.
@@ -294,13 +219,13 @@ class CrashDisk:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), request.path)
         if path not in self._names:
             self._check_directory(request.path)
-            self._name((path, _File()))
+            self._name((path, File()))
 
     def _create(self, request: disk.Create) -> None:
         if request.path in self._names or f"{request.path}/" in self._names:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), request.path)
         self._check_directory(request.path)
-        self._name((request.path, _File()))
+        self._name((request.path, File()))
 
     def _write(self, request: disk.Write) -> None:
         file = self._found(request.path)
@@ -332,7 +257,7 @@ class CrashDisk:
         self._name((request.source, None), (request.target, file))
 
     def _remove(self, request: disk.Remove) -> None:
-        self._removed.append(self._found(request.path).content)
+        self._on_disk.removed.append(self._found(request.path).content)
         self._name((request.path, None))
 
     def _list(self, request: disk.List) -> list[str]:
@@ -347,26 +272,26 @@ class CrashDisk:
     def _sync_directory(self, request: disk.SyncDirectory) -> None:
         directory = self._found_directory(request.path)
         left = []
-        for change in self._name_changes:
-            if _directory_of(change.names[0][0]) == directory:
-                _apply_names(self._durable_names, change)
+        for change in self._on_disk.name_changes:
+            if directory_of(change.names[0][0]) == directory:
+                apply_names(self._on_disk.names, change)
             else:
                 left.append(change)
-        self._name_changes = left
+        self._on_disk.name_changes = left
 
     def _lock(self, request: disk.Lock) -> None:
         # A lock ends with the process that holds it, so after a crash it is free.
         if request.path not in self._names:
             self._check_no_directory(request.path)
-            self._name((request.path, _File()))
+            self._name((request.path, File()))
         self._names[request.path].content = request.holder.encode()
 
-    def _name(self, *names: tuple[str, _File | None]) -> None:
+    def _name(self, *names: tuple[str, File | None]) -> None:
         change = NameChange(self.count, names)
-        _apply_names(self._names, change)
-        self._name_changes.append(change)
+        apply_names(self._names, change)
+        self._on_disk.name_changes.append(change)
 
-    def _found(self, path: str) -> _File:
+    def _found(self, path: str) -> File:
         file = self._names.get(path)
         if file is None:
             raise self._missing(path)
@@ -380,7 +305,7 @@ class CrashDisk:
         return inside
 
     def _check_directory(self, path: str) -> None:
-        directory = _directory_of(path)
+        directory = directory_of(path)
         if directory and directory not in self._names:
             raise self._missing(path)
 
@@ -402,10 +327,7 @@ class CrashDisk:
 
     def is_over(self, bound: Bound, read: Container[str]) -> bool:
         """Whether more of the names, and of these files, is unsynced now than the bound takes all combinations of."""
-        pending = [pair for change in self._name_changes for pair in change.names]
-        places = [*self._durable_names.items(), *pending]
-        counts = [len(file.changes) for path, file in places if file is not None and path in read]
-        return any(2**count > bound.subsets for count in [len(self._name_changes), *counts])
+        return self._on_disk.is_over(bound, read)
 
     def states(
         self, profile: str = "posix", bound: Bound = DEFAULT_BOUND, read: Container[str] | None = None
@@ -414,50 +336,7 @@ class CrashDisk:
 
         With ``read``, other files than these are varied in their sizes only, since nobody looks into them.
         """
-        if profile not in PROFILES:
-            raise InvalidRequest(f"the profile is {profile!r}: give one of {', '.join(PROFILES)}")
-        whole = {id(file): _subsets(file, bound) for file in self._changed()}
-        for names, name_losses in self._namings(profile, bound):
-            # Where a rename survived and the one before it did not, a file has two names.
-            here: dict[_File, list[str]] = {}
-            for path, file in names.items():
-                if file.changes:
-                    here.setdefault(file, []).append(path)
-            choices = [_seen(whole[id(file)], paths, read) for file, paths in here.items()]
-            places = list(here.values())
-            yield from _combined(names, name_losses, choices, places)
-            for index, (file, paths) in enumerate(here.items()):
-                torn = _seen(_tears(file, profile, bound, self._removed), paths, read)
-                yield from _combined(names, name_losses, [*choices[:index], torn, *choices[index + 1 :]], places)
-
-    def _changed(self) -> list[_File]:
-        """The files with unsynced changes that may survive under some name."""
-        pending = [file for change in self._name_changes for _, file in change.names if file is not None]
-        files = {id(file): file for file in [*self._durable_names.values(), *pending]}
-        return [file for file in files.values() if file.changes]
-
-    def _namings(self, profile: str, bound: Bound) -> Iterator[tuple[dict[str, _File], tuple[str, ...]]]:
-        changes = self._name_changes
-        is_prefix = profile == "ordered" or 2 ** len(changes) > bound.subsets
-        kept_sets: Iterable[tuple[bool, ...]] = (
-            (tuple(index < count for index in range(len(changes))) for count in range(len(changes), -1, -1))
-            if is_prefix
-            else product((True, False), repeat=len(changes))
-        )
-        seen = set()
-        for kept in kept_sets:
-            names = dict(self._durable_names)
-            for change, is_kept in zip(changes, kept, strict=True):
-                if is_kept:
-                    _apply_names(names, change)
-            names = {path: file for path, file in names.items() if _directory_of(path) in {"", *names}}
-            key = tuple(sorted((path, id(file)) for path, file in names.items()))
-            if key not in seen:
-                seen.add(key)
-                yield (
-                    names,
-                    tuple(_name_loss(change) for change, is_kept in zip(changes, kept, strict=True) if not is_kept),
-                )
+        return self._on_disk.states(profile, bound, read)
 
 
 class SteadyDisk(CrashDisk):
@@ -475,7 +354,7 @@ class SteadyDisk(CrashDisk):
         file = self._found(request.path)
         self._resize(file, max(len(file.content), request.size_bytes))
 
-    def _resize(self, file: _File, size_bytes: int) -> None:
+    def _resize(self, file: File, size_bytes: int) -> None:
         file.content = file.content[:size_bytes].ljust(size_bytes, b"\0")
 
     def _sync(self, request: disk.Sync) -> None:
@@ -484,7 +363,7 @@ class SteadyDisk(CrashDisk):
     def _sync_directory(self, request: disk.SyncDirectory) -> None:
         self._found_directory(request.path)
 
-    def _name(self, *names: tuple[str, _File | None]) -> None:
+    def _name(self, *names: tuple[str, File | None]) -> None:
         for path, file in names:
             if file is None:
                 del self._names[path]
@@ -515,163 +394,3 @@ def _rows_of(kind: type[CrashDisk]) -> dict[type[Request[Any]], Row]:
 
 CrashDisk._rows = _rows_of(CrashDisk)
 SteadyDisk._rows = _rows_of(SteadyDisk)
-
-Choice = tuple[bytes, str, str]
-"""A content that may survive, what of it did not in words, and the class of fault."""
-
-
-def _seen(choices: list[Choice], paths: Sequence[str], read: Container[str] | None) -> list[Choice]:
-    """The choices between which somebody could tell who knows the sizes of all files, and the bytes of those read."""
-    if read is None or any(path in read for path in paths):
-        return choices
-    return list({len(choice[0]): choice for choice in reversed(choices)}.values())[::-1]
-
-
-def _combined(
-    names: Mapping[str, _File], name_losses: tuple[str, ...], choices: list[list[Choice]], places: list[list[str]]
-) -> Iterator[State]:
-    settled = {path: file.durable for path, file in names.items()}
-    for combination in product(*choices):
-        image = settled | {path: choice[0] for at, choice in zip(places, combination, strict=True) for path in at}
-        kinds = {choice[2] for choice in combination}
-        kind = next(kind for kind in ("torn", "stale bytes", "lost", "") if kind in kinds or not kind)
-        lost = tuple((at[-1], choice[1]) for at, choice in zip(places, combination, strict=True))
-        yield State(image, kind or ("names lost" if name_losses else "nothing lost"), name_losses, lost)
-
-
-def _subsets(file: _File, bound: Bound) -> list[Choice]:
-    """The contents that any of the unsynced changes leave, each of them whole; first all of them."""
-    changes = file.changes
-    everything = _all(changes)
-    found = _landed(file.durable, changes, is_prefix=2 ** len(changes) > bound.subsets)
-    landed = {file.content: everything} | {content: found[content] for content in found if content != file.content}
-    return [
-        (content, _losses(changes, numbers), "" if numbers == everything else "lost")
-        for content, numbers in landed.items()
-    ]
-
-
-def _landed(content: bytes, changes: Iterable[Change], *, is_prefix: bool) -> dict[bytes, tuple[int, ...]]:
-    """The contents that any of these changes, or any first ones, make of this one, and the numbers of which did."""
-    found: dict[bytes, tuple[int, ...]] = {content: ()}
-    newest = content
-    for change in changes:
-        before = [(newest, found[newest])] if is_prefix else list(found.items())
-        for one, numbers in before:
-            found.setdefault(change.apply(one), (*numbers, change.number))
-        newest = change.apply(newest)
-    return found
-
-
-def _none_or_all(content: bytes, changes: Sequence[Change]) -> dict[bytes, tuple[int, ...]]:
-    return {content: (), _applied(content, changes): _all(changes)}
-
-
-def _tears(file: _File, profile: str, bound: Bound, removed: list[bytes]) -> list[Choice]:
-    """The contents in which one unsynced write is torn, beside any of the others; first those with all before it.
-
-    Where these have more combinations than the bound has room for: all or none of those before it, and of the later.
-    """
-    changes = file.changes
-    is_over = 2 ** len(changes) > bound.subsets
-    some = _none_or_all if is_over else partial(_landed, is_prefix=False)
-    found: dict[bytes, Choice] = {}
-    for index, change in enumerate(changes):
-        if change.offset is None:
-            continue
-        before = _applied(file.durable, changes[:index])
-        others = [*changes[:index], *changes[index + 1 :]]
-        for base, earlier in reversed(some(file.durable, changes[:index]).items()):
-            for piece, words in _pieces(change, bound):
-                torn = base
-                for offset, data in piece:
-                    torn = overwritten(torn, offset, data)
-                for content, later in some(torn, changes[index + 1 :]).items():
-                    if content not in found:
-                        lost = _losses(others, (*earlier, *later))
-                        told = f"{_told(change)} is torn: {words}{'; ' if lost else ''}{lost}"
-                        found[content] = (content, told, "torn")
-        if profile == "writeback" and change.size_bytes > len(before):
-            content = before + _stale(len(before), change.size_bytes, removed)
-            words = f"{_told(change)} is lost, but the size grew, over bytes of an earlier file"
-            found.setdefault(content, (content, words, "stale bytes"))
-    return list(found.values())
-
-
-def _pieces(change: Change, bound: Bound) -> Iterator[tuple[list[tuple[int, bytes]], str]]:
-    """What may be left of a write: its beginning, its end, or both without a hole between."""
-    offset, data = change.offset or 0, change.data
-    cuts = cuts_of(offset, len(data), bound.tear_bytes) if bound.tear_bytes else []
-    for cut in cuts:
-        yield [(offset, data[:cut])], f"its first {cut} of {len(data)} bytes are there"
-        yield [(offset + cut, data[cut:])], f"its first {cut} of {len(data)} bytes are not"
-    for low, high in pairwise(cuts):
-        yield [(offset, data[:low]), (offset + high, data[high:])], f"its bytes {low} to {high} of {len(data)} are not"
-
-
-def cuts_of(offset: int, size_bytes: int, tear_bytes: int) -> list[int]:
-    """Where a write may be torn: next to its ends, where sectors end, and every so many bytes."""
-    cuts = {1, size_bytes - 1}
-    cuts.update(range(tear_bytes, size_bytes, tear_bytes))
-    cuts.update(range(-offset % SECTOR_BYTES, size_bytes, SECTOR_BYTES))
-    return sorted(cut for cut in cuts if 0 < cut < size_bytes)
-
-
-def overwritten(content: bytes, offset: int, data: bytes) -> bytes:
-    """A content with these bytes at an offset; what is between its end and there reads as zeros."""
-    if len(content) < offset:
-        content += bytes(offset - len(content))
-    return content[:offset] + data + content[offset + len(data) :]
-
-
-def _applied(content: bytes, changes: Iterable[Change]) -> bytes:
-    for change in changes:
-        content = change.apply(content)
-    return content
-
-
-def _sizes_only(file: _File) -> bytes:
-    """What is on the disk where a file got its new size and none of its new bytes."""
-    content = file.durable
-    for change in file.changes:
-        content = change._replace(offset=None).apply(content)
-    return content
-
-
-def _stale(start: int, end: int, removed: list[bytes]) -> bytes:
-    """The bytes that an earlier file had at this place."""
-    old = next((content[start:end] for content in reversed(removed) if len(content) > start), b"")
-    return old + b"\xa5" * (end - start - len(old))
-
-
-def _all(changes: Iterable[Change]) -> tuple[int, ...]:
-    return tuple(change.number for change in changes)
-
-
-def _losses(changes: Iterable[Change], landed: Iterable[int]) -> str:
-    lost = [_told(change) for change in changes if change.number not in set(landed)]
-    return f"lost {', '.join(lost)}" if lost else ""
-
-
-def _told(change: Change) -> str:
-    if change.offset is None:
-        return f"the size of {change.size_bytes} bytes (request {change.number})"
-    return f"the {len(change.data)} bytes at {change.offset} (request {change.number})"
-
-
-def _name_loss(change: NameChange) -> str:
-    told = [f"{'' if file is not None else 'no '}{path}" for path, file in change.names]
-    return f"the directory lost request {change.number}: {', '.join(told)}"
-
-
-def _apply_names(names: dict[str, _File], change: NameChange) -> None:
-    for path, file in change.names:
-        if file is None:
-            names.pop(path, None)
-        else:
-            names[path] = file
-
-
-def _directory_of(path: str) -> str:
-    head, slash, _ = path.rstrip("/").rpartition("/")
-    return head + slash
