@@ -167,7 +167,9 @@ class Store:
 
         Rows that are async functions are awaited; plain rows that may block run in worker threads. A cancelled task
         raises its cancellation at the program's ``yield``; requests that the program's ``finally`` blocks then
-        perform are still carried out. A write that has begun is never abandoned. Needs the extra ``async``.
+        perform are still carried out. A write that has begun is never abandoned: its answer comes first, then the
+        cancellation. A plain row in its thread is left to end by itself where ``asyncio.Task.cancel`` comes, since
+        only a cancelled scope waits for it. Needs the extra ``async``.
 
         >>> import anyio
         >>> from persist_effects import kv

@@ -2,8 +2,12 @@
 
 import contextlib
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.lowlevel
@@ -34,7 +38,7 @@ class TaskRunner:
         self._effects = store.effects
         # A wait is not for the threads, where it could not be cancelled.
         self._batched = store.batched - {Wait}
-        self._gathering: anyio.lowlevel.RunVar[_Gathering] = anyio.lowlevel.RunVar("persist_effects_gathering")
+        self._gatherings: WeakKeyDictionary[Any, _Gathering] = WeakKeyDictionary()
         self._watch = getattr(store.interpreter, "watch", None)
         self._inline_rows = _rows_that_never_block(store)
 
@@ -45,6 +49,7 @@ class TaskRunner:
         step = machine.start(program, turn)
         while isinstance(step, Suspended):
             try:
+                turn.raise_late_cancellation()
                 answer = await self._answer(step.request, turn)
             except BaseException as error:
                 turn.is_cancelled = turn.is_cancelled or isinstance(error, anyio.get_cancelled_exc_class())
@@ -53,17 +58,21 @@ class TaskRunner:
                 step = step.resume(answer)
                 # It may be a page of events, and while the next one is read there should be no other.
                 del answer
+        turn.raise_cancellation_that_comes_once()
         return step.value
 
     async def _answer(self, request: Request[Any], turn: "_Turn") -> Any:
         kind = type(request)
+        if kind in self._batched:
+            (outcome,) = await self._gathering().outcomes((request,), turn)
+            if isinstance(outcome, Failed):
+                raise outcome.error
+            return outcome.value
         if kind in self._inline_rows:
             await turn.give_way_if_over()
             return turn[kind](request)
         if kind in self._effects:
             return await self._answer_as_user(request, turn)
-        if kind in self._batched:
-            return await self._gathered(request)
         if isinstance(request, Wait) and Wait in self._handlers:
             return await self._wait(request)
         if isinstance(request, AllOf):
@@ -72,12 +81,13 @@ class TaskRunner:
             raise UnhandledEffect(request.op, kind.__name__)
         return await _in_thread(self._handlers[kind], request, turn)
 
-    async def _gathered(self, request: Request[Any]) -> Any:
-        gathering = self._gathering.get(None)
+    def _gathering(self) -> "_Gathering":
+        """That of the running event loop."""
+        loop = anyio.lowlevel.current_token().native_token
+        gathering = self._gatherings.get(loop)
         if gathering is None:
-            gathering = _Gathering(self._handlers[AllOf])
-            self._gathering.set(gathering)
-        return await gathering.answer(request)
+            gathering = self._gatherings[loop] = _Gathering(self._handlers[AllOf])
+        return gathering
 
     async def _answer_as_user(self, request: Request[Any], turn: "_Turn") -> Any:
         row = self._effects[type(request)]
@@ -94,7 +104,7 @@ class TaskRunner:
     async def _outcomes(self, requests: Sequence[Request[Any]], turn: "_Turn") -> list[Outcome]:
         """Each request's outcome. What the interpreter can batch is answered first, together."""
         batch = tuple(request for request in requests if type(request) in self._batched)
-        batched = iter(await _in_thread(self._handlers[AllOf], AllOf(batch), turn) if batch else ())
+        batched = iter(await self._gathering().outcomes(batch, turn) if batch else ())
         return [
             next(batched) if type(request) in self._batched else await self._outcome(request, turn)
             for request in requests
@@ -125,12 +135,25 @@ class _Turn(Mapping[type[Request[Any]], Handler]):
     """The rows that never block, for so many requests of one program; then none, so that the machine stops there.
 
     ``is_cancelled``: the task is cancelled already, and what the program performs is part of its cleaning up.
+    ``late_cancellation``: one that came while a request was on its way, of which the program has not been told.
     """
 
     def __init__(self, rows: Handlers) -> None:
         self.is_cancelled = False
+        self.late_cancellation: BaseException | None = None
         self._rows = rows
         self._left = TURN_REQUESTS
+
+    def raise_late_cancellation(self) -> None:
+        """Tell the program of it, once."""
+        if self.late_cancellation is not None and not self.is_cancelled:
+            error, self.late_cancellation = self.late_cancellation, None
+            raise error
+
+    def raise_cancellation_that_comes_once(self) -> None:
+        """At a program's end: pass on `asyncio.Task.cancel`. A cancelled scope says so again at its next checkpoint."""
+        if anyio.current_effective_deadline() != -math.inf:
+            self.raise_late_cancellation()
 
     async def give_way_if_over(self) -> None:
         """Let other tasks run, and a cancellation arrive, if this turn is over; then begin another."""
@@ -158,64 +181,80 @@ async def _in_thread(row: Handler, request: Request[Any], turn: _Turn) -> Any:
         return await anyio.to_thread.run_sync(row, request)
 
 
-class _Asked:
-    """A request of a task, and its outcome once it is there."""
+class _Lot:
+    """Requests that go to the store together, their outcomes once they are there, and how to tell the event loop."""
 
-    __slots__ = ("outcome", "request")
+    __slots__ = ("answered", "call_soon", "outcomes", "requests")
 
-    def __init__(self, request: Request[Any]) -> None:
-        self.request = request
-        self.outcome: Outcome | None = None
+    def __init__(self, call_soon: Callable[[Callable[[], object]], object]) -> None:
+        self.call_soon = call_soon
+        self.requests: list[Request[Any]] = []
+        self.outcomes: list[Outcome] = []
+        self.answered = anyio.Event()
 
 
 class _Gathering:
     """The requests with which tasks of one event loop wait. They go to the store together, so one sync serves all.
 
-    Whoever finds none on their way sends those that wait; what is asked meanwhile is the next lot.
+    While a lot is on its way, in a thread, what is asked is the next lot. No task sends them, because a task may be
+    cancelled at any moment, and the others would wait for ever: the loop itself does.
     """
 
     def __init__(self, answer_all_of: Handler) -> None:
         self._answer_all_of = answer_all_of
-        self._waiting: list[_Asked] = []
+        self._next: _Lot | None = None
         self._is_sending = False
-        self._sent = anyio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="persist-effects")
 
-    async def answer(self, request: Request[Any]) -> Any:
-        """The answer to a request, or its error raised. What has begun is not abandoned when the task is cancelled."""
-        asked = _Asked(request)
-        self._waiting.append(asked)
-        with anyio.CancelScope(shield=True):
-            while asked.outcome is None:
-                if self._is_sending:
-                    await self._sent.wait()
-                else:
-                    await self._send()
-        outcome = asked.outcome
-        assert outcome is not None, "the loop ends with an outcome"
-        if isinstance(outcome, Failed):
-            raise outcome.error
-        return outcome.value
+    async def outcomes(self, requests: Sequence[Request[Any]], turn: _Turn) -> list[Outcome]:
+        """The outcomes of these requests. What has begun is not abandoned when the task is cancelled."""
+        lot = self._next
+        if lot is None:
+            lot = self._next = _Lot(_call_soon_from_any_thread())
+            if not self._is_sending:
+                self._send_soon(lot)
+        start = len(lot.requests)
+        lot.requests += requests
+        try:
+            await lot.answered.wait()
+        except anyio.get_cancelled_exc_class() as cancellation:
+            turn.late_cancellation = cancellation
+            await _in_spite_of_cancellations(lot.answered)
+        return lot.outcomes[start : start + len(requests)]
 
-    async def _send(self) -> None:
+    def _send_soon(self, lot: _Lot) -> None:
         self._is_sending = True
-        try:
-            # Tasks that are ready to run get to add theirs.
-            await anyio.lowlevel.checkpoint()
-            lot, self._waiting = self._waiting, []
-            request = AllOf(tuple(asked.request for asked in lot))
-            for asked, outcome in zip(lot, await anyio.to_thread.run_sync(self._outcomes, request), strict=True):
-                asked.outcome = outcome
-        finally:
-            self._is_sending = False
-            sent, self._sent = self._sent, anyio.Event()
-            sent.set()
+        # Not at once: tasks that are ready to run get to add theirs.
+        lot.call_soon(partial(self._send, lot))
 
-    def _outcomes(self, request: AllOf) -> list[Outcome]:
+    def _send(self, lot: _Lot) -> None:
+        self._next = None
+        self._thread.submit(self._answer, lot)
+
+    def _answer(self, lot: _Lot) -> None:
+        request = AllOf(tuple(lot.requests))
         try:
-            outcomes: list[Outcome] = self._answer_all_of(request)
-        except Exception as error:
-            outcomes = [Failed(error) for _ in request.requests]
-        return outcomes
+            lot.outcomes = self._answer_all_of(request)
+        except BaseException as error:
+            # Whatever it is, it must not leave them waiting.
+            lot.outcomes = [Failed(cast(Exception, error)) for _ in request.requests]
+        # The loop may have ended since; then nobody waits any more.
+        with contextlib.suppress(RuntimeError):
+            lot.call_soon(partial(self._arrived, lot))
+
+    def _arrived(self, lot: _Lot) -> None:
+        lot.answered.set()
+        self._is_sending = False
+        if self._next is not None:
+            self._send_soon(self._next)
+
+
+async def _in_spite_of_cancellations(event: anyio.Event) -> None:
+    """Wait for an event until it comes, in a task that is cancelled, and perhaps again."""
+    while not event.is_set():
+        # A shield keeps a cancelled scope away, but not another `asyncio.Task.cancel`.
+        with anyio.CancelScope(shield=True), contextlib.suppress(anyio.get_cancelled_exc_class()):
+            await event.wait()
 
 
 def _rows_that_never_block(store: "Store") -> Handlers:
@@ -229,8 +268,7 @@ def _rows_that_never_block(store: "Store") -> Handlers:
 
 def _from_any_thread(callback: Callable[[], object]) -> Callable[[], None]:
     """A function that any thread may call, to have ``callback`` called soon in the running event loop."""
-    native: Any = anyio.lowlevel.current_token().native_token
-    call_soon = native.call_soon_threadsafe if hasattr(native, "call_soon_threadsafe") else native.run_sync_soon
+    call_soon = _call_soon_from_any_thread()
 
     def call() -> None:
         # The loop may have ended since; then nobody waits any more.
@@ -238,3 +276,11 @@ def _from_any_thread(callback: Callable[[], object]) -> Callable[[], None]:
             call_soon(callback)
 
     return call
+
+
+def _call_soon_from_any_thread() -> Callable[[Callable[[], object]], object]:
+    """The running event loop's function for this, asyncio's or trio's."""
+    native: Any = anyio.lowlevel.current_token().native_token
+    found: Callable[[Callable[[], object]], object]
+    found = native.call_soon_threadsafe if hasattr(native, "call_soon_threadsafe") else native.run_sync_soon
+    return found

@@ -1,8 +1,10 @@
 """Opening a store, and running programs on it from threads and from tasks of asyncio and trio."""
 
+import asyncio
 import threading
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from interpreters import Store, open_store
@@ -20,6 +22,7 @@ from persist_effects import (
     log,
     perform,
 )
+from persist_effects.machine import outcome_of
 from persist_effects.requests import KvPut, Wait
 
 LONG_SECONDS = 60.0
@@ -481,6 +484,91 @@ def test_cleaning_up_after_a_cancellation_may_take_more_than_one_turn(backend):
 
     with run_until_cancelled(backend, busy) as store:
         assert store.run(kv.get("cleaned")) == 199
+
+
+class Held(MemoryStore):
+    """A store on the way to which requests are held up, together, until they are let through."""
+
+    blocking = True
+
+    def __init__(self):
+        super().__init__()
+        self.begun = threading.Event()
+        self.let_through = threading.Event()
+
+    def answer_all(self, requests):
+        self.begun.set()
+        assert self.let_through.wait(LONG_SECONDS)
+        return [outcome_of(request, self.handlers) for request in requests]
+
+
+def test_a_task_cancelled_while_its_write_is_on_its_way_leaves_the_others_theirs():
+    async def main(store, held):
+        tasks = [asyncio.create_task(store.arun(kv.put(f"key/{number}", number))) for number in range(5)]
+        await asyncio.to_thread(held.begun.wait, LONG_SECONDS)
+        for _ in range(2):
+            # The first is the one that asked first; and whoever is impatient cancels twice.
+            tasks[0].cancel()
+            tasks[3].cancel()
+            await asyncio.sleep(0)
+        assert not any(task.done() for task in tasks), "a write that has begun is not abandoned"
+        held.let_through.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    held = Held()
+    with Store(held) as store:
+        outcomes = asyncio.run(main(store, held))
+        assert [type(outcome).__name__ for outcome in outcomes] == [
+            "CancelledError",
+            *["int"] * 2,
+            "CancelledError",
+            "int",
+        ]
+        assert store.run(kv.keys()) == [f"key/{number}" for number in range(5)]
+
+
+def test_a_program_whose_task_was_cancelled_has_its_answer_and_is_cancelled_at_its_next_request():
+    def program():
+        try:
+            answers.append((yield from all_of(kv.put("lock", "held"), kv.has("lock"))))
+            yield from kv.put("never", "written")
+        finally:
+            answers.append((yield from kv.delete("lock")))
+
+    async def main(store, held):
+        task = asyncio.create_task(store.arun(program()))
+        await asyncio.to_thread(held.begun.wait, LONG_SECONDS)
+        task.cancel()
+        held.let_through.set()
+        await task
+
+    answers = []
+    held = Held()
+    with Store(held) as store:
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(main(store, held))
+        assert answers == [(1, True), True]
+        assert store.run(kv.keys()) == []
+
+
+@backends
+def test_a_program_that_a_cancelled_scope_finds_finished_returns_its_value(backend):
+    async def main(store, held):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cancel_when_begun, tasks.cancel_scope, held)
+            values.append(await store.arun(kv.put("color", "red")))
+
+    async def cancel_when_begun(scope, held):
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(held.begun.wait, LONG_SECONDS)
+        scope.cancel()
+        held.let_through.set()
+
+    values = []
+    held = Held()
+    with Store(held) as store:
+        anyio.run(main, store, held, backend=backend)
+    assert values == [1]
 
 
 async def answer_later(request):
