@@ -1,6 +1,10 @@
 """What the tests share."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +45,22 @@ def stop_after(program: Effect[Any], store: Store, count: int) -> bool:
         return True
     step.close()
     return False
+
+
+def printed_under_hash_seeds(script: str, *seeds: int) -> list[str]:
+    """What a script that may import the tests prints, in a process for each seed of the hashes."""
+    tests = Path(__file__).parent
+    path = f"{tests.parent}{os.pathsep}{tests}"
+    return [
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in seeds
+    ]
 
 
 def interleavings(

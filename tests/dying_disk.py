@@ -14,20 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from interpreters.disk import (
-    Allocate,
-    Create,
-    MakeDirectory,
-    Remove,
-    Rename,
-    Sync,
-    SyncDirectory,
-    Truncate,
-    Write,
-)
+from interpreters.crash_disk import MUTATING
+from interpreters.disk import Write
 from interpreters.real_disk import RealDisk
 
-CHANGES = {Allocate, Create, MakeDirectory, Remove, Rename, Sync, SyncDirectory, Truncate, Write}
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -55,7 +45,7 @@ class Changes:
         def init(disk: RealDisk, *args: Any, **options: Any) -> None:
             make(disk, *args, **options)
             rows = disk.handlers
-            disk.handlers = {kind: self._around(row) if kind in CHANGES else row for kind, row in rows.items()}
+            disk.handlers = {kind: self._around(row) if kind in MUTATING else row for kind, row in rows.items()}
 
         patch(RealDisk, "__init__", init)
         return self

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from interpreters import Store, disk
+from interpreters.crash_disk import MUTATING
 from interpreters.file.engine import WRITES, Engine, Options
 from persist_effects import Draft, StoreUnavailable, run
 from persist_effects.machine import Effect, Handlers
@@ -31,17 +32,6 @@ from persist_effects.requests import (
     TruncateThrough,
 )
 
-MUTATING = (
-    disk.MakeDirectory,
-    disk.Create,
-    disk.Write,
-    disk.Sync,
-    disk.Truncate,
-    disk.Allocate,
-    disk.Rename,
-    disk.Remove,
-    disk.SyncDirectory,
-)
 READS = (Read, ReadAll, KvGet, KvHas, KvKeys, LastSeq, Streams)
 SYNCS = (disk.Sync, disk.SyncDirectory)
 TAKES_ROOM = (disk.MakeDirectory, disk.Create, disk.Write, disk.Allocate, disk.Rename)

@@ -3,21 +3,16 @@
 import dataclasses
 import datetime as dt
 import enum
-import os
-import subprocess
-import sys
 import uuid
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from conftest import printed_under_hash_seeds
 
 from persist_effects import InvalidRequest
 from persist_effects.codec import decode, encode, from_plain, to_plain
-
-ROOT = Path(__file__).parent.parent
 
 
 class Color(enum.Enum):
@@ -198,19 +193,9 @@ print(list(set(names)))
 
 
 def test_the_same_value_gives_the_same_bytes_whatever_the_hash_seed():
-    printed = [
-        subprocess.run(
-            [sys.executable, "-c", ANY_HASH_SEED],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=ROOT,
-        ).stdout.splitlines()
-        for seed in ("1", "2")
-    ]
-    *first_bytes, first_order = printed[0]
-    *second_bytes, second_order = printed[1]
+    printed = printed_under_hash_seeds(ANY_HASH_SEED, 1, 2)
+    *first_bytes, first_order = printed[0].splitlines()
+    *second_bytes, second_order = printed[1].splitlines()
     assert first_order != second_order, "the seeds are such that a set has another order under each"
     assert first_bytes == second_bytes
     assert len(first_bytes) == 10
@@ -253,13 +238,7 @@ def test_sets_of_sets_have_one_order_whatever_the_hash_seed():
         "print(to_plain({frozenset(p) for p in ('xyz', 'yq', 'ab', 'm', '')}, set[frozenset[str]], 's'))\n"
         "print(to_plain([{'z': set('dac'), 'y': set()}], list[dict[str, set[str]]], 's'))\n"
     )
-
-    def output(seed):
-        environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        return done.stdout
-
-    assert len({output(seed) for seed in range(6)}) == 1
+    assert len(set(printed_under_hash_seeds(code, *range(6)))) == 1
 
 
 def test_a_value_that_holds_itself_is_refused_and_a_signaling_nan_survives():

@@ -1,13 +1,10 @@
 """Faults at every request of a program: what must be found, what must pass, and what no verdict may be given of."""
 
 import itertools
-import os
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
+from conftest import printed_under_hash_seeds
 
 from interpreters import Store, open_store
 from interpreters.crash.effects import explore_effects
@@ -27,8 +24,6 @@ from persist_effects import (
     transact,
 )
 from persist_effects.requests import AllOf, Append, KvPut, Wait
-
-ROOT = Path(__file__).parent.parent
 
 
 def memory():
@@ -638,7 +633,7 @@ def test_at_most_ten_failures_are_told_and_all_are_counted():
 # The same everywhere
 
 _SCRIPT = """
-from tests_of_crash_effects import *
+from test_crash_effects import *
 for depth in (1, 2):
     print(explore(follow_in_two_steps, copied_once, store_factory=filled, depth=depth, limit=60, seed=3))
     print(explore(count_carelessly, counted_once, depth=depth))
@@ -646,19 +641,9 @@ for depth in (1, 2):
 
 
 def test_the_report_is_the_same_under_another_hash_seed():
-    script = _SCRIPT.replace("tests_of_crash_effects", "test_crash_effects")
-    reports = [
-        subprocess.run(
-            [sys.executable, "-c", script],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
-            capture_output=True,
-            check=True,
-            cwd=ROOT,
-        ).stdout
-        for seed in ("0", "12345")
-    ]
-    assert reports[0] == reports[1]
-    assert b"the copies are" in reports[0]
+    one, other = printed_under_hash_seeds(_SCRIPT, 0, 12345)
+    assert one == other
+    assert "the copies are" in one
 
 
 def test_a_file_store_gives_the_same_report_as_the_memory_store(tmp_path):

@@ -4,16 +4,13 @@ Where the engine makes other requests, or the explorer finds more states to be e
 whether they should, and take over the rows that the failure prints into `COUNTS`.
 """
 
-import os
 import re
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import printed_under_hash_seeds
 
 from benchmarks.crash_workloads import FIXED, Fixed
 from interpreters import disk
@@ -196,18 +193,10 @@ for fixed in FIXED:
 
 
 def test_two_processes_find_the_same_in_the_same_words():
-    found = []
-    for seed in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, "-c", TWICE],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parent)},
-            capture_output=True,
-            check=True,
-        )
-        found.append(done.stdout)
-    assert b"failure 1 of 1: invariant" in found[0]
-    assert b"sampled, seed 7" in found[0]
-    assert found[0] == found[1]
+    one, other = printed_under_hash_seeds(TWICE, 1, 2)
+    assert "failure 1 of 1: invariant" in one
+    assert "sampled, seed 7" in one
+    assert one == other
 
 
 def test_a_sample_is_drawn_by_its_seed():

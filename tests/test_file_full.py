@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -162,20 +163,26 @@ def told(what: str, trial: Trial, error: AssertionError) -> AssertionError:
     return AssertionError(f"FULL_SEED={SEED}, {what}, failed at {failed!r:.200}: {error}")
 
 
-@pytest.mark.parametrize("is_for_good", [False, True])
-def test_a_full_disk_refuses_writes_until_there_is_room_and_then_nothing_is_lost(expected, is_for_good, capsys):
-    errors, reopened = Counter[str](), 0
-    total = requests_of_workload(expected, MUTATING)
+def at_each_request(kinds, meet: Callable[[Trial], int], expected: Expected, *, is_for_good: bool, **failing) -> str:
+    """Let each request of these kinds fail in turn, in a workload of its own. Says how many failed, and what came of it."""
+    errors, met = Counter[str](), 0
+    total = requests_of_workload(expected, kinds)
     for number in range(total):
-        trial = Trial(FailingDisk(fail_at=number, is_for_good=is_for_good, seed=number), expected)
+        disk = FailingDisk(kinds=kinds, fail_at=number, is_for_good=is_for_good, seed=number, **failing)
+        trial = Trial(disk, expected)
         try:
-            reopened += meet_a_full_disk(trial)
+            met += meet(trial)
         except AssertionError as error:
             raise told(f"request {number}, {'for good' if is_for_good else 'once'}", trial, error) from error
         errors += trial.errors
+    return f"at each of {total}, {'for good' if is_for_good else 'once'}: {dict(errors)}; {met} times"
+
+
+@pytest.mark.parametrize("is_for_good", [False, True])
+def test_a_full_disk_refuses_writes_until_there_is_room_and_then_nothing_is_lost(expected, is_for_good, capsys):
+    met = at_each_request(MUTATING, meet_a_full_disk, expected, is_for_good=is_for_good)
     with capsys.disabled():
-        print(f"\nENOSPC at each of {total} requests, {'for good' if is_for_good else 'once'}: ", end="")
-        print(f"{dict(errors)}; {reopened} times the store had to be opened again")
+        print(f"\nENOSPC {met} the store had to be opened again")
 
 
 def meet_a_full_disk(trial: Trial) -> int:
@@ -214,19 +221,9 @@ def meet_a_full_disk(trial: Trial) -> int:
 
 @pytest.mark.parametrize("is_for_good", [False, True])
 def test_a_sync_that_fails_is_never_followed_by_an_acknowledgement_that_does_not_hold(expected, is_for_good, capsys):
-    errors, poisoned = Counter[str](), 0
-    total = requests_of_workload(expected, SYNCS)
-    for number in range(total):
-        on = FailingDisk(kinds=SYNCS, code=errno.EIO, fail_at=number, is_for_good=is_for_good)
-        trial = Trial(on, expected)
-        try:
-            poisoned += meet_a_failing_sync(trial)
-        except AssertionError as error:
-            raise told(f"sync {number}, {'for good' if is_for_good else 'once'}", trial, error) from error
-        errors += trial.errors
+    met = at_each_request(SYNCS, meet_a_failing_sync, expected, is_for_good=is_for_good, code=errno.EIO)
     with capsys.disabled():
-        print(f"\nEIO at each of {total} syncs, {'for good' if is_for_good else 'once'}: {dict(errors)}; ", end="")
-        print(f"{poisoned} times the store was poisoned")
+        print(f"\nEIO of a sync {met} the store was poisoned")
 
 
 def meet_a_failing_sync(trial: Trial) -> int:

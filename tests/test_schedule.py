@@ -1,22 +1,17 @@
 """Every interleaving of programs: which bugs are found, what passes, and what no verdict may be given of."""
 
 import itertools
-import os
-import subprocess
-import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
+from conftest import printed_under_hash_seeds
 
 from interpreters import Store, open_store
 from interpreters.memory import MemoryStore
 from interpreters.schedule import Sleep, explore
 from persist_effects import Conflict, InvalidRequest, Request, all_of, follow, kv, log, perform, transact
 from persist_effects.requests import AllOf, Append, Draft, ExpectRevision, Failed, KvPut, ReadAll, Wait
-
-ROOT = Path(__file__).parent.parent
 
 
 def memory():
@@ -499,18 +494,9 @@ print(explore(programs, published, copied_at_most_once, crashes=True))
 
 
 def test_the_report_is_the_same_under_another_hash_seed():
-    reports = [
-        subprocess.run(
-            [sys.executable, "-c", _SCRIPT],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
-            capture_output=True,
-            check=True,
-            cwd=ROOT,
-        ).stdout
-        for seed in ("0", "12345")
-    ]
-    assert reports[0] == reports[1]
-    assert b"the copies are" in reports[0]
+    one, other = printed_under_hash_seeds(_SCRIPT, 0, 12345)
+    assert one == other
+    assert "the copies are" in one
 
 
 def test_a_file_store_gives_the_same_report_as_the_memory_store(tmp_path):

@@ -1,11 +1,7 @@
 """One order of programs, drawn by a seed: the same in every process."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from conftest import printed_under_hash_seeds
 
 from interpreters import Store, open_store
 from interpreters.memory import MemoryStore
@@ -13,7 +9,6 @@ from interpreters.schedule import Sleep, simulate
 from persist_effects import InvalidRequest, Request, kv, log, perform
 from persist_effects.requests import Answered, Failed, KvPut, Wait
 
-ROOT = Path(__file__).parent.parent
 SEEDS = 10_000
 
 
@@ -219,18 +214,9 @@ print(digest.hexdigest())
 
 
 def test_ten_thousand_seeds_give_the_same_traces_under_another_hash_seed():
-    digests = {
-        subprocess.run(
-            [sys.executable, "-c", _SCRIPT],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
-            capture_output=True,
-            check=True,
-            cwd=ROOT,
-        ).stdout
-        for seed in ("0", "12345")
-    }
-    assert len(digests) == 1
-    assert len(digests.pop()) == 65
+    one, other = printed_under_hash_seeds(_SCRIPT, 0, 12345)
+    assert one == other
+    assert len(one) == 65
 
 
 # Bad input
