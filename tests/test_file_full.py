@@ -164,7 +164,7 @@ def told(what: str, trial: Trial, error: AssertionError) -> AssertionError:
 
 
 def at_each_request(kinds, meet: Callable[[Trial], int], expected: Expected, *, is_for_good: bool, **failing) -> str:
-    """Let each request of these kinds fail in turn, in a workload of its own. Says how many failed, and what came of it."""
+    """Let each request of these kinds fail in turn, in a workload of its own. Says what came of it."""
     errors, met = Counter[str](), 0
     total = requests_of_workload(expected, kinds)
     for number in range(total):
