@@ -66,7 +66,7 @@ def explore_crashes(
     _check_sizes(seed=seed, segment_bytes=segment_bytes, requests_limit=requests_limit, bound=bound)
     _check_functions(effects, progress)
     wanted = _checked_faults(faults)
-    setting = Setting(segment_bytes, "commit", requests_limit, effects)
+    setting = Setting(segment_bytes, requests_limit, effects)
     seed = 0 if limit is not None and seed is None else seed
     if only is not None:
         depth = max(depth, len(only.places))

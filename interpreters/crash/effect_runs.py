@@ -8,6 +8,7 @@ from interpreters.crash.effect_faults import FAULTS, WRITES, conflict_of, faults
 from interpreters.crash.effect_inputs import StoreFactory, new_store
 from interpreters.crash.effect_words import MARK, name_of, told, told_error, told_outcome
 from interpreters.crash.limits import limited
+from interpreters.crash.report import Problem
 from interpreters.store import Store
 from persist_effects import codec, machine
 from persist_effects.errors import (
@@ -37,14 +38,6 @@ class Asked(NamedTuple):
     group: int
     may_change: bool
     faults: tuple[str, ...]
-
-
-class Problem(NamedTuple):
-    """What is wrong with a run."""
-
-    kind: str
-    expected: str
-    found: str
 
 
 class _Crashed(Exception):

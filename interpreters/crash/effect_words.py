@@ -1,8 +1,9 @@
 """Requests, their answers and errors in words that are the same in every process."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
+from interpreters import disk
 from interpreters.crash.effect_faults import is_own
 from persist_effects import codec
 from persist_effects.errors import InvalidRequest
@@ -40,6 +41,10 @@ def named(request: Request[Any]) -> str:
         names = ", ".join(dict.fromkeys(_name_in(write) for write in request.writes))
     elif isinstance(request, BlobPut):
         names = f"{len(request.data)} bytes"
+    elif isinstance(request, disk.Rename):
+        names = f"{request.source} to {request.target}"
+    elif request.op.startswith("disk/"):
+        names = cast(Any, request).path or "."
     else:
         names = "" if is_own(request) else _name_in(request)
     return f"{request.op} {names}".rstrip()

@@ -4,10 +4,10 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from interpreters.crash.judge import Check, Judge, Problem
-from interpreters.crash.report import Cell, Report
+from interpreters.crash.effect_words import named
+from interpreters.crash.judge import Check, Judge
+from interpreters.crash.report import Cell, Problem, Report
 from interpreters.crash.restarts import WHOLE, Restart, Restarts
-from interpreters.crash.simulated import encoded
 from interpreters.crash.token import RESTART, Place, Token
 from interpreters.crash.workload import Maker, Moment, Setting, Workload, WrongAnswer
 from interpreters.crash_disk import FAULTS, MUTATING, Bound, CrashDisk, Fault, Image, State
@@ -192,7 +192,7 @@ class Exploration:
         moment = workload.moment()
         if moment.maybe and isinstance(request, Sync):
             self._latest = number, workload.disk.image(), moment
-        row = f"#{number} {encoded(request)}" if request is not None else f"#{number} the end"
+        row = f"#{number} {named(request)}" if request is not None else f"#{number} the end"
         for state in self._states(workload.disk, 0):
             problem = self._reach(workload, state, moment, (), (number, row))
             if problem is not None:
@@ -328,7 +328,7 @@ class Exploration:
         def at(number: int, request: Request[Any]) -> None:
             if type(request) not in MUTATING:
                 return
-            row = f"recovery #{number} {encoded(request)}"
+            row = f"recovery #{number} {named(request)}"
             for after in self._states(on, len(places)):
                 problem = self._reach(workload, after, moment, places, (number, row))
                 if problem is not None:

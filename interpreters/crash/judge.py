@@ -1,10 +1,11 @@
 """What is checked of every image that a crash leaves: it opens, shows what was promised, and works on."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from interpreters.crash.limits import limited
 from interpreters.crash.memo import End, Memo
+from interpreters.crash.report import Problem
 from interpreters.crash.simulated import NO_EFFECTS, Contents, contents, difference, engine_of, over_disk
 from interpreters.crash.workload import Moment, Setting
 from interpreters.crash_disk import CrashDisk, Image, SteadyDisk
@@ -16,14 +17,6 @@ from persist_effects.requests import Request
 Check = Callable[[list[tuple[Request[Any], Any]], list[Request[Any]]], Effect[Any]]
 
 _PROBE = "probe of a recovered store"
-
-
-class Problem(NamedTuple):
-    """What is wrong with a state."""
-
-    kind: str
-    expected: str
-    found: str
 
 
 class Judge:
@@ -109,7 +102,7 @@ class Judge:
         return Memo(lambda: self._opened(self._boot + boots, program, effects)).run(on)
 
     def _opened(self, boot: int, program: Effect[Any], effects: Handlers = NO_EFFECTS) -> Effect[Any]:
-        engine = engine_of(boot, self._setting.segment_bytes, sync=self._setting.sync)
+        engine = engine_of(boot, self._setting.segment_bytes)
         yield from engine.open()
         return (yield from over_disk(engine, program, effects))
 

@@ -29,6 +29,14 @@ _LEVELS = ("0", "1 to 3", "4 to 15", "16 to 63", "64 to 255", "256 to 1,023", "1
 """How many states each colour of the heat map stands for: each has room for four times as many as the one before."""
 
 
+class Problem(NamedTuple):
+    """What is wrong with a state, or with a run."""
+
+    kind: str
+    expected: str
+    found: str
+
+
 class _Words(NamedTuple):
     """How reports of one sort speak: of what they count, of a failure, and of the call that shows it again."""
 

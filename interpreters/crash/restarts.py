@@ -7,9 +7,11 @@ and what is left of that after the power has failed.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from interpreters.crash.judge import Judge, Problem
+from interpreters.crash.effect_words import named
+from interpreters.crash.judge import Judge
 from interpreters.crash.memo import End
-from interpreters.crash.simulated import Contents, encoded
+from interpreters.crash.report import Problem
+from interpreters.crash.simulated import Contents
 from interpreters.crash.workload import Moment
 from interpreters.crash_disk import FAULTS, Bound, CrashDisk, Fault, Image
 from persist_effects.errors import CorruptStore, PersistError
@@ -62,7 +64,7 @@ class Restarts:
                             yield restart._replace(met=(number, fault))
 
     def _with_fault(self, image: Image, number: int, request: Request[object], fault: Fault) -> Iterator[Restart]:
-        row = f"recovery #{number} {encoded(request)}"
+        row = f"recovery #{number} {named(request)}"
         column = f"{fault.kind}, {'for good' if fault.is_for_good else 'once'}"
         is_silent = fault.is_silent
         on = CrashDisk(image, faults={number: fault})

@@ -6,12 +6,10 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from interpreters import disk
 from interpreters.crash_disk import CrashDisk
 from interpreters.file.engine import WRITES, Engine, Options
 from interpreters.file.queries import READS, Queries
 from interpreters.file.staging import WriteRequest
-from persist_effects import codec
 from persist_effects.errors import PersistError, StoreUnavailable, UnhandledEffect
 from persist_effects.listing import all_names
 from persist_effects.machine import Effect, Handlers, perform, run
@@ -36,6 +34,8 @@ A = TypeVar("A")
 NO_EFFECTS: Handlers = {}
 
 START_MICROSECONDS = 1_700_000_000_000_000
+_SEED = 0
+"""With another one, other salts: a few more images are equal, or a few less."""
 
 
 class Compact(Request[None], frozen=True, tag="simulate/compact"):
@@ -53,9 +53,9 @@ class Mark(Request[None], frozen=True, tag="simulate/mark"):
 class SimulatedStore:
     """An engine on a disk, opened. ``boot`` numbers the processes that open the store, each with its own salts."""
 
-    def __init__(self, disk: CrashDisk, *, boot: int, segment_bytes: int, sync: str = "commit", seed: int = 0) -> None:
+    def __init__(self, disk: CrashDisk, *, boot: int, segment_bytes: int) -> None:
         self.disk = disk
-        self.engine = engine_of(boot, segment_bytes, sync=sync, seed=seed)
+        self.engine = engine_of(boot, segment_bytes)
         self.handlers: Handlers = dict.fromkeys((*WRITES, *READS, Wait), self._answer)
         self.drive(self.engine.open())
 
@@ -94,15 +94,15 @@ class SimulatedStore:
         return self.drive(over_disk(self.engine, perform(request)))
 
 
-def engine_of(boot: int, segment_bytes: int, *, sync: str = "commit", seed: int = 0) -> Engine:
-    """An engine that is not open yet, whose randomness depends on the seed and the boot alone."""
+def engine_of(boot: int, segment_bytes: int) -> Engine:
+    """An engine that is not open yet, whose randomness depends on the boot alone."""
     drawn = iter(range(1 << 30))
 
     def random_bytes(count: int) -> bytes:
-        return hashlib.blake2b(f"{seed} {boot} {next(drawn)}".encode(), digest_size=count).digest()
+        return hashlib.blake2b(f"{_SEED} {boot} {next(drawn)}".encode(), digest_size=count).digest()
 
     # The clock stands still: the order of events is by number alone.
-    return Engine(Options(lambda: START_MICROSECONDS, random_bytes, f"boot {boot}", sync, segment_bytes))
+    return Engine(Options(lambda: START_MICROSECONDS, random_bytes, f"boot {boot}", "commit", segment_bytes))
 
 
 class Contents(msgspec.Struct, frozen=True):
@@ -115,11 +115,6 @@ class Contents(msgspec.Struct, frozen=True):
     order: list[tuple[int, str, int]]
     """Position, stream and sequence number of each event, as `ReadAll` gives them."""
     position: int
-
-    @property
-    def key(self) -> bytes:
-        """Equal for equal contents."""
-        return msgspec.msgpack.encode(self)
 
 
 def contents() -> Effect[Contents]:
@@ -209,15 +204,3 @@ def _shortly(part: str, shown: Any) -> str:
     dropped = f" from {first_left} on" if first_left > 1 else ""
     told = ", ".join(f"{event[1]} ({event[2]} {event[4]!r:.40})" for event in events[-4:])
     return f"last sequence number {last_seq}, {len(events)} events{dropped}{': … ' if len(events) > 4 else ': '}{told}"
-
-
-def encoded(request: Request[Any]) -> str:
-    """A request as a line of a trace."""
-    if isinstance(request, codec.STORE_REQUESTS):
-        shown = msgspec.to_builtins(request, builtin_types=(bytes,))
-        names = [str(shown[name]) for name in ("stream", "key", "prefix") if shown.get(name)]
-        return " ".join([request.op, *names])
-    if isinstance(request, disk.Rename):
-        return f"{request.op} {request.source} to {request.target}"
-    path = getattr(request, "path", None)
-    return request.op if path is None else f"{request.op} {path or '.'}"

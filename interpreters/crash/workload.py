@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
+from interpreters.crash.effect_words import named
 from interpreters.crash.limits import Hangs
-from interpreters.crash.simulated import Compact, Contents, Mark, Reopen, SimulatedStore, contents, encoded
+from interpreters.crash.simulated import START_MICROSECONDS, Compact, Contents, Mark, Reopen, SimulatedStore, contents
 from interpreters.crash_disk import MUTATING, CrashDisk, Fault
 from interpreters.disk import Sync
 from interpreters.disk import Write as DiskWrite
@@ -17,8 +18,6 @@ from persist_effects.errors import PersistError, UncertainOutcome
 from persist_effects.machine import Effect, Handlers, outcome_of, run
 from persist_effects.requests import AllOf, Answered, Conflict, Failed, Outcome, Page, Request, Wait
 
-from interpreters.crash.simulated import START_MICROSECONDS  # isort: skip
-
 Maker = Callable[[], Effect[Any]]
 
 
@@ -26,7 +25,6 @@ class Setting(NamedTuple):
     """How the store of an exploration is opened."""
 
     segment_bytes: int = 4096
-    sync: str = "commit"
     requests_limit: int = 10_000
     effects: Callable[[], Handlers] | None = None
 
@@ -112,10 +110,10 @@ class Workload:
 
     def _open(self) -> SimulatedStore:
         setting = self._setting
-        return SimulatedStore(self.disk, boot=self.boot, segment_bytes=setting.segment_bytes, sync=setting.sync)
+        return SimulatedStore(self.disk, boot=self.boot, segment_bytes=setting.segment_bytes)
 
     def _before(self, number: int, request: Request[Any]) -> None:
-        self.lines.append((number, f"#{number} {encoded(request)}"))
+        self.lines.append((number, f"#{number} {named(request)}"))
         if self._in_flight and isinstance(request, Sync | DiskWrite):
             self._check_that_nothing_is_shown_early()
         if self._at is not None and type(request) in MUTATING:
@@ -144,7 +142,7 @@ class Workload:
         self._requests_left -= len(requests)
         if self._requests_left < 0:
             raise Hangs(f"the workload made more than {self._setting.requests_limit} requests")
-        self.lines += [(self.disk.count, f"── {encoded(request)}") for request in requests]
+        self.lines += [(self.disk.count, f"── {named(request)}") for request in requests]
         writes = [request for request in requests if type(request) in WRITES]
         outcomes = iter(self._commit(writes) if writes else ())
         return [next(outcomes) if type(request) in WRITES else self._outcome(request) for request in requests]
@@ -270,7 +268,7 @@ class _Twin:
 def _compare(requests: Sequence[Request[Any]], found: Sequence[Outcome], wanted: Sequence[Outcome]) -> None:
     for request, have, want in zip(requests, found, wanted, strict=True):
         if _comparable(have) != _comparable(want):
-            raise WrongAnswer(f"the answer to {encoded(request)}", want, have)
+            raise WrongAnswer(f"the answer to {named(request)}", want, have)
 
 
 def _comparable(outcome: Outcome) -> Any:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from interpreters.crash.effect_inputs import StoreFactory
-from interpreters.crash.effect_runs import Problem
 from interpreters.crash.effect_words import told_error
 from interpreters.crash.limits import limited
+from interpreters.crash.report import Problem
 from interpreters.schedule.linear import Contents, contents_of, linear_problem
 from interpreters.schedule.recorded import RecordedWorld
 from interpreters.schedule.world import Move, Program, World
@@ -72,15 +72,12 @@ class Case(NamedTuple):
                 world.run_alone(limited(self.check(world.outcomes), self.requests_limit))
             except Exception as error:
                 return Problem("check failed", "check(outcomes) passes once all programs have ended", told_error(error))
-            for name, task in zip(self.names, world.tasks, strict=True):
-                if isinstance(task.outcome, Failed) and isinstance(task.outcome.error, MISTAKES):
-                    found = f"{name} raises {told_error(task.outcome.error)}"
-                    return Problem("raises", "every program ends, or raises an error that is no mistake in it", found)
-        else:
-            for name, task in zip(self.names, world.tasks, strict=True):
-                if isinstance(task.outcome, Failed):
-                    found = f"{name} raises {told_error(task.outcome.error)}"
-                    return Problem("raises", "every program goes to its end", found)
+        # Where a check has passed, the errors that it saw are as they should be, but for mistakes in a program.
+        kinds = Exception if self.check is None else MISTAKES
+        for name, task in zip(self.names, world.tasks, strict=True):
+            if isinstance(task.outcome, Failed) and isinstance(task.outcome.error, kinds):
+                end = "goes to its end" if self.check is None else "ends, or raises an error that is no mistake in it"
+                return Problem("raises", f"every program {end}", f"{name} raises {told_error(task.outcome.error)}")
         if self.contents is not None and isinstance(world, RecordedWorld):
             return linear_problem(world.trace, self.contents, self.names)
         return None

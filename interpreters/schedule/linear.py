@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from interpreters.crash.effect_faults import WRITES, is_own
-from interpreters.crash.effect_runs import Problem
 from interpreters.crash.effect_words import told, told_error, told_outcome
+from interpreters.crash.report import Problem
 from interpreters.memory import MemoryStore
 from interpreters.schedule.recorded import Step
 from interpreters.schedule.world import World

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from interpreters.crash.effect_faults import WRITES, is_own
-from interpreters.crash.effect_runs import Problem
+from interpreters.crash.report import Problem
 from interpreters.schedule.case import Case, Found
 from interpreters.schedule.footprint import Causes
 from interpreters.schedule.requests import Sleep

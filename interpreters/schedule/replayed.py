@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from interpreters.crash.effect_runs import Problem
+from interpreters.crash.report import Problem
 from interpreters.schedule.case import Case, Found, told_outcomes
 from interpreters.schedule.recorded import RecordedWorld, Step
 from interpreters.schedule.world import Move
