@@ -81,6 +81,15 @@ def value_name(key: str) -> str:
     return f"value of key {key!r}"
 
 
+def _encoded_if_it_can_be(whole: Any, limit_bytes: int) -> bytes:
+    """The bytes of what is to be stored; none where they are too many, or where some part cannot be encoded."""
+    try:
+        encoded = _encode(whole)
+    except _ENCODING_ERRORS:
+        return b""
+    return encoded if len(encoded) <= limit_bytes else b""
+
+
 def encode_new_event(event: Event, limit_bytes: int = PAYLOAD_LIMIT_BYTES) -> bytes:
     """The bytes of an event that is being appended, its data and meta checked as `encode` checks them.
 
@@ -88,12 +97,8 @@ def encode_new_event(event: Event, limit_bytes: int = PAYLOAD_LIMIT_BYTES) -> by
     {'total': 12}
     """
     if _is_storable(event.data, DEPTH_LIMIT) and (event.meta is None or _is_storable(event.meta, DEPTH_LIMIT)):
-        try:
-            encoded = encode_event(event)
-        except _ENCODING_ERRORS:
-            # Named precisely below.
-            encoded = b""
-        if 0 < len(encoded) <= limit_bytes:
+        encoded = _encoded_if_it_can_be(event, limit_bytes)
+        if encoded:
             return encoded
     for part, value in (("data", event.data), ("meta", event.meta)):
         encode(value, payload_name(part, event.stream, event.type), limit_bytes)
@@ -114,12 +119,8 @@ def encode_new_events(events: list[Event], limit_bytes: int = PAYLOAD_LIMIT_BYTE
         ):
             break
     else:
-        try:
-            encoded = _encode(events)
-        except _ENCODING_ERRORS:
-            # Named precisely below.
-            encoded = b""
-        if 0 < len(encoded) <= limit_bytes:
+        encoded = _encoded_if_it_can_be(events, limit_bytes)
+        if encoded:
             return encoded[_array_header_bytes(len(events)) :]
     return b"".join([encode_new_event(event, limit_bytes) for event in events])
 
@@ -135,12 +136,8 @@ def encode_new_entry(key: str, value: Any, revision: int, limit_bytes: int = PAY
     ['color', 7, 'red']
     """
     if _is_storable(value, DEPTH_LIMIT):
-        try:
-            encoded = _encode((key, revision, value))
-        except _ENCODING_ERRORS:
-            # Named precisely below.
-            encoded = b""
-        if 0 < len(encoded) <= limit_bytes:
+        encoded = _encoded_if_it_can_be((key, revision, value), limit_bytes)
+        if encoded:
             return encoded
     encode(value, value_name(key), limit_bytes)
     # It is within the limit, and only the entry as a whole is not.

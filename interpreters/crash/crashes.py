@@ -13,7 +13,7 @@ from interpreters.crash.judge import Check
 from interpreters.crash.limits import Hangs
 from interpreters.crash.report import Failure, Report
 from interpreters.crash.simulated import difference
-from interpreters.crash.token import parsed
+from interpreters.crash.token import Token, parsed
 from interpreters.crash.workload import Maker, Setting, Workload, WrongAnswer
 from interpreters.crash_disk import DEFAULT_BOUND, FAULTS, PROFILES, Bound
 from persist_effects.errors import InvalidRequest, describe
@@ -87,14 +87,19 @@ def explore_crashes(
         exploration.explore()
     if repro is not None and not report.checked:
         raise InvalidRequest(f"{repro!r} names no state of this workload: it may have changed since the token was made")
-    found = simplest(exploration.found)
-    if only is None:
-        found = [with_fewest_programs(one, options) for one in found]
-    remedies = [remedy_of(one, options) for one in found]
-    if only is not None:
-        found = [one._replace(token=one.token._replace(programs=only.programs)) for one in found]
-    report.failures = [failure_of(one, remedy) for one, remedy in zip(found, remedies, strict=True)]
+    report.failures = list(_failures(simplest(exploration.found), options, only))
     return report
+
+
+def _failures(found: Iterable[Found], options: Options, only: Token | None) -> Iterator[Failure]:
+    """The failures, each with the fewest programs, unless these were given, and with what would mend it."""
+    for one in found:
+        if only is None:
+            fewest = with_fewest_programs(one, options)
+            yield failure_of(fewest, remedy_of(fewest, options))
+        else:
+            remedy = remedy_of(one, options)
+            yield failure_of(one._replace(token=one.token._replace(programs=only.programs)), remedy)
 
 
 @contextmanager

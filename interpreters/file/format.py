@@ -115,19 +115,6 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     end: int
 
 
-class _EncodedCommit(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A `Commit` whose events are one array of msgpack."""
-
-    runs: list[Run]
-    events: msgspec.Raw
-    entries: list[StoredEntry]
-    deleted: list[str]
-    drops: list[Drop]
-    states: list[StreamState]
-    revision: int
-    position: int
-
-
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -136,18 +123,9 @@ def encode_commit(commit: Commit, events: Iterable[bytes] = ()) -> bytes:
     if not commit.runs or commit.events:
         return _encode(commit)
     count = sum(run.count for run in commit.runs)
-    return _encode(
-        _EncodedCommit(
-            commit.runs,
-            msgspec.Raw(b"".join((b"\xdd", count.to_bytes(4, "big"), *events))),
-            commit.entries,
-            commit.deleted,
-            commit.drops,
-            commit.states,
-            commit.revision,
-            commit.position,
-        )
-    )
+    array_of_events = msgspec.Raw(b"".join((b"\xdd", count.to_bytes(4, "big"), *events)))
+    runs, _, *rest = msgspec.structs.astuple(commit)
+    return _encode((runs, array_of_events, *rest))
 
 
 decode_commit = msgspec.msgpack.Decoder(Commit).decode
