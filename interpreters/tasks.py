@@ -1,5 +1,6 @@
 """Programs in the tasks of an event loop, asyncio's or trio's: how `Store.arun` answers their requests."""
 
+import asyncio
 import contextlib
 import inspect
 import math
@@ -29,6 +30,8 @@ TURN_REQUESTS = 64
 That is a tenth of a millisecond or two, as long as giving way costs next to nothing beside them.
 """
 
+_NO_ROWS: Handlers = {}
+
 
 class TaskRunner:
     """Answers what never blocks in the event loop's thread, async rows by awaiting them, the rest in worker threads."""
@@ -41,16 +44,22 @@ class TaskRunner:
         self._gatherings: WeakKeyDictionary[Any, _Gathering] = WeakKeyDictionary()
         self._watch = getattr(store.interpreter, "watch", None)
         self._inline_rows = _rows_that_never_block(store)
+        # Where the store's own rows block, the machine stops at every request, and need not ask which ones do.
+        self._is_inline = not getattr(store.interpreter, "blocking", True)
 
     async def run(self, program: Effect[A]) -> A:
         """Drive a program to its end in the running task."""
         await anyio.lowlevel.checkpoint_if_cancelled()
         turn = _Turn(self._inline_rows)
-        step = machine.start(program, turn)
+        step = machine.start(program, turn if self._is_inline else _NO_ROWS)
         while isinstance(step, Suspended):
             try:
                 turn.raise_late_cancellation()
-                answer = await self._answer(step.request, turn)
+                request = step.request
+                if type(request) in self._batched:
+                    answer = _value_of(*await self._gathering().outcomes((request,), turn))
+                else:
+                    answer = await self._answer(request, turn)
             except BaseException as error:
                 turn.is_cancelled = turn.is_cancelled or isinstance(error, anyio.get_cancelled_exc_class())
                 step = step.throw(error)
@@ -63,11 +72,6 @@ class TaskRunner:
 
     async def _answer(self, request: Request[Any], turn: "_Turn") -> Any:
         kind = type(request)
-        if kind in self._batched:
-            (outcome,) = await self._gathering().outcomes((request,), turn)
-            if isinstance(outcome, Failed):
-                raise outcome.error
-            return outcome.value
         if kind in self._inline_rows:
             await turn.give_way_if_over()
             return turn[kind](request)
@@ -83,7 +87,7 @@ class TaskRunner:
 
     def _gathering(self) -> "_Gathering":
         """That of the running event loop."""
-        loop = anyio.lowlevel.current_token().native_token
+        loop = _running_loop()
         gathering = self._gatherings.get(loop)
         if gathering is None:
             gathering = self._gatherings[loop] = _Gathering(self._handlers[AllOf])
@@ -138,6 +142,8 @@ class _Turn(Mapping[type[Request[Any]], Handler]):
     ``late_cancellation``: one that came while a request was on its way, of which the program has not been told.
     """
 
+    __slots__ = ("_left", "_rows", "is_cancelled", "late_cancellation")
+
     def __init__(self, rows: Handlers) -> None:
         self.is_cancelled = False
         self.late_cancellation: BaseException | None = None
@@ -152,7 +158,7 @@ class _Turn(Mapping[type[Request[Any]], Handler]):
 
     def raise_cancellation_that_comes_once(self) -> None:
         """At a program's end: pass on `asyncio.Task.cancel`. A cancelled scope says so again at its next checkpoint."""
-        if anyio.current_effective_deadline() != -math.inf:
+        if self.late_cancellation is not None and anyio.current_effective_deadline() != -math.inf:
             self.raise_late_cancellation()
 
     async def give_way_if_over(self) -> None:
@@ -176,6 +182,12 @@ class _Turn(Mapping[type[Request[Any]], Handler]):
         return len(self._rows)
 
 
+def _value_of(outcome: Outcome) -> Any:
+    if isinstance(outcome, Failed):
+        raise outcome.error
+    return outcome.value
+
+
 async def _in_thread(row: Handler, request: Request[Any], turn: _Turn) -> Any:
     with anyio.CancelScope(shield=turn.is_cancelled):
         return await anyio.to_thread.run_sync(row, request)
@@ -190,7 +202,8 @@ class _Lot:
         self.call_soon = call_soon
         self.requests: list[Request[Any]] = []
         self.outcomes: list[Outcome] = []
-        self.answered = anyio.Event()
+        # A thousand tasks wait for it, each in a coroutine less where it is asyncio's own.
+        self.answered: asyncio.Event | anyio.Event = asyncio.Event() if _is_in_asyncio() else anyio.Event()
 
 
 class _Gathering:
@@ -249,7 +262,7 @@ class _Gathering:
             self._send_soon(self._next)
 
 
-async def _in_spite_of_cancellations(event: anyio.Event) -> None:
+async def _in_spite_of_cancellations(event: asyncio.Event | anyio.Event) -> None:
     """Wait for an event until it comes, in a task that is cancelled, and perhaps again."""
     while not event.is_set():
         # A shield keeps a cancelled scope away, but not another `asyncio.Task.cancel`.
@@ -280,7 +293,20 @@ def _from_any_thread(callback: Callable[[], object]) -> Callable[[], None]:
 
 def _call_soon_from_any_thread() -> Callable[[Callable[[], object]], object]:
     """The running event loop's function for this, asyncio's or trio's."""
-    native: Any = anyio.lowlevel.current_token().native_token
+    native = _running_loop()
     found: Callable[[Callable[[], object]], object]
     found = native.call_soon_threadsafe if hasattr(native, "call_soon_threadsafe") else native.run_sync_soon
     return found
+
+
+def _is_in_asyncio() -> bool:
+    """Whether a task of asyncio runs here, not one of trio."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False
+
+
+def _running_loop() -> Any:
+    """What stands for the running event loop. asyncio is asked itself, because to ask anyio takes ten times as long."""
+    return asyncio.get_running_loop() if _is_in_asyncio() else anyio.lowlevel.current_token().native_token
