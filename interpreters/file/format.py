@@ -4,7 +4,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -131,6 +131,8 @@ def encode_commit(commit: Commit, events: Iterable[bytes] = ()) -> bytes:
 decode_commit = msgspec.msgpack.Decoder(Commit).decode
 decode_entry = msgspec.msgpack.Decoder(StoredEntry).decode
 """The key in a frame of type ENTRY."""
+decode_put = msgspec.msgpack.Decoder(tuple[str, int, Any]).decode
+"""The same, with its value decoded: key, revision and value."""
 encode_footer = _encode
 decode_footer = msgspec.msgpack.Decoder(Footer).decode
 

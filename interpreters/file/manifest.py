@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from functools import lru_cache
 
 import msgspec
 
@@ -49,6 +50,7 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True):
 _decode = msgspec.msgpack.Decoder(Manifest).decode
 
 
+@lru_cache(maxsize=1024)
 def segment_path(number: int) -> str:
     """Where a segment is."""
     return f"log/{number:08d}.seg"

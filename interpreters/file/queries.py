@@ -12,7 +12,6 @@ from interpreters.file.format import Commit
 from interpreters.file.index import Index, SegmentIndex, StreamIndex, offset_of, segment_of
 from interpreters.file.reader import Reader, offsets_in
 from interpreters.ranges import page_range
-from persist_effects.codec import decode
 from persist_effects.errors import CorruptStore
 from persist_effects.event import Event
 from persist_effects.machine import Effect
@@ -123,10 +122,9 @@ class Queries:
         if found is None:
             return None
         ref, revision = found
-        entries = yield from self._reader.entries(segment_of(ref), offset_of(ref))
-        for entry in entries:
-            if entry.key == request.key and entry.revision == revision:
-                return Entry(decode(entry.value), revision)
+        entry = yield from self._reader.entry(segment_of(ref), offset_of(ref), request.key)
+        if entry is not None and entry.revision == revision:
+            return entry
         raise CorruptStore(
             f"segment {segment_of(ref)}: offset {offset_of(ref)}: expected key {request.key!r} at revision {revision}, "
             "found a commit without it: remove the index files, which are then made again, and open the store anew"

@@ -1,8 +1,9 @@
 """Reading frames: each is checked again before a byte of it is believed."""
 
-import zlib
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+from zlib import crc32
 
 import msgspec
 
@@ -14,19 +15,19 @@ from interpreters.file.format import (
     FRAME_HEADER_BYTES,
     Commit,
     Frame,
-    StoredEntry,
     announced_bytes,
     commit_in,
-    decode_entry,
     decode_frame,
+    decode_put,
     unpack_frame_header,
 )
 from interpreters.file.index import SegmentIndex, ref_of
 from interpreters.file.manifest import segment_path
-from persist_effects.codec import decode_event
+from persist_effects.codec import decode, decode_event
 from persist_effects.errors import CorruptStore
 from persist_effects.event import Event
 from persist_effects.machine import Effect, perform
+from persist_effects.requests import Entry
 
 READ_AHEAD_BYTES = 256 * 1024
 """How much is read at once where frames stand close together: some pages of usual events."""
@@ -77,7 +78,7 @@ class Reader:
         """Decode frames of single events as long as they are whole in the chunk; returns where it stopped."""
         data, start, seed = chunk.data, chunk.start, self._segments[chunk.number].seed
         view, size_bytes = memoryview(data), len(data)
-        unpack, crc32, decode, append = unpack_frame_header, zlib.crc32, decode_event, events.append
+        unpack, decode, append = unpack_frame_header, decode_event, events.append
         for at_index in range(index, len(offsets)):
             offset = offsets[at_index]
             at = offset - start
@@ -104,12 +105,18 @@ class Reader:
         at = offset - chunk.start
         return at + FRAME_HEADER_BYTES <= len(chunk.data) and at + announced_bytes(chunk.data, at) <= len(chunk.data)
 
-    def entries(self, number: int, offset: int) -> Effect[Sequence[StoredEntry]]:
-        """The keys that the frame at an offset puts. Raises `CorruptStore`, naming file and offset."""
-        if self._commit is not None and self._commit[0] == ref_of(number, offset):
-            return self._commit[1].entries
-        frame = yield from self._frame(number, offset)
-        return (decode_entry(frame.payload),) if frame.type == ENTRY else commit_in(frame).entries
+    def entry(self, number: int, offset: int, key: str) -> Effect[Entry | None]:
+        """What the frame at an offset puts under a key. Raises `CorruptStore`, naming file and offset."""
+        chunk = self._chunk
+        if chunk.number != number or not 0 <= offset - chunk.start < len(chunk.data):
+            chunk = Chunk(number, offset, (yield from perform(self._read_request(number, offset, FIRST_READ_BYTES))))
+            self._chunk = chunk
+        found = _single_entry_at(chunk, offset, self._segments[number].seed)
+        if found is not None:
+            return Entry(found[2], found[1]) if found[0] == key else None
+        # A commit of several, a frame longer than the chunk, or damage.
+        commit = yield from self.commit(number, offset)
+        return next((Entry(decode(one.value), one.revision) for one in commit.entries if one.key == key), None)
 
     def commit(self, number: int, offset: int) -> Effect[Commit]:
         """The commit in the frame at an offset. Raises `CorruptStore`, naming file and offset."""
@@ -142,12 +149,30 @@ class Reader:
         return frame
 
     def _read(self, number: int, offset: int, size_bytes: int) -> Effect[bytes]:
-        # Not past what is committed: there the bytes will change.
-        size_bytes = min(size_bytes, self._segments[number].length_bytes - offset)
-        data = yield from perform(disk.Read(segment_path(number), offset, size_bytes))
+        data = yield from perform(self._read_request(number, offset, size_bytes))
         if len(data) <= _KEPT_BYTES:
             self._chunk = Chunk(number, offset, data)
         return data
+
+    def _read_request(self, number: int, offset: int, size_bytes: int) -> disk.Read:
+        # Not past what is committed: there the bytes will change.
+        return disk.Read(segment_path(number), offset, min(size_bytes, self._segments[number].length_bytes - offset))
+
+
+def _single_entry_at(chunk: Chunk, offset: int, seed: int) -> tuple[str, int, Any] | None:
+    """The key, revision and value in a frame of one key, where that is whole in the chunk, and sound."""
+    # Runs for every `KvGet`.
+    data = chunk.data
+    at = offset - chunk.start
+    body = at + FRAME_HEADER_BYTES
+    if body > len(data):
+        return None
+    checksum, length, kind, _ = unpack_frame_header(data, at)
+    end = body + length + (-length & 7)
+    if kind != ENTRY or end > len(data):
+        return None
+    rest = data[at + 4 : end]
+    return decode_put(rest[12 : 12 + length]) if crc32(rest, seed ^ (offset >> 3)) == checksum else None
 
 
 def offsets_in(refs: "array[int]") -> "list[tuple[int, list[int]]]":
