@@ -56,10 +56,18 @@ class Memo(Generic[A]):
 
     def run(self, on: CrashDisk) -> End[A]:
         """The end to which this disk leads. The disk is changed as the program changes it."""
+        # Most of an exploration is spent in this loop.
         node = self._root
         answers: list[Any] = []
+        ask = on.answer
         while node.request is not None:
-            answer, branch = _ask(on, node.request)
+            try:
+                answer = branch = ask(node.request)
+            except OSError as error:
+                answer, branch = _refused(error)
+            else:
+                if type(answer) is list:
+                    branch = tuple(answer)
             answers.append(answer)
             following = node.branches.get(branch)
             if following is None:
@@ -96,8 +104,12 @@ def _ask(on: CrashDisk, request: Request[Any]) -> tuple[Any, Any]:
     try:
         answer = on.answer(request)
     except OSError as error:
-        return Failed(error), (type(error), error.errno)
+        return _refused(error)
     return answer, tuple(answer) if isinstance(answer, list) else answer
+
+
+def _refused(error: OSError) -> tuple[Failed, Any]:
+    return Failed(error), (type(error), error.errno)
 
 
 def _resume(program: Effect[Any], answer: Any) -> Request[Any]:
