@@ -173,15 +173,17 @@ class StoreClosed(StoreUnavailable):
 
 
 class StoreLocked(StoreUnavailable):
-    """Another process writes to this store. ``holder`` says who."""
+    """Another process writes to this store. ``holder`` says who, ``store`` which it is."""
 
-    def __init__(self, holder: str) -> None:
-        super().__init__(holder)
+    def __init__(self, holder: str, store: str = "the store") -> None:
+        super().__init__(holder, store)
         self.holder = holder
+        self.store = store
 
     def __str__(self) -> str:
         return (
-            f"the store is open for writing elsewhere, by {self.holder}: close it there, or open it here to read only"
+            f"{self.store} is open for writing elsewhere, by {self.holder}: close it there, or open it here to read "
+            "only"
         )
 
 

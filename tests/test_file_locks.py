@@ -91,6 +91,7 @@ def test_a_second_process_is_told_which_one_writes(path):
         with pytest.raises(StoreLocked, match=f"process {holder.pid} on ") as caught:
             FileStore(path)
         assert f"process {holder.pid} on " in caught.value.holder
+        assert str(path) in str(caught.value)
         assert files_in(path) == before
 
 
@@ -139,8 +140,9 @@ def refuses(path: Path, kind: type[Exception], message: str) -> None:
     """Opening this raises one clear error, to write and to read, and changes nothing."""
     before = files_in(path) if path.is_dir() else path.read_bytes()
     for url in (f"file:{path}", f"file:{path}?mode=r"):
-        with pytest.raises(kind, match=message):
+        with pytest.raises(kind, match=message) as caught:
             open_store(url)
+        assert str(path) in str(caught.value)
         assert (files_in(path) if path.is_dir() else path.read_bytes()) == before, f"{url} changed something"
 
 
@@ -148,6 +150,12 @@ def test_a_file_is_no_store(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("mine")
     refuses(path, InvalidRequest, r"notes\.txt is (a file|no directory)")
+
+
+def test_a_path_with_a_zero_character_is_refused():
+    for url in ("file:a\0b", "file:a\0b?mode=r"):
+        with pytest.raises(InvalidRequest, match=r"'a\\x00b' is no path: it has a zero character"):
+            open_store(url)
 
 
 def test_a_directory_of_other_things_is_no_store(tmp_path):

@@ -13,6 +13,7 @@ from persist_effects.machine import Effect, perform
 
 CURRENT = "CURRENT"
 _CURRENT_TEMPORARY = "CURRENT.tmp"
+_ADVICE = "restore it from a backup, or salvage the store"
 _MANIFEST_LIMIT_BYTES = 64 * 1024 * 1024
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -90,9 +91,7 @@ def name_in_force() -> Effect[str | None]:
 def load_named(name: str) -> Effect[Manifest]:
     """The manifest of this name, in force or not. Raises `CorruptStore`."""
     if (yield from perform(disk.Size(name))) is None:
-        raise CorruptStore(
-            f"{CURRENT} names {name}, which is not there: restore it from a backup, or salvage the store"
-        )
+        raise CorruptStore(f"{CURRENT} names {name}, which is not there: {_ADVICE}")
     return _manifest_in(name, (yield from perform(disk.Read(name, 0, _MANIFEST_LIMIT_BYTES))))
 
 
@@ -143,17 +142,19 @@ def _write_whole(path: str, data: bytes) -> Effect[None]:
 def _name_in(current: bytes) -> str:
     name, _, checksum = current.partition(b" ")
     if f"{zlib.crc32(name):08x}".encode() != checksum:
-        raise CorruptStore(f"{CURRENT} holds {current[:80]!r}, which is no manifest's name with its checksum")
+        raise CorruptStore(
+            f"{CURRENT} holds {current[:80]!r}, which is no manifest's name with its checksum: {_ADVICE}"
+        )
     return name.decode()
 
 
 def _manifest_in(name: str, data: bytes) -> Manifest:
     if len(data) < 4 or zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
-        raise CorruptStore(f"{name}: offset 0: the checksum does not fit the {len(data)} bytes of the file")
+        raise CorruptStore(f"{name}: offset 0: the checksum does not fit the {len(data)} bytes of the file: {_ADVICE}")
     version = msgspec.msgpack.decode(data[4:])[0]
     if version != FORMAT_VERSION:
         raise CorruptStore(f"{name}: format version {version}, this program reads {FORMAT_VERSION}: use a newer one")
     manifest = _decode(data[4:])
     if manifest.name != name:
-        raise CorruptStore(f"{name} says that it is {manifest.name}: one was copied over the other")
+        raise CorruptStore(f"{name} says that it is {manifest.name}: one was copied over the other: {_ADVICE}")
     return manifest

@@ -19,7 +19,7 @@ from interpreters.file.two_disks import two_disks
 from interpreters.file.verify import Report, verify_store
 from interpreters.memory import wall_clock
 from interpreters.real_disk import RealDisk
-from persist_effects.errors import InvalidRequest
+from persist_effects.errors import CorruptStore, InvalidRequest
 from persist_effects.machine import Handlers, run
 
 StrPath = str | os.PathLike[str]
@@ -66,7 +66,12 @@ def _reading(path: StrPath) -> Iterator[Handlers]:
     if not os.path.isdir(path):
         raise InvalidRequest(f"{os.fspath(path)} is no directory: give that of a store")
     with closing(RealDisk(path, read_only=True)) as disk:
-        yield disk.handlers
+        try:
+            yield disk.handlers
+        except CorruptStore as error:
+            raise CorruptStore(f"{os.fspath(path)}: {error}") from error
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{os.fspath(path)}: {error}") from error
 
 
 @contextmanager

@@ -21,7 +21,14 @@ from interpreters.file.survey import Progress
 from interpreters.memory import Clock, Notify, wall_clock
 from interpreters.real_disk import RealDisk
 from persist_effects import codec
-from persist_effects.errors import InvalidRequest, PersistError, StoreClosed, StoreUnavailable
+from persist_effects.errors import (
+    CorruptStore,
+    InvalidRequest,
+    PersistError,
+    StoreClosed,
+    StoreLocked,
+    StoreUnavailable,
+)
 from persist_effects.machine import Effect, Handler, Handlers, run
 from persist_effects.requests import Answered, Append, Failed, Outcome, Request, Transact, Wait
 
@@ -58,6 +65,21 @@ class _Host:
                 return run(program, self._disk_rows)
             except OSError as error:
                 raise StoreUnavailable(f"{self.path}: {error}") from error
+            except StoreLocked as error:
+                raise StoreLocked(error.holder, f"the store {self.path}") from error
+            except CorruptStore as error:
+                # The engine knows the files of its own directory only.
+                raise CorruptStore(f"{self.path}: {error}") from error
+
+    def _open(self, engine: Engine | ReadingEngine) -> None:
+        try:
+            self._drive(engine.open())
+        except InvalidRequest as error:
+            self._disk.close()
+            raise InvalidRequest(f"{self.path}: {error}") from error
+        except BaseException:
+            self._disk.close()
+            raise
 
     def _unlocked(self, row: Handler) -> Handler:
         def call(request: Request[Any]) -> Any:
@@ -70,6 +92,12 @@ class _Host:
         return call
 
 
+def _checked_root(path: str | os.PathLike[str]) -> Path:
+    if "\0" in os.fspath(path):
+        raise InvalidRequest(f"{os.fspath(path)!r} is no path: it has a zero character")
+    return Path(path)
+
+
 class FileReader(_Host):
     """An interpreter that reads a store which another process may be writing. It takes no lock, and refuses writes.
 
@@ -77,7 +105,7 @@ class FileReader(_Host):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        root = Path(path)
+        root = _checked_root(path)
         if not root.is_dir():
             raise InvalidRequest(f"{root} is no directory: give the path of a store that is there")
         super().__init__(root, RealDisk(root, read_only=True))
@@ -87,11 +115,7 @@ class FileReader(_Host):
             **dict.fromkeys(READS, self._read),
             Wait: self._wait,
         }
-        try:
-            self._drive(self._engine.open())
-        except BaseException:
-            self._disk.close()
-            raise
+        self._open(self._engine)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -134,7 +158,7 @@ class FileStore(_Host):
         clock: Clock = wall_clock,
         payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES,
     ) -> None:
-        root = Path(path)
+        root = _checked_root(path)
         if sync not in SYNC_MODES:
             raise InvalidRequest(f"sync is {sync!r}: give one of {', '.join(SYNC_MODES)}")
         if not 4096 <= segment_bytes <= SEGMENT_LIMIT_BYTES:
@@ -157,11 +181,7 @@ class FileStore(_Host):
             **dict.fromkeys(READS, self._read),
             Wait: self._wait,
         }
-        try:
-            self._drive(self._engine.open())
-        except BaseException:
-            self._disk.close()
-            raise
+        self._open(self._engine)
         self._commits = self._commits_seen = self._commits_proved = 0
         self._closing = threading.Event()
         self._keeper: threading.Thread | None = None
