@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 import inspect
 import math
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -15,7 +18,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from persist_effects import machine
-from persist_effects.errors import UnhandledEffect
+from persist_effects.errors import StoreUnavailable, UnhandledEffect
 from persist_effects.machine import Effect, Handler, Handlers, Suspended
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request, Wait
 
@@ -32,6 +35,9 @@ That is a tenth of a millisecond or two, as long as giving way costs next to not
 
 _NO_ROWS: Handlers = {}
 
+_IDLE_SECONDS = 2.0
+"""How long a thread is kept for the next lot."""
+
 
 class TaskRunner:
     """Answers what never blocks in the event loop's thread, async rows by awaiting them, the rest in worker threads."""
@@ -41,7 +47,7 @@ class TaskRunner:
         self._effects = store.effects
         # A wait is not for the threads, where it could not be cancelled.
         self._batched = store.batched - {Wait}
-        self._gatherings: WeakKeyDictionary[Any, _Gathering] = WeakKeyDictionary()
+        self._loops: WeakKeyDictionary[Any, _Loop] = WeakKeyDictionary()
         self._watch = getattr(store.interpreter, "watch", None)
         self._inline_rows = _rows_that_never_block(store)
         # Where the store's own rows block, the machine stops at every request, and need not ask which ones do.
@@ -57,11 +63,15 @@ class TaskRunner:
                 turn.raise_late_cancellation()
                 request = step.request
                 if type(request) in self._batched:
-                    answer = _value_of(*await self._gathering().outcomes((request,), turn))
+                    answer = _value_of(*await self._loop().outcomes((request,), turn))
                 else:
                     answer = await self._answer(request, turn)
+            except GeneratorExit:
+                # The task is thrown away, and nothing can be awaited any more.
+                step.close()
+                raise
             except BaseException as error:
-                turn.is_cancelled = turn.is_cancelled or isinstance(error, anyio.get_cancelled_exc_class())
+                turn.is_cancelled = turn.is_cancelled or turn.is_by_cancellation(error)
                 step = step.throw(error)
             else:
                 step = step.resume(answer)
@@ -78,20 +88,24 @@ class TaskRunner:
         if kind in self._effects:
             return await self._answer_as_user(request, turn)
         if isinstance(request, Wait) and Wait in self._handlers:
-            return await self._wait(request)
+            with turn.shield():
+                return await self._wait(request)
         if isinstance(request, AllOf):
             return await self._outcomes(request.requests, turn)
         if kind not in self._handlers:
             raise UnhandledEffect(request.op, kind.__name__)
         return await _in_thread(self._handlers[kind], request, turn)
 
-    def _gathering(self) -> "_Gathering":
-        """That of the running event loop."""
-        loop = _running_loop()
-        gathering = self._gatherings.get(loop)
-        if gathering is None:
-            gathering = self._gatherings[loop] = _Gathering(self._handlers[AllOf])
-        return gathering
+    def _loop(self) -> "_Loop":
+        """What is kept for the running event loop."""
+        native = _running_loop()
+        loop = self._loops.get(native)
+        if loop is None:
+            for ended in [one for one in self._loops if _is_closed(one)]:
+                # What its tasks waited for at the end would keep it.
+                del self._loops[ended]
+            loop = self._loops[native] = _Loop(self._handlers[AllOf])
+        return loop
 
     async def _answer_as_user(self, request: Request[Any], turn: "_Turn") -> Any:
         row = self._effects[type(request)]
@@ -101,14 +115,17 @@ class TaskRunner:
             # In a list, because trio lets no thread give a coroutine back.
             (answer,) = await _in_thread(lambda given: [row(given)], request, turn)
         if inspect.isawaitable(answer):
-            with anyio.CancelScope(shield=turn.is_cancelled):
+            with turn.shield():
                 return await answer
         return answer
 
     async def _outcomes(self, requests: Sequence[Request[Any]], turn: "_Turn") -> list[Outcome]:
         """Each request's outcome. What the interpreter can batch is answered first, together."""
         batch = tuple(request for request in requests if type(request) in self._batched)
-        batched = iter(await self._gathering().outcomes(batch, turn) if batch else ())
+        batched = iter(await self._loop().outcomes(batch, turn) if batch else ())
+        if len(batch) < len(requests):
+            # What else was asked may take long.
+            turn.raise_late_cancellation()
         return [
             next(batched) if type(request) in self._batched else await self._outcome(request, turn)
             for request in requests
@@ -124,7 +141,8 @@ class TaskRunner:
         wait = self._handlers[Wait]
         if self._watch is None:
             # The thread ends with the timeout at the latest, also when this task is cancelled before.
-            return await anyio.to_thread.run_sync(wait, request, abandon_on_cancel=True)
+            limiter = self._loop().waits
+            return await anyio.to_thread.run_sync(wait, request, abandon_on_cancel=True, limiter=limiter)
         past = anyio.Event()
         cancel_watch = self._watch(request.after, request.prefix, _from_any_thread(past.set))
         try:
@@ -139,16 +157,28 @@ class _Turn(Mapping[type[Request[Any]], Handler]):
     """The rows that never block, for so many requests of one program; then none, so that the machine stops there.
 
     ``is_cancelled``: the task is cancelled already, and what the program performs is part of its cleaning up.
-    ``late_cancellation``: one that came while a request was on its way, of which the program has not been told.
+    ``late_cancellation``: one that came while a request was on its way, of which the program has not been told; that
+    of a scope ``comes_again`` at each checkpoint, an `asyncio.Task.cancel` only once.
     """
 
-    __slots__ = ("_left", "_rows", "is_cancelled", "late_cancellation")
+    __slots__ = ("_left", "_rows", "cancelled", "comes_again", "is_cancelled", "late_cancellation")
 
     def __init__(self, rows: Handlers) -> None:
+        # Asked for here, because a coroutine may be thrown away where no loop runs.
+        self.cancelled = anyio.get_cancelled_exc_class()
         self.is_cancelled = False
         self.late_cancellation: BaseException | None = None
+        self.comes_again = False
         self._rows = rows
         self._left = TURN_REQUESTS
+
+    def shield(self) -> AbstractContextManager[object]:
+        """Keeps a cancellation away from what the program performs while it cleans up after one."""
+        return anyio.CancelScope(shield=True) if self.is_cancelled else contextlib.nullcontext()
+
+    def is_by_cancellation(self, error: BaseException) -> bool:
+        """Whether the task itself is cancelled. A row may also meet the cancellation of something that it awaits."""
+        return isinstance(error, self.cancelled) and _is_task_cancelled()
 
     def raise_late_cancellation(self) -> None:
         """Tell the program of it, once."""
@@ -157,15 +187,26 @@ class _Turn(Mapping[type[Request[Any]], Handler]):
             raise error
 
     def raise_cancellation_that_comes_once(self) -> None:
-        """At a program's end: pass on `asyncio.Task.cancel`. A cancelled scope says so again at its next checkpoint."""
-        if self.late_cancellation is not None and anyio.current_effective_deadline() != -math.inf:
+        """At a program's end: nobody else would."""
+        if not self.comes_again:
             self.raise_late_cancellation()
+
+    async def keep_until(self, event: "asyncio.Event | anyio.Event", cancellation: BaseException) -> None:
+        """Wait for an event until it comes. The cancellation, or one that comes meanwhile, is kept for later."""
+        self.late_cancellation, self.comes_again = cancellation, anyio.current_effective_deadline() == -math.inf
+        while not event.is_set():
+            # Past the shield comes no cancelled scope, but another `asyncio.Task.cancel`.
+            with anyio.CancelScope(shield=True):
+                try:
+                    await event.wait()
+                except self.cancelled as another:
+                    self.late_cancellation, self.comes_again = another, False
 
     async def give_way_if_over(self) -> None:
         """Let other tasks run, and a cancellation arrive, if this turn is over; then begin another."""
         if not self._left:
             self._left = TURN_REQUESTS
-            with anyio.CancelScope(shield=self.is_cancelled):
+            with self.shield():
                 await anyio.lowlevel.checkpoint()
 
     def __getitem__(self, kind: type[Request[Any]]) -> Handler:
@@ -189,24 +230,33 @@ def _value_of(outcome: Outcome) -> Any:
 
 
 async def _in_thread(row: Handler, request: Request[Any], turn: _Turn) -> Any:
-    with anyio.CancelScope(shield=turn.is_cancelled):
+    with turn.shield():
         return await anyio.to_thread.run_sync(row, request)
 
 
 class _Lot:
-    """Requests that go to the store together, their outcomes once they are there, and how to tell the event loop."""
+    """Requests that go to the store together, and their outcomes once they are there."""
 
-    __slots__ = ("answered", "call_soon", "outcomes", "requests")
+    __slots__ = ("_loop", "answered", "is_scheduled", "outcomes", "requests")
 
-    def __init__(self, call_soon: Callable[[Callable[[], object]], object]) -> None:
-        self.call_soon = call_soon
+    def __init__(self) -> None:
+        # Not held: the lot is kept for as long as the loop is there.
+        self._loop = weakref.ref(_running_loop())
         self.requests: list[Request[Any]] = []
         self.outcomes: list[Outcome] = []
         # A thousand tasks wait for it, each in a coroutine less where it is asyncio's own.
         self.answered: asyncio.Event | anyio.Event = asyncio.Event() if _is_in_asyncio() else anyio.Event()
+        self.is_scheduled = False
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Have something called in the event loop, from any thread. Where it has ended, nobody waits any more."""
+        loop = self._loop()
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):
+                _call_soon_of(loop)(callback)
 
 
-class _Gathering:
+class _Loop:
     """The requests with which tasks of one event loop wait. They go to the store together, so one sync serves all.
 
     While a lot is on its way, in a thread, what is asked is the next lot. No task sends them, because a task may be
@@ -217,32 +267,42 @@ class _Gathering:
         self._answer_all_of = answer_all_of
         self._next: _Lot | None = None
         self._is_sending = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="persist-effects")
+        self._worker = _Worker()
+        weakref.finalize(self, self._worker.end)
+        self.waits = anyio.CapacityLimiter(math.inf)
+        """For waits that each take a thread of their own, and should not keep others from having one."""
 
     async def outcomes(self, requests: Sequence[Request[Any]], turn: _Turn) -> list[Outcome]:
         """The outcomes of these requests. What has begun is not abandoned when the task is cancelled."""
         lot = self._next
         if lot is None:
-            lot = self._next = _Lot(_call_soon_from_any_thread())
-            if not self._is_sending:
-                self._send_soon(lot)
+            lot = self._next = _Lot()
+        if not lot.is_scheduled and not self._is_sending:
+            self._schedule(lot)
+        # After that, so that a Ctrl-C in between leaves no request behind that is never sent.
         start = len(lot.requests)
         lot.requests += requests
         try:
             await lot.answered.wait()
-        except anyio.get_cancelled_exc_class() as cancellation:
-            turn.late_cancellation = cancellation
-            await _in_spite_of_cancellations(lot.answered)
+        except turn.cancelled as cancellation:
+            await turn.keep_until(lot.answered, cancellation)
         return lot.outcomes[start : start + len(requests)]
 
-    def _send_soon(self, lot: _Lot) -> None:
-        self._is_sending = True
+    def _schedule(self, lot: _Lot) -> None:
         # Not at once: tasks that are ready to run get to add theirs.
         lot.call_soon(partial(self._send, lot))
+        lot.is_scheduled = True
 
     def _send(self, lot: _Lot) -> None:
-        self._next = None
-        self._thread.submit(self._answer, lot)
+        if lot is not self._next:
+            return
+        self._next, self._is_sending = None, True
+        try:
+            self._worker.do(partial(self._answer, lot))
+        except RuntimeError as error:
+            refused = StoreUnavailable(f"no thread could be started to ask the store: {error}")
+            lot.outcomes = [Failed(refused) for _ in lot.requests]
+            self._arrived(lot)
 
     def _answer(self, lot: _Lot) -> None:
         request = AllOf(tuple(lot.requests))
@@ -251,23 +311,53 @@ class _Gathering:
         except BaseException as error:
             # Whatever it is, it must not leave them waiting.
             lot.outcomes = [Failed(cast(Exception, error)) for _ in request.requests]
-        # The loop may have ended since; then nobody waits any more.
-        with contextlib.suppress(RuntimeError):
-            lot.call_soon(partial(self._arrived, lot))
+        lot.call_soon(partial(self._arrived, lot))
 
     def _arrived(self, lot: _Lot) -> None:
-        lot.answered.set()
         self._is_sending = False
+        lot.answered.set()
         if self._next is not None:
-            self._send_soon(self._next)
+            self._schedule(self._next)
 
 
-async def _in_spite_of_cancellations(event: asyncio.Event | anyio.Event) -> None:
-    """Wait for an event until it comes, in a task that is cancelled, and perhaps again."""
-    while not event.is_set():
-        # A shield keeps a cancelled scope away, but not another `asyncio.Task.cancel`.
-        with anyio.CancelScope(shield=True), contextlib.suppress(anyio.get_cancelled_exc_class()):
-            await event.wait()
+class _Worker:
+    """Does one job after the other in a thread, which is there while there are some, and a while longer.
+
+    The thread is nobody's to join, so that it works also after the main thread has ended.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._is_there = False
+
+    def do(self, job: Callable[[], None]) -> None:
+        """Have a job done. Raises RuntimeError where the system has no more threads."""
+        with self._lock:
+            if not self._is_there:
+                threading.Thread(target=self._work, name="persist-effects", daemon=True).start()
+                self._is_there = True
+            self._jobs.put(job)
+
+    def end(self) -> None:
+        """Let the thread end, now that no more jobs come."""
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=_IDLE_SECONDS)
+            except Empty:
+                job = None
+            if job is None:
+                with self._lock:
+                    if self._jobs.empty():
+                        self._is_there = False
+                        return
+            else:
+                job()
+                # It holds answers, which should not be kept until the next one.
+                del job
 
 
 def _rows_that_never_block(store: "Store") -> Handlers:
@@ -281,7 +371,7 @@ def _rows_that_never_block(store: "Store") -> Handlers:
 
 def _from_any_thread(callback: Callable[[], object]) -> Callable[[], None]:
     """A function that any thread may call, to have ``callback`` called soon in the running event loop."""
-    call_soon = _call_soon_from_any_thread()
+    call_soon = _call_soon_of(_running_loop())
 
     def call() -> None:
         # The loop may have ended since; then nobody waits any more.
@@ -291,12 +381,24 @@ def _from_any_thread(callback: Callable[[], object]) -> Callable[[], None]:
     return call
 
 
-def _call_soon_from_any_thread() -> Callable[[Callable[[], object]], object]:
-    """The running event loop's function for this, asyncio's or trio's."""
-    native = _running_loop()
+def _call_soon_of(loop: Any) -> Callable[[Callable[[], object]], object]:
+    """An event loop's function for having something called from any thread, asyncio's or trio's."""
     found: Callable[[Callable[[], object]], object]
-    found = native.call_soon_threadsafe if hasattr(native, "call_soon_threadsafe") else native.run_sync_soon
+    found = loop.call_soon_threadsafe if hasattr(loop, "call_soon_threadsafe") else loop.run_sync_soon
     return found
+
+
+def _is_closed(loop: Any) -> bool:
+    """Whether it is a loop of asyncio's that was closed. What stands for one of trio's holds nothing."""
+    return hasattr(loop, "is_closed") and bool(loop.is_closed())
+
+
+def _is_task_cancelled() -> bool:
+    """Whether the running task is cancelled: by a scope around it, or by itself."""
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    task = asyncio.current_task() if _is_in_asyncio() else None
+    return task is not None and task.cancelling() > 0
 
 
 def _is_in_asyncio() -> bool:

@@ -1,7 +1,11 @@
 """Opening a store, and running programs on it from threads and from tasks of asyncio and trio."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -16,6 +20,7 @@ from persist_effects import (
     NotAProgram,
     Request,
     StoreClosed,
+    StoreUnavailable,
     UnhandledEffect,
     all_of,
     kv,
@@ -24,6 +29,8 @@ from persist_effects import (
 )
 from persist_effects.machine import outcome_of
 from persist_effects.requests import KvPut, Wait
+
+ROOT = Path(__file__).parent.parent
 
 LONG_SECONDS = 60.0
 """A timeout that no test reaches: what is waited for happens, or the test fails."""
@@ -569,6 +576,181 @@ def test_a_program_that_a_cancelled_scope_finds_finished_returns_its_value(backe
     with Store(held) as store:
         anyio.run(main, store, held, backend=backend)
     assert values == [1]
+
+
+def test_a_scope_that_ends_while_a_write_is_on_its_way_hides_no_cancellation_of_the_task():
+    async def main(store, held):
+        async def work():
+            with anyio.CancelScope() as scope:
+                scopes.append(scope)
+                await store.arun(kv.put("color", "red"))
+            await anyio.sleep(LONG_SECONDS)
+
+        task = asyncio.create_task(work())
+        await asyncio.to_thread(held.begun.wait, LONG_SECONDS)
+        scopes[0].cancel()
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.sleep(0.01)
+        held.let_through.set()
+        await task
+
+    scopes = []
+    held = Held()
+    with Store(held) as store, pytest.raises(asyncio.CancelledError):
+        asyncio.run(main(store, held))
+
+
+def test_a_cancellation_that_comes_with_the_first_part_of_all_of_does_not_wait_for_the_others():
+    async def never(request):
+        await anyio.sleep(LONG_SECONDS)
+
+    async def main(store, held):
+        task = asyncio.create_task(store.arun(all_of(kv.put("color", "red"), Ask("for ever"))))
+        await asyncio.to_thread(held.begun.wait, LONG_SECONDS)
+        task.cancel()
+        held.let_through.set()
+        await task
+
+    held = Held()
+    with Store(held, effects={Ask: never}) as store:
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(main(store, held))
+        assert store.run(kv.get("color")) == "red"
+
+
+def test_a_row_that_meets_the_cancellation_of_another_task_leaves_its_program_to_be_cancelled():
+    async def of_another(request):
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    def careful():
+        try:
+            yield from perform(Ask("?"))
+        except asyncio.CancelledError:
+            yield from kv.put("seen", True)
+        while True:
+            yield from kv.has("seen")
+
+    async def main(store):
+        with anyio.move_on_after(0.01) as scope:
+            await store.arun(careful())
+        return scope.cancelled_caught
+
+    for interpreter in (MemoryStore(), let_through()):
+        with Store(interpreter, effects={Ask: of_another}) as store:
+            assert asyncio.run(main(store))
+            assert store.run(kv.get("seen"))
+
+
+def let_through():
+    held = Held()
+    held.let_through.set()
+    return held
+
+
+@backends
+def test_a_wait_in_a_finally_block_is_carried_out(backend):
+    def patient():
+        try:
+            yield from perform(Ask("cancel me"))
+            yield from wait_for_event(0)
+        finally:
+            heads.append((yield from wait_for_event(0, timeout=0.01)))
+
+    heads = []
+    run_until_cancelled(backend, patient).close()
+    assert heads == [0]
+
+
+def test_a_task_that_is_thrown_away_closes_its_program_and_asks_for_nothing():
+    def program():
+        try:
+            yield from perform(Ask("?"))
+        except GeneratorExit:
+            ends.append("closed")
+            raise
+
+    async def main(store):
+        coroutine = store.arun(program())
+        assert coroutine.send(None) is not None
+        kept.append(coroutine)
+
+    async def never(request):
+        await asyncio.get_running_loop().create_future()
+
+    kept, ends = [], []
+    with Store(let_through(), effects={Ask: never}) as store:
+        asyncio.run(main(store))
+        kept.pop().close()
+    assert ends == ["closed"]
+
+
+@backends
+def test_where_no_thread_can_be_started_the_request_fails_and_the_next_one_is_carried_out(backend, monkeypatch):
+    def refuse(thread):
+        monkeypatch.undo()
+        raise RuntimeError("can't start new thread")
+
+    async def main(store):
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(StoreUnavailable, match="no thread could be started to ask the store: can't start new"):
+            await store.arun(kv.put("color", "red"))
+        return await store.arun(kv.put("color", "green"))
+
+    with Store(let_through()) as store:
+        assert anyio.run(main, store, backend=backend) == 1
+
+
+OUTLIVES = """
+import asyncio, sys, threading, anyio
+from interpreters import Store
+from persist_effects import kv
+from test_store import let_through
+
+async def main(store):
+    while threading.main_thread().is_alive():
+        await anyio.sleep(0.001)
+    print(await store.arun(kv.put("color", "red")), flush=True)
+
+threading.Thread(target=lambda: anyio.run(main, Store(let_through()), backend=sys.argv[1])).start()
+"""
+
+
+@backends
+def test_a_loop_in_a_thread_that_outlives_the_main_thread_goes_on(backend):
+    done = subprocess.run(
+        [sys.executable, "-c", OUTLIVES, backend],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=LONG_SECONDS,
+    )
+    assert done.stdout == "1\n"
+
+
+@backends
+def test_many_waits_on_a_store_that_must_be_asked_again_and_again_keep_nobody_from_a_thread(backend):
+    """As a reader of another process's store: there each wait takes a thread."""
+
+    class WithoutWatch:
+        def __init__(self, inner):
+            self.handlers, self.close, self.answer_all = inner.handlers, inner.close, inner.answer_all
+
+    async def main(store):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(50):
+                tasks.start_soon(store.arun, wait_for_event(0))
+            await anyio.wait_all_tasks_blocked()
+            values.append(await store.arun(perform(Ask("?"))))
+            await store.arun(log.append("s", "made", None))
+
+    values = []
+    with Store(WithoutWatch(let_through()), effects={Ask: lambda request: "answered"}) as store:
+        anyio.run(main, store, backend=backend)
+    assert values == ["answered"]
 
 
 async def answer_later(request):
