@@ -40,7 +40,7 @@ check: .venv/filled
 
 # What goes through very many states says nothing more about coverage, and takes three times as long where it is measured.
 EXPLORATIONS := $(addprefix tests/test_,crash_bit_rot.py crash_explorer.py crash_ledger.py crash_mutants.py \
-	file_damage.py file_killed.py schedule_simulate.py)
+	file_damage.py file_interrupts.py file_killed.py schedule_simulate.py)
 
 explored: .venv/filled
 	$(BIN)/python -m pytest -p no:cacheprovider $(EXPLORATIONS)

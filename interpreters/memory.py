@@ -390,7 +390,8 @@ class MemoryStore:
         token = object()
         lock = self._lock
         with lock:
-            is_past = self._newest(prefix) > after
+            # Closed while this waited for the lock: then nobody is left who would notify.
+            is_past = self._lock is not lock or self._newest(prefix) > after
             if not is_past:
                 self._watchers[token] = (after, prefix, notify)
         if is_past:

@@ -184,9 +184,12 @@ class Store:
     def close(self) -> None:
         """Close the interpreter and the blob store. Programs that still run meet `StoreClosed`. Again: nothing."""
         if not self._is_closed:
+            # Closed only once that has gone well: where Ctrl-C comes in between, it can be closed again.
+            try:
+                self.interpreter.close()
+            finally:
+                self.blobs.close()
             self._is_closed = True
-            self.interpreter.close()
-            self.blobs.close()
 
     def __enter__(self) -> "Store":
         return self

@@ -133,6 +133,45 @@ def test_a_fork_of_the_writer_reads_and_does_not_write_and_does_not_keep_the_loc
             os.kill(int(lines["fork"]), signal.SIGKILL)
 
 
+FORK_IN_THE_MIDDLE = """
+import os, signal, sys, threading
+from interpreters import Store
+from interpreters.disk import Sync
+from interpreters.file.store import FileStore
+from persist_effects import StoreUnavailable, kv
+store = Store(FileStore(sys.argv[1]))
+store.run(kv.put("color", "red"))
+syncing, go_on = threading.Event(), threading.Event()
+sync = store.interpreter._disk_rows[Sync]
+store.interpreter._disk_rows[Sync] = lambda request: (syncing.set(), go_on.wait(), sync(request))[2]
+writer = threading.Thread(target=lambda: store.run(kv.put("color", "green")))
+writer.start()
+syncing.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    assert store.run(kv.get("color")) == "red"
+    try:
+        store.run(kv.put("color", "blue"))
+    except StoreUnavailable as error:
+        assert "may only read" in str(error)
+        store.close()
+        os._exit(7)
+    os._exit(1)
+_, status = os.waitpid(child, 0)
+go_on.set()
+writer.join()
+print(os.waitstatus_to_exitcode(status), store.run(kv.get("color")), flush=True)
+store.close()
+"""
+
+
+def test_a_fork_in_the_middle_of_another_threads_write_reads_and_is_refused_and_closes(path):
+    with running(FORK_IN_THE_MIDDLE, path) as holder:
+        assert holder.stdout.readline() == "7 green\n"
+        assert holder.wait() == 0
+
+
 # What is refused, and left as it is
 
 

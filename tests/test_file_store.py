@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -12,7 +13,18 @@ from interpreters import Store, open_store
 from interpreters.conformance import Capabilities, StoreConformance
 from interpreters.disk import Sync, Write
 from interpreters.file import FileStore
-from persist_effects import CorruptStore, Draft, InvalidRequest, StoreUnavailable, Truncated, kv, log, perform, transact
+from persist_effects import (
+    CorruptStore,
+    Draft,
+    InvalidRequest,
+    StoreClosed,
+    StoreUnavailable,
+    Truncated,
+    kv,
+    log,
+    perform,
+    transact,
+)
 from persist_effects.projection import project_all
 from persist_effects.requests import Append, TruncateThrough, Wait
 
@@ -384,3 +396,60 @@ def test_a_reader_that_opens_while_segments_come_and_go_finds_what_is_in_force(t
         finally:
             done.set()
             compacting.join()
+
+
+def test_the_threads_of_a_reading_process_see_each_event_once_and_in_order(tmp_path):
+    def read_along(reader):
+        seen = []
+        while len(seen) < 300:
+            events = reader.run(log.read("s", after=len(seen)))
+            seen += [event.seq for event in events]
+            assert seen == list(range(1, len(seen) + 1))
+
+    with open_file(tmp_path) as writer:
+        writer.run(log.append("s", "made", 0))
+        with open_store(f"file:{tmp_path}?mode=r") as reader, ThreadPoolExecutor(5) as threads:
+            readers = [threads.submit(read_along, reader) for _ in range(4)]
+            for number in range(299):
+                writer.run(log.append("s", "made", number))
+            writer.run(kv.put("last", True))
+            for one in readers:
+                one.result(60.0)
+
+
+def test_a_reader_that_is_closed_while_others_read_says_so(tmp_path):
+    def read(reader):
+        while True:
+            reader.run(log.read("s"))
+
+    with open_file(tmp_path) as writer:
+        writer.run(log.append("s", "made", 1))
+        reader = open_store(f"file:{tmp_path}?mode=r")
+        with ThreadPoolExecutor(3) as threads:
+            reading = [threads.submit(read, reader) for _ in range(3)]
+            reader.close()
+            for one in reading:
+                with pytest.raises(StoreClosed, match="closed: open it again"):
+                    one.result(60.0)
+
+
+def test_a_store_may_be_closed_by_several_threads_at_once(tmp_path):
+    store = FileStore(tmp_path)
+    with ThreadPoolExecutor(4) as threads:
+        for one in [threads.submit(store.close) for _ in range(4)]:
+            one.result(60.0)
+    open_file(tmp_path).close()
+
+
+def test_a_store_whose_closing_was_interrupted_can_be_closed_again(tmp_path):
+    def interrupted():
+        file_store.close = close
+        raise KeyboardInterrupt
+
+    file_store = FileStore(tmp_path)
+    close, file_store.close = file_store.close, interrupted
+    store = Store(file_store)
+    with pytest.raises(KeyboardInterrupt):
+        store.close()
+    store.close()
+    open_file(tmp_path).close()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import anyio
 import msgspec
@@ -339,3 +340,50 @@ def test_an_answer_that_comes_after_the_end_goes_nowhere(store, socket_pair):
     finally:
         threading.excepthook = threading.__excepthook__
     assert errors == []
+
+
+def test_values_larger_than_a_pipe_holds_go_both_ways_at_once(served):
+    large = "x" * 2_000_000
+    served.run(kv.put("large", large))
+
+    def work(number):
+        for _ in range(5):
+            values = served.run(all_of(kv.get("large"), kv.put(f"key/{number}", large), kv.get("large")))
+            assert (values[0], values[2]) == (large, large)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(work, range(4))) == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (lambda request: object(), "the reply cannot be sent, TypeError: Encoding objects of type object is unsupp"),
+        (lambda request: refuse("caf\udce9"), "the reply cannot be sent, UnicodeEncodeError: .*caf"),
+    ],
+)
+def test_a_reply_that_cannot_be_sent_is_an_error_and_the_connection_goes_on(store, socket_pair, row, message):
+    here, there = socket_pair
+    server = threading.Thread(target=serve, args=({**store.handlers, KvGet: row}, there))
+    server.start()
+    with Store(RemoteStore(here)) as remote:
+        with pytest.raises(InternalError, match=message):
+            remote.run(kv.get("color"))
+        assert remote.run(kv.put("color", "red")) == 1
+    server.join()
+
+
+def refuse(text):
+    raise LookupError(text)
+
+
+@pytest.mark.parametrize("content", [[], ["Truncated"], 7])
+def test_a_reply_that_is_nothing_like_one_fails_its_request_alone(socket_pair, content):
+    here, there = socket_pair
+    with Store(RemoteStore(here)) as remote, ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(remote.run, kv.get("color"))
+        assert receive_frame(there) is not None
+        send_frame(there, msgspec.msgpack.encode([1, False, content]))
+        with pytest.raises(InternalError, match="the reply to persist/kv-get is not what a store answers"):
+            asked.result(60.0)
+        there.close()

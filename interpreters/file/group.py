@@ -1,7 +1,8 @@
 """Group commit: the writes of many threads as one. A lone writer waits for nobody.
 
 The first that comes leads: it commits for all that wait by then. Who comes while it does waits at a gate of its own,
-and is let through with its outcome, or as the next leader.
+and is let through with its outcome, or as the next leader. That there is a leader is not relied on: an interrupt may
+end one between any two steps, so whoever has waited for long tries to lead.
 """
 
 import threading
@@ -11,17 +12,20 @@ from interpreters.file.staging import WriteRequest
 from persist_effects.errors import PersistError, UncertainOutcome
 from persist_effects.requests import Failed, Outcome
 
+PATIENCE_SECONDS = 0.1
+"""How long a thread waits to be let through before it looks whether anybody leads. A commit may well take longer."""
+
 
 class _Party:
     """The writes of one thread, which are committed together, and the gate at which it waits."""
 
-    __slots__ = ("gate", "is_leader", "outcomes", "requests")
+    __slots__ = ("gate", "outcomes", "requests")
 
     def __init__(self, requests: Sequence[WriteRequest]) -> None:
         self.requests = requests
         self.outcomes: list[Outcome] | None = None
-        self.gate: threading.Lock | None = None
-        self.is_leader = False
+        self.gate = threading.Lock()
+        self.gate.acquire()
 
 
 class GroupCommit:
@@ -40,37 +44,43 @@ class GroupCommit:
     def write(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
         """The outcomes of these writes, in order, once they are committed."""
         party = _Party(requests)
-        with self._lock:
-            if self._has_leader:
-                party.gate = threading.Lock()
-                party.gate.acquire()
+        try:
+            with self._lock:
                 self._waiting.append(party)
-            else:
-                self._has_leader = True
-        if party.gate is None:
-            self._lead(party)
-        else:
-            self._wait(party, party.gate)
-        assert party.outcomes is not None, "a party that is through has its outcomes"
+                leads, self._has_leader = not self._has_leader, True
+            if leads:
+                self._lead(party)
+            while party.outcomes is None:
+                party.gate.acquire(timeout=PATIENCE_SECONDS)
+                if party.outcomes is None:
+                    self._lead(party)
+        except BaseException:
+            # An interrupt: what is not on its way yet is not written.
+            with self._lock:
+                if party in self._waiting:
+                    self._waiting.remove(party)
+            raise
         return party.outcomes
 
     def _lead(self, own: _Party) -> None:
-        """Commit for the leader, and for all that wait."""
-        parties = [own]
+        """Commit for all that wait, this party among them, unless another has done so meanwhile."""
+        parties: list[_Party] = []
         try:
             with self.turn:
-                with self._lock:
-                    parties += [party for party in self._waiting if party is not own]
-                    self._waiting = []
-                self._commit_for(parties)
+                if own.outcomes is None:
+                    with self._lock:
+                        parties, self._waiting = self._waiting, []
+                    self._commit_for(parties)
         except BaseException as error:
             interrupted = f"the commit was interrupted by {error!r}: whether it is on the disk is not known"
             self._settle(parties, [Failed(UncertainOutcome(interrupted)) for party in parties for _ in party.requests])
             raise
         finally:
-            self._pass_on(own)
+            self._pass_on()
 
     def _commit_for(self, parties: Sequence[_Party]) -> None:
+        if not parties:
+            return
         requests = parties[0].requests if len(parties) == 1 else [one for party in parties for one in party.requests]
         try:
             outcomes = self._commit(requests)
@@ -86,41 +96,18 @@ class GroupCommit:
             if party.outcomes is None:
                 party.outcomes = list(outcomes[start:end])
             start = end
-        # The first is the leader, which does not wait.
-        for party in parties[1:]:
+        for party in parties:
             _open(party)
 
-    def _wait(self, party: _Party, gate: threading.Lock) -> None:
-        try:
-            gate.acquire()
-        except BaseException:
-            self._leave(party)
-            raise
-        if party.outcomes is None:
-            # Let through as the next leader, with its writes still among those that wait.
-            self._lead(party)
-
-    def _pass_on(self, party: _Party) -> None:
-        """Let one of those that wait lead after this one."""
+    def _pass_on(self) -> None:
+        """Let one of those that wait lead."""
         with self._lock:
-            if party in self._waiting:
-                self._waiting.remove(party)
             self._has_leader = bool(self._waiting)
             if self._waiting:
-                self._waiting[0].is_leader = True
                 _open(self._waiting[0])
-
-    def _leave(self, party: _Party) -> None:
-        """The thread was interrupted. What is not on its way yet is not written, and if it leads, another one must."""
-        with self._lock:
-            if party in self._waiting:
-                self._waiting.remove(party)
-        if party.is_leader:
-            self._pass_on(party)
 
 
 def _open(party: _Party) -> None:
-    assert party.gate is not None, "who waits has a gate"
     if party.gate.locked():  # and not opened before, by a leader that was interrupted while it let others through
         party.gate.release()
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from weakref import WeakSet
 
 from interpreters.file import operations
 from interpreters.file.backup import BackedUp, Moment
@@ -52,24 +53,31 @@ class _Host:
     def __init__(self, root: Path, disk: RealDisk) -> None:
         self.path = root
         self._disk = disk
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._is_closed = False
+        self._is_fork = False
+        _hosts.add(self)
         self._disk_rows: Handlers = {kind: self._unlocked(row) for kind, row in disk.handlers.items()}
 
     def _drive(self, program: Effect[A]) -> A:
         with self._lock:
             if self._is_closed:
                 program.close()
-                raise StoreClosed(f"{self.path}: the store was closed: open it again")
+                raise self._closed()
             try:
                 return run(program, self._disk_rows)
             except OSError as error:
+                if self._is_closed:
+                    # Meanwhile, while the lock was let go.
+                    raise self._closed() from error
                 raise StoreUnavailable(f"{self.path}: {error}") from error
             except StoreLocked as error:
                 raise StoreLocked(error.holder, f"the store {self.path}") from error
             except CorruptStore as error:
                 # The engine knows the files of its own directory only.
                 raise CorruptStore(f"{self.path}: {error}") from error
+            finally:
+                self._take_lock_back()
 
     def _open(self, engine: Engine | ReadingEngine) -> None:
         try:
@@ -81,15 +89,49 @@ class _Host:
             self._disk.close()
             raise
 
+    def _closed(self) -> StoreClosed:
+        return StoreClosed(f"{self.path}: the store was closed: open it again")
+
     def _unlocked(self, row: Handler) -> Handler:
         def call(request: Request[Any]) -> Any:
-            self._lock.release()
             try:
+                self._lock.release()
                 return row(request)
             finally:
-                self._lock.acquire()
+                self._take_lock_back()
 
         return call
+
+    def _take_lock_back(self) -> None:
+        """Whatever happens: a Ctrl-C that comes meanwhile must not have this thread go on without the lock.
+
+        Done a second time where the lock is let go for good, in case the Ctrl-C came on the way here.
+        """
+        interrupt: BaseException | None = None
+        # A lock knows its owner as soon as it is taken, which a note of ours beside it could not.
+        while not self._lock._is_owned():  # type: ignore[attr-defined]
+            try:
+                self._lock.acquire()
+            except BaseException as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child, where no thread is left that could let go of a lock: the store goes on as a reader."""
+        self._lock = threading.RLock()
+        self._is_fork = True
+
+
+_hosts: "WeakSet[_Host]" = WeakSet()
+
+
+def _leave_hosts_to_parent() -> None:
+    for host in list(_hosts):
+        host._leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_hosts_to_parent)
 
 
 def _checked_root(path: str | os.PathLike[str]) -> Path:
@@ -110,6 +152,8 @@ class FileReader(_Host):
             raise InvalidRequest(f"{root} is no directory: give the path of a store that is there")
         super().__init__(root, RealDisk(root, read_only=True))
         self._engine = ReadingEngine()
+        # One at a time: each takes in what is new before it reads, and asks the disk in between.
+        self._reading = threading.Lock()
         self.handlers: Handlers = {
             **dict.fromkeys(WRITES, self._refuse),
             **dict.fromkeys(READS, self._read),
@@ -123,8 +167,13 @@ class FileReader(_Host):
             self._is_closed = True
         self._disk.close()
 
+    def _leave_to_parent(self) -> None:
+        super()._leave_to_parent()
+        self._reading = threading.Lock()
+
     def _read(self, request: Request[Any]) -> Any:
-        return self._drive(self._engine.answer(request))
+        with self._reading:
+            return self._drive(self._engine.answer(request))
 
     def _refuse(self, request: Request[Any]) -> Any:
         raise InvalidRequest(f"{request.op}: {self.path} was opened to read only: open it without mode=r to write")
@@ -133,12 +182,16 @@ class FileReader(_Host):
         deadline = time.monotonic() + request.timeout
         pause = threading.Event()
         while True:
-            self._drive(self._engine.refresh())
-            newest = self._engine.index.newest_position(request.prefix)
+            with self._reading:
+                newest = self._drive(self._newest(request.prefix))
             left_seconds = deadline - time.monotonic()
             if newest > request.after or left_seconds <= 0:
                 return newest
             pause.wait(min(left_seconds, LOOK_AGAIN_SECONDS))
+
+    def _newest(self, prefix: str) -> Effect[int]:
+        yield from self._engine.refresh()
+        return self._engine.index.newest_position(prefix)
 
 
 class FileStore(_Host):
@@ -199,8 +252,11 @@ class FileStore(_Host):
         if self._keeper is not None:
             self._keeper.join()
         with self._compacting, self._group.turn:
+            if self._is_closed:
+                return
             try:
-                self._drive(self._engine.close())
+                if not self._is_fork:
+                    self._drive(self._engine.close())
             finally:
                 with self._lock:
                     self._is_closed = True
@@ -208,6 +264,14 @@ class FileStore(_Host):
                 self._disk.close()
         for _, _, notify in waiting:
             notify()
+
+    def _leave_to_parent(self) -> None:
+        super()._leave_to_parent()
+        self._group = GroupCommit(self._commit)
+        self._compacting = threading.Lock()
+        self._closing = threading.Event()
+        self._keeper = None
+        self._watchers = {}
 
     def answer_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
         """The outcomes of several requests: the writes share one commit, then the reads are answered."""

@@ -36,6 +36,9 @@ from persist_effects.requests import (
     TruncateThrough,
 )
 
+CLOSING_SECONDS = 5.0
+"""How long `close` waits for a request that another thread is just sending."""
+
 _CLOSED = "this store was closed: open it again to run programs"
 _WRITES = (Append, TruncateThrough, KvPut, KvDelete, Transact, BlobPut)
 
@@ -62,7 +65,10 @@ class RemoteStore:
     def _begin(self, transport: Transport, child: "_Child | None") -> None:
         self._transport = transport
         self._child = child
+        # Held while a frame is sent, which may take until the peer has read it.
         self._sending = threading.Lock()
+        # Never held for long: replies must be taken in while a frame is being sent, or both sides wait for ever.
+        self._lock = threading.Lock()
         self._waiting: dict[int, tuple[Request[Any], Future[Any]]] = {}
         self._calls = 0
         self._is_closed = False
@@ -95,9 +101,15 @@ class RemoteStore:
 
     def close(self) -> None:
         """Close the connection; requests that still wait are lost. A spawned process is awaited."""
-        with self._sending:
+        with self._lock:
             self._is_closed = True
-        self._transport.close()
+        # A request that is just being sent gets there, unless the peer has stopped reading.
+        is_quiet = self._sending.acquire(timeout=CLOSING_SECONDS)
+        try:
+            self._transport.close()
+        finally:
+            if is_quiet:
+                self._sending.release()
         self._receiver.join()
         if self._child is not None:
             self._child.end()
@@ -123,27 +135,33 @@ class RemoteStore:
         record = codec.encode_request(request)
         answer: Future[Any] = Future()
         with self._sending:
-            if self._is_closed:
-                raise StoreClosed(_CLOSED)
-            if self._lost is not None:
-                raise StoreUnavailable(self._lost)
-            self._calls += 1
-            call_id = self._calls
-            self._waiting[call_id] = (request, answer)
+            call_id = self._register(request, answer)
             try:
                 send_frame(self._transport, _encode([call_id, msgspec.Raw(record)]))
             except InvalidRequest:
-                del self._waiting[call_id]
+                with self._lock:
+                    self._waiting.pop(call_id, None)
                 raise
             except BaseException as error:
                 # Part of a frame may be on its way, after which the peer would misread every other.
-                del self._waiting[call_id]
-                self._lost = f"the store is lost: the connection was lost: {error!r}"
+                with self._lock:
+                    self._waiting.pop(call_id, None)
+                    self._lost = f"the store is lost: the connection was lost: {error!r}"
                 self._transport.close()
                 if isinstance(error, OSError | ValueError):
                     raise self._lost_error(request) from error
                 raise
         return answer
+
+    def _register(self, request: Request[Any], answer: "Future[Any]") -> int:
+        with self._lock:
+            if self._is_closed:
+                raise StoreClosed(_CLOSED)
+            if self._lost is not None:
+                raise StoreUnavailable(self._lost)
+            self._calls += 1
+            self._waiting[self._calls] = (request, answer)
+            return self._calls
 
     def _receive_replies(self) -> None:
         reason = "its process closed the connection: start it again and connect anew"
@@ -155,7 +173,7 @@ class RemoteStore:
         except (OSError, ValueError, StoreUnavailable, msgspec.DecodeError) as error:
             reason = f"the connection was lost: {error}"
         finally:
-            with self._sending:
+            with self._lock:
                 self._lost = self._lost or f"the store is lost: {reason}"
                 waiting = list(self._waiting.values())
                 self._waiting.clear()
@@ -171,7 +189,7 @@ class RemoteStore:
 
     def _settle(self, frame: bytes) -> None:
         call_id, is_answer, content = _decode_reply(frame)
-        with self._sending:
+        with self._lock:
             waiting = self._waiting.pop(call_id, None)
         if waiting is None:
             raise StoreUnavailable(f"a reply came to call {call_id}, which was not made")
@@ -181,7 +199,8 @@ class RemoteStore:
                 answer.set_result(codec.decode_answer(request, bytes(content)))
             else:
                 answer.set_exception(error_from_record(msgspec.msgpack.decode(content)))
-        except (msgspec.DecodeError, TypeError) as error:
+        except Exception as error:
+            # Whatever is wrong with it, somebody waits for it.
             answer.set_exception(InternalError(f"the reply to {request.op} is not what a store answers: {error}"))
 
 

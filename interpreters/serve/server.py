@@ -7,7 +7,14 @@ import msgspec
 
 from interpreters.serve.transport import Transport, receive_frame, send_frame
 from persist_effects import codec
-from persist_effects.errors import InvalidRequest, StoreUnavailable, UnhandledEffect, error_to_record
+from persist_effects.errors import (
+    InternalError,
+    InvalidRequest,
+    PersistError,
+    StoreUnavailable,
+    UnhandledEffect,
+    error_to_record,
+)
 from persist_effects.machine import Handlers
 from persist_effects.requests import Request, Wait
 
@@ -43,8 +50,21 @@ def serve(handlers: Handlers, transport: Transport) -> None:
 
 
 def send_reply(transport: Transport, call_id: int, is_answer: bool, content: Any) -> None:
-    """Send the frame of one reply: an answer, or an error's record."""
-    send_frame(transport, _encode([call_id, is_answer, content]))
+    """Send the frame of one reply: an answer, or an error's record. Where it cannot be sent, an error says so."""
+    try:
+        send_frame(transport, _encode([call_id, is_answer, content]))
+    except OSError:
+        raise
+    except Exception as error:
+        send_frame(transport, _encode([call_id, False, error_to_record(_unsendable(content, error))]))
+
+
+def _unsendable(content: Any, error: Exception) -> PersistError:
+    if isinstance(error, InvalidRequest):
+        return error
+    # Text may hold what is no UTF-8, such as the name of a file.
+    told = f"the reply cannot be sent, {type(error).__name__}: {error}; it is {content!r:.1000}"
+    return InternalError(told.encode("utf-8", "backslashreplace").decode())
 
 
 class _Connection:
