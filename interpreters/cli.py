@@ -34,7 +34,7 @@ try:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 except ModuleNotFoundError as missing:
-    sys.stderr.write(f"persist-effects needs the package {missing.name}: pip install 'persist-effects[cli]'\n")
+    sys.stderr.write(f"persist-effects needs the package {missing.name}: install this one with its extra `cli`\n")
     raise SystemExit(2) from None
 
 GOOD, DAMAGED, WRONG_USE, UNAVAILABLE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
@@ -105,12 +105,13 @@ def backup(url: Url, into: Into, as_json: AsJson = False) -> None:
 
 @app.command(epilog=EXIT_CODES)
 def salvage(url: Url, into: Into, as_json: AsJson = False) -> None:
-    """Copy what is sound of a damaged store into a new one, and tell what is lost: with exit code 1, if anything is."""
+    """Copy what is sound of a damaged store into a new one, and tell what is lost. Exit code 1: it is damaged."""
     with _exit_codes(as_json):
         with _progress("salvaging", as_json) as progress:
             salvaged = operations.salvage(_path_of(url), into, progress)
         _print(salvaged, as_json, _lines_of_salvaged)
-        _exit_if_damaged(not salvaged.is_complete)
+        # A part of a file may be gone without anything left that says what was in it.
+        _exit_if_damaged(bool(salvaged.damages) or not salvaged.is_complete)
 
 
 @app.command(epilog=EXIT_CODES)

@@ -19,7 +19,7 @@ from interpreters.names import SortedNames
 from interpreters.ranges import page_range
 from persist_effects import codec
 from persist_effects.errors import InvalidRequest, StoreClosed, describe
-from persist_effects.event import Event, check_integer
+from persist_effects.event import INT64_MAX, Event, check_integer
 from persist_effects.machine import Handlers
 from persist_effects.requests import (
     Append,
@@ -105,6 +105,21 @@ class _Staged:
 _position_of = attrgetter("position")
 
 
+def checked_clock(clock: Clock) -> Clock:
+    """The same clock, whose times are refused where they are no integers, before they are written."""
+    if clock is wall_clock:
+        return clock
+    if not callable(clock):
+        raise InvalidRequest(f"clock is {describe(clock)}: give a function that gives microseconds since 1970, UTC")
+
+    def checked() -> int:
+        now = clock()
+        check_integer("the time that the store's clock gives (microseconds since 1970, UTC)", now, -INT64_MAX)
+        return now
+
+    return checked
+
+
 class MemoryStore:
     """An interpreter that keeps everything in this process's memory, for as long as the object lives.
 
@@ -120,10 +135,8 @@ class MemoryStore:
     blocking = False
 
     def __init__(self, clock: Clock = wall_clock, payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES) -> None:
-        if not callable(clock):
-            raise InvalidRequest(f"clock is {describe(clock)}: give a function that gives microseconds since 1970, UTC")
         check_integer("payload_limit_bytes", payload_limit_bytes, 1)
-        self._clock = clock
+        self._clock = checked_clock(clock)
         self._payload_limit_bytes = payload_limit_bytes
         self._lock: threading.Lock | _Closed = threading.Lock()
         self._streams: dict[str, _Stream] = {}

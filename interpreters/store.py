@@ -63,6 +63,10 @@ def open_store(
     if opener is None:
         known = ", ".join(f"{name}:" for name in _OPENERS)
         raise InvalidRequest(f"{url!r} names no store: a store's URL starts with one of {known}")
+    # Before anything is opened, which nobody could close then.
+    _checked_effects(effects)
+    if blobs is not None:
+        _check_interpreter(_BLOBS, blobs)
     return Store(opener(rest, options), effects=effects, blobs=blobs)
 
 
@@ -82,6 +86,7 @@ def _open_file(rest: str, options: dict[str, Any]) -> Interpreter:
     return open_file(rest, options)
 
 
+_BLOBS = "a store's blob store"
 _OPENERS: dict[str, Callable[[str, dict[str, Any]], Interpreter]] = {"memory": _open_memory, "file": _open_file}
 
 
@@ -107,7 +112,7 @@ class Store:
         _check_interpreter("a store's interpreter", interpreter)
         self.interpreter = interpreter
         self.blobs = MemoryBlobs() if blobs is None else blobs
-        _check_interpreter("a store's blob store", self.blobs)
+        _check_interpreter(_BLOBS, self.blobs)
         self.effects = _checked_effects(effects)
         # A store that answers for blobs itself gives way only to a blob store that was asked for.
         answers = {**self.blobs.handlers, **interpreter.handlers, **({} if blobs is None else blobs.handlers)}

@@ -18,7 +18,15 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from types import FunctionType, GeneratorType, MethodType
 from typing import Any, Generic, TypeVar, cast, overload
 
-from persist_effects.errors import Abandoned, AlreadyUsed, NotAProgram, NotARequest, UnhandledEffect, describe
+from persist_effects.errors import (
+    Abandoned,
+    AlreadyUsed,
+    NotAProgram,
+    NotARequest,
+    PersistError,
+    UnhandledEffect,
+    describe,
+)
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
 
 A = TypeVar("A")
@@ -93,12 +101,12 @@ class Suspended(Generic[A]):
     def resume(self, answer: Any) -> "Step[A]":
         """Go on with the answer, to the next request or to the end. Raises what the program raises."""
         program = self._take("resumed")
-        return _advance(program, program.send, answer, self._handlers)
+        return _step(program, program.send, answer, self._handlers)
 
     def throw(self, error: BaseException) -> "Step[A]":
         """Go on with an error raised where the program waits. Raises what the program raises."""
         program = self._take("thrown into")
-        return _advance(program, program.throw, error, self._handlers)
+        return _step(program, program.throw, error, self._handlers)
 
     def close(self) -> None:
         """Give the program up: ``GeneratorExit`` is raised where it waits, so its ``finally`` blocks run.
@@ -134,7 +142,7 @@ def start(program: Effect[A], handlers: Handlers = _NO_HANDLERS) -> Step[A]:
     'color'
     """
     _check_fresh(program)
-    return _advance(program, program.send, None, handlers)
+    return _step(program, program.send, None, handlers)
 
 
 def run(program: Effect[A], handlers: Handlers) -> A:
@@ -177,7 +185,8 @@ def unwind(program: Effect[Any], error: BaseException, handlers: Handlers) -> No
 
 
 def _drive(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handlers: Handlers) -> A:
-    while True:
+    interrupt: BaseException | None = None
+    while interrupt is None or _is_suspended(program):
         try:
             step = _advance(program, go_on, value, handlers)
             while isinstance(step, Suspended):
@@ -188,9 +197,26 @@ def _drive(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handlers
             return step.value
         except BaseException as error:
             if not _is_suspended(program):
-                raise
-            # It came between a handler and the program, as an interrupt may: what becomes of it, the program decides.
-            go_on, value = program.throw, error
+                if interrupt is None or not isinstance(error, PersistError):
+                    raise
+                # What a request of its cleaning up met must not hide that it was interrupted.
+                _note(interrupt, error)
+            else:
+                # An interrupt, in a handler or between that and the program: what becomes of it, the program decides.
+                interrupt = error
+                go_on, value = program.throw, error
+    raise interrupt
+
+
+def _step(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handlers: Handlers) -> Step[A]:
+    """Go on to the next request that no row answers, or to the end. An interrupt is raised in the program."""
+    try:
+        return _advance(program, go_on, value, handlers)
+    except BaseException as error:
+        if not _is_suspended(program):
+            raise
+        go_on, value = program.throw, error
+    return _step(program, go_on, value, handlers)
 
 
 def _advance(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handlers: Handlers) -> Step[A]:
@@ -210,7 +236,7 @@ def _advance(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handle
                 continue
             try:
                 answer = handler(request)
-            except BaseException as error:
+            except Exception as error:
                 request = program.throw(error)
             else:
                 request = send(answer)

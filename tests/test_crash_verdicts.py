@@ -13,6 +13,7 @@ from interpreters.file.format import HEADER_BYTES
 from interpreters.file.writer import Writer
 from persist_effects import InvalidRequest, PersistError, kv, log
 from persist_effects.machine import perform
+from persist_effects.requests import Wait
 
 
 def two_appends():
@@ -292,3 +293,11 @@ def test_what_is_no_maker_of_rows_and_what_is_no_check_is_refused():
     ):
         with pytest.raises(InvalidRequest, match=f"^(check|{next(iter(bad))}) "):
             explore_crashes(two_appends, **bad)
+
+
+def test_a_workload_that_waits_is_answered_at_once():
+    def waits():
+        yield from kv.put("color", "red")
+        return (yield from perform(Wait(0, "", 1e9)))
+
+    assert explore_crashes(waits, depth=1).verdict == "passed"

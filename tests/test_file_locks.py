@@ -283,7 +283,7 @@ def test_what_is_over_the_limit_changes_nothing(path):
     ("options", "message"),
     [
         ({"sync": "never"}, "sync is 'never': give one of commit, interval, os"),
-        ({"segment_bytes": 100}, "segment_bytes is 100: give 4096 to"),
+        ({"segment_bytes": 100}, "segment_bytes is 100: give an integer from 4096 to"),
     ],
 )
 def test_options_are_checked_before_the_directory_is_made(tmp_path, options, message):

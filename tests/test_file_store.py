@@ -99,8 +99,11 @@ def test_a_url_opens_a_store_that_keeps_what_was_written(tmp_path):
     [
         ("?mode=x", "mode is 'x': give r to read only, or w"),
         ("?sync=never", "sync is 'never': give one of commit, interval, os"),
-        ("?segment_bytes=1", "segment_bytes is 1: give 4096 to 4294967296"),
+        ("?segment_bytes=1", "segment_bytes is 1: give an integer from 4096 to 4294967296"),
         ("?segment_bytes=many", "the options 'segment_bytes=many' of a URL cannot be read"),
+        ("?sync=interval&interval_seconds=nan", "interval_seconds is a float, nan: give a number from 0.001 on"),
+        ("?sync=interval&interval_seconds=-1", "interval_seconds is a float, -1.0: give a number from 0.001 on"),
+        ("?payload_limit_bytes=0", "payload_limit_bytes is 0: give an integer from 1 to"),
         ("?nonsense", "the options 'nonsense' of a URL cannot be read"),
         ("?color=red", "a file store has no option 'color': it takes mode, sync"),
         ("?mode=r&sync=os", "option 'sync' is for writing, and mode=r was given"),
@@ -111,6 +114,30 @@ def test_options_that_make_no_sense_are_refused_and_nothing_is_made(tmp_path, op
         open_file(tmp_path / "orders", options)
     assert message in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["memory:", "file:"])
+@pytest.mark.parametrize("now", [1.5, None, 2**70, True])
+def test_a_clock_that_gives_no_time_is_refused_before_anything_is_written(tmp_path, url, now):
+    url += str(tmp_path) if url == "file:" else ""
+    with open_store(url, clock=lambda: now) as store:
+        with pytest.raises(InvalidRequest, match=r"the time that the store's clock gives .* is "):
+            store.run(log.append("s", "made", 1))
+        assert store.run(log.read("s")) == []
+
+
+def test_a_store_whose_effects_or_blobs_are_refused_is_not_opened(tmp_path):
+    for wrong in ({"effects": [1]}, {"blobs": 5}):
+        with pytest.raises(InvalidRequest):
+            open_store(f"file:{tmp_path}", **wrong)
+    open_file(tmp_path).close()
+
+
+def test_what_others_put_beside_the_segments_stays_there(tmp_path):
+    for _ in range(2):
+        open_file(tmp_path).close()
+        (tmp_path / "log" / "00000001.seg.before").write_text("mine")
+    assert (tmp_path / "log" / "00000001.seg.before").read_text() == "mine"
 
 
 def test_a_reader_of_what_is_no_store_is_refused(tmp_path):

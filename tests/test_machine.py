@@ -4,7 +4,17 @@ import traceback
 
 import pytest
 
-from persist_effects import AlreadyUsed, Done, NotAProgram, NotARequest, Request, Suspended, UnhandledEffect, all_of
+from persist_effects import (
+    AlreadyUsed,
+    Done,
+    NotAProgram,
+    NotARequest,
+    Request,
+    StoreUnavailable,
+    Suspended,
+    UnhandledEffect,
+    all_of,
+)
 from persist_effects.errors import describe
 from persist_effects.machine import check_fresh, outcome_of, perform, run, start
 from persist_effects.requests import AllOf, Answered, Failed
@@ -479,6 +489,24 @@ def test_an_interrupt_between_a_handler_and_the_program_is_raised_in_the_program
     with pytest.raises(KeyboardInterrupt):
         run(tidying(told), table)
     assert told == ["began", "tidied"]
+
+
+def test_what_cleaning_up_after_an_interrupt_meets_does_not_hide_the_interrupt():
+    def lose(request):
+        raise StoreUnavailable("lost")
+
+    def interrupted(request):
+        raise KeyboardInterrupt
+
+    def tidy():
+        try:
+            yield from perform(Ask("?"))
+        finally:
+            yield from perform(Tell("the end"))
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(tidy(), {Ask: interrupted, Tell: lose})
+    assert caught.value.__notes__ == ["a program that was given up for this raised in turn: StoreUnavailable: lost"]
 
 
 def test_a_program_may_catch_an_interrupt_and_go_on():

@@ -13,7 +13,7 @@ from random import Random
 
 import msgspec
 import pytest
-from file_disks import EngineStore, MemoryDisk, SmallDisk, Workload, contents, first_difference
+from file_disks import EngineStore, FailingDisk, MemoryDisk, SmallDisk, Workload, contents, first_difference
 
 from interpreters import Store, disk, open_store
 from interpreters.file import operations, scan
@@ -44,7 +44,7 @@ from interpreters.file.store import FileStore
 from interpreters.file.two_disks import OnTarget, two_disks
 from interpreters.file.verify import Report, verify_store
 from persist_effects import CorruptStore, Draft, Event, InvalidRequest, StoreClosed, codec, kv, log, run, start
-from persist_effects.errors import StoreUnavailable
+from persist_effects.errors import StoreLocked, StoreUnavailable
 from persist_effects.machine import Suspended
 from persist_effects.requests import Append, KvPut, TruncateThrough
 
@@ -446,7 +446,7 @@ def test_a_full_disk_ends_a_backup_and_a_salvage_with_its_error():
             run(program, two_disks(on.handlers, target.handlers))
 
 
-def test_a_misplaced_footer_and_a_false_one_are_damage():
+def test_a_false_footer_is_damage():
     image, _ = built()
     manifest = run(load(), MemoryDisk(image).handlers)
     path = segments_of(image)[0]
@@ -461,9 +461,26 @@ def test_a_misplaced_footer_and_a_false_one_are_damage():
     target = MemoryDisk({**image, path: data})
     run(publish(msgspec.structs.replace(manifest, number=manifest.number + 1, sealed=seals)), target.handlers)
     told = [(damage.offset, damage.expected) for damage in verified(target.image()).damages if damage.file == path]
-    assert (end, "nothing after the footer") in told
-    assert any(expected.startswith("a footer of 1 frames") for _, expected in told)
+    assert any(expected.startswith("a footer of 0 frames") for _, expected in told)
     assert any(expected.startswith("frames with the digest") for _, expected in told)
+
+
+def test_a_store_that_could_not_make_its_next_segment_and_wrote_on_is_sound():
+    on = FailingDisk(kinds={disk.Create})
+    store = EngineStore(on, segment_bytes=4096)
+    on.fail_at, on.is_for_good = on.count, True
+    large = Append("s", (Draft("made", "x" * 1000),))
+    for _ in range(3):
+        store.commit([large])
+    with pytest.raises(StoreUnavailable, match="No space"):
+        store.commit([large])
+    store.commit([KvPut("color", "red")])
+    on.heal()
+    store.commit([large])
+    store.close()
+    report = verified(on.image())
+    assert report.is_sound, report
+    assert report.keys == 1
 
 
 # Salvage
@@ -721,3 +738,12 @@ def test_salvage_on_a_real_disk_makes_a_store(tmp_path, is_empty_there):
     with open_store(f"file:{tmp_path / 'new'}") as new:
         assert contents(new.interpreter.handlers) == shown
     assert operations.verify(tmp_path / "store").is_sound
+
+
+def test_a_store_that_is_written_is_not_salvaged(tmp_path):
+    with open_store(f"file:{tmp_path / 'store'}") as store:
+        with pytest.raises(StoreLocked, match=f"the store {tmp_path / 'store'} is open for writing elsewhere, by "):
+            operations.salvage(tmp_path / "store", tmp_path / "saved")
+        store.run(log.append("s", "made", 1))
+    assert not (tmp_path / "saved").exists()
+    assert operations.salvage(tmp_path / "store", tmp_path / "saved").events == 1

@@ -532,6 +532,15 @@ def test_every_store_is_closed_and_every_program_given_up():
     assert len(left) >= 5
 
 
+def test_a_forgotten_from_is_told_as_anywhere_else():
+    def forgetful():
+        yield kv.put("a", 1)
+
+    report = explore([forgetful], MemoryStore)
+    assert report.verdict == "raises"
+    assert "NotARequest: a program yielded a generator" in report.failures[0].found
+
+
 # Bad input
 
 

@@ -211,7 +211,8 @@ class Log:
         kept = {segment_path(number) for number in numbers if number is not None}
         kept |= {index_path(number) for number in numbers if number is not None}
         for name in (yield from perform(disk.List("log"))):
-            if f"log/{name}" not in kept:
+            # What somebody has put there is not ours to remove.
+            if f"log/{name}" not in kept and _OF_A_STORE.fullmatch(f"log/{name}"):
                 yield from perform(disk.Remove(f"log/{name}"))
         for name in (yield from perform(disk.List("."))):
             if name.startswith("MANIFEST-") and name != manifest.name:

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from interpreters.file.backup import BackedUp, Moment, backup_store
 from interpreters.file.engine import Engine, Options
+from interpreters.file.log import LOCK
 from interpreters.file.salvage import Salvaged, salvage_store
 from interpreters.file.survey import Progress
 from interpreters.file.two_disks import two_disks
 from interpreters.file.verify import Report, verify_store
 from interpreters.memory import wall_clock
 from interpreters.real_disk import RealDisk
-from persist_effects.errors import CorruptStore, InvalidRequest
+from persist_effects.errors import CorruptStore, InvalidRequest, StoreLocked
 from persist_effects.machine import Handlers, run
 
 StrPath = str | os.PathLike[str]
@@ -53,19 +54,23 @@ def backup(path: StrPath, into: StrPath, progress: Progress | None = None, *, mo
 def salvage(path: StrPath, into: StrPath, progress: Progress | None = None) -> Salvaged:
     """Copy what is sound of a store into a new one, in a directory that is not there or empty, and say what is lost.
 
-    No writer may be at work. Raises `InvalidRequest` for a directory with something in it.
+    No writer may be at work: then `StoreLocked` is raised. Raises `InvalidRequest` for a directory that has something
+    in it.
     """
     holder = f"process {os.getpid()} on {socket.gethostname()}, salvaging"
     engine = Engine(Options(wall_clock, os.urandom, holder, "os"))
-    with _reading(path) as source, _making(into) as target:
+    with _reading(path, alone=True) as source, _making(into) as target:
         return run(salvage_store(engine, progress), two_disks(source, target))
 
 
 @contextmanager
-def _reading(path: StrPath) -> Iterator[Handlers]:
+def _reading(path: StrPath, *, alone: bool = False) -> Iterator[Handlers]:
     if not os.path.isdir(path):
         raise InvalidRequest(f"{os.fspath(path)} is no directory: give that of a store")
     with closing(RealDisk(path, read_only=True)) as disk:
+        holder = disk.keep_writers_away(LOCK) if alone else None
+        if holder is not None:
+            raise StoreLocked(holder, f"the store {os.fspath(path)}")
         try:
             yield disk.handlers
         except CorruptStore as error:

@@ -19,7 +19,7 @@ from interpreters.file.queries import READS
 from interpreters.file.reading import ReadingEngine
 from interpreters.file.staging import WriteRequest
 from interpreters.file.survey import Progress
-from interpreters.memory import Clock, Notify, wall_clock
+from interpreters.memory import Clock, Notify, checked_clock, wall_clock
 from interpreters.real_disk import RealDisk
 from persist_effects import codec
 from persist_effects.errors import (
@@ -29,7 +29,9 @@ from persist_effects.errors import (
     StoreClosed,
     StoreLocked,
     StoreUnavailable,
+    describe,
 )
+from persist_effects.event import check_integer
 from persist_effects.machine import Effect, Handler, Handlers, run
 from persist_effects.requests import Answered, Append, Failed, Outcome, Request, Transact, Wait
 
@@ -214,8 +216,11 @@ class FileStore(_Host):
         root = _checked_root(path)
         if sync not in SYNC_MODES:
             raise InvalidRequest(f"sync is {sync!r}: give one of {', '.join(SYNC_MODES)}")
-        if not 4096 <= segment_bytes <= SEGMENT_LIMIT_BYTES:
-            raise InvalidRequest(f"segment_bytes is {segment_bytes}: give 4096 to {SEGMENT_LIMIT_BYTES}")
+        check_integer("segment_bytes", segment_bytes, 4096, SEGMENT_LIMIT_BYTES)
+        check_integer("payload_limit_bytes", payload_limit_bytes, 1)
+        if type(interval_seconds) not in (int, float) or not 0.001 <= interval_seconds <= threading.TIMEOUT_MAX:
+            raise InvalidRequest(f"interval_seconds is {describe(interval_seconds)}: give a number from 0.001 on")
+        clock = checked_clock(clock)
         if root.exists() and not root.is_dir():
             raise InvalidRequest(f"{root} is a file: a store is a directory, give the path of one or of a new one")
         try:

@@ -203,22 +203,33 @@ class _Content:
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
         self._digest = Digest()
-        self._footer: Frame | None = None
-        self._misplaced: list[Frame] = []
+        self._troubles: list[Damage] = []
         self._index = Index()
         self._segment_index = SegmentIndex(segment.number, segment.seed, segment.end)
         self._is_indexed = True
 
     def take(self, frames: list[Frame]) -> None:
         """Take in the next valid frames."""
-        self._digest.add([frame.checksum.to_bytes(4, "little") for frame in frames if frame.type != FOOTER])
         for frame in frames:
-            if self._footer is not None:
-                self._misplaced.append(frame)
             if frame.type == FOOTER:
-                self._footer = frame
-            elif self._is_indexed:
+                self._check_footer(frame)
+                continue
+            self._digest.add([frame.checksum.to_bytes(4, "little")])
+            if self._is_indexed:
                 self._take_into_index(frame)
+
+    def _check_footer(self, frame: Frame) -> None:
+        # It need not be the last frame: where the next segment could not be made, more frames come after it.
+        footer, digest = decode_footer(frame.payload), self._digest.value()
+        if (footer.frames, footer.digest) != (self._digest.frames, digest):
+            self._troubles.append(
+                Damage(
+                    self._segment.path,
+                    frame.offset,
+                    f"a footer of {self._digest.frames} frames with the digest {digest.hex()}",
+                    f"{footer.frames} frames and {footer.digest.hex()}",
+                )
+            )
 
     def _take_into_index(self, frame: Frame) -> None:
         try:
@@ -230,25 +241,11 @@ class _Content:
     def troubles(self, sealed: Sealed) -> list[Damage]:
         """Where its frames, all of them valid, are not those that were sealed."""
         path, digest = self._segment.path, self._digest.value()
-        found = [
-            Damage(path, frame.offset, "nothing after the footer", "a frame with a valid checksum")
-            for frame in self._misplaced
-        ]
+        found = list(self._troubles)
         if digest != sealed.digest:
             found.append(
                 Damage(path, 0, f"frames with the digest {sealed.digest.hex()}, as the manifest says", digest.hex())
             )
-        if self._footer is not None:
-            footer = decode_footer(self._footer.payload)
-            if (footer.frames, footer.digest) != (self._digest.frames, digest):
-                found.append(
-                    Damage(
-                        path,
-                        self._footer.offset,
-                        f"a footer of {self._digest.frames} frames with the digest {digest.hex()}",
-                        f"{footer.frames} frames and {footer.digest.hex()}",
-                    )
-                )
         return found
 
     def index_file(self, sealed: Sealed) -> IndexFile:

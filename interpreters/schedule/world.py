@@ -242,6 +242,9 @@ class World:
         if isinstance(request, AllOf) and request.requests:
             self._enter(task, _one_by_one(request))
             return
+        if not isinstance(request, Request):
+            self._go_on(task, task.top.throw, NotARequest(describe(request)))
+            return
         task.asked += 1
         self.sees_positions |= isinstance(request, ReadAll | Wait)
         if isinstance(request, Sleep):
