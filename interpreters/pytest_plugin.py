@@ -15,6 +15,7 @@ import functools
 import inspect
 import itertools
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -100,7 +101,8 @@ def _as_test(explore: Callable[[Any, str | None], "Report"], what: str, function
         counts[0] += 1
         counts[1] += report.checked
         if report.verdict != "passed":
-            pytest.fail(f"{report}\n\nor: pytest {request.node.nodeid} {_repro_of(report)}", pytrace=False)
+            name = shlex.quote(str(request.config.cwd_relative_nodeid(request.node.nodeid)))
+            pytest.fail(f"{report}\n\nor: pytest {name} {_repro_of(report)}", pytrace=False)
 
     def test(request: pytest.FixtureRequest) -> None:
         explored(request, function)

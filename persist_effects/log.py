@@ -99,7 +99,11 @@ def append_once(
     while True:
         entry = yield from perform(KvGet(mark))
         if entry is not None:
-            return (yield from _event_at(stream, entry.value["seq"]))
+            try:
+                return (yield from _event_at(stream, entry.value["seq"]))
+            except Truncated as error:
+                error.add_note(f"it was appended under the key {key!r} before, as event {entry.value['seq']}")
+                raise
         last = yield from last_seq(stream)
         noted = {"stream": stream, "key": key, "seq": last + 1}
         try:

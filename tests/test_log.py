@@ -169,6 +169,7 @@ def test_an_event_appended_once_and_dropped_since_is_refused(store):
     with pytest.raises(Truncated) as raised:
         store.run(log.append_once("a", "k", "paid", 5))
     assert (raised.value.stream, raised.value.first_left) == ("a", 2)
+    assert raised.value.__notes__ == ["it was appended under the key 'k' before, as event 1"]
     store.run(log.truncate_through("a", 2))
     with pytest.raises(Truncated) as raised:
         store.run(log.append_once("a", "k", "paid", 5))
