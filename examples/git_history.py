@@ -332,7 +332,7 @@ def main(
         proof.report()
         sys.stdout.flush()
     except (GitError, PersistError, ExceptionGroup) as error:
-        end_by(error, url)
+        end_by(error)
     except KeyboardInterrupt:
         end("interrupted", 130)
     except BrokenPipeError:
@@ -358,15 +358,14 @@ def end(message: str, exit_code: int) -> NoReturn:
     raise typer.Exit(exit_code)
 
 
-def end_by(error: Exception, url: str | None) -> NoReturn:
+def end_by(error: Exception) -> NoReturn:
     """End by an error, or by the first of those of programs that ran together. A bug goes on as it is."""
     first = error
     while isinstance(first, ExceptionGroup):
         first = first.exceptions[0]
     for kind, exit_code in EXIT_CODES.items():
         if isinstance(first, kind):
-            place = "" if exit_code == 2 else f"{url}: "
-            end(printable(f"{place}{first}"), exit_code)
+            end(printable(str(first)), exit_code)
     raise error
 
 

@@ -332,6 +332,10 @@ def test_control_c_at_any_change_of_the_disk_closes_the_store_and_the_next_run_i
 # What goes wrong
 
 
+def path_of(url: str) -> str:
+    return url.removeprefix("file:").partition("?")[0]
+
+
 def assert_one_line(result: Any, exit_code: int, *words: str) -> None:
     assert result.exit_code == exit_code, result.output
     *_, line = [line for line in result.stderr.splitlines() if line]
@@ -346,14 +350,17 @@ def test_a_store_that_another_process_has_open_is_one_line_and_code_3(small: Pat
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 3
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"git_history: {url}: the store is open for writing elsewhere, by process {os.getpid()} on ")
+    store = path_of(url)
+    assert line.startswith(
+        f"git_history: the store {store} is open for writing elsewhere, by process {os.getpid()} on "
+    )
     assert_proved(small, url)
 
 
 def test_a_damaged_store_is_one_line_and_code_1(small: Path, url: str, tmp_path: Path) -> None:
     assert_proved(small, url)
     (tmp_path / "store" / "CURRENT").write_text("damaged")
-    assert_one_line(run(small, url), 1, f"{url}: CURRENT")
+    assert_one_line(run(small, url), 1, f"{path_of(url)}: CURRENT")
 
 
 def test_damage_that_is_found_while_programs_run_together_is_one_line_and_code_1(
@@ -365,7 +372,7 @@ def test_damage_that_is_found_while_programs_run_together_is_one_line_and_code_1
     for segment in damaged:
         segment.write_bytes(segment.read_bytes().replace(leaf, leaf[::-1]))
     assert len(damaged) == 1
-    assert_one_line(run(small, url), 1, f"{url}: log/")
+    assert_one_line(run(small, url), 1, f"{path_of(url)}: log/")
 
 
 def test_a_store_that_cannot_be_made_is_one_line_and_code_3(small: Path, tmp_path: Path) -> None:
