@@ -14,6 +14,7 @@ named, and ``--update-traces`` writes golden traces anew. A summary at the end s
 import functools
 import inspect
 import itertools
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -101,8 +102,7 @@ def _as_test(explore: Callable[[Any, str | None], "Report"], what: str, function
         counts[0] += 1
         counts[1] += report.checked
         if report.verdict != "passed":
-            name = shlex.quote(str(request.config.cwd_relative_nodeid(request.node.nodeid)))
-            pytest.fail(f"{report}\n\nor: pytest {name} {_repro_of(report)}", pytrace=False)
+            pytest.fail(f"{report}\n\nor: pytest {_name_of(request)} {_repro_of(report)}", pytrace=False)
 
     def test(request: pytest.FixtureRequest) -> None:
         explored(request, function)
@@ -146,6 +146,12 @@ def _refusal(name: str, what: str) -> str:
         f"{name}: such a test takes no fixtures and no parameters, and its decorator has parentheses. "
         f"Write `@{_DECORATORS[what]}()` above `def {name}():`, and make in it what it needs"
     )
+
+
+def _name_of(request: pytest.FixtureRequest) -> str:
+    """The test, for a command that is given where pytest was started."""
+    path = os.path.relpath(request.node.path, request.config.invocation_params.dir)
+    return shlex.quote("::".join([path, *request.node.nodeid.split("::")[1:]]))
 
 
 def _repro_of(report: "Report") -> str:

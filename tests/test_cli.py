@@ -122,6 +122,14 @@ def test_salvage_tells_what_is_lost_and_exits_with_1(damaged, tmp_path):
     assert "kept: 1 events of 2 streams, 1 keys" in done.stdout
 
 
+def test_salvage_of_a_file_of_which_nothing_is_left_exits_with_1(place, tmp_path):
+    for path in (max(place.glob("log/*.seg")), max(place.glob("MANIFEST-*"))):
+        path.write_bytes(b"")
+    done = invoke("salvage", f"file:{place}", tmp_path / "saved")
+    assert done.exit_code == 1
+    assert "damage: log/" in done.stdout
+
+
 def test_salvage_tells_a_key_whose_newest_value_is_lost(place, tmp_path):
     segment = min(place.glob("log/*.seg"))
     segment.write_bytes(segment.read_bytes().replace(b"blue", b"pink"))

@@ -231,6 +231,18 @@ def test_a_lost_update_fails_and_its_token_replays_it(run):
     again.stdout.fnmatch_lines(["explored 1 interleavings in 1 test"])
 
 
+def test_the_command_to_paste_starts_from_where_pytest_was_started(pytester, monkeypatch):
+    directory = pytester.mkdir("two words")
+    (directory / "test_sums.py").write_text(HEAD + INTERLEAVED.replace("PROGRAM", "add"))
+    (pytester.path / "pytest.ini").write_text("[pytest]\n")
+    plugins = ["-p", "interpreters.pytest_plugin", "-p", "no:persist-effects"]
+    result = pytester.runpytest_inprocess(*plugins, directory)
+    assert "or: pytest 'two words/test_sums.py::test_it' --repro " in result.stdout.str()
+    monkeypatch.chdir(directory)
+    result = pytester.runpytest_inprocess(*plugins)
+    assert "or: pytest test_sums.py::test_it --repro " in result.stdout.str()
+
+
 GOLDEN = """
 from interpreters import open_store
 from persist_effects.trace import record
