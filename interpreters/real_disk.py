@@ -178,12 +178,9 @@ class RealDisk:
     def _hold(self, request: Lock) -> str | None:
         self._check_may_change(request.path)
         file = _File(self._locate(request.path), self._open_flags | os.O_CREAT)
-        # A lock of `flock` belongs to this opening of the file: it ends with the process, however that ends, and
-        # another opening is in conflict with it, be it in this process.
-        try:
-            fcntl.flock(file.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return file.read(_HOLDER_LIMIT_BYTES, 0).decode(errors="replace")
+        other = _try_lock(file)
+        if other is not None:
+            return other
         try:
             file.truncate(0)
             file.write(request.holder.encode(), 0)
@@ -202,13 +199,11 @@ class RealDisk:
             file = _File(self._locate(path), os.O_CLOEXEC | os.O_RDONLY)
         except FileNotFoundError:
             return None
-        try:
-            fcntl.flock(file.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return file.read(_HOLDER_LIMIT_BYTES, 0).decode(errors="replace")
-        with self._lock:
-            self._held_locks.append(file)
-        return None
+        other = _try_lock(file)
+        if other is None:
+            with self._lock:
+                self._held_locks.append(file)
+        return other
 
     # Open files
 
@@ -458,6 +453,19 @@ def _has_names(place: str) -> bool:
 
 _disks: WeakSet[RealDisk] = WeakSet()
 """The disks of this process, for the child of a fork to find."""
+
+
+def _try_lock(file: _File) -> str | None:
+    """Lock a file, or say who holds its lock.
+
+    A lock of `flock` belongs to this opening of the file: it ends with the process, however that ends, and another
+    opening is in conflict with it, be it in this process.
+    """
+    try:
+        fcntl.flock(file.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return file.read(_HOLDER_LIMIT_BYTES, 0).decode(errors="replace")
+    return None
 
 
 def _leave_disks_to_parent() -> None:

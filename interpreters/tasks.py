@@ -144,7 +144,7 @@ class TaskRunner:
             limiter = self._loop().waits
             return await anyio.to_thread.run_sync(wait, request, abandon_on_cancel=True, limiter=limiter)
         past = anyio.Event()
-        cancel_watch = self._watch(request.after, request.prefix, _from_any_thread(past.set))
+        cancel_watch = self._watch(request.after, request.prefix, partial(_call_soon, _running_loop(), past.set))
         try:
             with anyio.move_on_after(request.timeout):
                 await past.wait()
@@ -252,8 +252,7 @@ class _Lot:
         """Have something called in the event loop, from any thread. Where it has ended, nobody waits any more."""
         loop = self._loop()
         if loop is not None:
-            with contextlib.suppress(RuntimeError):
-                _call_soon_of(loop)(callback)
+            _call_soon(loop, callback)
 
 
 class _Loop:
@@ -369,23 +368,12 @@ def _rows_that_never_block(store: "Store") -> Handlers:
     return {kind: row for kind, row in rows.items() if kind is not Wait and store.handlers.get(kind) == row}
 
 
-def _from_any_thread(callback: Callable[[], object]) -> Callable[[], None]:
-    """A function that any thread may call, to have ``callback`` called soon in the running event loop."""
-    call_soon = _call_soon_of(_running_loop())
-
-    def call() -> None:
-        # The loop may have ended since; then nobody waits any more.
-        with contextlib.suppress(RuntimeError):
-            call_soon(callback)
-
-    return call
-
-
-def _call_soon_of(loop: Any) -> Callable[[Callable[[], object]], object]:
-    """An event loop's function for having something called from any thread, asyncio's or trio's."""
-    found: Callable[[Callable[[], object]], object]
-    found = loop.call_soon_threadsafe if hasattr(loop, "call_soon_threadsafe") else loop.run_sync_soon
-    return found
+def _call_soon(loop: Any, callback: Callable[[], object]) -> None:
+    """Have something called in an event loop, asyncio's or trio's, from any thread."""
+    call_soon = loop.call_soon_threadsafe if hasattr(loop, "call_soon_threadsafe") else loop.run_sync_soon
+    # The loop may have ended since; then nobody waits any more.
+    with contextlib.suppress(RuntimeError):
+        call_soon(callback)
 
 
 def _is_closed(loop: Any) -> bool:
