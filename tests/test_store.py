@@ -584,14 +584,14 @@ def test_a_scope_that_ends_while_a_write_is_on_its_way_hides_no_cancellation_of_
             with anyio.CancelScope() as scope:
                 scopes.append(scope)
                 await store.arun(kv.put("color", "red"))
-            await anyio.sleep(LONG_SECONDS)
+            await anyio.sleep_forever()
 
         task = asyncio.create_task(work())
         await asyncio.to_thread(held.begun.wait, LONG_SECONDS)
         scopes[0].cancel()
-        await asyncio.sleep(0.01)
+        await anyio.wait_all_tasks_blocked()
         task.cancel()
-        await asyncio.sleep(0.01)
+        await anyio.wait_all_tasks_blocked()
         held.let_through.set()
         await task
 
@@ -603,7 +603,7 @@ def test_a_scope_that_ends_while_a_write_is_on_its_way_hides_no_cancellation_of_
 
 def test_a_cancellation_that_comes_with_the_first_part_of_all_of_does_not_wait_for_the_others():
     async def never(request):
-        await anyio.sleep(LONG_SECONDS)
+        await anyio.sleep_forever()
 
     async def main(store, held):
         task = asyncio.create_task(store.arun(all_of(kv.put("color", "red"), Ask("for ever"))))
@@ -621,6 +621,9 @@ def test_a_cancellation_that_comes_with_the_first_part_of_all_of_does_not_wait_f
 
 def test_a_row_that_meets_the_cancellation_of_another_task_leaves_its_program_to_be_cancelled():
     async def of_another(request):
+        if request.question == "cancel me":
+            scopes[-1].cancel()
+            return
         future = asyncio.get_running_loop().create_future()
         future.cancel()
         await future
@@ -630,14 +633,17 @@ def test_a_row_that_meets_the_cancellation_of_another_task_leaves_its_program_to
             yield from perform(Ask("?"))
         except asyncio.CancelledError:
             yield from kv.put("seen", True)
+        yield from perform(Ask("cancel me"))
         while True:
             yield from kv.has("seen")
 
     async def main(store):
-        with anyio.move_on_after(0.01) as scope:
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
             await store.arun(careful())
         return scope.cancelled_caught
 
+    scopes = []
     for interpreter in (MemoryStore(), let_through()):
         with Store(interpreter, effects={Ask: of_another}) as store:
             assert asyncio.run(main(store))
@@ -704,14 +710,13 @@ def test_where_no_thread_can_be_started_the_request_fails_and_the_next_one_is_ca
 
 
 OUTLIVES = """
-import asyncio, sys, threading, anyio
+import asyncio, sys, threading, anyio, anyio.to_thread
 from interpreters import Store
 from persist_effects import kv
 from test_store import let_through
 
 async def main(store):
-    while threading.main_thread().is_alive():
-        await anyio.sleep(0.001)
+    await anyio.to_thread.run_sync(threading.main_thread().join)
     print(await store.arun(kv.put("color", "red")), flush=True)
 
 threading.Thread(target=lambda: anyio.run(main, Store(let_through()), backend=sys.argv[1])).start()
