@@ -18,7 +18,7 @@ from persist_effects.errors import CorruptStore, PersistError, StoreUnavailable
 from persist_effects.machine import run
 from persist_effects.requests import Request
 
-WHOLE = Bound(tear_bytes=0, subsets=16)
+WHOLE = Bound(tear_bytes=0, subsets=32)
 """How states are enumerated after a fault: nothing is torn beside it."""
 
 
