@@ -56,6 +56,10 @@ class Hub:
         """The callbacks of a stream, in the order of subscription."""
         return self._callbacks.get(stream, ())
 
+    def streams(self) -> tuple[str, ...]:
+        """The streams that have, or had, callbacks."""
+        return tuple(self._callbacks)
+
 
 def publish(
     hub: Hub, stream: str, type: str, data: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
