@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import pytest
 from conftest import interleavings
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec import UNSET, Struct, UnsetType
 
 from interpreters import open_store
@@ -336,6 +338,59 @@ def test_a_snapshot_of_version_1_is_kept_as_before_where_its_value_shows_its_fie
 def test_an_equal_value_of_another_type_is_kept_so_that_it_is_believed(store, state_type, value, come_back):
     store.run(snapshot.write("kept", State(value, 2), state_type=state_type))
     assert store.run(snapshot.read("kept", state_type=state_type)) == State(come_back, 2)
+
+
+def of_kinds(children):
+    """Pairs of a type and values of it, made of pairs of the parts."""
+
+    def within(pair):
+        kind, values = pair
+        keys = st.text(max_size=3), st.integers(-9, 9), st.dates()
+        yield list[kind], st.lists(values, max_size=3)
+        yield tuple[kind, int], st.tuples(values, st.integers(0, 3))
+        yield from (
+            (dict[key, kind], st.dictionaries(of, values, max_size=3))
+            for key, of in zip((str, int, dt.date), keys, strict=True)
+        )
+
+    return children.flatmap(lambda pair: st.sampled_from(list(within(pair))))
+
+
+SCALARS = [
+    (int, st.integers(-(2**63), 2**64 - 1)),
+    (float, st.floats(allow_nan=False) | st.integers(-9, 9)),
+    (str, st.text(max_size=3)),
+    (bytes, st.binary(max_size=3)),
+    (Decimal, st.decimals(allow_nan=False) | st.integers(-9, 9)),
+    (dt.datetime, st.datetimes(timezones=st.just(dt.UTC) | st.just(dt.timezone(dt.timedelta(hours=2))))),
+    (dt.timedelta, st.timedeltas(dt.timedelta(days=-999), dt.timedelta(days=999))),
+    (set[float], st.sets(st.floats(allow_nan=False) | st.integers(-9, 9), max_size=4)),
+    (
+        frozenset[Grown],
+        st.frozensets(
+            st.builds(Grown, st.integers(), st.integers()).filter(lambda g: abs(g.count) < 2**63 > abs(g.total)),
+            max_size=3,
+        ),
+    ),
+    (Lean, st.builds(Lean, st.integers(0, 2))),
+    (Row, st.builds(Row, st.integers(0, 2), st.integers(0, 2))),
+    (Named, st.builds(Named, st.integers(0, 2), st.integers(0, 2))),
+    (Unset, st.builds(Unset, st.just(UNSET) | st.integers(0, 2))),
+    (Data, st.builds(Data, st.integers(0, 2))),
+    (Camel, st.builds(Camel, st.integers(0, 2))),
+    (Cat | Dog, st.builds(Cat, st.integers(0, 9)) | st.builds(Dog, st.text(max_size=2))),
+    (Sized, st.sampled_from(Sized)),
+]
+
+
+@settings(derandomize=True, max_examples=300, deadline=None, database=None)
+@given(data=st.data())
+def test_what_was_kept_of_an_unchanged_type_is_always_believed(data):
+    kind, values = data.draw(st.recursive(st.sampled_from(SCALARS), of_kinds, max_leaves=3))
+    value = data.draw(values)
+    with open_store("memory:") as store:
+        store.run(snapshot.write("kept", State(value, 1), state_type=kind))
+        assert store.run(snapshot.read("kept", state_type=kind)) == State(value, 1)
 
 
 def test_the_error_says_where_a_state_does_not_fit():

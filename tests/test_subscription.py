@@ -428,6 +428,17 @@ def test_a_follower_that_waits_has_moved_its_checkpoint_over_other_types_before(
     assert store.run(kv.get("follow/once")) == {"position": 1, "prefix": "a", "types": ["wanted"]}
 
 
+def test_a_follower_whose_checkpoint_is_deleted_while_it_moves_it_by_itself_begins_anew_at_once(store):
+    fill(store, "a", [7])
+    store.run(log.append_many("b", [Draft("counted", number) for number in range(1_000)]))
+    step = start(follow("copier", "a", copy))
+    while not (isinstance(step.request, Transact) and len(step.request.writes) == 1):
+        step = answer(step, store)
+    store.run(kv.delete("follow/copier"))
+    finish(step, store)
+    assert copies(store) == [["a", 1, 7]] * 2
+
+
 class ShortPages:
     """An interpreter that gives pages of few positions, as a store may that bounds what it reads for one."""
 
