@@ -2,6 +2,9 @@
 
 Every other fold of that stream that has not seen the dropped events raises `Truncated` from then on: compact by the
 projection that is slowest, or keep the stream.
+
+``version`` and ``lift`` are as in `persist_effects.snapshot`. Beside a snapshot of a higher version, which another
+release has made, nothing is dropped and nothing is overwritten.
 """
 
 from typing import Any, TypeVar
@@ -11,12 +14,24 @@ from persist_effects.event import check_integer
 from persist_effects.machine import Effect
 from persist_effects.projection import State, StepFunction
 from persist_effects.requests import TruncateThrough
+from persist_effects.states import Lift
 
 S = TypeVar("S")
 
 
-def compact(name: str, stream: str, step: StepFunction[S], seed: S, *, state_type: Any = None) -> Effect[State[S]]:
+def compact(
+    name: str,
+    stream: str,
+    step: StepFunction[S],
+    seed: S,
+    *,
+    state_type: Any = None,
+    version: int = 1,
+    lift: Lift | None = None,
+) -> Effect[State[S]]:
     """Checkpoint a stream under a snapshot name and drop the events that the snapshot covers, in one transaction.
+
+    Raises as `persist_effects.snapshot.replay` does.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -27,29 +42,41 @@ def compact(name: str, stream: str, step: StepFunction[S], seed: S, *, state_typ
     >>> store.run(log.read("account/1"))
     []
     """
-    state = yield from snapshot.replay(name, stream, step, seed, state_type=state_type)
+    state_type = snapshot.state_type_of(seed, state_type)
+    state = yield from snapshot.replay(name, stream, step, seed, state_type=state_type, version=version, lift=lift)
     drop = TruncateThrough(stream, state.seq)
-    yield from snapshot.write(
-        name, state, stream=stream, state_type=snapshot.state_type_of(seed, state_type), drop=drop
-    )
+    yield from snapshot.write(name, state, stream=stream, state_type=state_type, version=version, drop=drop)
     return state
 
 
-def should_compact(name: str, stream: str, every: int) -> Effect[bool]:
+def should_compact(name: str, stream: str, every: int, *, version: int = 1) -> Effect[bool]:
     """Whether the stream has at least ``every`` events that the snapshot does not cover.
+
+    False where the snapshot is of a higher version: then it is that release's to compact.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(should_compact("balance", "account/1", 100))
     False
     """
     check_integer("every", every, 1)
-    covered = yield from snapshot.covered_seq(name, stream=stream)
+    check_integer("version", version, 1)
+    kept = yield from snapshot.kept(name, stream=stream)
     last = yield from log.last_seq(stream)
-    return last - covered >= every
+    if kept is None:
+        return last >= every
+    return kept.version <= version and last - kept.seq >= every
 
 
 def maybe_compact(
-    name: str, stream: str, step: StepFunction[S], seed: S, every: int, *, state_type: Any = None
+    name: str,
+    stream: str,
+    step: StepFunction[S],
+    seed: S,
+    every: int,
+    *,
+    state_type: Any = None,
+    version: int = 1,
+    lift: Lift | None = None,
 ) -> Effect[State[S] | None]:
     """Compact if `should_compact`, and return the state; else None.
 
@@ -59,6 +86,6 @@ def maybe_compact(
     >>> store.run(maybe_compact("balance", "account/1", lambda balance, event: balance + event.data, 0, every=1))
     State(value=5, seq=1)
     """
-    if not (yield from should_compact(name, stream, every)):
+    if not (yield from should_compact(name, stream, every, version=version)):
         return None
-    return (yield from compact(name, stream, step, seed, state_type=state_type))
+    return (yield from compact(name, stream, step, seed, state_type=state_type, version=version, lift=lift))

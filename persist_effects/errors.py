@@ -139,6 +139,41 @@ class SchemaMismatch(CallerError):
         )
 
 
+class SnapshotMismatch(CallerError):
+    """A snapshot stands for events that were dropped, and this program cannot use it. It was left as it is.
+
+    ``name`` is the snapshot's, ``stream`` that of which it is; ``kept_version`` is the version of the fold that made
+    it, ``version`` this program's; ``seq`` is the sequence number that it reaches.
+    """
+
+    # The arguments are those of the record that goes to another process, so they stand one by one.
+    def __init__(  # noqa: PLR0917
+        self, name: str, stream: str | None, kept_version: int, version: int, seq: int, reason: str
+    ) -> None:
+        super().__init__(name, stream, kept_version, version, seq, reason)
+        self.name = name
+        self.stream = stream
+        self.kept_version = kept_version
+        self.version = version
+        self.seq = seq
+        self.reason = reason
+
+    def __str__(self) -> str:
+        if self.kept_version > self.version:
+            advice = f"run the release that has version {self.kept_version}"
+        elif self.kept_version < self.version:
+            advice = f"give `lift={{{self.kept_version}: f}}`, f(value that is kept) -> the next version's state"
+        else:
+            advice = (
+                f"give `version={self.version + 1}` and `lift={{{self.version}: f}}`, f(value that is kept) -> state"
+            )
+        return (
+            f"snapshot {self.name!r} of stream {self.stream!r} has version {self.kept_version}, through event "
+            f"{self.seq}, and cannot be used by version {self.version}: {self.reason}. Its events were dropped, so it "
+            f"is the only copy, and was left as it is: {advice}"
+        )
+
+
 class Diverged(CallerError):
     """A program performs other requests than its trace has, so it is not the program that was recorded.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from persist_effects.codec import fresh
-from persist_effects.errors import Truncated, UncertainOutcome
+from persist_effects.errors import InvalidRequest, Truncated, UncertainOutcome
 from persist_effects.event import Draft, Event, check_integer, check_items, check_name
 from persist_effects.listing import all_names
 from persist_effects.machine import Effect, perform
@@ -19,6 +19,7 @@ from persist_effects.requests import (
     Append,
     Appended,
     Conflict,
+    Entry,
     KvGet,
     KvPut,
     LastSeq,
@@ -99,10 +100,11 @@ def append_once(
     while True:
         entry = yield from perform(KvGet(mark))
         if entry is not None:
+            seq = _seq_in(entry, mark, stream, key)
             try:
-                return (yield from _event_at(stream, entry.value["seq"]))
+                return (yield from _event_at(stream, seq))
             except Truncated as error:
-                error.add_note(f"it was appended under the key {key!r} before, as event {entry.value['seq']}")
+                error.add_note(f"it was appended under the key {key!r} before, as event {seq}")
                 raise
         last = yield from last_seq(stream)
         noted = {"stream": stream, "key": key, "seq": last + 1}
@@ -247,6 +249,18 @@ def _event_at(stream: str, seq: int) -> Effect[Event]:
     if not page.events:
         raise Truncated(stream, page.hole.first_left if page.hole else page.head + 1)
     return page.events[0]
+
+
+def _seq_in(entry: Entry, mark: str, stream: str, key: str) -> int:
+    """Which event the mark of `append_once` says was appended."""
+    noted = entry.value if isinstance(entry.value, dict) else {}
+    seq = noted.get("seq")
+    if (noted.get("stream"), noted.get("key")) != (stream, key) or type(seq) is not int or seq < 1:
+        raise InvalidRequest(
+            f"key {mark!r} holds {entry.value!r:.80}, which is not the mark of {key!r} in stream {stream!r}: "
+            "whether it was appended is not known: look at the stream, and delete the key if it was not"
+        )
+    return seq
 
 
 def _once_mark(stream: str, key: str) -> str:

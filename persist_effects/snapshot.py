@@ -1,36 +1,42 @@
 """Snapshots: a fold's state, kept in kv under ``snapshot/<name>``, so that a replay reads only the tail.
 
 A state is a plain value. Where it is something else, ``state_type`` says what: a Struct, ``set[str]``,
-``dict[int, Decimal]``, whatever msgspec converts. It need not be said where the seed is a Struct. A snapshot that no
-longer decodes as that type is taken for absent, and rebuilt.
+``dict[int, Decimal]``, whatever msgspec converts. It need not be said where the seed is a Struct.
+
+**When the code changes.** A snapshot outlives the code that made it, so it is kept with the ``version`` of the fold,
+1 where none is said. Raise it whenever the step or the state comes to mean something else: of a plain value nothing
+else can tell. A snapshot is believed where it is of this version, and what was decoded, encoded again, is what is
+kept: a Struct that has got, lost or renamed a field does not fit. What is not believed is rebuilt while its events are
+there. Where they were dropped it is the only copy. Then ``lift={1: f}`` converts it, ``f`` from the plain value that
+version 1 has kept to the state of version 2, and so on; without it `SnapshotMismatch` says what is there, and nothing
+is overwritten.
+
+**Two releases side by side.** A snapshot of a higher version is never overwritten, and nothing is dropped beside it.
+The earlier release goes on from the events, and raises `SnapshotMismatch` once they were dropped.
 """
 
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from persist_effects import kv
-from persist_effects.codec import from_plain, to_plain
 from persist_effects.errors import InvalidRequest, Truncated
 from persist_effects.event import check_name
 from persist_effects.machine import Effect
 from persist_effects.projection import State, StepFunction, project_resume
-from persist_effects.requests import Conflict, Entry, KvPut, TruncateThrough, Write
+from persist_effects.requests import Check, Conflict, ExpectRevision, KvPut, TruncateThrough, Write
+from persist_effects.states import Kept, Lift, Shape, kept_in, record_of
 from persist_effects.transaction import transact
 
 S = TypeVar("S")
 
 
-class _Record(msgspec.Struct, frozen=True):
-    """What is stored: ``stream`` says of which stream, so that a name used for two of them is found out."""
+def read(
+    name: str, *, stream: str | None = None, state_type: Any = None, version: int = 1, lift: Lift | None = None
+) -> Effect[State[Any] | None]:
+    """The snapshot under a name, or None where there is none that this version of the fold can use.
 
-    seq: Annotated[int, msgspec.Meta(ge=0)]
-    value: Any
-    stream: str | None = None
-
-
-def read(name: str, *, state_type: Any = None) -> Effect[State[Any] | None]:
-    """The snapshot under a name, or None where there is none that decodes.
+    Raises `InvalidRequest` if it is the snapshot of another stream, and `SnapshotMismatch` if ``lift`` fails.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -38,8 +44,11 @@ def read(name: str, *, state_type: Any = None) -> Effect[State[Any] | None]:
     >>> store.run(read("balance"))
     State(value=12, seq=2)
     """
-    record = _record_of((yield from kv.entry(_key(name))))
-    return None if record is None else _state_of(record, state_type)
+    shape = Shape(state_type, version, lift)
+    found = yield from kept(name, stream=stream)
+    if found is not None and shape.can_lift(found):
+        return shape.lifted(name, found, stream)
+    return shape.state_in(found)
 
 
 def write(
@@ -48,37 +57,54 @@ def write(
     *,
     stream: str | None = None,
     state_type: Any = None,
+    version: int = 1,
     drop: TruncateThrough | None = None,
 ) -> Effect[None]:
-    """Keep a state under a name, unless a later one is kept there already: a snapshot never goes back.
+    """Keep a state under a name, unless a later one, or one of a higher version, is kept there already.
 
-    ``drop`` is carried out in the same transaction, whichever state is kept. Raises `InvalidRequest` if the value
-    would not come back as it is, or if the name is in use for another stream.
+    ``drop`` is carried out in the same transaction, if what is kept after it is of this version and can be read; else
+    nothing is written. Without ``stream`` the snapshot is taken for that of any stream. Raises `InvalidRequest` if the
+    value would not come back as it is, or if the name is in use for another stream.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(write("balance", State(12, 2), stream="account/1"))
     """
-    value = to_plain(state.value, state_type, f"the state for snapshot {name!r}")
+    shape = Shape(state_type, version)
+    record = record_of(state, stream, state_type, version, f"the state for snapshot {name!r}")
     also = () if drop is None else (drop,)
     while True:
         found = yield from kv.entry(_key(name))
-        kept = _record_of(found)
+        there = kept_in(found)
         writes: tuple[Write, ...] = also
-        if kept is not None:
-            _check_stream(name, kept, stream)
-            stream = stream or kept.stream
+        checks: tuple[Check, ...] = ()
+        if there is not None:
+            _check_stream(name, there, stream)
         # A later state stays, also one that this code cannot decode: newer code may have made it, and dropped events.
-        if kept is None or kept.seq <= state.seq:
-            record = {"seq": state.seq, "value": value, "stream": stream}
-            writes = (KvPut(_key(name), record, 0 if found is None else found.revision), *also)
-        if not writes or not isinstance((yield from transact(*writes)), Conflict):
+        if there is None or (there.version <= version and there.seq <= state.seq):
+            whose = stream or (None if there is None else there.stream)
+            writes = (KvPut(_key(name), {**record, "stream": whose}, 0 if found is None else found.revision), *also)
+        elif shape.state_in(there) is None:
+            return
+        elif found is not None:
+            checks = (ExpectRevision(_key(name), found.revision),)
+        if not writes or not isinstance((yield from transact(*writes, checks=checks)), Conflict):
             return
 
 
-def replay(name: str, stream: str, step: StepFunction[S], seed: S, *, state_type: Any = None) -> Effect[State[S]]:
+def replay(
+    name: str,
+    stream: str,
+    step: StepFunction[S],
+    seed: S,
+    *,
+    state_type: Any = None,
+    version: int = 1,
+    lift: Lift | None = None,
+) -> Effect[State[S]]:
     """The state of a stream: its snapshot, and the tail folded on top. Writes nothing.
 
-    Raises `Truncated` where there is no snapshot and the stream's beginning was dropped.
+    A snapshot that this version of the fold cannot use is passed over. Where the stream's beginning was dropped, it is
+    lifted, or `SnapshotMismatch` is raised; `Truncated` where no snapshot covers what was dropped.
 
     >>> from interpreters import open_store
     >>> from persist_effects import log
@@ -87,18 +113,20 @@ def replay(name: str, stream: str, step: StepFunction[S], seed: S, *, state_type
     >>> store.run(replay("balance", "account/1", lambda balance, event: balance + event.data, 0))
     State(value=5, seq=1)
     """
-    state_type = state_type_of(seed, state_type)
+    shape = Shape(state_type_of(seed, state_type), version, lift)
     truncated: Truncated | None = None
     state = State(seed, 0)
     while True:
-        record = _record_of((yield from kv.entry(_key(name))))
-        kept = None
-        if record is not None:
-            _check_stream(name, record, stream)
-            kept = _state_of(record, state_type)
-        if truncated is not None and (kept is None or kept.seq <= state.seq):
-            raise truncated
-        state = state if kept is None else kept
+        there = kept_in((yield from kv.entry(_key(name))))
+        if there is not None:
+            _check_stream(name, there, stream)
+        usable = shape.state_in(there)
+        if truncated is not None:
+            if usable is None:
+                usable = shape.only_copy(name, there, truncated)
+            if usable.seq <= state.seq:
+                raise truncated
+        state = state if usable is None else usable
         try:
             return (yield from project_resume(stream, step, state))
         except Truncated as error:
@@ -106,8 +134,17 @@ def replay(name: str, stream: str, step: StepFunction[S], seed: S, *, state_type
             truncated = error
 
 
-def checkpoint(name: str, stream: str, step: StepFunction[S], seed: S, *, state_type: Any = None) -> Effect[State[S]]:
-    """Replay, and keep the state that came out as the snapshot.
+def checkpoint(
+    name: str,
+    stream: str,
+    step: StepFunction[S],
+    seed: S,
+    *,
+    state_type: Any = None,
+    version: int = 1,
+    lift: Lift | None = None,
+) -> Effect[State[S]]:
+    """Replay, and keep the state that came out as the snapshot, as `write` does. Raises as `replay` does.
 
     >>> from interpreters import open_store
     >>> from persist_effects import log
@@ -118,13 +155,31 @@ def checkpoint(name: str, stream: str, step: StepFunction[S], seed: S, *, state_
     State(value=5, seq=1)
     """
     state_type = state_type_of(seed, state_type)
-    state = yield from replay(name, stream, step, seed, state_type=state_type)
-    yield from write(name, state, stream=stream, state_type=state_type)
+    state = yield from replay(name, stream, step, seed, state_type=state_type, version=version, lift=lift)
+    yield from write(name, state, stream=stream, state_type=state_type, version=version)
     return state
 
 
+def kept(name: str, *, stream: str | None = None) -> Effect[Kept | None]:
+    """What is kept under a name, in its plain form, whichever version made it; None: nothing is.
+
+    Raises `InvalidRequest` if it is the snapshot of another stream.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> store.run(write("balance", State(12, 2), version=3))
+    >>> found = store.run(kept("balance"))
+    >>> found.version, found.seq, found.value
+    (3, 2, 12)
+    """
+    found = kept_in((yield from kv.entry(_key(name))))
+    if found is not None:
+        _check_stream(name, found, stream)
+    return found
+
+
 def covered_seq(name: str, *, stream: str | None = None) -> Effect[int]:
-    """Up to which sequence number the snapshot under a name reaches, 0 where there is none.
+    """Up to which sequence number the snapshot under a name reaches, of any version; 0 where there is none.
 
     Raises `InvalidRequest` if it is the snapshot of another stream.
 
@@ -132,11 +187,8 @@ def covered_seq(name: str, *, stream: str | None = None) -> Effect[int]:
     >>> open_store("memory:").run(covered_seq("balance"))
     0
     """
-    record = _record_of((yield from kv.entry(_key(name))))
-    if record is None:
-        return 0
-    _check_stream(name, record, stream)
-    return record.seq
+    found = yield from kept(name, stream=stream)
+    return 0 if found is None else found.seq
 
 
 def state_type_of(seed: object, state_type: Any) -> Any:
@@ -153,25 +205,9 @@ def _key(name: str) -> str:
     return f"snapshot/{name}"
 
 
-def _record_of(found: Entry | None) -> _Record | None:
-    if found is None:
-        return None
-    try:
-        return msgspec.convert(found.value, _Record)
-    except msgspec.ValidationError:
-        return None
-
-
-def _state_of(record: _Record, state_type: Any) -> State[Any] | None:
-    try:
-        return State(from_plain(record.value, state_type), record.seq)
-    except msgspec.ValidationError:
-        return None
-
-
-def _check_stream(name: str, record: _Record, stream: str | None) -> None:
-    if stream is not None and record.stream is not None and record.stream != stream:
+def _check_stream(name: str, found: Kept, stream: str | None) -> None:
+    if stream is not None and found.stream is not None and found.stream != stream:
         raise InvalidRequest(
-            f"snapshot {name!r} is of stream {record.stream!r}, and was asked for with {stream!r}: "
+            f"snapshot {name!r} is of stream {found.stream!r}, and was asked for with {stream!r}: "
             "give each stream a snapshot name of its own"
         )

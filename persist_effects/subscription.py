@@ -18,6 +18,10 @@ from persist_effects.requests import PAGE_SIZE_MAX, Conflict, Entry, KvPut, Tran
 _ATTEMPTS = 100
 """How often a follower tries the same events: more often than a busy neighbour makes it lose."""
 
+_FAR_POSITIONS = 1_000
+"""Over how many positions a checkpoint is moved by itself. Reading past so many events again takes less time than one
+synced write; and one write is little beside the appends that made them."""
+
 Callback = Callable[[Event], Effect[Any]]
 FollowHandler = Callable[[Event], Effect[Sequence[Write]] | Sequence[Write]]
 
@@ -55,6 +59,10 @@ class Hub:
     def callbacks(self, stream: str) -> tuple[Callback, ...]:
         """The callbacks of a stream, in the order of subscription."""
         return self._callbacks.get(stream, ())
+
+    def streams(self) -> tuple[str, ...]:
+        """The streams that have, or had, callbacks."""
+        return tuple(self._callbacks)
 
 
 def publish(
@@ -107,6 +115,10 @@ def follow(
     ever. Where truncation dropped events that this follower has not seen it raises `Truncated`, unless
     ``skip_truncated``.
 
+    The checkpoint says which prefix and types it is of: a name is one follower's, and with others it is refused, since
+    it has passed over events that they would never see. Over events that are not followed it is moved by itself, now
+    and then, and at once over other types under the prefix, so that those may be truncated.
+
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
     >>> _ = store.run(log.append("orders/1", "placed", {"total": 12}))
@@ -119,7 +131,7 @@ def follow(
     if not callable(handler):
         raise InvalidRequest(f"the handler of follower {name!r} is {describe(handler)}: give a function of one event")
     wanted_types = None if types is None else check_items("types", types, "a list of event types")
-    follower = _Follower(name, handler, batch)
+    follower = _Follower(name, prefix, wanted_types, handler, batch)
     position = yield from follower.load()
     while True:
         page = yield from log.read_all(position, prefix, wanted_types)
@@ -139,66 +151,84 @@ def follow(
             if hole is not None and is_refused and position <= before:
                 raise Truncated(hole.stream, hole.first_left)
             continue
-        position = reached
-        if has_more:
+        # What waits long moves its checkpoint before, and what returns at once only if it was asked for more.
+        passes_all = wanted_types is not None and timeout > 0 and not has_more
+        position = yield from follower.pass_over(reached, 1 if passes_all else _FAR_POSITIONS)
+        if has_more or position != reached:
             continue
-        if wanted_types is not None:
-            yield from follower.pass_over(position)
         newest = yield from perform(Wait(position, prefix, timeout))
         if newest <= position:
+            if follower.position < newest:
+                yield from follower.pass_over(position, 1)
             return position
 
 
 class _Follower:
     """A follower's checkpoint: the position up to which its events took effect, and the revision that says so."""
 
-    def __init__(self, name: str, handler: FollowHandler, batch: int) -> None:
+    def __init__(
+        self, name: str, prefix: str, types: tuple[str, ...] | None, handler: FollowHandler, batch: int
+    ) -> None:
         self._name = name
         self._mark = f"follow/{name}"
+        # A follower of everything says nothing, as none did before.
+        self._whose: dict[str, Any] = {}
+        if prefix:
+            self._whose["prefix"] = prefix
+        if types is not None:
+            self._whose["types"] = sorted(set(types))
         self._handler = handler
         self._wanted_batch = self._batch = batch
-        self._position = 0
+        self.position = 0
         self._revision = 0
         self._attempts_left = _ATTEMPTS
+        self._lost: str | None = None
         check_name("follower name", name)
         check_name("follower's checkpoint key", self._mark)
 
     def load(self) -> Effect[int]:
-        """Read the checkpoint, and return its position."""
+        """Read the checkpoint, and return its position. Raises where the same events met too many conflicts."""
+        before, lost, self._lost = self.position, self._lost, None
         found = yield from kv.entry(self._mark)
-        self._position, self._revision = (0, 0) if found is None else (self._position_in(found), found.revision)
-        return self._position
+        self.position, self._revision = (0, 0) if found is None else (self._position_in(found), found.revision)
+        if self.position > before:
+            # Another follower of this name let these events take effect: the race was lost, and nothing is wrong.
+            self._attempts_left = _ATTEMPTS
+        elif lost is not None:
+            self._attempts_left -= 1
+            if not self._attempts_left:
+                raise InvalidRequest(lost)
+        return self.position
 
     def handle(self, events: Sequence[Event]) -> Effect[bool]:
-        """Let these events take effect, batch by batch. False: something changed meanwhile, so begin anew."""
+        """Let these events take effect, batch by batch. False: something changed meanwhile, so load and begin anew."""
         for first in range(0, len(events), self._batch):
             batch = events[first : first + self._batch]
             writes = yield from self._writes_for(batch)
             conflict = yield from self._advance(batch[-1].position, writes)
-            if conflict is None:
-                self._attempts_left = _ATTEMPTS
-                continue
-            self._attempts_left -= 1
-            if not self._attempts_left:
-                raise InvalidRequest(self._say_stuck(batch, conflict))
-            # Handlers of one batch do not see each other's writes, so the next try lets them go one by one.
-            self._batch = 1
-            return False
+            if conflict is not None:
+                self._lost = self._say_stuck(batch, conflict)
+                # Handlers of one batch do not see each other's writes, so the next try lets them go one by one.
+                self._batch = 1
+                return False
+            self._attempts_left = _ATTEMPTS
         self._batch = self._wanted_batch
         return True
 
-    def pass_over(self, position: int) -> Effect[None]:
-        """Move the checkpoint over events of types that are not wanted, so that they may be truncated."""
-        if self._position < position:
-            # A conflict says that another follower of this name has moved it.
-            yield from self._advance(position, [])
+    def pass_over(self, position: int, far: int) -> Effect[int]:
+        """Move the checkpoint to a position, where that is ``far``, and return the position to go on from."""
+        if position - self.position < far:
+            return position
+        conflict = yield from self._advance(position, [])
+        # A conflict says that another follower of this name has moved it.
+        return position if conflict is None else (yield from self.load())
 
     def _advance(self, position: int, writes: Sequence[Write]) -> Effect[Conflict | None]:
-        checkpoint = KvPut(self._mark, {"position": position}, self._revision)
+        checkpoint = KvPut(self._mark, {"position": position, **self._whose}, self._revision)
         answers = yield from perform(Transact((checkpoint, *writes)))
         if isinstance(answers, Conflict):
             return answers
-        self._position, self._revision = position, answers[0]
+        self.position, self._revision = position, answers[0]
         return None
 
     def _writes_for(self, events: Sequence[Event]) -> Effect[list[Write]]:
@@ -222,6 +252,13 @@ class _Follower:
                 f"key {self._mark!r} holds {found.value!r:.80}, which is no checkpoint of a follower: "
                 "delete it, or give the follower another name"
             )
+        whose = {key: value for key, value in found.value.items() if key in {"prefix", "types"}}
+        if whose and whose != self._whose:
+            raise InvalidRequest(
+                f"follower {self._name!r} is one of {_say_whose(whose)}, and was asked to follow "
+                f"{_say_whose(self._whose)}, of which its checkpoint may have passed over events: give each its own "
+                f"name, or, to go on from here, put {{'position': {position}}} under the key {self._mark!r}"
+            )
         return position
 
     def _say_stuck(self, events: Sequence[Event], conflict: Conflict) -> str:
@@ -231,3 +268,8 @@ class _Follower:
             f"{first.position} to {last.position} met a conflict {_ATTEMPTS} times, the last time {conflict}: "
             "the handler must expect the revisions and sequences that it reads, and leave the writing to the follower"
         )
+
+
+def _say_whose(whose: dict[str, Any]) -> str:
+    types = f" of the types {whose['types']}" if "types" in whose else ""
+    return f"the prefix {whose.get('prefix', '')!r}{types}"

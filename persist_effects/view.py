@@ -1,15 +1,19 @@
 """Views: a named fold of one stream that is kept up to date, so that reading it costs one read.
 
-A view's state is kept as the snapshot ``view/<name>``.
+A view's state is kept as the snapshot ``view/<name>``, with its stream and version: a name is one view's. Two views of
+one name and one stream whose steps differ cannot be told apart, so give each its own name, and a view whose step has
+changed a higher ``version``: `persist_effects.snapshot` says what comes of the state that is kept.
 """
 
 import copy
 from typing import Any, Generic, TypeVar
 
 from persist_effects import snapshot
+from persist_effects.errors import InvalidRequest
 from persist_effects.event import Event, check_name
 from persist_effects.machine import Effect
 from persist_effects.projection import State, StepFunction
+from persist_effects.states import Lift, Shape
 from persist_effects.subscription import Hub
 
 S = TypeVar("S")
@@ -18,7 +22,7 @@ S = TypeVar("S")
 class View(Generic[S]):
     """A fold with a name: ``step`` over the events of ``stream``, from ``seed``.
 
-    ``state_type`` says what the state is where it is no plain value, as in `persist_effects.snapshot`.
+    ``state_type``, ``version`` and ``lift`` are as in `persist_effects.snapshot`.
 
     >>> from interpreters import open_store
     >>> from persist_effects.subscription import publish
@@ -30,14 +34,27 @@ class View(Generic[S]):
     5
     """
 
-    def __init__(self, name: str, stream: str, step: StepFunction[S], seed: S, *, state_type: Any = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        stream: str,
+        step: StepFunction[S],
+        seed: S,
+        version: int = 1,
+        *,
+        state_type: Any = None,
+        lift: Lift | None = None,
+    ) -> None:
         check_name("view name", name)
         check_name("stream name", stream)
         self.name = name
         self.stream = stream
         self.step = step
         self._seed = copy.deepcopy(seed)
+        self.version = version
         self.state_type = snapshot.state_type_of(seed, state_type)
+        self.lift = lift
+        self.shape = Shape(self.state_type, version, lift)
 
     @property
     def seed(self) -> S:
@@ -50,16 +67,31 @@ class View(Generic[S]):
         return f"view/{self.name}"
 
 
+class _Refreshing:
+    """The callback of an attached view."""
+
+    def __init__(self, view: View[Any]) -> None:
+        self.view = view
+
+    def __call__(self, event: Event) -> Effect[State[Any]]:
+        return (yield from refresh(self.view))
+
+
 def attach(hub: Hub, view: View[Any]) -> None:
     """Refresh the view on each publish to its stream.
 
+    Raises `InvalidRequest` if a view of this name and another stream is attached to the hub.
+
     >>> attach(Hub(), View("count", "account/1", lambda count, event: count + 1, 0))
     """
-
-    def on_publish(event: Event) -> Effect[State[Any]]:
-        return (yield from refresh(view))
-
-    hub.subscribe(view.stream, on_publish)
+    for stream in hub.streams():
+        for callback in hub.callbacks(stream):
+            if isinstance(callback, _Refreshing) and callback.view.name == view.name and stream != view.stream:
+                raise InvalidRequest(
+                    f"view {view.name!r} is of stream {stream!r} on this hub, and was attached with {view.stream!r}: "
+                    "give each stream a view name of its own"
+                )
+    hub.subscribe(view.stream, _Refreshing(view))
 
 
 def refresh(view: View[S]) -> Effect[State[S]]:
@@ -71,7 +103,13 @@ def refresh(view: View[S]) -> Effect[State[S]]:
     """
     return (
         yield from snapshot.checkpoint(
-            view.snapshot_name, view.stream, view.step, view.seed, state_type=view.state_type
+            view.snapshot_name,
+            view.stream,
+            view.step,
+            view.seed,
+            state_type=view.state_type,
+            version=view.version,
+            lift=view.lift,
         )
     )
 
@@ -79,12 +117,18 @@ def refresh(view: View[S]) -> Effect[State[S]]:
 def peek(view: View[S]) -> Effect[S]:
     """The view as it was last refreshed, in one read; the seed if it never was.
 
+    Where what is kept is of another version, or does not fit the state's type, this is `value`, and raises as it does.
+    Raises `InvalidRequest` if the name is that of another stream's view.
+
     >>> from interpreters import open_store
     >>> open_store("memory:").run(peek(View("count", "account/1", lambda count, event: count + 1, 0)))
     0
     """
-    state = yield from snapshot.read(view.snapshot_name, state_type=view.state_type)
-    return view.seed if state is None else state.value
+    kept = yield from snapshot.kept(view.snapshot_name, stream=view.stream)
+    if kept is None:
+        return view.seed
+    state = view.shape.state_in(kept)
+    return (yield from value(view)) if state is None else state.value
 
 
 def value(view: View[S]) -> Effect[S]:
@@ -98,6 +142,12 @@ def value(view: View[S]) -> Effect[S]:
     1
     """
     state = yield from snapshot.replay(
-        view.snapshot_name, view.stream, view.step, view.seed, state_type=view.state_type
+        view.snapshot_name,
+        view.stream,
+        view.step,
+        view.seed,
+        state_type=view.state_type,
+        version=view.version,
+        lift=view.lift,
     )
     return state.value

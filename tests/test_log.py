@@ -162,6 +162,27 @@ def test_a_once_key_that_is_no_name_is_refused(store, key):
         store.run(log.append_once("a", key, "paid", 5))
 
 
+@pytest.mark.parametrize(
+    "junk",
+    [None, 7, [1], {}, {"seq": 1}, {"stream": "a", "key": "other", "seq": 1}, {"stream": "a", "key": "k", "seq": "1"}],
+    ids=repr,
+)
+def test_what_is_not_the_mark_of_a_once_key_is_refused_and_left_alone(store, junk):
+    store.run(log.append_once("a", "k", "paid", 5))
+    (mark,) = store.run(kv.keys("once/"))
+    store.run(kv.put(mark, junk))
+    with pytest.raises(InvalidRequest, match=r"key 'once/.*' holds .*, which is not the mark of 'k' in stream 'a'"):
+        store.run(log.append_once("a", "k", "paid", 5))
+    assert (store.run(kv.get(mark)), store.run(log.last_seq("a"))) == (junk, 1)
+
+
+def test_a_mark_kept_by_an_earlier_release_is_read(store):
+    store.run(log.append("a", "paid", 5))
+    mark = "once/d2a23b187340a381c5bb0609fc3fc1ac0b452d815f48f7fa7db9ee6201b341fa"
+    store.run(kv.put(mark, {"stream": "a", "key": "k", "seq": 1}))
+    assert store.run(log.append_once("a", "k", "paid", 6)).data == 5
+
+
 def test_an_event_appended_once_and_dropped_since_is_refused(store):
     store.run(log.append_once("a", "k", "paid", 5))
     store.run(log.append("a", "other", 0))

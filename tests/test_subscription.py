@@ -8,7 +8,9 @@ import anyio
 import pytest
 from conftest import answer, interleavings, stop_after
 
-from interpreters import Store
+from interpreters import Store, open_store
+from interpreters.crash import explore_effects
+from interpreters.schedule import explore
 from persist_effects import (
     Conflict,
     Draft,
@@ -26,6 +28,7 @@ from persist_effects import (
     run,
     snapshot,
     start,
+    subscription,
 )
 from persist_effects.errors import describe_type
 from persist_effects.requests import PAGE_SIZE, PAGE_SIZE_MAX, Append, KvGet, KvPut, Page, Read, ReadAll, Transact, Wait
@@ -259,7 +262,7 @@ def test_a_handler_that_gives_no_list_of_writes_is_named_with_the_position(store
         "give a list of writes, an empty one where there are none"
     )
     assert store.run(kv.keys()) == ["follow/wrong"]
-    assert store.run(kv.get("follow/wrong")) == {"position": 1}
+    assert store.run(kv.get("follow/wrong")) == {"position": 1, "prefix": "a"}
 
 
 # The checkpoint
@@ -315,6 +318,152 @@ def test_a_follower_whose_checkpoint_is_deleted_at_any_request_begins_anew(open_
             store.run(follow("copier", "a", copy, batch=batch, types=types))
             assert [data for _, _, data in copies(store)] == [*range(1, before + 1), 1, 2, 3], count
     assert count > 3
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        (("a", None), ("b", None), "one of the prefix 'a', and was asked to follow the prefix 'b'"),
+        (("a", None), ("", None), "one of the prefix 'a', and was asked to follow the prefix ''"),
+        (("a", None), ("a", ["counted"]), "the prefix 'a', and was asked to follow the prefix 'a' of the types ['coun"),
+        (
+            ("", ["counted"]),
+            ("", ["counted", "more"]),
+            "of the types ['counted'], and was asked to follow the prefix ''",
+        ),
+        (("", ["counted"]), ("", None), "one of the prefix '' of the types ['counted'], and was asked to follow the"),
+    ],
+    ids=repr,
+)
+def test_a_followers_name_with_another_prefix_or_other_types_is_refused(store, first, second, words):
+    seen = []
+
+    def note_position(event):
+        seen.append(event.position)
+        return []
+
+    for stream in ("a", "b"):
+        fill(store, stream, [1])
+    store.run(follow("copier", first[0], note_position, types=first[1]))
+    kept, before = store.run(kv.entry("follow/copier")), list(seen)
+    with pytest.raises(InvalidRequest) as raised:
+        store.run(follow("copier", second[0], note_position, types=second[1]))
+    assert words in str(raised.value)
+    assert (store.run(kv.entry("follow/copier")), seen) == (kept, before)
+    # As the error says: who has changed on purpose goes on from there.
+    store.run(kv.put("follow/copier", {"position": kept.value["position"]}))
+    store.run(follow("copier", second[0], note_position, types=second[1]))
+
+
+def test_the_order_of_a_followers_types_means_nothing(store):
+    fill(store, "a", [1, 2])
+    store.run(follow("copier", "a", copy, types=["counted", "more"]))
+    store.run(follow("copier", "a", copy, types=iter(("more", "counted", "more"))))
+    assert copies(store) == [["a", 1, 1], ["a", 2, 2]]
+
+
+@pytest.mark.parametrize(("prefix", "types"), [("a", None), ("", None), ("a", ["counted"])])
+def test_a_checkpoint_kept_before_it_said_whose_it_is_is_gone_on_from(store, prefix, types):
+    seen = []
+    fill(store, "a", [1, 2, 3])
+    store.run(kv.put("follow/copier", {"position": 2}))
+    store.run(follow("copier", prefix, lambda event: seen.append(event.position) or [], types=types))
+    assert seen == [3]
+
+
+def test_a_follower_of_everything_keeps_its_checkpoint_as_it_always_did(store):
+    fill(store, "a", [1, 2, 3])
+    store.run(follow("copier", "", lambda event: []))
+    assert store.run(kv.get("follow/copier")) == {"position": 3}
+
+
+# Over what is not followed
+
+
+def watched(store):
+    """The store's rows, and the reads and transactions that are asked of them."""
+    asked = []
+
+    def watch(kind):
+        def answered(request):
+            asked.append(request)
+            return store.handlers[kind](request)
+
+        return answered
+
+    return {**store.handlers, **{kind: watch(kind) for kind in (ReadAll, Transact)}}, asked
+
+
+def test_a_follower_moves_its_checkpoint_over_many_events_of_other_streams_and_does_not_read_past_them_again(store):
+    fill(store, "a", [1])
+    store.run(log.append_many("b", [Draft("counted", number) for number in range(2_000)]))
+    rows, asked = watched(store)
+    assert run(follow("copier", "a", copy), rows) == 2_001
+    assert len(asked) == 3, "the event, and then the checkpoint alone"
+    assert store.run(kv.get("follow/copier")) == {"position": 2_001, "prefix": "a"}
+    asked.clear()
+    for _ in range(3):
+        run(follow("copier", "a", copy), rows)
+    assert asked == [ReadAll(2_001, "a")] * 3, "nothing has moved, and nothing is written"
+
+
+def test_a_follower_does_not_write_for_each_few_events_of_other_streams(store):
+    fill(store, "a", [1])
+    store.run(follow("copier", "a", copy))
+    rows, asked = watched(store)
+    for number in range(30):
+        fill(store, "b", [number])
+        run(follow("copier", "a", copy), rows)
+        run(follow("typed", "a", copy, types=["other"]), rows)
+    assert [request.writes for request in asked if isinstance(request, Transact)] == [
+        (KvPut("follow/typed", {"position": 3, "prefix": "a", "types": ["other"]}, 0),)
+    ], "once over an event of another type under the prefix, which may be truncated then"
+
+
+def test_a_follower_that_waits_has_moved_its_checkpoint_over_other_types_before(store):
+    fill(store, "a", [1], type="unwanted")
+    step = start(follow("once", "a", copy, types=["wanted"], timeout=5))
+    while not isinstance(step.request, Wait):
+        step = answer(step, store)
+    assert store.run(kv.get("follow/once")) == {"position": 1, "prefix": "a", "types": ["wanted"]}
+
+
+def test_a_follower_whose_checkpoint_is_deleted_while_it_moves_it_by_itself_begins_anew_at_once(store):
+    fill(store, "a", [7])
+    store.run(log.append_many("b", [Draft("counted", number) for number in range(1_000)]))
+    step = start(follow("copier", "a", copy))
+    while not (isinstance(step.request, Transact) and len(step.request.writes) == 1):
+        step = answer(step, store)
+    store.run(kv.delete("follow/copier"))
+    finish(step, store)
+    assert copies(store) == [["a", 1, 7]] * 2
+
+
+class ShortPages:
+    """An interpreter that gives pages of few positions, as a store may that bounds what it reads for one."""
+
+    def __init__(self, store, length):
+        def read(request):
+            page = store.handlers[ReadAll](request)
+            until = min(request.after + length, page.head)
+            events = [event for event in page.events if event.position <= until]
+            return Page(events, max(until, request.after), page.head, page.hole)
+
+        self.handlers = {**store.handlers, ReadAll: read}
+
+
+def test_a_follower_given_up_in_a_long_way_goes_on_from_where_it_was(store):
+    store.run(log.append_many("b", [Draft("counted", number) for number in range(5_000)]))
+    fill(store, "a", [7])
+    rows = ShortPages(store, 400).handlers
+    reached = [0]
+    while not copies(store):
+        step, left = start(follow("copier", "a", copy)), 8
+        while isinstance(step, Suspended) and left:
+            step, left = step.resume(rows[type(step.request)](step.request)), left - 1
+        reached.append(store.run(kv.get_or("follow/copier", {"position": 0}))["position"])
+        assert reached[-1] > reached[-2], "each time it comes further"
+    assert copies(store) == [["a", 1, 7]]
 
 
 def test_an_error_in_a_handler_leaves_the_event_to_be_handled_again(store):
@@ -439,6 +588,90 @@ def test_an_event_appended_while_a_follower_runs_is_found_now_or_next_time(open_
         assert copies(store) == [["a", 1, 1], ["a", 2, 2]], order
 
 
+FEW = 3
+"""In place of a thousand, over how many positions a checkpoint is moved by itself: so that orders stay few."""
+
+
+def memory():
+    return open_store("memory:", clock=lambda: 7)
+
+
+def follow_a():
+    yield from follow("once", "a", copy)
+
+
+def follow_a_of_types():
+    yield from follow("once", "a", copy, types=["counted"])
+
+
+def follow_a_in_batches():
+    yield from follow("once", "a", copy, batch=2)
+
+
+def append_others():
+    yield from log.append_many("b", [Draft("counted", number) for number in range(FEW)])
+
+
+def append_to_a():
+    # Started anew after a crash, it does nothing twice.
+    yield from log.append_expect("a", 1, "counted", 2)
+
+
+def filled_among_others():
+    store = memory()
+    for stream, number in (("b", 1), ("a", 1), ("b", 2), ("b", 3), ("b", 4)):
+        store.run(log.append(stream, "counted", number))
+    return store
+
+
+def each_taken_effect_once(*_):
+    yield from follow("once", "a", copy)
+    yield from copied_each_once()
+
+
+def each_of_types_taken_effect_once(*_):
+    yield from follow("once", "a", copy, types=["counted"])
+    yield from copied_each_once()
+
+
+def copied_each_once():
+    seen = [event.data[2] for event in (yield from log.read("copies"))]
+    wanted = [event.data for event in (yield from log.read("a"))]
+    assert seen == wanted, f"{wanted} were appended, and {seen} took effect"
+
+
+@pytest.mark.parametrize(
+    "programs",
+    [
+        [follow_a, follow_a],
+        [follow_a, follow_a_in_batches, append_to_a],
+        [follow_a, append_others, append_to_a],
+    ],
+    ids=lambda programs: " ".join(program.__name__ for program in programs),
+)
+def test_followers_that_move_their_checkpoint_by_itself_miss_nothing(monkeypatch, programs):
+    monkeypatch.setattr(subscription, "_FAR_POSITIONS", FEW)
+    report = explore(programs, filled_among_others, each_taken_effect_once, bound=2, crashes=len(programs) == 2)
+    assert report.verdict == "passed", report
+
+
+def test_followers_of_types_that_move_their_checkpoint_by_itself_miss_nothing(monkeypatch):
+    monkeypatch.setattr(subscription, "_FAR_POSITIONS", FEW)
+    programs = [follow_a_of_types, follow_a_of_types]
+    report = explore(programs, filled_among_others, each_of_types_taken_effect_once, bound=3, crashes=True)
+    assert report.verdict == "passed", report
+
+
+@pytest.mark.parametrize(
+    ("program", "check"),
+    [(follow_a, each_taken_effect_once), (follow_a_of_types, each_of_types_taken_effect_once)],
+)
+def test_a_follower_that_moves_its_checkpoint_by_itself_meets_any_fault_and_misses_nothing(monkeypatch, program, check):
+    monkeypatch.setattr(subscription, "_FAR_POSITIONS", FEW)
+    report = explore_effects([program, append_to_a, program], filled_among_others, check)
+    assert report.verdict == "passed", report
+
+
 # Conflicts
 
 
@@ -465,6 +698,53 @@ def test_a_handler_that_appends_where_it_expects_goes_on_after_another_writer_ca
     for order, store, ends in interleavings(open_new, begin):
         assert ends[0] >= 1, order
         assert sorted(event.type for event in store.run(log.read("replies"))) == ["answered", "other", "other"], order
+
+
+@pytest.mark.parametrize("count", [150, 2_000])
+def test_a_follower_beside_a_faster_one_of_its_name_loses_every_race_and_is_not_blamed(store, count):
+    def fast(event):
+        return [KvPut("n", event.seq), *copy(event)]
+
+    def slow(event):
+        for _ in range(5):
+            yield from kv.get("x")
+        return [KvPut("n", event.seq), *copy(event)]
+
+    store.run(log.append_many("a", [Draft("counted", number) for number in range(count)]))
+    store.run_many([follow("f", "a", fast), follow("f", "a", slow), follow("f", "a", slow, batch=7)])
+    assert [data for _, _, data in copies(store)] == list(range(count))
+    assert store.run(kv.get("n")) == count
+
+
+def test_a_follower_whose_last_attempt_lost_to_another_of_its_name_goes_on(store):
+    """It has met other conflicts for these events; then another follower lets them take effect."""
+    store.run(kv.put("taken", 1))
+    fill(store, "a", [5, 6])
+
+    def handler(event):
+        return [KvPut("taken", event.data, 0)] if event.data == 5 else copy(event)
+
+    step = start(follow("once", "a", handler))
+    lost = 0
+    while lost < 99:
+        lost += isinstance(step.request, Transact)
+        step = answer(step, store)
+    while not isinstance(step.request, Transact):
+        step = answer(step, store)
+    store.run(kv.put("follow/once", {"position": 1}))
+    finish(step, store)
+    assert copies(store) == [["a", 2, 6]]
+
+
+def test_a_handler_that_moves_its_own_checkpoint_back_is_reported(store):
+    fill(store, "a", [5, 6])
+
+    def begin_anew(event):
+        yield from kv.put("follow/stuck", {"position": 0})
+        return []
+
+    with pytest.raises(InvalidRequest, match="follower 'stuck' cannot go on"):
+        store.run(follow("stuck", "a", begin_anew))
 
 
 def test_a_handler_that_never_can_succeed_is_reported(store):
@@ -628,7 +908,7 @@ def test_events_dropped_while_a_follower_runs_are_found_at_its_next_page(store):
     assert (raised.value.stream, raised.value.first_left) == ("a", PAGE_SIZE + 2)
     # Another follower of its name may have seen them: it looks at its checkpoint before it gives up.
     assert asked[-2:] == [ReadAll(PAGE_SIZE, "a"), KvGet("follow/once")]
-    assert store.run(kv.get("follow/once")) == {"position": PAGE_SIZE}
+    assert store.run(kv.get("follow/once")) == {"position": PAGE_SIZE, "prefix": "a"}
 
 
 def test_a_follower_goes_on_where_another_of_its_name_has_seen_what_was_dropped(store):

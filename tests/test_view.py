@@ -3,7 +3,20 @@
 import msgspec
 import pytest
 
-from persist_effects import Hub, InvalidRequest, State, Truncated, View, kv, log, publish, snapshot, start, view
+from persist_effects import (
+    Hub,
+    InvalidRequest,
+    SnapshotMismatch,
+    State,
+    Truncated,
+    View,
+    kv,
+    log,
+    publish,
+    snapshot,
+    start,
+    view,
+)
 from persist_effects.requests import KvGet
 
 
@@ -94,9 +107,56 @@ def test_two_views_of_one_stream_are_kept_side_by_side(store):
 def test_one_view_name_for_two_streams_is_refused(store):
     store.run(view.refresh(plain_sum()))
     other = plain_sum(stream="account/2")
-    for program in (view.refresh(other), view.value(other)):
+    for program in (view.refresh(other), view.value(other), view.peek(other)):
         with pytest.raises(InvalidRequest, match="is of stream 'account/1', and was asked for with 'account/2'"):
             store.run(program)
+
+
+def test_one_view_name_for_two_streams_is_refused_where_it_is_attached():
+    hub = Hub()
+    view.attach(hub, plain_sum())
+    view.attach(hub, plain_sum("other", "account/2"))
+    with pytest.raises(
+        InvalidRequest, match="view 'sum' is of stream 'account/1' on this hub, and was attached with 'account/2'"
+    ):
+        view.attach(hub, plain_sum(stream="account/2"))
+    assert len(hub.callbacks("account/2")) == 1
+    (callback,) = hub.callbacks("account/1")
+    hub.unsubscribe("account/1", callback)
+    view.attach(hub, plain_sum(stream="account/2"))
+
+
+def test_a_view_of_a_higher_version_is_rebuilt_and_an_earlier_release_beside_it_is_right_and_changes_nothing(store):
+    hub = Hub()
+    old, new = plain_sum(), View("sum", "account/1", lambda total, event: total + 100 * event.data, 0, 2)
+    view.attach(hub, old)
+    store.run(publish(hub, "account/1", "deposited", 5))
+    assert store.run(view.peek(new)) == store.run(view.value(new)) == 500
+    assert store.run(view.refresh(new)) == State(500, 1)
+    store.run(publish(hub, "account/1", "deposited", 7))
+    assert store.run(view.peek(old)) == store.run(view.value(old)) == 12
+    assert store.run(view.refresh(old)) == State(12, 2)
+    kept = {"seq": 1, "value": 500, "stream": "account/1", "version": 2}
+    assert store.run(kv.get("snapshot/view/sum")) == kept
+    assert (store.run(view.peek(new)), store.run(view.value(new))) == (500, 1200)
+
+
+def test_a_view_is_lifted_where_its_events_were_dropped_and_says_so_where_it_cannot_be(store):
+    def add_up(total, event):
+        return total + 100 * event.data
+
+    store.run(log.append("account/1", "deposited", 5))
+    store.run(view.refresh(plain_sum()))
+    store.run(log.truncate_through("account/1", 1))
+    store.run(log.append("account/1", "deposited", 7))
+    bare = View("sum", "account/1", add_up, 0, version=2)
+    for program in (view.peek(bare), view.value(bare), view.refresh(bare)):
+        with pytest.raises(SnapshotMismatch, match="snapshot 'view/sum' of stream 'account/1' has version 1"):
+            store.run(program)
+    lifting = View("sum", "account/1", add_up, 0, version=2, lift={1: lambda total: 100 * total})
+    assert store.run(view.peek(lifting)) == store.run(view.value(lifting)) == 1200
+    assert store.run(view.refresh(lifting)) == State(1200, 2)
+    assert store.run(view.peek(bare)) == 1200
 
 
 def test_a_view_and_a_snapshot_of_one_name_do_not_meet(store):
@@ -123,7 +183,7 @@ def test_a_view_whose_state_no_longer_decodes_is_rebuilt(store):
     store.run(log.append("account/1", "deposited", 5))
     store.run(view.refresh(balance))
     store.run(kv.put("snapshot/view/balance", {"seq": 1, "value": "an old shape", "stream": "account/1"}))
-    assert store.run(view.peek(balance)) == Balance()
+    assert store.run(view.peek(balance)) == Balance(5, {5: 1}), "neither what is kept nor the seed is the view"
     assert store.run(view.value(balance)) == Balance(5, {5: 1})
     store.run(view.refresh(balance))
     assert store.run(view.peek(balance)) == Balance(5, {5: 1})

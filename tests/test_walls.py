@@ -112,10 +112,10 @@ EXPORTS = {
     persist_effects: (
         "Abandoned AlreadyUsed Append Appended BlobNotFound BlobRef CallerError Conflict CorruptStore Diverged Done "
         "Draft Effect Entry Event ExpectRevision ExpectSeq Handlers Hub InternalError InvalidRequest KvDelete KvPut "
-        "NotAProgram NotARequest Page PersistError RecordedError Request Schema SchemaMismatch State StoreClosed "
-        "StoreLocked StoreUnavailable Suspended TooLarge TruncateThrough Truncated UncertainOutcome UnhandledEffect "
-        "View all_of blob codec compaction errors event follow kv log machine perform projection publish requests "
-        "run schema snapshot start subscription testing trace transact transaction view"
+        "NotAProgram NotARequest Page PersistError RecordedError Request Schema SchemaMismatch SnapshotMismatch State "
+        "StoreClosed StoreLocked StoreUnavailable Suspended TooLarge TruncateThrough Truncated UncertainOutcome "
+        "UnhandledEffect View all_of blob codec compaction errors event follow kv log machine perform projection "
+        "publish requests run schema snapshot start subscription testing trace transact transaction view"
     ),
     interpreters: "Store open_store",
     interpreters.serve: "PipeTransport RemoteStore SocketTransport Transport serve",
@@ -137,7 +137,8 @@ PUBLIC_FUNCTIONS = {
     "blob": "get has put",
     "transaction": "transact",
     "projection": "project project_all project_all_resume project_resume",
-    "snapshot": "checkpoint covered_seq read replay state_type_of write",
+    "snapshot": "checkpoint covered_seq kept read replay state_type_of write",
+    "states": "kept_in record_of",
     "compaction": "compact maybe_compact should_compact",
     "subscription": "follow publish",
     "view": "attach peek refresh value",
