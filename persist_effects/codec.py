@@ -13,9 +13,10 @@ from typing import Any
 
 import msgspec
 
-from persist_effects.errors import InvalidRequest, TooLarge, describe, describe_type
+from persist_effects.errors import InvalidRequest, TooLarge, describe, describe_type, repr_of
 from persist_effects.event import Event
 from persist_effects.requests import (
+    AllOf,
     Append,
     Appended,
     BlobGet,
@@ -40,6 +41,7 @@ from persist_effects.requests import (
     TruncateThrough,
     Wait,
 )
+from persist_effects.sameness import OTHER, sameness
 
 DEPTH_LIMIT = 100
 """How deep a value may be nested: deep enough for any record, shallow enough for every decoder's stack."""
@@ -198,12 +200,13 @@ def to_plain(value: Any, kind: Any, what: str) -> Any:
     try:
         plain = value if kind is None else _builtins(value)
         back = from_plain(_decode(encode(plain, what, _NO_LIMIT_BYTES)), kind)
-    except (TypeError, RecursionError, msgspec.ValidationError) as error:
+    except InvalidRequest:
+        raise
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidRequest(f"{what} cannot be stored and read back as {kind!r}: {error}") from error
-    # Not a number is not equal to itself, but looks the same.
-    if repr(back) != repr(value) and back != value:
+    if sameness(value, back) == OTHER:
         raise InvalidRequest(
-            f"{what} is {value!r:.80} and would come back as {back!r:.80}: say its type, which now is {kind!r}"
+            f"{what} is {repr_of(value)} and would come back as {repr_of(back)}: say its type, which now is {kind!r}"
         )
     return plain
 
@@ -279,7 +282,7 @@ def _refuse_unstorable(value: Any, where: str, depth: int = 0) -> None:
 
 def _refuse_scalar(value: Any, where: str) -> None:
     if type(value) is int and not -(2**63) <= value < 2**64:
-        raise InvalidRequest(f"{where} is the integer {value!r:.40}, which takes more than 64 bits: give a str")
+        raise InvalidRequest(f"{where} is the integer {repr_of(value, 40)}, which takes more than 64 bits: give a str")
     if type(value) is str:
         try:
             value.encode()
@@ -337,6 +340,42 @@ _ANSWER_DECODERS: dict[type[Request[Any]], msgspec.msgpack.Decoder[Any]] = {
 
 STORE_REQUESTS: tuple[type[Request[Any]], ...] = (*_ANSWERS, Transact)
 """Every type of request that `encode_request` and `decode_answer` know."""
+
+
+_OPS: dict[str, type[Request[Any]]] = {str(kind.__struct_config__.tag): kind for kind in STORE_REQUESTS} | {
+    str(AllOf.__struct_config__.tag): AllOf
+}
+
+
+def check_ops(where: str, kinds: Iterable[object]) -> None:
+    """Refuse classes of requests of which two have one tag, a store's among them: each would be read as the other.
+
+    For tables, traces and wires, not for classes by themselves: a module that is loaded again makes its classes anew.
+
+    >>> class FetchPrice(Request[int], frozen=True, tag="persist/kv-get"):
+    ...     sku: str
+    >>> check_ops("the table", [FetchPrice])
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: the table: ...FetchPrice and persist_effects.requests.KvGet both have the ...
+    """
+    found: dict[str, object] = {}
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Request)):
+            raise InvalidRequest(f"{where}: found {describe(kind)}: give classes of requests")
+        tag = kind.__struct_config__.tag
+        if tag is None:
+            raise InvalidRequest(f"{where}: {_full_name(kind)} has no tag: give it one, tag='…'")
+        op = str(tag)
+        other = _OPS.get(op) or found.setdefault(op, kind)
+        if other is not kind:
+            raise InvalidRequest(
+                f"{where}: {_full_name(kind)} and {_full_name(other)} both have the tag {op!r}, so each would be "
+                "taken for the other: give each a tag of its own, tag='…'; a class inherits its parent's"
+            )
+
+
+def _full_name(kind: Any) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def encode_request(request: Request[Any]) -> bytes:

@@ -198,7 +198,7 @@ class RemoteStore:
             if is_answer:
                 answer.set_result(codec.decode_answer(request, bytes(content)))
             else:
-                answer.set_exception(error_from_record(msgspec.msgpack.decode(content)))
+                answer.set_exception(error_from_record(codec.decode(content)))
         except Exception as error:
             # Whatever is wrong with it, somebody waits for it.
             answer.set_exception(InternalError(f"the reply to {request.op} is not what a store answers: {error}"))

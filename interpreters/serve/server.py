@@ -43,6 +43,7 @@ def serve(handlers: Handlers, transport: Transport) -> None:
     """
     connection = _Connection(handlers, transport)
     try:
+        codec.check_ops("the table to serve", handlers)
         while (frame := receive_frame(transport)) is not None:
             connection.answer(frame)
     finally:
