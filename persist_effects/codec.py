@@ -52,6 +52,7 @@ PAYLOAD_LIMIT_BYTES = 8 * 1024 * 1024
 _NO_LIMIT_BYTES = 2**63
 
 _ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
+_DECODING_ERRORS = (ValueError, LookupError, OverflowError, RecursionError)
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -62,7 +63,7 @@ encode_event = msgspec.msgpack.Encoder().encode
 """An `Event` to bytes. Its ``data`` and ``meta`` were checked before, or are `msgspec.Raw`."""
 
 decode_event = msgspec.msgpack.Decoder(Event).decode
-"""The bytes of an `Event` back to a fresh one."""
+"""The bytes of an `Event` back to a fresh one. Whoever calls it meets msgspec's errors, and a RecursionError."""
 
 
 def payload_name(part: str, stream: str, event_type: str) -> str:
@@ -170,12 +171,15 @@ def encode(value: Any, what: str = "value", limit_bytes: int = PAYLOAD_LIMIT_BYT
 
 
 def decode(encoded: bytes) -> Any:
-    """The fresh value that these bytes hold.
+    """The fresh value that these bytes hold. Raises `InvalidRequest` for bytes that hold none, or one too deep.
 
     >>> decode(encode([None, -1, 2.5, b"x"]))
     [None, -1, 2.5, b'x']
     """
-    return _decode(encoded)
+    try:
+        return _decode(encoded)
+    except _DECODING_ERRORS as error:
+        raise InvalidRequest(f"{len(encoded)} bytes do not decode as a value: {error}") from error
 
 
 def fresh(value: Any) -> Any:
@@ -185,7 +189,12 @@ def fresh(value: Any) -> Any:
     >>> fresh(items) is items
     False
     """
-    return value if type(value) in _SCALARS else _decode(_encode(value))
+    if type(value) in _SCALARS:
+        return value
+    try:
+        return _decode(_encode(value))
+    except _ENCODING_ERRORS:
+        return _decode(encode(value, limit_bytes=_NO_LIMIT_BYTES))
 
 
 def to_plain(value: Any, kind: Any, what: str) -> Any:
@@ -403,25 +412,33 @@ def decode_request(record: bytes) -> Request[Any]:
     """
     try:
         request: Request[Any] = _decode_request(record)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _DECODING_ERRORS as error:
         raise InvalidRequest(f"a record of {len(record)} bytes is no request of this store: {error}") from error
     return request
 
 
 def encode_answer(answer: Any) -> bytes:
-    """An answer as bytes."""
-    return _encode(answer)
+    """An answer as bytes. Raises `InvalidRequest` for what has none."""
+    try:
+        return _encode(answer)
+    except _ENCODING_ERRORS as error:
+        raise InvalidRequest(f"an answer, {describe(answer)}, cannot be sent: {error}") from error
 
 
 def decode_answer(request: Request[Any], encoded: bytes) -> Any:
-    """The answer to this request that these bytes hold.
+    """The answer to this request that these bytes hold. Raises `InvalidRequest` for bytes that hold none.
 
     >>> decode_answer(LastSeq("orders/1"), encode_answer(7))
     7
     """
-    if isinstance(request, Transact):
-        return _decode_transacted(request, encoded)
-    return _ANSWER_DECODERS[type(request)].decode(encoded)
+    try:
+        if isinstance(request, Transact):
+            return _decode_transacted(request, encoded)
+        return _ANSWER_DECODERS[type(request)].decode(encoded)
+    except _DECODING_ERRORS as error:
+        if isinstance(error, InvalidRequest):
+            raise
+        raise InvalidRequest(f"{len(encoded)} bytes are no answer to {request.op}: {error}") from error
 
 
 def _decode_transacted(request: Transact, encoded: bytes) -> list[Any] | Conflict:

@@ -6,7 +6,7 @@ from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import msgspec
 
-from persist_effects.errors import Abandoned, Diverged, InvalidRequest, NotARequest, RecordedError, describe
+from persist_effects.errors import Abandoned, Diverged, InvalidRequest, NotARequest, RecordedError, describe, repr_of
 from persist_effects.machine import Done, Effect, Step, Suspended, check_fresh, unwind
 from persist_effects.requests import AllOf, Answered, Failed, Request
 from persist_effects.source import source_of
@@ -58,7 +58,7 @@ def resume_at(program: Program[A], trace: Trace, k: int) -> Suspended[A]:
     """
     check_trace(trace)
     if type(k) is not int or not 0 <= k < len(trace):
-        raise InvalidRequest(f"the trace has the requests 0 to {len(trace) - 1}, and none at {k!r}")
+        raise InvalidRequest(f"the trace has the requests 0 to {len(trace) - 1}, and none at {repr_of(k)}")
     fresh = fresh_program(program)
     step = _feed(fresh, trace, k)
     if isinstance(step, Done):
