@@ -41,7 +41,7 @@ from persist_effects.requests import (
     TruncateThrough,
     Wait,
 )
-from persist_effects.sameness import OTHER, sameness
+from persist_effects.sameness import OTHER, is_equal, sameness
 
 DEPTH_LIMIT = 100
 """How deep a value may be nested: deep enough for any record, shallow enough for every decoder's stack."""
@@ -213,7 +213,7 @@ def to_plain(value: Any, kind: Any, what: str) -> Any:
         raise
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidRequest(f"{what} cannot be stored and read back as {kind!r}: {error}") from error
-    if sameness(value, back) == OTHER:
+    if not is_equal(value, back) and sameness(value, back) == OTHER:
         raise InvalidRequest(
             f"{what} is {repr_of(value)} and would come back as {repr_of(back)}: say its type, which now is {kind!r}"
         )

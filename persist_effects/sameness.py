@@ -1,9 +1,11 @@
 """How much of a value has come back: all of it with its types, all but a time's zone, what is equal to it, or less."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any, cast
 
 import msgspec
+from msgspec import structs
 
 EXACT = 3
 """The same value of the same types: a program that is given it does the same."""
@@ -36,47 +38,66 @@ def sameness(value: Any, back: Any) -> int:
     """
     kind = type(value)
     if kind is not type(back):
-        return EQUAL if _is_equal(value, back) else OTHER
+        return EQUAL if is_equal(value, back) else OTHER
     if kind in _BY_EQUALITY:
         return EXACT if value == back else OTHER
-    compare = _COMPARED.get(kind)
-    if compare is not None:
-        return compare(value, back)
-    if isinstance(value, dict | list | tuple | set | frozenset | msgspec.Struct) or _names_of_fields(kind):
-        return _parts_sameness(value, back)
-    return EXACT if repr(value) == repr(back) else EQUAL if _is_equal(value, back) else OTHER
+    return (_COMPARED.get(kind) or _comparison_of(cast(Any, kind)))(value, back)
 
 
-def _is_equal(value: Any, back: Any) -> bool:
-    # What `==` answers may be anything, an array for instance.
-    return bool(value == back)
+def is_equal(value: Any, back: Any) -> bool:
+    """Whether Python calls two values equal, those that refuse to be compared not.
+
+    >>> is_equal(1, 1.0), is_equal(1, "1")
+    (True, False)
+    """
+    try:
+        return bool(value == back)
+    except Exception:  # a signaling not-a-number, an array, or what a class of others does
+        return False
 
 
-def _parts_sameness(value: Any, back: Any) -> int:
-    """The least of the parts of two values of one class; all fields of an object are parts of it."""
-    if isinstance(value, dict):
-        parts, backs = [*value, *value.values()], [*back, *back.values()]
-    elif isinstance(value, list | tuple):
-        parts, backs = [*value], [*back]
-    elif isinstance(value, set | frozenset):
-        parts, backs = _in_order(value), _in_order(back)
-    else:
-        names = _names_of_fields(type(value))
-        parts, backs = [[getattr(one, name, msgspec.UNSET) for name in names] for one in (value, back)]
-    least = min(map(sameness, parts, backs), default=EXACT) if len(parts) == len(backs) else OTHER
-    return EQUAL if least == OTHER and _is_equal(value, back) else least
+@lru_cache(maxsize=512)
+def _comparison_of(kind: type) -> Callable[[Any, Any], int]:
+    """How two values of a class are compared; all fields of an object are parts of it."""
+    if issubclass(kind, msgspec.Struct):
+        return lambda value, back: _parts_sameness(value, back, structs.astuple)
+    if issubclass(kind, set | frozenset):
+        return lambda value, back: _parts_sameness(value, back, _in_order)
+    if issubclass(kind, dict):
+        return _dicts_sameness
+    if issubclass(kind, list | tuple):
+        return _parts_sameness
+    # Those of a dataclass, or of a class of attrs.
+    names = getattr(kind, "__dataclass_fields__", None) or [one.name for one in getattr(kind, "__attrs_attrs__", ())]
+    if names:
+        return lambda value, back: _parts_sameness(
+            value, back, lambda one: [getattr(one, name, msgspec.UNSET) for name in names]
+        )
+    return _texts_sameness
+
+
+def _texts_sameness(value: Any, back: Any) -> int:
+    return EXACT if repr(value) == repr(back) else EQUAL if is_equal(value, back) else OTHER
+
+
+def _parts_sameness(value: Any, back: Any, parts_of: Callable[[Any], Sequence[Any]] | None = None) -> int:
+    """The least of the parts of two values of one class."""
+    # Runs for every answer to a request of the user's own that is recorded.
+    parts, backs = (value, back) if parts_of is None else (parts_of(value), parts_of(back))
+    least = EXACT if len(parts) == len(backs) else OTHER
+    for part, other in zip(parts, backs, strict=False):
+        kind = type(part)
+        if kind not in _BY_EQUALITY or kind is not type(other) or part != other:
+            least = min(least, sameness(part, other))
+    return EQUAL if least == OTHER and is_equal(value, back) else least
+
+
+def _dicts_sameness(value: Any, back: Any) -> int:
+    return _parts_sameness(value, back, lambda one: [*one, *one.values()])
 
 
 def _in_order(parts: Iterable[Any]) -> list[Any]:
     return sorted(parts, key=_encode)
-
-
-def _names_of_fields(kind: Any) -> tuple[str, ...]:
-    """The fields of a Struct, a dataclass or a class of attrs."""
-    if issubclass(kind, msgspec.Struct):
-        return tuple(kind.__struct_fields__)
-    names = getattr(kind, "__dataclass_fields__", None)
-    return tuple(names) if names else tuple(one.name for one in getattr(kind, "__attrs_attrs__", ()))
 
 
 def _times_sameness(value: Any, back: Any) -> int:
@@ -117,6 +138,6 @@ _COMPARED: dict[Any, Callable[[Any, Any], int]] = {
     msgspec.Raw: lambda value, back: EXACT if bytes(value) == bytes(back) else OTHER,
     msgspec.msgpack.Ext: _extensions_sameness,
     list: _parts_sameness,
-    dict: _parts_sameness,
+    dict: _dicts_sameness,
     tuple: _parts_sameness,
 }

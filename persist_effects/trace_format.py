@@ -179,12 +179,18 @@ class Trace:
 
         Raises `InvalidRequest` where its class is not the one that was recorded, and only has the same tag.
         """
+        # Runs for every answer that is read for the first time.
         if type(request) not in self._met:
             self._meet(request)
-        outcome = self.outcome(index, request)
-        if type(outcome) is Answered and is_frozen(outcome.value):
-            self.shared[index] = outcome.value
-        return outcome
+        if index in self.failed:
+            return self.outcome(index, request)
+        try:
+            answer = decode_answer(request, self.outcomes[index], self.errors)
+        except InvalidRequest as error:
+            raise self._damaged(index, error) from error
+        if is_frozen(answer):
+            self.shared[index] = answer
+        return Answered(answer)
 
     def _meet(self, request: Request[Any]) -> None:
         if isinstance(request, AllOf):

@@ -1,7 +1,7 @@
 """Recording: a program runs as always, and what it asked and was answered is kept."""
 
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
 from persist_effects.codec import check_ops
 from persist_effects.errors import Abandoned, InvalidRequest, UnhandledEffect
@@ -83,7 +83,7 @@ class _Recorder(dict[type[Request[Any]], Handler]):
         except KeyError:
             row = self._answer_parts if kind is AllOf else _refuse
         self._meet(kind)
-        self[kind] = recorded = self._recording(kind, row)
+        self[kind] = recorded = self._recording(kind, self._meeting_parts(row) if kind is AllOf else row)
         return recorded
 
     def _answer_parts(self, request: AllOf) -> list[Outcome]:
@@ -100,8 +100,6 @@ class _Recorder(dict[type[Request[Any]], Handler]):
                 encoded = encode(request)
             except Exception:
                 self._give_up(encode_request, request)
-            if kind is AllOf:
-                self._meet_parts(cast(AllOf, request))
             try:
                 answer = row(request)
             except Exception as error:
@@ -127,6 +125,13 @@ class _Recorder(dict[type[Request[Any]], Handler]):
             return answer
 
         return answer_and_record
+
+    def _meeting_parts(self, row: Handler) -> Handler:
+        def meet_and_answer(request: AllOf) -> Any:
+            self._meet_parts(request)
+            return row(request)
+
+        return meet_and_answer
 
     def _meet_parts(self, request: AllOf) -> None:
         for part in request.requests:

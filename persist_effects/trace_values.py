@@ -158,12 +158,13 @@ def encode_and_keep(request: Request[Any], answer: Any) -> tuple[bytes, Any]:
 
 def _that_comes_back(request: Request[Any], answer: Any, encoded: bytes) -> tuple[bytes, Any]:
     back, least = _read_back(request, answer, encoded)
-    if least < EXACT:
-        # A time's offset is lost in msgpack's own timestamps, but not in text.
-        as_text = _with_times_as_text(answer)
-        text_back, text_least = _read_back(request, answer, as_text)
-        if text_least > least:
-            encoded, back, least = as_text, text_back, text_least
+    if least == EXACT:
+        return encoded, answer
+    # A time's offset is lost in msgpack's own timestamps, but not in text.
+    as_text = _with_times_as_text(answer)
+    text_back, text_least = _read_back(request, answer, as_text)
+    if text_least > least:
+        encoded, back, least = as_text, text_back, text_least
     if least < SAME_CLOCK:
         raise InvalidRequest(
             f"the answer to {shown(request)} is {repr_of(answer)} and would come back as {repr_of(back)}: answer with "

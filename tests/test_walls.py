@@ -145,7 +145,7 @@ PUBLIC_FUNCTIONS = {
     "view": "attach peek refresh value",
     "machine": "all_of check_fresh outcome_of perform run start unwind",
     "json_values": "decode_line from_json to_json",
-    "sameness": "sameness",
+    "sameness": "is_equal sameness",
     "trace_record": "record",
     "trace_replay": "check_trace fresh_program replay resume_at",
     "trace_diff": "as_text compare diff handlers_of",
