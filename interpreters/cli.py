@@ -132,12 +132,13 @@ def export(
 def import_(
     url: Url,
     source: Annotated[str, typer.Option("--from", "-i", help="A file that `export` wrote; - is stdin.")] = "-",
+    skip: Annotated[list[str] | None, typer.Option(help="A key to leave out. May be given several times.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write what `export` wrote into a new or empty store. After an error, remove that store and begin again."""
     with _exit_codes(as_json), _input(source) as lines, open_store(f"file:{_path_of(url)}") as store:
         with _progress("importing", as_json) as progress:
-            counts = jsonl.import_(store, lines, progress)
+            counts = jsonl.import_(store, lines, progress, skip=skip or ())
         _print(counts, as_json, _lines_of_counts)
 
 

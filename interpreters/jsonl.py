@@ -3,7 +3,7 @@
 The first line says what the file is; then come the events in the order of their positions, the streams, the
 keys, and a last line that counts them, so that a file that was cut is refused::
 
-    {"format": "persist-effects", "version": 1}
+    {"format": "persist-effects", "version": 1, "head": 17}
     {"event": ["orders/1", 3, "placed", 1700000000000000, {"total": 12}, null], "position": 17}
     {"stream": "orders/1", "dropped": 2, "last_seq": 3}
     {"key": "color", "value": "red", "revision": 4}
@@ -15,12 +15,20 @@ a stream was truncated. Values stand as `persist_effects.json_values` writes the
 What requests cannot choose is given anew on import: positions (their order is kept) and revisions. A truncated
 stream gets events of the type ``truncated`` in the place of those that were dropped, which are then truncated.
 
+Positions that the store holds itself are translated: the checkpoint of a follower comes to stand behind the events
+that it stood behind. ``head`` is the position of the newest event that the store ever had: who had passed that has
+seen all. Where events were dropped ahead of a follower, or just behind it, it may meet their places, and say so by
+`Truncated`; it never passes over an event, and never gets one twice. A snapshot that names no stream may be of all
+streams, and then holds a position too: where that is another one now, it is refused.
+
 Export gives the events up to the position that was the newest when it began; keys and streams as they are when it
 comes to them. Of a store that is written meanwhile, export a backup, or a store opened with ``mode=r``
 when nothing is written.
 """
 
-from collections.abc import Callable, Iterable
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, BinaryIO
 
 import msgspec
@@ -28,11 +36,24 @@ import msgspec
 from interpreters.store import Store
 from persist_effects import log
 from persist_effects.codec import encode
-from persist_effects.errors import InvalidRequest, Truncated
-from persist_effects.event import Draft, Event
-from persist_effects.json_values import from_json, to_json
+from persist_effects.errors import InvalidRequest, Truncated, repr_of
+from persist_effects.event import Draft, Event, check_integer, check_items
+from persist_effects.json_values import decode_line, from_json, to_json
 from persist_effects.machine import Effect, all_of, perform
-from persist_effects.requests import Append, Entry, KvGet, KvKeys, KvPut, Read, Streams, Transact, Write
+from persist_effects.requests import (
+    Append,
+    Appended,
+    Conflict,
+    Entry,
+    KvGet,
+    KvKeys,
+    KvPut,
+    Read,
+    Streams,
+    Transact,
+    Wait,
+    Write,
+)
 
 FORMAT, VERSION = "persist-effects", 1
 
@@ -43,8 +64,13 @@ _BATCH_LINES = 256
 _BATCH_BYTES = 1024 * 1024
 _PLACEHOLDERS = 1000
 _NO_LIMIT_BYTES = 2**63
+_FIELDS = {
+    "event": ("event", "position"),
+    "stream": ("stream", "dropped", "last_seq"),
+    "key": ("key", "value", "revision"),
+    "end": ("end",),
+}
 _encode_line = msgspec.json.Encoder().encode
-_decode_line = msgspec.json.Decoder().decode
 
 
 class Counts(msgspec.Struct):
@@ -74,8 +100,8 @@ def export(store: Store, out: BinaryIO, progress: Progress | None = None) -> Cou
     """
     counts = Counts()
     seen: dict[str, int] = {}
-    _write(out, {"format": FORMAT, "version": VERSION})
     head = store.run(log.read_all(limit=1)).head
+    _write(out, {"format": FORMAT, "version": VERSION, "head": head})
     position = 0
     while position < head:
         page = store.run(log.read_all(position))
@@ -142,8 +168,10 @@ def _write(out: BinaryIO, line: dict[str, Any]) -> None:
 # Import
 
 
-def import_(store: Store, lines: Iterable[bytes], progress: Progress | None = None) -> Counts:
-    """Write what `export` wrote into an empty store. A binary file gives its lines.
+def import_(
+    store: Store, lines: Iterable[bytes], progress: Progress | None = None, *, skip: Collection[str] = ()
+) -> Counts:
+    """Write what `export` wrote into an empty store. A binary file gives its lines. ``skip`` are keys to leave out.
 
     Raises `InvalidRequest` for a store that is not empty, before anything is written, and for a line that is wrong, by
     its number; the store then holds what came before it, and is to be thrown away.
@@ -155,12 +183,12 @@ def import_(store: Store, lines: Iterable[bytes], progress: Progress | None = No
     persist_effects.errors.InvalidRequest: line 2: the file ends without its last line, {"end": ...}: it was cut
     """
     store.run(_check_empty())
-    importer = _Importer(store, progress)
+    importer = _Importer(store, progress, check_items("skip", skip, "a list of keys"))
     number = 0
     for number, line in enumerate(lines, 1):
         try:
             importer.take(line)
-        except (ValueError, msgspec.DecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidRequest(f"line {number}: {error}") from error
     if not importer.has_ended:
         raise InvalidRequest(f'line {number}: the file ends without its last line, {{"end": ...}}: it was cut')
@@ -175,15 +203,58 @@ def _check_empty() -> Effect[None]:
         raise InvalidRequest(f"the store has {found}: import into an empty store")
 
 
+class _Positions:
+    """Which position each event had, and which it has now. Both only grow, so runs of them are kept."""
+
+    def __init__(self) -> None:
+        self.head: int | None = None
+        """Where the store that was exported ended, if that is told."""
+        self.last = 0
+        self._before = array("q")
+        self._now = array("q")
+        self._counts = array("q")
+
+    def add(self, before: int, now: int) -> None:
+        """Take note of the next event."""
+        if self._counts and (before, now) == (self.last + 1, self._now[-1] + self._counts[-1]):
+            self._counts[-1] += 1
+        else:
+            self._before.append(before)
+            self._now.append(now)
+            self._counts.append(1)
+        self.last = before
+
+    def translated(self, position: int, newest: int) -> int:
+        """Where who stood at a position stands now; ``newest`` is where the store ends now.
+
+        That is behind the newest event at or below it, and right before the next one where nothing lies between.
+        """
+        if self.head is not None and position >= self.head:
+            return newest
+        run = bisect_right(self._before, position) - 1
+        if run + 1 < len(self._before) and position == self._before[run + 1] - 1:
+            return self._now[run + 1] - 1
+        if run < 0:
+            return 0
+        return self._now[run] + min(position - self._before[run], self._counts[run] - 1)
+
+
 class _Importer:
     """Takes lines in order. Writes wait until there are some for one transaction."""
 
-    def __init__(self, store: Store, progress: Progress | None) -> None:
+    def __init__(self, store: Store, progress: Progress | None, skip: Collection[str]) -> None:
         self._store = store
         self._progress = progress
+        self._skip = frozenset(skip)
+        self._positions = _Positions()
+        # The positions that the events which wait had, and the streams that had their line.
+        self._waiting_positions: list[int] = []
+        self._last_position = 0
+        self._are_positions_told = True
+        self._told_streams: set[str] = set()
         self._last_seqs: dict[str, int] = {}
         self._dropped: dict[str, int] = {}
-        self._appends: list[tuple[str, list[Draft]]] = []
+        self._appends: list[tuple[str, int, list[Draft]]] = []
         self._puts: list[KvPut] = []
         self._waiting_lines = 0
         self._waiting_bytes = 0
@@ -199,7 +270,7 @@ class _Importer:
 
     def take(self, line: bytes) -> None:
         """Take the next line."""
-        fields = _decode_line(line)
+        fields = decode_line(line)
         if not isinstance(fields, dict):
             raise InvalidRequest("expected a JSON object")
         if not self._has_begun:
@@ -211,6 +282,8 @@ class _Importer:
         taker = self._takers.get(kind)
         if taker is None:
             raise InvalidRequest(f"expected an object that begins with one of {', '.join(self._takers)}, not {kind!r}")
+        for name in fields.keys() - _FIELDS[kind]:
+            raise InvalidRequest(f"the line has {name!r}: beside {kind!r} stand only {', '.join(_FIELDS[kind])}")
         taker(fields)
         self._waiting_lines += 1
         self._waiting_bytes += len(line)
@@ -221,7 +294,11 @@ class _Importer:
         if fields.get("format") != FORMAT:
             raise InvalidRequest(f'expected {{"format": "{FORMAT}", "version": {VERSION}}}')
         if fields.get("version") != VERSION:
-            raise InvalidRequest(f"the file has version {fields.get('version')!r}, this program reads {VERSION}")
+            raise InvalidRequest(f"the file has version {repr_of(fields.get('version'))}, this program reads {VERSION}")
+        head = fields.get("head")
+        if head is not None:
+            check_integer("head", head)
+        self._positions.head = head
         self._has_begun = True
 
     def _take_event(self, fields: dict[str, Any]) -> None:
@@ -236,20 +313,35 @@ class _Importer:
         last_seq = self._last_seqs.get(stream)
         if type(seq) is not int or seq < 1 or (last_seq is not None and seq != last_seq + 1):
             expected = "a sequence number from 1" if last_seq is None else last_seq + 1
-            raise InvalidRequest(f"stream {stream!r}: expected {expected}, found {seq!r}")
+            raise InvalidRequest(f"stream {stream!r}: expected {expected}, found {repr_of(seq)}")
         if last_seq is None and seq > 1:
             self._truncate(stream, seq - 1)
+        self._take_position(fields)
         self._last_seqs[stream] = seq
         if not self._appends or self._appends[-1][0] != stream:
-            self._appends.append((stream, []))
-        self._appends[-1][1].append(draft)
+            self._appends.append((stream, seq - 1, []))
+        self._appends[-1][2].append(draft)
         self.counts.events += 1
+
+    def _take_position(self, fields: dict[str, Any]) -> None:
+        """Take note of where an event stood. Without that it can be imported, but no follower beside it."""
+        position = fields.get("position")
+        if position is None:
+            self._are_positions_told = False
+            return
+        check_integer("position", position, self._last_position + 1)
+        self._last_position = position
+        self._waiting_positions.append(position)
 
     def _take_stream(self, fields: dict[str, Any]) -> None:
         stream, dropped, last_seq = fields["stream"], fields.get("dropped"), fields.get("last_seq")
         if type(dropped) is not int or type(last_seq) is not int or not 0 <= dropped <= last_seq:
-            raise InvalidRequest(f"expected 0 <= dropped <= last_seq, found {dropped!r} and {last_seq!r}")
+            found = f"{repr_of(dropped)} and {repr_of(last_seq)}"
+            raise InvalidRequest(f"expected 0 <= dropped <= last_seq, found {found}")
         Read(stream)
+        if stream in self._told_streams:
+            raise InvalidRequest(f"stream {stream!r} has two lines")
+        self._told_streams.add(stream)
         if stream not in self._last_seqs and dropped == last_seq > 0:
             self._truncate(stream, dropped)
             self._last_seqs[stream] = dropped
@@ -266,14 +358,51 @@ class _Importer:
     def _take_key(self, fields: dict[str, Any]) -> None:
         if "value" not in fields:
             raise InvalidRequest("the key has no value")
-        self._puts.append(KvPut(fields["key"], _storable(fields["value"], "value")))
+        value = _storable(fields["value"], "value")
+        # It must not be there, so that a key with two lines is found.
+        put = KvPut(fields["key"], value, 0)
         self.counts.keys += 1
+        if put.key not in self._skip:
+            # First, because it may write what waits, the keys among it.
+            value = self._with_positions_of_now(put.key, value)
+            self._puts.append(KvPut(put.key, value, 0))
+
+    def _with_positions_of_now(self, key: str, value: Any) -> Any:
+        """A key's value, in which positions that this package has put there are those of the store that is written."""
+        is_checkpoint, is_snapshot = key.startswith("follow/"), key.startswith("snapshot/")
+        if not isinstance(value, dict) or not (is_checkpoint or (is_snapshot and value.get("stream") is None)):
+            return value
+        name = "position" if is_checkpoint else "seq"
+        before = value.get(name)
+        if type(before) is not int or before < 1:
+            return value
+        now = self._position_now(key, before)
+        if now == before:
+            return value
+        if is_snapshot:
+            raise InvalidRequest(
+                f"key {key!r} is a snapshot up to {before} that names no stream: if it is of all streams, that is a "
+                f"position, and another one here. Where it is of one stream, write it again in the old store with "
+                f"`stream=...`, and export again; where its events are all there, leave it out: skip=[{key!r}]"
+            )
+        return {**value, name: now}
+
+    def _position_now(self, key: str, before: int) -> int:
+        if not self._are_positions_told:
+            raise InvalidRequest(
+                f"key {key!r} holds position {before}, and the lines of the events do not say theirs, so it cannot be "
+                f"translated: export again, or leave it out: skip=[{key!r}]"
+            )
+        if self._appends:
+            self._flush()
+        return self._positions.translated(before, self._store.run(perform(Wait(0))))
 
     def _take_end(self, fields: dict[str, Any]) -> None:
         self._flush()
         if fields["end"] != msgspec.to_builtins(self.counts):
             found = msgspec.to_builtins(self.counts)
-            raise InvalidRequest(f"expected {fields['end']!r}, found {found!r}: lines are missing, or there twice")
+            expected = repr_of(fields["end"])
+            raise InvalidRequest(f"expected {expected}, found {found!r}: lines are missing, or there twice")
         self.has_ended = True
 
     def _truncate(self, stream: str, seq: int) -> None:
@@ -281,23 +410,46 @@ class _Importer:
         self._flush()
         draft = Draft("truncated", None, at=0)
         for start in range(0, seq, _PLACEHOLDERS):
-            self._store.run(log.append_many(stream, [draft] * min(_PLACEHOLDERS, seq - start)))
+            count = min(_PLACEHOLDERS, seq - start)
+            _check_alone(self._store.run(log.append_many(stream, [draft] * count, expected=start)))
         self._store.run(log.truncate_through(stream, seq))
         self._dropped[stream] = seq
 
     def _flush(self) -> None:
         """Write what waits, all in one transaction."""
-        appends = [Append(stream, tuple(drafts)) for stream, drafts in self._appends]
+        appends = [Append(stream, tuple(drafts), last) for stream, last, drafts in self._appends]
         writes: tuple[Write, ...] = (*appends, *self._puts)
         if writes:
             try:
-                self._store.run(perform(Transact(writes)))
+                answers = _check_alone(self._store.run(perform(Transact(writes))))
             except InvalidRequest as error:
                 raise InvalidRequest(f"in this line or one of {self._waiting_lines} before it: {error}") from error
+            self._take_positions(answers[: len(appends)])
             if self._progress is not None:
                 self._progress(self.counts.events, 0)
-        self._appends, self._puts = [], []
+        self._appends, self._puts, self._waiting_positions = [], [], []
         self._waiting_lines = self._waiting_bytes = 0
+
+    def _take_positions(self, answers: Sequence[Appended]) -> None:
+        if self._are_positions_told:
+            # The events of one append have consecutive positions.
+            now = [
+                answer.position - answer.last_seq + seq
+                for answer in answers
+                for seq in range(answer.first_seq, answer.last_seq + 1)
+            ]
+            for before, after in zip(self._waiting_positions, now, strict=True):
+                self._positions.add(before, after)
+
+
+def _check_alone(answer: Any) -> Any:
+    """Refuse what conflicts: the store was empty, so either a line stands twice, or another program writes to it."""
+    if isinstance(answer, Conflict):
+        raise InvalidRequest(
+            f"{answer.stream_or_key!r} is at {answer.actual}, expected {answer.expected}: it has two lines, or another "
+            "program writes to this store: import into a store of its own"
+        )
+    return answer
 
 
 def _storable(plain: Any, what: str) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from interpreters.blobs.memory import MemoryBlobs
 from interpreters.memory import MemoryStore
 from persist_effects import machine
+from persist_effects.codec import check_ops
 from persist_effects.errors import InvalidRequest, StoreClosed, describe
 from persist_effects.machine import Effect, Handler, Handlers, Step
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request, Wait
@@ -118,6 +119,7 @@ class Store:
         answers = {**self.blobs.handlers, **interpreter.handlers, **({} if blobs is None else blobs.handlers)}
         own = {kind: _answering_at_once(row) for kind, row in self.effects.items()}
         self.handlers: Handlers = {**answers, AllOf: self._all_of, **own}
+        check_ops("a store's table", self.handlers)
         self._answer_all: AnswerAll | None = getattr(interpreter, "answer_all", None)
         of_interpreter = {kind for kind, row in interpreter.handlers.items() if self.handlers[kind] == row}
         self.batched: frozenset[type[Request[Any]]] = frozenset(of_interpreter if self._answer_all else ())
@@ -299,6 +301,7 @@ def _checked_effects(effects: Handlers | None) -> Handlers:
             raise InvalidRequest(f"a key of effects is {describe(kind)}: give a subclass of Request")
         if not callable(row):
             raise InvalidRequest(f"the row for {kind.__name__} is {describe(row)}: give a function of one request")
+    check_ops("effects", effects)
     return dict(effects)
 
 

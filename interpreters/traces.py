@@ -37,18 +37,25 @@ def save(trace: Trace, path: str | Path) -> None:
     _replace(path, data)
 
 
-def load(path: str | Path, kinds: Collection[type[Request[Any]]] = ()) -> Trace:
-    """Read a trace from a file; ``kinds`` are the types of your own requests in it. The example stands at `save`.
+def load(
+    path: str | Path, kinds: Collection[type[Request[Any]]] = (), errors: Collection[type[Exception]] = ()
+) -> Trace:
+    """Read a trace from a file. The example stands at `save`.
 
+    ``kinds`` are the types of your own requests in it, ``errors`` the classes of errors that are to come back as what
+    they were, as in `persist_effects.trace.Trace.decode`. What is wrong inside is told when it is read, by the file.
     Raises `InvalidRequest`, naming the file, for one that holds no trace, is damaged or cut; and OSError.
     """
     path = Path(path)
     _refuse_directory(path)
     data = path.read_bytes()
     try:
-        return Trace.from_json_lines(data.decode(), kinds) if _has_lines(path) else Trace.decode(data, kinds)
+        named = kinds, errors
+        trace = Trace.from_json_lines(data.decode(), *named) if _has_lines(path) else Trace.decode(data, *named)
     except (InvalidRequest, UnicodeDecodeError) as error:
         raise InvalidRequest(f"{path}: {error}") from error
+    trace.source = str(path)
+    return trace
 
 
 def check_golden(
@@ -82,10 +89,11 @@ def check_golden(
     if not path.exists():
         raise AssertionError(f"there is no golden trace in {path}: {how}")
     try:
-        golden = load(path, tuple(trace.kinds.values()))
+        golden = load(path, tuple(trace.kinds.values()), tuple(trace.errors.values()))
+        differences = diff(golden, trace)
     except InvalidRequest as error:
         raise AssertionError(f"{error}\nif it cannot be mended, {how}") from error
-    if differences := diff(golden, trace):
+    if differences:
         raise AssertionError(
             f"the trace differs from the golden one in {path} (-: golden, +: now)\n{as_text(differences)}\n"
             f"if that is meant, {how}"

@@ -13,9 +13,10 @@ from typing import Any
 
 import msgspec
 
-from persist_effects.errors import InvalidRequest, TooLarge, describe, describe_type
+from persist_effects.errors import InvalidRequest, TooLarge, describe, describe_type, repr_of
 from persist_effects.event import Event
 from persist_effects.requests import (
+    AllOf,
     Append,
     Appended,
     BlobGet,
@@ -40,6 +41,7 @@ from persist_effects.requests import (
     TruncateThrough,
     Wait,
 )
+from persist_effects.sameness import OTHER, is_equal, sameness
 
 DEPTH_LIMIT = 100
 """How deep a value may be nested: deep enough for any record, shallow enough for every decoder's stack."""
@@ -50,6 +52,7 @@ PAYLOAD_LIMIT_BYTES = 8 * 1024 * 1024
 _NO_LIMIT_BYTES = 2**63
 
 _ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
+_DECODING_ERRORS = (ValueError, LookupError, OverflowError, RecursionError)
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -60,7 +63,7 @@ encode_event = msgspec.msgpack.Encoder().encode
 """An `Event` to bytes. Its ``data`` and ``meta`` were checked before, or are `msgspec.Raw`."""
 
 decode_event = msgspec.msgpack.Decoder(Event).decode
-"""The bytes of an `Event` back to a fresh one."""
+"""The bytes of an `Event` back to a fresh one. Whoever calls it meets msgspec's errors, and a RecursionError."""
 
 
 def payload_name(part: str, stream: str, event_type: str) -> str:
@@ -168,12 +171,15 @@ def encode(value: Any, what: str = "value", limit_bytes: int = PAYLOAD_LIMIT_BYT
 
 
 def decode(encoded: bytes) -> Any:
-    """The fresh value that these bytes hold.
+    """The fresh value that these bytes hold. Raises `InvalidRequest` for bytes that hold none, or one too deep.
 
     >>> decode(encode([None, -1, 2.5, b"x"]))
     [None, -1, 2.5, b'x']
     """
-    return _decode(encoded)
+    try:
+        return _decode(encoded)
+    except _DECODING_ERRORS as error:
+        raise InvalidRequest(f"{len(encoded)} bytes do not decode as a value: {error}") from error
 
 
 def fresh(value: Any) -> Any:
@@ -183,7 +189,12 @@ def fresh(value: Any) -> Any:
     >>> fresh(items) is items
     False
     """
-    return value if type(value) in _SCALARS else _decode(_encode(value))
+    if type(value) in _SCALARS:
+        return value
+    try:
+        return _decode(_encode(value))
+    except _ENCODING_ERRORS:
+        return _decode(encode(value, limit_bytes=_NO_LIMIT_BYTES))
 
 
 def to_plain(value: Any, kind: Any, what: str) -> Any:
@@ -198,12 +209,13 @@ def to_plain(value: Any, kind: Any, what: str) -> Any:
     try:
         plain = value if kind is None else _builtins(value)
         back = from_plain(_decode(encode(plain, what, _NO_LIMIT_BYTES)), kind)
-    except (TypeError, RecursionError, msgspec.ValidationError) as error:
+    except InvalidRequest:
+        raise
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidRequest(f"{what} cannot be stored and read back as {kind!r}: {error}") from error
-    # Not a number is not equal to itself, but looks the same.
-    if repr(back) != repr(value) and back != value:
+    if not is_equal(value, back) and sameness(value, back) == OTHER:
         raise InvalidRequest(
-            f"{what} is {value!r:.80} and would come back as {back!r:.80}: say its type, which now is {kind!r}"
+            f"{what} is {repr_of(value)} and would come back as {repr_of(back)}: say its type, which now is {kind!r}"
         )
     return plain
 
@@ -279,7 +291,7 @@ def _refuse_unstorable(value: Any, where: str, depth: int = 0) -> None:
 
 def _refuse_scalar(value: Any, where: str) -> None:
     if type(value) is int and not -(2**63) <= value < 2**64:
-        raise InvalidRequest(f"{where} is the integer {value!r:.40}, which takes more than 64 bits: give a str")
+        raise InvalidRequest(f"{where} is the integer {repr_of(value, 40)}, which takes more than 64 bits: give a str")
     if type(value) is str:
         try:
             value.encode()
@@ -339,6 +351,42 @@ STORE_REQUESTS: tuple[type[Request[Any]], ...] = (*_ANSWERS, Transact)
 """Every type of request that `encode_request` and `decode_answer` know."""
 
 
+_OPS: dict[str, type[Request[Any]]] = {str(kind.__struct_config__.tag): kind for kind in STORE_REQUESTS} | {
+    str(AllOf.__struct_config__.tag): AllOf
+}
+
+
+def check_ops(where: str, kinds: Iterable[object]) -> None:
+    """Refuse classes of requests of which two have one tag, a store's among them: each would be read as the other.
+
+    For tables, traces and wires, not for classes by themselves: a module that is loaded again makes its classes anew.
+
+    >>> class FetchPrice(Request[int], frozen=True, tag="persist/kv-get"):
+    ...     sku: str
+    >>> check_ops("the table", [FetchPrice])
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: the table: ...FetchPrice and persist_effects.requests.KvGet both have the ...
+    """
+    found: dict[str, object] = {}
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Request)):
+            raise InvalidRequest(f"{where}: found {describe(kind)}: give classes of requests")
+        tag = kind.__struct_config__.tag
+        if tag is None:
+            raise InvalidRequest(f"{where}: {_full_name(kind)} has no tag: give it one, tag='…'")
+        op = str(tag)
+        other = _OPS.get(op) or found.setdefault(op, kind)
+        if other is not kind:
+            raise InvalidRequest(
+                f"{where}: {_full_name(kind)} and {_full_name(other)} both have the tag {op!r}, so each would be "
+                "taken for the other: give each a tag of its own, tag='…'; a class inherits its parent's"
+            )
+
+
+def _full_name(kind: Any) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def encode_request(request: Request[Any]) -> bytes:
     r"""A store's request as a record, its values checked as `encode` checks them.
 
@@ -364,25 +412,33 @@ def decode_request(record: bytes) -> Request[Any]:
     """
     try:
         request: Request[Any] = _decode_request(record)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _DECODING_ERRORS as error:
         raise InvalidRequest(f"a record of {len(record)} bytes is no request of this store: {error}") from error
     return request
 
 
 def encode_answer(answer: Any) -> bytes:
-    """An answer as bytes."""
-    return _encode(answer)
+    """An answer as bytes. Raises `InvalidRequest` for what has none."""
+    try:
+        return _encode(answer)
+    except _ENCODING_ERRORS as error:
+        raise InvalidRequest(f"an answer, {describe(answer)}, cannot be sent: {error}") from error
 
 
 def decode_answer(request: Request[Any], encoded: bytes) -> Any:
-    """The answer to this request that these bytes hold.
+    """The answer to this request that these bytes hold. Raises `InvalidRequest` for bytes that hold none.
 
     >>> decode_answer(LastSeq("orders/1"), encode_answer(7))
     7
     """
-    if isinstance(request, Transact):
-        return _decode_transacted(request, encoded)
-    return _ANSWER_DECODERS[type(request)].decode(encoded)
+    try:
+        if isinstance(request, Transact):
+            return _decode_transacted(request, encoded)
+        return _ANSWER_DECODERS[type(request)].decode(encoded)
+    except _DECODING_ERRORS as error:
+        if isinstance(error, InvalidRequest):
+            raise
+        raise InvalidRequest(f"{len(encoded)} bytes are no answer to {request.op}: {error}") from error
 
 
 def _decode_transacted(request: Transact, encoded: bytes) -> list[Any] | Conflict:

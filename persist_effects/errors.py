@@ -178,24 +178,29 @@ class Diverged(CallerError):
     """A program performs other requests than its trace has, so it is not the program that was recorded.
 
     ``index`` is that of the first request that differs, from 0. ``expected`` and ``actual`` say what the trace has
-    there and what the program did, ``source`` where the program stands, ``last_match`` what agreed last.
+    there and what the program did, ``source`` where the program stands, ``last_match`` what agreed last. ``hint``
+    tells of errors before that came back as `RecordedError`, which the program may have passed by for that.
     """
 
-    def __init__(self, index: int, expected: str, actual: str, source: str, last_match: str) -> None:
-        super().__init__(index, expected, actual, source, last_match)
+    def __init__(  # noqa: PLR0917 - an error is made of its `args`
+        self, index: int, expected: str, actual: str, source: str, last_match: str, hint: str = ""
+    ) -> None:
+        super().__init__(index, expected, actual, source, last_match, *([hint] if hint else ()))
         self.index = index
         self.expected = expected
         self.actual = actual
         self.source = source
         self.last_match = last_match
+        self.hint = hint
 
     def __str__(self) -> str:
+        hint = f"\n  hint:       {self.hint}" if self.hint else ""
         return (
             f"the program diverges from its trace at request {self.index}: record anew what was changed on purpose\n"
             f"  expected:   {self.expected}\n"
             f"  actual:     {self.actual}\n"
             f"  source:     {self.source}\n"
-            f"  last match: {self.last_match}"
+            f"  last match: {self.last_match}{hint}"
         )
 
 
@@ -264,6 +269,33 @@ class RecordedError(Exception):
         return f"{self.kind}: {self.text}".removesuffix(": ")
 
 
+def repr_of(value: object, limit: int = 80) -> str:
+    """The beginning of a value's ``repr``, as error messages show it, whatever the value is.
+
+    >>> repr_of(["tea"]), repr_of("x" * 100, 6)
+    ("['tea']", "'xxxxx")
+    """
+    try:
+        return repr(value)[:limit]
+    except RecursionError:
+        return f"<{describe_type(value)} that is nested too deep to show>"
+    except Exception as error:  # a message must not fail for what it shows
+        return f"<{describe_type(value)}, whose repr raises {type(error).__name__}>"
+
+
+def text_of(error: BaseException) -> str:
+    r"""What an error says, as text that can be encoded, whatever its arguments are.
+
+    >>> text_of(ValueError("no tea")), text_of(ValueError("\ud800"))
+    ('no tea', '\\ud800')
+    """
+    try:
+        text = str(error)
+    except RecursionError:
+        text = "its arguments are nested too deep to show"
+    return text.encode(errors="backslashreplace").decode()
+
+
 def describe_type(value: object) -> str:
     """How error messages call what a value is.
 
@@ -282,7 +314,7 @@ def describe(value: object) -> str:
     >>> describe(7), describe(None)
     ('an int, 7', 'None')
     """
-    return "None" if value is None else f"{describe_type(value)}, {value!r:.80}"
+    return "None" if value is None else f"{describe_type(value)}, {repr_of(value)}"
 
 
 _BY_NAME: dict[str, type[PersistError]] = {
@@ -290,28 +322,83 @@ _BY_NAME: dict[str, type[PersistError]] = {
 }
 
 
+def error_class(name: str) -> type[PersistError] | None:
+    """The class of this package's errors that has this name, or None.
+
+    >>> error_class("Truncated").__name__, error_class("KeyError")
+    ('Truncated', None)
+    """
+    return _BY_NAME.get(name)
+
+
 def error_to_record(error: Exception) -> list[Any]:
     """An error as plain values, for another process: its class's name, then its arguments.
 
-    An error that is none of this package's becomes an `InternalError` that names it.
+    Where these are no plain values, its text stands for them. One of a class derived from this package's becomes the
+    nearest of these that a text alone makes, and any other an `InternalError`; both name the class that it had.
 
     >>> error_to_record(Truncated("orders/7", 12))
     ['Truncated', 'orders/7', 12]
+    >>> error_to_record(KeyError("tea"))
+    ['InternalError', "KeyError: 'tea'"]
     """
-    name = type(error).__name__
-    if _BY_NAME.get(name) is not type(error):
-        return [InternalError.__name__, f"{name}: {error}"]
-    return [name, *error.args]
+    kind = type(error)
+    if _BY_NAME.get(kind.__name__) is kind and is_plain([*error.args]):
+        return [kind.__name__, *error.args]
+    text = text_of(error) if _BY_NAME.get(kind.__name__) is kind else f"{kind.__name__}: {text_of(error)}"
+    for base in kind.__mro__:
+        if _BY_NAME.get(base.__name__) is base and _says(base, text):
+            return [base.__name__, text]
+    return [InternalError.__name__, text]
 
 
-def error_from_record(record: list[Any]) -> PersistError:
-    """The error that `error_to_record` made a record of.
+def _says(kind: Any, text: str) -> bool:
+    try:
+        return str(kind(text)) == text
+    except TypeError:
+        return False
+
+
+_PLAIN = frozenset({type(None), bool, float, bytes})
+
+
+def is_plain(value: Any, depth_left: int = 20) -> bool:
+    """Whether a value goes to another process and comes back as it was: an error's arguments, for instance.
+
+    >>> is_plain(["orders/7", {"left": 12}, None]), is_plain((1, 2))
+    (True, False)
+    """
+    kind = type(value)
+    if kind is str:
+        return bool(value == value.encode(errors="replace").decode())
+    if kind is int:
+        return -(2**63) <= int(value) < 2**64
+    if kind is list and depth_left:
+        return all(is_plain(part, depth_left - 1) for part in value)
+    if kind is dict and depth_left:
+        return all(type(key) is str and is_plain(key) and is_plain(part, depth_left - 1) for key, part in value.items())
+    return kind in _PLAIN
+
+
+def error_from_record(record: Any) -> PersistError:
+    """The error that `error_to_record` made a record of. Raises ValueError for what it makes of none.
+
+    An error whose class is not known here, because it is newer, is an `InternalError` that shows it.
 
     >>> error_from_record(["Truncated", "orders/7", 12]).first_left
     12
+    >>> error_from_record(["Odd", 1])
+    InternalError("unknown error 'Odd' with arguments [1]")
     """
-    name, *args = record
+    if not isinstance(record, list) or not record or not isinstance(record[0], str):
+        raise ValueError(f"{repr_of(record)} is no record of an error")
+    name, *arguments = record
     kind = _BY_NAME.get(name)
     if kind is None:
-        return InternalError(f"unknown error {name!r} with arguments {args!r}")
-    return kind(*args)
+        return InternalError(f"unknown error {name!r} with arguments {repr_of(arguments, 400)}")
+    try:
+        error = kind(*arguments)
+        str(error)
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as trouble:
+        raise ValueError(f"{repr_of(record)} is no record of an error: {trouble}") from trouble
+    return error

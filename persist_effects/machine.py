@@ -26,6 +26,7 @@ from persist_effects.errors import (
     PersistError,
     UnhandledEffect,
     describe,
+    repr_of,
 )
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
 
@@ -461,4 +462,4 @@ def _note(error: BaseException, trouble: BaseException) -> None:
 
 
 def _describe(found: object) -> str:
-    return f"{found!r:.120}" if isinstance(found, Request) else describe(found)
+    return repr_of(found, 120) if isinstance(found, Request) else describe(found)

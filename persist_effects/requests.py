@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import msgspec
 
-from persist_effects.errors import InvalidRequest, NotAProgram, describe_type
+from persist_effects.errors import InvalidRequest, NotAProgram, describe_type, repr_of
 from persist_effects.event import Draft, Event, check_integer, check_name, check_prefix
 
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
@@ -41,7 +41,7 @@ class Request(msgspec.Struct, Generic[AnswerT_co], frozen=True, tag_field="op"):
 
         def __iter__(self) -> NoReturn:
             """Refuse ``yield from request``, and say what was meant."""
-            raise NotAProgram(f"{self!r:.120} is a request, no program: write `yield from perform(request)`")
+            raise NotAProgram(f"{repr_of(self, 120)} is a request, no program: write `yield from perform(request)`")
 
 
 # Answers
@@ -217,7 +217,7 @@ class Wait(Request[int], frozen=True, gc=False, tag="persist/wait"):
         check_integer("after", self.after)
         check_prefix("stream prefix", self.prefix)
         if type(self.timeout) not in (int, float) or math.isnan(self.timeout) or self.timeout < 0:
-            raise InvalidRequest(f"timeout is {self.timeout!r}: give seconds, 0 or more")
+            raise InvalidRequest(f"timeout is {repr_of(self.timeout)}: give seconds, 0 or more")
 
 
 # Keys and values

@@ -7,12 +7,14 @@ from typing import Protocol
 
 import msgspec
 
+from persist_effects.codec import check_ops
 from persist_effects.errors import InvalidRequest, UnhandledEffect, describe
 from persist_effects.machine import Handlers, outcome_of
 from persist_effects.requests import Failed, Outcome
+from persist_effects.trace_errors import is_same_error
 from persist_effects.trace_format import Recorded, Trace, by_op
 from persist_effects.trace_replay import check_trace
-from persist_effects.trace_values import UnknownRequest, decode_request, encode_outcome, is_same
+from persist_effects.trace_values import UnknownRequest, encode_outcome, is_same
 
 _Pair = tuple[int | None, int | None]
 
@@ -121,10 +123,11 @@ def compare(trace: Trace, store: HasHandlers | Handlers) -> list[Difference]:
     """
     check_trace(trace)
     handlers = handlers_of(store)
+    check_ops("the handler table", handlers)
     kinds = {**trace.kinds, **by_op(list(handlers))}
     differences: list[Difference] = []
-    for index, encoded in enumerate(trace.requests):
-        request = decode_request(encoded, kinds)
+    for index in range(len(trace)):
+        request = trace.request(index, kinds)
         recorded = trace.outcome(index, request)
         if isinstance(request, UnknownRequest):
             outcome = _unhandled(request, recorded)
@@ -132,7 +135,9 @@ def compare(trace: Trace, store: HasHandlers | Handlers) -> list[Difference]:
         else:
             outcome = outcome_of(request, handlers)
             is_same_kind = isinstance(outcome, Failed) == isinstance(recorded, Failed)
-            is_same_outcome = is_same_kind and is_same(encode_outcome(request, outcome), trace.outcomes[index])
+            is_same_outcome = is_same_kind and _is_same_outcome(
+                encode_outcome(request, outcome), trace.outcomes[index], isinstance(outcome, Failed)
+            )
         if not is_same_outcome:
             differences.append(Difference(index, index, Recorded(request, recorded), Recorded(request, outcome)))
     return differences
@@ -167,5 +172,9 @@ def _is_same_at(first: Trace, i: int, second: Trace, j: int) -> bool:
     return (
         (i in first.failed) == (j in second.failed)
         and is_same(first.requests[i], second.requests[j])
-        and is_same(first.outcomes[i], second.outcomes[j])
+        and _is_same_outcome(first.outcomes[i], second.outcomes[j], i in first.failed)
     )
+
+
+def _is_same_outcome(first: bytes, second: bytes, is_error: bool) -> bool:
+    return is_same(first, second) or (is_error and is_same_error(first, second))

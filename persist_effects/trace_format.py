@@ -17,14 +17,17 @@ from typing import Any
 
 import msgspec
 
-from persist_effects.errors import InvalidRequest
-from persist_effects.json_values import from_json, to_json
-from persist_effects.requests import Answered, Failed, Outcome, Request
+from persist_effects.codec import check_ops
+from persist_effects.errors import InvalidRequest, text_of
+from persist_effects.json_values import decode_line, from_json, to_json
+from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
+from persist_effects.trace_errors import NO_ERROR_KINDS, ErrorKinds, decode_error, errors_by_name
 from persist_effects.trace_values import (
+    STORE_REQUESTS,
     Kinds,
     UnknownRequest,
+    decode,
     decode_answer,
-    decode_error,
     decode_request,
     encode,
     is_frozen,
@@ -66,9 +69,22 @@ class Trace:
     ``trace[k]`` is the k-th request, from 0, with its outcome; `len` and iteration work as on a list. A trace cannot
     be changed, and is equal to another of the same requests and outcomes. ``kinds`` are the types of your own
     requests by their ``op``; those of a trace that was decoded stand in it as `UnknownRequest`, unless you name them.
+    ``errors`` are the classes of other packages' errors by their names; those of a trace that was decoded come back
+    as `RecordedError`, unless you name them. ``source`` is the file that it was read from, for messages.
     """
 
-    __slots__ = ("_shared", "failed", "kinds", "outcomes", "package_version", "requests")
+    __slots__ = (
+        "_met",
+        "_ops",
+        "_shared",
+        "errors",
+        "failed",
+        "kinds",
+        "outcomes",
+        "package_version",
+        "requests",
+        "source",
+    )
 
     def __init__(
         self,
@@ -77,19 +93,25 @@ class Trace:
         failed: Collection[int],
         kinds: Kinds = _NO_KINDS,
         package_version: str = PACKAGE_VERSION,
+        *,
+        errors: ErrorKinds = NO_ERROR_KINDS,
     ) -> None:
         self.requests = tuple(requests)
         self.outcomes = tuple(outcomes)
         self.failed = frozenset(failed)
         self.kinds = kinds
         self.package_version = package_version
+        self.errors = errors
+        self.source = ""
         self._shared: list[Any] | None = None
+        self._met: set[type] = set(STORE_REQUESTS)
+        self._ops: dict[str, type[Request[Any]]] = dict(kinds)
 
     def __len__(self) -> int:
         return len(self.requests)
 
     def __getitem__(self, index: int) -> Recorded:
-        request = decode_request(self.requests[index], self.kinds)
+        request = self.request(index, self.kinds)
         return Recorded(request, self.outcome(index % len(self), request))
 
     def __iter__(self) -> Iterator[Recorded]:
@@ -113,13 +135,35 @@ class Trace:
     def first(self, count: int) -> "Trace":
         """The trace of the first requests alone."""
         failed = {index for index in self.failed if index < count}
-        return Trace(self.requests[:count], self.outcomes[:count], failed, self.kinds, self.package_version)
+        first = Trace(
+            self.requests[:count],
+            self.outcomes[:count],
+            failed,
+            self.kinds,
+            self.package_version,
+            errors=self.errors,
+        )
+        first.source = self.source
+        return first
+
+    def request(self, index: int, kinds: Kinds) -> Request[Any] | UnknownRequest:
+        """The request at an index, of its type where that is a store's or among these."""
+        try:
+            return decode_request(self.requests[index], kinds)
+        except InvalidRequest as error:
+            raise self._damaged(index, error) from error
 
     def outcome(self, index: int, request: Request[Any] | UnknownRequest) -> Outcome:
         """What came of the request at an index, fresh. Its answer is typed as the request says."""
-        if index in self.failed:
-            return Failed(decode_error(self.outcomes[index]))
-        return Answered(decode_answer(request, self.outcomes[index]))
+        try:
+            if index in self.failed:
+                return Failed(decode_error(self.outcomes[index], self.errors))
+            return Answered(decode_answer(request, self.outcomes[index], self.errors))
+        except InvalidRequest as error:
+            raise self._damaged(index, error) from error
+
+    def _damaged(self, index: int, error: InvalidRequest) -> InvalidRequest:
+        return InvalidRequest(f"{self.source}{': ' if self.source else ''}request {index} of the trace: {error}")
 
     # What replays need for each request stands in a list, so that the fastest of them spend a look-up on it.
 
@@ -131,11 +175,34 @@ class Trace:
         return self._shared
 
     def fresh_outcome(self, index: int, request: Request[Any]) -> Outcome:
-        """What came of a request, kept in `shared` if it cannot change."""
-        outcome = self.outcome(index, request)
-        if type(outcome) is Answered and is_frozen(outcome.value):
-            self.shared[index] = outcome.value
-        return outcome
+        """What came of a request, kept in `shared` if it cannot change.
+
+        Raises `InvalidRequest` where its class is not the one that was recorded, and only has the same tag.
+        """
+        # Runs for every answer that is read for the first time.
+        if type(request) not in self._met:
+            self._meet(request)
+        if index in self.failed:
+            return self.outcome(index, request)
+        try:
+            answer = decode_answer(request, self.outcomes[index], self.errors)
+        except InvalidRequest as error:
+            raise self._damaged(index, error) from error
+        if is_frozen(answer):
+            self.shared[index] = answer
+        return Answered(answer)
+
+    def _meet(self, request: Request[Any]) -> None:
+        if isinstance(request, AllOf):
+            for part in request.requests:
+                self._meet(part)
+            return
+        kind = type(request)
+        known = self._ops.setdefault(request.op, kind)
+        # A class that was made anew, because its module was, is the same one.
+        if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
+            check_ops("the trace and its program", (known, kind))
+        self._met.add(kind)
 
     # Bytes
 
@@ -154,8 +221,13 @@ class Trace:
         return b"%s%d\n%s%s" % (_MAGIC, VERSION, _digest(body), body)
 
     @staticmethod
-    def decode(data: bytes, kinds: Collection[type[Request[Any]]] = ()) -> "Trace":
-        """The trace that `encode` made these bytes of; ``kinds`` are the types of your own requests in it.
+    def decode(
+        data: bytes, kinds: Collection[type[Request[Any]]] = (), errors: Collection[type[Exception]] = ()
+    ) -> "Trace":
+        """The trace that `encode` made these bytes of.
+
+        ``kinds`` are the types of your own requests in it, ``errors`` the classes of errors that programs are to meet
+        as what they were; those of Python and of this package need not be named.
 
         Raises `InvalidRequest` for bytes that are no trace, are damaged or cut, or of a newer version.
 
@@ -172,9 +244,15 @@ class Trace:
             raise InvalidRequest(f"a trace of {len(data)} bytes is damaged, or was cut: its digest is another one")
         try:
             package_version, requests, outcomes, failed = msgspec.msgpack.decode(body, type=_Body)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidRequest(f"a trace of {len(data)} bytes does not decode: {error}") from error
-        return Trace([*map(bytes, requests)], [*map(bytes, outcomes)], failed, by_op(kinds), package_version)
+        if len(requests) != len(outcomes) or not all(0 <= index < len(requests) for index in failed):
+            raise InvalidRequest(
+                f"a trace of {len(data)} bytes does not decode: it has {len(requests)} requests, {len(outcomes)} "
+                f"outcomes, and errors at {shown(sorted(failed))}"
+            )
+        encoded = [*map(bytes, requests)], [*map(bytes, outcomes)]
+        return Trace(*encoded, failed, known_kinds(kinds), package_version, errors=errors_by_name(errors))
 
     # Lines
 
@@ -199,11 +277,16 @@ class Trace:
 
     def _line(self, index: int) -> dict[str, Any]:
         outcome = "error" if index in self.failed else "answer"
-        return {"request": _to_json(self.requests[index]), outcome: _to_json(self.outcomes[index])}
+        try:
+            return {"request": _to_json(self.requests[index]), outcome: _to_json(self.outcomes[index])}
+        except InvalidRequest as error:
+            raise self._damaged(index, error) from error
 
     @staticmethod
-    def from_json_lines(text: str, kinds: Collection[type[Request[Any]]] = ()) -> "Trace":
-        r"""The trace that `to_json_lines` wrote.
+    def from_json_lines(
+        text: str, kinds: Collection[type[Request[Any]]] = (), errors: Collection[type[Exception]] = ()
+    ) -> "Trace":
+        r"""The trace that `to_json_lines` wrote; ``kinds`` and ``errors`` are as in `decode`.
 
         Raises `InvalidRequest` for what it would not write, by its line, and for lines that were cut or are newer.
 
@@ -226,12 +309,19 @@ class Trace:
                 failed.add(index)
         if header.get("requests") != len(lines):
             raise InvalidRequest(f"the trace has {len(lines)} of its {header.get('requests')} requests: it was cut")
-        return Trace(requests, outcomes, failed, by_op(kinds), str(header.get("package")))
+        package = str(header.get("package"))
+        return Trace(requests, outcomes, failed, known_kinds(kinds), package, errors=errors_by_name(errors))
 
 
 def by_op(kinds: Collection[type[Request[Any]]]) -> Kinds:
     """Types of requests by their ``op``."""
     return {str(kind.__struct_config__.tag): kind for kind in kinds}
+
+
+def known_kinds(kinds: Collection[type[Request[Any]]]) -> Kinds:
+    """Types of requests by their ``op``. Raises `InvalidRequest` for what is none, and for two of one ``op``."""
+    check_ops("the kinds of a trace", kinds)
+    return by_op(kinds)
 
 
 def outcome_text(outcome: Outcome) -> str:
@@ -242,7 +332,7 @@ def outcome_text(outcome: Outcome) -> str:
     """
     if isinstance(outcome, Answered):
         return f"→ {shown(outcome.value)}"
-    return f"raises {type(outcome.error).__name__}: {outcome.error}".removesuffix(": ")
+    return f"raises {type(outcome.error).__name__}: {text_of(outcome.error)}".removesuffix(": ")
 
 
 def _digest(body: bytes) -> bytes:
@@ -259,13 +349,13 @@ def _check_version(version: object) -> None:
 
 
 def _to_json(encoded: bytes) -> Any:
-    return to_json(msgspec.msgpack.decode(encoded))
+    return to_json(decode(encoded))
 
 
 def _decode_line(number: int, line: str) -> dict[str, Any]:
     try:
-        fields = msgspec.json.decode(line)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        fields = decode_line(line)
+    except InvalidRequest as error:
         raise InvalidRequest(f"line {number}: {error}: the trace was cut or damaged") from error
     if not isinstance(fields, dict):
         raise InvalidRequest(f"line {number}: expected a JSON object")
@@ -284,6 +374,6 @@ def _read_line(number: int, line: str) -> tuple[bytes, bytes, bool]:
         decode_request(request)
         if is_failed:
             decode_error(outcome)
-    except (InvalidRequest, LookupError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidRequest(f"line {number}: {error}") from error
     return request, outcome, is_failed

@@ -3,18 +3,20 @@
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
+from persist_effects.codec import check_ops
 from persist_effects.errors import Abandoned, InvalidRequest, UnhandledEffect
 from persist_effects.machine import Handler, Handlers, outcome_of, run
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
 from persist_effects.trace_diff import HasHandlers, handlers_of
-from persist_effects.trace_format import Trace
+from persist_effects.trace_errors import encode_error, full_name, is_foreign
+from persist_effects.trace_format import Trace, by_op
 from persist_effects.trace_replay import Program, fresh_program
 from persist_effects.trace_values import (
     STORE_REQUESTS,
     check_answer_type,
     encode,
+    encode_and_keep,
     encode_answer,
-    encode_error,
     encode_request,
     scalar_answer,
     shown,
@@ -36,7 +38,9 @@ def record(program: Program[A], handlers: HasHandlers | Handlers) -> tuple[Outco
     >>> outcome, len(trace)
     (Answered(value=4), 1)
     """
-    recorder = _Recorder(handlers_of(handlers))
+    table = handlers_of(handlers)
+    check_ops("the handler table", table)
+    recorder = _Recorder(table)
     fresh = fresh_program(program)
     outcome: Outcome | None = None
     try:
@@ -62,10 +66,13 @@ class _Recorder(dict[type[Request[Any]], Handler]):
         self._requests: list[bytes] = []
         self._outcomes: list[bytes] = []
         self._failed: set[int] = set()
+        self._errors: set[type[Exception]] = set()
+        self._kinds: set[type[Request[Any]]] = set()
 
     def trace(self) -> Trace:
-        kinds = {str(kind.__struct_config__.tag): kind for kind in self if kind not in STORE_REQUESTS | {AllOf}}
-        return Trace(self._requests, self._outcomes, self._failed, kinds)
+        kinds = by_op(self._kinds)
+        errors = {full_name(kind): kind for kind in self._errors if is_foreign(kind)}
+        return Trace(self._requests, self._outcomes, self._failed, kinds, errors=errors)
 
     def __missing__(self, kind: type[Request[Any]]) -> Handler:
         # A KeyError tells the machine that this is no request.
@@ -75,9 +82,8 @@ class _Recorder(dict[type[Request[Any]], Handler]):
             row = self._handlers[kind]
         except KeyError:
             row = self._answer_parts if kind is AllOf else _refuse
-        if kind not in STORE_REQUESTS and kind is not AllOf:
-            self._check_answer_type(kind)
-        self[kind] = recorded = self._recording(kind, row)
+        self._meet(kind)
+        self[kind] = recorded = self._recording(kind, self._meeting_parts(row) if kind is AllOf else row)
         return recorded
 
     def _answer_parts(self, request: AllOf) -> list[Outcome]:
@@ -98,6 +104,7 @@ class _Recorder(dict[type[Request[Any]], Handler]):
                 answer = row(request)
             except Exception as error:
                 self._failed.add(len(self._requests))
+                self._errors.add(type(error))
                 keep_request(encoded)
                 keep_outcome(encode_error(error))
                 raise
@@ -105,7 +112,12 @@ class _Recorder(dict[type[Request[Any]], Handler]):
                 self.trouble = self.trouble or interrupt
                 raise
             try:
-                outcome = encode(answer) if is_plain or type(answer) is scalar else encode_answer(request, answer)
+                if is_plain or type(answer) is scalar:
+                    outcome = encode(answer)
+                else:
+                    outcome, answer = encode_and_keep(request, answer)
+                    if kind is AllOf:
+                        self._errors.update(_errors_in(answer))
             except Exception:
                 self._give_up(encode_answer, request, answer)
             keep_request(encoded)
@@ -114,12 +126,31 @@ class _Recorder(dict[type[Request[Any]], Handler]):
 
         return answer_and_record
 
-    def _check_answer_type(self, kind: type[Request[Any]]) -> None:
+    def _meeting_parts(self, row: Handler) -> Handler:
+        def meet_and_answer(request: AllOf) -> Any:
+            self._meet_parts(request)
+            return row(request)
+
+        return meet_and_answer
+
+    def _meet_parts(self, request: AllOf) -> None:
+        for part in request.requests:
+            if isinstance(part, AllOf):
+                self._meet_parts(part)
+            else:
+                self._meet(type(part))
+
+    def _meet(self, kind: type[Request[Any]]) -> None:
+        """Take note of a class of requests. Where its answers cannot be read, the program is given up."""
+        if kind in STORE_REQUESTS or kind is AllOf or kind in self._kinds:
+            return
         try:
+            check_ops("the trace", {*self._kinds, kind})
             check_answer_type(kind)
         except InvalidRequest as error:
             self.trouble = self.trouble or error
             raise Abandoned from error
+        self._kinds.add(kind)
 
     def _give_up(self, refuse: Callable[..., object], *what: Any) -> NoReturn:
         """Give up the program, for what cannot be recorded."""
@@ -131,6 +162,16 @@ class _Recorder(dict[type[Request[Any]], Handler]):
             refusal = InvalidRequest(f"{shown(what[0])} or its answer cannot be recorded: {error}")
             self.trouble = self.trouble or refusal
         raise Abandoned
+
+
+def _errors_in(outcomes: list[Outcome]) -> set[type[Exception]]:
+    """The classes of the errors among the outcomes of requests that were performed at once."""
+    found = {type(outcome.error) for outcome in outcomes if isinstance(outcome, Failed)}
+    for outcome in outcomes:
+        if isinstance(outcome, Answered) and isinstance(outcome.value, list):
+            # Those of requests that were performed at once among them, or an answer, in which there are none.
+            found |= _errors_in([part for part in outcome.value if isinstance(part, Answered | Failed)])
+    return found
 
 
 def _refuse(request: Request[Any]) -> NoReturn:

@@ -1,17 +1,17 @@
 """Replaying: a program runs from its trace, without a store, to its end or to any of its requests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import GeneratorType
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import msgspec
 
-from persist_effects.errors import Abandoned, Diverged, InvalidRequest, NotARequest, describe
+from persist_effects.errors import Abandoned, Diverged, InvalidRequest, NotARequest, RecordedError, describe, repr_of
 from persist_effects.machine import Done, Effect, Step, Suspended, check_fresh, unwind
 from persist_effects.requests import AllOf, Answered, Failed, Request
 from persist_effects.source import source_of
 from persist_effects.trace_format import MUST_DECODE, Trace, by_op
-from persist_effects.trace_values import decode_request, encode, encode_request, is_same, shown
+from persist_effects.trace_values import encode, encode_request, is_same, shown
 
 A = TypeVar("A")
 
@@ -22,7 +22,8 @@ Program = Effect[A] | Callable[[], Effect[A]]
 def replay(program: Program[A], trace: Trace) -> A:
     """Run a program from its trace, without a store: the value that it came to, or the error that it raised.
 
-    Errors of this package come back as they were, those of others as `RecordedError`. Raises `Diverged` at the first
+    Errors come back as they were, but in a trace that was decoded those of other packages do only where their classes
+    were given to `Trace.decode`; else as `RecordedError`, with a note that says so. Raises `Diverged` at the first
     request that is not the one recorded, for a program that ends too early, and for one that asks for more.
 
     >>> from persist_effects import kv
@@ -57,7 +58,7 @@ def resume_at(program: Program[A], trace: Trace, k: int) -> Suspended[A]:
     """
     check_trace(trace)
     if type(k) is not int or not 0 <= k < len(trace):
-        raise InvalidRequest(f"the trace has the requests 0 to {len(trace) - 1}, and none at {k!r}")
+        raise InvalidRequest(f"the trace has the requests 0 to {len(trace) - 1}, and none at {repr_of(k)}")
     fresh = fresh_program(program)
     step = _feed(fresh, trace, k)
     if isinstance(step, Done):
@@ -111,13 +112,21 @@ class Continuation(Generic[A]):
         return encode((self.k, self.trace.encode()))
 
     @staticmethod
-    def decode(make: Callable[[], Effect[A]], data: bytes) -> "Continuation[A]":
-        """The continuation that `encode` made these bytes of. Raises `InvalidRequest` for other bytes."""
+    def decode(
+        make: Callable[[], Effect[A]],
+        data: bytes,
+        kinds: Collection[type[Request[Any]]] = (),
+        errors: Collection[type[Exception]] = (),
+    ) -> "Continuation[A]":
+        """The continuation that `encode` made these bytes of; ``kinds`` and ``errors`` are as in `Trace.decode`.
+
+        Raises `InvalidRequest` for other bytes.
+        """
         try:
             k, trace = msgspec.msgpack.decode(data, type=tuple[int, bytes])
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidRequest(f"these {len(data)} bytes are no continuation: {error}") from error
-        return Continuation(make, Trace.decode(trace), k)
+        return Continuation(make, Trace.decode(trace, kinds, errors), k)
 
     def __reduce__(self) -> tuple[Any, tuple[Any, bytes]]:
         return Continuation.decode, (self.make, self.encode())
@@ -220,12 +229,21 @@ def _diverge(program: Effect[A], trace: Trace, index: int, request: Request[Any]
     """Give up a program at a request that the trace has not, and raise that."""
     source = source_of(program)
     unwind(program, Abandoned(), {})
-    raise Diverged(index, _expected(trace, index, request), shown(request), source, _last_match(trace, index))
+    raise _diverged(trace, index, _expected(trace, index, request), shown(request), source)
 
 
 def _end_early(trace: Trace, index: int, actual: str, cause: Exception | None = None) -> NoReturn:
     expected = _expected(trace, index)
-    raise Diverged(index, expected, actual, "the program has ended", _last_match(trace, index)) from cause
+    raise _diverged(trace, index, expected, actual, "the program has ended") from cause
+
+
+def _diverged(trace: Trace, index: int, expected: str, actual: str, source: str) -> Diverged:
+    """The error for a program that is not the recorded one, or that was given a `RecordedError` for what it met."""
+    failed = [trace[at].outcome for at in sorted(trace.failed) if at < index]
+    errors = [outcome.error for outcome in failed if isinstance(outcome, Failed)]
+    notes = [getattr(error, "__notes__", ()) for error in errors if isinstance(error, RecordedError)]
+    hint = "; ".join(dict.fromkeys(note for each in notes for note in each))
+    return Diverged(index, expected, actual, source, _last_match(trace, index), hint)
 
 
 def _expected(trace: Trace, index: int, actual: Request[Any] | None = None) -> str:
@@ -233,7 +251,7 @@ def _expected(trace: Trace, index: int, actual: Request[Any] | None = None) -> s
         return f"no request: the trace ends after {index}"
     # Shown in the same words as the other one, whose type the trace may not know.
     kinds = trace.kinds if actual is None or isinstance(actual, AllOf) else {**trace.kinds, **by_op([type(actual)])}
-    return shown(decode_request(trace.requests[index], kinds))
+    return shown(trace.request(index, kinds))
 
 
 def _last_match(trace: Trace, index: int) -> str:

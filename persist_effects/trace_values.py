@@ -2,7 +2,7 @@
 
 A request is its record, a msgpack map with its ``op``. An answer is read as the type that its request promises: a
 store's as `persist_effects.codec` reads it, that of `AllOf` part by part, that of your own request as the ``A`` of
-its ``Request[A]``. An error is a list: the name of its class, and its arguments.
+its ``Request[A]``. `persist_effects.trace_errors` has the errors.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,11 @@ from typing import Any, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
-from persist_effects import codec, errors
-from persist_effects.errors import InvalidRequest, RecordedError, error_from_record
+from persist_effects import codec
+from persist_effects.errors import InvalidRequest, describe, repr_of
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
+from persist_effects.sameness import EXACT, OTHER, SAME_CLOCK, sameness
+from persist_effects.trace_errors import NO_ERROR_KINDS, ErrorKinds, decode_error, encode_error
 
 Kinds = Mapping[str, type[Request[Any]]]
 """The types of the user's own requests, by their ``op``."""
@@ -27,6 +29,18 @@ _DECODING_ERRORS = (msgspec.DecodeError, TypeError, ValueError, LookupError, Rec
 encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 _decode_parts = msgspec.msgpack.Decoder(list[dict[str, msgspec.Raw]]).decode
+
+
+def decode(encoded: bytes) -> Any:
+    """The plain value that these bytes hold. Raises `InvalidRequest` for bytes that hold none.
+
+    >>> decode(encode([1, "tea"]))
+    [1, 'tea']
+    """
+    try:
+        return _decode(encoded)
+    except _DECODING_ERRORS as error:
+        raise InvalidRequest(f"a recorded value does not fit: {error}") from error
 
 
 class UnknownRequest(msgspec.Struct, frozen=True):
@@ -58,15 +72,23 @@ def encode_request(request: Request[Any]) -> bytes:
 
 def decode_request(encoded: bytes, kinds: Kinds | None = None) -> Request[Any] | UnknownRequest:
     """The request that a record holds, an `UnknownRequest` where it is none of a store's and not among ``kinds``."""
-    plain = _decode(encoded)
-    op: str = plain["op"] if isinstance(plain, dict) else plain[0]
-    if op == _ALL_OF:
-        return AllOf(tuple(decode_request(encode(part), kinds) for part in plain["requests"]))  # type: ignore[misc]
+    plain = decode(encoded)
+    try:
+        op = plain["op"] if isinstance(plain, dict) else plain[0]
+        if type(op) not in (str, int):
+            raise TypeError(f"its op is {describe(op)}")
+        op = str(op)
+        if op == _ALL_OF:
+            return AllOf(tuple(decode_request(encode(part), kinds) for part in plain["requests"]))  # type: ignore[misc]
+    except InvalidRequest:
+        raise
+    except _DECODING_ERRORS as error:
+        raise InvalidRequest(f"a recorded request of {len(encoded)} bytes does not fit: {error!r}") from error
     if kinds is not None and op in kinds:
         try:
             return msgspec.msgpack.decode(encoded, type=kinds[op])
-        except msgspec.ValidationError:
-            # The type has other fields now.
+        except (msgspec.ValidationError, InvalidRequest):
+            # The type has other fields now, or refuses these.
             return _unknown(op, plain)
     if op in _STORE_OPS:
         return codec.decode_request(encoded)
@@ -89,7 +111,9 @@ def is_same(first: bytes, second: bytes) -> bool:
     >>> is_same(encode({"a": 1, "b": 2}), encode({"b": 2, "a": 1})), is_same(encode(1), encode(True))
     (True, False)
     """
-    return first == second or _unordered(_decode(first)) == _unordered(_decode(second))
+    if first == second:
+        return True
+    return bool(_unordered(decode(first)) == _unordered(decode(second)))
 
 
 def _unordered(value: Any) -> Any:
@@ -103,37 +127,70 @@ def _unordered(value: Any) -> Any:
 
 
 def encode_answer(request: Request[Any], answer: Any) -> bytes:
-    """What a request was answered with. Raises `InvalidRequest` for what would not come back equal.
+    """What a request was answered with. Raises `InvalidRequest` for what would not come back the same.
 
     >>> from persist_effects.requests import KvHas
     >>> decode_answer(KvHas("color"), encode_answer(KvHas("color"), True))
     True
     """
+    return encode_and_keep(request, answer)[0]
+
+
+def encode_and_keep(request: Request[Any], answer: Any) -> tuple[bytes, Any]:
+    """An answer's bytes, and the answer that the program is to go on with, so that a replay gives it the same.
+
+    That is the answer itself; only where its times name a zone, which no bytes keep, it is what the bytes hold: the
+    same clocks, offsets and instants.
+    """
     if isinstance(request, AllOf):
-        return encode([_part_record(*part) for part in zip(request.requests, answer, strict=True)])
+        parts = [_part_record(*part) for part in zip(request.requests, answer, strict=True)]
+        return encode([record for record, _ in parts]), [outcome for _, outcome in parts]
     try:
         encoded = encode(answer)
+        if type(request) in STORE_REQUESTS:
+            return encoded, answer
+        return _that_comes_back(request, answer, encoded)
     except _ENCODING_ERRORS as error:
+        if isinstance(error, InvalidRequest):
+            raise
         raise InvalidRequest(f"the answer to {shown(request)} cannot be recorded: {error}") from error
-    if type(request) not in STORE_REQUESTS:
-        _check_comes_back(request, answer, encoded)
-    return encoded
 
 
-def _check_comes_back(request: Request[Any], answer: Any, encoded: bytes) -> None:
+def _that_comes_back(request: Request[Any], answer: Any, encoded: bytes) -> tuple[bytes, Any]:
+    back, least = _read_back(request, answer, encoded)
+    if least == EXACT:
+        return encoded, answer
+    # A time's offset is lost in msgpack's own timestamps, but not in text.
+    as_text = _with_times_as_text(answer)
+    text_back, text_least = _read_back(request, answer, as_text)
+    if text_least > least:
+        encoded, back, least = as_text, text_back, text_least
+    if least < SAME_CLOCK:
+        raise InvalidRequest(
+            f"the answer to {shown(request)} is {repr_of(answer)} and would come back as {repr_of(back)}: answer with "
+            f"what its type says, which is {answer_type(type(request))!r}, or change the type"
+        )
+    return encoded, answer if least == EXACT else back
+
+
+def _read_back(request: Request[Any], answer: Any, encoded: bytes) -> tuple[Any, int]:
     try:
         back = _decoder(type(request)).decode(encoded)
     except _DECODING_ERRORS as error:
-        back = error
-    # Not a number is not equal to itself, but looks the same.
-    if back != answer and repr(back) != repr(answer):
-        raise InvalidRequest(
-            f"the answer to {shown(request)} is {answer!r:.80} and would come back as {back!r:.80}: "
-            f"its type is said to be {answer_type(type(request))!r}"
-        )
+        return error, OTHER
+    return back, sameness(answer, back)
 
 
-def decode_answer(request: Request[Any] | UnknownRequest, encoded: bytes) -> Any:
+def _with_times_as_text(answer: Any) -> bytes:
+    try:
+        return encode(msgspec.to_builtins(answer, builtin_types=(bytes,)))
+    except _ENCODING_ERRORS:
+        return b""
+
+
+def decode_answer(
+    request: Request[Any] | UnknownRequest, encoded: bytes, error_kinds: ErrorKinds = NO_ERROR_KINDS
+) -> Any:
     """The fresh answer to a request that these bytes hold; raises `InvalidRequest` for bytes that hold none."""
     try:
         # Types are compared, because `isinstance` is slow where a class has a metaclass, as Structs have.
@@ -142,22 +199,24 @@ def decode_answer(request: Request[Any] | UnknownRequest, encoded: bytes) -> Any
             return codec.decode_answer(cast(Request[Any], request), encoded)
         if kind is AllOf:
             parts = cast(AllOf, request).requests
-            return [_part_outcome(*part) for part in zip(parts, _decode_parts(encoded), strict=True)]
+            records = _decode_parts(encoded)
+            return [_part_outcome(*part, error_kinds) for part in zip(parts, records, strict=True)]
         return _decode(encoded) if kind is UnknownRequest else _decoder(kind).decode(encoded)
     except _DECODING_ERRORS as error:
         raise InvalidRequest(f"the recorded answer to {shown(request)} does not fit: {error}") from error
 
 
-def _part_record(request: Request[Any], outcome: Outcome) -> dict[str, msgspec.Raw]:
+def _part_record(request: Request[Any], outcome: Outcome) -> tuple[dict[str, msgspec.Raw], Outcome]:
     if isinstance(outcome, Failed):
-        return {"error": msgspec.Raw(encode_error(outcome.error))}
-    return {"answer": msgspec.Raw(encode_answer(request, outcome.value))}
+        return {"error": msgspec.Raw(encode_error(outcome.error))}, outcome
+    encoded, kept = encode_and_keep(request, outcome.value)
+    return {"answer": msgspec.Raw(encoded)}, outcome if kept is outcome.value else Answered(kept)
 
 
-def _part_outcome(request: Request[Any], record: dict[str, msgspec.Raw]) -> Outcome:
+def _part_outcome(request: Request[Any], record: dict[str, msgspec.Raw], error_kinds: ErrorKinds) -> Outcome:
     if "error" in record:
-        return Failed(decode_error(bytes(record["error"])))
-    return Answered(decode_answer(request, bytes(record["answer"])))
+        return Failed(decode_error(bytes(record["error"]), error_kinds))
+    return Answered(decode_answer(request, bytes(record["answer"]), error_kinds))
 
 
 @lru_cache(maxsize=512)
@@ -244,42 +303,7 @@ def _frozen_fields(kind: type) -> tuple[str, ...] | None:
     return None
 
 
-# Errors
-
-
-def encode_error(error: Exception) -> bytes:
-    """An error that a request met: one of this package's with its arguments, another by its name and text.
-
-    >>> from persist_effects.errors import Truncated
-    >>> decode_error(encode_error(Truncated("orders/7", 12))).first_left
-    12
-    >>> decode_error(encode_error(KeyError("tea")))
-    RecordedError('KeyError', "'tea'")
-    """
-    name, text = type(error).__name__, str(error)
-    if vars(errors).get(name) is type(error):
-        for arguments in (error.args, (text,)):
-            try:
-                encoded = encode([name, *arguments])
-                back = decode_error(encoded)
-            except (*_ENCODING_ERRORS, InvalidRequest):
-                continue
-            if str(back) == text:
-                return encoded
-    module = type(error).__module__
-    kind = type(error).__qualname__ if module == "builtins" else f"{module}.{type(error).__qualname__}"
-    return encode([RecordedError.__name__, kind, text.encode(errors="backslashreplace").decode()])
-
-
-def decode_error(encoded: bytes) -> Exception:
-    """The fresh error that these bytes hold."""
-    try:
-        record = _decode(encoded)
-        if record[0] == RecordedError.__name__:
-            return RecordedError(*record[1:])
-        return error_from_record(record)
-    except _DECODING_ERRORS as error:
-        raise InvalidRequest(f"a recorded error does not fit: {error}") from error
+# Outcomes
 
 
 def encode_outcome(request: Request[Any], outcome: Outcome) -> bytes:
@@ -289,5 +313,5 @@ def encode_outcome(request: Request[Any], outcome: Outcome) -> bytes:
 
 def shown(value: object, limit: int = 200) -> str:
     """A value as messages show it."""
-    text = repr(value)
+    text = repr_of(value, limit + 1)
     return text if len(text) <= limit else f"{text[:limit]}…"

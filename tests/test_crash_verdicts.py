@@ -8,6 +8,7 @@ import pytest
 from interpreters import disk
 from interpreters.crash import Reopen, explore_crashes
 from interpreters.crash.report import NO_VERDICT
+from interpreters.crash.token import parsed
 from interpreters.file import manifest
 from interpreters.file.format import HEADER_BYTES
 from interpreters.file.writer import Writer
@@ -148,6 +149,24 @@ BAD = {
     "'EIO@9999;13.r' names no state": {"repro": "EIO@9999;13.r"},
     "names program 3, and the workload has 1": {"repro": "programs 3;13.0a1b2c3d"},
 }
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "{}.0a1b2c3d",
+        "13.0a1b2c3d/{}.0a1b2c3d",
+        "EIO@{};13.0a1b2c3d",
+        "recovery EIO@{};13.r",
+        "programs {};13.0a1b2c3d",
+        "programs 0,{};13.0a1b2c3d",
+    ],
+)
+@pytest.mark.parametrize("number", ["9" * 5000, "١٢"])
+def test_a_token_with_a_number_that_is_none_of_ours_is_refused(token, number):
+    with pytest.raises(InvalidRequest, match="is no token of an exploration"):
+        parsed(token.format(number))
+    assert parsed(token.format("9999"))
 
 
 @pytest.mark.parametrize("message", BAD)

@@ -569,6 +569,8 @@ def test_a_forgotten_from_is_told_as_anywhere_else():
         ({"repro": "s2:0,1"}, "it is no token"),
         ({"repro": "s1:0,,1"}, "it is no token"),
         ({"repro": "s1:0x"}, "it is no token"),
+        ({"repro": "s1:" + "9" * 5000}, "it is no token"),
+        ({"repro": f"s1:only {'9' * 5000}:0"}, "it is no token"),
         ({"repro": "s1:0,2"}, "it is the turn of program 2, and there are programs 0 to 1"),
         ({"repro": "s1:only 0:1"}, "it is the turn of program 1, and there are programs 0 to 0"),
         ({"repro": "s1:only 1,0:0"}, "do not stand in order, each once"),

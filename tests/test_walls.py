@@ -18,12 +18,14 @@ INTERPRETERS = sorted((ROOT / "interpreters").rglob("*.py"))
 # What the core may import beside itself: the pure parts of the standard library, and msgspec.
 PURE = {
     "base64",
+    "builtins",
     "collections",
     "copy",
     "difflib",
     "functools",
     "hashlib",
     "itertools",
+    "json",
     "math",
     "msgspec",
     "struct",
@@ -143,14 +145,15 @@ PUBLIC_FUNCTIONS = {
     "subscription": "follow publish",
     "view": "attach peek refresh value",
     "machine": "all_of check_fresh outcome_of perform run start unwind",
-    "json_values": "from_json to_json",
+    "json_values": "decode_line from_json to_json",
+    "sameness": "is_equal sameness",
     "trace_record": "record",
     "trace_replay": "check_trace fresh_program replay resume_at",
     "trace_diff": "as_text compare diff handlers_of",
     "source": "source_of",
     "testing": "given perform_sequence",
     "codec": (
-        "decode decode_answer decode_request encode encode_answer encode_new_entry encode_new_event "
+        "check_ops decode decode_answer decode_request encode encode_answer encode_new_entry encode_new_event "
         "encode_new_events encode_request fresh from_plain "
         "payload_name to_plain value_name"
     ),

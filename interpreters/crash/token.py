@@ -12,6 +12,8 @@ RESTART = "r"
 
 _RECOVERY = "recovery "
 _PROGRAMS = "programs "
+# More digits than any request or program has, and fewer than Python refuses to read.
+_NUMBER = "[0-9]{1,15}"
 
 
 class Place(NamedTuple):
@@ -48,15 +50,15 @@ class Token(NamedTuple):
 def parsed(text: str) -> Token:
     """The token that a text is. Raises `InvalidRequest` for what is none."""
     *faults, places = text.split(";") if isinstance(text, str) else [""]
-    if not re.fullmatch(r"\d+\.([0-9a-f]{8}|r)(/\d+\.[0-9a-f]{8})*", places):
+    if not re.fullmatch(rf"{_NUMBER}\.([0-9a-f]{{8}}|r)(/{_NUMBER}\.[0-9a-f]{{8}})*", places):
         raise _refusal(text)
     found = []
     recovery = programs = None
     for fault in faults:
-        if match := re.fullmatch(rf"{_PROGRAMS}(\d+(,\d+)*)", fault):
+        if match := re.fullmatch(rf"{_PROGRAMS}({_NUMBER}(,{_NUMBER})*)", fault):
             programs = tuple(map(int, match[1].split(",")))
             continue
-        match = re.fullmatch(rf"({_RECOVERY})?(.+)@(\d+)(!?)", fault)
+        match = re.fullmatch(rf"({_RECOVERY})?(.+)@({_NUMBER})(!?)", fault)
         if match is None or match[2] not in FAULTS:
             raise _refusal(text)
         placed = (int(match[3]), Fault(match[2], bool(match[4])))

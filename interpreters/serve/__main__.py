@@ -11,7 +11,7 @@ import msgspec
 from interpreters.serve.server import send_reply, serve
 from interpreters.serve.transport import PipeTransport
 from interpreters.store import Store, open_store
-from persist_effects.errors import InvalidRequest, PersistError, error_to_record
+from persist_effects.errors import InvalidRequest, PersistError, error_to_record, repr_of
 
 
 def main(arguments: list[str]) -> int:
@@ -47,8 +47,8 @@ def _option(argument: str) -> tuple[str, Any]:
     name, _, value = argument.partition("=")
     try:
         return name, msgspec.json.decode(value)
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"the option {argument!r} has no JSON value: write NAME=VALUE") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the option {repr_of(argument)} has no JSON value: write NAME=VALUE") from error
 
 
 if __name__ == "__main__":

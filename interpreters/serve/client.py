@@ -16,6 +16,7 @@ from persist_effects import codec
 from persist_effects.errors import (
     InternalError,
     InvalidRequest,
+    PersistError,
     StoreClosed,
     StoreUnavailable,
     UncertainOutcome,
@@ -42,7 +43,7 @@ CLOSING_SECONDS = 5.0
 _CLOSED = "this store was closed: open it again to run programs"
 _WRITES = (Append, TruncateThrough, KvPut, KvDelete, Transact, BlobPut)
 
-_decode_reply = msgspec.msgpack.Decoder(tuple[int, bool, msgspec.Raw]).decode
+_decode_frame = msgspec.msgpack.Decoder(tuple[int, bool, msgspec.Raw]).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -204,6 +205,20 @@ class RemoteStore:
             answer.set_exception(InternalError(f"the reply to {request.op} is not what a store answers: {error}"))
 
 
+def _decode_reply(frame: bytes) -> tuple[int, bool, msgspec.Raw]:
+    try:
+        return _decode_frame(frame)
+    except (ValueError, RecursionError) as error:
+        raise StoreUnavailable(f"a frame of {len(frame)} bytes is no reply: {error}") from error
+
+
+def _error_of_opening(content: msgspec.Raw) -> PersistError:
+    try:
+        return error_from_record(codec.decode(bytes(content)))
+    except ValueError as error:
+        return InternalError(f"the store was not opened, and the reply does not say why: {error}")
+
+
 def _outcome(answer: "Future[Any]") -> Outcome:
     error = answer.exception()
     if error is None:
@@ -241,7 +256,7 @@ class _Child:
             raise StoreUnavailable(f"the store {self.url!r} was not opened: {self.how_it_ended()}")
         _, is_open, content = _decode_reply(frame)
         if not is_open:
-            raise error_from_record(msgspec.msgpack.decode(content))
+            raise _error_of_opening(content)
 
     def how_it_ended(self) -> str:
         """Say it of a process that has closed its stdout, and so is at its end."""
@@ -263,7 +278,7 @@ class _Child:
 def _option(name: str, value: Any) -> str:
     try:
         return f"{name}={msgspec.json.encode(value).decode()}"
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidRequest(
             f"the option {name} is {describe(value)}, which cannot go to another process: give a plain value"
         ) from error

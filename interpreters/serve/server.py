@@ -14,6 +14,7 @@ from persist_effects.errors import (
     StoreUnavailable,
     UnhandledEffect,
     error_to_record,
+    repr_of,
 )
 from persist_effects.machine import Handlers
 from persist_effects.requests import Request, Wait
@@ -43,6 +44,7 @@ def serve(handlers: Handlers, transport: Transport) -> None:
     """
     connection = _Connection(handlers, transport)
     try:
+        codec.check_ops("the table to serve", handlers)
         while (frame := receive_frame(transport)) is not None:
             connection.answer(frame)
     finally:
@@ -63,7 +65,7 @@ def _unsendable(content: Any, error: Exception) -> PersistError:
     if isinstance(error, InvalidRequest):
         return error
     # Text may hold what is no UTF-8, such as the name of a file.
-    told = f"the reply cannot be sent, {type(error).__name__}: {error}; it is {content!r:.1000}"
+    told = f"the reply cannot be sent, {type(error).__name__}: {error}; it is {repr_of(content, 1000)}"
     return InternalError(told.encode("utf-8", "backslashreplace").decode())
 
 
@@ -82,7 +84,7 @@ class _Connection:
     def answer(self, frame: bytes) -> None:
         try:
             call_id, record = _decode_call(frame)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidRequest(f"a frame of {len(frame)} bytes is no call, `[id, request]`: {error}") from error
         try:
             request = codec.decode_request(bytes(record))

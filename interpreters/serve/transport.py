@@ -11,6 +11,9 @@ FRAME_LIMIT_BYTES = 1024 * 1024 * 1024
 
 _LENGTH_BYTES = 4
 
+_PIECE_BYTES = 128 * 1024
+"""How much is asked for at once, for which memory is taken before it is there. A pipe holds half of it."""
+
 
 class Transport(Protocol):
     """A stream of bytes in both directions."""
@@ -105,7 +108,7 @@ def receive_frame(transport: Transport) -> bytes | None:
 def _receive_exactly(transport: Transport, size_bytes: int, *, may_end: bool) -> bytes | None:
     received = bytearray()
     while len(received) < size_bytes:
-        data = transport.receive(size_bytes - len(received))
+        data = transport.receive(min(size_bytes - len(received), _PIECE_BYTES))
         if not data:
             if may_end and not received:
                 return None
