@@ -8,7 +8,7 @@ from interpreters.crash.effect_faults import FAULTS, WRITES, conflict_of, faults
 from interpreters.crash.effect_inputs import StoreFactory, new_store
 from interpreters.crash.effect_words import MARK, name_of, told, told_error, told_outcome
 from interpreters.crash.limits import limited
-from interpreters.crash.report import Problem
+from interpreters.crash.report import NOT_DETERMINISTIC, Problem
 from interpreters.store import Store
 from persist_effects import codec, machine
 from persist_effects.errors import (
@@ -112,7 +112,7 @@ class Run:
             problem = before.problem or self.problem
             found = f"one run passes, and in the other: {problem.kind}, {problem.found}" if problem else ""
         if found:
-            self.problem = Problem("not deterministic", "two runs on fresh stores ask the same, and end alike", found)
+            self.problem = Problem(NOT_DETERMINISTIC, "two runs on fresh stores ask the same, and end alike", found)
             self.lines.append(f"{MARK}not deterministic: {found}")
 
     def _live(self) -> bool:

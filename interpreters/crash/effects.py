@@ -38,11 +38,11 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from interpreters.crash.effect_faults import AT_A_RESTART, CRASHES, FAULTS
+from interpreters.crash.effect_faults import AT_A_RESTART, CRASHES, FAULTS, SHARED
 from interpreters.crash.effect_inputs import StoreFactory, check_program, check_stores, checked_check
 from interpreters.crash.effect_runs import Application, Asked, Check, Program, Run, State
 from interpreters.crash.effect_words import named, told_writes, window
-from interpreters.crash.report import Cell, Failure, Report
+from interpreters.crash.report import NOT_DETERMINISTIC, Cell, Failure, Report
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import check_integer
 
@@ -161,7 +161,16 @@ class _Search:
         faults = "one fault" if depth_reached == 1 else "up to two faults, none after a failure,"
         started = "started anew afterwards" if self._application.restart else "not started anew"
         self.report.bound = f"{faults} in a program of {count} requests, {started}"
+        self._look_whether_it_is_as_at_first()
         self._finish()
+
+    def _look_whether_it_is_as_at_first(self) -> None:
+        """Run the program without faults once more: what its runs have left behind anywhere may show by now."""
+        last = self._application.run(())
+        last.compare(self._base)
+        if last.problem is not None:
+            self.report.is_exhaustive = False
+            self._tell((), last)
 
     def _states_after(self, state: State, run: Run) -> list[_Next]:
         """The states with one fault more, one of those that are equal."""
@@ -260,6 +269,8 @@ class _CrashPoints:
 
 
 def _remedy(state: State, run: Run) -> str | None:
+    if run.problem is not None and run.problem.kind == NOT_DETERMINISTIC:
+        return SHARED
     if not state or run.problem is None or run.problem.kind != "check failed":
         return None
     return AT_A_RESTART if run.was_restarted else FAULTS[state[-1][1]].remedy

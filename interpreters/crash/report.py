@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
 
-NO_VERDICT = ("not deterministic", "hangs", "raises")
+NOT_DETERMINISTIC = "not deterministic"
+NO_VERDICT = (NOT_DETERMINISTIC, "hangs", "raises")
 """The kinds of failure that say of a workload that nothing can be said of it."""
 
 _CRASH_MARK = "  ✗ "

@@ -70,6 +70,8 @@ class Workload:
         self.effects: Handlers = {} if setting.effects is None else setting.effects()
         self.lines: list[tuple[int, str]] = []
         """The trace: lines, each with the number of the disk's request that it is, or before which it came."""
+        self.outcomes: list[Outcome] = []
+        """How the programs ended, in order, once they have."""
         self._twin = _Twin()
         self._performed: list[Request[Any]] = []
         self._acked: list[tuple[Request[Any], Any]] = []
@@ -106,7 +108,8 @@ class Workload:
             together.resume(self._round(together.requests))
         if self._at is not None:
             self._at(self, self.disk.count, None)
-        return cast(list[Outcome], together.outcomes)
+        self.outcomes = cast(list[Outcome], together.outcomes)
+        return self.outcomes
 
     def _open(self) -> SimulatedStore:
         setting = self._setting

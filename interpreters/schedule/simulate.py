@@ -1,7 +1,7 @@
 """One interleaving of some programs on one store, drawn by a seed: `simulate`.
 
 The same programs, the same contents of the store and the same seed give the same trace, in another process and on
-another Python. The store's clock is its own: where its times are answered, open it with a clock that always says the
+another Python, if the programs share state only through the store: what they keep elsewhere, the next run sees. The store's clock is its own: where its times are answered, open it with a clock that always says the
 same, such as ``open_store("memory:", clock=lambda: 0)``.
 """
 

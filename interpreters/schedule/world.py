@@ -35,13 +35,15 @@ _SPECIAL = frozenset({AllOf, Pause, ReadAll, Sleep, Wait})
 class Task:
     """A program on its way: the request at which it stands, None once it has ended."""
 
-    __slots__ = ("asked", "deadline", "frames", "index", "make", "outcome", "request", "row", "send", "top")
+    __slots__ = ("answer", "asked", "deadline", "frames", "index", "make", "outcome", "request", "row", "send", "top")
 
     def __init__(self, index: int, make: Program) -> None:
         self.index = index
         self.make = make
         self.request: Any = None
         self.outcome: Outcome | None = None
+        self.answer: Any = None
+        """What its last request was answered, or the error that it met."""
         self.asked = 0
         """How many requests it has asked since it was started."""
         self.deadline: float | None = None
@@ -115,8 +117,9 @@ class World:
         # The hot loop of all that is explored: what follows the first lines is `_go_on` and `_arrive`, written out.
         task = self.tasks[index]
         try:
-            answer = task.row(task.request)
+            task.answer = answer = task.row(task.request)
         except Exception as error:
+            task.answer = error
             self._go_on(task, task.top.throw, error)
             return
         kind: type = type(answer)
@@ -194,7 +197,7 @@ class World:
         program = task.make()
         if type(program) is not GeneratorType or program.gi_suspended:
             machine.check_fresh(program)
-        task.top, task.send, task.asked = program, program.send, 0
+        task.top, task.send, task.asked, task.answer = program, program.send, 0, None
         self._go_on(task, program.send, None)
 
     def _go_on(self, task: Task, go_on: Callable[[Any], Any], value: Any) -> None:
