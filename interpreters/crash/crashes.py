@@ -4,16 +4,17 @@ import gc
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 from interpreters import disk
 from interpreters.crash.effect_faults import SHARED
 from interpreters.crash.effect_inputs import checked_check
-from interpreters.crash.effect_words import are_alike
+from interpreters.crash.effect_words import are_alike, told_error
 from interpreters.crash.explorer import FAILURES_MAX, Exploration, Found, Options, Progress
 from interpreters.crash.judge import Check
-from interpreters.crash.limits import Hangs
-from interpreters.crash.report import NOT_DETERMINISTIC, Failure, Report
+from interpreters.crash.limits import Hangs, as_failure, note, noted
+from interpreters.crash.report import NOT_DETERMINISTIC, Failure, Report, told_end
 from interpreters.crash.simulated import difference
 from interpreters.crash.token import Token, parsed
 from interpreters.crash.workload import Maker, Setting, Workload, WrongAnswer
@@ -83,9 +84,9 @@ def explore_crashes(
     if only is not None:
         report.is_exhaustive, report.bound = False, f"the one state {repro}"
     exploration = Exploration(options, report, progress=progress, only=only)
-    if limit is not None and repro is None:
-        exploration.sample(limit)
-    with _seldom_collected():
+    with _seldom_collected(), noted(lambda: told_end(profile, exploration.where, report.arguments)):
+        if limit is not None and repro is None:
+            exploration.sample(limit)
         exploration.explore()
     if repro is not None and not report.checked:
         raise InvalidRequest(f"{repro!r} names no state of this workload: it may have changed since the token was made")
@@ -101,12 +102,14 @@ def explore_crashes(
 def _failures(found: Iterable[Found], options: Options, only: Token | None) -> Iterator[Failure]:
     """The failures, each with the fewest programs, unless these were given, and with what would mend it."""
     for one in found:
-        if only is None:
-            fewest = with_fewest_programs(one, options)
-            yield failure_of(fewest, remedy_of(fewest, options))
-        else:
-            remedy = remedy_of(one, options)
-            yield failure_of(one._replace(token=one.token._replace(programs=only.programs)), remedy)
+        with noted(partial(told_end, options.profile, str(one.token), _arguments_again(options))):
+            if only is None:
+                fewest = with_fewest_programs(one, options)
+                failure = failure_of(fewest, remedy_of(fewest, options))
+            else:
+                remedy = remedy_of(one, options)
+                failure = failure_of(one._replace(token=one.token._replace(programs=only.programs)), remedy)
+        yield failure
 
 
 @contextmanager
@@ -242,12 +245,13 @@ def _failure_of_run(workload: Workload) -> Failure | None:
     except WrongAnswer as error:
         what, wanted, found = error.args
         return _verdict("a wrong answer", f"{what}: {wanted!r:.300}", f"{found!r:.300}", workload)
-    except Exception as error:
+    except BaseException as error:
         # Before there was a program: a maker raised, or made none.
-        return _verdict("raises", "functions that make programs", f"{type(error).__name__}: {error}", workload)
+        note(error, lambda: "this ended the first run of the workload, in which nothing had failed")
+        return _verdict("raises", "functions that make programs", told_error(as_failure(error)), workload)
     for outcome in outcomes:
         if isinstance(outcome, Failed):
-            found = f"{type(outcome.error).__name__}: {outcome.error}"
+            found = told_error(outcome.error)
             return _verdict("raises", "a workload that raises nothing where nothing goes wrong", found, workload)
     return None
 
@@ -379,6 +383,6 @@ def _passes(options: Options, number: int, barriers: Mapping[int, Request[Any]])
 
     try:
         Workload(options.makers, options.setting, at, barriers=barriers).run()
-    except (WrongAnswer, OSError):
+    except (Hangs, WrongAnswer, OSError):
         return False
     return not exploration.found

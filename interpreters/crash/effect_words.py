@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from interpreters import disk
 from interpreters.crash.effect_faults import is_own
+from interpreters.crash.limits import Ended
 from persist_effects import codec
 from persist_effects.errors import InvalidRequest
 from persist_effects.requests import (
@@ -98,8 +99,10 @@ def told_outcome(request: Request[Any], outcome: Outcome | None) -> str:
             return f" → {value!r:.60}" if is_told else " → answered"
 
 
-def told_error(error: Exception) -> str:
+def told_error(error: BaseException) -> str:
     """An error by its class and its message."""
+    if isinstance(error, Ended):
+        error = error.error
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 

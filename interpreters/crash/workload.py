@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from interpreters.crash.effect_words import named
-from interpreters.crash.limits import Hangs
+from interpreters.crash.limits import Hangs, failing
 from interpreters.crash.simulated import START_MICROSECONDS, Compact, Contents, Mark, Reopen, SimulatedStore, contents
 from interpreters.crash_disk import MUTATING, CrashDisk, Fault
 from interpreters.disk import Sync
@@ -103,7 +103,9 @@ class Workload:
     def run(self) -> list[Outcome]:
         """Run the programs together to their ends, and return their outcomes."""
         self._store = self._open()
-        together = machine.Together([make() for make in self._makers])
+        programs = [make() for make in self._makers]
+        machine.check_fresh(*programs)
+        together = machine.Together([failing(program) for program in programs])
         while together.requests:
             together.resume(self._round(together.requests))
         if self._at is not None:

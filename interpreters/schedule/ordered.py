@@ -107,6 +107,14 @@ class Ordered:
     # One interleaving
 
     def _run(self) -> Problem | None:
+        self._tail = []
+        try:
+            return self._run_on_new_store()
+        except BaseException as error:
+            self._case.note_end(error, (*(node.move for node in self._path), *self._tail))
+            raise
+
+    def _run_on_new_store(self) -> Problem | None:
         world, store = self._case.begin()
         try:
             problem, is_new = self._go(world)
@@ -131,7 +139,6 @@ class Ordered:
     def _go(self, world: World) -> tuple[Problem | None, bool]:
         """Make the moves of an interleaving. Returns what is wrong already, and whether its end is a new one."""
         path, limit = self._path, self._case.requests_limit
-        self._tail = []
         problem = self._go_to_last(world)
         if problem is not None:
             return problem, True

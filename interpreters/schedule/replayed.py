@@ -33,9 +33,26 @@ def replay(case: Case, moves: Sequence[Move], *, is_backwards: bool = False) -> 
 
     The others follow in their order, or backwards.
     """
-    store = case.store_factory()
-    world = RecordedWorld(case.programs, store.handlers)
     made: list[Move] = []
+    try:
+        return _replayed(case, moves, made, is_backwards=is_backwards)
+    except BaseException as error:
+        case.note_end(error, made if len(made) > len(moves) else moves)
+        raise
+
+
+def _replayed(case: Case, moves: Sequence[Move], made: list[Move], *, is_backwards: bool) -> Replayed:
+    store = case.store_factory()
+    try:
+        world = RecordedWorld(case.programs, store.handlers)
+        return _gone_through(case, world, moves, made, is_backwards=is_backwards)
+    finally:
+        store.close()
+
+
+def _gone_through(
+    case: Case, world: RecordedWorld, moves: Sequence[Move], made: list[Move], *, is_backwards: bool
+) -> Replayed:
     switches = 0
     problem = None
     refused = ""
@@ -61,7 +78,6 @@ def replay(case: Case, moves: Sequence[Move], *, is_backwards: bool = False) -> 
         return Replayed(tuple(made), switches, world.trace, told_outcomes(case.names, world), problem, refused, ends)
     finally:
         world.close()
-        store.close()
 
 
 def _refusal(case: Case, world: RecordedWorld, move: Move, turn: int) -> str:

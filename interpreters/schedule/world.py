@@ -17,7 +17,7 @@ from contextlib import suppress
 from types import GeneratorType
 from typing import Any, NoReturn
 
-from interpreters.crash.effect_runs import give_up
+from interpreters.crash.limits import as_failure, ends_all, give_up
 from interpreters.schedule.requests import Pause, Sleep
 from persist_effects import machine
 from persist_effects.errors import NotARequest, UnhandledEffect, describe
@@ -118,9 +118,8 @@ class World:
         task = self.tasks[index]
         try:
             task.answer = answer = task.row(task.request)
-        except Exception as error:
-            task.answer = error
-            self._go_on(task, task.top.throw, error)
+        except BaseException as error:
+            self._throw(task, error)
             return
         kind: type = type(answer)
         if kind is GeneratorType:
@@ -131,8 +130,8 @@ class World:
         except StopIteration as end:
             self._leave(task, Answered(end.value))
             return
-        except Exception as error:
-            self._leave(task, Failed(error))
+        except BaseException as error:
+            self._leave(task, Failed(as_failure(error)))
             return
         kind = type(request)
         row = self.handlers.get(kind)
@@ -205,10 +204,17 @@ class World:
             request = go_on(value)
         except StopIteration as end:
             self._leave(task, Answered(end.value))
-        except Exception as error:
-            self._leave(task, Failed(error))
+        except BaseException as error:
+            self._leave(task, Failed(as_failure(error)))
         else:
             self._arrive(task, request)
+
+    def _throw(self, task: Task, error: BaseException) -> None:
+        """Go on with an error that the row of its request met, unless that ends everything."""
+        if ends_all(error):
+            raise error
+        task.answer = error
+        self._go_on(task, task.top.throw, error)
 
     def _enter(self, task: Task, operation: Generator[Any, Any, Any]) -> None:
         task.frames.append(task.top)
