@@ -3,33 +3,43 @@
 It is there wherever the package and pytest are installed. A test may ask for the fixtures ``store``, which runs it on
 each store that is available, and ``golden``, which compares a trace with the one in the test's directory.
 
+Names: ``persist_store``, ``persist_golden``, ``--persist-repro`` and ``--persist-update-traces`` are always ours. The
+short ``store``, ``golden``, ``--repro`` and ``--update-traces`` are ours where no other plugin and no ``conftest.py``
+has them; where one does, theirs is used, and pytest says so once.
+
     @crash_test(depth=1)
     def test_an_order_survives_every_crash():
         yield from log.append("orders/1", "placed", {"total": 12})
 
-Such a test takes no fixtures and no parameters. ``--repro TOKEN`` runs the one state or interleaving that a failure
-named, and ``--update-traces`` writes golden traces anew. A summary at the end says how much was explored.
+Such a test takes no fixtures and no parameters, and may stand in a ``unittest.TestCase``. ``--repro TOKEN`` runs the
+one state or interleaving that a failure named, and ``--update-traces`` writes golden traces anew. A summary at the end
+says how much was explored.
 """
 
+import argparse
 import functools
 import inspect
 import itertools
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+import sys
+import types
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from interpreters.store import Store, open_store
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Effect
 
 if TYPE_CHECKING:
     from interpreters.crash.report import Report
+    from interpreters.store import Store
     from persist_effects.trace import Trace
+
+# The stores are imported when a test uses them: this module is imported by every run of pytest.
 
 Program = Callable[[], Effect[Any]]
 Check = Callable[..., Effect[Any]]
@@ -43,9 +53,15 @@ def _counting_clock() -> Callable[[], int]:
     return itertools.count(FIRST_TIME).__next__
 
 
-STORES: dict[str, Callable[[Path], Store]] = {
-    "memory": lambda directory: open_store("memory:", clock=_counting_clock()),
-    "file": lambda directory: open_store(f"file:{directory / 'store'}", clock=_counting_clock()),
+def _open(url: str, **options: Any) -> "Store":
+    from interpreters.store import open_store
+
+    return open_store(url, **options)
+
+
+STORES: dict[str, Callable[[Path], "Store"]] = {
+    "memory": lambda directory: _open("memory:", clock=_counting_clock()),
+    "file": lambda directory: _open(f"file:{directory / 'store'}", clock=_counting_clock()),
 }
 """How the stores are opened on which the fixture ``store`` runs a test, each new and empty."""
 
@@ -53,6 +69,15 @@ _EXPLORED = pytest.StashKey[dict[str, list[int]]]()
 
 _GOLDEN = pytest.StashKey[dict[str, str]]()
 """Which test has used which file of a golden trace."""
+
+_FIRST_OF_STEM = pytest.StashKey[dict[str, str]]()
+"""Which of the collected tests is the first whose golden traces have which files: the same in every process."""
+
+_FOREIGN = pytest.StashKey[list[str]]()
+"""What is to be said of short names that others have."""
+
+_TO_PASTE = pytest.StashKey[list[str]]()
+"""The commands that show again where explorations were interrupted."""
 
 _IS_EXPLORATION = "_persist_effects_explores"
 """The attribute of the tests that are made here."""
@@ -82,7 +107,7 @@ def explore_test(check: Check | None = None, **options: Any) -> Callable[[Callab
     ``store_factory`` among the options makes the store of each interleaving, otherwise a memory store.
     """
     _refuse_bare(check, "interleavings")
-    store_factory = options.pop("store_factory", lambda: open_store("memory:"))
+    store_factory = options.pop("store_factory", lambda: _open("memory:"))
 
     def explore(found: Any, repro: str | None) -> "Report":
         from interpreters.schedule import explore
@@ -95,20 +120,28 @@ def explore_test(check: Check | None = None, **options: Any) -> Callable[[Callab
 def _as_test(explore: Callable[[Any, str | None], "Report"], what: str, function: Any) -> Test:
     is_method = _check_plain(function, what)
 
-    def explored(request: pytest.FixtureRequest, program: Any) -> None:
-        workload = program if inspect.isgeneratorfunction(function) else program()
-        report = explore(workload, request.config.getoption("--repro"))
-        counts = request.config.stash.setdefault(_EXPLORED, {}).setdefault(what, [0, 0])
-        counts[0] += 1
-        counts[1] += report.checked
+    def explored(program: Any) -> None:
+        item = _running[-1] if _running else None
+        config = None if item is None else item.config
+        try:
+            workload = program if inspect.isgeneratorfunction(function) else program()
+            report = explore(workload, None if config is None else config.getoption("persist_repro"))
+        except BaseException as error:
+            if item is not None:
+                _note_command(item, error)
+            raise
+        if config is not None:
+            counts = config.stash.setdefault(_EXPLORED, {}).setdefault(what, [0, 0])
+            counts[0] += 1
+            counts[1] += report.checked
         if report.verdict != "passed":
-            pytest.fail(f"{report}\n\nor: pytest {_name_of(request)} {_repro_of(report)}", pytrace=False)
+            _fail(report, item)
 
-    def test(request: pytest.FixtureRequest) -> None:
-        explored(request, function)
+    def test() -> None:
+        explored(function)
 
-    def test_of_class(self: Any, request: pytest.FixtureRequest) -> None:
-        explored(request, function.__get__(self))
+    def test_of_class(self: Any) -> None:
+        explored(function.__get__(self))
 
     made: Any = test_of_class if is_method else test
     # Without ``__wrapped__``, for pytest would look there for a generator function, and for fixtures.
@@ -148,22 +181,40 @@ def _refusal(name: str, what: str) -> str:
     )
 
 
-def _name_of(request: pytest.FixtureRequest) -> str:
-    """The test, for a command that is given where pytest was started."""
-    path = os.path.relpath(request.node.path, request.config.invocation_params.dir)
-    return shlex.quote("::".join([path, *request.node.nodeid.split("::")[1:]]))
+_running: list[pytest.Item] = []
+"""The test that runs, last of those within which it runs. Nothing where `unittest` alone runs it."""
 
 
-def _repro_of(report: "Report") -> str:
-    return f'--repro "{report.failures[0].token}"' if report.failures else ""
+def _fail(report: "Report", item: pytest.Item | None) -> None:
+    if item is None:
+        raise AssertionError(str(report))
+    again = f"\n\nor: {_command(item, report.failures[0].token)}" if report.failures else ""
+    pytest.fail(f"{report}{again}", pytrace=False)
+
+
+def _note_command(item: pytest.Item, error: BaseException) -> None:
+    """Where an exploration was ended, say how to see it again with pytest, which shows no notes of an interrupt."""
+    told = "\n".join(getattr(error, "__notes__", ()))
+    found = re.search(r'repro="([^"]+)"', told)
+    if found is None:
+        return
+    error.add_note(f"or: {_command(item, found[1])}")
+    item.config.stash.setdefault(_TO_PASTE, []).append(_command(item, found[1]))
+
+
+def _command(item: pytest.Item, token: str) -> str:
+    """What to paste where pytest was started, to see one state of a test."""
+    path = os.path.relpath(item.path, item.config.invocation_params.dir)
+    name = shlex.quote("::".join([path, *item.nodeid.split("::")[1:]]))
+    return f'pytest {name} {_option(item.config, "--repro")} "{token}"'
 
 
 # Fixtures
 
 
 @pytest.fixture(params=sorted(STORES))
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """A new, empty store: the test runs on each kind that is available.
+def persist_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator["Store"]:
+    """A new, empty store: the test runs on each kind that is available. In short: ``store``.
 
     Its clock counts microseconds from a fixed time, so that times, and golden traces, are the same in each run.
     """
@@ -172,8 +223,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def golden(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """``golden(trace)`` compares a trace with the one that stands beside the test, in ``traces``.
+def persist_golden(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """``golden(trace)`` compares a trace with the one that stands beside the test, in ``traces``. In short: ``golden``.
 
     The file is ``traces/<module>/<class>.<test>.jsonl``. A second trace of a test needs a ``name``, of letters,
     digits, and ``. _ -``. With ``--update-traces`` the file is written anew.
@@ -183,15 +234,12 @@ def golden(request: pytest.FixtureRequest) -> Callable[..., None]:
     def compare(trace: "Trace", name: str = "") -> None:
         from interpreters.traces import check_golden
 
-        path = _golden_path(request, name)
-        # A test that is run again, as after a failure, has the same node, and another fixture.
-        users = request.config.stash.setdefault(_GOLDEN, {})
-        user = users.setdefault(str(path).casefold(), request.node.nodeid)
-        if path in given or user != request.node.nodeid:
-            raise InvalidRequest(f"a golden trace was given for {path} already, in {user}: give a name for this one")
+        path = _golden_path(request.node, name)
+        _refuse_path_of_another(request.node, path, given)
         given.add(path)
+        how = f"pytest {_option(request.config, '--update-traces')}"
         try:
-            check_golden(trace, path, bool(request.config.getoption("--update-traces")), "pytest --update-traces")
+            check_golden(trace, path, bool(request.config.getoption("persist_update_traces")), how)
         except AssertionError as error:
             message = str(error)
         else:
@@ -201,34 +249,168 @@ def golden(request: pytest.FixtureRequest) -> Callable[..., None]:
     return compare
 
 
-def _golden_path(request: pytest.FixtureRequest, name: str) -> Path:
+@pytest.fixture(name="store")
+def _store(persist_store: "Store") -> "Store":
+    """A new, empty store: the test runs on each kind that is available."""
+    return persist_store
+
+
+@pytest.fixture(name="golden")
+def _golden(persist_golden: Callable[..., None]) -> Callable[..., None]:
+    """``golden(trace)`` compares a trace with the one that stands beside the test, in ``traces``."""
+    return persist_golden
+
+
+_SHORT = {"store": _store, "golden": _golden}
+del _store, _golden  # which pytest would find in this module
+
+
+def _refuse_path_of_another(item: pytest.Item, path: Path, given: set[Path]) -> None:
+    # A test that is run again, as after a failure, has the same node, and another fixture.
+    users = item.config.stash.setdefault(_GOLDEN, {})
+    user = users.setdefault(_folded(path), item.nodeid)
+    # Another process may run the other test, so it counts which of them was collected first.
+    first = item.config.stash.get(_FIRST_OF_STEM, {}).get(_folded(_golden_path(item, "")), item.nodeid)
+    other = user if user != item.nodeid else first
+    if path in given or other != item.nodeid:
+        raise InvalidRequest(f"a golden trace was given for {path} already, in {other}: give a name for this one")
+
+
+def _folded(path: Path) -> str:
+    return str(path).casefold()
+
+
+def _golden_path(item: pytest.Item, name: str) -> Path:
     """The file of a test's golden trace: no two tests of a directory have the same, but for odd parameters."""
     if not (isinstance(name, str) and re.fullmatch(r"[\w.-]*", name)):
         raise InvalidRequest(f"the name of a golden trace is {describe(name)}: it has only letters, digits, and . _ -")
-    classes = [node.name for node in request.node.listchain() if isinstance(node, pytest.Class)]
-    test = re.sub(r"[^\w.-]+", "-", ".".join([*classes, request.node.name])).strip("-")
+    classes = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
+    test = re.sub(r"[^\w.-]+", "-", ".".join([*classes, item.name])).strip("-")
     stem = "-".join(filter(None, (test, name)))
-    return request.path.parent / "traces" / request.path.stem / f"{stem}.jsonl"
+    return item.path.parent / "traces" / item.path.stem / f"{stem}.jsonl"
 
 
 # Hooks
 
 
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--repro": {"metavar": "TOKEN", "help": "run the one state or interleaving that a failure named"},
+    "--update-traces": {"action": "store_true", "help": "write golden traces anew"},
+}
+
+
+def _long(option: str) -> str:
+    return f"--persist-{option.removeprefix('--')}"
+
+
+def _option(config: pytest.Config, short: str) -> str:
+    """The name of an option, the short one if it is ours."""
+    is_foreign = any(told.startswith(f"{short} ") for told in config.stash.get(_FOREIGN, []))
+    return _long(short) if is_foreign else short
+
+
+def _dest(option: str) -> str:
+    return _long(option).removeprefix("--").replace("-", "_")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the two options."""
+    """Add the two options under the names that nobody else has."""
     group = parser.getgroup("persist-effects")
-    group.addoption("--repro", metavar="TOKEN", help="run the one state or interleaving that a failure named")
-    group.addoption("--update-traces", action="store_true", help="write golden traces anew")
+    for short, details in _OPTIONS.items():
+        group.addoption(_long(short), dest=_dest(short), **details)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser
+) -> Generator[None, object, object]:
+    """Add the short names, once all plugins and ``conftest.py`` have added theirs: one of those would fail after us."""
+    result = yield
+    taken = _names_in(parser)
+    for short, details in _OPTIONS.items():
+        if short in taken:
+            _say(early_config, f"{short} is an option of another plugin, so here it is {_long(short)}")
+        else:
+            default = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+            parser.getgroup("persist-effects").addoption(short, dest=_dest(short), **{**details, **default})
+    return result
+
+
+def _names_in(parser: Any) -> set[str]:
+    """The options that there are. Pytest has no name for them that is public."""
+    return {name for group in [*parser._groups, parser._anonymous] for one in group.options for name in one.names()}
+
+
+def _say(config: pytest.Config, told: str) -> None:
+    config.stash.setdefault(_FOREIGN, []).append(told)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say which short names others have."""
+    return [f"persist-effects: {told}" for told in config.stash.get(_FOREIGN, [])]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Add the short names of the fixtures that no other plugin has. A ``conftest.py`` may have them too, and wins."""
+    short = types.ModuleType("persist_effects_short_names")
+    for name, fixture in _SHORT.items():
+        other = next((plugin for plugin in config.pluginmanager.get_plugins() if _is_fixture(plugin, name)), None)
+        if other is None:
+            setattr(short, name, fixture)
+        else:
+            whose = config.pluginmanager.get_name(other)
+            _say(config, f"{name} is a fixture of {whose}, so here it is persist_{name}")
+    config.pluginmanager.register(short, short.__name__)
+
+
+def _is_fixture(plugin: object, name: str) -> bool:
+    """Whether a plugin has a fixture of this name, as pytest 8.4 makes them, or as those before did."""
+    found = getattr(plugin, name, None)
+    is_one = type(found).__module__ == "_pytest.fixtures" or hasattr(found, "_pytestfixturefunction")
+    return is_one and not str(getattr(plugin, "__file__", "")).endswith("conftest.py")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Know which test it is that explores: a method of a `unittest.TestCase` can ask for no fixture."""
+    _running.append(item)
+    try:
+        return (yield)
+    finally:
+        _running.pop()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say how much was explored."""
+    """Say how much was explored, and how to see again what was interrupted."""
     for what, (tests, checked) in sorted(config.stash.get(_EXPLORED, {}).items()):
         terminalreporter.write_line(f"explored {checked:,} {what} in {_tests(tests)}")
+    for command in config.stash.get(_TO_PASTE, []):
+        terminalreporter.write_line(f"interrupted in one state of an exploration. To see it again: {command}")
 
 
 def _tests(count: int) -> str:
     return f"{count} test{'' if count == 1 else 's'}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a worker of pytest-xdist: hand over how much was explored."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[_WORKER_OUTPUT] = session.config.stash.get(_EXPLORED, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Where pytest-xdist was started: add what a worker has explored. One that crashed says nothing."""
+    explored = node.config.stash.setdefault(_EXPLORED, {})
+    for what, (tests, checked) in getattr(node, "workeroutput", {}).get(_WORKER_OUTPUT, {}).items():
+        counts = explored.setdefault(what, [0, 0])
+        counts[0] += tests
+        counts[1] += checked
+
+
+_WORKER_OUTPUT = "persist_effects_explored"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -241,10 +423,33 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     """Refuse a token for several tests, for it names a state of one, and for a test that explores nothing."""
-    if not config.getoption("--repro"):
+    firsts = config.stash.setdefault(_FIRST_OF_STEM, {})
+    for item in items:
+        if "persist_golden" in getattr(item, "fixturenames", ()):
+            firsts.setdefault(_folded(_golden_path(item, "")), item.nodeid)
+    if not config.getoption("persist_repro"):
         return
+    option = _option(config, "--repro")
     if len(items) > 1:
-        raise pytest.UsageError(f"--repro is for one test, and {len(items)} were collected: name the test, as in -k")
+        raise pytest.UsageError(f"{option} is for one test, and {len(items)} were collected: name the test, as in -k")
     for item in items:
         if not hasattr(getattr(item, "function", None), _IS_EXPLORATION):
-            raise pytest.UsageError(f"--repro is for a crash_test or an explore_test, and {item.nodeid} is neither")
+            raise pytest.UsageError(f"{option} is for a crash_test or an explore_test, and {item.nodeid} is neither")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_exception_interact(node: Any, call: pytest.CallInfo[Any], report: Any) -> None:
+    """Where a test imports what our `interpreters` does not have: say that another package has its name."""
+    error = call.excinfo.value if call.excinfo is not None else None
+    while error is not None and not isinstance(error, ImportError):
+        error = error.__cause__ or error.__context__
+    if error is None or not str(error.name).startswith("interpreters"):
+        return
+    ours = Path(__file__).parent
+    roots = dict.fromkeys(Path(root) for root in (*sys.path, node.config.rootpath, node.config.invocation_params.dir))
+    for root in roots:
+        for other in (root / "interpreters", root / "interpreters.py"):
+            if other.exists() and other.resolve() != ours.resolve():
+                told = f"{other} is a package of the same name as {ours}, of persist-effects, which was imported first"
+                report.sections.append(("persist-effects", f"{told}: rename it"))
+                return

@@ -296,7 +296,7 @@ def test_help_gives_the_exit_codes(arguments):
 
 def test_the_entry_point_is_installed_under_its_name():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["scripts"] == {"persist-effects": "interpreters.cli:main"}
+    assert project["scripts"] == {"persist-effects": "persist_effects_start:command"}
 
 
 def test_without_its_packages_it_says_what_to_install():

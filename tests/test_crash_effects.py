@@ -422,6 +422,21 @@ def test_a_program_that_changes_its_mind_later_is_not_deterministic():
     assert report.verdict == "not deterministic"
 
 
+def test_what_comes_up_only_after_many_runs_is_told_in_the_end():
+    asked = []
+
+    def grow_tired():
+        # Struck at its first request, it does not come so far.
+        yield from kv.get("a")
+        asked.append(1)
+        if len(asked) > 5:
+            yield from kv.get("b")
+
+    report = explore(grow_tired, no_check)
+    assert (report.verdict, report.is_exhaustive) == ("not deterministic", False)
+    assert "share state only through the store" in report.failures[0].remedy
+
+
 def test_a_store_that_is_not_fresh_is_told():
     store = MemoryStore()
 

@@ -62,6 +62,16 @@ def another_value():
     return writes_another_value_each_time
 
 
+def another_end():
+    numbers = itertools.count()
+
+    def returns_another_number_each_time():
+        yield from kv.put("total", 1)
+        return next(numbers)
+
+    return returns_another_number_each_time
+
+
 def another_count():
     numbers = itertools.count(1)
 
@@ -80,6 +90,7 @@ WITHOUT_VERDICT = {
     "one of two never ends": ([two_appends, never_ends], "hangs", "the workload made more than 30 requests"),
     "another name": (another_name(), "not deterministic", "in the second: ── persist/append s1"),
     "another value": (another_value(), "not deterministic", "in the second: key 'total': 1 at revision 1"),
+    "another end": (another_end(), "not deterministic", "in the second, program 1 returns 1"),
     "another count": (another_count(), "not deterministic", "in the second: ── persist/kv-put total"),
 }
 
@@ -95,6 +106,20 @@ def test_of_some_workloads_nothing_is_said_but_why(why):
     assert found in failure.found
     assert not report.is_exhaustive
     assert "exhaustive" not in str(report)
+
+
+def test_what_comes_up_only_after_many_runs_is_told_in_the_end():
+    runs = itertools.count()
+
+    def grows_tired():
+        yield from kv.put("total", 1)
+        if next(runs) == 3:
+            yield from kv.put("more", 1)
+
+    report = explore_crashes(grows_tired, depth=1)
+    assert (report.verdict, report.is_exhaustive) == ("not deterministic", False)
+    assert report.checked > 0
+    assert "share state only through the store" in report.failures[0].remedy
 
 
 def test_a_function_that_makes_no_program_is_named():

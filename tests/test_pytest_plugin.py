@@ -1,6 +1,8 @@
 """The plugin for pytest, run by pytest itself on small test files, as a user's are."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,15 @@ import pytest
 import interpreters.crash
 import interpreters.file.store
 import interpreters.schedule
-import interpreters.traces  # noqa: F401
+import interpreters.serve
+import interpreters.traces
+from interpreters import Store
 from interpreters.pytest_plugin import crash_test, explore_test
 from persist_effects import InvalidRequest, kv
 
 pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parents[1]
 
 HEAD = """
 from interpreters.pytest_plugin import crash_test, explore_test
@@ -355,3 +361,241 @@ def test_the_test_file_of_the_guide_passes(run):
     result = run("\n".join(blocks))
     result.assert_outcomes(passed=4)
     result.stdout.re_match_lines([r"explored \d+ interleavings in 1 test", r"explored \d+ states in 1 test"])
+
+
+# Beside other plugins
+
+
+def test_options_that_another_plugin_or_conftest_has_are_theirs_and_ours_have_long_names(run, pytester):
+    pytester.makeconftest(
+        """
+def pytest_addoption(parser):
+    parser.addoption("--repro", default="of others")
+    parser.getgroup("theirs").addoption("--update-traces", action="store_true")
+"""
+    )
+    text = FAILING + "\ndef test_theirs(request):\n    assert request.config.getoption('--repro') == 'of others'\n"
+    result = run(text)
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines_random(
+        [
+            "persist-effects: --repro is an option of another plugin, so here it is --persist-repro",
+            "persist-effects: --update-traces is an option of another plugin, so here it is --persist-update-traces",
+        ]
+    )
+    [line] = [line for line in result.outlines if line.startswith("or: pytest")]
+    token = line.split(' --persist-repro "')[1].removesuffix('"')
+    again = run(text, "-k", "test_it", "--persist-repro", token)
+    again.assert_outcomes(failed=1, deselected=1)
+    again.stdout.fnmatch_lines(["explored 1 states in 1 test"])
+
+
+def test_the_long_names_are_there_beside_the_short_ones(run, pytester):
+    run(GOLDEN.replace("VALUE", "1"), "--persist-update-traces").assert_outcomes(passed=1)
+    run(GOLDEN.replace("VALUE", "1")).assert_outcomes(passed=1)
+    text = "def test_it(persist_store, store, persist_golden, golden):\n    assert persist_store is store\n"
+    run(text).assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_fixtures_that_another_plugin_has_are_theirs_whichever_was_loaded_first(pytester, is_first):
+    pytester.makepyfile(
+        other_plugin="""
+import pytest
+
+@pytest.fixture
+def store():
+    return "of others"
+""",
+        test_it="""
+def test_theirs(store, golden):
+    assert store == "of others"
+
+def test_ours(persist_store):
+    assert persist_store.handlers
+""",
+    )
+    plugins = ["-p", "interpreters.pytest_plugin", "-p", "other_plugin"]
+    order = plugins[2:] + plugins[:2] if is_first else plugins
+    pytester.syspathinsert()
+    result = pytester.runpytest_inprocess(*order, "-p", "no:persist-effects")
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(["persist-effects: store is a fixture of other_plugin, so here it is persist_store"])
+
+
+def test_a_fixture_of_a_conftest_goes_before_ours(run, pytester):
+    pytester.makeconftest("import pytest\n\n@pytest.fixture\ndef store():\n    return 7\n")
+    result = run("def test_it(store):\n    assert store == 7\n")
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*is a fixture of*")
+
+
+IN_A_TEST_CASE = """
+import unittest
+
+def check(outcomes):
+    assert (yield from kv.get("n")) == 2
+
+class TestSums(unittest.TestCase):
+    @crash_test(depth=1)
+    def test_workload(self):
+        self.assertTrue(True)
+        yield from kv.put("n", 1)
+
+    @explore_test(check)
+    def test_programs(self):
+        def add():
+            yield from kv.put("n", (yield from kv.get_or("n", 0)) + 1)
+        return [add, add]
+"""
+
+
+def test_methods_of_a_test_case_are_tests_under_pytest_and_tokens_show_them_again(run):
+    result = run(IN_A_TEST_CASE)
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.re_match_lines([r"explored \d+ interleavings in 1 test", r"explored \d+ states in 1 test"])
+    [line] = [line for line in result.outlines if line.startswith("or: pytest")]
+    again = run(IN_A_TEST_CASE, "-k", "test_programs", "--repro", line.split('"')[1])
+    again.assert_outcomes(failed=1, deselected=1)
+    again.stdout.fnmatch_lines(["explored 1 interleavings in 1 test"])
+
+
+def test_methods_of_a_test_case_are_tests_under_unittest_alone(pytester):
+    pytester.makepyfile(test_it=HEAD + IN_A_TEST_CASE)
+    result = pytester.run(sys.executable, "-m", "unittest", "test_it")
+    assert "FAILED (failures=1)" in result.stderr.str()
+    assert "Ran 2 tests" in result.stderr.str()
+    assert "check failed" in result.stderr.str()
+
+
+def test_tests_that_explore_need_no_plugin(pytester):
+    pytester.makepyfile(HEAD + INTERLEAVED.replace("PROGRAM", "add"))
+    result = pytester.runpytest_inprocess("-p", "no:interpreters.pytest_plugin", "-p", "no:persist-effects")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*check failed*"])
+
+
+def test_an_interrupt_of_an_exploration_says_what_to_paste(pytester):
+    text = """
+def check(outcomes):
+    if (yield from kv.get("n")) == 2:
+        raise KeyboardInterrupt
+
+@explore_test(check)
+def test_it():
+    def put(value):
+        return lambda: kv.put("n", value)
+    return [put(1), put(2)]
+"""
+    pytester.makepyfile(HEAD + text)
+    plugins = ["-p", "interpreters.pytest_plugin", "-p", "no:persist-effects"]
+    result = pytester.runpytest_subprocess(*plugins)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    [line] = [line for line in result.outlines if line.startswith("interrupted in one state of an exploration")]
+    token = line.split('--repro "')[1].rstrip('"')
+    again = pytester.runpytest_subprocess(*plugins, "--repro", token)
+    assert again.ret == pytest.ExitCode.INTERRUPTED
+
+
+# In several processes
+
+
+def run_in_workers(pytester, *arguments):
+    plugins = ["-p", "interpreters.pytest_plugin", "-p", "no:persist-effects", "-p", "xdist"]
+    return pytester.runpytest_subprocess(*plugins, "-n2", *arguments)
+
+
+@pytest.fixture
+def workers(pytester):
+    pytest.importorskip("xdist")
+    return lambda *arguments: run_in_workers(pytester, *arguments)
+
+
+def test_workers_hand_over_how_much_they_explored_and_their_tokens_show_it_again(workers, pytester):
+    pytester.makepyfile(
+        test_one=HEAD + FAILING,
+        test_two=HEAD + FAILING + INTERLEAVED.replace("test_it", "test_other").replace("PROGRAM", "safe"),
+    )
+    result = workers()
+    result.assert_outcomes(failed=2, passed=1)
+    result.stdout.re_match_lines([r"explored \d+ interleavings in 1 test", r"explored \d+ states in 2 tests"])
+    [line] = [line for line in result.outlines if line.startswith("or: pytest test_one.py")]
+    token = line.split('"')[1]
+    again = workers("test_one.py", "--repro", token)
+    again.assert_outcomes(failed=1)
+    again.stdout.fnmatch_lines(["explored 1 states in 1 test"])
+
+
+def test_a_token_for_several_tests_is_refused_in_workers_too(workers, pytester):
+    pytester.makepyfile(HEAD + FAILING + "\ndef test_other(): pass\n")
+    result = workers("--repro", "1.00000000")
+    assert result.ret != pytest.ExitCode.OK
+    assert "--repro is for one test, and 2 were collected" in result.stdout.str() + result.stderr.str()
+
+
+def test_two_tests_with_one_file_for_their_traces_are_refused_in_whichever_process_they_run(workers, pytester):
+    text = """
+@pytest.mark.parametrize("way", ["a/b", "a:b"])
+def test_ways(golden, way):
+    golden(recorded(1))
+"""
+    pytester.makepyfile(HEAD + RECORDED + text)
+    for _ in range(2):
+        result = workers("--update-traces")
+        result.assert_outcomes(failed=1, passed=1)
+        result.stdout.fnmatch_lines(["FAILED *test_ways[[]a:b[]]*"])
+
+
+# Beside another package of our name
+
+
+def test_the_plugin_imports_no_store_before_a_test_uses_one():
+    code = (
+        "import sys, interpreters.pytest_plugin\\n"
+        "print(*(name for name in sys.modules if name.startswith('interpreters.') or name == 'multiformats'))"
+    ).replace("\\n", "\n")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["interpreters.pytest_plugin"]
+
+
+@pytest.fixture
+def shadowed(pytester, monkeypatch):
+    """A directory with a package of the user's own, named as ours is."""
+    package = pytester.mkpydir("interpreters")
+    (package / "brainfuck.py").write_text("def run(): return 7\n")
+    pytester.makepyfile("from interpreters.brainfuck import run\n\ndef test_it():\n    assert run() == 7\n")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return package
+
+
+def test_a_package_of_our_name_makes_the_plugin_stand_aside_and_say_so(shadowed, pytester):
+    result = pytester.run(sys.executable, "-m", "pytest", "-p", "persist_effects_start", "-p", "no:persist-effects")
+    result.assert_outcomes(passed=1)
+    told = result.stdout.str()
+    assert f"{shadowed / '__init__.py'} is found" in told
+    assert f"{ROOT / 'interpreters'}, of persist-effects, is not" in told
+
+
+def test_a_test_that_imports_from_a_package_of_our_name_is_told_of_both(shadowed, pytester):
+    # The script's own directory comes first, so ours is loaded before pytest puts the tests' directory on the path.
+    code = "import sys; del sys.path[0]; import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    plugins = ["-p", "persist_effects_start", "-p", "no:persist-effects"]
+    result = pytester.run(sys.executable, "-c", code, *plugins)
+    result.assert_outcomes(errors=1)
+    assert f"{shadowed} is a package of the same name as {ROOT / 'interpreters'}" in result.stdout.str()
+
+
+def test_the_command_says_that_another_package_has_our_name(shadowed, pytester):
+    code = "from persist_effects_start import command; command()"
+    result = pytester.run(sys.executable, "-c", code, "verify", "x")
+    assert result.ret == 1
+    assert (
+        f"persist-effects: there are two packages named 'interpreters': {shadowed / '__init__.py'}"
+        in result.stderr.str()
+    )
+
+
+def test_a_served_store_starts_beside_a_package_of_our_name(shadowed, pytester, monkeypatch):
+    monkeypatch.chdir(pytester.path)
+    with interpreters.serve.RemoteStore.spawn("memory:") as remote:
+        assert Store(remote).run(kv.put("k", 1)) == 1

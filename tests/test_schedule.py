@@ -328,7 +328,11 @@ def test_programs_that_are_not_deterministic_are_told():
 
     report = explore([put_any, count_carefully], memory)
     assert report.verdict == "not deterministic"
-    assert "KvPut(key='a', value=0" in report.failures[0].found
+    assert report.failures[0].found == (
+        "put_any, at its request #1: it asked KvPut(key='a', value=0, expected=None) the first time, "
+        "and asked KvPut(key='a', value=2, expected=None) now"
+    )
+    assert "share state only through the store" in report.failures[0].remedy
 
 
 def test_a_difference_that_shows_later_is_found_while_exploring():
@@ -337,7 +341,7 @@ def test_a_difference_that_shows_later_is_found_while_exploring():
     def put_any():
         yield from kv.get("a")
         number = next(numbers)
-        yield from kv.put("a", number if number > 3 else 0)
+        yield from kv.put("a", number if number > 10 else 0)
 
     report = explore([put_any, put_any], memory)
     assert report.verdict == "not deterministic"
@@ -353,7 +357,153 @@ def test_a_program_that_asks_more_in_a_second_run_is_told():
             yield from kv.get("a")
 
     report = explore([ask_more_and_more], memory)
-    assert report.failures[0].found == "one run has 0 requests, and the next 1"
+    assert report.failures[0].found == (
+        "ask_more_and_more, at its request #1: it asked nothing more the first time, and asked KvGet(key='a') now"
+    )
+
+
+def test_an_object_that_programs_share_is_told_though_each_run_begins_with_a_new_one():
+    # The reduction takes both orders for equal, as far as the store goes.
+    done = []
+
+    def store():
+        done.clear()
+        return memory()
+
+    def left():
+        yield from kv.get("left")
+        done.append("left")
+        yield from kv.put("left", 1)
+
+    def right():
+        yield from kv.get("right")
+        yield from kv.put("right", len(done))
+
+    report = explore([left, right], store)
+    assert (report.verdict, report.is_exhaustive) == ("not deterministic", False)
+    assert report.failures[0].found == (
+        "right, at its request #2: it asked KvPut(key='right', value=1, expected=None) after the same answers in "
+        "another order, and asked KvPut(key='right', value=0, expected=None) now"
+    )
+    assert "share state only through the store" in report.failures[0].remedy
+
+
+def test_a_mark_that_one_run_leaves_for_the_next_is_told():
+    seen = set()
+
+    def leave_a_mark():
+        yield from kv.put("a", 1)
+        seen.add("a")
+
+    def look_for_it():
+        yield from kv.put("b", 1)
+        if seen:
+            yield from kv.put("c", 1)
+
+    report = explore([leave_a_mark, look_for_it], memory)
+    assert report.verdict == "not deterministic"
+    assert "look_for_it, at its request #2: it asked nothing more the first time" in report.failures[0].found
+
+
+def test_what_comes_up_only_after_many_runs_is_told_in_the_end():
+    runs = itertools.count()
+
+    def grow_tired():
+        value = yield from kv.get("a")
+        if next(runs) >= 6 and value == 1:
+            yield from kv.put("b", 1)
+
+    def put():
+        yield from kv.put("a", 1)
+
+    report = explore([grow_tired, put], memory, reduce=False)
+    assert report.verdict == "not deterministic"
+
+
+def test_programs_that_end_otherwise_after_the_same_answers_are_told():
+    runs = itertools.count(1)
+
+    def count_runs():
+        yield from kv.get("a")
+        return next(runs)
+
+    report = explore([count_runs], memory)
+    assert report.failures[0].found == "count_runs returned 1 the first time, and now it returned 2"
+
+    def raise_another():
+        yield from kv.get("a")
+        raise LookupError(next(runs))
+
+    report = explore([raise_another], memory)
+    assert "raise_another raised LookupError: 4 the first time" in report.failures[0].found
+
+
+def test_what_tells_no_more_than_its_address_is_the_same_in_each_run():
+    def make_an_object():
+        yield from kv.put("a", 1)
+        return object()
+
+    def raise_an_object():
+        yield from kv.put("b", 1)
+        raise LookupError(object())
+
+    report = explore([make_an_object, raise_an_object], memory, nothing_to_check)
+    assert report.verdict == "passed"
+
+
+def nothing_to_check(outcomes):
+    yield from kv.get("a")
+
+
+def test_times_and_numbers_of_the_stores_own_choice_are_no_difference():
+    def append_and_put():
+        event = yield from log.append("s", "made", 1)
+        revision = yield from kv.put("a", 1)
+        return event, revision
+
+    def update():
+        return (yield from kv.update("b", lambda n: n + 1, 0))
+
+    report = explore([append_and_put, update], lambda: open_store("memory:"))
+    assert (report.verdict, report.is_exhaustive) == ("passed", True)
+
+
+def test_stores_that_are_not_fresh_are_told_by_their_answers():
+    numbers = itertools.count()
+
+    def filled():
+        store = memory()
+        Store(store).run(kv.put("a", next(numbers)))
+        return store
+
+    report = explore([count_carefully, lambda: kv.get("a")], filled)
+    assert report.verdict == "not deterministic"
+    assert "at its request #1 persist/kv-get a: → 2, revision 1 the first time, and now → " in report.failures[0].found
+    assert "store_factory" in report.failures[0].remedy
+
+
+def test_a_failure_that_is_not_there_when_it_is_run_again_is_told_as_such():
+    judged = itertools.count()
+
+    def check_by_chance(outcomes):
+        ensure(next(judged) != 5, "by chance")
+        yield from kv.get("a")
+
+    report = explore([count_carefully, count_carefully], memory, check_by_chance, reduce=False)
+    assert report.verdict == "not deterministic"
+    assert report.failures[0].found == (
+        "check failed, AssertionError: by chance, the first time; and now: nothing is wrong"
+    )
+
+
+def test_a_token_is_run_twice_and_a_difference_told():
+    numbers = itertools.count()
+
+    def put_any():
+        yield from kv.put("a", next(numbers))
+
+    report = explore([put_any], memory, repro="s1:0")
+    assert report.verdict == "not deterministic"
 
 
 def test_a_check_that_waits_for_ever_fails():

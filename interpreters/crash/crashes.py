@@ -4,21 +4,24 @@ import gc
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from interpreters import disk
+from interpreters.crash.effect_faults import SHARED
 from interpreters.crash.effect_inputs import checked_check
+from interpreters.crash.effect_words import are_alike, told_error
 from interpreters.crash.explorer import FAILURES_MAX, Exploration, Found, Options, Progress
 from interpreters.crash.judge import Check
-from interpreters.crash.limits import Hangs
-from interpreters.crash.report import Failure, Report
+from interpreters.crash.limits import Hangs, as_failure, note, noted
+from interpreters.crash.report import NOT_DETERMINISTIC, Failure, Report, told_end
 from interpreters.crash.simulated import difference
 from interpreters.crash.token import Token, parsed
 from interpreters.crash.workload import Maker, Setting, Workload, WrongAnswer
 from interpreters.crash_disk import DEFAULT_BOUND, FAULTS, PROFILES, Bound
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Handlers
-from persist_effects.requests import Failed, Request
+from persist_effects.requests import Answered, Failed, Request
 
 
 def explore_crashes(
@@ -73,7 +76,7 @@ def explore_crashes(
     options = Options(makers, check, profile, depth, wanted, seed, limit, bound, setting)
     report = Report(_names_of(makers), profile, depth, seed=seed, bound=_bound_in_words(options))
     report.arguments = _arguments_again(options)
-    failure = _failure_of_workload(makers, setting)
+    first, failure = _first_run(makers, setting)
     if failure is not None:
         report.failures.append(failure)
         report.is_exhaustive, report.bound = False, "nothing was explored"
@@ -81,25 +84,32 @@ def explore_crashes(
     if only is not None:
         report.is_exhaustive, report.bound = False, f"the one state {repro}"
     exploration = Exploration(options, report, progress=progress, only=only)
-    if limit is not None and repro is None:
-        exploration.sample(limit)
-    with _seldom_collected():
+    with _seldom_collected(), noted(lambda: told_end(profile, exploration.where, report.arguments)):
+        if limit is not None and repro is None:
+            exploration.sample(limit)
         exploration.explore()
     if repro is not None and not report.checked:
         raise InvalidRequest(f"{repro!r} names no state of this workload: it may have changed since the token was made")
     report.failures = list(_failures(simplest(exploration.found), options, only))
+    # What the runs have left behind anywhere may show by now.
+    failure = _failure_of_run_after(first, Workload(makers, setting))
+    if failure is not None:
+        report.failures.append(failure)
+        report.is_exhaustive = False
     return report
 
 
 def _failures(found: Iterable[Found], options: Options, only: Token | None) -> Iterator[Failure]:
     """The failures, each with the fewest programs, unless these were given, and with what would mend it."""
     for one in found:
-        if only is None:
-            fewest = with_fewest_programs(one, options)
-            yield failure_of(fewest, remedy_of(fewest, options))
-        else:
-            remedy = remedy_of(one, options)
-            yield failure_of(one._replace(token=one.token._replace(programs=only.programs)), remedy)
+        with noted(partial(told_end, options.profile, str(one.token), _arguments_again(options))):
+            if only is None:
+                fewest = with_fewest_programs(one, options)
+                failure = failure_of(fewest, remedy_of(fewest, options))
+            else:
+                remedy = remedy_of(one, options)
+                failure = failure_of(one._replace(token=one.token._replace(programs=only.programs)), remedy)
+        yield failure
 
 
 @contextmanager
@@ -205,20 +215,26 @@ def _bound_in_words(options: Options) -> str:
 # A workload of which nothing can be said
 
 
-def _failure_of_workload(makers: Sequence[Maker], setting: Setting) -> Failure | None:
-    """What is wrong with the workload itself: it raises, never ends, or is not the same twice."""
-    first, second = Workload(makers, setting), Workload(makers, setting)
-    for workload in (first, second):
-        failure = _failure_of_run(workload)
-        if failure is not None:
-            return failure
+def _first_run(makers: Sequence[Maker], setting: Setting) -> tuple[Workload, Failure | None]:
+    """A run of the workload, and what is wrong with it: it raises, never ends, or is not the same twice."""
+    first = Workload(makers, setting)
+    failure = _failure_of_run(first)
+    return first, failure or _failure_of_run_after(first, Workload(makers, setting))
+
+
+def _failure_of_run_after(first: Workload, second: Workload) -> Failure | None:
+    """Run the workload again, and find what is wrong with that, or is not the same as in the first run."""
+    failure = _failure_of_run(second)
+    if failure is not None:
+        return failure
     one, two = ([line for _, line in run.lines] for run in (first, second))
     if one == two:
-        return _difference_of_contents(first, second)
+        return _difference_of_contents(first, second) or _difference_of_ends(first, second)
     at = next((at for at, (here, there) in enumerate(zip(one, two, strict=False)) if here != there), None)
     at = min(len(one), len(two)) if at is None else at
     here, there = ((lines + ["the end"] * (at + 1))[at] for lines in (one, two))
-    return _verdict("not deterministic", f"in both runs, at line {at}: {here}", f"in the second: {there}", second)
+    expected, found = f"in both runs, at line {at}: {here}", f"in the second: {there}"
+    return _verdict(NOT_DETERMINISTIC, expected, found, second, SHARED)
 
 
 def _failure_of_run(workload: Workload) -> Failure | None:
@@ -229,12 +245,13 @@ def _failure_of_run(workload: Workload) -> Failure | None:
     except WrongAnswer as error:
         what, wanted, found = error.args
         return _verdict("a wrong answer", f"{what}: {wanted!r:.300}", f"{found!r:.300}", workload)
-    except Exception as error:
+    except BaseException as error:
         # Before there was a program: a maker raised, or made none.
-        return _verdict("raises", "functions that make programs", f"{type(error).__name__}: {error}", workload)
+        note(error, lambda: "this ended the first run of the workload, in which nothing had failed")
+        return _verdict("raises", "functions that make programs", told_error(as_failure(error)), workload)
     for outcome in outcomes:
         if isinstance(outcome, Failed):
-            found = f"{type(outcome.error).__name__}: {outcome.error}"
+            found = told_error(outcome.error)
             return _verdict("raises", "a workload that raises nothing where nothing goes wrong", found, workload)
     return None
 
@@ -245,16 +262,26 @@ def _difference_of_contents(first: Workload, second: Workload) -> Failure | None
         if one != two:
             wanted, found = difference(two, one)
             expected = f"in both runs, after commit {commit}: {wanted}"
-            return _verdict("not deterministic", expected, f"in the second: {found}", second)
+            return _verdict(NOT_DETERMINISTIC, expected, f"in the second: {found}", second, SHARED)
     counts = [len(run.history) - 1 for run in (first, second)]
     if counts[0] == counts[1]:
         return None
-    return _verdict("not deterministic", f"in both runs, {counts[0]} commits", f"in the second: {counts[1]}", second)
+    expected, found = f"in both runs, {counts[0]} commits", f"in the second: {counts[1]}"
+    return _verdict(NOT_DETERMINISTIC, expected, found, second, SHARED)
 
 
-def _verdict(kind: str, expected: str, found: str, workload: Workload) -> Failure:
+def _difference_of_ends(first: Workload, second: Workload) -> Failure | None:
+    """The verdict on two runs that asked and wrote the same, if a program did not return the same."""
+    for number, (one, two) in enumerate(zip(first.outcomes, second.outcomes, strict=True), 1):
+        if not are_alike(one, two):
+            expected, found = (f"program {number} returns {cast(Answered, end).value!r:.200}" for end in (one, two))
+            return _verdict(NOT_DETERMINISTIC, f"in both runs, {expected}", f"in the second, {found}", second, SHARED)
+    return None
+
+
+def _verdict(kind: str, expected: str, found: str, workload: Workload, remedy: str | None = None) -> Failure:
     lines = tuple(line for _, line in workload.lines)
-    return Failure(kind, expected, found, "without any crash", (), lines[-14:], "0.r")
+    return Failure(kind, expected, found, "without any crash", (), lines[-14:], "0.r", remedy)
 
 
 # Failures
@@ -298,7 +325,8 @@ def with_fewest_programs(found: Found, options: Options) -> Found:
 def _found_with(programs: Sequence[int], kind: str, options: Options) -> Found | None:
     makers = tuple(options.makers[index] for index in programs)
     smaller = options._replace(makers=makers, depth=1, faults=(), limit=None)
-    if _failure_of_workload(makers, options.setting) is not None:
+    _, failure = _first_run(makers, options.setting)
+    if failure is not None:
         return None
     exploration = Exploration(smaller, Report("", options.profile, 1))
     exploration.explore()
@@ -355,6 +383,6 @@ def _passes(options: Options, number: int, barriers: Mapping[int, Request[Any]])
 
     try:
         Workload(options.makers, options.setting, at, barriers=barriers).run()
-    except (WrongAnswer, OSError):
+    except (Hangs, WrongAnswer, OSError):
         return False
     return not exploration.found

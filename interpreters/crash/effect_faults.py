@@ -23,6 +23,12 @@ class Fault(NamedTuple):
     remedy: str
 
 
+SHARED = (
+    "share state only through the store: what a program keeps elsewhere, another program sees, or the next run; "
+    "make it anew within each program"
+)
+"""The remedy where programs are not functions of their answers."""
+
 AT_A_RESTART = "let one transaction hold what belongs together, and repeat only what may be repeated: log.append_once"
 _WITHOUT_STORE = "nothing was written: repeat the request, or let the error end the program"
 _UNCERTAIN = "after an UncertainOutcome, repeat only what settles it: log.append_once, log.append_expect"

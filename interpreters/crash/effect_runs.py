@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from interpreters.crash.effect_faults import FAULTS, WRITES, conflict_of, faults_of, is_own
 from interpreters.crash.effect_inputs import StoreFactory, new_store
 from interpreters.crash.effect_words import MARK, name_of, told, told_error, told_outcome
-from interpreters.crash.limits import limited
-from interpreters.crash.report import Problem
+from interpreters.crash.limits import as_failure, give_up, is_said_by_pytest, outcome_of_check, thrown
+from interpreters.crash.report import NOT_DETERMINISTIC, Problem
 from interpreters.store import Store
 from persist_effects import codec, machine
 from persist_effects.errors import (
@@ -27,7 +27,6 @@ State = tuple[tuple[int, str], ...]
 """The faults of one run, each with the number of its request."""
 
 _DIFFERENCE_WIDTH = 200
-_CLOSING_ATTEMPTS = 100
 
 
 class Asked(NamedTuple):
@@ -112,7 +111,7 @@ class Run:
             problem = before.problem or self.problem
             found = f"one run passes, and in the other: {problem.kind}, {problem.found}" if problem else ""
         if found:
-            self.problem = Problem("not deterministic", "two runs on fresh stores ask the same, and end alike", found)
+            self.problem = Problem(NOT_DETERMINISTIC, "two runs on fresh stores ask the same, and end alike", found)
             self.lines.append(f"{MARK}not deterministic: {found}")
 
     def _live(self) -> bool:
@@ -126,11 +125,12 @@ class Run:
             return False
         except _Broken:
             raise
-        except Exception as error:
-            if not self._is_struck:
-                kind = "raises after a restart" if self._faults else "raises"
-                raise _Broken(Problem(kind, "the program goes to its end", told_error(error))) from error
-            self.lines.append(f"the program ends with {told_error(error)}")
+        except BaseException as error:
+            failure = as_failure(error)
+            if not self._is_struck or is_said_by_pytest(failure):
+                kind = "raises after a restart" if self._faults and not self._is_struck else "raises"
+                raise _Broken(Problem(kind, "the program goes to its end", told_error(failure))) from error
+            self.lines.append(f"the program ends with {told_error(failure)}")
             return False
         return True
 
@@ -150,7 +150,7 @@ class Run:
         outcome = self._outcome(step.request)
         self._count(len(self.asked) + 1 - first)
         self._settle(is_seen=True)
-        step_after = step.resume(outcome.value) if isinstance(outcome, Answered) else step.throw(outcome.error)
+        step_after = step.resume(outcome.value) if isinstance(outcome, Answered) else step.throw(thrown(outcome.error))
         if any(self._faults.get(number) == "crash-after" for number in range(first, len(self.asked) + 1)):
             if isinstance(step_after, Done):
                 self.lines.append("the program had ended")
@@ -197,8 +197,14 @@ class Run:
         doubt = Failed(UncertainOutcome("the store was lost in the middle of a commit: a fault that was put here"))
         if fault == "uncertain-unwritten":
             return doubt
-        outcome = machine.outcome_of(request, self._handlers)
+        outcome = self._outcome_of_row(request)
         return doubt if fault == "uncertain-written" else outcome
+
+    def _outcome_of_row(self, request: Request[Any]) -> Outcome:
+        try:
+            return machine.outcome_of(request, self._handlers)
+        except BaseException as error:
+            return Failed(as_failure(error))
 
     def _settle(self, *, is_seen: bool) -> None:
         """Take down what the program now knows of its writes, or will never know."""
@@ -216,13 +222,15 @@ class Run:
         self._unseen.clear()
 
     def _check(self) -> None:
-        try:
-            check = self._application.check([*self.acked], [*self.maybe])
-            machine.run(limited(check, self._application.requests_limit), self._handlers)
-        except Exception as error:
-            when = "after the fault" if not self._application.restart else "once the program went to its end"
-            problem = Problem("check failed", f"check(acked, maybe) passes {when}", told_error(error))
-            raise _Broken(problem) from error
+        application = self._application
+        check = outcome_of_check(
+            application.check, [*self.acked], [*self.maybe], requests_limit=application.requests_limit
+        )
+        failure = machine.run(check, self._handlers)
+        if failure is not None:
+            when = "after the fault" if not application.restart else "once the program went to its end"
+            problem = Problem("check failed", f"check(acked, maybe) passes {when}", told_error(failure))
+            raise _Broken(problem) from failure
 
 
 def _impatient(handlers: Handlers) -> Handlers:
@@ -231,16 +239,6 @@ def _impatient(handlers: Handlers) -> Handlers:
     if Wait in rows:
         rows[Wait] = lambda request: handlers[Wait](Wait(request.after, request.prefix))
     return rows
-
-
-def give_up(program: Effect[Any]) -> None:
-    """End a program as if its process were gone: what its ``finally`` blocks ask for reaches no store."""
-    for _ in range(_CLOSING_ATTEMPTS):
-        try:
-            program.close()
-        except Exception:  # noqa: S112 - there is nobody left whom it would concern
-            continue
-        return
 
 
 def _key_of(request: Request[Any]) -> bytes | str:

@@ -38,11 +38,12 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from interpreters.crash.effect_faults import AT_A_RESTART, CRASHES, FAULTS
+from interpreters.crash.effect_faults import AT_A_RESTART, CRASHES, FAULTS, SHARED
 from interpreters.crash.effect_inputs import StoreFactory, check_program, check_stores, checked_check
 from interpreters.crash.effect_runs import Application, Asked, Check, Program, Run, State
 from interpreters.crash.effect_words import named, told_writes, window
-from interpreters.crash.report import Cell, Failure, Report
+from interpreters.crash.limits import noted
+from interpreters.crash.report import NOT_DETERMINISTIC, Cell, Failure, Report, told_end
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import check_integer
 
@@ -89,8 +90,8 @@ def explore_effects(
     state, restart = (None, restart) if repro is None else _parse(repro)
     application = Application(_checked_programs(program), store_factory, checked_check(check), restart, requests_limit)
     check_stores(store_factory)
-    base = application.run(())
-    again = application.run(())
+    base = _run(application, ())
+    again = _run(application, ())
     again.compare(base)
     search = _Search(application, again, depth)
     if state is not None:
@@ -103,6 +104,12 @@ def explore_effects(
 
 
 # The search
+
+
+def _run(application: Application, state: State) -> Run:
+    with noted(lambda: told_end("effects", _token(state, restart=application.restart))):
+        return application.run(state)
+
 
 _FAILURES_TOLD = 10
 
@@ -140,7 +147,7 @@ class _Search:
         before = run = self._base
         for count, (number, fault) in enumerate(state, 1):
             _check_place(token, number, fault, run, state[count - 2][0] if count > 1 else 0)
-            before, run = run, self._application.run(state[:count])
+            before, run = run, _run(self._application, state[:count])
         run.compare(before, state[-1][0])
         self.report.depth, self.report.enumerated, self.report.bound = len(state), 1, f"the state of {token}"
         self._take_in(state, run)
@@ -161,7 +168,16 @@ class _Search:
         faults = "one fault" if depth_reached == 1 else "up to two faults, none after a failure,"
         started = "started anew afterwards" if self._application.restart else "not started anew"
         self.report.bound = f"{faults} in a program of {count} requests, {started}"
+        self._look_whether_it_is_as_at_first()
         self._finish()
+
+    def _look_whether_it_is_as_at_first(self) -> None:
+        """Run the program without faults once more: what its runs have left behind anywhere may show by now."""
+        last = _run(self._application, ())
+        last.compare(self._base)
+        if last.problem is not None:
+            self.report.is_exhaustive = False
+            self._tell((), last)
 
     def _states_after(self, state: State, run: Run) -> list[_Next]:
         """The states with one fault more, one of those that are equal."""
@@ -195,7 +211,7 @@ class _Search:
         """Check these states, and return those that follow."""
         following: list[_Next] = []
         for state, before in states:
-            run = self._application.run(state)
+            run = _run(self._application, state)
             run.compare(before, state[-1][0])
             self._take_in(state, run)
             if len(state) < self.report.depth and run.problem is None and self.report.is_exhaustive:
@@ -260,6 +276,8 @@ class _CrashPoints:
 
 
 def _remedy(state: State, run: Run) -> str | None:
+    if run.problem is not None and run.problem.kind == NOT_DETERMINISTIC:
+        return SHARED
     if not state or run.problem is None or run.problem.kind != "check failed":
         return None
     return AT_A_RESTART if run.was_restarted else FAULTS[state[-1][1]].remedy

@@ -4,8 +4,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from interpreters.crash.effect_words import named
+from interpreters.crash.effect_words import named, told_error
 from interpreters.crash.judge import Check, Judge
+from interpreters.crash.limits import Hangs
 from interpreters.crash.report import Cell, Problem, Report
 from interpreters.crash.restarts import WHOLE, Restart, Restarts
 from interpreters.crash.token import RESTART, Place, Token
@@ -109,7 +110,13 @@ class Exploration:
         self._seen = _Seen()
         self._deepened: set[Any] = set()
         self._faults: tuple[tuple[int, Fault], ...] = ()
+        self._places: tuple[Place, ...] = ()
         self.found: list[Found] = []
+
+    @property
+    def where(self) -> str:
+        """The token of the state that is looked at, or was last."""
+        return str(Token(self._faults, self._places or (Place(0, RESTART),)))
 
     def explore(self) -> None:
         """Explore without faults, then with each fault at each request that can meet it."""
@@ -153,7 +160,7 @@ class Exploration:
         return kinds
 
     def _explore_run(self, faults: tuple[tuple[int, Fault], ...]) -> None:
-        self._faults, self._judge = faults, None
+        self._faults, self._judge, self._places = faults, None, ()
         for judge in self._judges.values():
             judge.forget_checks()
         self._bound = WHOLE if faults else self._options.bound
@@ -166,22 +173,23 @@ class Exploration:
 
         workload = Workload(self._options.makers, self._options.setting, at, dict(faults))
         try:
-            self._check_errors(workload.run(), is_faulty=bool(faults))
+            problem = _problem_of_ends(workload.run(), is_faulty=bool(faults))
         except WrongAnswer as error:
-            self._note_wrong_answer(workload, error)
-            return
+            what, wanted, found = error.args
+            problem = Problem("a wrong answer", f"{what}: {wanted!r:.300}", f"{found!r:.300}")
+        except Hangs as error:
+            problem = Problem("hangs after a fault" if faults else "hangs", "a workload that ends", str(error))
         except PersistError:
             # The fault was met where the store was being opened: there is nothing to go on with.
             if not faults:
                 raise
             self.crash(workload, workload.disk.count, None)
+            problem = None
+        if problem is not None:
+            self._note_end(workload, problem)
+            return
         if self._options.faults or self._only is not None:
             self._restart(workload)
-
-    def _check_errors(self, outcomes: Sequence[Any], *, is_faulty: bool) -> None:
-        for outcome in outcomes:
-            if isinstance(outcome, Failed) and not (is_faulty and isinstance(outcome.error, PersistError)):
-                raise outcome.error
 
     # Crashes
 
@@ -243,6 +251,7 @@ class Exploration:
     def _take(self, workload: Workload, place: Place, restarts: Iterator[Restart]) -> None:
         if self._only is not None and self._only.places != (place,):
             return
+        self._places = (place,)
         for restart in restarts:
             self._check_limit()
             self._report.enumerated += 1
@@ -300,6 +309,7 @@ class Exploration:
             self._report.equal += 1
             return None
         self._check_limit()
+        self._places = (*before, Place(number, state.digest))
         judge = self._judge
         assert judge is not None
         end, on = judge.recover(state.image, crashes)
@@ -317,7 +327,7 @@ class Exploration:
             class_of = (id(end), expected, unread)
             if class_of not in self._deepened:
                 self._deepened.add(class_of)
-                self._crash_recovery(workload, state, moment, (*before, Place(number, "")))
+                self._crash_recovery(workload, state, moment, (*before, Place(number, state.digest)))
         return problem
 
     def _crash_recovery(self, workload: Workload, state: State, moment: Moment, places: tuple[Place, ...]) -> None:
@@ -332,8 +342,7 @@ class Exploration:
             for after in self._states(on, len(places)):
                 problem = self._reach(workload, after, moment, places, (number, row))
                 if problem is not None:
-                    first = places[-1]._replace(state=state.digest)
-                    where = (*places[:-1], first, Place(number, after.digest))
+                    where = (*places, Place(number, after.digest))
                     self._note(workload, problem, where, (state, after), row)
 
         on.watch(at)
@@ -368,14 +377,21 @@ class Exploration:
         token = Token(self._faults, places)
         self.found.append(Found(token, problem, crashes, losses, _trace(workload, places[0].request)))
 
-    def _note_wrong_answer(self, workload: Workload, error: WrongAnswer) -> None:
-        what, wanted, found = error.args
-        problem = Problem("a wrong answer", f"{what}: {wanted!r:.300}", f"{found!r:.300}")
+    def _note_end(self, workload: Workload, problem: Problem) -> None:
         number = workload.disk.count
         self._report.checked += 1
         self._count(f"#{number}", "answers", problem)
         token = Token(self._faults, (Place(number, RESTART),))
         self.found.append(Found(token, problem, (f"at request #{number}",), (), _trace(workload, number)))
+
+
+def _problem_of_ends(outcomes: Sequence[Any], *, is_faulty: bool) -> Problem | None:
+    """What is wrong with how the programs ended. What the store tells them of a fault may end them."""
+    for outcome in outcomes:
+        if isinstance(outcome, Failed) and not (is_faulty and isinstance(outcome.error, PersistError)):
+            expected = "programs that raise nothing" + (" but what the store told them" if is_faulty else "")
+            return Problem("raises after a fault" if is_faulty else "raises", expected, told_error(outcome.error))
+    return None
 
 
 def _trace(workload: Workload, number: int) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from interpreters.crash.limits import limited
+from interpreters.crash.effect_words import told_error
+from interpreters.crash.limits import outcome_of_check
 from interpreters.crash.memo import End, Memo
 from interpreters.crash.report import Problem
 from interpreters.crash.simulated import NO_EFFECTS, Contents, contents, difference, engine_of, over_disk
@@ -120,11 +121,11 @@ class Judge:
         return problem
 
     def _run_check(self, check: Check, on: CrashDisk, moment: Moment) -> Problem | None:
-        program = limited(check(list(moment.acked), list(moment.maybe)), self._setting.requests_limit)
+        limit = self._setting.requests_limit
+        program = outcome_of_check(check, list(moment.acked), list(moment.maybe), requests_limit=limit)
         end = self._boot_again(on, 99, program, self._effects_after(moment))
-        if end.error is None:
-            return None
-        return Problem("invariant", "the check to pass", f"{type(end.error).__name__}: {end.error}")
+        failure = end.error or end.value
+        return None if failure is None else Problem("invariant", "the check to pass", told_error(failure))
 
     def _effects_after(self, moment: Moment) -> Handlers:
         """Effects of its own for a check, in the state in which the workload had brought its own."""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
 
-NO_VERDICT = ("not deterministic", "hangs", "raises")
+NOT_DETERMINISTIC = "not deterministic"
+NO_VERDICT = (NOT_DETERMINISTIC, "hangs", "raises")
 """The kinds of failure that say of a workload that nothing can be said of it."""
 
 _CRASH_MARK = "  ✗ "
@@ -290,10 +291,30 @@ def _fields(report: Report, failure: Failure) -> list[tuple[str, Sequence[str]]]
 
 
 def _replay(report: Report, failure: Failure) -> str:
-    """The line to paste, which is Python and ASCII whatever is in the token."""
-    token = failure.token.encode("unicode_escape").decode("ascii").replace('"', '\\"')
-    again = f", {report.arguments}" if report.arguments else ""
-    return f'{_words(report).call}{again}, repro="{token}")'
+    return line_to_paste(report.profile, failure.token, report.arguments)
+
+
+def line_to_paste(profile: str, token: str, arguments: str = "") -> str:
+    """The call that shows a state again, which is Python and ASCII whatever is in the token.
+
+    >>> line_to_paste("posix", "13.0a1b2c3d")
+    'explore_crashes(workload, check, repro="13.0a1b2c3d")'
+    """
+    escaped = token.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    again = f", {arguments}" if arguments else ""
+    return f'{_WORDS.get(profile, _CRASHES).call}{again}, repro="{escaped}")'
+
+
+def told_end(profile: str, token: str, arguments: str = "") -> str:
+    """What a note says on an error that ended an exploration: in which state that was, and how to see it again.
+
+    >>> print(told_end("schedule", "s1:0,1"))
+    this ended the exploration in the state s1:0,1. To see it again:
+    explore(programs, store_factory, check, repro="s1:0,1")
+    """
+    return (
+        f"this ended the exploration in the state {token}. To see it again:\n{line_to_paste(profile, token, arguments)}"
+    )
 
 
 def _printable(text: str) -> str:

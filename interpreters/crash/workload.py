@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from interpreters.crash.effect_words import named
-from interpreters.crash.limits import Hangs
+from interpreters.crash.limits import Hangs, failing
 from interpreters.crash.simulated import START_MICROSECONDS, Compact, Contents, Mark, Reopen, SimulatedStore, contents
 from interpreters.crash_disk import MUTATING, CrashDisk, Fault, Interrupted
 from interpreters.disk import Sync
@@ -88,6 +88,8 @@ class Workload:
         self.effects: Handlers = {} if setting.effects is None else setting.effects()
         self.lines: list[tuple[int, str]] = []
         """The trace: lines, each with the number of the disk's request that it is, or before which it came."""
+        self.outcomes: list[Outcome] = []
+        """How the programs ended, in order, once they have."""
         self._twin = _Twin()
         self._performed: list[Request[Any]] = []
         self._acked: list[tuple[Request[Any], Any]] = []
@@ -119,14 +121,17 @@ class Workload:
     def run(self) -> list[Outcome]:
         """Run the programs together to their ends, and return their outcomes."""
         self._store = self._open()
-        together = machine.Together([make() for make in self._makers])
+        programs = [make() for make in self._makers]
+        machine.check_fresh(*programs)
+        together = machine.Together([failing(program) for program in programs])
         while together.requests:
             together.resume(self._round(together.requests))
         if any(fault.is_interrupt for _, _, fault in self.disk.met):
             self._go_on()
         if self._at is not None:
             self._at(self, self.disk.count, None)
-        return cast(list[Outcome], together.outcomes)
+        self.outcomes = cast(list[Outcome], together.outcomes)
+        return self.outcomes
 
     def _open(self) -> SimulatedStore:
         try:

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 from interpreters.crash.effect_inputs import StoreFactory
 from interpreters.crash.effect_words import told_error
-from interpreters.crash.limits import limited
-from interpreters.crash.report import Problem
+from interpreters.crash.limits import is_said_by_pytest, note, outcome_of_check
+from interpreters.crash.report import Problem, told_end
 from interpreters.schedule.linear import Contents, contents_of, linear_problem
 from interpreters.schedule.recorded import RecordedWorld
+from interpreters.schedule.token import token_of
 from interpreters.schedule.world import Move, Program, World
 from interpreters.store import Interpreter, Store
 from persist_effects.errors import NotAProgram, NotARequest, UnhandledEffect
@@ -41,6 +42,8 @@ class Case(NamedTuple):
     check: Check | None
     requests_limit: int
     contents: Contents | None = None
+    chosen: tuple[int, ...] | None = None
+    """Which of the programs that were given these are, if not all."""
 
     def begin(self) -> tuple[World, Store | Interpreter]:
         """The programs at their first requests, on a store of their own, which the caller closes."""
@@ -61,26 +64,42 @@ class Case(NamedTuple):
         return self._replace(
             names=tuple(self.names[index] for index in indices),
             programs=tuple(self.programs[index] for index in indices),
+            chosen=tuple(index if self.chosen is None else self.chosen[index] for index in indices),
         )
+
+    def note_end(self, error: BaseException, moves: Sequence[Move]) -> None:
+        """Say on an error that ends the exploration in which interleaving it came."""
+        token = token_of(tuple(moves), len(self.programs), self.chosen)
+        note(error, lambda: told_end("schedule", token, "" if self.contents is None else "linearizable=True"))
 
     def judge(self, world: World) -> Problem | None:
         """What is wrong where no program can go on."""
         if world.live:
             return self._deadlock(world)
         if self.check is not None:
-            try:
-                world.run_alone(limited(self.check(world.outcomes), self.requests_limit))
-            except Exception as error:
-                return Problem("check failed", "check(outcomes) passes once all programs have ended", told_error(error))
+            failure = self._failure_of_check(self.check, world)
+            if failure is not None:
+                expected = "check(outcomes) passes once all programs have ended"
+                return Problem("check failed", expected, told_error(failure))
         # Where a check has passed, the errors that it saw are as they should be, but for mistakes in a program.
         kinds = Exception if self.check is None else MISTAKES
         for name, task in zip(self.names, world.tasks, strict=True):
-            if isinstance(task.outcome, Failed) and isinstance(task.outcome.error, kinds):
+            if isinstance(task.outcome, Failed) and (
+                isinstance(task.outcome.error, kinds) or is_said_by_pytest(task.outcome.error)
+            ):
                 end = "goes to its end" if self.check is None else "ends, or raises an error that is no mistake in it"
                 return Problem("raises", f"every program {end}", f"{name} raises {told_error(task.outcome.error)}")
         if self.contents is not None and isinstance(world, RecordedWorld):
             return linear_problem(world.trace, self.contents, self.names)
         return None
+
+    def _failure_of_check(self, check: Check, world: World) -> Exception | None:
+        program = outcome_of_check(check, world.outcomes, requests_limit=self.requests_limit)
+        try:
+            failure: Exception | None = world.run_alone(program)
+        except TimeoutError as error:
+            return error
+        return failure
 
     def hang(self) -> Problem:
         """What is wrong where the programs ask for ever."""

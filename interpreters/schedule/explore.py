@@ -13,6 +13,10 @@ For programs that compute with the numbers of positions or revisions, pass ``red
 **Crashes.** With ``crashes=True``, in each interleaving one program may be given up, at any request, before it was
 carried out or once it was, and is started anew from its function while the others go on.
 
+**Determinism.** A program is a function of its answers: what it shares with others, or with its own next run, is in
+the store. Orders are run again, before all others and after them, every interleaving is compared with the one before
+in what they have in common, and states that are taken for equal in where their programs stand.
+
 **Linearizability.** With ``linearizable=True`` the answers of the store are judged too:
 `interpreters.schedule.linear`. It matters then what came before what in real time, so nothing is reduced.
 
@@ -24,7 +28,8 @@ raises             without a check: a program raised; "raises in some orders" wh
 hangs              the programs asked for more than ``requests_limit``; nothing is explored after that
 deadlock           all programs that have not ended wait for events for ever
 not linearizable   no order of the store's operations explains its answers
-not deterministic  a program asked something else in a second run of the same
+not deterministic  after the same answers a program asked something else than before, or ended otherwise; or a
+                   fresh store answered otherwise
 =================  ===========================================================================================
 """
 
@@ -34,15 +39,22 @@ from typing import Any
 
 import msgspec
 
-from interpreters.crash.effect_faults import AT_A_RESTART
+from interpreters.crash.effect_faults import AT_A_RESTART, SHARED
 from interpreters.crash.effect_inputs import StoreFactory, check_stores, trouble_in_a_call
 from interpreters.crash.effect_words import name_of, named
-from interpreters.crash.report import Cell, Failure, Report
+from interpreters.crash.report import NOT_DETERMINISTIC, Cell, Failure, Problem, Report
 from interpreters.schedule.case import Case, Check, Found
 from interpreters.schedule.ordered import FAULTS, Ordered
 from interpreters.schedule.programs import Programs, named_programs
 from interpreters.schedule.recorded import Step
-from interpreters.schedule.replayed import first_difference, replay
+from interpreters.schedule.replayed import Replayed, replay
+from interpreters.schedule.sameness import (
+    NOT_FRESH,
+    difference_now,
+    difference_of,
+    is_about_stores,
+    trials,
+)
 from interpreters.schedule.sampled import Sampled
 from interpreters.schedule.shrink import Shrunk, shrunk
 from interpreters.schedule.telling import essence, told_steps
@@ -128,7 +140,8 @@ class _Exploration:
 
     def explore(self, bound: int | None, limit: int | None, seed: int) -> None:
         """Check them all, or as many as may be."""
-        found = first_difference(self._case)
+        firsts = trials(self._case)
+        found = difference_now(self._case, firsts)
         if found is not None:
             self._count(1, 0, found.switches)
             self._tell_all([found], 1)
@@ -141,6 +154,11 @@ class _Exploration:
         self._add_cells(search)
         if limit is not None and (search.is_cut or not search.is_finished) and not self._is_broken():
             self._draw(limit, seed, in_order=search.checked)
+        found = None if self._is_broken() else difference_now(self._case, firsts)
+        if found is not None:
+            self._tell_all([found], 1)
+        if any(failure.kind == NOT_DETERMINISTIC for failure in self.report.failures):
+            self.report.is_exhaustive = False
         self._name_kinds()
 
     def repeat(self, token: Token) -> None:
@@ -151,9 +169,11 @@ class _Exploration:
             raise refused(str(token), run.refused)
         self._count(1, 0, run.switches)
         self.report.bound = f"the interleaving of {token}"
-        if run.found is not None:
+        difference = difference_of(case, run, replay(case, run.moves))
+        found = run.found if difference is None else Found(run.moves, run.switches, difference)
+        if found is not None:
             self.report.failed = 1
-            self._tell(Shrunk(token.only, run.found))
+            self._tell(Shrunk(token.only, found))
 
     def _go_through(self, bound: int | None, limit: int | None) -> Ordered:
         search = self._search(bound, has_order=False)
@@ -190,13 +210,13 @@ class _Exploration:
         for found in failures:
             if _likeness(found) not in self._told and len(self.report.failures) < _FAILURES_TOLD:
                 self._told.add(_likeness(found))
-                is_whole = found.problem.kind in ("hangs", "not deterministic")
+                is_whole = found.problem.kind in ("hangs", NOT_DETERMINISTIC)
                 self._tell(Shrunk(None, found) if is_whole else shrunk(self._case, found))
 
     def _tell(self, failure: Shrunk) -> None:
         case = self._case if failure.only is None else self._case.only(failure.only)
-        found = failure.found
-        run = replay(case, found.moves)
+        run = replay(case, failure.found.moves)
+        found = _as_it_is_again(failure.found, run)
         token = token_of(found.moves, len(case.programs), failure.only)
         if any(token == told.token for told in self.report.failures):
             return
@@ -214,7 +234,7 @@ class _Exploration:
         )
 
     def _is_broken(self) -> bool:
-        return any(failure.kind in ("hangs", "not deterministic") for failure in self.report.failures)
+        return any(failure.kind in ("hangs", NOT_DETERMINISTIC) for failure in self.report.failures)
 
     def _name_kinds(self) -> None:
         """Say of programs that raise or hang whether they do so in every order."""
@@ -242,12 +262,24 @@ def _distinct(failures: Iterable[Found]) -> list[Found]:
     return [*first.values()]
 
 
+def _as_it_is_again(found: Found, run: Replayed) -> Found:
+    """What is wrong with an interleaving that was run again: as before, or that it is not as before."""
+    again = run.problem
+    if found.problem.kind == NOT_DETERMINISTIC or (again is not None and again.kind == found.problem.kind):
+        return found
+    now = run.refused or ("nothing is wrong" if again is None else f"{again.kind}, {again.found}")
+    told = f"{found.problem.kind}, {found.problem.found}, the first time; and now: {now}"
+    return found._replace(problem=Problem(NOT_DETERMINISTIC, "two runs of one order end alike", told))
+
+
 def _likeness(found: Found) -> tuple[str, str]:
     return found.problem.kind, found.problem.found
 
 
 def _remedy(found: Found, count: int) -> str | None:
     """What may help, where that can be said from afar."""
+    if is_about_stores(found.problem):
+        return NOT_FRESH
     if found.problem.kind != "check failed":
         return _REMEDIES.get(found.problem.kind)
     if any(move >= count for move in found.moves):
@@ -256,6 +288,7 @@ def _remedy(found: Found, count: int) -> str | None:
 
 
 _REMEDIES = {
+    NOT_DETERMINISTIC: SHARED,
     "check failed": "let the write expect what was read: kv.update, log.append_expect, or the checks of transact",
     "not linearizable": "let the store look for conflicts and write in one step that no other comes between",
     "hangs": "a program that looks again and again gives no other its turn: let it wait for an event",

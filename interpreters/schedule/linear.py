@@ -171,7 +171,7 @@ class _Rows:
         store = MemoryStore(clock=lambda: 0)
         for write in self._contents.writes:
             store.handlers[type(write)](write)
-        same = _Same()
+        same = SameNumbers()
         for count, operation in enumerate(row):
             wanted = machine.outcome_of(same.translated(operation.step.request), store.handlers)
             if operation.outcome is not None and not same.are_same(operation.step.request, operation.outcome, wanted):
@@ -182,8 +182,8 @@ class _Rows:
         return True
 
 
-class _Same:
-    """Which positions and revisions of the store are which of the memory store's."""
+class SameNumbers:
+    """Which positions and revisions of one store are which of another's."""
 
     def __init__(self) -> None:
         self._ours: dict[tuple[str, int], int] = {("position", 0): 0, ("revision", 0): 0}

@@ -14,11 +14,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from interpreters.crash.effect_faults import WRITES, is_own
-from interpreters.crash.report import Problem
+from interpreters.crash.effect_words import are_alike
+from interpreters.crash.report import NOT_DETERMINISTIC, Problem
 from interpreters.schedule.case import Case, Found
 from interpreters.schedule.footprint import Causes
 from interpreters.schedule.requests import Sleep
+from interpreters.schedule.sameness import told_difference
 from interpreters.schedule.world import Move, Task, World
+from persist_effects.requests import Outcome
 
 FAULTS = ("switch", "crash-before", "crash-during")
 
@@ -30,8 +33,8 @@ class _Node:
     """A state on the way, the move that is tried there, and those that are not tried yet."""
 
     __slots__ = (
-        "after", "asker", "can_stay", "event", "failed", "has_crashed", "last", "move", "place", "request", "runs",
-        "spent", "switches", "untried",
+        "after", "answer", "asker", "can_stay", "event", "failed", "has_crashed", "last", "move", "place",
+        "request", "runs", "spent", "standing", "switches", "untried",
     )  # fmt: skip
 
     def __init__(self, last: int, switches: int, *, can_stay: bool, has_crashed: bool) -> None:
@@ -44,12 +47,14 @@ class _Node:
         # What follows is filled in when the moves are known, and when one is tried.
         self.move: Move
         self.untried: list[Move]
+        self.standing: list[Any]
         self.asker: int
         self.request: Any
         self.spent: int
         self.place: Place | None
         self.event: tuple[int, int, tuple[int, ...]]
         self.after: tuple[int, ...]
+        self.answer: Any
 
 
 class Ordered:
@@ -75,6 +80,8 @@ class Ordered:
         self._causes = Causes(self._count, has_order=has_order) if reduce else None
         self._histories: dict[tuple[int, tuple[int, ...], int], int] = {}
         self._reached: dict[tuple[int, ...], int] = {}
+        self._known: dict[int, tuple[Any, Any]] = {}
+        """By history and program: what it was answered at the end of it, and where it stood then."""
 
     def failures(self, limit: int | None = None) -> Iterator[Found]:
         """Check them, at most so many, and give those that fail."""
@@ -86,7 +93,7 @@ class Ordered:
                 self.failed += 1
                 moves = (*(node.move for node in self._path), *self._tail)
                 yield Found(moves, self._path[-1].spent if self._path else 0, problem)
-                if problem.kind in ("hangs", "not deterministic"):
+                if problem.kind in ("hangs", NOT_DETERMINISTIC):
                     break
             self._go_back()
         while self._path:
@@ -100,6 +107,14 @@ class Ordered:
     # One interleaving
 
     def _run(self) -> Problem | None:
+        self._tail = []
+        try:
+            return self._run_on_new_store()
+        except BaseException as error:
+            self._case.note_end(error, (*(node.move for node in self._path), *self._tail))
+            raise
+
+    def _run_on_new_store(self) -> Problem | None:
         world, store = self._case.begin()
         try:
             problem, is_new = self._go(world)
@@ -124,7 +139,6 @@ class Ordered:
     def _go(self, world: World) -> tuple[Problem | None, bool]:
         """Make the moves of an interleaving. Returns what is wrong already, and whether its end is a new one."""
         path, limit = self._path, self._case.requests_limit
-        self._tail = []
         problem = self._go_to_last(world)
         if problem is not None:
             return problem, True
@@ -132,8 +146,12 @@ class Ordered:
         while node is not None:
             self._note(node, world)
             world.play(node.move)
-            if self._causes is not None and self._was_reached(node):
-                return None, False
+            if self._causes is not None:
+                problem = self._difference_from_known(node, world.tasks[node.asker])
+                if problem is not None:
+                    return problem, True
+                if self._was_reached(node):
+                    return None, False
             if len(path) + len(self._tail) > limit:
                 return self._case.hang(), True
             node = self._next_node(world)
@@ -145,20 +163,28 @@ class Ordered:
         for node in self._path[:-1]:
             move = node.move
             task = tasks[move % count]
-            if task.request != node.request:
-                problem = _difference(task, node)
-                if problem is not None:
-                    return problem
+            if task.request != node.request and not are_alike(task.request, node.request):
+                return self._difference(task, node.request)
             if move < count:
                 step(move)
             else:
                 world.play(move)
+            node.answer = task.answer
         if not self._path:
             return None
-        # Another move is tried here, so what was asked here before must still be asked.
-        here = self._path[-1]
-        task = tasks[here.asker]
-        return None if task.request == here.request else _difference(task, here)
+        # Another move is tried here, so all programs must stand where they stood before.
+        standing = [task.request for task in tasks]
+        before = self._path[-1].standing
+        if standing != before:
+            for task, request in zip(tasks, before, strict=True):
+                if not are_alike(task.request, request):
+                    return self._difference(task, request)
+        return None
+
+    def _difference(self, task: Task, before: Any, when: str = "the first time") -> Problem:
+        stands = task.outcome if task.outcome is not None and isinstance(before, Outcome) else task.request
+        number = task.asked + (task.request is None)
+        return told_difference(self._case.names[task.index], number, before, stands, when)
 
     def _next_node(self, world: World) -> _Node | None:
         """The state where the world stands now, with the moves that it has; None where it has no choice any more."""
@@ -177,6 +203,7 @@ class Ordered:
         if self._causes is None and len(world.live) == 1 and not may_crash:
             self._go_to_end(world, ready[0])
             return None
+        node.standing = [task.request for task in world.tasks]
         node.move = node.last if node.can_stay else ready[0]
         node.untried = [index for index in reversed(ready) if index != node.move]
         if may_crash:
@@ -232,6 +259,26 @@ class Ordered:
         number = self._histories.setdefault(step, len(self._histories))
         node.after = (*before[:index], number, *before[index + 1 :])
 
+    def _difference_from_known(self, node: _Node, task: Task) -> Problem | None:
+        """Whether a program stands elsewhere than where it stood after the same history, in another order."""
+        index, known = task.index, self._known
+        stands = task.request if task.outcome is None else task.outcome
+        node.answer = task.answer
+        key = node.after[index] * self._count + index
+        if key not in known:
+            known[key] = task.answer, stands
+            return None
+        before_this = known[key][1]
+        if are_alike(before_this, stands):
+            return None
+        for before in self._path:
+            # Equal orders differ in positions and revisions, and any two runs in times.
+            if before.asker == index and not are_alike(
+                known[before.after[index] * self._count + index][0], before.answer
+            ):
+                return None
+        return self._difference(task, before_this, "after the same answers in another order")
+
     def _was_reached(self, node: _Node) -> bool:
         state, switches = node.after, 0
         if self._bound is not None:
@@ -272,13 +319,3 @@ class Ordered:
 def may_change(request: Any) -> bool:
     """Whether a request may leave anything behind."""
     return isinstance(request, WRITES) or (is_own(request) and not isinstance(request, Sleep))
-
-
-def _difference(task: Task, node: _Node) -> Problem | None:
-    if repr(task.request) == repr(node.request):  # as of floats that are no numbers
-        return None
-    return Problem(
-        "not deterministic",
-        "a program asks the same where everything before was the same",
-        f"it asks {task.request!r:.100} in one run, and {node.request!r:.100} in another",
-    )

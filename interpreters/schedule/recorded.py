@@ -4,6 +4,7 @@ from collections.abc import Generator, Sequence
 from types import GeneratorType
 from typing import Any
 
+from interpreters.crash.limits import as_failure
 from interpreters.schedule.world import Program, Task, World
 from persist_effects.machine import Handlers
 from persist_effects.requests import Answered, Failed, Outcome
@@ -43,8 +44,8 @@ class RecordedWorld(World):
         task = self.tasks[index]
         try:
             answer = task.row(task.request)
-        except Exception as error:
-            self._go_on(task, task.top.throw, error)
+        except BaseException as error:
+            self._throw(task, error)
             return
         if isinstance(answer, GeneratorType):
             self._enter(task, answer)
@@ -74,8 +75,8 @@ class RecordedWorld(World):
             self.trace.append(step)
             try:
                 found = row(request)
-            except Exception as error:
-                self._end(step, Failed(error))
+            except BaseException as error:
+                self._end(step, Failed(as_failure(error)))
                 raise
             if isinstance(found, GeneratorType):
                 return self._watched(found, step)
@@ -87,8 +88,10 @@ class RecordedWorld(World):
     def _watched(self, operation: Generator[Any, Any, Any], step: Step) -> Generator[Any, Any, Any]:
         try:
             found = yield from operation
-        except Exception as error:
-            self._end(step, Failed(error))
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._end(step, Failed(as_failure(error)))
             raise
         self._end(step, Answered(found))
         return found

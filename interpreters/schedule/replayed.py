@@ -7,6 +7,7 @@ from interpreters.crash.report import Problem
 from interpreters.schedule.case import Case, Found, told_outcomes
 from interpreters.schedule.recorded import RecordedWorld, Step
 from interpreters.schedule.world import Move
+from persist_effects.requests import Outcome
 
 
 class Replayed(NamedTuple):
@@ -18,6 +19,8 @@ class Replayed(NamedTuple):
     outcomes: list[str]
     problem: Problem | None
     refused: str = ""
+    ends: tuple[Outcome | None, ...] = ()
+    """How each program ended, None where it has not."""
 
     @property
     def found(self) -> Found | None:
@@ -25,11 +28,31 @@ class Replayed(NamedTuple):
         return None if self.problem is None else Found(self.moves, self.switches, self.problem)
 
 
-def replay(case: Case, moves: Sequence[Move]) -> Replayed:
-    """Make these moves; then let each program go on to its end, the one that had the last turn first."""
-    store = case.store_factory()
-    world = RecordedWorld(case.programs, store.handlers)
+def replay(case: Case, moves: Sequence[Move], *, is_backwards: bool = False) -> Replayed:
+    """Make these moves; then let each program go on to its end, the one that had the last turn first.
+
+    The others follow in their order, or backwards.
+    """
     made: list[Move] = []
+    try:
+        return _replayed(case, moves, made, is_backwards=is_backwards)
+    except BaseException as error:
+        case.note_end(error, made if len(made) > len(moves) else moves)
+        raise
+
+
+def _replayed(case: Case, moves: Sequence[Move], made: list[Move], *, is_backwards: bool) -> Replayed:
+    store = case.store_factory()
+    try:
+        world = RecordedWorld(case.programs, store.handlers)
+        return _gone_through(case, world, moves, made, is_backwards=is_backwards)
+    finally:
+        store.close()
+
+
+def _gone_through(
+    case: Case, world: RecordedWorld, moves: Sequence[Move], made: list[Move], *, is_backwards: bool
+) -> Replayed:
     switches = 0
     problem = None
     refused = ""
@@ -39,7 +62,8 @@ def replay(case: Case, moves: Sequence[Move]) -> Replayed:
             if len(made) > case.requests_limit:
                 problem = case.hang()
                 break
-            move = moves[len(made)] if len(made) < len(moves) else last if last in ready else ready[0]
+            following = last if last in ready else ready[-1 if is_backwards else 0]
+            move = moves[len(made)] if len(made) < len(moves) else following
             if refused := _refusal(case, world, move, len(made) + 1):
                 break
             switches += last in ready and move % count != last
@@ -50,29 +74,10 @@ def replay(case: Case, moves: Sequence[Move]) -> Replayed:
             refused = f"all programs have come to their ends after {len(made)} turns"
         if problem is None and not refused:
             problem = case.judge(world)
-        return Replayed(tuple(made), switches, world.trace, told_outcomes(case.names, world), problem, refused)
+        ends = tuple(task.outcome for task in world.tasks)
+        return Replayed(tuple(made), switches, world.trace, told_outcomes(case.names, world), problem, refused, ends)
     finally:
         world.close()
-        store.close()
-
-
-def first_difference(case: Case) -> Found | None:
-    """What two runs of the same order differ in: nothing, if the programs are deterministic."""
-    one, other = replay(case, ()), replay(case, ())
-    asked, again = ([(step.index, step.request) for step in run.trace] for run in (one, other))
-    if asked == again or repr(asked) == repr(again):
-        return None
-    for number, pair in enumerate(zip(asked, again, strict=False), 1):
-        if pair[0] != pair[1]:
-            (index, request), (_, other_request) = pair
-            found = (
-                f"request {number}, of {case.names[index]}, is {request!r:.100} in one run, and "
-                f"{other_request!r:.100} in the next"
-            )
-            break
-    else:
-        found = f"one run has {len(asked)} requests, and the next {len(again)}"
-    return Found(one.moves, one.switches, Problem("not deterministic", "two runs in one order ask the same", found))
 
 
 def _refusal(case: Case, world: RecordedWorld, move: Move, turn: int) -> str:

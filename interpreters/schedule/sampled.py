@@ -58,8 +58,15 @@ class Sampled:
         return choose
 
     def _run(self, choose: Choose, crash_at: int | None) -> Found | None:
-        world, store = self._case.begin()
         moves: list[Move] = []
+        try:
+            return self._run_on_new_store(choose, crash_at, moves)
+        except BaseException as error:
+            self._case.note_end(error, moves)
+            raise
+
+    def _run_on_new_store(self, choose: Choose, crash_at: int | None, moves: list[Move]) -> Found | None:
+        world, store = self._case.begin()
         switches, last = 0, -1
         try:
             while ready := world.ready():

@@ -1,8 +1,9 @@
 """One interleaving of some programs on one store, drawn by a seed: `simulate`.
 
 The same programs, the same contents of the store and the same seed give the same trace, in another process and on
-another Python. The store's clock is its own: where its times are answered, open it with a clock that always says the
-same, such as ``open_store("memory:", clock=lambda: 0)``.
+another Python, if the programs share state only through the store: what they keep elsewhere, the next run sees. The
+store's clock is its own: where its times are answered, open it with a clock that always says the same, such as
+``open_store("memory:", clock=lambda: 0)``.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from interpreters.crash.effect_faults import is_own
+from interpreters.crash.limits import is_said_by_pytest, noted, thrown
 from interpreters.schedule.programs import Programs, named_programs
 from interpreters.schedule.recorded import RecordedWorld, Step
 from interpreters.schedule.telling import told_steps
@@ -63,6 +65,9 @@ class Simulated:
         return "\n".join(told_steps(self.names, self._steps))
 
 
+_STEPS_NOTED = 20
+
+
 def simulate(programs: Programs, store: Store | Interpreter, seed: int, *, requests_limit: int = 100_000) -> Simulated:
     """Run the programs together on a store, whose turn it is drawn by the seed at every request.
 
@@ -85,8 +90,24 @@ def simulate(programs: Programs, store: Store | Interpreter, seed: int, *, reque
     names, makers = named_programs(programs)
     check_integer("seed", seed)
     check_integer("requests_limit", requests_limit, 1)
-    world = RecordedWorld(makers, _as_store(store).handlers)
-    random = Random(seed)  # noqa: S311 - a choice that can be repeated, no secret
+    handlers = _as_store(store).handlers
+    world: RecordedWorld | None = None
+
+    def place() -> str:
+        steps = "" if world is None else "".join(f"\n{line}" for line in told_steps(names, world.trace[-_STEPS_NOTED:]))
+        return f"this ended `simulate` with seed={seed}. The last steps:{steps or ' none'}"
+
+    with noted(place):
+        world = RecordedWorld(makers, handlers)
+        ended = _drawn(world, Random(seed), requests_limit)  # noqa: S311 - a choice that can be repeated, no secret
+        for task in world.tasks:
+            if isinstance(task.outcome, Failed) and is_said_by_pytest(task.outcome.error):
+                raise thrown(task.outcome.error)
+    return Simulated(names, world, ended)
+
+
+def _drawn(world: RecordedWorld, random: Random, requests_limit: int) -> str:
+    """Let programs go on, whose turn it is drawn, until all have ended or none can go on. Says which it was."""
     ended = "all"
     try:
         while ready := world.ready():
@@ -98,7 +119,7 @@ def simulate(programs: Programs, store: Store | Interpreter, seed: int, *, reque
             ended = "deadlock"
     finally:
         world.close()
-    return Simulated(names, world, ended)
+    return ended
 
 
 def _as_store(store: object) -> Store:

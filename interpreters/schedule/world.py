@@ -17,7 +17,7 @@ from contextlib import suppress
 from types import GeneratorType
 from typing import Any, NoReturn
 
-from interpreters.crash.effect_runs import give_up
+from interpreters.crash.limits import as_failure, ends_all, give_up
 from interpreters.schedule.requests import Pause, Sleep
 from persist_effects import machine
 from persist_effects.errors import NotARequest, UnhandledEffect, describe
@@ -35,13 +35,15 @@ _SPECIAL = frozenset({AllOf, Pause, ReadAll, Sleep, Wait})
 class Task:
     """A program on its way: the request at which it stands, None once it has ended."""
 
-    __slots__ = ("asked", "deadline", "frames", "index", "make", "outcome", "request", "row", "send", "top")
+    __slots__ = ("answer", "asked", "deadline", "frames", "index", "make", "outcome", "request", "row", "send", "top")
 
     def __init__(self, index: int, make: Program) -> None:
         self.index = index
         self.make = make
         self.request: Any = None
         self.outcome: Outcome | None = None
+        self.answer: Any = None
+        """What its last request was answered, or the error that it met."""
         self.asked = 0
         """How many requests it has asked since it was started."""
         self.deadline: float | None = None
@@ -115,9 +117,9 @@ class World:
         # The hot loop of all that is explored: what follows the first lines is `_go_on` and `_arrive`, written out.
         task = self.tasks[index]
         try:
-            answer = task.row(task.request)
-        except Exception as error:
-            self._go_on(task, task.top.throw, error)
+            task.answer = answer = task.row(task.request)
+        except BaseException as error:
+            self._throw(task, error)
             return
         kind: type = type(answer)
         if kind is GeneratorType:
@@ -128,8 +130,8 @@ class World:
         except StopIteration as end:
             self._leave(task, Answered(end.value))
             return
-        except Exception as error:
-            self._leave(task, Failed(error))
+        except BaseException as error:
+            self._leave(task, Failed(as_failure(error)))
             return
         kind = type(request)
         row = self.handlers.get(kind)
@@ -194,7 +196,7 @@ class World:
         program = task.make()
         if type(program) is not GeneratorType or program.gi_suspended:
             machine.check_fresh(program)
-        task.top, task.send, task.asked = program, program.send, 0
+        task.top, task.send, task.asked, task.answer = program, program.send, 0, None
         self._go_on(task, program.send, None)
 
     def _go_on(self, task: Task, go_on: Callable[[Any], Any], value: Any) -> None:
@@ -202,10 +204,17 @@ class World:
             request = go_on(value)
         except StopIteration as end:
             self._leave(task, Answered(end.value))
-        except Exception as error:
-            self._leave(task, Failed(error))
+        except BaseException as error:
+            self._leave(task, Failed(as_failure(error)))
         else:
             self._arrive(task, request)
+
+    def _throw(self, task: Task, error: BaseException) -> None:
+        """Go on with an error that the row of its request met, unless that ends everything."""
+        if ends_all(error):
+            raise error
+        task.answer = error
+        self._go_on(task, task.top.throw, error)
 
     def _enter(self, task: Task, operation: Generator[Any, Any, Any]) -> None:
         task.frames.append(task.top)

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import msgspec
@@ -228,6 +229,14 @@ def _outcome(answer: "Future[Any]") -> Outcome:
     return Failed(error)
 
 
+_HERE = str(Path(__file__).parents[2])
+_START = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from interpreters.serve.__main__ import main; del sys.path[0]; "
+    "sys.exit(main(sys.argv[1:]))"
+)
+"""What the child runs: this very package, whatever other one of its name stands in the directory where it starts."""
+
+
 class _Child:
     """A process that serves a store over its stdin and stdout."""
 
@@ -237,7 +246,7 @@ class _Child:
         self.url = url
         # In a session of its own, so that a Ctrl-C here reaches this process alone, which then closes the store.
         self._process = subprocess.Popen(  # noqa: S603  (this interpreter, this package, a URL and options)
-            [sys.executable, "-m", "interpreters.serve", url, *itertools.starmap(_option, options.items())],
+            [sys.executable, "-P", "-c", _START, _HERE, url, *itertools.starmap(_option, options.items())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
