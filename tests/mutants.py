@@ -39,7 +39,7 @@ from interpreters.file.log import Log
 from interpreters.file.reader import Reader
 from interpreters.file.staging import Staging
 from interpreters.file.writer import Writer
-from interpreters.real_disk import _File
+from interpreters.real_files import File as _File
 from persist_effects import log, snapshot
 from persist_effects.machine import Effect, perform
 
