@@ -218,20 +218,7 @@ class RealDisk:
 
     def _hold(self, request: Lock) -> str | None:
         self._check_may_change(request.path)
-        file, other = self._locked(request.path, self._open_flags | os.O_CREAT)
-        if other is not None:
-            return other
-        try:
-            file.truncate(0)
-            file.write(request.holder.encode(), 0)
-            with self._lock:
-                self._check_may_change(request.path)  # for another thread may have closed the disk
-                self._held_locks.append(file)
-        except OSError:
-            # Whoever keeps the error keeps this frame, and with it the open file.
-            fcntl.flock(file.number, fcntl.LOCK_UN)
-            raise
-        return None
+        return self._lock_file(request.path, self._open_flags | os.O_CREAT, request.holder)
 
     def keep_writers_away(self, path: str) -> str | None:
         """Hold a lock that is there, without writing to it, until the disk is closed; or say who holds it.
@@ -239,30 +226,47 @@ class RealDisk:
         Where a link, a FIFO or the like stands in its place, nothing is held: no writer could hold it either.
         """
         try:
-            file, other = self._locked(path, self._open_flags)
+            return self._lock_file(path, self._open_flags, None)
         except (FileNotFoundError, ForeignFile):
             return None
-        if other is None:
-            with self._lock:
-                self._held_locks.append(file)
-        return other
 
-    def _locked(self, path: str, flags: int) -> tuple[File, str | None]:
-        """A file with its lock, or with the name of the one that has it."""
+    def _lock_file(self, path: str, flags: int, holder: str | None) -> str | None:
+        """Hold a file's lock, with the holder written into it if one is given; or say who holds it."""
         directory, name = self._locate(path)
         for _ in range(_LOCK_ATTEMPTS):
             file = directory.file(name, flags, self._permissions)
-            other = _try_lock(file)
-            # Who opened it before somebody removed it holds the lock of a file that nobody else will find.
-            if other is not None or file.is_in_place():
-                return file, other
-        raise OSError(errno.ESTALE, "the file is replaced again and again", file.place)
+            try:
+                other = _try_lock(file)
+                if other is not None:
+                    return other
+                # Who opened it before somebody removed it holds the lock of a file that nobody else will find.
+                if file.is_in_place():
+                    self._keep_lock(file, holder)
+                    return None
+            except BaseException:
+                # Whoever keeps the error, or the interrupt, keeps this frame, and with it the open file.
+                fcntl.flock(file.number, fcntl.LOCK_UN)
+                raise
+        raise OSError(errno.ESTALE, "the file is replaced again and again", f"{directory.place}/{name}")
+
+    def _keep_lock(self, file: File, holder: str | None) -> None:
+        if holder is not None:
+            file.truncate(0)
+            file.write(holder.encode(), 0)
+        with self._lock:
+            if self._is_closed:  # by another thread, meanwhile
+                raise self._refusal(file.name)
+            self._held_locks.append(file)
 
     def _check_held(self, request: CheckHeld) -> None:
         # Runs for every commit that is synced, so it asks the system no more than it must.
         root = self._locate_directory("")
         if not root.is_in_place():
-            raise OSError(errno.ESTALE, "the store's directory was removed, moved away or replaced", self._root)
+            raise OSError(
+                errno.ESTALE,
+                "the store's directory was removed, moved away or replaced",
+                self._root,
+            )
         for lock in self._held_locks:
             if not lock.is_in_place():
                 raise OSError(errno.ESTALE, "the lock was removed or replaced, so another may write here", lock.place)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
-from interpreters.disk import ForeignFile
+from interpreters.disk import CheckHeld, ForeignFile
 from interpreters.file import operations
 from interpreters.file.backup import BackedUp, Moment
 from interpreters.file.compaction import Compacted
@@ -35,7 +35,7 @@ from persist_effects.errors import (
     describe,
 )
 from persist_effects.event import check_integer
-from persist_effects.machine import Effect, Handler, Handlers, run
+from persist_effects.machine import Effect, Handler, Handlers, perform, run
 from persist_effects.requests import Answered, Append, Failed, Outcome, Request, Transact, Wait
 
 A = TypeVar("A")
@@ -45,6 +45,9 @@ LOOK_AGAIN_SECONDS = 0.005
 
 IDLE_SECONDS = 0.25
 """After how long without a commit the last ones are proved by a mark."""
+
+CHECK_SECONDS = 0.05
+"""The most that a reader, or writes that are not synced, go on without a look whether the directory is another."""
 
 SYNC_MODES = ("commit", "interval", "os")
 SEGMENT_LIMIT_BYTES = 4 * 1024 * 1024 * 1024
@@ -156,6 +159,21 @@ def _check_permissions(permissions: int | None) -> None:
         )
 
 
+class _Seldom:
+    """Says that something is due, at most once in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._due = 0.0
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now < self._due:
+            return False
+        self._due = now + self._seconds
+        return True
+
+
 class FileReader(_Host):
     """An interpreter that reads a store which another process may be writing. It takes no lock, and refuses writes.
 
@@ -172,6 +190,7 @@ class FileReader(_Host):
             raise StoreUnavailable(f"{root} cannot be opened: {error}") from error
         super().__init__(root, real_disk)
         self._engine = ReadingEngine()
+        self._is_check_due = _Seldom(CHECK_SECONDS)
         # One at a time: each takes in what is new before it reads, and asks the disk in between.
         self._reading = threading.Lock()
         self.handlers: Handlers = {
@@ -193,7 +212,13 @@ class FileReader(_Host):
 
     def _read(self, request: Request[Any]) -> Any:
         with self._reading:
+            self._check_held()
             return self._drive(self._engine.answer(request))
+
+    def _check_held(self) -> None:
+        """Raise `StoreUnavailable` where the path leads to another directory now, whose events would be other ones."""
+        if self._is_check_due():
+            self._drive(perform(CheckHeld("")))
 
     def _refuse(self, request: Request[Any]) -> Any:
         raise InvalidRequest(f"{request.op}: {self.path} was opened to read only: open it without mode=r to write")
@@ -203,6 +228,7 @@ class FileReader(_Host):
         pause = threading.Event()
         while True:
             with self._reading:
+                self._check_held()
                 newest = self._drive(self._newest(request.prefix))
             left_seconds = deadline - time.monotonic()
             if newest > request.after or left_seconds <= 0:
@@ -254,7 +280,8 @@ class FileStore(_Host):
         except OSError as error:
             raise StoreUnavailable(f"{root} cannot be made or opened: {error}") from error
         holder = f"process {os.getpid()} on {socket.gethostname()}"
-        options = Options(clock, os.urandom, holder, sync, segment_bytes, payload_limit_bytes)
+        is_due = _Seldom(CHECK_SECONDS)
+        options = Options(clock, os.urandom, holder, sync, segment_bytes, payload_limit_bytes, is_due)
         super().__init__(root, real_disk)
         self._engine = Engine(options)
         self._group = GroupCommit(self._commit)
@@ -352,10 +379,7 @@ class FileStore(_Host):
                 if self._is_closed or manifest.active is None:
                     raise StoreClosed(f"{self.path}: the store was closed: back it up by its path")
                 moment = Moment(manifest, self._engine.index.segments[manifest.active].length_bytes)
-            try:
-                return operations.backup(self.path, into, progress, moment=moment)
-            except OSError as error:
-                raise StoreUnavailable(f"{into}: nothing was backed up: {error}") from error
+            return operations.backup_of(self._disk, self.path, into, progress, moment)
 
     # Writes: whoever gets the turn commits for all that wait.
 
