@@ -163,7 +163,7 @@ MUTANTS = [
         edit(
             manifest.publish,
             """
-                     yield from perform(disk.Rename(_CURRENT_TEMPORARY, CURRENT))
+                     yield from perform(disk.Rename(CURRENT_TEMPORARY, CURRENT))
             -        yield from perform(disk.SyncDirectory("."))
             """,
         ),
@@ -177,10 +177,10 @@ MUTANTS = [
         edit(
             manifest.publish,
             """
-            -    yield from _write_whole(_CURRENT_TEMPORARY, f"{manifest.name} {zlib.crc32(manifest.name.encode()):08x}".encode())
+            -    yield from _write_whole(CURRENT_TEMPORARY, f"{manifest.name} {zlib.crc32(manifest.name.encode()):08x}".encode())
             +    yield from _write_whole(CURRENT, f"{manifest.name} {zlib.crc32(manifest.name.encode()):08x}".encode())
             ...
-            -        yield from perform(disk.Rename(_CURRENT_TEMPORARY, CURRENT))
+            -        yield from perform(disk.Rename(CURRENT_TEMPORARY, CURRENT))
             """,
         ),
         [looks.REOPENED],
@@ -195,14 +195,14 @@ MUTANTS = [
                 manifest._write_whole,
                 """
                 -    yield from perform(disk.Sync(path))
-                +    if path != _CURRENT_TEMPORARY:
+                +    if path != CURRENT_TEMPORARY:
                 +        yield from perform(disk.Sync(path))
                 """,
             ),
             edit(
                 manifest.publish,
                 """
-                         yield from perform(disk.Rename(_CURRENT_TEMPORARY, CURRENT))
+                         yield from perform(disk.Rename(CURRENT_TEMPORARY, CURRENT))
                 +        yield from perform(disk.Sync(CURRENT))
                 """,
             ),
@@ -604,7 +604,7 @@ MUTANTS = [
             manifest._write_whole,
             """
             -    yield from perform(disk.Sync(path))
-            +    if path == _CURRENT_TEMPORARY:
+            +    if path == CURRENT_TEMPORARY:
             +        yield from perform(disk.Sync(path))
             """,
         ),
