@@ -7,6 +7,7 @@ power may leave, as a profile of file systems allows. No clock, no chance: the s
 import errno
 import os
 from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -32,6 +33,7 @@ from persist_effects.requests import Request
 __all__ = [
     "DEFAULT_BOUND",
     "FAULTS",
+    "INTERRUPTS",
     "MUTATING",
     "PROFILES",
     "SILENT",
@@ -39,8 +41,10 @@ __all__ = [
     "CrashDisk",
     "Fault",
     "Image",
+    "Interrupted",
     "State",
     "SteadyDisk",
+    "faults_of",
     "overwritten",
 ]
 
@@ -57,6 +61,14 @@ MUTATING: tuple[type[Request[Any]], ...] = (
 )
 """The requests after which another image may survive."""
 
+REQUESTS: tuple[type[Request[Any]], ...] = (
+    *MUTATING,
+    disk.Read,
+    disk.List,
+    disk.Size,
+    disk.Lock,
+    disk.CheckHeld,
+)
 TAKES_ROOM = (disk.MakeDirectory, disk.Create, disk.Write, disk.Allocate, disk.Rename, disk.Sync)
 FAULTS: dict[str, tuple[type[Request[Any]], ...]] = {
     "EIO": (*MUTATING, disk.Read, disk.List, disk.Size, disk.CheckHeld),
@@ -67,8 +79,18 @@ FAULTS: dict[str, tuple[type[Request[Any]], ...]] = {
     "failed sync, btrfs": (disk.Sync,),
     "lost write": (disk.Write,),
     "misdirected write": (disk.Write,),
+    "interrupt before": REQUESTS,
+    "interrupt after": REQUESTS,
+    "interrupt in a failed sync": (disk.Sync,),
 }
 """The faults that can be put at a request, and which requests can meet them. ``EIO`` at a sync is as on xfs."""
+
+INTERRUPTS = frozenset({"interrupt before", "interrupt after", "interrupt in a failed sync"})
+"""The faults that are not the disk's: an interrupt comes in the place of the answer, or of the error."""
+
+
+class Interrupted(BaseException):
+    """What an interrupt raises, as Ctrl-C raises KeyboardInterrupt. The process goes on."""
 
 
 class Fault(NamedTuple):
@@ -81,6 +103,16 @@ class Fault(NamedTuple):
     def is_silent(self) -> bool:
         """Whether the disk says nothing of it at once."""
         return self.kind in SILENT
+
+    @property
+    def is_interrupt(self) -> bool:
+        """Whether it comes from somewhere else than the disk."""
+        return self.kind in INTERRUPTS
+
+
+def faults_of(kind: str) -> tuple[Fault, ...]:
+    """The faults of a kind: once and for good, but an interrupt comes once."""
+    return (Fault(kind),) if kind in INTERRUPTS else (Fault(kind), Fault(kind, is_for_good=True))
 
 
 SILENT = frozenset({"lost write", "misdirected write", "failed sync, ext4 data"})
@@ -181,7 +213,7 @@ class CrashDisk:
             if fault is None:
                 return row(self, request)
             self.met.append((number, request, fault))
-            return self._fail(fault, request)
+            return self._interrupt(fault, row, request) if fault.is_interrupt else self._fail(fault, request)
         finally:
             if number in self._barriers:
                 self.answer(self._barriers[number])
@@ -195,6 +227,14 @@ class CrashDisk:
         if fault is None:
             fault = self._standing.get(type(request))
         return fault if fault is not None and type(request) in FAULTS[fault.kind] else None
+
+    def _interrupt(self, fault: Fault, row: "Row", request: Any) -> None:
+        if fault.kind == "interrupt after":
+            row(self, request)
+        elif fault.kind == "interrupt in a failed sync":
+            with suppress(OSError):
+                self._fail_sync(fault, request)
+        raise Interrupted(f"{fault.kind} {type(request).__name__}")
 
     def _fail(self, fault: Fault, request: Any) -> Any:
         if fault.kind == "lost write":

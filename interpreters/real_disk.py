@@ -272,9 +272,16 @@ class RealDisk:
                 raise OSError(errno.ESTALE, "the lock was removed or replaced, so another may write here", lock.place)
         identity = self._identities.get(request.path)
         if identity is not None and not root.has(request.path, identity):
-            raise OSError(errno.ESTALE, "the file was removed or replaced", f"{self._root}/{request.path}")
+            self._check_not_by_us(root, request.path)
         if not self._may_change:
             self._check_directories(root)
+
+    def _check_not_by_us(self, root: Directory, path: str) -> None:
+        """Raise where a file is not at its path, unless another thread has just removed or renamed it."""
+        with self._lock:
+            identity = self._identities.get(path)
+            if identity is not None and not root.has(path, identity):
+                raise OSError(errno.ESTALE, "the file was removed or replaced", f"{self._root}/{path}")
 
     def _check_directories(self, root: Directory) -> None:
         for path, directory in list(self._directories.items()):

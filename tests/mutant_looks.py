@@ -78,6 +78,11 @@ def rolled_over() -> Effect[None]:
         yield from log.append("orders/1", "placed", {"text": f"{number}" * 60})
 
 
+def fills_two_segments() -> Effect[None]:
+    for number in range(2):
+        yield from log.append("orders/1", "placed", f"{number}" * 120)
+
+
 def transactions() -> Effect[None]:
     for number in range(2):
         draft = Draft("placed", {"total": number})
@@ -214,6 +219,10 @@ LOSING = exploring("appends, lost writes", appends, faults=("lost write",), segm
 APPENDS_TWICE = exploring("an append, two crashes", one_append, depth=2)
 REOPENED = exploring("reopened", reopened)
 ROLLED_OVER = exploring("rolled over", rolled_over, segment_bytes=400)
+INTERRUPTED = exploring("an append, interrupted", one_append, faults=["interrupt after"])
+ROLLED_OVER_INTERRUPTED = exploring(
+    "rolled over, interrupted", fills_two_segments, faults=["interrupt after"], segment_bytes=400
+)
 INDEXED = exploring("rolled over, torn finely", rolled_over, segment_bytes=400, bound=FINE)
 TOGETHER_TORN = exploring("a batch, torn finely", TOGETHER, bound=FINE, segment_bytes=1024)
 BATCH_BEFORE_A_PROBE = exploring("a batch, and the same sizes after it", BEHIND_A_PROBE)

@@ -215,12 +215,10 @@ MUTANTS = [
         6,
         "old segments removed before the new ones are published",
         edit(
-            Compaction.publish,
+            Compaction._take_the_place,
             """
-            +    yield from self._log.remove(self._old)
+            +    yield from self._log.remove(sealed.number for sealed in self._old)
                  yield from self._log.replace(self._old, self._new)
-                 self._index.replace_segments([sealed.number for sealed in self._old], self._copies)
-            -    yield from self._log.remove(self._old)
             """,
         ),
         [looks.COMPACTED],
@@ -543,6 +541,28 @@ MUTANTS = [
     # Our own.
     Mutant(
         26,
+        "going on after an interrupt in publication",
+        both(
+            edit(
+                Log.guarded,
+                """
+                -        self.poison(f"{what} was interrupted by {error!r}")
+                """,
+            ),
+            edit(
+                Log._publish,
+                """
+                -    if in_force not in (None, before):
+                +    if False:
+                """,
+            ),
+        ),
+        [looks.ROLLED_OVER_INTERRUPTED],
+        ANSWER,
+        "interrupt after, once",
+    ),
+    Mutant(
+        27,
         "the digest of a sealed segment not compared",
         edit(
             file_log.check_digest,
@@ -556,7 +576,7 @@ MUTANTS = [
         "another's segment",
     ),
     Mutant(
-        27,
+        28,
         "SYNCED published before the sync",
         edit(
             Log.sync,
@@ -570,7 +590,7 @@ MUTANTS = [
         "lost",
     ),
     Mutant(
-        28,
+        29,
         "an index believed that was made of another segment",
         edit(
             file_log._read_index,
@@ -584,7 +604,7 @@ MUTANTS = [
         "another's segment and index",
     ),
     Mutant(
-        29,
+        30,
         "an index believed though its checksum is wrong",
         edit(
             file_log._read_index,
@@ -598,7 +618,7 @@ MUTANTS = [
         "torn",
     ),
     Mutant(
-        30,
+        31,
         "the manifest named before it is synced",
         edit(
             manifest._write_whole,
@@ -613,7 +633,7 @@ MUTANTS = [
         "torn",
     ),
     Mutant(
-        31,
+        32,
         "the epoch not raised",
         edit(
             Log.open,
@@ -627,7 +647,7 @@ MUTANTS = [
         "two writers",
     ),
     Mutant(
-        32,
+        33,
         "frames that may only be in the page cache not copied",
         edit(
             recovery.recover,
@@ -641,7 +661,7 @@ MUTANTS = [
         "EIO, once",
     ),
     Mutant(
-        33,
+        34,
         "a transaction written as two frames",
         edit(
             Staging._add_frame,
@@ -659,7 +679,7 @@ MUTANTS = [
         "torn",
     ),
     Mutant(
-        34,
+        35,
         "the index updated before the sync",
         edit(
             Log.append,
@@ -677,7 +697,7 @@ MUTANTS = [
         "answers",
     ),
     Mutant(
-        35,
+        36,
         "a watermark past what is synced",
         edit(
             Writer.append,
@@ -691,7 +711,7 @@ MUTANTS = [
         "torn",
     ),
     Mutant(
-        36,
+        37,
         "compaction forgets that events were dropped",
         edit(
             Compaction._first_frame,
@@ -706,7 +726,7 @@ MUTANTS = [
         "answers",
     ),
     Mutant(
-        37,
+        38,
         "a deleted key comes back after a compaction",
         edit(
             Compaction._wanted,
@@ -720,7 +740,7 @@ MUTANTS = [
         "answers",
     ),
     Mutant(
-        38,
+        39,
         "compaction forgets the highest revision",
         edit(
             Compaction._first_frame,
@@ -734,7 +754,7 @@ MUTANTS = [
         "answers",
     ),
     Mutant(
-        39,
+        40,
         "writing goes on after a failed sync",
         edit(
             Writer.check_healthy,
@@ -748,7 +768,7 @@ MUTANTS = [
         "EIO, once",
     ),
     Mutant(
-        40,
+        41,
         "a write that failed is not taken back",
         edit(
             Writer._take_back,
@@ -763,7 +783,7 @@ MUTANTS = [
         "EIO, once",
     ),
     Mutant(
-        41,
+        42,
         "a write that failed is repeated behind itself",
         edit(
             Writer.append,
@@ -779,7 +799,7 @@ MUTANTS = [
         "EIO, once",
     ),
     Mutant(
-        42,
+        43,
         "readers do not check what they read",
         both(
             edit(
@@ -802,7 +822,7 @@ MUTANTS = [
         "bit rot",
     ),
     Mutant(
-        43,
+        44,
         "events dropped before the snapshot that covers them",
         edit(
             snapshot.write,
@@ -818,7 +838,7 @@ MUTANTS = [
         "nothing lost",
     ),
     Mutant(
-        44,
+        45,
         "the newest position taken from the last event that is left",
         edit(
             Index.add_event,
@@ -832,7 +852,7 @@ MUTANTS = [
         "answers",
     ),
     Mutant(
-        45,
+        46,
         "the log ends at the first hole, whatever stands behind it",
         edit(
             recovery.recover,
@@ -846,7 +866,7 @@ MUTANTS = [
         "lost write, once",
     ),
     Mutant(
-        46,
+        47,
         "what cannot be read in a recovery taken for the end of the log",
         edit(
             recovery.recover,
@@ -865,7 +885,7 @@ MUTANTS = [
         "EIO, once",
     ),
     Mutant(
-        47,
+        48,
         "the fence looked at only when a manifest is published",
         edit(
             Log._roll_over,
@@ -877,9 +897,22 @@ MUTANTS = [
         LOST,
         "two writers",
     ),
+    Mutant(
+        49,
+        "what an opening finds by name not synced",
+        edit(
+            Log.open,
+            """
+            -    yield from perform(disk.SyncDirectory("."))
+            """,
+        ),
+        [looks.INTERRUPTED],
+        CLOSED,
+        "interrupt after, once",
+    ),
     # What nothing can catch.
     Mutant(
-        48,
+        50,
         "the padding of a frame not looked at",
         edit(
             formats.decode_frame,
@@ -892,7 +925,7 @@ MUTANTS = [
         why="The checksum covers the padding, so only an engine that itself wrote other padding could tell.",
     ),
     Mutant(
-        49,
+        51,
         "an index believed whose seed is not that of the segment's header",
         edit(
             file_log.load_sealed,
@@ -906,19 +939,7 @@ MUTANTS = [
         "its checksum any more, which readers find: by the seed it is only found earlier.",
     ),
     Mutant(
-        50,
-        "no directory sync after the directory of the log was made",
-        edit(
-            Log.open,
-            """
-            -        yield from perform(disk.SyncDirectory("."))
-            """,
-        ),
-        [looks.APPENDS, looks.APPENDS_TWICE],
-        why="Nothing is acknowledged before CURRENT is there, and to publish it syncs the same directory before.",
-    ),
-    Mutant(
-        51,
+        52,
         "files that no manifest names are left lying about",
         edit(
             Log._remove_what_no_manifest_names,

@@ -10,7 +10,7 @@ from interpreters.crash.report import Cell, Problem, Report
 from interpreters.crash.restarts import WHOLE, Restart, Restarts
 from interpreters.crash.token import RESTART, Place, Token
 from interpreters.crash.workload import Maker, Moment, Setting, Workload, WrongAnswer
-from interpreters.crash_disk import FAULTS, MUTATING, Bound, CrashDisk, Fault, Image, State
+from interpreters.crash_disk import FAULTS, MUTATING, Bound, CrashDisk, Fault, Image, State, faults_of
 from interpreters.disk import Sync
 from persist_effects.errors import PersistError
 from persist_effects.machine import run
@@ -121,8 +121,8 @@ class Exploration:
             if self._only is None and self._options.faults:
                 for number, kinds in enumerate(self._kinds_of_requests()):
                     for kind in kinds:
-                        for is_for_good in (False, True):
-                            self._explore_run(((number, Fault(kind, is_for_good)),))
+                        for fault in faults_of(kind):
+                            self._explore_run(((number, fault),))
         except Stop:
             self._report.is_exhaustive = False
         self._report.cells = [Cell(row, fault, *counts) for (row, fault), counts in self._cells.items()]

@@ -13,8 +13,8 @@ from interpreters.crash.memo import End
 from interpreters.crash.report import Problem
 from interpreters.crash.simulated import Contents
 from interpreters.crash.workload import Moment
-from interpreters.crash_disk import FAULTS, Bound, CrashDisk, Fault, Image
-from persist_effects.errors import CorruptStore, PersistError
+from interpreters.crash_disk import FAULTS, Bound, CrashDisk, Fault, Image, Interrupted, faults_of
+from persist_effects.errors import CorruptStore, PersistError, StoreUnavailable
 from persist_effects.machine import run
 from persist_effects.requests import Request
 
@@ -57,8 +57,7 @@ class Restarts:
         """Start with each fault at each request of the recovery, once and for good; then without it."""
         for number, request in enumerate(self._requests(image)):
             for kind in kinds:
-                for is_for_good in (False, True) if type(request) in FAULTS[kind] else ():
-                    fault = Fault(kind, is_for_good)
+                for fault in faults_of(kind) if type(request) in FAULTS[kind] else ():
                     if only in {None, (number, fault)}:
                         for restart in self._with_fault(image, number, request, fault):
                             yield restart._replace(met=(number, fault))
@@ -98,6 +97,8 @@ class Restarts:
     def _start(self, on: CrashDisk, crashes: int) -> End[Contents]:
         try:
             return End(run(self._judge.recovery(crashes), on.handlers), None)
+        except Interrupted as interrupt:
+            return End(None, StoreUnavailable(f"the opening was interrupted: {interrupt}"))
         except Exception as error:
             return End(None, error)
 

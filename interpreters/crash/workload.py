@@ -1,12 +1,13 @@
 """Running a workload on a simulated disk, beside the memory store, which says what each commit should come to."""
 
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from interpreters.crash.effect_words import named
 from interpreters.crash.limits import Hangs
 from interpreters.crash.simulated import START_MICROSECONDS, Compact, Contents, Mark, Reopen, SimulatedStore, contents
-from interpreters.crash_disk import MUTATING, CrashDisk, Fault
+from interpreters.crash_disk import MUTATING, CrashDisk, Fault, Interrupted
 from interpreters.disk import Sync
 from interpreters.disk import Write as DiskWrite
 from interpreters.file.engine import WRITES
@@ -14,11 +15,28 @@ from interpreters.file.queries import READS
 from interpreters.file.staging import WriteRequest
 from interpreters.memory import MemoryStore
 from persist_effects import machine
-from persist_effects.errors import PersistError, UncertainOutcome
+from persist_effects.errors import PersistError, StoreUnavailable, UncertainOutcome
+from persist_effects.event import Draft
 from persist_effects.machine import Effect, Handlers, outcome_of, run
-from persist_effects.requests import AllOf, Answered, Conflict, Failed, Outcome, Page, Request, Wait
+from persist_effects.requests import (
+    AllOf,
+    Answered,
+    Append,
+    Conflict,
+    Failed,
+    KvPut,
+    Outcome,
+    Page,
+    Request,
+    Wait,
+)
 
 Maker = Callable[[], Effect[Any]]
+
+_PROBE = "probe after an interrupt"
+
+_BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, struct.error)
+"""What an engine raises that stumbles over its own state."""
 
 
 class Setting(NamedTuple):
@@ -104,13 +122,35 @@ class Workload:
         together = machine.Together([make() for make in self._makers])
         while together.requests:
             together.resume(self._round(together.requests))
+        if any(fault.is_interrupt for _, _, fault in self.disk.met):
+            self._go_on()
         if self._at is not None:
             self._at(self, self.disk.count, None)
         return cast(list[Outcome], together.outcomes)
 
     def _open(self) -> SimulatedStore:
-        setting = self._setting
-        return SimulatedStore(self.disk, boot=self.boot, segment_bytes=setting.segment_bytes)
+        try:
+            return SimulatedStore(self.disk, boot=self.boot, segment_bytes=self._setting.segment_bytes)
+        except Interrupted:
+            # Whoever was interrupted may open it again in the same process.
+            self.boot += 1
+            return SimulatedStore(self.disk, boot=self.boot, segment_bytes=self._setting.segment_bytes)
+
+    def _go_on(self) -> None:
+        """After an interrupt the process goes on with the store as it is: it must still write, or say that it cannot.
+
+        Only what is left of it at its end is crashed: each of its requests would take ten times as long.
+        """
+        at, self._at = self._at, None
+        self._round([Append(_PROBE, (Draft("went on", None),))])
+        self._round([Compact()])
+        self._round([KvPut(_PROBE, 1)])
+        for request in (Reopen(), Append(_PROBE, (Draft("went on", None),))):
+            (outcome,) = self._round([request])
+            if isinstance(outcome, Failed):
+                what = "what a store does that is opened again after an interrupt"
+                raise WrongAnswer(what, f"{named(request)} to be carried out", outcome.error)
+        self._at = at
 
     def _before(self, number: int, request: Request[Any]) -> None:
         self.lines.append((number, f"#{number} {named(request)}"))
@@ -154,6 +194,8 @@ class Workload:
         store = cast(SimulatedStore, self._store)
         try:
             outcomes = store.commit(cast(list[WriteRequest], writes))
+        except Interrupted as interrupt:
+            return self._interrupted(interrupt, writes, before, in_doubt)
         except UncertainOutcome as error:
             self._is_in_doubt = True
             return [Failed(error) for _ in writes]
@@ -162,6 +204,10 @@ class Workload:
             self._twin.forget_after(before)
             self._in_flight = in_doubt
             return [Failed(error) for _ in writes]
+        except _BUGS as error:
+            raise WrongAnswer(
+                f"what {named(writes[0])} comes to", "an answer, or an error of the store's", error
+            ) from error
         self._in_flight = in_doubt
         if self._is_in_doubt:
             if len(self.history) - 1 > before:
@@ -178,7 +224,25 @@ class Workload:
         ]
         return outcomes
 
+    def _interrupted(
+        self, interrupt: Interrupted, writes: list[Request[Any]], before: int, in_doubt: list[Request[Any]]
+    ) -> list[Outcome]:
+        """What the programs are told of a commit that was interrupted."""
+        if cast(SimulatedStore, self._store).engine.log.poisoned is None:
+            # An engine that goes on says with it that nothing of the commit was done, and nothing will be.
+            self._twin.forget_after(before)
+            self._in_flight = in_doubt
+        else:
+            self._is_in_doubt = True
+        return [Failed(UncertainOutcome(f"a commit was interrupted: {interrupt}")) for _ in writes]
+
     def _outcome(self, request: Request[Any]) -> Outcome:
+        try:
+            return self._outcome_of(request)
+        except Interrupted as interrupt:
+            return Failed(StoreUnavailable(f"{named(request)} was interrupted: {interrupt}"))
+
+    def _outcome_of(self, request: Request[Any]) -> Outcome:
         store = cast(SimulatedStore, self._store)
         kind = type(request)
         if isinstance(request, AllOf):
@@ -208,16 +272,24 @@ class Workload:
             operation()
         except PersistError as error:
             return Failed(error)
+        except _BUGS as error:
+            raise WrongAnswer(
+                f"what {named(request)} comes to", "its end, or an error of the store's", error
+            ) from error
         return Answered(None)
 
     def _reopen(self) -> None:
         store = cast(SimulatedStore, self._store)
+        ended: BaseException | None = None
         try:
             store.close()
-        finally:
-            self.boot += 1
-            self._store = self._open()
+        except (PersistError, Interrupted) as error:
+            ended = error
+        self.boot += 1
+        self._store = self._open()
         self._settle_doubt()
+        if ended is not None:
+            raise ended
 
     def _settle_doubt(self) -> None:
         """After writes of which nobody knew whether they were carried out: see which were, and go on from there."""

@@ -6,6 +6,7 @@ manifest. A crash before it leaves the old segments, and after it the new.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
@@ -33,7 +34,7 @@ from interpreters.file.manifest import Sealed, segment_path
 from interpreters.file.reader import READ_AHEAD_BYTES
 from interpreters.file.writer import Writer
 from persist_effects.codec import decode_event
-from persist_effects.errors import CorruptStore
+from persist_effects.errors import CorruptStore, PersistError
 from persist_effects.machine import Effect, perform
 
 
@@ -59,28 +60,39 @@ class Compaction:
 
     def copy(self) -> Effect[None]:
         """Write what is wanted into new segments, and sync them. May run beside commits and reads."""
-        yield from self._append([self._first_frame()])
-        for sealed in self._old:
-            yield from self._copy_segment(sealed)
-        yield from self._seal()
+        try:
+            yield from self._append([self._first_frame()])
+            for sealed in self._old:
+                yield from self._copy_segment(sealed)
+            yield from self._seal()
+        except GeneratorExit:
+            raise
+        except BaseException:
+            yield from self._give_up()
+            raise
 
     def publish(self) -> Effect[Compacted]:
         """Put the new segments in the place of the old. No commit may run beside it."""
+        try:
+            yield from self._log.guarded("a compaction", self._take_the_place())
+        except OSError:
+            # The old ones stay in force for certain.
+            yield from self._give_up()
+            raise
+        yield from self._log.remove(sealed.number for sealed in self._old)
+        return Compacted(_bytes_of(self._old), _bytes_of(self._new))
+
+    def _take_the_place(self) -> Effect[None]:
         # What made the old entries unwanted must be on the disk before they go.
         yield from self._log.sync()
         yield from self._log.replace(self._old, self._new)
         self._index.replace_segments([sealed.number for sealed in self._old], self._copies)
-        yield from self._log.remove(self._old)
-        return Compacted(_bytes_of(self._old), _bytes_of(self._new))
 
-    def give_up(self) -> Effect[None]:
-        """Take away what was written, after an error."""
-        yield from self._log.check_in_force()
-        numbers = [sealed.number for sealed in self._new]
-        if self._writer is not None:
-            numbers.append(self._writer.header.number)
-        for number in numbers:
-            yield from perform(disk.Remove(segment_path(number)))
+    def _give_up(self) -> Effect[None]:
+        """Take away what was written. Where that cannot be done, the next opening does it."""
+        with suppress(OSError, PersistError):
+            yield from self._log.check_in_force()
+            yield from self._log.remove(self._copies.segments)
 
     # What is wanted
 
@@ -158,8 +170,8 @@ class Compaction:
             yield from self._seal()
             yield from self._log.check_in_force()
             writer = self._writer = self._log.new_writer(self._new, size_bytes, len(payloads))
-            yield from writer.create()
             self._copies.segments[writer.header.number] = SegmentIndex(writer.header.number, writer.seed, 0)
+            yield from writer.create()
         offsets = yield from writer.append(payloads)
         segment = self._copies.segments[writer.header.number]
         for offset, (kind, payload) in zip(offsets, payloads, strict=True):

@@ -13,7 +13,6 @@ from interpreters.file.log import Log
 from interpreters.file.queries import Queries
 from interpreters.file.staging import Staging, WriteRequest
 from persist_effects import codec
-from persist_effects.errors import PersistError
 from persist_effects.machine import Effect
 from persist_effects.requests import (
     Append,
@@ -54,19 +53,19 @@ class Engine:
 
     def open(self) -> Effect[None]:
         """Take the lock, and bring the store to where it was when it was closed, or went down."""
-        yield from self.log.open()
+        yield from self.log.guarded("the opening", self.log.open())
 
     def close(self) -> Effect[None]:
         """Seal what is open, so that the next opening finds everything proved."""
-        yield from self.log.close()
+        yield from self.log.guarded("the closing", self.log.close())
 
     def sync(self) -> Effect[None]:
         """Bring to the disk what was written with ``sync="os"`` or ``"interval"``."""
-        yield from self.log.sync()
+        yield from self.log.guarded("a sync", self.log.sync())
 
     def mark(self) -> Effect[None]:
         """Have the last commits proved, as those before were by what followed them."""
-        yield from self.log.mark()
+        yield from self.log.guarded("a mark", self.log.mark())
 
     # Writing
 
@@ -81,14 +80,8 @@ class Engine:
             yield from self._find_dropped_positions(requests, staging)
         outcomes = staging.stage(requests)
         if staging.frames.payloads:
-            try:
-                yield from self.log.append(staging.frames, sync=self._options.sync == "commit")
-            except (PersistError, OSError):
-                raise
-            except BaseException as error:
-                # An interrupt, anywhere between the write and the index: only a recovery can tell how far it came.
-                self.log.poison(f"a commit was interrupted by {error!r}")
-                raise
+            appending = self.log.append(staging.frames, sync=self._options.sync == "commit")
+            yield from self.log.guarded("a commit", appending)
         return outcomes
 
     def _find_dropped_positions(self, requests: Sequence[WriteRequest], staging: Staging) -> Effect[None]:
@@ -101,7 +94,7 @@ class Engine:
 
     def roll_over(self) -> Effect[None]:
         """Seal the active segment."""
-        yield from self.log.roll_over()
+        yield from self.log.guarded("a roll-over", self.log.roll_over())
 
     def compaction(self) -> Compaction:
         """A compaction of what is sealed now."""

@@ -235,6 +235,8 @@ class Index:
         self.highest_dropped_position = 0
         # Grows when segments are replaced, so that a reader on its way to an old one can begin anew.
         self.generation = 0
+        # Stays so where an interrupt ended a change half-way: nobody is shown half of a commit.
+        self.is_changing = False
 
     # Questions
 
@@ -266,6 +268,7 @@ class Index:
 
     def take_in(self, segment: SegmentIndex, offsets: Sequence[int], contents: Sequence[Content]) -> None:
         """Take in what frames at these offsets say. They are on the disk as far as the store promises."""
+        self.is_changing = True
         for offset, content in zip(offsets, contents, strict=True):
             if isinstance(content, Event):
                 self.add_event(segment, offset, content)
@@ -273,6 +276,7 @@ class Index:
                 self.add_entry(segment, offset, content)
             else:
                 self.apply(segment, offset, content)
+        self.is_changing = False
 
     def add_event(self, segment: SegmentIndex, offset: int, event: Event | EventPlace) -> None:
         """Take in a frame of one event: what `apply` does for the commit that stores write most."""
@@ -346,6 +350,7 @@ class Index:
 
     def replace_segments(self, old: Sequence[int], copies: "Index") -> None:
         """Put the segments of ``copies`` in the place of the first ones of the log."""
+        self.is_changing = True
         gone = set(old)
         rest = {number: segment for number, segment in self.segments.items() if number not in gone}
         self.segments.clear()
@@ -359,6 +364,7 @@ class Index:
             if found is not None and found[1] == revision:
                 self.entries[key] = (ref, revision)
         self.generation += 1
+        self.is_changing = False
 
     # Index files
 

@@ -1,8 +1,9 @@
 """The segments of an open store: opening, appending, rolling over, closing."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from typing import NoReturn, TypeVar
 from zlib import crc32
 
 import msgspec
@@ -41,8 +42,17 @@ from interpreters.file.manifest import (
 from interpreters.file.recovery import recover, valid_frames
 from interpreters.file.staging import Frames
 from interpreters.file.writer import FOOTER_BYTES, Writer
-from persist_effects.errors import CorruptStore, InvalidRequest, StoreLocked, StoreUnavailable, UncertainOutcome
+from persist_effects.errors import (
+    CorruptStore,
+    InvalidRequest,
+    PersistError,
+    StoreLocked,
+    StoreUnavailable,
+    UncertainOutcome,
+)
 from persist_effects.machine import Effect, perform
+
+A = TypeVar("A")
 
 LOCK = "LOCK"
 _FIRST_SEGMENT = segment_path(1)
@@ -74,12 +84,38 @@ class Log:
         self._manifest: Manifest | None = None
         self._writer: Writer | None = None
         self._next_segment = 1
+        self._poison: str | None = None
 
     @property
     def manifest(self) -> Manifest:
         """The manifest in force."""
         assert self._manifest is not None, "the log was opened"
         return self._manifest
+
+    # Interrupts
+
+    def guarded(self, what: str, program: Effect[A]) -> Effect[A]:
+        """Carry out a program that changes the store; where it is ended by what is no answer of the disk, poison.
+
+        An interrupt, or a lack of memory, may come between any two requests, and only a recovery can tell how far the
+        program came. An interrupt at a sync may even stand in the place of the error that the sync met.
+        """
+        try:
+            return (yield from program)
+        except (PersistError, OSError):
+            raise
+        except BaseException as error:
+            self.poison(f"{what} was interrupted by {error!r}")
+            raise
+
+    @property
+    def poisoned(self) -> str | None:
+        """Why nothing is written any more, or None."""
+        return self._poison or (None if self._writer is None else self._writer.poison)
+
+    def poison(self, reason: str) -> None:
+        """Let nothing be written any more until the store is opened anew."""
+        self._poison = self._poison or reason
 
     # Opening
 
@@ -92,8 +128,9 @@ class Log:
         found = yield from load()
         if found is None:
             yield from perform(disk.MakeDirectory("log"))
-            yield from perform(disk.SyncDirectory("."))
             found = Manifest(FORMAT_VERSION, self._random_bytes(16), 0, 0, 1, [], None)
+        # The name of the log, or that of CURRENT, which whoever opened the store before may not have come to sync.
+        yield from perform(disk.SyncDirectory("."))
         self._manifest = found
         self._next_segment = found.next_segment
         for sealed in found.sealed:
@@ -191,12 +228,14 @@ class Log:
     def _publish(self, seals: list[Sealed], active: int | None, epoch: int) -> Effect[None]:
         before = self.manifest
         in_force = yield from self.check_in_force()
+        if in_force not in (None, before):
+            # Of the same epoch: a copy of this store in its place, or what an interrupted publication left.
+            self._give_way(f"whoever put {in_force.name} in force, where this one had put {before.name}")
         manifest = Manifest(FORMAT_VERSION, before.uuid, epoch, before.number + 1, self._next_segment, seals, active)
         try:
             yield from publish(manifest)
         except UncertainOutcome as error:
-            if self._writer is not None:
-                self._writer.poison = str(error)
+            self.poison(str(error))
             raise
         self._manifest = manifest
         if in_force is not None:
@@ -211,7 +250,7 @@ class Log:
         # A compaction asks this beside commits, one of which may just be publishing.
         in_force = yield from load_beside_writer()
         if in_force is not None and in_force.epoch != self.manifest.epoch:
-            raise StoreLocked(
+            self._give_way(
                 f"a writer that opened the store later (epoch {in_force.epoch}, this one's: {self.manifest.epoch})"
             )
         return in_force
@@ -227,7 +266,7 @@ class Log:
             yield from perform(disk.CheckHeld(LOCK if writer is None else writer.path))
         except OSError as error:
             reason = f"what is held is not what is there: {error}"
-            if writer is not None and poisons:
+            if poisons:
                 self.poison(reason)
             raise StoreUnavailable(f"{reason}: {_CHANGED_HANDS}") from error
 
@@ -236,6 +275,11 @@ class Log:
             yield from self.check_held(poisons=poisons)
         except StoreUnavailable as error:
             raise UncertainOutcome(f"the last commits were written, and may not be found again: {error}") from error
+
+    def _give_way(self, holder: str) -> NoReturn:
+        error = StoreLocked(holder)
+        self.poison(str(error))
+        raise error
 
     def _remove_what_no_manifest_names(self) -> Effect[None]:
         yield from self.check_held()
@@ -260,7 +304,6 @@ class Log:
     def append(self, frames: Frames, *, sync: bool) -> Effect[None]:
         """Write frames, sync them unless told otherwise, and take them into the index."""
         writer = self._writing()
-        writer.check_healthy()
         payloads = frames.payloads
         size_bytes = sum([len(payload) for _, payload in payloads])
         if not writer.has_room_for(size_bytes, len(payloads)):
@@ -286,10 +329,6 @@ class Log:
         self._index.segments[writer.header.number].length_bytes = writer.offset
         yield from publish_synced(writer.header.number, writer.synced)
 
-    def poison(self, reason: str) -> None:
-        """Let nothing be written any more until the store is opened anew."""
-        self._writing().poison = reason
-
     def sync(self, *, is_commit: bool = False) -> Effect[None]:
         """Bring all that was appended to the disk."""
         writer = self._writing()
@@ -304,6 +343,8 @@ class Log:
     def _writing(self) -> Writer:
         if self._writer is None:
             raise StoreUnavailable("the store is not open for writing: close it and open it again")
+        self._writer.poison = self.poisoned
+        self._writer.check_healthy()
         return self._writer
 
     def _roll_over(self, size_bytes: int, frames: int) -> Effect[None]:
@@ -314,9 +355,9 @@ class Log:
             sealed = yield from self._seal(before)
             seals = [*self.manifest.sealed, *sealed]
             yield from self._start_segment(seals, [], self.manifest.epoch, size_bytes, frames)
-        except (UncertainOutcome, StoreLocked) as error:
+        except UncertainOutcome as error:
             # A failed sync, of the next segment too, ends the writing here: after it the disk is not to be trusted.
-            before.poison = before.poison or str(error)
+            self.poison(str(error))
             raise
         yield from _tidy(publish_synced(self._writing().header.number, self._writing().synced))
         yield from self._settle(before, sealed)
@@ -356,21 +397,22 @@ class Log:
         yield from perform(disk.SyncDirectory("log"))
         yield from self._publish([*new, *manifest.sealed[len(old) :]], manifest.active, manifest.epoch)
 
-    def remove(self, seals: Sequence[Sealed]) -> Effect[None]:
-        """Remove segments that no manifest names any more, and their indexes."""
+    def remove(self, numbers: Iterable[int]) -> Effect[None]:
+        """Remove segments that no manifest names, and their indexes, as far as they are there."""
         yield from self.check_held()
-        for sealed in seals:
-            yield from perform(disk.Remove(segment_path(sealed.number)))
-            if (yield from perform(disk.Size(index_path(sealed.number)))) is not None:
-                yield from perform(disk.Remove(index_path(sealed.number)))
+        for number in numbers:
+            for path in (segment_path(number), index_path(number)):
+                if (yield from perform(disk.Size(path))) is not None:
+                    yield from perform(disk.Remove(path))
 
     # Closing
 
     def close(self) -> Effect[None]:
         """Seal the active segment and publish a manifest that has none."""
-        writer = self._writing()
-        if writer.poison is not None:
+        if self.poisoned is not None:
+            # The next opening finds out what is on the disk.
             return
+        writer = self._writing()
         # Raised here if nobody was told yet: what was acknowledged unsynced may be gone, and the store is not sealed.
         yield from self.check_held()
         sealed = yield from self._seal(writer)

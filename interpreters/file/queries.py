@@ -12,7 +12,7 @@ from interpreters.file.format import Commit
 from interpreters.file.index import Index, SegmentIndex, StreamIndex, offset_of, segment_of
 from interpreters.file.reader import Reader, offsets_in
 from interpreters.ranges import page_range
-from persist_effects.errors import CorruptStore
+from persist_effects.errors import CorruptStore, StoreUnavailable
 from persist_effects.event import Event
 from persist_effects.machine import Effect
 from persist_effects.requests import (
@@ -51,6 +51,10 @@ class Queries:
 
     def answer(self, request: Request[Any]) -> Effect[Any]:
         """The answer to a request that writes nothing."""
+        if self.index.is_changing:
+            raise StoreUnavailable(
+                "a commit was interrupted while it was taken into the index: close the store and open it again"
+            )
         while True:
             generation = self.index.generation
             try:

@@ -359,11 +359,7 @@ class FileStore(_Host):
             with self._group.turn:
                 self._drive(self._engine.roll_over())
                 compaction = self._engine.compaction()
-            try:
-                self._drive(compaction.copy())
-            except Exception:
-                self._drive(compaction.give_up())
-                raise
+            self._drive(compaction.copy())
             with self._group.turn:
                 compacted: Compacted = self._drive(compaction.publish())
         return compacted
