@@ -21,6 +21,7 @@ from interpreters import jsonl
 from interpreters.file import operations
 from interpreters.file.salvage import Salvaged
 from interpreters.file.verify import Report
+from interpreters.real_files import new_file
 from interpreters.store import open_store
 from persist_effects import log
 from persist_effects.errors import CallerError, CorruptStore, InvalidRequest, PersistError
@@ -223,10 +224,8 @@ def _output(out: str) -> Iterator[BinaryIO]:
         return
     if os.path.lexists(out):
         raise InvalidRequest(f"{out} is there already: give a new file, or remove it")
-    with Path(out).open("xb") as file:
+    with new_file(out) as file:
         yield file
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

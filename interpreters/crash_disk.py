@@ -61,10 +61,17 @@ MUTATING: tuple[type[Request[Any]], ...] = (
 )
 """The requests after which another image may survive."""
 
-REQUESTS: tuple[type[Request[Any]], ...] = (*MUTATING, disk.Read, disk.List, disk.Size, disk.Lock)
+REQUESTS: tuple[type[Request[Any]], ...] = (
+    *MUTATING,
+    disk.Read,
+    disk.List,
+    disk.Size,
+    disk.Lock,
+    disk.CheckHeld,
+)
 TAKES_ROOM = (disk.MakeDirectory, disk.Create, disk.Write, disk.Allocate, disk.Rename, disk.Sync)
 FAULTS: dict[str, tuple[type[Request[Any]], ...]] = {
-    "EIO": (*MUTATING, disk.Read, disk.List, disk.Size),
+    "EIO": (*MUTATING, disk.Read, disk.List, disk.Size, disk.CheckHeld),
     "ENOSPC": TAKES_ROOM,
     "failed sync, ext4 ordered": (disk.Sync,),
     "failed sync, ext4 data": (disk.Sync,),
@@ -148,6 +155,8 @@ class CrashDisk:
         self.paths_read: set[str] = set()
         """The files of which bytes were read."""
         self._before: Callable[[int, Request[Any]], None] | None = None
+        self._former: dict[str, File] = {}
+        self._has_changed_hands = False
 
     @cached_property
     def handlers(self) -> Handlers:
@@ -178,6 +187,16 @@ class CrashDisk:
         ]
         copy._on_disk.removed = list(self._on_disk.removed)
         return copy
+
+    def change_hands(self, image: Mapping[str, bytes]) -> None:
+        """Put other files in the place of all, as a process that restores a backup does, or a second writer.
+
+        What the engine has opened it still holds, as a system's descriptors do: what it writes there is seen nowhere.
+        What it makes, renames, removes or looks for is among the new files.
+        """
+        self._former, self._has_changed_hands = dict(self._names), True
+        self._names = {path: File(content) for path, content in image.items()}
+        self._on_disk = OnDisk(self._names)
 
     def image(self) -> Image:
         """What a process that starts now would find, if the power stays on."""
@@ -258,6 +277,7 @@ class CrashDisk:
         if request.path in self._names or f"{request.path}/" in self._names:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), request.path)
         self._check_directory(request.path)
+        self._former.pop(request.path, None)
         self._name((request.path, File()))
 
     def _write(self, request: disk.Write) -> None:
@@ -285,12 +305,15 @@ class CrashDisk:
         self._found(request.path).change(Change(self.count, None, b"", request.size_bytes))
 
     def _rename(self, request: disk.Rename) -> None:
-        file = self._found(request.source)
+        file = self._named(request.source)
         self._check_no_directory(request.target)
+        for path in (request.source, request.target):
+            self._former.pop(path, None)
         self._name((request.source, None), (request.target, file))
 
     def _remove(self, request: disk.Remove) -> None:
-        self._on_disk.removed.append(self._found(request.path).content)
+        self._on_disk.removed.append(self._named(request.path).content)
+        self._former.pop(request.path, None)
         self._name((request.path, None))
 
     def _list(self, request: disk.List) -> list[str]:
@@ -300,7 +323,12 @@ class CrashDisk:
 
     def _size(self, request: disk.Size) -> int | None:
         file = self._names.get(request.path)
-        return None if file is None else len(file.content)
+        if file is not None:
+            return len(file.content)
+        error = self._missing(request.path)
+        if isinstance(error, disk.ForeignFile):
+            raise error
+        return None
 
     def _sync_directory(self, request: disk.SyncDirectory) -> None:
         directory = self._found_directory(request.path)
@@ -319,12 +347,20 @@ class CrashDisk:
             self._name((request.path, File()))
         self._names[request.path].content = request.holder.encode()
 
+    def _check_held(self, request: disk.CheckHeld) -> None:
+        if self._has_changed_hands:
+            raise OSError(errno.ESTALE, "the store's directory was removed, moved away or replaced", request.path)
+
     def _name(self, *names: tuple[str, File | None]) -> None:
         change = NameChange(self.count, names)
         apply_names(self._names, change)
         self._on_disk.name_changes.append(change)
 
     def _found(self, path: str) -> File:
+        """The file at a path, as it was opened."""
+        return self._former.get(path) or self._named(path)
+
+    def _named(self, path: str) -> File:
         file = self._names.get(path)
         if file is None:
             raise self._missing(path)
@@ -352,9 +388,10 @@ class CrashDisk:
         """What POSIX says of a path under which there is no file."""
         parts = path.split("/")
         is_in_file = any("/".join(parts[:count]) in self._names for count in range(1, len(parts)))
-        is_directory = f"{path}/" in self._names
-        code = errno.EISDIR if is_directory else errno.ENOTDIR if is_in_file else errno.ENOENT
-        return OSError(code, os.strerror(code), path)
+        is_directory = f"{path}/" in self._names or path in {"", "."}
+        if is_directory or is_in_file:
+            return disk.ForeignFile(errno.EISDIR if is_directory else errno.ENOTDIR, "it stands there", path)
+        return OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
     # Survivors
 
@@ -422,6 +459,7 @@ def _rows_of(kind: type[CrashDisk]) -> dict[type[Request[Any]], Row]:
         disk.Size: kind._size,
         disk.SyncDirectory: kind._sync_directory,
         disk.Lock: kind._lock,
+        disk.CheckHeld: kind._check_held,
     }
 
 

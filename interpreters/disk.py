@@ -1,10 +1,17 @@
 """The ``disk/*`` requests: all that a storage engine asks of a disk. Paths are relative to the store's directory.
 
-A handler raises OSError where the disk refuses. What is written is durable only after a `Sync` of the file, and a
-file's name only after a `SyncDir` of its directory.
+A handler raises OSError where the disk refuses, and `ForeignFile` where a path leads to no regular file. What is
+written is durable only after a `Sync` of the file, and a file's name only after a `SyncDirectory` of its directory.
 """
 
 from persist_effects.requests import Request
+
+
+class ForeignFile(OSError):
+    """Something else stands where a file or directory of the store belongs: a link, a FIFO, a device. It is left alone.
+
+    It says nothing of the disk's health: whoever meets it looks at a directory that is not as the store left it.
+    """
 
 
 class MakeDirectory(Request[None], frozen=True, gc=False, tag="disk/make-directory"):
@@ -69,13 +76,13 @@ class Remove(Request[None], frozen=True, gc=False, tag="disk/remove"):
 
 
 class List(Request[list[str]], frozen=True, gc=False, tag="disk/list"):
-    """The names in a directory, sorted. Raises FileNotFoundError and NotADirectoryError."""
+    """The names in a directory, sorted. Raises FileNotFoundError and `ForeignFile`."""
 
     path: str
 
 
 class Size(Request[int | None], frozen=True, gc=False, tag="disk/size"):
-    """A file's size in bytes, or None where there is none."""
+    """A file's size in bytes, or None where there is nothing. Raises `ForeignFile`."""
 
     path: str
 
@@ -94,3 +101,13 @@ class Lock(Request[str | None], frozen=True, gc=False, tag="disk/lock"):
 
     path: str
     holder: str
+
+
+class CheckHeld(Request[None], frozen=True, gc=False, tag="disk/check-held"):
+    """Return if the store's path still leads to the directory that is held, with its locks and the file at ``path``.
+
+    Raises OSError, naming what is another now, or gone: then nothing more should be told or published, since whoever
+    opens the store by its path finds another one.
+    """
+
+    path: str

@@ -1,23 +1,26 @@
-"""The ``disk/*`` requests on a directory of a POSIX system: the only system calls of the file engine.
+"""The ``disk/*`` requests on a directory of a POSIX system, by the held files and directories of `real_files`.
 
-Descriptors are kept by path, so that a write, a sync and a read are one system call each. A look-up in that cache takes
-no lock; whatever changes which file a path means (create, open, rename, remove) does, so that the cache never names
-a file that its path has lost. Only the process that opened the disk may change anything. Others change the files
-under a disk that only reads, so there each use of a descriptor first asks whether the path still names that file.
+The root directory is opened once and held, and so is each directory in it: no path is walked again, and whatever is
+put in their place is not touched. Descriptors of files are kept by path, so that a write, a sync and a read are one
+system call each. A look-up in that cache takes no lock; whatever changes which file a path means (create, open, rename,
+remove) does, so that the cache never names a file that its path has lost. Only the process that opened the disk may
+change anything. Others change the files under a disk that only reads, so there each use of a descriptor first asks
+whether the path still names that file.
 """
 
 import errno
 import fcntl
 import os
-import stat
-import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from weakref import WeakSet
 
 from interpreters.disk import (
     Allocate,
+    CheckHeld,
     Create,
+    ForeignFile,
     List,
     Lock,
     MakeDirectory,
@@ -30,6 +33,7 @@ from interpreters.disk import (
     Truncate,
     Write,
 )
+from interpreters.real_files import PRIVATE, Directory, File, Identity, directory_mode, make_directories
 from persist_effects.machine import Handlers
 
 # How many descriptors are kept open, beside those of files with unsynced bytes. macOS gives a process 256.
@@ -38,7 +42,8 @@ OPEN_FILES_LIMIT = 128
 # As much of what a lock's holder wrote as an error message has use for.
 _HOLDER_LIMIT_BYTES = 4096
 
-_CANNOT_ALLOCATE = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+_LOCK_ATTEMPTS = 100
+"""How often a lock is tried again because its file was replaced meanwhile."""
 
 
 class RealDisk:
@@ -46,8 +51,12 @@ class RealDisk:
 
     Unless ``read_only``, the root is made where it is missing, and so are the directories above it. A ``read_only``
     disk refuses with PermissionError whatever would change or make a file, locks too. So does every disk in a forked
-    child, which may go on reading: there its locks are not held. An OSError names the file. A path that is absolute,
-    or has an empty, ``.`` or ``..`` part, is refused with ValueError; the root itself is ``""`` or ``"."``.
+    child, which may go on reading: there its locks are not held. An OSError names the file; where a link, a FIFO or
+    the like stands in the place of a file it is a `ForeignFile`, and nothing was done with that. A path that is
+    absolute, or has an empty, ``.`` or ``..`` part, is refused with ValueError; the root itself is ``""`` or ``"."``.
+
+    ``permissions`` are those of new files, less what the process's umask takes; who may read a file may enter its
+    directory. ``held`` is the root, where the caller has opened it.
 
     >>> import tempfile
     >>> from contextlib import closing
@@ -63,15 +72,26 @@ class RealDisk:
     b'world'
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        permissions: int = PRIVATE,
+        held: Directory | None = None,
+    ) -> None:
         self._root = os.path.abspath(root)
+        self._permissions = permissions
         self._pid = os.getpid()
         self._may_change = not read_only
         self._is_closed = False
         self._open_flags = os.O_CLOEXEC | (os.O_RDONLY if read_only else os.O_RDWR)
         self._lock = threading.Lock()
-        self._files: dict[str, _File] = {}
-        self._held_locks: list[_File] = []
+        self._directories: dict[str, Directory] = {}
+        self._files: dict[str, File] = {}
+        # Of all files that were opened to write, and not removed since.
+        self._identities: dict[str, Identity] = {}
+        self._held_locks: list[File] = []
         self.handlers: Handlers = {
             MakeDirectory: self._make_directory,
             Create: self._create,
@@ -86,9 +106,12 @@ class RealDisk:
             Size: self._size,
             SyncDirectory: self._sync_directory,
             Lock: self._hold,
+            CheckHeld: self._check_held,
         }
-        if not read_only:
-            _make_root(self._root)
+        if held is None and not read_only:
+            make_directories(self._root, directory_mode(permissions))
+        if held is not None or not read_only or os.path.exists(self._root):
+            self._directories[""] = held or Directory.at(self._root)
         _disks.add(self)
 
     def close(self) -> None:
@@ -99,6 +122,7 @@ class RealDisk:
         with self._lock:
             self._is_closed, self._may_change = True, False
             self._files.clear()
+            self._directories.clear()
             held_locks, self._held_locks = self._held_locks, []
         for held in held_locks:
             # Said aloud, because a subprocess between its fork and its exec still has a copy of the descriptor.
@@ -138,76 +162,142 @@ class RealDisk:
 
     def _make_directory(self, request: MakeDirectory) -> None:
         self._check_may_change(request.path)
-        _make_directory(self._locate(request.path))
+        directory, name = self._locate(request.path)
+        try:
+            directory.make_directory(name, directory_mode(self._permissions))
+        except FileExistsError:
+            try:
+                directory.directory(name)
+            except ForeignFile:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), f"{directory.place}/{name}") from None
 
     def _create(self, request: Create) -> None:
         self._check_may_change(request.path)
         with self._lock:
+            self._identities.pop(request.path, None)
             self._open_and_keep(request.path, self._open_flags | os.O_CREAT | os.O_EXCL)
 
     def _rename(self, request: Rename) -> None:
         self._check_may_change(request.source)
-        source, target = self._locate(request.source), self._locate(request.target)
+        (source, name), (target, new_name) = self._locate(request.source), self._locate(request.target)
+        source.look_at(name)
         with self._lock:
-            os.rename(source, target)
+            source.rename(name, target, new_name)
             let_go = [self._files.pop(path, None) for path in (request.source, request.target)]
+            identity = self._identities.pop(request.source, None)
+            self._identities.pop(request.target, None)
+            if identity is not None:
+                self._identities[request.target] = identity
         # Closed outside of the lock: for the last descriptor of a removed file, the system then frees its blocks.
         del let_go
 
     def _remove(self, request: Remove) -> None:
         self._check_may_change(request.path)
-        place = self._locate(request.path)
+        directory, name = self._locate(request.path)
         with self._lock:
-            os.unlink(place)
+            directory.remove(name)
+            self._identities.pop(request.path, None)
             let_go = self._files.pop(request.path, None)
         del let_go  # outside of the lock, as in `_rename`
 
     def _list(self, request: List) -> list[str]:
-        return sorted(os.listdir(self._locate(request.path)))
+        return self._locate_directory(request.path).names()
 
     def _size(self, request: Size) -> int | None:
         try:
-            found = os.stat(self._locate(request.path))
-        except (FileNotFoundError, NotADirectoryError):
+            directory, name = self._locate(request.path)
+        except FileNotFoundError:
             return None
-        return found.st_size if stat.S_ISREG(found.st_mode) else None
+        found = directory.look_at(name)
+        return None if found is None else found.st_size
 
     def _sync_directory(self, request: SyncDirectory) -> None:
-        _sync_directory(self._locate(request.path))
+        _sync_directory(self._locate_directory(request.path))
+
+    # Locks, and whether what is held is still there
 
     def _hold(self, request: Lock) -> str | None:
         self._check_may_change(request.path)
-        file = _File(self._locate(request.path), self._open_flags | os.O_CREAT)
-        other = _try_lock(file)
-        if other is not None:
-            return other
-        try:
-            file.truncate(0)
-            file.write(request.holder.encode(), 0)
-            with self._lock:
-                self._check_may_change(request.path)  # for another thread may have closed the disk
-                self._held_locks.append(file)
-        except OSError:
-            # Whoever keeps the error keeps this frame, and with it the open file.
-            fcntl.flock(file.number, fcntl.LOCK_UN)
-            raise
-        return None
+        return self._lock_file(request.path, self._open_flags | os.O_CREAT, request.holder)
 
     def keep_writers_away(self, path: str) -> str | None:
-        """Hold a lock that is there, without writing to it, until the disk is closed; or say who holds it."""
+        """Hold a lock that is there, without writing to it, until the disk is closed; or say who holds it.
+
+        Where a link, a FIFO or the like stands in its place, nothing is held: no writer could hold it either.
+        """
         try:
-            file = _File(self._locate(path), os.O_CLOEXEC | os.O_RDONLY)
-        except FileNotFoundError:
+            return self._lock_file(path, self._open_flags, None)
+        except (FileNotFoundError, ForeignFile):
             return None
-        other = _try_lock(file)
-        if other is None:
-            with self._lock:
-                self._held_locks.append(file)
-        return other
+
+    def _lock_file(self, path: str, flags: int, holder: str | None) -> str | None:
+        """Hold a file's lock, with the holder written into it if one is given; or say who holds it."""
+        directory, name = self._locate(path)
+        for _ in range(_LOCK_ATTEMPTS):
+            file = directory.file(name, flags, self._permissions)
+            try:
+                other = _try_lock(file)
+                if other is not None:
+                    return other
+                # Who opened it before somebody removed it holds the lock of a file that nobody else will find.
+                if file.is_in_place():
+                    self._keep_lock(file, holder)
+                    return None
+            except BaseException:
+                # Whoever keeps the error, or the interrupt, keeps this frame, and with it the open file.
+                fcntl.flock(file.number, fcntl.LOCK_UN)
+                raise
+        raise OSError(errno.ESTALE, "the file is replaced again and again", f"{directory.place}/{name}")
+
+    def _keep_lock(self, file: File, holder: str | None) -> None:
+        if holder is not None:
+            file.truncate(0)
+            file.write(holder.encode(), 0)
+        with self._lock:
+            if self._is_closed:  # by another thread, meanwhile
+                raise self._refusal(file.name)
+            self._held_locks.append(file)
+
+    def _check_held(self, request: CheckHeld) -> None:
+        # Runs for every commit that is synced, so it asks the system no more than it must.
+        root = self._locate_directory("")
+        if not root.is_in_place():
+            raise OSError(
+                errno.ESTALE,
+                "the store's directory was removed, moved away or replaced",
+                self._root,
+            )
+        for lock in self._held_locks:
+            if not lock.is_in_place():
+                raise OSError(errno.ESTALE, "the lock was removed or replaced, so another may write here", lock.place)
+        identity = self._identities.get(request.path)
+        if identity is not None and not root.has(request.path, identity):
+            self._check_not_by_us(root, request.path)
+        if not self._may_change:
+            self._check_directories(root)
+
+    def _check_not_by_us(self, root: Directory, path: str) -> None:
+        """Raise where a file is not at its path, unless another thread has just removed or renamed it."""
+        with self._lock:
+            identity = self._identities.get(path)
+            if identity is not None and not root.has(path, identity):
+                raise OSError(errno.ESTALE, "the file was removed or replaced", f"{self._root}/{path}")
+
+    def _check_directories(self, root: Directory) -> None:
+        for path, directory in list(self._directories.items()):
+            if path and not root.has(path, directory.identity):
+                raise OSError(errno.ESTALE, "the directory was removed, moved away or replaced", directory.place)
+
+    def keep_permissions_of(self, path: str) -> None:
+        """Make new files as a file is that is there already, as to who may read and write them."""
+        directory, name = self._locate(path)
+        found = directory.look_at(name)
+        if found is not None:
+            self._permissions = found.st_mode & 0o666 | PRIVATE
 
     # Open files
 
-    def _file(self, path: str) -> "_File":
+    def _file(self, path: str) -> File:
         try:
             file = self._files[path]
         except KeyError:
@@ -217,13 +307,17 @@ class RealDisk:
         self._let_go_of_replaced()
         return self._open(path)
 
-    def _open(self, path: str) -> "_File":
+    def _open(self, path: str) -> File:
         with self._lock:
             # Another thread may just have opened it.
             return self._files.get(path) or self._open_and_keep(path, self._open_flags)
 
-    def _open_and_keep(self, path: str, flags: int) -> "_File":
-        file = _File(self._locate(path), flags)
+    def _open_and_keep(self, path: str, flags: int) -> File:
+        directory, name = self._locate(path)
+        file = directory.file(name, flags, self._permissions)
+        if self._may_change and self._identities.setdefault(path, file.identity) != file.identity:
+            # It had been let go of, and stands for what was written to it.
+            raise OSError(errno.ESTALE, "another file stands here than the one that was opened before", file.place)
         if len(self._files) >= OPEN_FILES_LIMIT:
             self._let_go_of_oldest()
         self._files[path] = file
@@ -246,15 +340,34 @@ class RealDisk:
 
     # Doors
 
-    def _locate(self, path: str) -> str:
+    def _locate(self, path: str) -> tuple[Directory, str]:
+        """The directory in which a file is, and its name there."""
         # Without aliases: two spellings of a path would be two entries of the cache.
         if self._is_closed:
             raise self._refusal(path)
         if path in {"", "."}:
-            return self._root
+            raise ForeignFile(errno.EISDIR, "a directory stands where a file of the store belongs", self._root)
         if not {"", ".", ".."}.isdisjoint(path.split("/")):
             raise ValueError(f"{path!r} is no path inside of {self._root!r}: write it relative, as in 'log/1.seg'")
-        return f"{self._root}/{path}"
+        above, _, name = path.rpartition("/")
+        return self._directory(above), name
+
+    def _locate_directory(self, path: str) -> Directory:
+        if path not in {"", "."}:
+            self._locate(path)
+            return self._directory(path)
+        if self._is_closed:
+            raise self._refusal(path)
+        return self._directory("")
+
+    def _directory(self, path: str) -> Directory:
+        held = self._directories.get(path)
+        if held is not None:
+            return held
+        if not path:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._root)
+        above, _, name = path.rpartition("/")
+        return self._directories.setdefault(path, self._directory(above).directory(name))
 
     def _check_may_change(self, path: str) -> None:
         if not self._may_change:
@@ -274,188 +387,48 @@ class RealDisk:
         return PermissionError(errno.EPERM, reason, place)
 
 
-class _File:
-    """An open file: calls are repeated until all is done, and errors name the file.
+@contextmanager
+def new_directory(path: str | os.PathLike[str]) -> Iterator[RealDisk]:
+    """A disk in a new directory, which gets its name when the block has ended, and is taken away after an error.
 
-    Reference counting closes it. The cache holds one reference and each thread inside of a call another, so that a
-    file that was removed is closed, and its space given back, as soon as nobody uses it, and never under a read: the
-    number might by then be another file's. Whoever keeps an error keeps its frames too, so a method deletes ``self``
-    before it raises: room is made by removing files just when there is an error about a full disk.
+    Until then it has a name that ends in ``.unfinished``. An empty directory may be there. Raises FileExistsError where
+    such an unfinished one is left over.
+
+    >>> import tempfile
+    >>> from persist_effects import perform, run
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     with new_directory(f"{root}/new") as disk:
+    ...         run(perform(Create("a")), disk.handlers)
+    ...     os.listdir(f"{root}/new")
+    ['a']
     """
-
-    __slots__ = ("identity", "is_unsynced", "number", "place")
-
-    def __init__(self, place: str, flags: int) -> None:
-        self.number = os.open(place, flags, 0o644)
-        self.place = place
-        self.is_unsynced = False
-        self.identity = _identity(os.fstat(self.number))
-
-    def __del__(self) -> None:
-        # Without a number, the file was never opened. An error is printed by Python; whether the bytes are safe was
-        # for `sync` to say.
-        if hasattr(self, "number"):
-            os.close(self.number)
-
-    def write(self, data: bytes, offset: int) -> None:
-        """Write all of it."""
-        self.is_unsynced = True
-        rest: bytes | memoryview = data
-        while True:
-            try:
-                written = os.pwrite(self.number, rest, offset)
-                if written == len(rest):
-                    return
-                if written <= 0:
-                    raise OSError(errno.EIO, f"{written} of {len(rest)} bytes were written at {offset}")
-            except InterruptedError:
-                continue
-            except OSError as error:
-                error.filename = self.place
-                del self
-                raise
-            rest = memoryview(rest)[written:]
-            offset += written
-
-    def read(self, size_bytes: int, offset: int) -> bytes:
-        """Up to so many bytes; fewer only where the file ends, which is where a read gives none."""
-        data = b""
-        while size_bytes:
-            try:
-                piece = os.pread(self.number, size_bytes, offset)
-            except InterruptedError:
-                continue
-            except OSError as error:
-                error.filename = self.place
-                del self
-                raise
-            if not piece:
-                break
-            data += piece
-            size_bytes -= len(piece)
-            offset += len(piece)
-        return data
-
-    def sync(self) -> None:
-        """Return when bytes and size are on the disk."""
-        # Before the call, so that a write by another thread during it is not forgotten.
-        self.is_unsynced = False
-        try:
-            _uninterrupted(_sync_data, self.number)
-        except OSError as error:
-            error.filename = self.place
-            del self
-            raise
-
-    def truncate(self, size_bytes: int) -> None:
-        """Cut or lengthen to a size."""
-        self.is_unsynced = True
-        try:
-            _uninterrupted(os.ftruncate, self.number, size_bytes)
-        except OSError as error:
-            error.filename = self.place
-            del self
-            raise
-
-    def allocate(self, size_bytes: int) -> None:
-        """Reserve room up to a size, where the system can."""
-        if not hasattr(os, "posix_fallocate"):
-            return
-        self.is_unsynced = True
-        try:
-            _uninterrupted(os.posix_fallocate, self.number, 0, size_bytes)
-        except OSError as error:
-            if error.errno not in _CANNOT_ALLOCATE:
-                error.filename = self.place
-                del self
-                raise
-
-    def is_in_place(self) -> bool:
-        """Whether its path still names this file."""
-        # Its link count would not tell: a backup may have linked to the file.
-        try:
-            return self.identity == _identity(os.stat(self.place))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-
-
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
-
-
-def _uninterrupted(call: Callable[..., object], *arguments: int) -> None:
-    while True:
-        try:
-            call(*arguments)
-        except InterruptedError:
-            continue
-        return
-
-
-def _sync_data(number: int) -> None:
-    if sys.platform == "darwin":
-        _sync_drive(number)
-    elif hasattr(os, "fdatasync"):
-        os.fdatasync(number)
-    else:
-        os.fsync(number)
-
-
-def _sync_drive(number: int) -> None:
-    if sys.platform == "darwin":
-        # There, fsync leaves the bytes in the drive's cache. Some file systems have nothing better.
-        try:
-            fcntl.fcntl(number, fcntl.F_FULLFSYNC)
-        except OSError as error:
-            if error.errno not in {errno.ENOTSUP, errno.ENOTTY, errno.EINVAL}:
-                raise
-            os.fsync(number)
-    else:
-        os.fsync(number)
-
-
-def _sync_directory(place: str) -> None:
-    number = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    above, name = os.path.split(os.path.abspath(path))
+    make_directories(above, directory_mode(PRIVATE))
+    parent = Directory.at(above)
+    unfinished = f"{name}.unfinished"
+    parent.make_directory(unfinished, directory_mode(PRIVATE))
+    made = parent.directory(unfinished)
     try:
-        _uninterrupted(_sync_drive, number)
-    except OSError as error:
-        error.filename = place
+        with closing(RealDisk(made.place, held=made)) as disk:
+            yield disk
+        if not parent.has(unfinished, made.identity):
+            raise OSError(errno.ESTALE, "another directory stands here than the one that was made", made.place)
+        parent.rename(unfinished, parent, name)
+    except BaseException:
+        parent.remove_tree(made, unfinished)
         raise
-    finally:
-        os.close(number)
+    parent.sync()
 
 
-def _make_directory(place: str) -> None:
-    try:
-        os.mkdir(place, 0o755)
-    except FileExistsError:
-        if not os.path.isdir(place):
-            raise
-
-
-def _make_root(place: str) -> None:
-    # No request can name the directory above the root, so its entry in there is made durable here. Where the root is
-    # empty, a crash may have come between the two, and it is synced again.
-    if not _has_names(place):
-        above = os.path.dirname(place)
-        _make_root(above)
-        _make_directory(place)
-        _sync_directory(above)
-
-
-def _has_names(place: str) -> bool:
-    try:
-        with os.scandir(place) as names:
-            return next(names, None) is not None
-    except FileNotFoundError:
-        return False
+def _sync_directory(directory: Directory) -> None:
+    directory.sync()
 
 
 _disks: WeakSet[RealDisk] = WeakSet()
 """The disks of this process, for the child of a fork to find."""
 
 
-def _try_lock(file: _File) -> str | None:
+def _try_lock(file: File) -> str | None:
     """Lock a file, or say who holds its lock.
 
     A lock of `flock` belongs to this opening of the file: it ends with the process, however that ends, and another

@@ -5,12 +5,11 @@ bytes. A file is written whole or not at all.
 """
 
 import errno
-import os
-import tempfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from interpreters.real_files import ORDINARY, write_whole
 from persist_effects.errors import InvalidRequest
 from persist_effects.requests import Request
 from persist_effects.trace import Trace, as_text, diff
@@ -20,6 +19,7 @@ from persist_effects.trace_replay import check_trace
 def save(trace: Trace, path: str | Path) -> None:
     """Write a trace to a file, in the place of what was there. Directories that are missing are made.
 
+    >>> import tempfile
     >>> from persist_effects import kv
     >>> from persist_effects.requests import KvHas
     >>> from persist_effects.trace import record
@@ -33,8 +33,7 @@ def save(trace: Trace, path: str | Path) -> None:
     check_trace(trace)
     data = trace.to_json_lines().encode() if _has_lines(path) else trace.encode()
     _refuse_directory(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, data)
+    write_whole(path, data, ORDINARY)
 
 
 def load(
@@ -66,6 +65,7 @@ def check_golden(
     Raises AssertionError where they differ, with the requests and answers that do, and where there is no file. It says
     to write the file anew by ``how``.
 
+    >>> import tempfile
     >>> from persist_effects import kv
     >>> from persist_effects.requests import KvHas
     >>> from persist_effects.trace import record
@@ -107,19 +107,3 @@ def _refuse_directory(path: Path) -> None:
 
 def _has_lines(path: Path) -> bool:
     return path.suffix == ".jsonl"
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Put bytes in the place of a file: a reader, and a crash, leave the old ones or the new ones."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # As a file is made that nobody asked to keep from others.
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -58,6 +58,7 @@ class MemoryDisk:
             disk.Size: self.size,
             disk.SyncDirectory: lambda request: None,
             disk.Lock: self.lock,
+            disk.CheckHeld: lambda request: None,
         }
 
     def image(self) -> dict[str, bytes]:

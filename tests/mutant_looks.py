@@ -17,7 +17,9 @@ from interpreters.crash import Compact, Reopen, explore_crashes
 from interpreters.crash.simulated import Contents, SimulatedStore, contents
 from interpreters.crash.workload import Setting, Workload
 from interpreters.crash_disk import Bound, CrashDisk, Fault, Image
+from interpreters.file.backup import backup_store
 from interpreters.file.reading import ReadingEngine
+from interpreters.file.two_disks import two_disks
 from interpreters.real_disk import RealDisk
 from persist_effects import Draft, kv, log, snapshot
 from persist_effects.errors import CorruptStore, InvalidRequest, PersistError, Truncated
@@ -33,6 +35,7 @@ UNUSABLE = "the store is not usable afterwards"
 ANSWER = "a wrong answer"
 
 
+CHANGED = "what lies in the place of the store is changed"
 WRONG = "damage is passed over in silence"
 INVARIANT = "invariant"
 ANYTHING = "what was never written is there"
@@ -382,6 +385,87 @@ def two_writers(directory: Path) -> Caught:
     return Caught(LOST, ("two writers",), len(last_words)) if lost else Caught("", (), len(last_words))
 
 
+def backup_of(image: Image) -> Image:
+    """What a backup of these files has: the same UUID and epoch, and a manifest of its own."""
+    target = CrashDisk()
+    run(backup_store(), two_disks(CrashDisk(image).handlers, target.handlers))
+    return target.image()
+
+
+def opens(on: CrashDisk) -> SimulatedStore:
+    return SimulatedStore(on, boot=2, segment_bytes=1024)
+
+
+def commits(on: CrashDisk, text: str = "d") -> Callable[[], Any]:
+    first = opens(on)
+    first.commit([Append("orders/2", (Draft("placed", 1),))])
+    return lambda: first.commit([Append("orders/2", (Draft("placed", text),))])
+
+
+def looks_after(on: CrashDisk, deed: Callable[[SimulatedStore], None]) -> Callable[[], Any]:
+    first = opens(on)
+    first.commit([Append("orders/2", (Draft("placed", 1),))])
+    return lambda: deed(first)
+
+
+DEEDS: dict[str, Callable[[CrashDisk], Callable[[], Any]]] = {
+    "opens": lambda on: lambda: opens(on),
+    "commits": commits,
+    "rolls over": lambda on: commits(on, "d" * 900),
+    "compacts": lambda on: looks_after(on, SimulatedStore.compact),
+    "marks": lambda on: looks_after(on, lambda first: first.drive(first.engine.mark())),
+    "syncs": lambda on: looks_after(on, lambda first: first.drive(first.engine.sync())),
+    "closes": lambda on: looks_after(on, SimulatedStore.close),
+}
+
+
+def changes_hands(directory: Path) -> Caught:
+    """The files give place to a backup of theirs, before a deed of whoever holds them, or in its midst.
+
+    What lies there then stays as it is, and nothing is acknowledged that is not in it.
+    """
+    kinds: dict[str, None] = {}
+    count = 0
+    for name, prepare in DEEDS.items():
+        for moment in range(100):
+            on = CrashDisk(built("abc", is_closed=False).image)
+            deed = prepare(on)
+            put = change_at(on, moment)
+            try:
+                deed()
+                is_told = name in {"commits", "rolls over"}
+            except PersistError:
+                is_told = False
+            if not put:
+                break
+            count += 1
+            kinds.update({CHANGED: None} if on.image() != put[0] else {})
+            kinds.update({LOST: None} if is_told else {})
+    return Caught("; ".join(kinds), ("changed hands",) * bool(kinds), count)
+
+
+def change_at(on: CrashDisk, moment: int) -> list[Image]:
+    """Have a disk change hands now, or later just before it is asked for so many times whether it did.
+
+    Once it has, what was put there is in the list.
+    """
+    put: list[Image] = []
+    left = iter(range(moment - 1, -1, -1))
+
+    def change() -> None:
+        put.append(backup_of(on.image()))
+        on.change_hands(put[0])
+
+    def before(number: int, request: Any) -> None:
+        if isinstance(request, disk.CheckHeld) and next(left, None) == 0:
+            change()
+
+    on.watch(before)
+    if moment == 0:
+        change()
+    return put
+
+
 def writes_by_halves(directory: Path) -> Caught:
     """A system that writes half of what it is given, and says so."""
     pwrite = os.pwrite
@@ -493,6 +577,7 @@ def shown_along() -> Effect[Contents]:
 
 RECOVERING = Look("recovers on a failing disk", recovers_on_a_failing_disk)
 TWO_WRITERS = Look("two writers", two_writers)
+CHANGES_HANDS = Look("the directory changes hands", changes_hands)
 HALVES = Look("short writes", writes_by_halves)
 FAILING_READS = Look("failing reads", reads_fail)
 STALE = Look("a number again, stale bytes", grows_over_a_removed_segment)

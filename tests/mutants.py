@@ -1,7 +1,7 @@
 """Wrong file engines, one mistake each, and who is to catch each of them.
 
 A mutant is the real engine with some lines of its source replaced (`edit`), so that it goes along with the engine;
-where a line is not there any more, the test fails. The first 25 are those of the list that the engine was designed by,
+where a line is not there any more, the test fails. The first 27 are those of the list that the engine was designed by,
 the others are our own. Of those that nothing can catch, the reason stands beside them.
 """
 # ruff: noqa: E501 - the engine's own lines, further to the right
@@ -39,7 +39,7 @@ from interpreters.file.log import Log
 from interpreters.file.reader import Reader
 from interpreters.file.staging import Staging
 from interpreters.file.writer import Writer
-from interpreters.real_disk import _File
+from interpreters.real_files import File as _File
 from persist_effects import log, snapshot
 from persist_effects.machine import Effect, perform
 
@@ -163,7 +163,7 @@ MUTANTS = [
         edit(
             manifest.publish,
             """
-                     yield from perform(disk.Rename(_CURRENT_TEMPORARY, CURRENT))
+                     yield from perform(disk.Rename(CURRENT_TEMPORARY, CURRENT))
             -        yield from perform(disk.SyncDirectory("."))
             """,
         ),
@@ -177,10 +177,10 @@ MUTANTS = [
         edit(
             manifest.publish,
             """
-            -    yield from _write_whole(_CURRENT_TEMPORARY, f"{manifest.name} {zlib.crc32(manifest.name.encode()):08x}".encode())
+            -    yield from _write_whole(CURRENT_TEMPORARY, f"{manifest.name} {zlib.crc32(manifest.name.encode()):08x}".encode())
             +    yield from _write_whole(CURRENT, f"{manifest.name} {zlib.crc32(manifest.name.encode()):08x}".encode())
             ...
-            -        yield from perform(disk.Rename(_CURRENT_TEMPORARY, CURRENT))
+            -        yield from perform(disk.Rename(CURRENT_TEMPORARY, CURRENT))
             """,
         ),
         [looks.REOPENED],
@@ -195,14 +195,14 @@ MUTANTS = [
                 manifest._write_whole,
                 """
                 -    yield from perform(disk.Sync(path))
-                +    if path != _CURRENT_TEMPORARY:
+                +    if path != CURRENT_TEMPORARY:
                 +        yield from perform(disk.Sync(path))
                 """,
             ),
             edit(
                 manifest.publish,
                 """
-                         yield from perform(disk.Rename(_CURRENT_TEMPORARY, CURRENT))
+                         yield from perform(disk.Rename(CURRENT_TEMPORARY, CURRENT))
                 +        yield from perform(disk.Sync(CURRENT))
                 """,
             ),
@@ -538,7 +538,6 @@ MUTANTS = [
         INVARIANT,
         "nothing lost",
     ),
-    # Our own.
     Mutant(
         26,
         "going on after an interrupt in publication",
@@ -563,6 +562,30 @@ MUTANTS = [
     ),
     Mutant(
         27,
+        "publishing into a directory that has changed hands",
+        both(
+            edit(
+                Log.check_held,
+                """
+                -        yield from perform(disk.CheckHeld(LOCK if writer is None else writer.path))
+                +        yield from ()
+                """,
+            ),
+            edit(
+                Log._publish,
+                """
+                -    if in_force not in (None, before):
+                +    if False:
+                """,
+            ),
+        ),
+        [looks.CHANGES_HANDS],
+        looks.CHANGED,
+        "changed hands",
+    ),
+    # Our own.
+    Mutant(
+        28,
         "the digest of a sealed segment not compared",
         edit(
             file_log.check_digest,
@@ -576,7 +599,7 @@ MUTANTS = [
         "another's segment",
     ),
     Mutant(
-        28,
+        29,
         "SYNCED published before the sync",
         edit(
             Log.sync,
@@ -590,7 +613,7 @@ MUTANTS = [
         "lost",
     ),
     Mutant(
-        29,
+        30,
         "an index believed that was made of another segment",
         edit(
             file_log._read_index,
@@ -604,7 +627,7 @@ MUTANTS = [
         "another's segment and index",
     ),
     Mutant(
-        30,
+        31,
         "an index believed though its checksum is wrong",
         edit(
             file_log._read_index,
@@ -618,13 +641,13 @@ MUTANTS = [
         "torn",
     ),
     Mutant(
-        31,
+        32,
         "the manifest named before it is synced",
         edit(
             manifest._write_whole,
             """
             -    yield from perform(disk.Sync(path))
-            +    if path == _CURRENT_TEMPORARY:
+            +    if path == CURRENT_TEMPORARY:
             +        yield from perform(disk.Sync(path))
             """,
         ),
@@ -633,7 +656,7 @@ MUTANTS = [
         "torn",
     ),
     Mutant(
-        32,
+        33,
         "the epoch not raised",
         edit(
             Log.open,
@@ -647,7 +670,7 @@ MUTANTS = [
         "two writers",
     ),
     Mutant(
-        33,
+        34,
         "frames that may only be in the page cache not copied",
         edit(
             recovery.recover,
@@ -661,7 +684,7 @@ MUTANTS = [
         "EIO, once",
     ),
     Mutant(
-        34,
+        35,
         "a transaction written as two frames",
         edit(
             Staging._add_frame,
@@ -679,7 +702,7 @@ MUTANTS = [
         "torn",
     ),
     Mutant(
-        35,
+        36,
         "the index updated before the sync",
         edit(
             Log.append,
@@ -697,7 +720,7 @@ MUTANTS = [
         "answers",
     ),
     Mutant(
-        36,
+        37,
         "a watermark past what is synced",
         edit(
             Writer.append,
@@ -711,7 +734,7 @@ MUTANTS = [
         "torn",
     ),
     Mutant(
-        37,
+        38,
         "compaction forgets that events were dropped",
         edit(
             Compaction._first_frame,
@@ -726,7 +749,7 @@ MUTANTS = [
         "answers",
     ),
     Mutant(
-        38,
+        39,
         "a deleted key comes back after a compaction",
         edit(
             Compaction._wanted,
@@ -740,7 +763,7 @@ MUTANTS = [
         "answers",
     ),
     Mutant(
-        39,
+        40,
         "compaction forgets the highest revision",
         edit(
             Compaction._first_frame,
@@ -754,7 +777,7 @@ MUTANTS = [
         "answers",
     ),
     Mutant(
-        40,
+        41,
         "writing goes on after a failed sync",
         edit(
             Writer.check_healthy,
@@ -768,7 +791,7 @@ MUTANTS = [
         "EIO, once",
     ),
     Mutant(
-        41,
+        42,
         "a write that failed is not taken back",
         edit(
             Writer._take_back,
@@ -783,7 +806,7 @@ MUTANTS = [
         "EIO, once",
     ),
     Mutant(
-        42,
+        43,
         "a write that failed is repeated behind itself",
         edit(
             Writer.append,
@@ -799,7 +822,7 @@ MUTANTS = [
         "EIO, once",
     ),
     Mutant(
-        43,
+        44,
         "readers do not check what they read",
         both(
             edit(
@@ -822,7 +845,7 @@ MUTANTS = [
         "bit rot",
     ),
     Mutant(
-        44,
+        45,
         "events dropped before the snapshot that covers them",
         edit(
             snapshot.write,
@@ -838,7 +861,7 @@ MUTANTS = [
         "nothing lost",
     ),
     Mutant(
-        45,
+        46,
         "the newest position taken from the last event that is left",
         edit(
             Index.add_event,
@@ -852,7 +875,7 @@ MUTANTS = [
         "answers",
     ),
     Mutant(
-        46,
+        47,
         "the log ends at the first hole, whatever stands behind it",
         edit(
             recovery.recover,
@@ -866,7 +889,7 @@ MUTANTS = [
         "lost write, once",
     ),
     Mutant(
-        47,
+        48,
         "what cannot be read in a recovery taken for the end of the log",
         edit(
             recovery.recover,
@@ -885,7 +908,7 @@ MUTANTS = [
         "EIO, once",
     ),
     Mutant(
-        48,
+        49,
         "the fence looked at only when a manifest is published",
         edit(
             Log._roll_over,
@@ -898,7 +921,7 @@ MUTANTS = [
         "two writers",
     ),
     Mutant(
-        49,
+        50,
         "what an opening finds by name not synced",
         edit(
             Log.open,
@@ -912,7 +935,7 @@ MUTANTS = [
     ),
     # What nothing can catch.
     Mutant(
-        50,
+        51,
         "the padding of a frame not looked at",
         edit(
             formats.decode_frame,
@@ -925,7 +948,7 @@ MUTANTS = [
         why="The checksum covers the padding, so only an engine that itself wrote other padding could tell.",
     ),
     Mutant(
-        51,
+        52,
         "an index believed whose seed is not that of the segment's header",
         edit(
             file_log.load_sealed,
@@ -939,7 +962,7 @@ MUTANTS = [
         "its checksum any more, which readers find: by the seed it is only found earlier.",
     ),
     Mutant(
-        52,
+        53,
         "files that no manifest names are left lying about",
         edit(
             Log._remove_what_no_manifest_names,

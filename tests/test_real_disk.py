@@ -4,8 +4,10 @@ Short transfers and interruptions are made by replacing the system call: no real
 """
 
 import errno
+import fcntl
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +24,9 @@ import pytest
 from interpreters import real_disk
 from interpreters.disk import (
     Allocate,
+    CheckHeld,
     Create,
+    ForeignFile,
     List,
     Lock,
     MakeDirectory,
@@ -117,14 +121,34 @@ def test_a_file_is_made_once(disk, tmp_path):
     assert ask(disk, Read("a", 0, 9)) == b"kept"
 
 
-def test_modes_are_for_the_owner_to_write_and_all_to_read(disk, tmp_path):
-    before = os.umask(0)
+@contextmanager
+def umask(mask):
+    before = os.umask(mask)
     try:
-        ask(disk, MakeDirectory("log"), Create("log/a"), Lock("LOCK", "me"))
+        yield
     finally:
         os.umask(before)
-    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("log", "log/a", "LOCK")]
-    assert modes == [0o755, 0o644, 0o644]
+
+
+@pytest.mark.parametrize(
+    ("options", "files", "directories"),
+    [({}, 0o600, 0o700), ({"permissions": 0o640}, 0o640, 0o750), ({"permissions": 0o666}, 0o666, 0o777)],
+)
+def test_what_is_made_is_for_its_owner_alone_unless_told_otherwise(tmp_path, options, files, directories):
+    with umask(0), closing(RealDisk(tmp_path / "above/root", **options)) as disk:
+        ask(disk, MakeDirectory("log"), Create("log/a"), Lock("LOCK", "me"))
+    assert {modes_in(tmp_path)[name] for name in ("above", "above/root", "above/root/log")} == {directories}
+    assert {modes_in(tmp_path)[f"above/root/{name}"] for name in ("log/a", "LOCK")} == {files}
+
+
+def test_the_umask_is_taken_off(tmp_path):
+    with umask(0o027), closing(RealDisk(tmp_path / "root", permissions=0o666)) as disk:
+        ask(disk, MakeDirectory("log"), Create("a"))
+    assert modes_in(tmp_path) == {"root": 0o750, "root/log": 0o750, "root/a": 0o640}
+
+
+def modes_in(place):
+    return {str(path.relative_to(place)): path.stat().st_mode & 0o777 for path in place.rglob("*")}
 
 
 @pytest.mark.parametrize(
@@ -194,7 +218,7 @@ def test_a_directory_is_not_made_over_a_file_nor_without_the_one_above(disk):
 
 def test_only_directories_are_listed(disk):
     ask(disk, Create("a"))
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(ForeignFile, match="a file stands where a directory of the store belongs"):
         ask(disk, List("a"))
     with pytest.raises(FileNotFoundError):
         ask(disk, List("no"))
@@ -202,7 +226,10 @@ def test_only_directories_are_listed(disk):
 
 def test_size_is_of_files_only(disk):
     ask(disk, MakeDirectory("log"), Create("a"), Write("a", 0, b"hello"))
-    assert [ask(disk, Size(path)) for path in ("a", "log", "no", "a/no")] == [5, None, None, None]
+    assert [ask(disk, Size(path)) for path in ("a", "no", "log/no", "no/no")] == [5, None, None, None]
+    for path in ("", "log", "a/no"):
+        with pytest.raises(ForeignFile):
+            ask(disk, Size(path))
 
 
 def test_directories_are_synced(disk, monkeypatch):
@@ -213,7 +240,7 @@ def test_directories_are_synced(disk, monkeypatch):
     assert synced == [log, root, root]
     with pytest.raises(FileNotFoundError):
         ask(disk, SyncDirectory("no"))
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(ForeignFile):
         ask(disk, Create("a"), SyncDirectory("a"))
 
 
@@ -273,6 +300,227 @@ def test_a_path_that_leaves_the_root_or_has_an_alias_is_refused(disk, path):
 
 def test_names_may_hold_dots(disk):
     assert ask(disk, Create("..a"), Create("b..c"), List("")) == ["..a", "b..c"]
+
+
+# What is no file of a store is left alone
+
+
+def put_link(place, target):
+    place.symlink_to(target)
+
+
+def put_dangling_link(place, target):
+    place.symlink_to(target.with_name("not there"))
+
+
+def put_fifo(place, target):
+    os.mkfifo(place)
+
+
+def put_socket(place, target):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place))
+
+
+def put_directory(place, target):
+    place.mkdir()
+
+
+FOREIGN = pytest.mark.parametrize(
+    ("put", "kind"),
+    [
+        (put_link, "a symbolic link"),
+        (put_dangling_link, "a symbolic link"),
+        (put_fifo, "a FIFO"),
+        (put_socket, "a socket"),
+        (put_directory, "a directory"),
+    ],
+)
+
+
+@FOREIGN
+@pytest.mark.parametrize("read_only", [False, True], ids=["to write", "to read"])
+def test_what_stands_in_the_place_of_a_file_is_neither_opened_nor_waited_for(tmp_path, put, kind, read_only):
+    target, root = tmp_path / "target", tmp_path / "root"
+    target.write_bytes(b"not ours")
+    root.mkdir()
+    put(root / "a", target)
+    requests = [Read("a", 0, 9), Sync("a"), Size("a")]
+    requests += [] if read_only else [Write("a", 0, b"x"), Truncate("a", 0), Allocate("a", 9), Lock("a", "me")]
+    requests += [] if read_only else [Rename("a", "b")]
+    before = open_descriptors()
+    with closing(RealDisk(root, read_only=read_only)) as disk:
+        for request in requests:
+            with pytest.raises(ForeignFile, match=f"{kind} stands where a file of the store belongs") as caught:
+                ask(disk, request)
+            assert caught.value.filename == str(root / "a")
+        assert disk.keep_writers_away("a") is None
+    del caught  # and with it the frames that have the root
+    assert open_descriptors() == before
+    assert target.read_bytes() == b"not ours"
+    assert (os.listdir(root), sorted(os.listdir(tmp_path))) == (["a"], ["root", "target"])
+
+
+@FOREIGN
+def test_what_stands_in_the_place_of_a_file_is_not_written_over(disk, tmp_path, put, kind):
+    target = tmp_path.parent / f"{tmp_path.name} target"
+    target.write_bytes(b"not ours")
+    put(tmp_path / "a", target)
+    with pytest.raises(FileExistsError):
+        ask(disk, Create("a"))
+    assert target.read_bytes() == b"not ours"
+
+
+def test_the_link_is_removed_and_not_what_it_leads_to(disk, tmp_path):
+    target = tmp_path / "target"
+    target.write_bytes(b"kept")
+    (tmp_path / "a").symlink_to(target)
+    ask(disk, Remove("a"))
+    assert os.listdir(tmp_path) == ["target"]
+    with pytest.raises(ForeignFile):
+        ask(disk, MakeDirectory("log"), Remove("log"))
+
+
+@pytest.mark.parametrize("put", [put_link, put_fifo])
+def test_no_link_and_no_fifo_is_taken_for_a_directory(disk, tmp_path, put):
+    target = tmp_path.parent / f"{tmp_path.name} target"
+    (target / "in").mkdir(parents=True)
+    (target / "a").write_bytes(b"not ours")
+    put(tmp_path / "log", target)
+    for request in [List("log"), SyncDirectory("log"), Size("log/a"), Read("log/a", 0, 9), Create("log/b")]:
+        with pytest.raises(ForeignFile, match="stands where a directory of the store belongs") as caught:
+            ask(disk, request)
+        assert caught.value.filename == str(tmp_path / "log")
+    with pytest.raises(FileExistsError):
+        ask(disk, MakeDirectory("log"))
+    assert sorted(os.listdir(target)) == ["a", "in"]
+
+
+def test_a_link_that_is_put_there_while_a_file_is_opened_is_not_followed(disk, tmp_path, monkeypatch):
+    ask(disk, Create("a"), Write("a", 0, b"ours"), Rename("a", "b"))
+    (tmp_path / "target").write_bytes(b"not ours")
+
+    def replace_and_open(name, *arguments, **options):
+        (tmp_path / "b").unlink()
+        (tmp_path / "b").symlink_to("target")
+        return real_open(name, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", replace_and_open)
+    with pytest.raises(OSError, match=r"b'$"):
+        ask(disk, Write("b", 0, b"x"))
+    assert (tmp_path / "target").read_bytes() == b"not ours"
+
+
+# What is held
+
+
+def test_a_root_that_was_moved_away_is_still_the_one_that_is_written(tmp_path):
+    with closing(RealDisk(tmp_path / "root")) as disk:
+        ask(disk, MakeDirectory("log"), Create("log/1"), Create("a"), Lock("LOCK", "me"))
+        (tmp_path / "root").rename(tmp_path / "moved")
+        (tmp_path / "root/log").mkdir(parents=True)
+        ask(disk, Create("b"), Rename("a", "c"), Remove("log/1"), Create("log/2"), SyncDirectory("log"))
+        assert (ask(disk, List("")), ask(disk, List("log"))) == (["LOCK", "b", "c", "log"], ["2"])
+    assert sorted(os.listdir(tmp_path / "moved")) == ["LOCK", "b", "c", "log"]
+    assert (os.listdir(tmp_path / "root"), os.listdir(tmp_path / "root/log")) == (["log"], [])
+
+
+def remove_root(place):
+    shutil.rmtree(place)
+
+
+def replace_root(place):
+    place.rename(place.with_name("moved"))
+    shutil.copytree(place.with_name("moved"), place)
+
+
+def remove_lock(place):
+    (place / "LOCK").unlink()
+
+
+def replace_lock(place):
+    (place / "LOCK").rename(place / "OLD")
+    shutil.copy(place / "OLD", place / "LOCK")
+
+
+def remove_file(place):
+    (place / "log/1").unlink()
+
+
+def replace_directory(place):
+    (place / "log").rename(place / "old log")
+    shutil.copytree(place / "old log", place / "log")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (remove_root, "root"),
+        (replace_root, "root"),
+        (remove_lock, "root/LOCK"),
+        (replace_lock, "root/LOCK"),
+        (remove_file, "root/log/1"),
+        (replace_directory, "root/log/1"),
+    ],
+)
+def test_it_is_told_when_what_is_held_is_not_what_is_there(tmp_path, change, what):
+    with closing(RealDisk(tmp_path / "root")) as disk:
+        ask(disk, MakeDirectory("log"), Create("log/1"), Lock("LOCK", "me"), CheckHeld("log/1"))
+        change(tmp_path / "root")
+        with pytest.raises(OSError, match="was removed") as caught:
+            ask(disk, CheckHeld("log/1"))
+        assert (caught.value.errno, caught.value.filename) == (errno.ESTALE, str(tmp_path / what))
+
+
+def test_a_reader_is_told_so_too(tmp_path):
+    (tmp_path / "root/log").mkdir(parents=True)
+    (tmp_path / "root/log/1").write_bytes(b"x")
+    for change in (replace_directory, replace_root):
+        with closing(RealDisk(tmp_path / "root", read_only=True)) as disk:
+            ask(disk, Read("log/1", 0, 9), CheckHeld(""))
+            change(tmp_path / "root")
+            with pytest.raises(OSError, match="was removed, moved away or replaced"):
+                ask(disk, CheckHeld(""))
+
+
+def test_a_link_on_the_way_to_the_root_may_be_there_and_may_not_be_switched(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("one")
+    with closing(RealDisk(tmp_path / "link/root")) as disk:
+        ask(disk, Lock("LOCK", "me"), CheckHeld("LOCK"))
+        (tmp_path / "other/root").mkdir()
+        (tmp_path / "link").unlink()
+        (tmp_path / "link").symlink_to("other")
+        with pytest.raises(OSError, match="was removed, moved away or replaced"):
+            ask(disk, CheckHeld("LOCK"))
+        ask(disk, Create("a"))
+    assert os.listdir(tmp_path / "other/root") == []
+
+
+def test_a_file_that_is_opened_again_is_the_one_that_was_opened_before(disk, tmp_path, monkeypatch):
+    monkeypatch.setattr(real_disk, "OPEN_FILES_LIMIT", 1)
+    ask(disk, Create("a"), Create("b"), Rename("b", "c"), Create("b"))
+    (tmp_path / "old").write_bytes(b"another's")
+    (tmp_path / "old").rename(tmp_path / "a")
+    with pytest.raises(OSError, match="another file stands here than the one that was opened before"):
+        ask(disk, Write("a", 0, b"x"))
+    assert (tmp_path / "a").read_bytes() == b"another's"
+    ask(disk, Write("c", 0, b"x"), Sync("c"), Write("b", 0, b"y"), Sync("b"))
+    ask(disk, Remove("a"), Create("a"), Write("a", 0, b"z"))
+
+
+def test_the_lock_is_of_the_file_that_is_there_and_not_of_one_that_was_removed_meanwhile(disk, tmp_path, monkeypatch):
+    flock, removed = fcntl.flock, []
+
+    def remove_and_lock(number, how):
+        if not removed and how != fcntl.LOCK_UN:
+            removed.append((tmp_path / "LOCK").unlink())
+        return flock(number, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_and_lock)
+    assert ask(disk, Lock("LOCK", "me"), CheckHeld("LOCK"), Read("LOCK", 0, 9)) == b"me"
+    assert len(removed) == 1
 
 
 # Less than all, and errors
@@ -443,7 +691,9 @@ def test_close_gives_back_every_descriptor_and_may_be_repeated(tmp_path):
     before = open_descriptors()
     disk = RealDisk(tmp_path)
     ask(disk, Lock("LOCK", "me"), SyncDirectory(""), *(Create(f"{number}") for number in range(20)))
-    assert open_descriptors() == before + 21
+    ask(disk, MakeDirectory("log"), Create("log/a"), Create("log/b"), List("log"))
+    held = ["the root", "log", "log/a", "log/b", "LOCK"]
+    assert open_descriptors() == before + 20 + len(held)
     disk.close()
     assert open_descriptors() == before
     disk.close()
@@ -550,9 +800,9 @@ def test_two_threads_that_miss_a_file_open_it_once(disk, monkeypatch):
         both_missed.wait()
         return missed(path)
 
-    def open_and_count(*arguments):
+    def open_and_count(*arguments, **options):
         opened.append(arguments)
-        return real_open(*arguments)
+        return real_open(*arguments, **options)
 
     monkeypatch.setattr(disk, "_open", open_after_both_missed)
     monkeypatch.setattr(os, "open", open_and_count)
@@ -650,7 +900,8 @@ def test_a_second_lock_is_refused_in_the_same_process_too(disk, tmp_path):
     with closing(RealDisk(tmp_path)) as other:
         assert ask(other, Lock("LOCK", "two")) == "one"
         assert ask(disk, Lock("LOCK", "two")) == "one"
-        assert open_descriptors() == before + 1
+        held = ["the lock", "the root of the other"]
+        assert open_descriptors() == before + len(held)
         disk.close()
         assert ask(other, Lock("LOCK", "two")) is None
 

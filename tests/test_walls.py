@@ -71,6 +71,50 @@ def test_optional_packages_are_imported_only_in_their_own_rooms(path):
         )
 
 
+# What changes files, or which name means which; and the calls of `os` that open one.
+CHANGES_FILES = {
+    "chmod", "copy_file_range", "fchmod", "fdatasync", "fdopen", "fsync", "ftruncate", "link", "makedirs", "mkdir",
+    "mkfifo", "open", "posix_fallocate", "pwrite", "remove", "removedirs", "rename", "renames", "replace", "rmdir",
+    "symlink", "sync", "truncate", "unlink",
+}  # fmt: skip
+CHANGES_FILES_BY_PATH = {
+    "hardlink_to", "mkdir", "rmdir", "symlink_to", "touch", "unlink", "write_bytes", "write_text",
+}  # fmt: skip
+
+# The files that nobody keeps a store in.
+OTHER_FILES = {
+    "cli.py": {"open", "os.open"},  # what `import` reads, and where a closed pipe's output goes
+    "crash/report.py": {"write_text"},  # a page to look at
+}
+
+
+def changes_of_files(path):
+    """The calls in a file that may change files, or open them."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        module, _, name = called.rpartition(".")
+        if (module == "os" and name in CHANGES_FILES) or called == "open" or module in {"shutil", "tempfile", "fcntl"}:
+            yield called
+        elif name in CHANGES_FILES_BY_PATH or (name == "open" and module.startswith("Path(")):
+            yield name
+
+
+@pytest.mark.parametrize("path", INTERPRETERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_the_real_disk_makes_system_calls_that_change_files(path):
+    place = path.relative_to(ROOT / "interpreters").as_posix()
+    if place not in {"real_disk.py", "real_files.py"}:
+        assert set(changes_of_files(path)) <= OTHER_FILES.get(place, set())
+
+
+def test_the_system_calls_that_change_files_are_found():
+    assert {"os.mkdir", "os.open", "os.rename", "os.unlink", "os.fsync", "shutil.rmtree", "fcntl.fcntl"} <= set(
+        changes_of_files(ROOT / "interpreters" / "real_files.py")
+    )
+    assert set(changes_of_files(ROOT / "interpreters" / "cli.py")) == OTHER_FILES["cli.py"]
+
+
 def test_there_is_one_yield_of_requests_in_the_core():
     yields = [
         (path.name, node.lineno)

@@ -1,5 +1,6 @@
 """The file store: a log-structured engine over disk effects, and its host. `FORMAT.md` has the bytes."""
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -8,8 +9,13 @@ from persist_effects.errors import InvalidRequest
 
 __all__ = ["FileReader", "FileStore", "open_file"]
 
-_OPTIONS = ("sync", "interval_seconds", "segment_bytes", "clock", "payload_limit_bytes")
-_NUMBERS = {"interval_seconds": float, "segment_bytes": int, "payload_limit_bytes": int}
+_OPTIONS = ("sync", "interval_seconds", "segment_bytes", "clock", "payload_limit_bytes", "permissions")
+_NUMBERS: dict[str, Callable[[str], Any]] = {
+    "interval_seconds": float,
+    "segment_bytes": int,
+    "payload_limit_bytes": int,
+    "permissions": lambda text: int(text, 8),
+}
 
 
 def open_file(rest: str, options: dict[str, Any]) -> FileStore | FileReader:

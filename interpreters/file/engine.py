@@ -38,6 +38,8 @@ class Options(NamedTuple):
     sync: str = "commit"
     segment_bytes: int = 32 * 1024 * 1024
     payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES
+    is_check_due: Callable[[], bool] = lambda: True
+    """Whether to look, after a commit that is not synced, that the directory is still the one that is held."""
 
 
 class Engine:
@@ -46,7 +48,7 @@ class Engine:
     def __init__(self, options: Options) -> None:
         self._options = options
         self.index = Index()
-        self.log = Log(self.index, options.random_bytes, options.segment_bytes, options.holder)
+        self.log = Log(self.index, options.random_bytes, options.segment_bytes, options.holder, options.is_check_due)
         self.queries = Queries(self.index)
 
     def open(self) -> Effect[None]:

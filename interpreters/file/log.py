@@ -58,6 +58,7 @@ LOCK = "LOCK"
 _FIRST_SEGMENT = segment_path(1)
 _OWN_NAMES = {LOCK, SYNCED, "log", _FIRST_SEGMENT, "CURRENT.tmp", "MANIFEST-00000001"}
 """What an interrupted making of a new store may have left."""
+_CHANGED_HANDS = "close this store, see what became of its directory, and open it again"
 _OF_A_STORE = re.compile(r"MANIFEST-\d{8,}|log/\d{8,}\.(seg|idx)")
 
 _encode_index = msgspec.msgpack.Encoder().encode
@@ -67,11 +68,19 @@ _decode_index = msgspec.msgpack.Decoder(IndexFile).decode
 class Log:
     """The segments of a store and the one that is written. Each opening and each roll-over publishes a manifest."""
 
-    def __init__(self, index: Index, random_bytes: Callable[[int], bytes], segment_bytes: int, holder: str) -> None:
+    def __init__(
+        self,
+        index: Index,
+        random_bytes: Callable[[int], bytes],
+        segment_bytes: int,
+        holder: str,
+        is_check_due: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._index = index
         self._random_bytes = random_bytes
         self._segment_bytes = segment_bytes
         self._holder = holder
+        self._is_check_due = is_check_due
         self._manifest: Manifest | None = None
         self._writer: Writer | None = None
         self._next_segment = 1
@@ -202,6 +211,7 @@ class Log:
         self, seals: list[Sealed], copied: Sequence[Frame], epoch: int, payload_bytes: int = 0, frames: int = 0
     ) -> Effect[None]:
         """Make the next segment, with frames of the one before whose place on the disk is not proved, and publish."""
+        yield from self.check_held()
         writer = self.new_writer(seals, sum(frame.end - frame.offset for frame in copied) + payload_bytes, frames)
         number = writer.header.number
         yield from writer.create()
@@ -236,6 +246,7 @@ class Log:
 
         Before a segment is made or removed, too: the later one gives the same numbers to segments of its own.
         """
+        yield from self.check_held()
         # A compaction asks this beside commits, one of which may just be publishing.
         in_force = yield from load_beside_writer()
         if in_force is not None and in_force.epoch != self.manifest.epoch:
@@ -244,12 +255,34 @@ class Log:
             )
         return in_force
 
+    def check_held(self, *, poisons: bool = True) -> Effect[None]:
+        """Before anything is told, made, put in force or removed: the store's path still leads to what is held.
+
+        Where it does not, whoever opens the store finds another one than is written here. Then nothing is written any
+        more, if it ``poisons``. Raises `StoreUnavailable`.
+        """
+        writer = self._writer
+        try:
+            yield from perform(disk.CheckHeld(LOCK if writer is None else writer.path))
+        except OSError as error:
+            reason = f"what is held is not what is there: {error}"
+            if poisons:
+                self.poison(reason)
+            raise StoreUnavailable(f"{reason}: {_CHANGED_HANDS}") from error
+
+    def _check_before_telling(self, *, poisons: bool = True) -> Effect[None]:
+        try:
+            yield from self.check_held(poisons=poisons)
+        except StoreUnavailable as error:
+            raise UncertainOutcome(f"the last commits were written, and may not be found again: {error}") from error
+
     def _give_way(self, holder: str) -> NoReturn:
         error = StoreLocked(holder)
         self.poison(str(error))
         raise error
 
     def _remove_what_no_manifest_names(self) -> Effect[None]:
+        yield from self.check_held()
         manifest = self.manifest
         numbers = {sealed.number for sealed in manifest.sealed} | {manifest.active}
         kept = {segment_path(number) for number in numbers if number is not None}
@@ -278,7 +311,9 @@ class Log:
             writer = self._writing()
         offsets = yield from writer.append(payloads, fill=sync)
         if sync:
-            yield from self.sync()
+            yield from self.sync(is_commit=True)
+        elif self._is_check_due():
+            yield from self._check_before_telling()
         segment = self._index.segments[writer.header.number]
         segment.length_bytes = writer.offset
         self._index.take_in(segment, offsets, frames.contents)
@@ -290,15 +325,18 @@ class Log:
             return
         yield from writer.sync()
         yield from writer.mark()
+        yield from self.check_held(poisons=False)
         self._index.segments[writer.header.number].length_bytes = writer.offset
         yield from publish_synced(writer.header.number, writer.synced)
 
-    def sync(self) -> Effect[None]:
+    def sync(self, *, is_commit: bool = False) -> Effect[None]:
         """Bring all that was appended to the disk."""
         writer = self._writing()
         if writer.synced == writer.offset:
             return
         yield from writer.sync()
+        # Where none waits for it, as when the store is idle, the next commit, or the closing, is to be the one told.
+        yield from self._check_before_telling(poisons=is_commit)
         # The commit is on the disk, and that is what is acknowledged. The next sync brings readers up to date.
         yield from _tidy(publish_synced(writer.header.number, writer.synced))
 
@@ -333,6 +371,7 @@ class Log:
 
     def _settle(self, writer: Writer, seals: Sequence[Sealed]) -> Effect[None]:
         """Once the manifest has it: write the index of what was sealed, and give back the room it does not need."""
+        yield from self.check_held()
         number = writer.header.number
         segment = self._index.segments[number]
         if not seals:
@@ -360,6 +399,7 @@ class Log:
 
     def remove(self, numbers: Iterable[int]) -> Effect[None]:
         """Remove segments that no manifest names, and their indexes, as far as they are there."""
+        yield from self.check_held()
         for number in numbers:
             for path in (segment_path(number), index_path(number)):
                 if (yield from perform(disk.Size(path))) is not None:
@@ -373,6 +413,8 @@ class Log:
             # The next opening finds out what is on the disk.
             return
         writer = self._writing()
+        # Raised here if nobody was told yet: what was acknowledged unsynced may be gone, and the store is not sealed.
+        yield from self.check_held()
         sealed = yield from self._seal(writer)
         manifest = self.manifest
         yield from self._publish([*manifest.sealed, *sealed], None, manifest.epoch)

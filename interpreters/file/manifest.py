@@ -12,7 +12,7 @@ from persist_effects.errors import CorruptStore, UncertainOutcome
 from persist_effects.machine import Effect, perform
 
 CURRENT = "CURRENT"
-_CURRENT_TEMPORARY = "CURRENT.tmp"
+CURRENT_TEMPORARY = "CURRENT.tmp"
 _ADVICE = "restore it from a backup, or salvage the store"
 _MANIFEST_LIMIT_BYTES = 64 * 1024 * 1024
 
@@ -120,9 +120,9 @@ def publish(manifest: Manifest) -> Effect[None]:
     body = _encode(manifest)
     yield from _write_whole(manifest.name, zlib.crc32(body).to_bytes(4, "little") + body)
     yield from perform(disk.SyncDirectory("."))
-    yield from _write_whole(_CURRENT_TEMPORARY, f"{manifest.name} {zlib.crc32(manifest.name.encode()):08x}".encode())
+    yield from _write_whole(CURRENT_TEMPORARY, f"{manifest.name} {zlib.crc32(manifest.name.encode()):08x}".encode())
     try:
-        yield from perform(disk.Rename(_CURRENT_TEMPORARY, CURRENT))
+        yield from perform(disk.Rename(CURRENT_TEMPORARY, CURRENT))
         yield from perform(disk.SyncDirectory("."))
     except OSError as error:
         raise UncertainOutcome(

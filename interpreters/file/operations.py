@@ -5,12 +5,12 @@ directories. A new directory appears under its name only when all of it is there
 """
 
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from interpreters.disk import ForeignFile
 from interpreters.file.backup import BackedUp, Moment, backup_store
 from interpreters.file.engine import Engine, Options
 from interpreters.file.log import LOCK
@@ -19,9 +19,9 @@ from interpreters.file.survey import Progress
 from interpreters.file.two_disks import two_disks
 from interpreters.file.verify import Report, verify_store
 from interpreters.memory import wall_clock
-from interpreters.real_disk import RealDisk
-from persist_effects.errors import CorruptStore, InvalidRequest, StoreLocked
-from persist_effects.machine import Handlers, run
+from interpreters.real_disk import RealDisk, new_directory
+from persist_effects.errors import CorruptStore, InvalidRequest, StoreLocked, StoreUnavailable
+from persist_effects.machine import run
 
 StrPath = str | os.PathLike[str]
 
@@ -38,17 +38,26 @@ def verify(path: StrPath, progress: Progress | None = None) -> Report:
     ...     verify(directory).is_sound
     True
     """
-    with _reading(path) as source:
-        return run(verify_store(progress), source)
+    with _reading(path) as source, _errors_of(path):
+        return run(verify_store(progress), source.handlers)
 
 
-def backup(path: StrPath, into: StrPath, progress: Progress | None = None, *, moment: Moment | None = None) -> BackedUp:
+def backup(path: StrPath, into: StrPath, progress: Progress | None = None) -> BackedUp:
     """Copy a store, as it is at one moment, into a directory that is not there or empty. A writer may be at work.
 
     Raises `InvalidRequest` for a directory with something in it, and `CorruptStore` for damage.
     """
-    with _reading(path) as source, _making(into) as target:
-        return run(backup_store(moment, progress), two_disks(source, target))
+    with _reading(path) as source:
+        return backup_of(source, path, into, progress, None)
+
+
+def backup_of(
+    source: RealDisk, path: StrPath, into: StrPath, progress: Progress | None, moment: Moment | None
+) -> BackedUp:
+    """As `backup`, of what a disk holds open; at a moment, or else now. ``path`` is for what errors say."""
+    nothing = "nothing was backed up"
+    with _making(into, nothing) as target, _errors_of(path, nothing):
+        return run(backup_store(moment, progress), two_disks(source.handlers, target.handlers))
 
 
 def salvage(path: StrPath, into: StrPath, progress: Progress | None = None) -> Salvaged:
@@ -59,48 +68,60 @@ def salvage(path: StrPath, into: StrPath, progress: Progress | None = None) -> S
     """
     holder = f"process {os.getpid()} on {socket.gethostname()}, salvaging"
     engine = Engine(Options(wall_clock, os.urandom, holder, "os"))
-    with _reading(path, alone=True) as source, _making(into) as target:
-        return run(salvage_store(engine, progress), two_disks(source, target))
+    nothing = "nothing was salvaged"
+    with _reading(path, alone=True) as source, _making(into, nothing) as target, _errors_of(path, nothing):
+        return run(salvage_store(engine, progress), two_disks(source.handlers, target.handlers))
 
 
 @contextmanager
-def _reading(path: StrPath, *, alone: bool = False) -> Iterator[Handlers]:
+def _reading(path: StrPath, *, alone: bool = False) -> Iterator[RealDisk]:
     if not os.path.isdir(path):
         raise InvalidRequest(f"{os.fspath(path)} is no directory: give that of a store")
-    with closing(RealDisk(path, read_only=True)) as disk:
-        holder = disk.keep_writers_away(LOCK) if alone else None
+    with _errors_of(path):
+        disk = RealDisk(path, read_only=True)
+    with closing(disk):
+        with _errors_of(path):
+            holder = disk.keep_writers_away(LOCK) if alone else None
         if holder is not None:
             raise StoreLocked(holder, f"the store {os.fspath(path)}")
-        try:
-            yield disk.handlers
-        except CorruptStore as error:
-            raise CorruptStore(f"{os.fspath(path)}: {error}") from error
-        except InvalidRequest as error:
-            raise InvalidRequest(f"{os.fspath(path)}: {error}") from error
+        yield disk
 
 
 @contextmanager
-def _making(into: StrPath) -> Iterator[Handlers]:
+def _errors_of(path: StrPath, nothing: str = "nothing was done") -> Iterator[None]:
+    """Errors name the store; what a disk refuses, in it or in a copy, is told as the package's errors are."""
+    place = os.fspath(path)
+    try:
+        yield
+    except CorruptStore as error:
+        raise CorruptStore(f"{place}: {error}") from error
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{place}: {error}") from error
+    except ForeignFile as error:
+        raise CorruptStore(f"{place}: {error}") from error
+    except OSError as error:
+        # The error names a file, of the store or of the copy.
+        raise StoreUnavailable(f"{nothing}: {error}" if error.filename else f"{place}: {nothing}: {error}") from error
+
+
+@contextmanager
+def _making(into: StrPath, nothing: str) -> Iterator[RealDisk]:
     """A disk in a new directory, which gets its name at the end, and is taken away after an error."""
     place = Path(os.path.abspath(into))
+    try:
+        _check_is_free(place)
+        with new_directory(place) as disk:
+            yield disk
+    except FileExistsError as error:
+        raise InvalidRequest(
+            f"{error.filename} is left over from an attempt that was interrupted: remove it"
+        ) from error
+    except OSError as error:
+        raise StoreUnavailable(f"{place}: {nothing}: {error}") from error
+
+
+def _check_is_free(place: Path) -> None:
+    if place.is_symlink():
+        raise InvalidRequest(f"{place} is a symbolic link: give the directory itself, or a new one")
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         raise InvalidRequest(f"{place} is there and not an empty directory: give a new one")
-    unfinished = place.with_name(f"{place.name}.unfinished")
-    if unfinished.exists():
-        raise InvalidRequest(f"{unfinished} is left over from an attempt that was interrupted: remove it")
-    try:
-        with closing(RealDisk(unfinished)) as disk:
-            yield disk.handlers
-        os.rename(unfinished, place)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    _sync_directory(place.parent)
-
-
-def _sync_directory(place: Path) -> None:
-    number = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

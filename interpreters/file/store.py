@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
+from interpreters.disk import CheckHeld, ForeignFile
 from interpreters.file import operations
 from interpreters.file.backup import BackedUp, Moment
 from interpreters.file.compaction import Compacted
 from interpreters.file.engine import WRITES, Engine, Options
 from interpreters.file.group import GroupCommit
+from interpreters.file.manifest import CURRENT
 from interpreters.file.queries import READS
 from interpreters.file.reading import ReadingEngine
 from interpreters.file.staging import WriteRequest
 from interpreters.file.survey import Progress
 from interpreters.memory import Clock, Notify, checked_clock, wall_clock
 from interpreters.real_disk import RealDisk
+from interpreters.real_files import PRIVATE
 from persist_effects import codec
 from persist_effects.errors import (
     CorruptStore,
@@ -32,7 +35,7 @@ from persist_effects.errors import (
     describe,
 )
 from persist_effects.event import check_integer
-from persist_effects.machine import Effect, Handler, Handlers, run
+from persist_effects.machine import Effect, Handler, Handlers, perform, run
 from persist_effects.requests import Answered, Append, Failed, Outcome, Request, Transact, Wait
 
 A = TypeVar("A")
@@ -42,6 +45,9 @@ LOOK_AGAIN_SECONDS = 0.005
 
 IDLE_SECONDS = 0.25
 """After how long without a commit the last ones are proved by a mark."""
+
+CHECK_SECONDS = 0.05
+"""The most that a reader, or writes that are not synced, go on without a look whether the directory is another."""
 
 SYNC_MODES = ("commit", "interval", "os")
 SEGMENT_LIMIT_BYTES = 4 * 1024 * 1024 * 1024
@@ -72,6 +78,8 @@ class _Host:
                 if self._is_closed:
                     # Meanwhile, while the lock was let go.
                     raise self._closed() from error
+                if isinstance(error, ForeignFile):
+                    raise CorruptStore(f"{self.path}: {error}") from error
                 raise StoreUnavailable(f"{self.path}: {error}") from error
             except StoreLocked as error:
                 raise StoreLocked(error.holder, f"the store {self.path}") from error
@@ -142,6 +150,30 @@ def _checked_root(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def _check_permissions(permissions: int | None) -> None:
+    is_given = permissions is not None
+    if is_given and (type(permissions) is not int or permissions & PRIVATE != PRIVATE or permissions & ~0o666):
+        found = oct(permissions) if type(permissions) is int else describe(permissions)
+        raise InvalidRequest(
+            f"permissions is {found}: give those of a file that its owner may read and write, from 0o600 to 0o666"
+        )
+
+
+class _Seldom:
+    """Says that something is due, at most once in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._due = 0.0
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now < self._due:
+            return False
+        self._due = now + self._seconds
+        return True
+
+
 class FileReader(_Host):
     """An interpreter that reads a store which another process may be writing. It takes no lock, and refuses writes.
 
@@ -152,8 +184,13 @@ class FileReader(_Host):
         root = _checked_root(path)
         if not root.is_dir():
             raise InvalidRequest(f"{root} is no directory: give the path of a store that is there")
-        super().__init__(root, RealDisk(root, read_only=True))
+        try:
+            real_disk = RealDisk(root, read_only=True)
+        except OSError as error:
+            raise StoreUnavailable(f"{root} cannot be opened: {error}") from error
+        super().__init__(root, real_disk)
         self._engine = ReadingEngine()
+        self._is_check_due = _Seldom(CHECK_SECONDS)
         # One at a time: each takes in what is new before it reads, and asks the disk in between.
         self._reading = threading.Lock()
         self.handlers: Handlers = {
@@ -175,7 +212,13 @@ class FileReader(_Host):
 
     def _read(self, request: Request[Any]) -> Any:
         with self._reading:
+            self._check_held()
             return self._drive(self._engine.answer(request))
+
+    def _check_held(self) -> None:
+        """Raise `StoreUnavailable` where the path leads to another directory now, whose events would be other ones."""
+        if self._is_check_due():
+            self._drive(perform(CheckHeld("")))
 
     def _refuse(self, request: Request[Any]) -> Any:
         raise InvalidRequest(f"{request.op}: {self.path} was opened to read only: open it without mode=r to write")
@@ -185,6 +228,7 @@ class FileReader(_Host):
         pause = threading.Event()
         while True:
             with self._reading:
+                self._check_held()
                 newest = self._drive(self._newest(request.prefix))
             left_seconds = deadline - time.monotonic()
             if newest > request.after or left_seconds <= 0:
@@ -200,7 +244,9 @@ class FileStore(_Host):
     """An interpreter that keeps a store in a directory. One process writes; its handlers serve any thread.
 
     ``sync``: "commit" (acknowledged means on the disk), "interval" (synced every ``interval_seconds``), "os" (when the
-    system likes). ``segment_bytes`` is the size at which the next file is begun.
+    system likes). ``segment_bytes`` is the size at which the next file is begun. ``permissions`` are those of new
+    files, such as 0o640: 0o600 unless given, or in a store that is there as it has them. Who may read a file may enter
+    its directory.
     """
 
     def __init__(
@@ -212,6 +258,7 @@ class FileStore(_Host):
         segment_bytes: int = 32 * 1024 * 1024,
         clock: Clock = wall_clock,
         payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES,
+        permissions: int | None = None,
     ) -> None:
         root = _checked_root(path)
         if sync not in SYNC_MODES:
@@ -221,15 +268,21 @@ class FileStore(_Host):
         if type(interval_seconds) not in (int, float) or not 0.001 <= interval_seconds <= threading.TIMEOUT_MAX:
             raise InvalidRequest(f"interval_seconds is {describe(interval_seconds)}: give a number from 0.001 on")
         clock = checked_clock(clock)
-        if root.exists() and not root.is_dir():
+        _check_permissions(permissions)
+        if os.path.exists(root) and not os.path.isdir(root):
             raise InvalidRequest(f"{root} is a file: a store is a directory, give the path of one or of a new one")
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            real_disk = RealDisk(root, permissions=PRIVATE if permissions is None else permissions)
+            if permissions is None:
+                real_disk.keep_permissions_of(CURRENT)
+        except ForeignFile as error:
+            raise CorruptStore(f"{root}: {error}") from error
         except OSError as error:
-            raise StoreUnavailable(f"{root} cannot be made: {error}") from error
+            raise StoreUnavailable(f"{root} cannot be made or opened: {error}") from error
         holder = f"process {os.getpid()} on {socket.gethostname()}"
-        options = Options(clock, os.urandom, holder, sync, segment_bytes, payload_limit_bytes)
-        super().__init__(root, RealDisk(root))
+        is_due = _Seldom(CHECK_SECONDS)
+        options = Options(clock, os.urandom, holder, sync, segment_bytes, payload_limit_bytes, is_due)
+        super().__init__(root, real_disk)
         self._engine = Engine(options)
         self._group = GroupCommit(self._commit)
         self._compacting = threading.Lock()
@@ -322,10 +375,7 @@ class FileStore(_Host):
                 if self._is_closed or manifest.active is None:
                     raise StoreClosed(f"{self.path}: the store was closed: back it up by its path")
                 moment = Moment(manifest, self._engine.index.segments[manifest.active].length_bytes)
-            try:
-                return operations.backup(self.path, into, progress, moment=moment)
-            except OSError as error:
-                raise StoreUnavailable(f"{into}: nothing was backed up: {error}") from error
+            return operations.backup_of(self._disk, self.path, into, progress, moment)
 
     # Writes: whoever gets the turn commits for all that wait.
 

@@ -10,8 +10,11 @@ from interpreters import disk
 from interpreters.file.format import HEADER_BYTES, SegmentHeader, decode_header
 from interpreters.file.index import IndexFile
 from interpreters.file.ledger import Damage
+from interpreters.file.log import LOCK
 from interpreters.file.manifest import (
     CURRENT,
+    CURRENT_TEMPORARY,
+    SYNCED,
     Manifest,
     Sealed,
     index_path,
@@ -41,7 +44,7 @@ def find_manifest() -> Effect[tuple[Manifest | None, list[Damage]]]:
     manifests = sorted((name for name in names if name.startswith("MANIFEST-")), reverse=True)
     if not manifests and CURRENT not in names and "log" not in names:
         raise InvalidRequest("there is no store in this directory: give the directory that holds CURRENT and log")
-    damages: list[Damage] = []
+    damages = yield from _find_foreign(names)
     name = yield from _name_in_force(damages)
     if name is not None:
         manifest = yield from _manifest(name, damages)
@@ -49,6 +52,18 @@ def find_manifest() -> Effect[tuple[Manifest | None, list[Damage]]]:
             return manifest, damages
     newest = (yield from _manifest(manifests[0], damages)) if manifests else None
     return newest, damages
+
+
+def _find_foreign(names: list[str]) -> Effect[list[Damage]]:
+    """What no opening accepts in the place of files that say nothing of what is stored."""
+    damages = []
+    for name in names:
+        if name in {LOCK, SYNCED, CURRENT_TEMPORARY}:
+            try:
+                yield from perform(disk.Size(name))
+            except OSError as error:
+                damages.append(Damage(name, 0, "a file of the store's own", str(error)))
+    return damages
 
 
 def _name_in_force(damages: list[Damage]) -> Effect[str | None]:
@@ -81,10 +96,13 @@ def find_segment(
 ) -> Effect[Segment | None]:
     """A segment by its number, or None where nothing of it can be read. ``uuid`` is the store's, where it is known."""
     path = segment_path(number)
-    size_bytes = yield from perform(disk.Size(path))
+    wanted = "the active segment" if sealed is None else f"a segment of {sealed.length_bytes} bytes"
+    try:
+        size_bytes, trouble = (yield from perform(disk.Size(path))), "no file"
+    except disk.ForeignFile as error:
+        size_bytes, trouble = None, str(error)
     if size_bytes is None:
-        wanted = "the active segment" if sealed is None else f"a segment of {sealed.length_bytes} bytes"
-        damages.append(Damage(path, 0, f"{wanted}, as the manifest says", "no file"))
+        damages.append(Damage(path, 0, f"{wanted}, as the manifest says", trouble))
         return None
     end = size_bytes if sealed is None else min(size_bytes, sealed.length_bytes)
     if sealed is not None and size_bytes < sealed.length_bytes:

@@ -6,6 +6,7 @@ everything is looked at again.
 """
 
 from array import array
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -65,9 +66,11 @@ def verify_store(progress: Progress | None = None) -> Effect[Report]:
 
 
 def _current() -> Effect[bytes]:
-    if (yield from perform(disk.Size(CURRENT))) is None:
+    try:
+        return (yield from perform(disk.Read(CURRENT, 0, 1024)))
+    except OSError:
+        # Whether that is damage is found where it is looked at.
         return b""
-    return (yield from perform(disk.Read(CURRENT, 0, 1024)))
 
 
 class _Verification:
@@ -93,7 +96,9 @@ class _Verification:
     def _check_segments(self, manifest: Manifest) -> Effect[None]:
         active_bytes = 0
         if manifest.active is not None:
-            active_bytes = (yield from perform(disk.Size(segment_path(manifest.active)))) or 0
+            # Where it cannot be told, that is told where the segment is looked at.
+            with suppress(OSError):
+                active_bytes = (yield from perform(disk.Size(segment_path(manifest.active)))) or 0
         self._total_bytes = sum(sealed.length_bytes for sealed in manifest.sealed) + active_bytes
         for sealed in manifest.sealed:
             yield from self._unless_unreadable(sealed.number, self._check_sealed(sealed, manifest.uuid))
