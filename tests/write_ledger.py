@@ -123,7 +123,7 @@ class Ledger:
             f"{write_of(self.seed, number, acknowledged.done)}, give what was found: {different}"
         )
         assert self.may_have_one_more(number), (
-            f"worker {number} has {acknowledged.done} writes acknowledged, and none was on its way, yet the next is there"
+            f"worker {number} has {acknowledged.done} writes acknowledged, none was in flight, yet the next is there"
         )
         self.workers[number] = one_more
         self.in_flight["kept"] += 1
