@@ -35,12 +35,12 @@ class Alarm:
     def __init__(self) -> None:
         self._is_armed = False
         self._left = 0
-        self._places: list[str] = []
+        self.places: list[str] = []
         signal.signal(signal.SIGALRM, self._ring)
 
     def during(self, act: Callable[[], object], at_seconds: tuple[float, ...]) -> Interrupted:
         """Do something, with interrupts at these times after its beginning. None comes after its end."""
-        self._places, self._left = [], len(at_seconds)
+        self.places, self._left = [], len(at_seconds)
         was_raised, error = False, None
         start = end = perf_counter()
         try:
@@ -57,7 +57,7 @@ class Alarm:
             was_raised = _is_interrupt(raised)
             # Not kept, since it keeps all that was interrupted, as no user's program does.
             error = None if was_raised else raised
-        return Interrupted(was_raised, error, self._places, end - start)
+        return Interrupted(was_raised, error, self.places, end - start)
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
         if not self._is_armed or not self._left:
@@ -65,7 +65,7 @@ class Alarm:
         self._left -= 1
         if not self._left:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        self._places.append(_place(frame))
+        self.places.append(_place(frame))
         handler: Any = signal.getsignal(signal.SIGINT)
         handler(signal.SIGINT, frame)
 

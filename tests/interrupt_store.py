@@ -3,7 +3,7 @@
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -75,6 +75,10 @@ class Subject:
         self.store: Store | None = None
         self.other: Store | None = None
         self.lines: list[bytes] = []
+        self.is_twice = False
+        self._threads: Sequence[threading.Thread] = ()
+        self._thread_errors: list[BaseException] = []
+        self._is_over = threading.Event()
         self.options: dict[str, Any] = {}
         self.draw_options()
 
@@ -129,41 +133,31 @@ class Subject:
             ledger.refused.extend(workers)
             raise
 
-    def in_threads(self, workers: Sequence[int], act: Callable[[], None]) -> None:
-        """Do something while each of these workers writes from a thread of its own, until it ends."""
-        is_over = threading.Event()
-        errors: list[BaseException] = []
-
-        def work(worker: int) -> None:
-            try:
-                while not is_over.is_set():
-                    self.write(worker)
-            except (StoreUnavailable, UncertainOutcome):
-                # The thread whose interrupt came in the middle of its write says which.
-                return
-            except BaseException as error:
-                errors.append(error)
-
-        self.threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
-        self.is_over = is_over
-        self.thread_errors = errors
-        for thread in self.threads:
+    def begin_threads(self, workers: Sequence[int]) -> None:
+        """Have each of these workers write from a thread of its own, until `end_threads`."""
+        self._is_over.clear()
+        self._threads = [threading.Thread(target=self._work, args=(worker,)) for worker in workers]
+        for thread in self._threads:
             thread.start()
-        act()
+
+    def _work(self, worker: int) -> None:
+        try:
+            while not self._is_over.is_set():
+                self.write(worker)
+        except (StoreUnavailable, UncertainOutcome):
+            # An interrupt came in the middle of a commit.
+            return
+        except BaseException as error:
+            self._thread_errors.append(error)
 
     def end_threads(self) -> None:
         """Wait for the threads that write. Raises what one of them has raised."""
-        self.is_over.set()
-        for thread in self.threads:
-            if thread.ident is not None:
-                thread.join()
-        self.threads = []
-        for error in self.thread_errors:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
+        for error in self._thread_errors:
             raise error
-
-    is_over = threading.Event()
-    threads: Sequence[threading.Thread] = ()
-    thread_errors: Sequence[BaseException] = ()
 
     # Looking
 
@@ -188,12 +182,14 @@ class Subject:
         return True
 
 
-def descriptors() -> dict[str, str]:
-    """The open descriptors of this process, and what they are of."""
+def descriptors(under: Path) -> dict[str, str]:
+    """The open descriptors of what is in a directory, and the paths that they were opened by."""
     found: dict[str, str] = {}
     for name in os.listdir("/dev/fd"):
         try:
-            found[name] = os.readlink(f"/dev/fd/{name}")
+            path = os.readlink(f"/dev/fd/{name}")
         except OSError:
             continue  # that of the listing itself
+        if path.startswith(str(under)):
+            found[name] = path
     return found

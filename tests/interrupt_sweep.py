@@ -15,6 +15,7 @@ import faulthandler
 import gc
 import io
 import json
+import os
 import shutil
 import signal
 import statistics
@@ -23,7 +24,7 @@ import tempfile
 import threading
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -39,10 +40,10 @@ from interrupt_store import Subject, descriptors
 from interpreters import Store, jsonl
 from interpreters.file import operations
 from interpreters.file.store import FileReader, FileStore
-from persist_effects import perform
+from persist_effects import InvalidRequest, perform
 
 ROUNDS_OF_A_STORE = 4
-HANG_SECONDS = 60.0
+HANG_SECONDS = float(os.environ.get("INTERRUPT_HANG_SECONDS", "60"))
 OWN_PACKAGES = ("interpreters", "persist_effects")
 
 
@@ -53,6 +54,8 @@ class Operation(NamedTuple):
     is_on_open: bool = True
     look: Callable[[Subject], None] = lambda subject: None
     keeps_open: bool = True
+    beside: Sequence[int] = ()
+    """The workers that write meanwhile, from threads."""
 
 
 # Operations
@@ -66,10 +69,6 @@ def write(subject: Subject) -> None:
 def write_together(subject: Subject) -> None:
     for _ in range(5):
         subject.write(*TOGETHER)
-
-
-def write_beside_threads(subject: Subject) -> None:
-    subject.in_threads(THREADS, partial(write_alone, subject))
 
 
 def write_alone(subject: Subject) -> None:
@@ -100,10 +99,6 @@ def close(subject: Subject) -> None:
 
 def compact(subject: Subject) -> None:
     subject.opened().interpreter.compact()
-
-
-def compact_beside_threads(subject: Subject) -> None:
-    subject.in_threads(THREADS, partial(compact, subject))
 
 
 def sync(subject: Subject) -> None:
@@ -158,8 +153,13 @@ def import_(subject: Subject) -> None:
 def look_at_copy(make: Callable[[Subject], None], subject: Subject) -> None:
     """A copy is there whole or not at all, and can then be made."""
     made = subject.base / "made"
-    is_there = made.exists()
-    if not is_there:
+    unfinished = made.with_name("made.unfinished")
+    if subject.is_twice and unfinished.exists():
+        # Who interrupts the tidying up too is told what is left, and to remove it.
+        with contextlib.suppress(InvalidRequest):
+            make(subject)
+        shutil.rmtree(unfinished, ignore_errors=True)
+    if not made.exists():
         make(subject)
     assert operations.verify(made).is_sound
     with Store(FileStore(made)) as copy:
@@ -190,12 +190,12 @@ OPERATIONS: dict[str, Operation] = {
     "close": Operation(close, keeps_open=False),
     "write": Operation(write),
     "write together": Operation(write_together),
-    "write beside threads": Operation(write_beside_threads),
+    "write beside threads": Operation(write_alone, beside=THREADS),
     "write from tasks": Operation(write_from_tasks),
     "sync": Operation(sync),
     "read": Operation(read),
     "compact": Operation(compact),
-    "compact beside threads": Operation(compact_beside_threads),
+    "compact beside threads": Operation(compact, beside=THREADS),
     "backup": whole_copy(backup_open, is_on_open=True),
     "backup by path": whole_copy(backup_closed, is_on_open=False),
     "salvage": whole_copy(salvage, is_on_open=False),
@@ -232,9 +232,9 @@ class Sweep:
         self._seed = seed
         self._names = [only] if only else [*OPERATIONS, *OFTEN]
         self._alarm = Alarm()
+        self._watchdog = Watchdog(self._alarm)
         self._seconds: dict[tuple[str, bool], list[float]] = defaultdict(list)
         self._printed: list[str] = []
-        self._before = _Held.now()
         self.rounds = Counter[str]()
         self.raised = Counter[str]()
         self.counts = Counter[str]()
@@ -244,7 +244,7 @@ class Sweep:
         """The rounds of one store, up to the first in which a fact does not hold."""
         place = Path(tempfile.mkdtemp(dir=base))
         subject = Subject(place, self._seed, number)
-        self._before = _Held.now()
+        self._threads_before = frozenset(threading.enumerate())
         try:
             self._prepare(subject)
             for turn in range(ROUNDS_OF_A_STORE):
@@ -280,8 +280,9 @@ class Sweep:
         operation = OPERATIONS[name]
         self._make_ready(subject, operation)
         at_seconds = self._draw_moments(subject.random, self._seconds[name, str(subject.base).startswith(IN_MEMORY)])
-        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
-        tell({"store": number, "turn": turn, "operation": name})
+        self._watchdog.begin({"store": number, "turn": turn, "operation": name, "options": subject.options})
+        subject.is_twice = len(at_seconds) > 1
+        subject.begin_threads(operation.beside)
         done = self._alarm.during(partial(operation.act, subject), at_seconds)
         self.rounds[name] += 1
         self.raised[name] += done.was_raised
@@ -294,7 +295,7 @@ class Sweep:
             tell({"store": number, "turn": turn, "operation": name, "options": subject.options, **found})
             return False
         finally:
-            faulthandler.cancel_dump_traceback_later()
+            self._watchdog.end()
         return True
 
     def _make_ready(self, subject: Subject, operation: Operation) -> None:
@@ -334,7 +335,7 @@ class Sweep:
         with fact("the store can be closed"):
             subject.close()
             subject.close_other()
-        held = _Held.now().beyond(self._before)
+        held = _Held.now(subject.base, self._threads_before)
         with fact("the store can be opened anew in the same process"):
             subject.open()
         with fact("what was acknowledged is there when it is opened anew"):
@@ -350,12 +351,18 @@ class Sweep:
             assert not names, f"{names}"
         with fact("no descriptor and no thread was left"):
             if held:
-                gc.collect()
-                self.counts["let go of when the garbage was collected"] += not held.still()
-            assert not held.still(), held.still().described()
+                self._check_that_it_was_let_go_of(subject)
         with fact("nothing was printed"):
             printed, self._printed = self._printed, []
             assert not printed, "; ".join(printed)
+
+    def _check_that_it_was_let_go_of(self, subject: Subject) -> None:
+        """Who keeps an error keeps what its frames hold. But it must not be kept when the garbage was collected."""
+        subject.close()
+        gc.collect()
+        held = _Held.now(subject.base, self._threads_before)
+        assert not held, held.described()
+        self.counts["let go of when the garbage was collected"] += 1
 
     def _check_that_it_goes_on(self, subject: Subject, operation: Operation) -> None:
         with fact("what was acknowledged can be read in the same store"):
@@ -383,22 +390,14 @@ class _Held(NamedTuple):
     threads: frozenset[threading.Thread]
 
     @classmethod
-    def now(cls) -> "_Held":
+    def now(cls, base: Path, threads_before: frozenset[threading.Thread]) -> "_Held":
+        """What is open of a directory, and the threads beyond those that were there before."""
         # The thread of that name ends by itself, when no task has asked for anything for a while.
         threads = [thread for thread in threading.enumerate() if thread.name != "persist-effects"]
-        return cls(frozenset(descriptors().items()), frozenset(threads))
+        return cls(frozenset(descriptors(base).items()), _ending(frozenset(threads) - threads_before))
 
     def __bool__(self) -> bool:
         return bool(self.descriptors or self.threads)
-
-    def beyond(self, before: "_Held") -> "_Held":
-        """What is held beyond what was held before."""
-        return _Held(self.descriptors - before.descriptors, _ending(self.threads - before.threads))
-
-    def still(self) -> "_Held":
-        """What of it is held now."""
-        now = _Held.now()
-        return _Held(self.descriptors & now.descriptors, self.threads & now.threads)
 
     def described(self) -> str:
         names = [f"descriptor of {Path(file).name}" for _, file in self.descriptors]
@@ -414,6 +413,34 @@ def _ending(threads: frozenset[threading.Thread]) -> frozenset[threading.Thread]
             break
         patience.wait(0.001)
     return left
+
+
+class Watchdog:
+    """Ends the process where a round does not end, and says which one it was, and where each thread is."""
+
+    def __init__(self, alarm: Alarm) -> None:
+        self._alarm = alarm
+        self._line: dict[str, Any] = {}
+        self._begins = threading.Semaphore(0)
+        self._ends = threading.Semaphore(0)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def begin(self, line: dict[str, Any]) -> None:
+        """A round begins."""
+        self._line = line
+        self._begins.release()
+
+    def end(self) -> None:
+        """It has ended."""
+        self._ends.release()
+
+    def _watch(self) -> None:
+        while True:
+            self._begins.acquire()
+            if not self._ends.acquire(timeout=HANG_SECONDS):
+                tell(self._line | {"failure": "it does not end", "places": self._alarm.places})
+                faulthandler.dump_traceback()
+                os._exit(1)
 
 
 def tell(line: dict[str, Any]) -> None:
