@@ -279,9 +279,8 @@ class Sweep:
         name = subject.random.choice(self._names)
         operation = OPERATIONS[name]
         self._make_ready(subject, operation)
-        at_seconds = self._draw_moments(
-            subject.random, operation, self._seconds[name, str(subject.base).startswith(IN_MEMORY)]
-        )
+        taken_seconds = self._seconds[name, str(subject.base).startswith(IN_MEMORY)]
+        at_seconds = self._draw_moments(subject.random, operation, taken_seconds)
         self._watchdog.begin({"store": number, "turn": turn, "operation": name, "options": subject.options})
         # Whatever this was started by; and asyncio may have been interrupted before it put the handler back.
         signal.signal(signal.SIGINT, signal.default_int_handler)
