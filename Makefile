@@ -6,7 +6,7 @@ REPO ?= .
 ARGS ?=
 SEED ?= 0
 
-.PHONY: help demo test check explored covered format kill damage crash bench clean
+.PHONY: help demo test check explored covered format kill interrupts damage crash bench clean
 
 help:
 	@echo "make demo [REPO=path] [ARGS='--at COMMIT']   the main job, on this repository or another; goes on where it stopped"
@@ -14,6 +14,7 @@ help:
 	@echo "make check                                   format, lint, types, tests with coverage: the one door"
 	@echo "make format                                  mend the format and what lint can mend"
 	@echo "make kill [ROUNDS=2000] [SEED=0]             kill a writing process again and again, and look what is there"
+	@echo "make interrupts [ROUNDS=2000] [SEED=0]       interrupt all that a store does, and each command, and look what is there"
 	@echo "make damage [ROUNDS=400000] [SEED=0]         damage stores in every way, and look what is read"
 	@echo "make crash [CRASH_SECONDS=600]               let the power fail at every request of workload after workload"
 	@echo "make bench                                   the table of speeds, as ratios"
@@ -40,7 +41,7 @@ check: .venv/filled
 
 # What goes through very many states says nothing more about coverage, and takes three times as long where it is measured.
 EXPLORATIONS := $(addprefix tests/test_,crash_bit_rot.py crash_explorer.py crash_ledger.py crash_mutants.py \
-	file_damage.py file_interrupts.py file_killed.py schedule_simulate.py)
+	file_damage.py file_interrupts.py file_killed.py file_signals.py schedule_simulate.py)
 
 explored: .venv/filled
 	$(BIN)/python -m pytest -p no:cacheprovider $(EXPLORATIONS)
@@ -58,6 +59,10 @@ format: .venv/filled
 kill: ROUNDS ?= 2000
 kill: .venv/filled
 	KILL_ROUNDS=$(ROUNDS) KILL_SEED=$(SEED) $(BIN)/python -m pytest tests/test_file_killed.py
+
+interrupts: ROUNDS ?= 2000
+interrupts: .venv/filled
+	INTERRUPT_ROUNDS=$(ROUNDS) INTERRUPT_SEED=$(SEED) $(BIN)/python -m pytest tests/test_file_signals.py
 
 damage: ROUNDS ?= 400000
 damage: .venv/filled

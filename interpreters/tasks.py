@@ -191,10 +191,17 @@ class _Turn(Mapping[type[Request[Any]], Handler]):
         if not self.comes_again:
             self.raise_late_cancellation()
 
-    async def keep_until(self, event: "asyncio.Event | anyio.Event", cancellation: BaseException) -> None:
-        """Wait for an event until it comes. The cancellation, or one that comes meanwhile, is kept for later."""
+    async def keep_until(
+        self, event: "asyncio.Event | anyio.Event", see_to_it: Callable[[], None], cancellation: BaseException
+    ) -> None:
+        """Wait for an event until it comes. The cancellation, or one that comes meanwhile, is kept for later.
+
+        At each cancellation ``see_to_it()`` makes sure that it will come: the task may have been cancelled because an
+        interrupt has ended the event loop, and that loses the callback which it came into.
+        """
         self.late_cancellation, self.comes_again = cancellation, anyio.current_effective_deadline() == -math.inf
         while not event.is_set():
+            see_to_it()
             # Past the shield comes no cancelled scope, but another `asyncio.Task.cancel`.
             with anyio.CancelScope(shield=True):
                 try:
@@ -237,7 +244,7 @@ async def _in_thread(row: Handler, request: Request[Any], turn: _Turn) -> Any:
 class _Lot:
     """Requests that go to the store together, and their outcomes once they are there."""
 
-    __slots__ = ("_loop", "answered", "is_scheduled", "outcomes", "requests")
+    __slots__ = ("_loop", "answered", "claim", "is_scheduled", "outcomes", "requests")
 
     def __init__(self) -> None:
         # Not held: the lot is kept for as long as the loop is there.
@@ -247,6 +254,8 @@ class _Lot:
         # A thousand tasks wait for it, each in a coroutine less where it is asyncio's own.
         self.answered: asyncio.Event | anyio.Event = asyncio.Event() if _is_in_asyncio() else anyio.Event()
         self.is_scheduled = False
+        # Taken by whoever answers it: the worker, or who could not give it to the worker.
+        self.claim = threading.Lock()
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Have something called in the event loop, from any thread. Where it has ended, nobody waits any more."""
@@ -284,7 +293,7 @@ class _Loop:
         try:
             await lot.answered.wait()
         except turn.cancelled as cancellation:
-            await turn.keep_until(lot.answered, cancellation)
+            await turn.keep_until(lot.answered, partial(self._see_to, lot), cancellation)
         return lot.outcomes[start : start + len(requests)]
 
     def _schedule(self, lot: _Lot) -> None:
@@ -298,12 +307,27 @@ class _Loop:
         self._next, self._is_sending = None, True
         try:
             self._worker.do(partial(self._answer, lot))
-        except RuntimeError as error:
-            refused = StoreUnavailable(f"no thread could be started to ask the store: {error}")
-            lot.outcomes = [Failed(refused) for _ in lot.requests]
+        except BaseException as error:
+            # An interrupt may also have come when the worker had it already.
+            if lot.claim.acquire(blocking=False):
+                refused = StoreUnavailable(
+                    f"no thread could be started to ask the store: {str(error) or type(error).__name__}"
+                )
+                lot.outcomes = [Failed(refused) for _ in lot.requests]
+                self._arrived(lot)
+            if not isinstance(error, RuntimeError):
+                raise
+
+    def _see_to(self, lot: _Lot) -> None:
+        """Do what a callback should have done for a lot, where the event loop has lost it."""
+        if lot.outcomes:
             self._arrived(lot)
+        elif lot is self._next and not self._is_sending:
+            self._schedule(lot)
 
     def _answer(self, lot: _Lot) -> None:
+        if not lot.claim.acquire(blocking=False):
+            return
         request = AllOf(tuple(lot.requests))
         try:
             lot.outcomes = self._answer_all_of(request)
@@ -313,6 +337,8 @@ class _Loop:
         lot.call_soon(partial(self._arrived, lot))
 
     def _arrived(self, lot: _Lot) -> None:
+        if lot.answered.is_set():
+            return
         self._is_sending = False
         lot.answered.set()
         if self._next is not None:

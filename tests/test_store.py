@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from interpreters import Store, open_store
+from interpreters import Store, open_store, tasks
 from interpreters.memory import MemoryStore
 from persist_effects import (
     AlreadyUsed,
@@ -707,6 +708,45 @@ def test_where_no_thread_can_be_started_the_request_fails_and_the_next_one_is_ca
 
     with Store(let_through()) as store:
         assert anyio.run(main, store, backend=backend) == 1
+
+
+def interrupt_once(monkeypatch, owner, name, *, is_after):
+    """Have a function raise KeyboardInterrupt the first time that it is called, before or after its work."""
+    original = getattr(owner, name)
+
+    def interrupted(*arguments):
+        monkeypatch.undo()
+        if is_after:
+            original(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, interrupted)
+
+
+@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(threading.Thread, "start"), (tasks._Loop, "_send"), (tasks._Loop, "_arrived"), (tasks._Worker, "do")],
+    ids=lambda part: getattr(part, "__name__", part),
+)
+def test_an_interrupt_that_ends_the_event_loop_leaves_no_task_waiting(owner, name, is_after, monkeypatch):
+    async def main(store):
+        interrupt_once(monkeypatch, owner, name, is_after=is_after)
+        await asyncio.gather(*(store.arun(kv.update("count", lambda count: count + 1, 0)) for _ in range(5)))
+
+    def run_loop():
+        try:
+            ended.set_result(asyncio.run(main(store)))
+        except BaseException as error:
+            ended.set_exception(error)
+
+    ended = Future()
+    with Store(let_through()) as store:
+        # In another thread, where asyncio does not make a cancellation of Ctrl-C.
+        threading.Thread(target=run_loop, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            ended.result(LONG_SECONDS)
+        assert store.run(kv.put("color", "red")) > 0
 
 
 OUTLIVES = """
