@@ -1,7 +1,7 @@
 """The ``disk/*`` requests: all that a storage engine asks of a disk. Paths are relative to the store's directory.
 
 A handler raises OSError where the disk refuses. What is written is durable only after a `Sync` of the file, and a
-file's name only after a `SyncDir` of its directory.
+file's name only after a `SyncDirectory` of its directory.
 """
 
 from persist_effects.requests import Request

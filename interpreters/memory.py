@@ -6,7 +6,6 @@ stored and finds conflicts, and then applied, which cannot fail.
 """
 
 import threading
-import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,11 +14,12 @@ from typing import Any
 
 import msgspec
 
+from interpreters.clock import Clock, Notify, checked_clock, wall_clock
 from interpreters.names import SortedNames
 from interpreters.ranges import page_range
 from persist_effects import codec
-from persist_effects.errors import InvalidRequest, StoreClosed, describe
-from persist_effects.event import INT64_MAX, Event, check_integer
+from persist_effects.errors import StoreClosed
+from persist_effects.event import Event, check_integer
 from persist_effects.machine import Handlers
 from persist_effects.requests import (
     Append,
@@ -44,14 +44,6 @@ from persist_effects.requests import (
     Wait,
     Write,
 )
-
-Clock = Callable[[], int]
-Notify = Callable[[], None]
-
-
-def wall_clock() -> int:
-    """Microseconds since the Unix epoch, UTC."""
-    return time.time_ns() // 1_000
 
 
 class _Stream:
@@ -103,21 +95,6 @@ class _Staged:
 
 
 _position_of = attrgetter("position")
-
-
-def checked_clock(clock: Clock) -> Clock:
-    """The same clock, whose times are refused where they are no integers, before they are written."""
-    if clock is wall_clock:
-        return clock
-    if not callable(clock):
-        raise InvalidRequest(f"clock is {describe(clock)}: give a function that gives microseconds since 1970, UTC")
-
-    def checked() -> int:
-        now = clock()
-        check_integer("the time that the store's clock gives (microseconds since 1970, UTC)", now, -INT64_MAX)
-        return now
-
-    return checked
 
 
 class MemoryStore:

@@ -1,4 +1,4 @@
-"""The ``disk/*`` requests on a directory of a POSIX system: the only system calls of the file engine.
+"""The ``disk/*`` requests on a directory of a POSIX system: all system calls of the file engine.
 
 Descriptors are kept by path, so that a write, a sync and a read are one system call each. A look-up in that cache takes
 no lock; whatever changes which file a path means (create, open, rename, remove) does, so that the cache never names

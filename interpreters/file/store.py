@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
+from interpreters.clock import Clock, Notify, checked_clock, wall_clock
 from interpreters.file import operations
 from interpreters.file.backup import BackedUp, Moment
 from interpreters.file.compaction import Compacted
@@ -19,7 +20,6 @@ from interpreters.file.queries import READS
 from interpreters.file.reading import ReadingEngine
 from interpreters.file.staging import WriteRequest
 from interpreters.file.survey import Progress
-from interpreters.memory import Clock, Notify, checked_clock, wall_clock
 from interpreters.real_disk import RealDisk
 from persist_effects import codec
 from persist_effects.errors import (
