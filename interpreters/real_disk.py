@@ -187,8 +187,8 @@ class RealDisk:
             with self._lock:
                 self._check_may_change(request.path)  # for another thread may have closed the disk
                 self._held_locks.append(file)
-        except OSError:
-            # Whoever keeps the error keeps this frame, and with it the open file.
+        except BaseException:
+            # Whoever keeps the error, or the interrupt, keeps this frame, and with it the open file.
             fcntl.flock(file.number, fcntl.LOCK_UN)
             raise
         return None
