@@ -178,10 +178,10 @@ class RealDisk:
     def _hold(self, request: Lock) -> str | None:
         self._check_may_change(request.path)
         file = _File(self._locate(request.path), self._open_flags | os.O_CREAT)
-        other = _try_lock(file)
-        if other is not None:
-            return other
         try:
+            other = _try_lock(file)
+            if other is not None:
+                return other
             file.truncate(0)
             file.write(request.holder.encode(), 0)
             with self._lock:
@@ -415,14 +415,15 @@ def _sync_drive(number: int) -> None:
 
 
 def _sync_directory(place: str) -> None:
-    number = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    # Closed with its last reference, so that an interrupt leaves none open.
+    directory = _File(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _uninterrupted(_sync_drive, number)
+        _uninterrupted(_sync_drive, directory.number)
     except OSError as error:
         error.filename = place
+        # Whoever keeps the error keeps this frame.
+        del directory
         raise
-    finally:
-        os.close(number)
 
 
 def _make_directory(place: str) -> None:

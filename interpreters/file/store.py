@@ -260,7 +260,7 @@ class FileStore(_Host):
         # At the end of the process the system does it.
         self._abandoned.atexit = False
         try:
-            self._open_alone()
+            self._open_alone(holder)
             with forks.no_fork():
                 _stores.add(self)
             if sync != "os":
@@ -275,16 +275,15 @@ class FileStore(_Host):
             raise
         forks.register(self)
 
-    def _open_alone(self) -> None:
+    def _open_alone(self, holder: str) -> None:
         """Open the store, or say which other store has it open."""
         try:
             self._open(self._engine)
             return
         except StoreLocked as error:
-            if not _stores_at(self.path, but=self):
+            if error.holder != holder and not _stores_at(self.path, but=self):
                 raise
-            holder = error.holder
-        # It may be one that nobody has any more, and that is only not collected yet.
+        # It may be one that nobody has any more, or whose opening was interrupted, and that is only not collected yet.
         gc.collect()
         for other in _stores_at(self.path, but=self):
             raise StoreLocked(holder, f"the store {self.path}", other._opened_at)
