@@ -6,7 +6,6 @@ stored and finds conflicts, and then applied, which cannot fail.
 """
 
 import threading
-import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,11 +14,13 @@ from typing import Any
 
 import msgspec
 
+from interpreters import forks
+from interpreters.clock import Clock, Notify, checked_clock, wall_clock
 from interpreters.names import SortedNames
 from interpreters.ranges import page_range
 from persist_effects import codec
-from persist_effects.errors import InvalidRequest, StoreClosed, describe
-from persist_effects.event import INT64_MAX, Event, check_integer
+from persist_effects.errors import StoreClosed, StoreUnavailable
+from persist_effects.event import Event, check_integer
 from persist_effects.machine import Handlers
 from persist_effects.requests import (
     Append,
@@ -44,14 +45,6 @@ from persist_effects.requests import (
     Wait,
     Write,
 )
-
-Clock = Callable[[], int]
-Notify = Callable[[], None]
-
-
-def wall_clock() -> int:
-    """Microseconds since the Unix epoch, UTC."""
-    return time.time_ns() // 1_000
 
 
 class _Stream:
@@ -82,13 +75,27 @@ class _Logged(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Closed:
-    """Stands in the place of a closed store's lock, which everything takes: so a store that is open checks nothing."""
+    """Stands in the place of the lock of a store that is of no use any more.
+
+    Everything takes the lock: so a store that is open checks nothing.
+    """
+
+    def __init__(self, kind: type[StoreUnavailable], reason: str) -> None:
+        self._kind = kind
+        self._reason = reason
 
     def __enter__(self) -> None:
-        raise StoreClosed("this memory store was closed, and what it held is gone: open a new one")
+        raise self._kind(self._reason)
 
     def __exit__(self, *exc_info: object) -> None:
         raise AssertionError("a closed store was entered")
+
+
+_CLOSED = "this memory store was closed, and what it held is gone: open a new one"
+_HALF_COPIED = (
+    "this process was forked while another thread was in the middle of changing this memory store, so its copy may be "
+    "half of something: open a new one here, or fork while no thread uses it"
+)
 
 
 class _Staged:
@@ -103,21 +110,6 @@ class _Staged:
 
 
 _position_of = attrgetter("position")
-
-
-def checked_clock(clock: Clock) -> Clock:
-    """The same clock, whose times are refused where they are no integers, before they are written."""
-    if clock is wall_clock:
-        return clock
-    if not callable(clock):
-        raise InvalidRequest(f"clock is {describe(clock)}: give a function that gives microseconds since 1970, UTC")
-
-    def checked() -> int:
-        now = clock()
-        check_integer("the time that the store's clock gives (microseconds since 1970, UTC)", now, -INT64_MAX)
-        return now
-
-    return checked
 
 
 class MemoryStore:
@@ -170,17 +162,29 @@ class MemoryStore:
             KvHas: self._has,
             KvKeys: self._list_keys,
         }
+        forks.register(self)
 
     def close(self) -> None:
         """Forget everything. Whoever waits is woken, and from now on every row raises `StoreClosed`."""
-        if isinstance(self._lock, _Closed):
-            return
-        with self._lock:
-            self._lock = _Closed()
-            notifies = [notify for *_, notify in self._watchers.values()]
-            self._watchers.clear()
-        for notify in notifies:
-            notify()
+        if not isinstance(self._lock, _Closed):
+            with self._lock:
+                self._lock = _Closed(StoreClosed, _CLOSED)
+        # One by one, so that after an interrupt the next closing wakes the rest.
+        for token in list(self._watchers):
+            watcher = self._watchers.pop(token, None)
+            if watcher is not None:
+                watcher[2]()
+
+    def state_lock(self) -> forks.Lock | None:
+        """What a fork waits for, so that the child has the store whole."""
+        return None if isinstance(self._lock, _Closed) else self._lock
+
+    def leave_to_parent(self, *, is_whole: bool) -> None:
+        """In a forked child: a store of its own from here on, a copy of what the parent's was."""
+        # Whoever watches is a thread or an event loop of the parent's.
+        self._watchers = {}
+        if not isinstance(self._lock, _Closed):
+            self._lock = threading.Lock() if is_whole else _Closed(StoreUnavailable, _HALF_COPIED)
 
     # Writes. All that can go wrong goes wrong before anything is applied.
 

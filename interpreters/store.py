@@ -68,7 +68,13 @@ def open_store(
     _checked_effects(effects)
     if blobs is not None:
         _check_interpreter(_BLOBS, blobs)
-    return Store(opener(rest, options), effects=effects, blobs=blobs)
+    interpreter = opener(rest, options)
+    try:
+        return Store(interpreter, effects=effects, blobs=blobs)
+    except BaseException:
+        # An interrupt: nobody could close it any more.
+        interpreter.close()
+        raise
 
 
 def _open_memory(rest: str, options: dict[str, Any]) -> Interpreter:

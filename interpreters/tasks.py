@@ -17,6 +17,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from interpreters import forks
 from persist_effects import machine
 from persist_effects.errors import StoreUnavailable, UnhandledEffect
 from persist_effects.machine import Effect, Handler, Handlers, Suspended
@@ -47,7 +48,8 @@ class TaskRunner:
         self._effects = store.effects
         # A wait is not for the threads, where it could not be cancelled.
         self._batched = store.batched - {Wait}
-        self._loops: WeakKeyDictionary[Any, _Loop] = WeakKeyDictionary()
+        # What each thread keeps of the loops that run in it. No other thread touches it.
+        self._own = threading.local()
         self._watch = getattr(store.interpreter, "watch", None)
         self._inline_rows = _rows_that_never_block(store)
         # Where the store's own rows block, the machine stops at every request, and need not ask which ones do.
@@ -99,12 +101,16 @@ class TaskRunner:
     def _loop(self) -> "_Loop":
         """What is kept for the running event loop."""
         native = _running_loop()
-        loop = self._loops.get(native)
+        try:
+            loops: WeakKeyDictionary[Any, _Loop] = self._own.loops
+        except AttributeError:
+            loops = self._own.loops = WeakKeyDictionary()
+        loop = loops.get(native)
         if loop is None:
-            for ended in [one for one in self._loops if _is_closed(one)]:
+            for ended in [one for one in loops if _is_closed(one)]:
                 # What its tasks waited for at the end would keep it.
-                del self._loops[ended]
-            loop = self._loops[native] = _Loop(self._handlers[AllOf])
+                del loops[ended]
+            loop = loops[native] = _Loop(self._handlers[AllOf])
         return loop
 
     async def _answer_as_user(self, request: Request[Any], turn: "_Turn") -> Any:
@@ -355,6 +361,14 @@ class _Worker:
         self._lock = threading.Lock()
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._is_there = False
+        forks.register(self)
+
+    def state_lock(self) -> None:
+        """A child begins anew, so no fork waits for it."""
+
+    def leave_to_parent(self, *, is_whole: bool) -> None:
+        """In a forked child: the thread and its jobs are the parent's."""
+        self._lock, self._jobs, self._is_there = threading.Lock(), SimpleQueue(), False
 
     def do(self, job: Callable[[], None]) -> None:
         """Have a job done. Raises RuntimeError where the system has no more threads."""

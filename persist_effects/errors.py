@@ -213,14 +213,21 @@ class StoreClosed(StoreUnavailable):
 
 
 class StoreLocked(StoreUnavailable):
-    """Another process writes to this store. ``holder`` says who, ``store`` which it is."""
+    """Another process writes to this store, or this one has it open already.
 
-    def __init__(self, holder: str, store: str = "the store") -> None:
-        super().__init__(holder, store)
+    ``holder`` says who, ``store`` which it is, ``opened_at`` where in this process, if it is this one.
+    """
+
+    def __init__(self, holder: str, store: str = "the store", opened_at: str | None = None) -> None:
+        # Two arguments as ever, where there is no third to tell: so older programs can read it.
+        super().__init__(holder, store, *(() if opened_at is None else (opened_at,)))
         self.holder = holder
         self.store = store
+        self.opened_at = opened_at
 
     def __str__(self) -> str:
+        if self.opened_at is not None:
+            return f"this process has {self.store} open already, at {self.opened_at}: close that one, or use it"
         return (
             f"{self.store} is open for writing elsewhere, by {self.holder}: close it there, or open it here to read "
             "only"

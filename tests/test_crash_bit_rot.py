@@ -1,6 +1,6 @@
 """Every bit of a small store turned, one at a time: its data is right afterwards, or `CorruptStore` names the file.
 
-One loss is allowed (FAULTS.md, rule 3): the last commit of a store that was not closed, where it is a bit of that
+One loss is allowed: the last commit of a store that was not closed, where it is a bit of that
 commit's own frame that was turned, since nothing after it proves that it ever was on the disk.
 """
 

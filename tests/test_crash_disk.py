@@ -1,9 +1,9 @@
 """Which images may survive a loss of power: `CrashDisk.states` beside an enumerator that shares no code with it.
 
 That one goes through every way in which the unsynced requests may have reached the disk and carries out, from the
-beginning, those that did. What is legal is FAULTS.md's word: of the changes of files any subset, in the order in which
-they were asked for, at most one of the writes torn; of the changes of names any subset (posix) or the first so many
-(ordered). A rename is one change, of the directory that both its names are in.
+beginning, those that did. What is legal: of the changes of files any subset, in the order in which they were asked
+for, at most one of the writes torn; of the changes of names any subset (posix) or the first so many (ordered). A
+rename is one change, of the directory that both its names are in.
 """
 
 from collections import defaultdict

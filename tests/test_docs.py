@@ -1,8 +1,12 @@
 """What the pages say is true: their code runs, they name every module, their links lead somewhere."""
 
+import ast
+import builtins
 import doctest
 import itertools
+import keyword
 import re
+import sys
 import tomllib
 import traceback
 from collections.abc import Callable, Iterator
@@ -146,3 +150,57 @@ def test_the_readme_lists_every_extra() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     for extra in project["optional-dependencies"]:
         assert f"| `{extra}` |" in (ROOT / "README.md").read_text("utf-8")
+
+
+_TICKED = re.compile(r"(?<![`\w])`([A-Za-z_][\w.]*)(?:\(\))?`(?!`)")
+_CODE = [
+    path
+    for top in ("persist_effects", "interpreters", "tests", "examples", "benchmarks")
+    for path in (ROOT / top).rglob("*.py")
+]
+
+
+def names_of_code() -> set[str]:
+    """Every name that the code has: of modules and extras, classes, functions, arguments, attributes, globals."""
+    names = set(dir(builtins)) | set(sys.stdlib_module_names) | set(keyword.kwlist)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    names |= set(extras) | {re.split(r"[^\w-]", wish)[0] for wish in itertools.chain(*extras.values())}
+    for path in _CODE:
+        names |= set(path.relative_to(ROOT).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            for field in ("id", "attr", "arg", "name", "module"):
+                found = getattr(node, field, None)
+                if isinstance(found, str):
+                    names |= set(found.split("."))
+    return names
+
+
+def texts_that_name_code() -> Iterator[tuple[str, str]]:
+    """Where, and what is written there: each docstring of ours, and the architecture without its blocks of code."""
+    yield str(ARCHITECTURE), _BLOCK.sub("", ARCHITECTURE.read_text("utf-8"))
+    for path in _CODE:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{path}:{getattr(node, 'lineno', 1)}", ast.get_docstring(node) or ""
+
+
+def test_every_name_in_backticks_is_a_name_that_the_code_has() -> None:
+    known = names_of_code()
+    assert "Sync" + "Dir" not in known, "a name that nothing has is told from those of the code"
+    known |= set(
+        itertools.chain(*(page.relative_to(ROOT).parts for page in (*PAGES, *(ROOT / "interpreters").rglob("*.md"))))
+    )
+    missing = [
+        f"{where}: `{name}`"
+        for where, text in texts_that_name_code()
+        for name in _TICKED.findall(text)
+        if name not in known and not known.issuperset(name.removesuffix(".py").split("."))
+    ]
+    assert not missing, "\n".join(missing)
+
+
+def test_every_page_that_a_docstring_names_is_there() -> None:
+    there = {page.name for page in (*PAGES, *(ROOT / "interpreters").rglob("*.md"))}
+    named = [(where, page) for where, text in texts_that_name_code() for page in re.findall(r"[A-Z]+\.md", text)]
+    assert named
+    assert not [f"{where}: {page}" for where, page in named if page not in there]

@@ -1,7 +1,7 @@
 """Damage to every file of a store: afterwards its data is right, or `CorruptStore` names the file. Never wrong data.
 
 One loss is allowed, and it is counted: of a store that was not closed, the last commits, if nothing that is left
-proves that they were on the disk (`FAULTS.md`, rule 3). What is left is judged by a decoder of its own, below.
+proves that they were on the disk. What is left is judged by a decoder of its own, below.
 """
 
 import os

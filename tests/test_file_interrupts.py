@@ -1,14 +1,11 @@
-"""Ctrl-C between any two steps of a thread that uses a file store: the others go on, and nothing is believed wrongly.
+"""Ctrl-C between any two steps of a thread that uses a file store: the others go on, and believe nothing wrong."""
 
-The interrupt is raised where Python would raise it, before a line, by a trace function: so each line has its turn.
-"""
-
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
 import pytest
+from interrupts import Interrupt
 
 from interpreters import Store
 from interpreters.file import engine, group, index, queries, reader, staging, store, writer
@@ -20,44 +17,11 @@ LONG_SECONDS = 60.0
 FILES = tuple(module.__file__ for module in (engine, group, index, queries, reader, segments, staging, store, writer))
 
 
-class Interrupt:
-    """Raises KeyboardInterrupt before the ``at``-th line that this thread runs of the files under test."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-        self.count = 0
-        self.place = ""
-
-    def __enter__(self) -> "Interrupt":
-        sys.settrace(self._calls)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        sys.settrace(None)
-
-    def _calls(self, frame, event, argument):
-        return self._lines if frame.f_code.co_filename in FILES else None
-
-    def _lines(self, frame, event, argument):
-        if event == "line" and not self._is_seamless(frame):
-            self.count += 1
-            if self.count == self.at:
-                self.place = f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_name})"
-                raise KeyboardInterrupt
-        return self._lines
-
-    def _is_seamless(self, frame) -> bool:
-        """Whether Python does not look for signals before the line: it only enters or leaves a block."""
-        with open(frame.f_code.co_filename) as source:
-            line = source.readlines()[frame.f_lineno - 1].strip()
-        return line == "try:" or line.startswith("with ")
-
-
 def lines_of(use: Callable[[Store], object], path) -> int:
     """How many places there are."""
     with Store(FileStore(path)) as opened:
         opened.run(kv.put("color", "red"))
-        with Interrupt(0) as interrupt:
+        with Interrupt(0, FILES) as interrupt:
             use(opened)
     return interrupt.count
 
@@ -74,7 +38,7 @@ def test_whichever_line_an_interrupt_comes_at_the_other_threads_go_on(use, tmp_p
         opened = Store(FileStore(tmp_path / str(at)))
         opened.run(kv.put("color", "red"))
         try:
-            with Interrupt(at) as interrupt:
+            with Interrupt(at, FILES) as interrupt:
                 use(opened)
         except KeyboardInterrupt:
             outcome = "interrupted"

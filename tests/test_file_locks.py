@@ -1,11 +1,16 @@
 """The door of a file store: one process writes; what is no store, or none for this program, is refused untouched."""
 
+import gc
 import os
+import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import warnings
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +23,8 @@ from interpreters import Store, open_store
 from interpreters.crash.simulated import SimulatedStore
 from interpreters.crash_disk import CrashDisk
 from interpreters.file.store import FileStore
-from persist_effects import CorruptStore, Draft, InvalidRequest, StoreLocked, StoreUnavailable, TooLarge, kv, log
-from persist_effects.requests import Append
+from persist_effects import CorruptStore, Draft, InvalidRequest, StoreLocked, StoreUnavailable, TooLarge, kv, log, run
+from persist_effects.requests import Append, KvPut
 
 HOLD = """
 import sys
@@ -105,9 +110,57 @@ def test_the_lock_of_a_process_that_was_killed_is_free(path):
 
 
 def test_a_second_store_in_the_same_process_is_told_so_too(path):
-    with open_store(f"file:{path}"), pytest.raises(StoreLocked, match=f"process {os.getpid()} on "):
+    here = rf"{re.escape(__file__)}:\d+"
+    message = f"this process has the store {re.escape(str(path))} open already, at {here}: close that one"
+    with open_store(f"file:{path}"), pytest.raises(StoreLocked, match=message) as caught:
         open_store(f"file:{path}")
+    assert caught.value.holder.startswith(f"process {os.getpid()} on ")
+    assert pickle.loads(pickle.dumps(caught.value)).opened_at == caught.value.opened_at
     open_store(f"file:{path}").close()
+
+
+def test_a_second_store_in_the_same_process_is_told_so_by_another_path_too(path, tmp_path):
+    (tmp_path / "link").symlink_to(path)
+    with (
+        open_store(f"file:{path}"),
+        pytest.raises(StoreLocked, match=r"this process has the store .*link open already"),
+    ):
+        open_store(f"file:{tmp_path / 'link'}")
+
+
+@pytest.mark.parametrize("sync", ["commit", "interval", "os"])
+def test_a_store_that_nobody_has_any_more_gives_up_its_lock_with_a_warning_like_that_of_an_unclosed_file(path, sync):
+    threads = threading.active_count()
+    store = open_store(f"file:{path}", sync=sync)
+    store.run(kv.put("color", "green"))
+    keeper = store.interpreter._keeper
+    del store
+    with pytest.warns(ResourceWarning, match=rf"the store .*, opened at {re.escape(__file__)}:\d+, was not closed"):
+        opened = open_store(f"file:{path}")
+    with opened as again:
+        assert again.run(kv.get("color")) == "green"
+    if keeper is not None:
+        keeper.join()
+    assert threading.active_count() == threads
+
+
+def test_a_store_that_was_closed_is_dropped_without_a_word(path):
+    store = open_store(f"file:{path}")
+    store.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del store
+        gc.collect()
+    open_store(f"file:{path}").close()
+
+
+def test_a_store_whose_handlers_somebody_has_stays_open(path):
+    handlers = open_store(f"file:{path}").handlers
+    gc.collect()
+    assert run(kv.get("color"), handlers) == "red"
+    with pytest.raises(StoreLocked, match="this process has the store"):
+        open_store(f"file:{path}")
+    handlers[KvPut].__self__.close()
 
 
 def test_a_process_that_only_reads_is_let_in_beside_the_writer(path):
@@ -142,8 +195,9 @@ from persist_effects import StoreUnavailable, kv
 store = Store(FileStore(sys.argv[1]))
 store.run(kv.put("color", "red"))
 syncing, go_on = threading.Event(), threading.Event()
-sync = store.interpreter._disk_rows[Sync]
-store.interpreter._disk_rows[Sync] = lambda request: (syncing.set(), go_on.wait(), sync(request))[2]
+host = store.interpreter
+sync = host._disk.handlers[Sync]
+host._disk_rows[Sync] = host._unlocked(lambda request: (syncing.set(), go_on.wait(), sync(request))[2])
 writer = threading.Thread(target=lambda: store.run(kv.put("color", "green")))
 writer.start()
 syncing.wait()

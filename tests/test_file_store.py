@@ -41,7 +41,7 @@ class _Temporary(FileStore):
     def close(self) -> None:
         if self.goes_down:
             # As when the process is killed: the system closes the files, and nothing else is done.
-            self._disk.close()
+            self._let_go()
         else:
             super().close()
         if not self.is_kept:
@@ -381,8 +381,7 @@ def test_an_idle_store_proves_its_last_commit_so_that_damage_to_it_is_found(tmp_
         if is_idle:
             store.interpreter.mark_when_idle()
             store.interpreter.mark_when_idle()
-        store.interpreter._closing.set()
-        store.interpreter._disk.close()
+        store.interpreter._let_go()
         (segment,) = (tmp_path / name / "log").glob("*.seg")
         data = segment.read_bytes()
         segment.write_bytes(data.replace(b"the last commit", b"the lost commit"))

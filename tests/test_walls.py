@@ -1,6 +1,7 @@
 """The walls between the folders, and the names that stand in them on purpose."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +114,58 @@ def test_the_system_calls_that_change_files_are_found():
         changes_of_files(ROOT / "interpreters" / "real_files.py")
     )
     assert set(changes_of_files(ROOT / "interpreters" / "cli.py")) == OTHER_FILES["cli.py"]
+
+
+# Each store's files. None imports what is another's.
+STORES = {"memory": ("memory.py",), "file": ("file/",), "served": ("serve/",), "blobs": ("blobs/",)}
+
+
+def store_of(place):
+    """The store to which a file or folder of `interpreters` belongs, or None."""
+    for store, rooms in STORES.items():
+        if any(place.startswith(room) if room.endswith("/") else place == room for room in rooms):
+            return store
+    return None
+
+
+@pytest.mark.parametrize("path", INTERPRETERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_store_imports_another_store(path):
+    place = path.relative_to(ROOT / "interpreters").as_posix()
+    own = store_of(place)
+    if own is None:
+        return
+    for module in imported_by(path):
+        if module.startswith("interpreters."):
+            rest = module.removeprefix("interpreters.").replace(".", "/")
+            # A folder or a file, whichever it is.
+            others = {store_of(f"{rest}/"), store_of(f"{rest}.py")} - {None, own}
+            assert not others, f"{place} imports {module}, which is of the store {others}"
+
+
+def test_every_file_of_a_store_is_known_to_the_wall_between_stores():
+    places = [path.relative_to(ROOT / "interpreters").as_posix() for path in INTERPRETERS]
+    assert {store_of(place) for place in places} >= set(STORES)
+
+
+# What asks the system for anything. Of the file store's modules these two may, for other things than the engine's
+# files: one is the engine's host, the other the operators' tools, which make and name whole directories.
+SYSTEM = {"fcntl", "io", "mmap", "os", "pathlib", "shutil", "signal", "socket", "subprocess", "tempfile", "time"}
+HOSTS = {"file/store.py", "file/operations.py"}
+
+
+@pytest.mark.parametrize("path", INTERPRETERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_file_engine_asks_the_system_for_nothing_but_by_requests_to_its_disk(path):
+    place = path.relative_to(ROOT / "interpreters").as_posix()
+    if place.startswith("file/") and place not in HOSTS:
+        assert not {module.split(".")[0] for module in imported_by(path)} & SYSTEM
+
+
+def test_what_the_architecture_calls_the_only_room_of_a_package_is_the_only_one():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    found = re.findall(r"^\| `interpreters/([\w/.]+)` \|.*the only room of (\w+)", text, re.MULTILINE)
+    assert found
+    for place, package in found:
+        assert OPTIONAL[package] == (place,), f"{package}: {OPTIONAL[package]}"
 
 
 def test_there_is_one_yield_of_requests_in_the_core():

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from interpreters.clock import wall_clock
 from interpreters.disk import ForeignFile
 from interpreters.file.backup import BackedUp, Moment, backup_store
 from interpreters.file.engine import Engine, Options
@@ -18,7 +19,6 @@ from interpreters.file.salvage import Salvaged, salvage_store
 from interpreters.file.survey import Progress
 from interpreters.file.two_disks import two_disks
 from interpreters.file.verify import Report, verify_store
-from interpreters.memory import wall_clock
 from interpreters.real_disk import RealDisk, new_directory
 from persist_effects.errors import CorruptStore, InvalidRequest, StoreLocked, StoreUnavailable
 from persist_effects.machine import run

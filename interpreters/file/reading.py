@@ -52,7 +52,10 @@ class ReadingEngine:
         number, offset = yield from load_synced()
         if number == manifest.active:
             self._proved = max(self._proved, offset)
+        # Where an interrupt leaves a frame half taken in, all is loaded anew the next time.
+        self._manifest = None
         yield from self._take_in_active()
+        self._manifest = manifest
 
     def _load_in_force(self) -> Effect[Manifest]:
         """Load what the manifest in force names, unless that is what is loaded. Returns the manifest."""

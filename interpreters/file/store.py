@@ -1,15 +1,21 @@
 """The file store: the engine on a real disk, driven from many threads. Waiting commits share one sync."""
 
 import contextlib
+import gc
 import os
 import socket
+import sys
 import threading
 import time
+import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar, cast
-from weakref import WeakSet
 
+from interpreters import forks
+from interpreters.clock import Clock, Notify, checked_clock, wall_clock
 from interpreters.disk import CheckHeld, ForeignFile
 from interpreters.file import operations
 from interpreters.file.backup import BackedUp, Moment
@@ -21,7 +27,6 @@ from interpreters.file.queries import READS
 from interpreters.file.reading import ReadingEngine
 from interpreters.file.staging import WriteRequest
 from interpreters.file.survey import Progress
-from interpreters.memory import Clock, Notify, checked_clock, wall_clock
 from interpreters.real_disk import RealDisk
 from interpreters.real_files import PRIVATE
 from persist_effects import codec
@@ -64,7 +69,6 @@ class _Host:
         self._lock = threading.RLock()
         self._is_closed = False
         self._is_fork = False
-        _hosts.add(self)
         self._disk_rows: Handlers = {kind: self._unlocked(row) for kind, row in disk.handlers.items()}
 
     def _drive(self, program: Effect[A]) -> A:
@@ -93,13 +97,9 @@ class _Host:
         try:
             self._drive(engine.open())
         except InvalidRequest as error:
-            self._disk.close()
             raise InvalidRequest(f"{self.path}: {error}") from error
-        except BaseException:
-            self._disk.close()
-            raise
 
-    def _closed(self) -> StoreClosed:
+    def _closed(self) -> StoreUnavailable:
         return StoreClosed(f"{self.path}: the store was closed: open it again")
 
     def _unlocked(self, row: Handler) -> Handler:
@@ -127,21 +127,20 @@ class _Host:
         if interrupt is not None:
             raise interrupt
 
-    def _leave_to_parent(self) -> None:
+    def state_lock(self) -> forks.Lock | None:
+        """What a fork waits for, so that the child has the index whole."""
+        return self._lock
+
+    def leave_to_parent(self, *, is_whole: bool) -> None:
         """In a forked child, where no thread is left that could let go of a lock: the store goes on as a reader."""
         self._lock = threading.RLock()
         self._is_fork = True
+        if not is_whole:
+            self._forget_half_copied()
 
-
-_hosts: "WeakSet[_Host]" = WeakSet()
-
-
-def _leave_hosts_to_parent() -> None:
-    for host in list(_hosts):
-        host._leave_to_parent()
-
-
-os.register_at_fork(after_in_child=_leave_hosts_to_parent)
+    def _forget_half_copied(self) -> None:
+        """In a forked child whose copy of the index may be half of something: answer nothing from it."""
+        raise NotImplementedError
 
 
 def _checked_root(path: str | os.PathLike[str]) -> Path:
@@ -198,17 +197,26 @@ class FileReader(_Host):
             **dict.fromkeys(READS, self._read),
             Wait: self._wait,
         }
-        self._open(self._engine)
+        try:
+            self._open(self._engine)
+        except BaseException:
+            self.close()
+            raise
+        forks.register(self)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Let go of the files. Again: nothing."""
         with self._lock:
             self._is_closed = True
         self._disk.close()
 
-    def _leave_to_parent(self) -> None:
-        super()._leave_to_parent()
+    def leave_to_parent(self, *, is_whole: bool) -> None:
+        """In a forked child, which reads on by itself."""
+        super().leave_to_parent(is_whole=is_whole)
         self._reading = threading.Lock()
+
+    def _forget_half_copied(self) -> None:
+        self._engine = ReadingEngine()
 
     def _read(self, request: Request[Any]) -> Any:
         with self._reading:
@@ -238,6 +246,10 @@ class FileReader(_Host):
     def _newest(self, prefix: str) -> Effect[int]:
         yield from self._engine.refresh()
         return self._engine.index.newest_position(prefix)
+
+
+_stores: "weakref.WeakSet[FileStore]" = weakref.WeakSet()
+"""Those of this process, so that one that is in another's way can be named."""
 
 
 class FileStore(_Host):
@@ -286,50 +298,136 @@ class FileStore(_Host):
         self._engine = Engine(options)
         self._group = GroupCommit(self._commit)
         self._compacting = threading.Lock()
+        self._is_half_copied = self._is_let_go = False
         self._watchers: dict[object, tuple[int, str, Notify]] = {}
         self.handlers: Handlers = {
             **dict.fromkeys(WRITES, self._write),
             **dict.fromkeys(READS, self._read),
             Wait: self._wait,
         }
-        self._open(self._engine)
         self._commits = self._commits_seen = self._commits_proved = 0
         self._closing = threading.Event()
         self._keeper: threading.Thread | None = None
-        if sync != "os":
-            look = self.sync if sync == "interval" else self.mark_when_idle
-            pause_seconds = interval_seconds if sync == "interval" else IDLE_SECONDS
-            self._keeper = threading.Thread(target=self._keep, args=(look, pause_seconds), daemon=True)
-            self._keeper.start()
+        self._opened_at = _place_of_caller()
+        self._abandoned = weakref.finalize(self, _abandon, self._disk, self._closing, str(root), self._opened_at)
+        # At the end of the process the system does it.
+        self._abandoned.atexit = False
+        try:
+            self._open_alone(holder)
+            with forks.no_fork():
+                _stores.add(self)
+            if sync != "os":
+                look = FileStore.sync if sync == "interval" else FileStore.mark_when_idle
+                pause_seconds = interval_seconds if sync == "interval" else IDLE_SECONDS
+                arguments = (weakref.ref(self), self._closing, look, pause_seconds)
+                self._keeper = threading.Thread(target=_keep, args=arguments, daemon=True)
+                self._keeper.start()
+        except BaseException:
+            # An interrupt too must not leave the directory locked for as long as the process lives.
+            self._let_go()
+            raise
+        forks.register(self)
+
+    def _open_alone(self, holder: str) -> None:
+        """Open the store, or say which other store has it open."""
+        try:
+            self._open(self._engine)
+            return
+        except StoreLocked as error:
+            if error.holder != holder and not _stores_at(self.path, but=self):
+                raise
+        # It may be one that nobody has any more, or whose opening was interrupted, and that is only not collected yet.
+        gc.collect()
+        for other in _stores_at(self.path, but=self):
+            raise StoreLocked(holder, f"the store {self.path}", other._opened_at)
+        self._open(self._engine)
 
     def close(self) -> None:
-        """Seal the log and let go of the directory. Writes that wait are carried out before."""
-        if self._is_closed:
-            return
+        """Seal the log and let go of the directory. Writes that wait are carried out before. Again: nothing.
+
+        Where Ctrl-C comes meanwhile, the directory is let go of all the same, unless another thread is at work in it:
+        then close it again.
+        """
+        try:
+            if not self._is_let_go:
+                self._close()
+        except BaseException:
+            self._let_go_if_idle()
+            raise
+        finally:
+            self._wake_all()
+
+    def _close(self) -> None:
         self._closing.set()
-        if self._keeper is not None:
+        if self._keeper is not None and self._keeper.ident is not None:  # and was started
             self._keeper.join()
         with self._compacting, self._group.turn:
-            if self._is_closed:
-                return
-            try:
-                if not self._is_fork:
-                    self._drive(self._engine.close())
-            finally:
-                with self._lock:
-                    self._is_closed = True
-                    waiting, self._watchers = list(self._watchers.values()), {}
-                self._disk.close()
-        for _, _, notify in waiting:
-            notify()
+            self._seal_and_let_go()
 
-    def _leave_to_parent(self) -> None:
-        super()._leave_to_parent()
+    def _seal_and_let_go(self) -> None:
+        try:
+            if not self._is_closed and not self._is_fork:
+                self._drive(self._engine.close())
+        finally:
+            self._let_go()
+
+    def _let_go_if_idle(self) -> None:
+        # Whoever has one of the two may be writing, which must not land after another process has taken the lock.
+        if self._compacting.acquire(blocking=False):
+            try:
+                if self._group.turn.acquire(blocking=False):
+                    try:
+                        self._let_go()
+                    finally:
+                        self._group.turn.release()
+            finally:
+                self._compacting.release()
+
+    def _let_go(self) -> None:
+        """Refuse what comes from now on, and give up the lock and the files. Again: nothing."""
+        with self._lock:
+            self._is_closed = True
+        self._closing.set()
+        self._disk.close()
+        self._abandoned.detach()
+        self._is_let_go = True
+
+    def _wake_all(self) -> None:
+        """Wake those that wait for events, once the store is closed."""
+        if self._is_closed:
+            # One by one, so that after an interrupt the next closing wakes the rest.
+            for token in list(self._watchers):
+                watcher = self._watchers.pop(token, None)
+                if watcher is not None:
+                    watcher[2]()
+
+    def leave_to_parent(self, *, is_whole: bool) -> None:
+        """In a forked child: what waits, and the threads, are the parent's, and so is it to close the store."""
+        super().leave_to_parent(is_whole=is_whole)
+        self._abandoned.detach()
         self._group = GroupCommit(self._commit)
         self._compacting = threading.Lock()
         self._closing = threading.Event()
         self._keeper = None
         self._watchers = {}
+
+    def _holds(self, path: Path) -> bool:
+        """Whether it is this store that has a directory open."""
+        try:
+            return not self._is_let_go and not self._is_fork and os.path.samefile(self.path, path)
+        except OSError:
+            return False
+
+    def _forget_half_copied(self) -> None:
+        self._is_half_copied = self._is_closed = True
+
+    def _closed(self) -> StoreUnavailable:
+        if self._is_half_copied:
+            return StoreUnavailable(
+                f"{self.path}: this process was forked while another thread was in the middle of changing the store, "
+                "so its copy may be half of something: open it here to read only, with mode=r"
+            )
+        return super()._closed()
 
     def answer_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
         """The outcomes of several requests: the writes share one commit, then the reads are answered."""
@@ -454,11 +552,41 @@ class FileStore(_Host):
         for notify in notifies:
             notify()
 
-    def _keep(self, look: Callable[[], None], pause_seconds: float) -> None:
-        while not self._closing.wait(pause_seconds):
-            # Where the disk refuses, the next write is told: by the writer that is poisoned, or by a disk still full.
-            with contextlib.suppress(PersistError):
-                look()
+
+def _keep(
+    ref: "weakref.ref[FileStore]", closing: threading.Event, look: Callable[[FileStore], None], pause_seconds: float
+) -> None:
+    """Look after a store until it is closed, or nobody has it any more."""
+    while not closing.wait(pause_seconds):
+        store = ref()
+        if store is None:
+            return
+        # Where the disk refuses, the next write is told: by the writer that is poisoned, or by a disk still full.
+        with contextlib.suppress(PersistError):
+            look(store)
+        del store
+
+
+def _abandon(disk: RealDisk, closing: threading.Event, path: str, opened_at: str) -> None:
+    """Give up the lock of a store that was never closed, and that nobody has any more."""
+    closing.set()
+    disk.close()
+    warnings.warn(f"the store {path}, opened at {opened_at}, was not closed", ResourceWarning, stacklevel=1)
+
+
+def _stores_at(path: Path, but: FileStore) -> list[FileStore]:
+    """The stores of this process that hold a directory's lock."""
+    with forks.no_fork():
+        stores = list(_stores)
+    return [store for store in stores if store is not but and store._holds(path)]
+
+
+def _place_of_caller() -> str:
+    """The line that opened a store: the nearest outside of this package."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "interpreters":
+        frame = frame.f_back
+    return "an unknown place" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def _streams_of(request: Request[Any]) -> Sequence[str]:

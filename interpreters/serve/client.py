@@ -1,6 +1,7 @@
 """The client's side: an interpreter whose requests are answered in another process."""
 
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from typing import Any, BinaryIO, cast
 
 import msgspec
 
-from interpreters.serve.transport import PipeTransport, Transport, receive_frame, send_frame
+from interpreters import forks
+from interpreters.serve.transport import PipeTransport, Transport, leave_to_parent, receive_frame, send_frame
 from persist_effects import codec
 from persist_effects.errors import (
     InternalError,
@@ -75,9 +77,15 @@ class RemoteStore:
         self._calls = 0
         self._is_closed = False
         self._lost: str | None = None
+        self._pid, self._is_fork = os.getpid(), False
+        forks.register(self)
         self.handlers: Handlers = dict.fromkeys(codec.STORE_REQUESTS, self._ask)
         self._receiver = threading.Thread(target=self._receive_replies, name="persist-effects replies", daemon=True)
-        self._receiver.start()
+        try:
+            self._receiver.start()
+        except BaseException:
+            self._let_go()
+            raise
 
     @classmethod
     def spawn(cls, url: str, **options: Any) -> "RemoteStore":
@@ -89,30 +97,53 @@ class RemoteStore:
         """
         child = _Child(url, options)
         try:
+            child.start()
             child.await_opening()
+            remote = cls.__new__(cls)
+            remote._begin(child.transport, child)
+            return remote
         except BaseException:
             child.end()
             raise
-        remote = cls.__new__(cls)
-        remote._begin(child.transport, child)
-        return remote
 
     def answer_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
         """The outcomes of several requests, sent without waiting for one another."""
         return [_outcome(answer) for answer in [self._try_send(request) for request in requests]]
 
+    def state_lock(self) -> None:
+        """A child uses nothing of it, so no fork waits for it."""
+
+    def leave_to_parent(self, *, is_whole: bool) -> None:
+        """In a forked child: the connection is the parent's, who goes on using it."""
+        self._is_fork = True
+        self._lock, self._sending = threading.Lock(), threading.Lock()
+        # Those that ask are threads of the parent's.
+        self._waiting = {}
+        leave_to_parent(self._transport)
+
     def close(self) -> None:
-        """Close the connection; requests that still wait are lost. A spawned process is awaited."""
-        with self._lock:
-            self._is_closed = True
-        # A request that is just being sent gets there, unless the peer has stopped reading.
-        is_quiet = self._sending.acquire(timeout=CLOSING_SECONDS)
+        """Close the connection; requests that still wait are lost. A spawned process is awaited.
+
+        In a forked child this does nothing: the connection is the parent's.
+        """
+        self._is_closed = True
+        if self._is_fork:
+            return
         try:
-            self._transport.close()
-        finally:
-            if is_quiet:
+            # A request that is just being sent gets there, unless the peer has stopped reading.
+            if self._sending.acquire(timeout=CLOSING_SECONDS):
                 self._sending.release()
-        self._receiver.join()
+            self._let_go()
+        except BaseException:
+            # An interrupt, or an error of a transport's: the rest is let go of all the same.
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        """Close the connection, and wait for what then ends: the thread, and the process. Again: nothing."""
+        self._transport.close()
+        if self._receiver.ident is not None:  # and started, as it is unless an interrupt came before
+            self._receiver.join()
         if self._child is not None:
             self._child.end()
 
@@ -150,7 +181,7 @@ class RemoteStore:
                     self._waiting.pop(call_id, None)
                     self._lost = f"the store is lost: the connection was lost: {error!r}"
                 self._transport.close()
-                if isinstance(error, OSError | ValueError):
+                if isinstance(error, OSError | ValueError | MemoryError):
                     raise self._lost_error(request) from error
                 raise
         return answer
@@ -159,6 +190,11 @@ class RemoteStore:
         with self._lock:
             if self._is_closed:
                 raise StoreClosed(_CLOSED)
+            if self._is_fork:
+                raise StoreUnavailable(
+                    f"the connection to the store is that of process {self._pid}, of which process {os.getpid()} is a "
+                    "fork: connect anew here, by RemoteStore.spawn(url) or over a transport of its own"
+                )
             if self._lost is not None:
                 raise StoreUnavailable(self._lost)
             self._calls += 1
@@ -172,8 +208,8 @@ class RemoteStore:
                 self._settle(frame)
             if self._child is not None:
                 reason = self._child.how_it_ended()
-        except (OSError, ValueError, StoreUnavailable, msgspec.DecodeError) as error:
-            reason = f"the connection was lost: {error}"
+        except (OSError, ValueError, StoreUnavailable, msgspec.DecodeError, MemoryError) as error:
+            reason = f"the connection was lost: {error or repr(error)}"
         finally:
             with self._lock:
                 self._lost = self._lost or f"the store is lost: {reason}"
@@ -182,8 +218,8 @@ class RemoteStore:
             for request, answer in waiting:
                 answer.set_exception(self._lost_error(request))
 
-    def _lost_error(self, request: Request[Any]) -> StoreUnavailable | UncertainOutcome:
-        reason = _CLOSED if self._is_closed else self._lost
+    def _lost_error(self, request: Request[Any], reason: str | None = None) -> StoreUnavailable | UncertainOutcome:
+        reason = reason or (_CLOSED if self._is_closed else self._lost)
         if isinstance(request, _WRITES):
             return UncertainOutcome(f"{request.op} was on its way: {reason}; whether it was written is not known")
         kind = StoreClosed if self._is_closed else StoreUnavailable
@@ -201,6 +237,8 @@ class RemoteStore:
                 answer.set_result(codec.decode_answer(request, bytes(content)))
             else:
                 answer.set_exception(error_from_record(msgspec.msgpack.decode(content)))
+        except MemoryError:
+            answer.set_exception(self._lost_error(request, "there was no memory for the answer"))
         except Exception as error:
             # Whatever is wrong with it, somebody waits for it.
             answer.set_exception(InternalError(f"the reply to {request.op} is not what a store answers: {error}"))
@@ -237,6 +275,15 @@ _START = (
 """What the child runs: this very package, whatever other one of its name stands in the directory where it starts."""
 
 
+class _Process(subprocess.Popen[bytes]):
+    """A process that its owner knows before it is there, so that an interrupt loses none."""
+
+    def __init__(self, owner: "_Child", command: Sequence[str]) -> None:
+        owner.process = self
+        # In a session of its own, so that a Ctrl-C here reaches this process alone, which then closes the store.
+        super().__init__(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True)
+
+
 class _Child:
     """A process that serves a store over its stdin and stdout."""
 
@@ -244,19 +291,35 @@ class _Child:
         if type(url) is not str:
             raise InvalidRequest(f"a store's URL is {describe(url)}: give a str, such as 'memory:'")
         self.url = url
-        # In a session of its own, so that a Ctrl-C here reaches this process alone, which then closes the store.
-        self._process = subprocess.Popen(  # noqa: S603  (this interpreter, this package, a URL and options)
-            [sys.executable, "-P", "-c", _START, _HERE, url, *itertools.starmap(_option, options.items())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-        )
-        self.transport = PipeTransport(cast(BinaryIO, self._process.stdout), cast(BinaryIO, self._process.stdin))
+        self.process: _Process | None = None
+        self._command = [sys.executable, "-P", "-c", _START, _HERE, url, *itertools.starmap(_option, options.items())]
+
+    def start(self) -> None:
+        """Start the process."""
+        # A fork in another thread would copy the pipes, and the process never see their end.
+        with forks.no_fork():
+            _Process(self, self._command)
+            forks.register(self)
+
+    @property
+    def transport(self) -> PipeTransport:
+        assert self.process is not None, "it was started"
+        return PipeTransport(cast(BinaryIO, self.process.stdout), cast(BinaryIO, self.process.stdin))
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        assert self.process is not None, "it was started"
+        return self.process.pid
+
+    def state_lock(self) -> None:
+        """No thread changes it."""
+
+    def leave_to_parent(self, *, is_whole: bool) -> None:
+        """In a forked child: the process is no child of this one, and its pipes are the parent's."""
+        if self.process is not None:
+            leave_to_parent(self.transport)
+            # How it ends is for the parent to ask.
+            self.process.returncode = 0
 
     def await_opening(self) -> None:
         """Return when the store is open there; raise what opening it raised."""
@@ -269,7 +332,8 @@ class _Child:
 
     def how_it_ended(self) -> str:
         """Say it of a process that has closed its stdout, and so is at its end."""
-        code = self._process.wait()
+        assert self.process is not None, "it was started"
+        code = self.process.wait()
         if code < 0:
             end = f"was killed by signal {-code}, {signal.Signals(-code).name}"
         else:
@@ -278,10 +342,13 @@ class _Child:
 
     def end(self) -> None:
         """Close what it reads from, upon which it ends, and wait for that."""
-        self.transport.close()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        process = self.process
+        # An interrupt may have come before it was there.
+        if process is not None and getattr(process, "pid", None) is not None:
+            self.transport.close()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
 
 
 def _option(name: str, value: Any) -> str:

@@ -1,6 +1,7 @@
 """Bytes from one process to another, and frames of them."""
 
 import contextlib
+import os
 import socket
 from typing import BinaryIO, Protocol
 
@@ -31,6 +32,17 @@ class Transport(Protocol):
         ...
 
 
+def leave_to_parent(transport: Transport) -> None:
+    """In a forked child: close its copy of the descriptors, without a word to the peer, which is the parent's.
+
+    Else the peer of a parent that has closed, or died, would go on waiting for the child. A transport that cannot say
+    how (by a method ``close_copy``) is left as it is.
+    """
+    close_copy = getattr(transport, "close_copy", None)
+    if close_copy is not None:
+        close_copy()
+
+
 class SocketTransport:
     """A connected stream socket, such as one end of ``socket.socketpair()``."""
 
@@ -50,6 +62,10 @@ class SocketTransport:
         # The peer may be gone already, which is what is wanted.
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def close_copy(self) -> None:
+        """Close this process's descriptor. The connection lives on in the process that it was copied from."""
         self._socket.close()
 
 
@@ -76,6 +92,18 @@ class PipeTransport:
         """Close the writing side, upon which the peer ends and closes the other."""
         with contextlib.suppress(BrokenPipeError):
             self._writer.close()
+
+    def close_copy(self) -> None:
+        """Close this process's descriptors. The pipes live on in the process that they were copied from."""
+        # Something else takes their numbers: to close a file object would write what the parent has in its buffer.
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            for file in (self._reader, self._writer):
+                # One that is closed already has no number.
+                with contextlib.suppress(ValueError):
+                    os.dup2(nothing, file.fileno(), inheritable=False)
+        finally:
+            os.close(nothing)
 
 
 def send_frame(transport: Transport, body: bytes) -> None:

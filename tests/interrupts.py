@@ -1,0 +1,44 @@
+"""Ctrl-C where Python would raise it: before a line, by a trace function, so that each line has its turn."""
+
+import linecache
+import sys
+from collections.abc import Collection
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt before the ``at``-th line that this thread runs of these files. 0: it only counts."""
+
+    def __init__(self, at: int, files: Collection[str]) -> None:
+        self.at = at
+        self.files = files
+        self.count = 0
+        self.place = ""
+        # How many lines had come when each came for the first time.
+        self.firsts: dict[str, int] = {}
+
+    def __enter__(self) -> "Interrupt":
+        sys.settrace(self._calls)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        sys.settrace(None)
+
+    def _calls(self, frame, event, argument):
+        # In a `__del__` Python tells of an interrupt and then loses it.
+        is_sought = frame.f_code.co_filename in self.files and frame.f_code.co_name != "__del__"
+        return self._lines if is_sought else None
+
+    def _lines(self, frame, event, argument):
+        if event == "line" and not self._is_seamless(frame):
+            self.count += 1
+            place = f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_name})"
+            self.firsts.setdefault(place, self.count)
+            if self.count == self.at:
+                self.place = place
+                raise KeyboardInterrupt
+        return self._lines
+
+    def _is_seamless(self, frame) -> bool:
+        """Whether Python does not look for signals before the line: it only enters or leaves a block."""
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        return line == "try:" or line.startswith("with ")
