@@ -28,9 +28,10 @@ from interpreters.file.format import (
     encode_commit,
 )
 from interpreters.file.index import Index, SegmentIndex, ref_of
-from interpreters.file.log import Log, take_in, write_index
+from interpreters.file.log import Log
 from interpreters.file.manifest import Sealed, segment_path
 from interpreters.file.reader import READ_AHEAD_BYTES
+from interpreters.file.sealed import take_in, write_index
 from interpreters.file.writer import Writer
 from persist_effects.codec import decode_event
 from persist_effects.errors import CorruptStore

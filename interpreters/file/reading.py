@@ -8,10 +8,10 @@ from typing import Any
 from interpreters import disk
 from interpreters.file.format import HEADER_BYTES, SegmentHeader, decode_frame, decode_header
 from interpreters.file.index import Index, SegmentIndex
-from interpreters.file.log import check_header, load_sealed, take_in
 from interpreters.file.manifest import Manifest, load_beside_writer, load_synced, segment_path
 from interpreters.file.queries import Queries
 from interpreters.file.recovery import valid_frames
+from interpreters.file.sealed import check_header, load_sealed, take_in
 from persist_effects.errors import CorruptStore, InvalidRequest
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import Request

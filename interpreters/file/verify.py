@@ -14,9 +14,9 @@ from interpreters import disk
 from interpreters.file.format import FOOTER, Digest, Frame, decode_footer
 from interpreters.file.index import Index, IndexedStream, IndexFile, SegmentIndex
 from interpreters.file.ledger import Damage, Ledger
-from interpreters.file.log import take_in
 from interpreters.file.manifest import CURRENT, Manifest, Sealed, index_path, segment_path
 from interpreters.file.scan import Bad, Scan, Segment
+from interpreters.file.sealed import take_in
 from interpreters.file.survey import Progress, find_manifest, find_segment, index_of, read_index
 from persist_effects.errors import StoreUnavailable
 from persist_effects.machine import Effect, perform
