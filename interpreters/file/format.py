@@ -30,6 +30,9 @@ _FRAME_REST = struct.Struct("<III")
 _PADDINGS = tuple(bytes(-size_bytes % ALIGNMENT_BYTES) for size_bytes in range(ALIGNMENT_BYTES))
 _HASHED_AT_ONCE = 1024
 
+DECODING_ERRORS = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
+"""What decoding raises where bytes fit their checksum, and are not what they should be."""
+
 Payload = tuple[int, bytes]
 """A frame to be written: its type, and what it holds."""
 

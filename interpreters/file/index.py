@@ -174,13 +174,15 @@ class SegmentIndex:
         frames.append(offset >> 3)
         self.last_position = last
 
-    def frames_after(self, position: int) -> "array[int]":
-        """The offsets, in units of 8 bytes, of the frames that may hold an event past a position."""
+    def frames_after(self, position: int) -> "tuple[array[int], Sequence[int]]":
+        """Where, in units of 8 bytes, frames stand that may hold an event past a position; and their first positions."""
         if position >= self.last_position:
-            return array("I")
+            return array("I"), ()
         if self.positions is None:
-            return self.frames[max(0, position + 1 - self.first_position) :]
-        return self.frames[max(0, bisect_right(self.positions, position + 1) - 1) :]
+            start = max(0, position + 1 - self.first_position)
+            return self.frames[start:], range(self.first_position + start, self.first_position + len(self.frames))
+        start = max(0, bisect_right(self.positions, position + 1) - 1)
+        return self.frames[start:], self.positions[start:]
 
 
 class IndexedStream(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -255,12 +257,12 @@ class Index:
         positions = (stream.last_position for name, stream in self.streams.items() if name.startswith(prefix))
         return max(positions, default=0)
 
-    def frames_after(self, position: int) -> Iterator[tuple[SegmentIndex, "array[int]"]]:
-        """The frames, by segment, that may hold events past a position, in order."""
+    def frames_after(self, position: int) -> Iterator[tuple[SegmentIndex, "array[int]", Sequence[int]]]:
+        """The frames, by segment, that may hold events past a position, in order, and their first positions."""
         for segment in list(self.segments.values()):
-            frames = segment.frames_after(position)
+            frames, positions = segment.frames_after(position)
             if frames:
-                yield segment, frames
+                yield segment, frames, positions
 
     # Commits
 

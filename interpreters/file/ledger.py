@@ -12,6 +12,7 @@ import msgspec
 from interpreters.file.format import (
     COMMIT,
     COMMITS,
+    DECODING_ERRORS,
     EVENT,
     Commit,
     Drop,
@@ -24,8 +25,6 @@ from interpreters.file.format import (
 from interpreters.file.index import IndexFile
 from persist_effects.codec import decode, decode_event
 from persist_effects.event import Event
-
-_DECODING_ERRORS = (msgspec.DecodeError, ValueError, RecursionError)
 
 
 class Damage(msgspec.Struct, frozen=True):
@@ -133,7 +132,7 @@ class Ledger:
             return Taken([], [])
         try:
             commit, events = _content_of(frame)
-        except _DECODING_ERRORS as error:
+        except DECODING_ERRORS as error:
             self._contradict("a commit that can be decoded", f"one that cannot: {error}")
             return Taken([], [])
         overhead_bytes = frame.end - frame.offset - len(frame.payload) if frame.type == EVENT else 0
