@@ -175,7 +175,7 @@ class SegmentIndex:
         self.last_position = last
 
     def frames_after(self, position: int) -> "tuple[array[int], Sequence[int]]":
-        """Where, in units of 8 bytes, frames stand that may hold an event past a position; and their first positions."""
+        """Where, in units of 8 bytes, frames may hold an event past a position; and their first positions."""
         if position >= self.last_position:
             return array("I"), ()
         if self.positions is None:
@@ -366,6 +366,15 @@ class Index:
 
     def seal(self, segment: SegmentIndex, digest: bytes) -> IndexFile:
         """Take the active segment for sealed, and return what its index file says. The next one starts empty."""
+        file = self.describe(segment, digest)
+        for name in segment.streams:
+            stream = self.streams[name]
+            stream.tail = len(stream.refs)
+        segment.forget_contents()
+        return file
+
+    def describe(self, segment: SegmentIndex, digest: bytes) -> IndexFile:
+        """What the index file of the active segment says if it is sealed now."""
         streams = []
         for name in sorted(segment.streams):
             stream = self.streams[name]
@@ -374,8 +383,7 @@ class Index:
             first_seq = stream.first_seq + tail if stream.firsts is None else _first(stream.firsts[tail:])
             refs = stream.refs[tail:].tobytes()
             streams.append(IndexedStream(name, refs, firsts, first_seq, stream.last_seq, stream.last_position))
-            stream.tail = len(stream.refs)
-        file = IndexFile(
+        return IndexFile(
             segment.number,
             digest,
             segment.seed,
@@ -395,8 +403,6 @@ class Index:
             self.revision,
             self.position,
         )
-        segment.forget_contents()
-        return file
 
     def load(self, file: IndexFile, length_bytes: int) -> None:
         """Take in a sealed segment by its index file, in the order of the log."""

@@ -32,7 +32,18 @@ from interpreters.file.manifest import (
     segment_path,
 )
 from interpreters.file.recovery import recover
-from interpreters.file.sealed import check_header, load_sealed, take_in, write_index
+from interpreters.file.sealed import (
+    check_header,
+    check_nothing_is_left_out,
+    check_order,
+    load_sealed,
+    read_header,
+    take_in,
+    take_in_sealed,
+    with_index,
+    with_what_was_replaced,
+    write_index,
+)
 from interpreters.file.staging import Frames
 from interpreters.file.writer import FOOTER_BYTES, Writer
 from persist_effects.errors import CorruptStore, InvalidRequest, StoreLocked, StoreUnavailable, UncertainOutcome
@@ -63,6 +74,11 @@ class Log:
         assert self._manifest is not None, "the log was opened"
         return self._manifest
 
+    @property
+    def header(self) -> SegmentHeader:
+        """The header of the segment that is written."""
+        return self._writing().header
+
     # Opening
 
     def open(self) -> Effect[None]:
@@ -78,11 +94,8 @@ class Log:
             found = Manifest(FORMAT_VERSION, self._random_bytes(16), 0, 0, 1, [], None)
         self._manifest = found
         self._next_segment = found.next_segment
-        for sealed in found.sealed:
-            file = yield from load_sealed(sealed, found.uuid, mend=True)
-            self._index.load(file, sealed.length_bytes)
+        seals = yield from self._load_sealed(found)
         copied: list[Frame] = []
-        seals = list(found.sealed)
         if found.active is not None:
             copied = yield from self._recover_active(found.active, seals)
         if (yield from perform(disk.Size(SYNCED))) is None:
@@ -124,6 +137,19 @@ class Log:
         if other is not None:
             raise StoreLocked(other)
 
+    def _load_sealed(self, manifest: Manifest) -> Effect[list[Sealed]]:
+        """Take in the sealed segments, and return them as the next manifest is to name them."""
+        loaded = []
+        for sealed in manifest.sealed:
+            loaded.append((yield from load_sealed(sealed, manifest.uuid, mend=True)))
+            take_in_sealed(self._index, loaded[-1])
+        headers: list[SegmentHeader | None] = [one.header for one in loaded]
+        if manifest.active is not None:
+            headers.append((yield from read_header(manifest.active, manifest.uuid)))
+        check_order(manifest, headers)
+        yield from check_nothing_is_left_out(manifest)
+        return with_what_was_replaced([one.sealed for one in loaded], headers)
+
     def _recover_active(self, number: int, seals: list[Sealed]) -> Effect[list[Frame]]:
         """Take in the segment that was active, and return the frames that are to be copied into the next one."""
         recovered = yield from recover(number)
@@ -135,8 +161,9 @@ class Log:
         for frame in recovered.proved:
             take_in(self._index, segment, frame)
         sealed = Sealed(number, recovered.proved_end, digest_of(recovered.proved))
-        seals.append(sealed)
-        yield from write_index(self._index.seal(segment, sealed.digest))
+        file = self._index.seal(segment, sealed.digest)
+        seals.append(with_index(sealed, file))
+        yield from write_index(file)
         return recovered.unproved
 
     def new_writer(self, seals: Sequence[Sealed], payload_bytes: int, frames: int) -> Writer:
@@ -279,7 +306,8 @@ class Log:
         if writer.offset == HEADER_BYTES:
             return []
         digest = yield from writer.seal()
-        return [Sealed(writer.header.number, writer.offset, digest)]
+        file = self._index.describe(self._index.segments[writer.header.number], digest)
+        return [with_index(Sealed(writer.header.number, writer.offset, digest), file)]
 
     def _settle(self, writer: Writer, seals: Sequence[Sealed]) -> Effect[None]:
         """Once the manifest has it: write the index of what was sealed, and give back the room it does not need."""

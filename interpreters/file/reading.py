@@ -11,7 +11,14 @@ from interpreters.file.index import Index, SegmentIndex
 from interpreters.file.manifest import Manifest, load_beside_writer, load_synced, segment_path
 from interpreters.file.queries import Queries
 from interpreters.file.recovery import valid_frames
-from interpreters.file.sealed import check_header, load_sealed, take_in
+from interpreters.file.sealed import (
+    check_header,
+    check_nothing_is_left_out,
+    check_order,
+    load_sealed,
+    take_in,
+    take_in_sealed,
+)
 from persist_effects.errors import CorruptStore, InvalidRequest
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import Request
@@ -73,14 +80,19 @@ class ReadingEngine:
         self._manifest = None
         self.index = Index()
         self._queries = Queries(self.index)
+        headers = []
         for sealed in manifest.sealed:
-            self.index.load((yield from load_sealed(sealed, manifest.uuid, mend=False)), sealed.length_bytes)
+            loaded = yield from load_sealed(sealed, manifest.uuid, mend=False)
+            take_in_sealed(self.index, loaded)
+            headers.append(loaded.header)
         self._active, self._proved = None, 0
         if manifest.active is not None:
-            yield from self._begin_active(manifest.active, manifest.uuid)
+            headers.append((yield from self._begin_active(manifest.active, manifest.uuid)))
+        check_order(manifest, headers)
+        yield from check_nothing_is_left_out(manifest)
         self._manifest = manifest
 
-    def _begin_active(self, number: int, uuid: bytes) -> Effect[None]:
+    def _begin_active(self, number: int, uuid: bytes) -> Effect[SegmentHeader]:
         path = segment_path(number)
         header = decode_header((yield from perform(disk.Read(path, 0, HEADER_BYTES))), path)
         check_header(header, number, uuid)
@@ -91,6 +103,7 @@ class ReadingEngine:
         data = yield from perform(disk.Read(path, 0, size_bytes or 0))
         frames, _ = valid_frames(data, header.seed)
         self._proved = max((frame.watermark for frame in frames), default=HEADER_BYTES)
+        return header
 
     def _take_in_active(self) -> Effect[None]:
         if self._active is None:

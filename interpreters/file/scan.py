@@ -54,7 +54,7 @@ class Scan:
         """Some more frames, or the damage before the next ones, or None at the end. Raises OSError."""
         if self.offset >= self.segment.end:
             return None
-        frames = yield from self._frames()
+        frames = yield from self.frames()
         if frames:
             return frames
         return (yield from (self._look_behind_the_end() if self.segment.is_active else self._skip_damage()))
@@ -74,14 +74,14 @@ class Scan:
         if following is None or witness is None:
             return None
         # A writer may have written here since this place was read, and then the frame behind.
-        frames = yield from self._frames()
+        frames = yield from self.frames()
         if frames:
             return frames
         self.offset = following.offset
         return Bad(bad, following.offset)
 
-    def _frames(self) -> Effect[list[Frame]]:
-        """The valid frames from the offset on, as many as one reading gives; goes past them."""
+    def frames(self) -> Effect[list[Frame]]:
+        """The valid frames from the offset on, as many as one reading gives; goes past them. Or no frames."""
         data = yield from self._read(self.offset, WINDOW_BYTES)
         frames = self._frames_in(data)
         if not frames and len(data) >= FRAME_HEADER_BYTES:
