@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from interpreters.file.format import Commit, Drop, EventPlace, StoredEntry, StreamState
+from interpreters.file.format import Commit, Count, Drop, EventPlace, Name, StoredEntry, StreamState
 from interpreters.names import SortedNames
 from persist_effects.event import Event
 
@@ -188,39 +188,39 @@ class SegmentIndex:
 class IndexedStream(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What an index file says of a stream."""
 
-    name: str
+    name: Name
     refs: bytes
     firsts: bytes | None
-    first_seq: int
-    last_seq: int
-    last_position: int
+    first_seq: Count
+    last_seq: Count
+    last_position: Count
 
 
 class IndexedEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What an index file says of a key that was put."""
 
-    key: str
-    revision: int
-    ref: int
+    key: Name
+    revision: Count
+    ref: Count
 
 
 class IndexFile(msgspec.Struct, frozen=True, array_like=True):
     """The contents of a sealed segment's index file. ``digest`` is the segment's, which binds the two."""
 
-    number: int
+    number: Count
     digest: bytes
-    seed: int
+    seed: Count
     frames: bytes
     positions: bytes | None
-    first_position: int
-    last_position: int
+    first_position: Count
+    last_position: Count
     streams: list[IndexedStream]
     entries: list[IndexedEntry]
-    deleted: list[str]
+    deleted: list[Name]
     drops: list[Drop]
     states: list[StreamState]
-    revision: int
-    position: int
+    revision: Count
+    position: Count
 
 
 class Index:
@@ -405,11 +405,16 @@ class Index:
         )
 
     def load(self, file: IndexFile, length_bytes: int) -> None:
-        """Take in a sealed segment by its index file, in the order of the log."""
+        """Take in a sealed segment by its index file, in the order of the log.
+
+        Raises ValueError where that cannot be an index.
+        """
         segment = SegmentIndex(file.number, file.seed, length_bytes)
         segment.frames.frombytes(file.frames)
         if file.positions is not None:
             segment.positions = _array(file.positions)
+            if len(segment.positions) != len(segment.frames):
+                raise ValueError(f"{len(segment.positions)} positions of {len(segment.frames)} frames")
         segment.first_position, segment.last_position = file.first_position, file.last_position
         self.segments[file.number] = segment
         for state in file.states:
@@ -420,8 +425,10 @@ class Index:
             self._drop(drop)
         for indexed in file.streams:
             stream = self._stream(indexed.name)
-            firsts = None if indexed.firsts is None else _array(indexed.firsts)
-            stream.extend(_array(indexed.refs), firsts, indexed.first_seq)
+            refs, firsts = _array(indexed.refs), None if indexed.firsts is None else _array(indexed.firsts)
+            if firsts is not None and len(firsts) != len(refs):
+                raise ValueError(f"{len(firsts)} sequence numbers of {len(refs)} frames of stream {indexed.name!r}")
+            stream.extend(refs, firsts, indexed.first_seq)
             stream.last_seq = max(stream.last_seq, indexed.last_seq)
             stream.last_position = max(stream.last_position, indexed.last_position)
             stream.tail = len(stream.refs)

@@ -13,7 +13,6 @@ from interpreters.file.format import (
     NO_DIGEST,
     Frame,
     SegmentHeader,
-    decode_frame,
     decode_header,
     digest_of,
     frame_bytes,
@@ -21,6 +20,7 @@ from interpreters.file.format import (
 from interpreters.file.index import Index, SegmentIndex
 from interpreters.file.manifest import (
     CURRENT,
+    NUMBER_LIMIT,
     SYNCED,
     Manifest,
     Sealed,
@@ -32,13 +32,14 @@ from interpreters.file.manifest import (
     segment_path,
 )
 from interpreters.file.recovery import recover
+from interpreters.file.scan import Scan, Segment
 from interpreters.file.sealed import (
     check_header,
     check_nothing_is_left_out,
     check_order,
     load_sealed,
     read_header,
-    take_in,
+    take_in_frame,
     take_in_sealed,
     with_index,
     with_what_was_replaced,
@@ -125,12 +126,12 @@ class Log:
         if _FIRST_SEGMENT not in names:
             return False
         size_bytes = yield from perform(disk.Size(_FIRST_SEGMENT))
-        data = yield from perform(disk.Read(_FIRST_SEGMENT, 0, size_bytes or 0))
         try:
-            header = decode_header(data, _FIRST_SEGMENT)
+            header = decode_header((yield from perform(disk.Read(_FIRST_SEGMENT, 0, HEADER_BYTES))), _FIRST_SEGMENT)
         except CorruptStore:
             return False
-        return decode_frame(data, HEADER_BYTES, header.seed, HEADER_BYTES) is not None
+        scan = Scan(Segment(header.number, _FIRST_SEGMENT, header.seed, size_bytes or 0, True))
+        return bool((yield from scan.frames()))
 
     def _take_lock(self) -> Effect[None]:
         other = yield from perform(disk.Lock(LOCK, self._holder))
@@ -147,7 +148,7 @@ class Log:
         if manifest.active is not None:
             headers.append((yield from read_header(manifest.active, manifest.uuid)))
         check_order(manifest, headers)
-        yield from check_nothing_is_left_out(manifest)
+        yield from check_nothing_is_left_out(manifest, headers)
         return with_what_was_replaced([one.sealed for one in loaded], headers)
 
     def _recover_active(self, number: int, seals: list[Sealed]) -> Effect[list[Frame]]:
@@ -159,7 +160,7 @@ class Log:
         segment = SegmentIndex(number, recovered.header.seed, recovered.proved_end)
         self._index.segments[number] = segment
         for frame in recovered.proved:
-            take_in(self._index, segment, frame)
+            take_in_frame(self._index, segment, frame)
         sealed = Sealed(number, recovered.proved_end, digest_of(recovered.proved))
         file = self._index.seal(segment, sealed.digest)
         seals.append(with_index(sealed, file))
@@ -168,6 +169,8 @@ class Log:
 
     def new_writer(self, seals: Sequence[Sealed], payload_bytes: int, frames: int) -> Writer:
         """A writer for a new segment after these, in which so many frames fit. Nothing is on the disk yet."""
+        if self._next_segment + 1 >= NUMBER_LIMIT:
+            raise StoreUnavailable(f"segment {self._next_segment} would be the last number there is: salvage the store")
         header = SegmentHeader(
             self.manifest.uuid,
             self._next_segment,
@@ -193,7 +196,7 @@ class Log:
         segment = SegmentIndex(number, writer.seed, writer.offset)
         self._index.segments[number] = segment
         for frame, offset in zip(copied, offsets, strict=True):
-            take_in(self._index, segment, msgspec.structs.replace(frame, offset=offset))
+            take_in_frame(self._index, segment, msgspec.structs.replace(frame, offset=offset))
         self._writer = writer
 
     def _publish(self, seals: list[Sealed], active: int | None, epoch: int) -> Effect[None]:

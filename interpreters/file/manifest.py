@@ -18,12 +18,13 @@ _ADVICE = "restore it from a backup, or salvage the store"
 _MANIFEST_LIMIT_BYTES = 64 * 1024 * 1024
 """Room for some 900,000 sealed segments."""
 
-_NAME = re.compile(rb"MANIFEST-[0-9]{8,19}")
-_NUMBER_LIMIT = 1 << 32
-"""A place in the log has 32 bits for its segment's number, and as many for the offset, in units of 8 bytes."""
+MANIFEST_NAME = re.compile(r"MANIFEST-[0-9]{8,19}")
+NUMBER_LIMIT = 1 << 31
+"""A place in the log has 63 bits: 31 for its segment's number, and 32 for the offset, in units of 8 bytes."""
 
-_LENGTH_LIMIT_BYTES = 1 << 35
-_COUNT_LIMIT = 1 << 63
+LENGTH_LIMIT_BYTES = 1 << 35
+COUNT_LIMIT = 1 << 63
+"""More than any sequence number, position, revision or epoch."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -167,11 +168,12 @@ def _name_in(current: bytes) -> str:
         raise CorruptStore(
             f"{CURRENT} holds {current[:80]!r}, which is no manifest's name with its checksum: {_ADVICE}"
         )
-    if _NAME.fullmatch(name) is None:
+    decoded = name.decode("ascii", "replace")
+    if MANIFEST_NAME.fullmatch(decoded) is None:
         raise CorruptStore(
             f"{CURRENT} names {name[:80]!r}, which is no manifest's name, as MANIFEST-00000001 is one: {_ADVICE}"
         )
-    return name.decode()
+    return decoded
 
 
 def _manifest_in(name: str, data: bytes) -> Manifest:
@@ -196,7 +198,7 @@ def _trouble_in(manifest: Manifest) -> str:
     """What in a manifest cannot be, or nothing. What only its segments can tell is told by their headers."""
     if len(manifest.uuid) != 16:
         return f"the store's UUID has {len(manifest.uuid)} bytes, expected 16"
-    if not 0 <= manifest.epoch < _COUNT_LIMIT:
+    if not 0 <= manifest.epoch < COUNT_LIMIT:
         return f"the epoch is {manifest.epoch}, expected a count"
     numbers = [sealed.number for sealed in manifest.sealed]
     if manifest.active is not None:
@@ -205,17 +207,17 @@ def _trouble_in(manifest: Manifest) -> str:
     for number in numbers:
         if number in seen:
             return f"segment {number} is named twice"
-        if not 0 < number < manifest.next_segment <= _NUMBER_LIMIT:
+        if not 0 < number < manifest.next_segment:
             return f"segment {number} is named, expected numbers from 1 to before the next one, {manifest.next_segment}"
         seen.add(number)
-    if not 0 < manifest.next_segment <= _NUMBER_LIMIT:
-        return f"the next segment's number is {manifest.next_segment}, expected 1 to {_NUMBER_LIMIT}"
+    if not 0 < manifest.next_segment < NUMBER_LIMIT:
+        return f"the next segment's number is {manifest.next_segment}, expected 1 to {NUMBER_LIMIT - 1}"
     return next(filter(None, map(_trouble_with, manifest.sealed)), "")
 
 
 def _trouble_with(sealed: Sealed) -> str:
     length, sizes = sealed.length_bytes, [len(sealed.index), len(sealed.replaced)]
-    if not HEADER_BYTES <= length <= _LENGTH_LIMIT_BYTES or length % ALIGNMENT_BYTES:
+    if not HEADER_BYTES <= length <= LENGTH_LIMIT_BYTES or length % ALIGNMENT_BYTES:
         return f"segment {sealed.number} has {length} bytes, expected a multiple of 8 from {HEADER_BYTES} on"
     if len(sealed.digest) != DIGEST_BYTES or not {0, DIGEST_BYTES}.issuperset(sizes):
         return f"a digest of segment {sealed.number} has not {DIGEST_BYTES} bytes"

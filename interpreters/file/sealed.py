@@ -6,6 +6,7 @@ as those of earlier programs; the next manifest then has it.
 """
 
 import re
+import struct
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
@@ -40,11 +41,13 @@ from interpreters.file.scan import Scan, Segment
 from persist_effects.errors import CorruptStore
 from persist_effects.machine import Effect, perform
 
-SEGMENT_FILE = re.compile(r"([0-9]{8,10})\.seg")
+SEGMENT_FILE = re.compile(r"([0-9]{8}|[1-9][0-9]{8,9})\.seg")
 """The name of a segment in its directory. Its number has 32 bits."""
 
 _INDEX_BYTES_FOR_EACH_OF_SEGMENT = 8
 _INDEX_BYTES_BESIDE = 1024
+
+_PLACE = struct.Struct("<QQ")
 
 _encode_index = msgspec.msgpack.Encoder().encode
 _decode_index = msgspec.msgpack.Decoder(IndexFile).decode
@@ -59,11 +62,15 @@ class Loaded(NamedTuple):
 
 
 class FoundIndex(NamedTuple):
-    """What an index file holds, if it holds an index; the digest of that; and what is wrong with it, if anything is."""
+    """What an index file holds, if it holds an index; its bytes; and what is wrong with it, if anything is."""
 
     file: IndexFile | None
-    digest: bytes
+    body: bytes | memoryview
     trouble: str
+
+    def is_meant_by(self, sealed: Sealed) -> bool:
+        """Whether this is the index file that the manifest means."""
+        return self.file is not None and _digest_of(sealed, self.body) == sealed.index
 
 
 # Taking in
@@ -77,6 +84,17 @@ def take_in(index: Index, segment: SegmentIndex, frame: Frame) -> None:
         index.add_entry(segment, frame.offset, decode_entry(frame.payload))
     elif frame.type == COMMIT:
         index.apply(segment, frame.offset, decode_commit(frame.payload))
+
+
+def take_in_frame(index: Index, segment: SegmentIndex, frame: Frame) -> None:
+    """Take a frame that was read into the index. Raises `CorruptStore` where it fits its checksum and is no commit."""
+    try:
+        take_in(index, segment, frame)
+    except DECODING_ERRORS as error:
+        raise CorruptStore(
+            f"{segment_path(segment.number)}: offset {frame.offset}: expected a commit, found bytes that fit their "
+            f"checksum and are none ({error}): restore a backup or salvage the store"
+        ) from error
 
 
 def take_in_sealed(index: Index, loaded: Loaded) -> None:
@@ -197,31 +215,35 @@ def read_header(number: int, uuid: bytes) -> Effect[SegmentHeader | None]:
     return header
 
 
-def check_nothing_is_left_out(manifest: Manifest) -> Effect[None]:
+def check_nothing_is_left_out(manifest: Manifest, headers: Sequence[SegmentHeader | None]) -> Effect[None]:
     """Refuse a manifest that leaves out the last segment of a store that was closed. Raises `CorruptStore`."""
-    damage = yield from left_out(manifest)
+    damage = yield from left_out(manifest, headers)
     if damage is not None:
         raise CorruptStore(f"{damage}: restore a backup or salvage the store")
 
 
-def left_out(manifest: Manifest) -> Effect[Damage | None]:
-    """The segment with commits that follows on the last one of a store that was closed, if there is one.
+def left_out(manifest: Manifest, headers: Sequence[SegmentHeader | None]) -> Effect[Damage | None]:
+    """A segment with commits that the manifest does not name, though there is nothing else in its place, or None.
 
-    Where no segment is active, nothing that the manifest names can tell. What compaction leaves follows on others.
+    Places are where a segment that is named has no header, as in `read_headers`, and the end of the log where no
+    segment is active: then nothing that is named can tell. What compaction leaves over follows on others.
     """
-    if manifest.active is not None:
+    befores = [None, *manifest.sealed]
+    places = [before for before, header in zip(befores, headers, strict=False) if header is None]
+    places += befores[-1:] if manifest.active is None else []
+    wanted = {digest for before in places for digest in _digests_of(before)}
+    if not wanted:
         return None
-    named = {sealed.number for sealed in manifest.sealed}
-    before = manifest.sealed[-1] if manifest.sealed else None
+    named = {sealed.number for sealed in manifest.sealed} | {manifest.active}
     for name in (yield from perform(disk.List("log"))):
         found = SEGMENT_FILE.fullmatch(name)
         if found is None or int(found[1]) in named:
             continue
         header = yield from read_header(int(found[1]), manifest.uuid)
-        if header is None or header.digest_before not in _digests_of(before):
+        if header is None or header.digest_before not in wanted:
             continue
         if (yield from _has_commits(header)):
-            expected = f"log/{name} to be named, which follows on the last segment"
+            expected = f"log/{name} to be named, which follows on a segment that is"
             return Damage(manifest.name, 0, expected, "no mention of it")
     return None
 
@@ -244,11 +266,13 @@ def _has_commits(header: SegmentHeader) -> Effect[bool]:
 
 def with_index(sealed: Sealed, file: IndexFile) -> Sealed:
     """The same segment, to be named in a manifest with the digest of this index."""
-    return msgspec.structs.replace(sealed, index=_digest_of(_encode_index(file)))
+    return msgspec.structs.replace(sealed, index=_digest_of(sealed, _encode_index(file)))
 
 
-def _digest_of(body: bytes | memoryview) -> bytes:
-    return blake2b(body, digest_size=DIGEST_BYTES).digest()
+def _digest_of(sealed: Sealed, body: bytes | memoryview) -> bytes:
+    digest = blake2b(_PLACE.pack(sealed.number, sealed.length_bytes) + sealed.digest, digest_size=DIGEST_BYTES)
+    digest.update(body)
+    return digest.digest()
 
 
 def index_limit_bytes(segment_bytes: int) -> int:
@@ -273,7 +297,7 @@ def read_index(number: int, segment_bytes: int) -> Effect[FoundIndex]:
     if len(data) < 4 or crc32(body) != int.from_bytes(data[:4], "little"):
         return FoundIndex(None, b"", f"{len(data)} bytes that do not fit their checksum")
     try:
-        return FoundIndex(_decode_index(body), _digest_of(body), "")
+        return FoundIndex(_decode_index(body), body, "")
     except DECODING_ERRORS as error:
         return FoundIndex(None, b"", f"something else: {error}")
 
@@ -283,7 +307,10 @@ def _read_index(sealed: Sealed) -> Effect[IndexFile | None]:
     if not sealed.index:
         return None
     found = yield from read_index(sealed.number, sealed.length_bytes)
-    return found.file if found.digest == sealed.index else None
+    if not found.is_meant_by(sealed):
+        return None
+    file = found.file
+    return file if file is not None and (file.number, file.digest) == (sealed.number, sealed.digest) else None
 
 
 def _index_again(sealed: Sealed, header: SegmentHeader) -> Effect[IndexFile]:
@@ -293,18 +320,10 @@ def _index_again(sealed: Sealed, header: SegmentHeader) -> Effect[IndexFile]:
     digest = Digest()
     scratch = Index()
     segment = SegmentIndex(sealed.number, header.seed, sealed.length_bytes)
-    offset = HEADER_BYTES
-    try:
-        while frames := (yield from scan.frames()):
-            digest.add([frame.checksum.to_bytes(4, "little") for frame in frames if frame.type != FOOTER])
-            for frame in frames:
-                offset = frame.offset
-                take_in(scratch, segment, frame)
-    except DECODING_ERRORS as error:
-        raise CorruptStore(
-            f"{path}: offset {offset}: expected a commit, found bytes that fit their checksum and are none ({error}): "
-            "restore a backup or salvage the store"
-        ) from error
+    while frames := (yield from scan.frames()):
+        digest.add([frame.checksum.to_bytes(4, "little") for frame in frames if frame.type != FOOTER])
+        for frame in frames:
+            take_in_frame(scratch, segment, frame)
     check_digest(path, sealed, digest.value(), scan.offset)
     return scratch.seal(segment, sealed.digest)
 
