@@ -15,6 +15,7 @@ from interpreters.file.format import FOOTER, HEADER_BYTES, Digest
 from interpreters.file.ledger import Damage
 from interpreters.file.manifest import Manifest, Sealed, index_path, load_beside_writer, publish, segment_path
 from interpreters.file.scan import Bad, Scan, Segment
+from interpreters.file.sealed import check_nothing_is_left_out, check_order, index_limit_bytes, read_headers
 from interpreters.file.survey import Progress, find_segment
 from interpreters.file.two_disks import on_target
 from persist_effects.errors import CorruptStore, InvalidRequest, StoreUnavailable
@@ -74,6 +75,9 @@ class _Backup:
 
     def run(self) -> Effect[BackedUp]:
         sealed = self._manifest.sealed
+        headers = yield from read_headers(self._manifest)
+        check_order(self._manifest, headers)
+        yield from check_nothing_is_left_out(self._manifest, headers)
         last = yield from self._measure_active()
         seals = [*sealed, *([] if last is None else [last])]
         self._total_bytes = sum(one.length_bytes for one in seals)
@@ -106,6 +110,7 @@ class _Backup:
         size_bytes = (yield from perform(disk.Size(index))) if with_index else None
         if size_bytes is not None:
             # Where it is damaged or just being written, it will be made again.
+            size_bytes = min(size_bytes, index_limit_bytes(sealed.length_bytes))
             yield from self._copy_file(index, size_bytes, counts=False)
 
     def _copy_file(self, path: str, size_bytes: int, *, counts: bool) -> Effect[None]:

@@ -29,9 +29,10 @@ from interpreters.file.format import (
     encode_commit,
 )
 from interpreters.file.index import Index, SegmentIndex, ref_of
-from interpreters.file.log import Log, take_in, write_index
+from interpreters.file.log import Log
 from interpreters.file.manifest import Sealed, segment_path
 from interpreters.file.reader import READ_AHEAD_BYTES
+from interpreters.file.sealed import take_in, with_index, write_index
 from interpreters.file.writer import Writer
 from persist_effects.codec import decode_event
 from persist_effects.errors import CorruptStore, PersistError
@@ -52,6 +53,8 @@ class Compaction:
         self._index = index
         self._log = log
         self._old = list(log.manifest.sealed)
+        # What the segment after the old ones goes on naming as the one before it.
+        self._replaced = log.header.digest_before
         self._new: list[Sealed] = []
         self._copies = Index()
         # As of now, for the whole of the copying: else a stream truncated meanwhile would have a hole in its middle.
@@ -85,6 +88,7 @@ class Compaction:
     def _take_the_place(self) -> Effect[None]:
         # What made the old entries unwanted must be on the disk before they go.
         yield from self._log.sync()
+        self._new[-1] = msgspec.structs.replace(self._new[-1], replaced=self._replaced)
         yield from self._log.replace(self._old, self._new)
         self._index.replace_segments([sealed.number for sealed in self._old], self._copies)
 
@@ -183,10 +187,11 @@ class Compaction:
             return
         digest = yield from writer.seal()
         number = writer.header.number
-        self._new.append(Sealed(number, writer.offset, digest))
         segment = self._copies.segments[number]
         segment.length_bytes = writer.offset
-        yield from write_index(self._copies.seal(segment, digest))
+        file = self._copies.seal(segment, digest)
+        self._new.append(with_index(Sealed(number, writer.offset, digest), file))
+        yield from write_index(file)
         yield from perform(disk.Truncate(writer.path, writer.offset))
 
 

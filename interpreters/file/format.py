@@ -4,7 +4,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,15 @@ _FRAME_REST = struct.Struct("<III")
 _PADDINGS = tuple(bytes(-size_bytes % ALIGNMENT_BYTES) for size_bytes in range(ALIGNMENT_BYTES))
 _HASHED_AT_ONCE = 1024
 
+DECODING_ERRORS = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
+"""What decoding raises where bytes fit their checksum, and are not what they should be."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+"""A sequence number, a position, a revision or a number of things: one that can still be counted on from."""
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+"""A stream or a key: as many characters at the most as bytes are allowed."""
+
 Payload = tuple[int, bytes]
 """A frame to be written: its type, and what it holds."""
 
@@ -37,36 +46,36 @@ Payload = tuple[int, bytes]
 class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The next ``count`` events of a commit: of which stream, and numbered from where."""
 
-    stream: str
-    first_seq: int
-    first_position: int
-    count: int
+    stream: Name
+    first_seq: Count
+    first_position: Count
+    count: Count
 
 
 class StoredEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A key that was put. The value is encoded."""
 
-    key: str
-    revision: int
+    key: Name
+    revision: Count
     value: msgspec.Raw
 
 
 class Drop(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A stream that was truncated through a sequence number; its event had this position."""
 
-    stream: str
-    seq: int
-    position: int
+    stream: Name
+    seq: Count
+    position: Count
 
 
 class StreamState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What must be known of a stream that has lost events: compaction writes it."""
 
-    stream: str
-    last_seq: int
-    last_position: int
-    dropped: int
-    dropped_position: int
+    stream: Name
+    last_seq: Count
+    last_position: Count
+    dropped: Count
+    dropped_position: Count
 
 
 class Commit(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -78,14 +87,14 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, gc=False):
     deleted: list[str]
     drops: list[Drop]
     states: list[StreamState]
-    revision: int
-    position: int
+    revision: Count
+    position: Count
 
 
 class Footer(msgspec.Struct, frozen=True, array_like=True):
     """How many frames a sealed segment has before this one, and their digest."""
 
-    frames: int
+    frames: Count
     digest: bytes
 
 
@@ -251,12 +260,12 @@ def commit_in(frame: Frame) -> Commit:
 class EventPlace(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What an index wants to know of an `Event`. Its data, which it does not, is passed over."""
 
-    stream: str
-    seq: int
+    stream: Name
+    seq: Count
     type: str
     at: int
     data: msgspec.Raw
-    position: int
+    position: Count
 
 
 decode_place = msgspec.msgpack.Decoder(EventPlace).decode

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from interpreters.file.format import Commit, Drop, EventPlace, StoredEntry, StreamState
+from interpreters.file.format import Commit, Count, Drop, EventPlace, Name, StoredEntry, StreamState
 from interpreters.names import SortedNames
 from persist_effects.event import Event
 
@@ -174,51 +174,53 @@ class SegmentIndex:
         frames.append(offset >> 3)
         self.last_position = last
 
-    def frames_after(self, position: int) -> "array[int]":
-        """The offsets, in units of 8 bytes, of the frames that may hold an event past a position."""
+    def frames_after(self, position: int) -> "tuple[array[int], Sequence[int]]":
+        """Where, in units of 8 bytes, frames may hold an event past a position; and their first positions."""
         if position >= self.last_position:
-            return array("I")
+            return array("I"), ()
         if self.positions is None:
-            return self.frames[max(0, position + 1 - self.first_position) :]
-        return self.frames[max(0, bisect_right(self.positions, position + 1) - 1) :]
+            start = max(0, position + 1 - self.first_position)
+            return self.frames[start:], range(self.first_position + start, self.first_position + len(self.frames))
+        start = max(0, bisect_right(self.positions, position + 1) - 1)
+        return self.frames[start:], self.positions[start:]
 
 
 class IndexedStream(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What an index file says of a stream."""
 
-    name: str
+    name: Name
     refs: bytes
     firsts: bytes | None
-    first_seq: int
-    last_seq: int
-    last_position: int
+    first_seq: Count
+    last_seq: Count
+    last_position: Count
 
 
 class IndexedEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What an index file says of a key that was put."""
 
-    key: str
-    revision: int
-    ref: int
+    key: Name
+    revision: Count
+    ref: Count
 
 
 class IndexFile(msgspec.Struct, frozen=True, array_like=True):
     """The contents of a sealed segment's index file. ``digest`` is the segment's, which binds the two."""
 
-    number: int
+    number: Count
     digest: bytes
-    seed: int
+    seed: Count
     frames: bytes
     positions: bytes | None
-    first_position: int
-    last_position: int
+    first_position: Count
+    last_position: Count
     streams: list[IndexedStream]
     entries: list[IndexedEntry]
-    deleted: list[str]
+    deleted: list[Name]
     drops: list[Drop]
     states: list[StreamState]
-    revision: int
-    position: int
+    revision: Count
+    position: Count
 
 
 class Index:
@@ -257,12 +259,12 @@ class Index:
         positions = (stream.last_position for name, stream in self.streams.items() if name.startswith(prefix))
         return max(positions, default=0)
 
-    def frames_after(self, position: int) -> Iterator[tuple[SegmentIndex, "array[int]"]]:
-        """The frames, by segment, that may hold events past a position, in order."""
+    def frames_after(self, position: int) -> Iterator[tuple[SegmentIndex, "array[int]", Sequence[int]]]:
+        """The frames, by segment, that may hold events past a position, in order, and their first positions."""
         for segment in list(self.segments.values()):
-            frames = segment.frames_after(position)
+            frames, positions = segment.frames_after(position)
             if frames:
-                yield segment, frames
+                yield segment, frames, positions
 
     # Commits
 
@@ -370,6 +372,15 @@ class Index:
 
     def seal(self, segment: SegmentIndex, digest: bytes) -> IndexFile:
         """Take the active segment for sealed, and return what its index file says. The next one starts empty."""
+        file = self.describe(segment, digest)
+        for name in segment.streams:
+            stream = self.streams[name]
+            stream.tail = len(stream.refs)
+        segment.forget_contents()
+        return file
+
+    def describe(self, segment: SegmentIndex, digest: bytes) -> IndexFile:
+        """What the index file of the active segment says if it is sealed now."""
         streams = []
         for name in sorted(segment.streams):
             stream = self.streams[name]
@@ -378,8 +389,7 @@ class Index:
             first_seq = stream.first_seq + tail if stream.firsts is None else _first(stream.firsts[tail:])
             refs = stream.refs[tail:].tobytes()
             streams.append(IndexedStream(name, refs, firsts, first_seq, stream.last_seq, stream.last_position))
-            stream.tail = len(stream.refs)
-        file = IndexFile(
+        return IndexFile(
             segment.number,
             digest,
             segment.seed,
@@ -399,15 +409,18 @@ class Index:
             self.revision,
             self.position,
         )
-        segment.forget_contents()
-        return file
 
     def load(self, file: IndexFile, length_bytes: int) -> None:
-        """Take in a sealed segment by its index file, in the order of the log."""
+        """Take in a sealed segment by its index file, in the order of the log.
+
+        Raises ValueError where that cannot be an index.
+        """
         segment = SegmentIndex(file.number, file.seed, length_bytes)
         segment.frames.frombytes(file.frames)
         if file.positions is not None:
             segment.positions = _array(file.positions)
+            if len(segment.positions) != len(segment.frames):
+                raise ValueError(f"{len(segment.positions)} positions of {len(segment.frames)} frames")
         segment.first_position, segment.last_position = file.first_position, file.last_position
         self.segments[file.number] = segment
         for state in file.states:
@@ -418,8 +431,10 @@ class Index:
             self._drop(drop)
         for indexed in file.streams:
             stream = self._stream(indexed.name)
-            firsts = None if indexed.firsts is None else _array(indexed.firsts)
-            stream.extend(_array(indexed.refs), firsts, indexed.first_seq)
+            refs, firsts = _array(indexed.refs), None if indexed.firsts is None else _array(indexed.firsts)
+            if firsts is not None and len(firsts) != len(refs):
+                raise ValueError(f"{len(firsts)} sequence numbers of {len(refs)} frames of stream {indexed.name!r}")
+            stream.extend(refs, firsts, indexed.first_seq)
             stream.last_seq = max(stream.last_seq, indexed.last_seq)
             stream.last_position = max(stream.last_position, indexed.last_position)
             stream.tail = len(stream.refs)

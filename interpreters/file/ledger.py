@@ -12,6 +12,7 @@ import msgspec
 from interpreters.file.format import (
     COMMIT,
     COMMITS,
+    DECODING_ERRORS,
     EVENT,
     Commit,
     Drop,
@@ -22,10 +23,9 @@ from interpreters.file.format import (
     commit_in,
 )
 from interpreters.file.index import IndexFile
+from interpreters.file.manifest import COUNT_LIMIT
 from persist_effects.codec import decode, decode_event
 from persist_effects.event import Event
-
-_DECODING_ERRORS = (msgspec.DecodeError, ValueError, RecursionError)
 
 
 class Damage(msgspec.Struct, frozen=True):
@@ -133,7 +133,7 @@ class Ledger:
             return Taken([], [])
         try:
             commit, events = _content_of(frame)
-        except _DECODING_ERRORS as error:
+        except DECODING_ERRORS as error:
             self._contradict("a commit that can be decoded", f"one that cannot: {error}")
             return Taken([], [])
         overhead_bytes = frame.end - frame.offset - len(frame.payload) if frame.type == EVENT else 0
@@ -148,7 +148,8 @@ class Ledger:
             self._take_drop(drop)
         if frame.type == COMMIT and commit.position < self.last_event_position:
             self._contradict(f"a position of at least {self.last_event_position}", f"{commit.position}")
-        self.position = max(self.position, commit.position)
+        if frame.type != EVENT:
+            self.position = max(self.position, commit.position)
         self.revision = max(self.revision, commit.revision)
         return Taken(accepted, entries)
 
@@ -208,6 +209,9 @@ class Ledger:
             self._contradict(f"events {_shortened(places)}, as the commit says", _shortened(found))
 
     def _take_event(self, event: Event, size_bytes: int) -> bool:
+        if not (0 < event.seq < COUNT_LIMIT and event.position < COUNT_LIMIT):
+            self._contradict("an event that can be", f"event {event.seq} at position {event.position}")
+            return False
         stream = self.stream(event.stream)
         if event.position <= self.last_event_position:
             self._contradict(f"a position after {self.last_event_position}", f"{event.position}")

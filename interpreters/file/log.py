@@ -4,31 +4,24 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NoReturn, TypeVar
-from zlib import crc32
 
 import msgspec
 
 from interpreters import disk
 from interpreters.file.format import (
-    COMMIT,
-    ENTRY,
-    EVENT,
     FORMAT_VERSION,
     HEADER_BYTES,
     NO_DIGEST,
     Frame,
     SegmentHeader,
-    decode_commit,
-    decode_entry,
-    decode_frame,
     decode_header,
-    decode_place,
     digest_of,
     frame_bytes,
 )
-from interpreters.file.index import Index, IndexFile, SegmentIndex
+from interpreters.file.index import Index, SegmentIndex
 from interpreters.file.manifest import (
     CURRENT,
+    NUMBER_LIMIT,
     SYNCED,
     Manifest,
     Sealed,
@@ -39,7 +32,20 @@ from interpreters.file.manifest import (
     publish_synced,
     segment_path,
 )
-from interpreters.file.recovery import recover, valid_frames
+from interpreters.file.recovery import recover
+from interpreters.file.scan import Scan, Segment
+from interpreters.file.sealed import (
+    check_header,
+    check_nothing_is_left_out,
+    check_order,
+    load_sealed,
+    read_header,
+    take_in_frame,
+    take_in_sealed,
+    with_index,
+    with_what_was_replaced,
+    write_index,
+)
 from interpreters.file.staging import Frames
 from interpreters.file.writer import FOOTER_BYTES, Writer
 from persist_effects.errors import (
@@ -60,9 +66,6 @@ _OWN_NAMES = {LOCK, SYNCED, "log", _FIRST_SEGMENT, "CURRENT.tmp", "MANIFEST-0000
 """What an interrupted making of a new store may have left."""
 _CHANGED_HANDS = "close this store, see what became of its directory, and open it again"
 _OF_A_STORE = re.compile(r"MANIFEST-\d{8,}|log/\d{8,}\.(seg|idx)")
-
-_encode_index = msgspec.msgpack.Encoder().encode
-_decode_index = msgspec.msgpack.Decoder(IndexFile).decode
 
 
 class Log:
@@ -91,6 +94,11 @@ class Log:
         """The manifest in force."""
         assert self._manifest is not None, "the log was opened"
         return self._manifest
+
+    @property
+    def header(self) -> SegmentHeader:
+        """The header of the segment that is written."""
+        return self._writing().header
 
     # Interrupts
 
@@ -133,11 +141,8 @@ class Log:
         yield from perform(disk.SyncDirectory("."))
         self._manifest = found
         self._next_segment = found.next_segment
-        for sealed in found.sealed:
-            file = yield from load_sealed(sealed, found.uuid, mend=True)
-            self._index.load(file, sealed.length_bytes)
+        seals = yield from self._load_sealed(found)
         copied: list[Frame] = []
-        seals = list(found.sealed)
         if found.active is not None:
             copied = yield from self._recover_active(found.active, seals)
         if (yield from perform(disk.Size(SYNCED))) is None:
@@ -167,17 +172,30 @@ class Log:
         if _FIRST_SEGMENT not in names:
             return False
         size_bytes = yield from perform(disk.Size(_FIRST_SEGMENT))
-        data = yield from perform(disk.Read(_FIRST_SEGMENT, 0, size_bytes or 0))
         try:
-            header = decode_header(data, _FIRST_SEGMENT)
+            header = decode_header((yield from perform(disk.Read(_FIRST_SEGMENT, 0, HEADER_BYTES))), _FIRST_SEGMENT)
         except CorruptStore:
             return False
-        return decode_frame(data, HEADER_BYTES, header.seed, HEADER_BYTES) is not None
+        scan = Scan(Segment(header.number, _FIRST_SEGMENT, header.seed, size_bytes or 0, True))
+        return bool((yield from scan.frames()))
 
     def _take_lock(self) -> Effect[None]:
         other = yield from perform(disk.Lock(LOCK, self._holder))
         if other is not None:
             raise StoreLocked(other)
+
+    def _load_sealed(self, manifest: Manifest) -> Effect[list[Sealed]]:
+        """Take in the sealed segments, and return them as the next manifest is to name them."""
+        loaded = []
+        for sealed in manifest.sealed:
+            loaded.append((yield from load_sealed(sealed, manifest.uuid, mend=True)))
+            take_in_sealed(self._index, loaded[-1])
+        headers: list[SegmentHeader | None] = [one.header for one in loaded]
+        if manifest.active is not None:
+            headers.append((yield from read_header(manifest.active, manifest.uuid)))
+        check_order(manifest, headers)
+        yield from check_nothing_is_left_out(manifest, headers)
+        return with_what_was_replaced([one.sealed for one in loaded], headers)
 
     def _recover_active(self, number: int, seals: list[Sealed]) -> Effect[list[Frame]]:
         """Take in the segment that was active, and return the frames that are to be copied into the next one."""
@@ -188,14 +206,17 @@ class Log:
         segment = SegmentIndex(number, recovered.header.seed, recovered.proved_end)
         self._index.segments[number] = segment
         for frame in recovered.proved:
-            take_in(self._index, segment, frame)
+            take_in_frame(self._index, segment, frame)
         sealed = Sealed(number, recovered.proved_end, digest_of(recovered.proved))
-        seals.append(sealed)
-        yield from write_index(self._index.seal(segment, sealed.digest))
+        file = self._index.seal(segment, sealed.digest)
+        seals.append(with_index(sealed, file))
+        yield from write_index(file)
         return recovered.unproved
 
     def new_writer(self, seals: Sequence[Sealed], payload_bytes: int, frames: int) -> Writer:
         """A writer for a new segment after these, in which so many frames fit. Nothing is on the disk yet."""
+        if self._next_segment + 1 >= NUMBER_LIMIT:
+            raise StoreUnavailable(f"segment {self._next_segment} would be the last number there is: salvage the store")
         header = SegmentHeader(
             self.manifest.uuid,
             self._next_segment,
@@ -222,7 +243,7 @@ class Log:
         segment = SegmentIndex(number, writer.seed, writer.offset)
         self._index.segments[number] = segment
         for frame, offset in zip(copied, offsets, strict=True):
-            take_in(self._index, segment, msgspec.structs.replace(frame, offset=offset))
+            take_in_frame(self._index, segment, msgspec.structs.replace(frame, offset=offset))
         self._writer = writer
 
     def _publish(self, seals: list[Sealed], active: int | None, epoch: int) -> Effect[None]:
@@ -367,7 +388,8 @@ class Log:
         if writer.offset == HEADER_BYTES:
             return []
         digest = yield from writer.seal()
-        return [Sealed(writer.header.number, writer.offset, digest)]
+        file = self._index.describe(self._index.segments[writer.header.number], digest)
+        return [with_index(Sealed(writer.header.number, writer.offset, digest), file)]
 
     def _settle(self, writer: Writer, seals: Sequence[Sealed]) -> Effect[None]:
         """Once the manifest has it: write the index of what was sealed, and give back the room it does not need."""
@@ -429,95 +451,3 @@ def _tidy(program: Effect[None]) -> Effect[None]:
     """
     with suppress(OSError):
         yield from program
-
-
-def take_in(index: Index, segment: SegmentIndex, frame: Frame) -> None:
-    """Take a frame that was read into the index."""
-    if frame.type == EVENT:
-        index.add_event(segment, frame.offset, decode_place(frame.payload))
-    elif frame.type == ENTRY:
-        index.add_entry(segment, frame.offset, decode_entry(frame.payload))
-    elif frame.type == COMMIT:
-        index.apply(segment, frame.offset, decode_commit(frame.payload))
-
-
-def load_sealed(sealed: Sealed, uuid: bytes, *, mend: bool) -> Effect[IndexFile]:
-    """The index of a sealed segment, made anew from its frames where its file is bad; then written, if ``mend``."""
-    path = segment_path(sealed.number)
-    size_bytes = yield from perform(disk.Size(path))
-    if size_bytes is None or size_bytes < sealed.length_bytes:
-        raise CorruptStore(
-            f"{path}: expected {sealed.length_bytes} bytes, as the manifest says, found "
-            f"{'no file' if size_bytes is None else size_bytes}: restore a backup or salvage the store"
-        )
-    header = decode_header((yield from perform(disk.Read(path, 0, HEADER_BYTES))), path)
-    check_header(header, sealed.number, uuid)
-    file = yield from _read_index(sealed)
-    if file is None or file.seed != header.seed:
-        file = yield from _index_again(sealed, header)
-        if mend:
-            yield from write_index(file)
-    return file
-
-
-def check_header(header: SegmentHeader, number: int, uuid: bytes) -> None:
-    """Refuse a segment of another store, or one that stands in the place of another."""
-    if header.uuid != uuid or header.number != number:
-        raise CorruptStore(
-            f"{segment_path(number)}: offset 0: the header is of segment {header.number} of store {header.uuid.hex()}, "
-            f"expected segment {number} of store {uuid.hex()}: a file was put in the place of another"
-        )
-
-
-def _index_again(sealed: Sealed, header: SegmentHeader) -> Effect[IndexFile]:
-    """Make the index of a sealed segment anew, from its frames."""
-    path = segment_path(sealed.number)
-    data = yield from perform(disk.Read(path, 0, sealed.length_bytes))
-    frames, end = valid_frames(data, header.seed)
-    check_digest(path, sealed, frames, end)
-    scratch = Index()
-    segment = SegmentIndex(sealed.number, header.seed, sealed.length_bytes)
-    for frame in frames:
-        take_in(scratch, segment, frame)
-    return scratch.seal(segment, sealed.digest)
-
-
-def check_digest(path: str, sealed: Sealed, frames: Sequence[Frame], end: int) -> None:
-    """Refuse a sealed segment whose frames are not those that the manifest says."""
-    if end < sealed.length_bytes:
-        raise CorruptStore(
-            f"{path}: offset {end}: no valid frame in a sealed segment of {sealed.length_bytes} bytes: "
-            "restore a backup or salvage the store"
-        )
-    if digest_of(frames) != sealed.digest:
-        raise CorruptStore(
-            f"{path}: offset {HEADER_BYTES}: the frames' digest is {digest_of(frames).hex()}, the manifest says "
-            f"{sealed.digest.hex()}: restore a backup or salvage the store"
-        )
-
-
-def _read_index(sealed: Sealed) -> Effect[IndexFile | None]:
-    """The index file of a sealed segment, or None where there is no good one: it can be made again."""
-    path = index_path(sealed.number)
-    size_bytes = yield from perform(disk.Size(path))
-    if size_bytes is None or size_bytes < 4:
-        return None
-    data = yield from perform(disk.Read(path, 0, size_bytes))
-    body = memoryview(data)[4:]
-    if crc32(body) != int.from_bytes(data[:4], "little"):
-        return None
-    try:
-        file = _decode_index(body)
-    except msgspec.DecodeError:
-        return None
-    return file if (file.number, file.digest) == (sealed.number, sealed.digest) else None
-
-
-def write_index(file: IndexFile) -> Effect[None]:
-    """Write a segment's index file. It is not synced: a bad one is found out, and made again."""
-    path = index_path(file.number)
-    body = _encode_index(file)
-    if (yield from perform(disk.Size(path))) is not None:
-        yield from perform(disk.Remove(path))
-    yield from perform(disk.Create(path))
-    yield from perform(disk.Write(path, 0, crc32(body).to_bytes(4, "little") + body))

@@ -1,5 +1,6 @@
 """The manifest: which segments a store consists of, and how a new one takes the place of the old."""
 
+import re
 import struct
 import zlib
 from functools import lru_cache
@@ -7,7 +8,7 @@ from functools import lru_cache
 import msgspec
 
 from interpreters import disk
-from interpreters.file.format import FORMAT_VERSION
+from interpreters.file.format import ALIGNMENT_BYTES, DECODING_ERRORS, DIGEST_BYTES, FORMAT_VERSION, HEADER_BYTES
 from persist_effects.errors import CorruptStore, UncertainOutcome
 from persist_effects.machine import Effect, perform
 
@@ -15,6 +16,15 @@ CURRENT = "CURRENT"
 CURRENT_TEMPORARY = "CURRENT.tmp"
 _ADVICE = "restore it from a backup, or salvage the store"
 _MANIFEST_LIMIT_BYTES = 64 * 1024 * 1024
+"""Room for some 900,000 sealed segments."""
+
+MANIFEST_NAME = re.compile(r"MANIFEST-[0-9]{8,19}")
+NUMBER_LIMIT = 1 << 31
+"""A place in the log has 63 bits: 31 for its segment's number, and 32 for the offset, in units of 8 bytes."""
+
+LENGTH_LIMIT_BYTES = 1 << 35
+COUNT_LIMIT = 1 << 63
+"""More than any sequence number, position, revision or epoch."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -24,11 +34,23 @@ _SYNCED = struct.Struct("<QQI")
 
 
 class Sealed(msgspec.Struct, frozen=True, array_like=True):
-    """A sealed segment: how long it is, and the digest of its frames."""
+    """A sealed segment: how long it is, and the digest of its frames.
+
+    ``index`` is the digest of its index file, empty where that is not known. ``replaced`` is for the last copy that a
+    compaction made: the digest of the last segment that the copies stand for, on which the next one follows.
+    """
 
     number: int
     length_bytes: int
     digest: bytes
+    index: bytes = b""
+    replaced: bytes = b""
+
+
+class _Format(msgspec.Struct, frozen=True, array_like=True):
+    """What manifests of all versions begin with."""
+
+    format: int
 
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True):
@@ -49,6 +71,7 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True):
 
 
 _decode = msgspec.msgpack.Decoder(Manifest).decode
+_decode_format = msgspec.msgpack.Decoder(_Format).decode
 
 
 @lru_cache(maxsize=1024)
@@ -145,16 +168,57 @@ def _name_in(current: bytes) -> str:
         raise CorruptStore(
             f"{CURRENT} holds {current[:80]!r}, which is no manifest's name with its checksum: {_ADVICE}"
         )
-    return name.decode()
+    decoded = name.decode("ascii", "replace")
+    if MANIFEST_NAME.fullmatch(decoded) is None:
+        raise CorruptStore(
+            f"{CURRENT} names {name[:80]!r}, which is no manifest's name, as MANIFEST-00000001 is one: {_ADVICE}"
+        )
+    return decoded
 
 
 def _manifest_in(name: str, data: bytes) -> Manifest:
     if len(data) < 4 or zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
         raise CorruptStore(f"{name}: offset 0: the checksum does not fit the {len(data)} bytes of the file: {_ADVICE}")
-    version = msgspec.msgpack.decode(data[4:])[0]
-    if version != FORMAT_VERSION:
+    try:
+        version = _decode_format(data[4:]).format
+        manifest = _decode(data[4:]) if version == FORMAT_VERSION else None
+    except DECODING_ERRORS as error:
+        raise CorruptStore(f"{name}: the bytes fit their checksum and are no manifest: {error}: {_ADVICE}") from error
+    if manifest is None:
         raise CorruptStore(f"{name}: format version {version}, this program reads {FORMAT_VERSION}: use a newer one")
-    manifest = _decode(data[4:])
     if manifest.name != name:
         raise CorruptStore(f"{name} says that it is {manifest.name}: one was copied over the other: {_ADVICE}")
+    trouble = _trouble_in(manifest)
+    if trouble:
+        raise CorruptStore(f"{name}: {trouble}: {_ADVICE}")
     return manifest
+
+
+def _trouble_in(manifest: Manifest) -> str:
+    """What in a manifest cannot be, or nothing. What only its segments can tell is told by their headers."""
+    if len(manifest.uuid) != 16:
+        return f"the store's UUID has {len(manifest.uuid)} bytes, expected 16"
+    if not 0 <= manifest.epoch < COUNT_LIMIT:
+        return f"the epoch is {manifest.epoch}, expected a count"
+    numbers = [sealed.number for sealed in manifest.sealed]
+    if manifest.active is not None:
+        numbers.append(manifest.active)
+    seen: set[int] = set()
+    for number in numbers:
+        if number in seen:
+            return f"segment {number} is named twice"
+        if not 0 < number < manifest.next_segment:
+            return f"segment {number} is named, expected numbers from 1 to before the next one, {manifest.next_segment}"
+        seen.add(number)
+    if not 0 < manifest.next_segment < NUMBER_LIMIT:
+        return f"the next segment's number is {manifest.next_segment}, expected 1 to {NUMBER_LIMIT - 1}"
+    return next(filter(None, map(_trouble_with, manifest.sealed)), "")
+
+
+def _trouble_with(sealed: Sealed) -> str:
+    length, sizes = sealed.length_bytes, [len(sealed.index), len(sealed.replaced)]
+    if not HEADER_BYTES <= length <= LENGTH_LIMIT_BYTES or length % ALIGNMENT_BYTES:
+        return f"segment {sealed.number} has {length} bytes, expected a multiple of 8 from {HEADER_BYTES} on"
+    if len(sealed.digest) != DIGEST_BYTES or not {0, DIGEST_BYTES}.issuperset(sizes):
+        return f"a digest of segment {sealed.number} has not {DIGEST_BYTES} bytes"
+    return ""

@@ -1,16 +1,12 @@
 """Answering the requests that write nothing, from the index and the frames. All are programs over `disk/*`."""
 
 from array import array
-from collections.abc import Callable, Iterable
-from functools import partial
-from itertools import islice
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
-from interpreters.file.format import Commit
 from interpreters.file.index import Index, SegmentIndex, StreamIndex, offset_of, segment_of
-from interpreters.file.reader import Reader, offsets_in
+from interpreters.file.manifest import index_path, segment_path
+from interpreters.file.reader import LogPart, Reader, StreamPart, disagrees, offsets_in
 from interpreters.ranges import page_range
 from persist_effects.errors import CorruptStore, StoreUnavailable
 from persist_effects.event import Event
@@ -28,6 +24,8 @@ from persist_effects.requests import (
     Request,
     Streams,
 )
+
+INDEX_FILES = "the index files log/*.idx"
 
 READS: tuple[type[Request[Any]], ...] = (Read, ReadAll, KvGet, LastSeq, Streams, KvHas, KvKeys)
 """The requests that are answered here."""
@@ -59,10 +57,16 @@ class Queries:
             generation = self.index.generation
             try:
                 return (yield from self._answers[type(request)](request))
-            except (FileNotFoundError, KeyError):
+            except FileNotFoundError:
                 # A compaction may have taken the segment away since the index was asked.
                 if generation == self.index.generation:
                     raise
+            except KeyError as error:
+                if generation == self.index.generation:
+                    raise CorruptStore(
+                        f"{INDEX_FILES} point to segment {error}, which the store does not have: close the store, "
+                        "remove the index files, which are then made again from the segments, and open it anew"
+                    ) from error
 
     def _read(self, request: Read) -> Effect[Page]:
         stream = self.index.streams.get(request.stream)
@@ -77,41 +81,51 @@ class Queries:
 
     def _events_between(self, stream: StreamIndex, low: int, high: int) -> Effect[list[Event]]:
         events: list[Event] = []
-        wanted = partial(_events_of, stream.name, low, high)
-        for number, offsets in offsets_in(stream.frames_between(low, high)):
-            events += yield from self._reader.events(number, offsets, wanted)
+        part = StreamPart(stream.name, low, high)
+        groups = offsets_in(stream.frames_between(low, high))
+        for number, offsets in groups:
+            events += yield from self._reader.events(number, offsets, part)
+        if part.next_seq <= high:
+            raise _without(part, groups)
         return events
 
     def _read_all(self, request: ReadAll) -> Effect[Page]:
         head = self.index.position
         hole = self._hole_after(request.after, request.prefix)
         events: list[Event] = []
-        for segment, frames in self.index.frames_after(request.after):
+        for segment, frames, positions in self.index.frames_after(request.after):
             start = 0
             while start < len(frames):
                 # As many frames at once as may be wanted, so that a page costs few reads.
-                some = frames[start : start + request.limit + 1]
-                start += len(some)
-                events += yield from self._matching(segment, some, request, head)
+                until = start + request.limit + 1
+                part = LogPart(request.after, request.prefix, positions[start:until])
+                events += yield from self._matching(segment, frames[start:until], part, request, head)
+                start = until
                 if len(events) > request.limit:
                     del events[request.limit :]
                     return Page(events, events[-1].position, head, hole)
         return Page(events, max(head, request.after), head, hole)
 
     def _matching(
-        self, segment: SegmentIndex, frames: "array[int]", request: ReadAll, head: int
+        self, segment: SegmentIndex, frames: "array[int]", part: LogPart, request: ReadAll, head: int
     ) -> Effect[list[Event]]:
-        wanted = partial(_events_after, request.after, request.prefix)
-        found = yield from self._reader.events(segment.number, [frame << 3 for frame in frames], wanted)
+        found = yield from self._reader.events(segment.number, [frame << 3 for frame in frames], part)
         streams = self.index.streams
-        return [
-            event
-            for event in found
-            if request.after < event.position <= head
-            and event.stream.startswith(request.prefix)
-            and (request.types is None or event.type in request.types)
-            and event.seq > streams[event.stream].dropped
-        ]
+        try:
+            return [
+                event
+                for event in found
+                if request.after < event.position <= head
+                and event.stream.startswith(request.prefix)
+                and (request.types is None or event.type in request.types)
+                and event.seq > streams[event.stream].dropped
+            ]
+        except KeyError as error:
+            path = index_path(segment.number)
+            raise CorruptStore(
+                f"{path}: expected stream {error}, of which {segment_path(segment.number)} holds events, found none: "
+                f"close the store, remove {path}, which is then made again from the segment, and open it anew"
+            ) from error
 
     def _hole_after(self, position: int, prefix: str) -> Hole | None:
         if position >= self.index.highest_dropped_position:
@@ -129,10 +143,8 @@ class Queries:
         entry = yield from self._reader.entry(segment_of(ref), offset_of(ref), request.key)
         if entry is not None and entry.revision == revision:
             return entry
-        raise CorruptStore(
-            f"segment {segment_of(ref)}: offset {offset_of(ref)}: expected key {request.key!r} at revision {revision}, "
-            "found a commit without it: remove the index files, which are then made again, and open the store anew"
-        )
+        expected = f"key {request.key!r} at revision {revision}"
+        raise disagrees(segment_of(ref), offset_of(ref), expected, "a commit without it")
 
     def _last_seq(self, request: LastSeq) -> Effect[int]:
         return self.index.last_seq(request.stream)
@@ -151,22 +163,10 @@ class Queries:
         yield
 
 
-def _events_of(stream: str, low: int, high: int, commit: Commit) -> Iterable[msgspec.Raw]:
-    """The events of a stream after ``low`` through ``high`` that a commit holds."""
-    start = 0
-    for run in commit.runs:
-        if run.stream == stream:
-            first = max(0, low + 1 - run.first_seq)
-            last = min(run.count, high + 1 - run.first_seq)
-            yield from islice(commit.events, start + first, max(start + first, start + last))
-        start += run.count
-
-
-def _events_after(position: int, prefix: str, commit: Commit) -> Iterable[msgspec.Raw]:
-    """The events past a position of streams under a prefix that a commit holds."""
-    start = 0
-    for run in commit.runs:
-        if run.stream.startswith(prefix):
-            first = max(0, position + 1 - run.first_position)
-            yield from islice(commit.events, start + first, max(start + first, start + run.count))
-        start += run.count
+def _without(part: StreamPart, groups: Sequence[tuple[int, Sequence[int]]]) -> CorruptStore:
+    """The error of an index that has fewer frames of a stream than events."""
+    files = " and ".join(index_path(number) for number, _ in groups) or INDEX_FILES
+    return CorruptStore(
+        f"{files}: expected events of stream {part.stream!r} up to {part.high}, found none from {part.next_seq} on: "
+        f"close the store, remove {files}, made again from the segments then, and open it anew"
+    )

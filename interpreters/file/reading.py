@@ -6,12 +6,19 @@ It shows only what the writer has said to be on the disk, so nothing that a cras
 from typing import Any
 
 from interpreters import disk
-from interpreters.file.format import HEADER_BYTES, SegmentHeader, decode_frame, decode_header
+from interpreters.file.format import HEADER_BYTES, SegmentHeader, decode_header
 from interpreters.file.index import Index, SegmentIndex
-from interpreters.file.log import check_header, load_sealed, take_in
-from interpreters.file.manifest import Manifest, load_beside_writer, load_synced, segment_path
+from interpreters.file.manifest import SYNCED, Manifest, load_beside_writer, load_synced, segment_path
 from interpreters.file.queries import Queries
-from interpreters.file.recovery import valid_frames
+from interpreters.file.scan import Scan, Segment
+from interpreters.file.sealed import (
+    check_header,
+    check_nothing_is_left_out,
+    check_order,
+    load_sealed,
+    take_in_frame,
+    take_in_sealed,
+)
 from persist_effects.errors import CorruptStore, InvalidRequest
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import Request
@@ -76,24 +83,35 @@ class ReadingEngine:
         self._manifest = None
         self.index = Index()
         self._queries = Queries(self.index)
+        headers = []
         for sealed in manifest.sealed:
-            self.index.load((yield from load_sealed(sealed, manifest.uuid, mend=False)), sealed.length_bytes)
+            loaded = yield from load_sealed(sealed, manifest.uuid, mend=False)
+            take_in_sealed(self.index, loaded)
+            headers.append(loaded.header)
         self._active, self._proved = None, 0
         if manifest.active is not None:
-            yield from self._begin_active(manifest.active, manifest.uuid)
+            headers.append((yield from self._begin_active(manifest.active, manifest.uuid)))
+        check_order(manifest, headers)
+        yield from check_nothing_is_left_out(manifest, headers)
         self._manifest = manifest
 
-    def _begin_active(self, number: int, uuid: bytes) -> Effect[None]:
+    def _begin_active(self, number: int, uuid: bytes) -> Effect[SegmentHeader]:
         path = segment_path(number)
+        size_bytes = yield from perform(disk.Size(path))
+        if size_bytes is None:
+            raise CorruptStore(
+                f"{path} is not there, though the manifest names it: restore a backup or salvage the store"
+            )
         header = decode_header((yield from perform(disk.Read(path, 0, HEADER_BYTES))), path)
         check_header(header, number, uuid)
         self._active = header
         self.index.segments[number] = SegmentIndex(number, header.seed, HEADER_BYTES)
         # Where no writer is left to say how far it came, its frames do.
-        size_bytes = yield from perform(disk.Size(path))
-        data = yield from perform(disk.Read(path, 0, size_bytes or 0))
-        frames, _ = valid_frames(data, header.seed)
-        self._proved = max((frame.watermark for frame in frames), default=HEADER_BYTES)
+        scan = Scan(Segment(number, path, header.seed, size_bytes, True))
+        self._proved = HEADER_BYTES
+        while frames := (yield from scan.frames()):
+            self._proved = max(self._proved, *(frame.watermark for frame in frames))
+        return header
 
     def _take_in_active(self) -> Effect[None]:
         if self._active is None:
@@ -102,15 +120,14 @@ class ReadingEngine:
         start = segment.length_bytes
         if self._proved <= start:
             return
-        data = yield from perform(disk.Read(segment_path(segment.number), start, self._proved - start))
-        at = 0
-        while start + at < self._proved:
-            frame = decode_frame(data, at, segment.seed, start + at)
-            if frame is None:
-                raise CorruptStore(
-                    f"{segment_path(segment.number)}: offset {start + at}: no valid frame, though the segment is "
-                    f"on the disk up to {self._proved}: run `persist-effects verify`"
-                )
-            segment.length_bytes = frame.end
-            take_in(self.index, segment, frame)
-            at = frame.end - start
+        path = segment_path(segment.number)
+        scan = Scan(Segment(segment.number, path, segment.seed, self._proved, True), start)
+        while frames := (yield from scan.frames()):
+            for frame in frames:
+                segment.length_bytes = frame.end
+                take_in_frame(self.index, segment, frame)
+        if scan.offset < self._proved:
+            raise CorruptStore(
+                f"{path}: offset {scan.offset}: no valid frame, though {SYNCED} or a frame says that the segment is on "
+                f"the disk up to {self._proved}: run `persist-effects verify`"
+            )

@@ -1,21 +1,17 @@
 """What a crash left of the active segment: what was acknowledged, what may be cut, and what is damage."""
 
-import re
-
 from interpreters import disk
 from interpreters.file.format import (
     FOOTER,
     HEADER_BYTES,
     Frame,
     SegmentHeader,
-    decode_frame,
     decode_header,
 )
-from interpreters.file.manifest import segment_path
+from interpreters.file.manifest import LENGTH_LIMIT_BYTES, segment_path
+from interpreters.file.scan import Scan, Segment
 from persist_effects.errors import CorruptStore
 from persist_effects.machine import Effect, perform
-
-_NOT_ZERO = re.compile(rb"[^\0]")
 
 
 class Recovered:
@@ -38,10 +34,15 @@ def recover(number: int) -> Effect[Recovered]:
     size_bytes = yield from perform(disk.Size(path))
     if size_bytes is None:
         raise CorruptStore(f"{path} is not there, though the manifest names it: restore a backup or salvage the store")
-    data = yield from perform(disk.Read(path, 0, size_bytes))
-    header = decode_header(data, path)
-    frames, bad = valid_frames(data, header.seed)
-    witness = _frame_that_proves(data, header.seed, bad)
+    if size_bytes > LENGTH_LIMIT_BYTES:
+        raise CorruptStore(f"{path}: {size_bytes} bytes, a segment has at most {LENGTH_LIMIT_BYTES}: salvage the store")
+    header = decode_header((yield from perform(disk.Read(path, 0, HEADER_BYTES))), path)
+    scan = Scan(Segment(number, path, header.seed, size_bytes, True))
+    frames: list[Frame] = []
+    while some := (yield from scan.frames()):
+        frames += some
+    bad = scan.offset
+    witness = yield from scan.witness()
     if witness is not None:
         raise CorruptStore(
             f"{path}: offset {bad}: no valid frame, though the frame at {witness.offset} says that the file was on the "
@@ -49,26 +50,3 @@ def recover(number: int) -> Effect[Recovered]:
         )
     proved_end = max((frame.watermark for frame in frames), default=HEADER_BYTES)
     return Recovered(header, frames, proved_end)
-
-
-def valid_frames(data: bytes, seed: int, start: int = HEADER_BYTES) -> tuple[list[Frame], int]:
-    """The frames from the first on, and the offset at which there is no valid one."""
-    frames: list[Frame] = []
-    offset = start
-    while (frame := decode_frame(data, offset, seed, offset)) is not None:
-        frames.append(frame)
-        offset = frame.end
-    return frames, offset
-
-
-def _frame_that_proves(data: bytes, seed: int, bad: int) -> Frame | None:
-    """A valid frame after ``bad`` that was made when ``bad`` was known to be on the disk, if there is one."""
-    offset = bad + 8
-    while (found := _NOT_ZERO.search(data, offset)) is not None:
-        # A frame begins with its checksum, of which the first byte may be zero.
-        offset = max(offset, found.start() & ~7)
-        frame = decode_frame(data, offset, seed, offset)
-        if frame is not None and frame.watermark > bad:
-            return frame
-        offset += 8
-    return None

@@ -30,6 +30,7 @@ from interpreters.file.format import (
 from interpreters.file.ledger import Damage, Ledger, StreamLedger
 from interpreters.file.manifest import Manifest, Sealed, segment_path
 from interpreters.file.scan import Bad, Scan, Segment
+from interpreters.file.sealed import SEGMENT_FILE, left_out, order_damages, read_headers
 from interpreters.file.staging import Frames
 from interpreters.file.survey import Progress, find_manifest, find_segment, index_of
 from interpreters.file.two_disks import on_target
@@ -112,6 +113,9 @@ class _Salvage:
     def run(self) -> Effect[Salvaged]:
         manifest, damages = yield from find_manifest()
         self._salvaged.damages += damages
+        if manifest is not None and (yield from self._is_out_of_order(manifest)):
+            # The headers of the segments know better.
+            manifest = None
         if manifest is None:
             yield from self._find_segments_without_manifest()
         else:
@@ -124,6 +128,19 @@ class _Salvage:
         return self._salvaged
 
     # Finding
+
+    def _is_out_of_order(self, manifest: Manifest) -> Effect[bool]:
+        headers = yield from read_headers(manifest)
+        damages = order_damages(manifest, headers)
+        if not any(headers):
+            damages += yield from self._damages_of_uuid(manifest)
+        try:
+            damage = yield from left_out(manifest, headers)
+        except OSError as error:
+            damage = Damage("log", 0, "the directory of the segments", str(error))
+        damages += [] if damage is None else [damage]
+        self._salvaged.damages += damages
+        return bool(damages)
 
     def _find_segments(self, manifest: Manifest) -> Effect[None]:
         damages = self._salvaged.damages
@@ -138,8 +155,7 @@ class _Salvage:
             self._segments += [] if segment is None else [segment]
 
     def _find_segments_without_manifest(self) -> Effect[None]:
-        names = yield from perform(disk.List("log"))
-        numbers = sorted(int(name[:-4]) for name in names if name.endswith(".seg") and name[:-4].isdigit())
+        numbers = yield from self._numbers_in_log()
         uuid = yield from self._most_common_uuid(numbers)
         found: list[tuple[int, Segment]] = []
         for number in numbers:
@@ -150,6 +166,24 @@ class _Salvage:
                 found.append(((yield from _position_of(segment)), segment))
         # Compaction gives new numbers to what is old, so numbers do not tell the order of the log.
         self._segments = [segment for _, segment in sorted(found)]
+
+    def _damages_of_uuid(self, manifest: Manifest) -> Effect[list[Damage]]:
+        numbers = yield from self._numbers_in_log()
+        uuid = yield from self._most_common_uuid(numbers)
+        if uuid is None or uuid == manifest.uuid:
+            return []
+        return [Damage(manifest.name, 0, f"the UUID of the segments, {uuid.hex()}", manifest.uuid.hex())]
+
+    def _numbers_in_log(self) -> Effect[list[int]]:
+        names = yield from self._names_in_log()
+        return sorted(int(found[1]) for found in map(SEGMENT_FILE.fullmatch, names) if found is not None)
+
+    def _names_in_log(self) -> Effect[list[str]]:
+        try:
+            return (yield from perform(disk.List("log")))
+        except OSError as error:
+            self._salvaged.damages.append(Damage("log", 0, "the directory of the segments", str(error)))
+            return []
 
     def _most_common_uuid(self, numbers: Iterable[int]) -> Effect[bytes | None]:
         uuids: Counter[bytes] = Counter()

@@ -22,6 +22,8 @@ from persist_effects.machine import Effect, perform
 WINDOW_BYTES = 1024 * 1024
 """How much is read at once."""
 
+_ZEROS = bytes(WINDOW_BYTES)
+
 # A frame's type, at 8 bytes from the frame's beginning: a small number in four bytes.
 _KIND = re.compile(b"[" + bytes(sorted(FRAME_TYPES)) + rb"]\0\0\0")
 
@@ -54,7 +56,7 @@ class Scan:
         """Some more frames, or the damage before the next ones, or None at the end. Raises OSError."""
         if self.offset >= self.segment.end:
             return None
-        frames = yield from self._frames()
+        frames = yield from self.frames()
         if frames:
             return frames
         return (yield from (self._look_behind_the_end() if self.segment.is_active else self._skip_damage()))
@@ -67,21 +69,24 @@ class Scan:
 
     def _look_behind_the_end(self) -> Effect[list[Frame] | Bad | None]:
         bad = self.offset
+        if (yield from self.witness()) is None:
+            return None
         following = yield from self._valid_after(bad)
-        witness = following
-        while witness is not None and witness.watermark <= bad:
-            witness = yield from self._valid_after(witness.offset)
-        if following is None or witness is None:
+        if following is None:
             return None
         # A writer may have written here since this place was read, and then the frame behind.
-        frames = yield from self._frames()
+        frames = yield from self.frames()
         if frames:
             return frames
         self.offset = following.offset
         return Bad(bad, following.offset)
 
-    def _frames(self) -> Effect[list[Frame]]:
-        """The valid frames from the offset on, as many as one reading gives; goes past them."""
+    def witness(self) -> Effect[Frame | None]:
+        """A valid frame behind the offset that was made when that place was known to be on the disk."""
+        return (yield from self._valid_after(self.offset, self.offset))
+
+    def frames(self) -> Effect[list[Frame]]:
+        """The valid frames from the offset on, as many as one reading gives; goes past them. Or no frames."""
         data = yield from self._read(self.offset, WINDOW_BYTES)
         frames = self._frames_in(data)
         if not frames and len(data) >= FRAME_HEADER_BYTES:
@@ -101,18 +106,20 @@ class Scan:
             at = frame.end - start
         return frames
 
-    def _valid_after(self, offset: int) -> Effect[Frame | None]:
-        """The first valid frame that stands behind an offset."""
+    def _valid_after(self, offset: int, synced_past: int = -1) -> Effect[Frame | None]:
+        """The first valid frame that stands behind an offset, and has a watermark past another."""
         start = offset + 8
         while self.segment.end - start >= FRAME_HEADER_BYTES:
             data = yield from self._read(start, WINDOW_BYTES)
             if len(data) < FRAME_HEADER_BYTES:
                 return None
-            for found in _KIND.finditer(data, 8):
+            # Most of what is behind the last frame is room that was only reserved.
+            is_room = data == _ZEROS[: len(data)]
+            for found in () if is_room else _KIND.finditer(data, 8):
                 at = found.start() - 8
                 if at % 8 == 0 and at + FRAME_HEADER_BYTES <= len(data):
                     frame = yield from self._frame_at(start + at, data, at)
-                    if frame is not None:
+                    if frame is not None and frame.watermark > synced_past:
                         return frame
             # The last bytes may be the beginning of a header.
             start += max(8, (len(data) - FRAME_HEADER_BYTES) // 8 * 8 + 8)

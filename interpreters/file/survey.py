@@ -2,9 +2,6 @@
 
 import re
 from collections.abc import Callable
-from zlib import crc32
-
-import msgspec
 
 from interpreters import disk
 from interpreters.file.format import HEADER_BYTES, SegmentHeader, decode_header
@@ -14,15 +11,17 @@ from interpreters.file.log import LOCK
 from interpreters.file.manifest import (
     CURRENT,
     CURRENT_TEMPORARY,
+    LENGTH_LIMIT_BYTES,
+    MANIFEST_NAME,
     SYNCED,
     Manifest,
     Sealed,
-    index_path,
     load_named,
     name_in_force,
     segment_path,
 )
 from interpreters.file.scan import Bad, Scan, Segment
+from interpreters.file.sealed import read_index
 from persist_effects.errors import CorruptStore, InvalidRequest
 from persist_effects.machine import Effect, perform
 
@@ -32,8 +31,6 @@ Progress = Callable[[int, int], None]
 _SALT = slice(40, 48)
 """Where the salt stands in a segment's header."""
 
-_decode_index = msgspec.msgpack.Decoder(IndexFile).decode
-
 
 def find_manifest() -> Effect[tuple[Manifest | None, list[Damage]]]:
     """The manifest in force, or where that is not known, the newest if it is sound; and what is wrong with them.
@@ -41,7 +38,7 @@ def find_manifest() -> Effect[tuple[Manifest | None, list[Damage]]]:
     Raises `InvalidRequest` where there is no store.
     """
     names = yield from perform(disk.List("."))
-    manifests = sorted((name for name in names if name.startswith("MANIFEST-")), reverse=True)
+    manifests = sorted((name for name in names if MANIFEST_NAME.fullmatch(name)), key=_number_of, reverse=True)
     if not manifests and CURRENT not in names and "log" not in names:
         raise InvalidRequest("there is no store in this directory: give the directory that holds CURRENT and log")
     damages = yield from _find_foreign(names)
@@ -66,6 +63,10 @@ def _find_foreign(names: list[str]) -> Effect[list[Damage]]:
     return damages
 
 
+def _number_of(name: str) -> int:
+    return int(name.partition("-")[2])
+
+
 def _name_in_force(damages: list[Damage]) -> Effect[str | None]:
     expected = "the name of the manifest in force, with its checksum"
     try:
@@ -81,7 +82,7 @@ def _name_in_force(damages: list[Damage]) -> Effect[str | None]:
 def _manifest(name: str, damages: list[Damage]) -> Effect[Manifest | None]:
     try:
         return (yield from load_named(name))
-    except (CorruptStore, OSError, msgspec.DecodeError, ValueError) as error:
+    except (CorruptStore, OSError) as error:
         damages.append(Damage(name, 0, "a manifest with its checksum", _without_place(error, name)))
         return None
 
@@ -104,7 +105,7 @@ def find_segment(
     if size_bytes is None:
         damages.append(Damage(path, 0, f"{wanted}, as the manifest says", trouble))
         return None
-    end = size_bytes if sealed is None else min(size_bytes, sealed.length_bytes)
+    end = min(size_bytes, LENGTH_LIMIT_BYTES if sealed is None else sealed.length_bytes)
     if sealed is not None and size_bytes < sealed.length_bytes:
         damages.append(
             Damage(path, size_bytes, f"{sealed.length_bytes} bytes, as the manifest says", "the end of the file")
@@ -126,7 +127,19 @@ def find_segment(
             )
         )
         return None
-    return Segment(number, path, header.seed, end, sealed is None)
+    segment = Segment(number, path, header.seed, end, sealed is None)
+    if sealed is None and size_bytes > LENGTH_LIMIT_BYTES:
+        damages.append(Damage(path, 0, f"at most {LENGTH_LIMIT_BYTES} bytes", f"{size_bytes}"))
+        return (yield from _up_to_its_last_frame(segment))
+    return segment
+
+
+def _up_to_its_last_frame(segment: Segment) -> Effect[Segment]:
+    """A segment that claims to be longer than any, without what comes after the first place that has no frame."""
+    scan = Scan(segment)
+    while (yield from scan.frames()):
+        pass
+    return segment._replace(end=scan.offset)
 
 
 def _without_header(segment: Segment, uuid: bytes | None, data: bytes) -> Effect[Segment | None]:
@@ -135,8 +148,8 @@ def _without_header(segment: Segment, uuid: bytes | None, data: bytes) -> Effect
     if uuid is not None and len(data) == HEADER_BYTES:
         salt = int.from_bytes(data[_SALT], "little")
         seeds.append(SegmentHeader(uuid, segment.number, salt, 0, b"").seed)
-    index, _ = yield from read_index(segment.number)
-    if index is not None:
+    index = (yield from read_index(segment.number, segment.end)).file
+    if index is not None and 0 <= index.seed < 1 << 32:
         seeds.append(index.seed)
     for seed in seeds:
         guess = segment._replace(seed=seed)
@@ -149,22 +162,10 @@ def _without_header(segment: Segment, uuid: bytes | None, data: bytes) -> Effect
 def index_of(sealed: Sealed) -> Effect[IndexFile | None]:
     """The index of a sealed segment, if there is one that was made of what was sealed."""
     try:
-        index, _ = yield from read_index(sealed.number)
+        found = yield from read_index(sealed.number, sealed.length_bytes)
     except OSError:
         return None
-    return None if index is None or (index.number, index.digest) != (sealed.number, sealed.digest) else index
-
-
-def read_index(number: int) -> Effect[tuple[IndexFile | None, str]]:
-    """A sealed segment's index file, or None and what is wrong with it."""
-    path = index_path(number)
-    size_bytes = yield from perform(disk.Size(path))
-    if size_bytes is None:
-        return None, "no file"
-    data = yield from perform(disk.Read(path, 0, size_bytes))
-    if len(data) < 4 or crc32(data[4:]) != int.from_bytes(data[:4], "little"):
-        return None, f"{len(data)} bytes that do not fit their checksum"
-    try:
-        return _decode_index(data[4:]), ""
-    except msgspec.DecodeError as error:
-        return None, f"something else: {error}"
+    index = found.file
+    if index is None or (index.number, index.digest) != (sealed.number, sealed.digest):
+        return None
+    return index if found.is_meant_by(sealed) or not sealed.index else None

@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 
 from interpreters import disk
-from interpreters.file.format import FOOTER, Digest, Frame, decode_footer
+from interpreters.file.format import DECODING_ERRORS, FOOTER, Digest, Frame, decode_footer
 from interpreters.file.index import Index, IndexedStream, IndexFile, SegmentIndex
 from interpreters.file.ledger import Damage, Ledger
-from interpreters.file.log import take_in
 from interpreters.file.manifest import CURRENT, Manifest, Sealed, index_path, segment_path
 from interpreters.file.scan import Bad, Scan, Segment
-from interpreters.file.survey import Progress, find_manifest, find_segment, index_of, read_index
+from interpreters.file.sealed import left_out, order_damages, read_headers, read_index, take_in
+from interpreters.file.survey import Progress, find_manifest, find_segment, index_of
 from persist_effects.errors import StoreUnavailable
 from persist_effects.machine import Effect, perform
 
@@ -88,10 +88,23 @@ class _Verification:
         manifest, damages = yield from find_manifest()
         report.damages += damages
         if manifest is not None:
+            yield from self._check_order(manifest)
             yield from self._check_segments(manifest)
             yield from self._note_other_files(manifest)
         self._add_up()
         return report
+
+    def _check_order(self, manifest: Manifest) -> Effect[None]:
+        """Whether the manifest's segments follow on one another, and on the last one nothing that it does not name."""
+        damages = self._report.damages
+        headers = yield from read_headers(manifest)
+        damages += order_damages(manifest, headers)
+        try:
+            damage = yield from left_out(manifest, headers)
+        except OSError:
+            # The directory of the segments: that it cannot be read is told where the other files in it are noted.
+            return
+        damages += [] if damage is None else [damage]
 
     def _check_segments(self, manifest: Manifest) -> Effect[None]:
         active_bytes = 0
@@ -163,13 +176,18 @@ class _Verification:
 
     def _check_index(self, sealed: Sealed, content: "_Content") -> Effect[None]:
         path = index_path(sealed.number)
-        file, trouble = yield from read_index(sealed.number)
+        found = yield from read_index(sealed.number, sealed.length_bytes)
+        file, _, trouble = found
+        is_believed = found.is_meant_by(sealed)
         if file is not None:
-            made_again = content.index_file(sealed)
-            if (file.number, file.digest, file.seed) != (made_again.number, made_again.digest, made_again.seed):
-                trouble = f"that of segment {file.number} with the digest {file.digest.hex()}"
-            elif _meaning(file) != _meaning(made_again):
-                trouble = "another, made of other frames"
+            trouble = _trouble_in(file, content.index_file(sealed))
+        if trouble and is_believed:
+            advice = "remove this file, which the next opening makes again"
+            expected = f"the index of segment {sealed.number}"
+            self._report.damages.append(Damage(path, 0, expected, f"{trouble}: {advice}"))
+            return
+        if not trouble and sealed.index and not is_believed:
+            trouble = "another than the manifest means"
         if trouble:
             self._report.repairable.append(Damage(path, 0, f"the index of segment {sealed.number}", trouble))
 
@@ -186,7 +204,8 @@ class _Verification:
         for name in names:
             if f"log/{name}" not in named:
                 self._report.notes.append(
-                    f"log/{name} is not named by the manifest: it is being made, or the next opening removes it"
+                    f"log/{_printable(name)} is not named by the manifest: "
+                    "it is being made, or the next opening removes it"
                 )
 
     def _add_up(self) -> None:
@@ -225,7 +244,12 @@ class _Content:
 
     def _check_footer(self, frame: Frame) -> None:
         # It need not be the last frame: where the next segment could not be made, more frames come after it.
-        footer, digest = decode_footer(frame.payload), self._digest.value()
+        digest = self._digest.value()
+        try:
+            footer = decode_footer(frame.payload)
+        except DECODING_ERRORS as error:
+            self._troubles.append(Damage(self._segment.path, frame.offset, "a footer", f"something else: {error}"))
+            return
         if (footer.frames, footer.digest) != (self._digest.frames, digest):
             self._troubles.append(
                 Damage(
@@ -256,6 +280,22 @@ class _Content:
     def index_file(self, sealed: Sealed) -> IndexFile:
         """What its index file should say."""
         return self._index.seal(self._segment_index, sealed.digest)
+
+
+def _printable(name: str) -> str:
+    """A file's name, of which the bytes that are no UTF-8 are written as such."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _trouble_in(file: IndexFile, made_again: IndexFile) -> str:
+    """In what an index file differs from what its segment's frames say; nothing where it does not."""
+    if (file.number, file.digest, file.seed) != (made_again.number, made_again.digest, made_again.seed):
+        return f"that of segment {file.number} with the digest {file.digest.hex()}"
+    try:
+        is_right = _meaning(file) == _meaning(made_again)
+    except DECODING_ERRORS as error:
+        return f"one that cannot be: {error}"
+    return "" if is_right else "another, made of other frames"
 
 
 def _meaning(file: IndexFile) -> tuple[Any, ...]:
