@@ -240,8 +240,7 @@ class _Rounds:
             while together.requests:
                 together.resume(self._round(together))
         except BaseException as error:
-            for program in programs:
-                machine.unwind(program, error, self._handlers)
+            machine.unwind_all(programs, error, self._handlers)
             raise
         return cast(list[Outcome], together.outcomes)
 

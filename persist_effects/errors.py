@@ -93,6 +93,30 @@ class AlreadyUsed(CallerError):
     """A program was started twice, or a `Suspended` was resumed, thrown into or closed twice."""
 
 
+class Spinning(CallerError):
+    """A program was refused the same request again and again, and asks for it again: it was given up.
+
+    ``program`` is its name, ``request`` what it asks for, ``refusal`` the error that it met each time, ``source``
+    where it stands, ``times`` how often.
+    """
+
+    def __init__(self, program: str, request: str, refusal: str, source: str, times: int) -> None:
+        super().__init__(program, request, refusal, source, times)
+        self.program = program
+        self.request = request
+        self.refusal = refusal
+        self.source = source
+        self.times = times
+
+    def __str__(self) -> str:
+        return (
+            f"the program {self.program!r} would go on for ever: {self.times:,} times in a row it was refused "
+            f"{self.request}, and it asks again: let the error leave the loop that catches it\n"
+            f"  the error: {self.refusal}\n"
+            f"  source:    {self.source}"
+        )
+
+
 class Truncated(CallerError):
     """Events that were asked for, or that a fold needs, were dropped by truncation.
 

@@ -24,10 +24,12 @@ from persist_effects.errors import (
     NotAProgram,
     NotARequest,
     PersistError,
+    Spinning,
     UnhandledEffect,
     describe,
 )
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
+from persist_effects.spinning import Trouble, counted
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -82,13 +84,16 @@ class Suspended(Generic[A]):
     Done(None)
     """
 
-    __slots__ = ("_handlers", "_program", "request")
+    __slots__ = ("_handlers", "_program", "_trouble", "request")
     __match_args__ = ("request",)
 
-    def __init__(self, program: Effect[A], request: Request[Any], handlers: Handlers) -> None:
+    def __init__(
+        self, program: Effect[A], request: Request[Any], handlers: Handlers, trouble: Trouble | None = None
+    ) -> None:
         self.request = request
         self._program: Effect[A] | None = program
         self._handlers = handlers
+        self._trouble = trouble
 
     def __repr__(self) -> str:
         return f"Suspended({self.request!r})"
@@ -101,12 +106,20 @@ class Suspended(Generic[A]):
     def resume(self, answer: Any) -> "Step[A]":
         """Go on with the answer, to the next request or to the end. Raises what the program raises."""
         program = self._take("resumed")
-        return _step(program, program.send, answer, self._handlers)
+        trouble = self._trouble
+        if trouble is not None:
+            trouble.answered()
+        return _step(program, program.send, answer, self._handlers, trouble)
 
     def throw(self, error: BaseException) -> "Step[A]":
-        """Go on with an error raised where the program waits. Raises what the program raises."""
+        """Go on with an error raised where the program waits. Raises what the program raises.
+
+        Raises `Spinning` where the program was refused the same too often in a row, and an interrupt itself where
+        it has caught too many: then the program is given up.
+        """
         program = self._take("thrown into")
-        return _step(program, program.throw, error, self._handlers)
+        trouble = counted(self._trouble, program, self.request, error)
+        return _step(program, program.throw, error, self._handlers, trouble)
 
     def close(self) -> None:
         """Give the program up: ``GeneratorExit`` is raised where it waits, so its ``finally`` blocks run.
@@ -142,7 +155,7 @@ def start(program: Effect[A], handlers: Handlers = _NO_HANDLERS) -> Step[A]:
     'color'
     """
     _check_fresh(program)
-    return _step(program, program.send, None, handlers)
+    return _step(program, program.send, None, handlers, None)
 
 
 def run(program: Effect[A], handlers: Handlers) -> A:
@@ -152,20 +165,23 @@ def run(program: Effect[A], handlers: Handlers) -> A:
     `UnhandledEffect` there, where the program may catch it. An interrupt that comes between a handler and the
     program is raised in the program too, whose ``finally`` blocks may perform requests.
 
+    A program that goes on for ever is ended: one that is refused the same request for good, too often in a row, with
+    `Spinning`; one that catches interrupt after interrupt, with the last of them.
+
     >>> from persist_effects import kv
     >>> from persist_effects.requests import KvHas
     >>> run(kv.has("color"), {KvHas: lambda request: True})
     True
     """
     _check_fresh(program)
-    return _drive(program, program.send, None, handlers)
+    return _drive(program, program.send, None, handlers, None)
 
 
 def unwind(program: Effect[Any], error: BaseException, handlers: Handlers) -> None:
     """Give up a program for an error: raise it where the program waits, and answer what its cleaning up performs.
 
     Does nothing to a program that has ended, or was never started. Another error than this one, raised by the
-    cleaning up, becomes a note on it.
+    cleaning up, becomes a note on it; an interrupt that comes meanwhile is raised, unless the error is one.
 
     >>> from persist_effects import kv
     >>> program = kv.get("color")
@@ -178,48 +194,86 @@ def unwind(program: Effect[Any], error: BaseException, handlers: Handlers) -> No
     if not _is_suspended(program):
         return
     try:
-        _drive(program, program.throw, error, handlers)
+        _drive(program, program.throw, error, handlers, Trouble(is_ending=True))
     except BaseException as trouble:
-        if trouble is not error:
-            _note(error, trouble)
+        if trouble is error:
+            return
+        if not isinstance(trouble, Exception | Abandoned) and isinstance(error, Exception | Abandoned):
+            raise
+        _note(error, trouble)
 
 
-def _drive(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handlers: Handlers) -> A:
-    interrupt: BaseException | None = None
-    while interrupt is None or _is_suspended(program):
+def unwind_all(programs: Sequence[Effect[Any]], error: BaseException, handlers: Handlers) -> None:
+    """Give up several programs for an error, as `unwind` does each. An interrupt is raised once all are given up.
+
+    >>> from persist_effects import kv
+    >>> unwind_all([kv.get("color")], KeyboardInterrupt(), {})
+    """
+    met = error
+    for program in programs:
         try:
-            step = _advance(program, go_on, value, handlers)
+            unwind(program, met, handlers)
+        except BaseException as interrupt:
+            met = interrupt
+    if met is not error:
+        raise met
+
+
+def _drive(
+    program: Effect[A], go_on: Callable[[Any], Any], value: Any, handlers: Handlers, trouble: Trouble | None
+) -> A:
+    interrupt: BaseException | None = None
+    while True:
+        try:
+            step = _advance(program, go_on, value, handlers, trouble)
             while isinstance(step, Suspended):
+                trouble = step._trouble
                 if isinstance(step.request, AllOf):
                     step = step.resume([outcome_of(part, handlers) for part in step.request.requests])
                 else:
                     step = step.throw(_unhandled(step.request))
             return step.value
         except BaseException as error:
-            if not _is_suspended(program):
+            if isinstance(error, Spinning) or not _is_suspended(program):
                 if interrupt is None or not isinstance(error, PersistError):
                     raise
                 # What a request of its cleaning up met must not hide that it was interrupted.
                 _note(interrupt, error)
-            else:
-                # An interrupt, in a handler or between that and the program: what becomes of it, the program decides.
-                interrupt = error
-                go_on, value = program.throw, error
+                break
+            # An interrupt, in a handler or between that and the program: what becomes of it, the program decides.
+            trouble = trouble or Trouble()
+            trouble.interrupted(program, error)
+            interrupt = error
+            go_on, value = program.throw, error
     raise interrupt
 
 
-def _step(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handlers: Handlers) -> Step[A]:
+def _step(
+    program: Effect[A],
+    go_on: Callable[[Any], Any],
+    value: Any,
+    handlers: Handlers,
+    trouble: Trouble | None,
+) -> Step[A]:
     """Go on to the next request that no row answers, or to the end. An interrupt is raised in the program."""
-    try:
-        return _advance(program, go_on, value, handlers)
-    except BaseException as error:
-        if not _is_suspended(program):
-            raise
-        go_on, value = program.throw, error
-    return _step(program, go_on, value, handlers)
+    while True:
+        try:
+            return _advance(program, go_on, value, handlers, trouble)
+        except BaseException as error:
+            if isinstance(error, Spinning) or not _is_suspended(program):
+                raise
+            trouble = trouble or Trouble()
+            trouble.interrupted(program, error)
+            go_on, value = program.throw, error
 
 
-def _advance(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handlers: Handlers) -> Step[A]:
+def _advance(
+    program: Effect[A],
+    go_on: Callable[[Any], Any],
+    value: Any,
+    handlers: Handlers,
+    trouble: Trouble | None,
+) -> Step[A]:
     # The hot loop: one table look-up and one call for each request. `answer` is dropped at once, because it may be
     # a page of events, and while the next one is read there should be no other.
     try:
@@ -231,18 +285,45 @@ def _advance(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handle
                 handler = handlers[type(request)]
             except KeyError:
                 if isinstance(request, Request):
-                    return Suspended(program, request, handlers)
-                request = program.throw(NotARequest(_describe(request)))
+                    return Suspended(program, request, handlers, trouble)
+                error = NotARequest(_describe(request))
+                trouble = counted(trouble, program, request, error)
+                request = program.throw(error)
                 continue
             try:
                 answer = handler(request)
             except Exception as error:
+                trouble = counted(trouble, program, request, error)
                 request = program.throw(error)
             else:
+                if trouble is not None:
+                    trouble.answered()
                 request = send(answer)
                 answer = None
     except StopIteration as end:
         return Done(end.value)
+
+
+def next_request(program: Effect[Any], found: object) -> Request[Any]:
+    """The request that a program asks, having yielded something: what is no request is refused at that ``yield``.
+
+    Raises what the program raises, StopIteration where it ends.
+
+    >>> def careless():
+    ...     try:
+    ...         yield 7
+    ...     except NotARequest:
+    ...         yield from perform(AllOf(()))
+    >>> program = careless()
+    >>> next_request(program, next(program))
+    AllOf(requests=())
+    """
+    trouble: Trouble | None = None
+    while not isinstance(found, Request):
+        error = NotARequest(_describe(found))
+        trouble = counted(trouble, program, found, error)
+        found = program.throw(error)
+    return found
 
 
 class Together:
@@ -266,6 +347,7 @@ class Together:
         self.asking: Sequence[int] = range(len(programs))
         """Which ones those are, by their place among the programs."""
         self._programs = programs
+        self._troubles: dict[int, Trouble | None] = {}
         self.resume([Answered(None)] * len(programs))
 
     def resume(self, outcomes: Sequence[Outcome | None]) -> None:
@@ -279,13 +361,17 @@ class Together:
             program = programs[index]
             try:
                 if isinstance(outcome, Answered):
+                    if self._troubles:
+                        self._troubles.pop(index, None)
                     request = program.send(outcome.value)
                 elif outcome is None:
                     request = before[at]
                 else:
+                    trouble = self._troubles.get(index)
+                    self._troubles[index] = counted(trouble, program, before[at], outcome.error)
                     request = program.throw(outcome.error)
-                while not isinstance(request, Request):
-                    request = program.throw(NotARequest(_describe(request)))
+                if not isinstance(request, Request):
+                    request = next_request(program, request)
             except StopIteration as end:
                 self.outcomes[index] = Answered(end.value)
             except Exception as error:

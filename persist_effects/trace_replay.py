@@ -6,8 +6,8 @@ from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import msgspec
 
-from persist_effects.errors import Abandoned, Diverged, InvalidRequest, NotARequest, describe
-from persist_effects.machine import Done, Effect, Step, Suspended, check_fresh, unwind
+from persist_effects.errors import Abandoned, Diverged, InvalidRequest, describe
+from persist_effects.machine import Done, Effect, Step, Suspended, check_fresh, next_request, unwind
 from persist_effects.requests import AllOf, Answered, Failed, Request
 from persist_effects.source import source_of
 from persist_effects.trace_format import MUST_DECODE, Trace, by_op
@@ -169,7 +169,7 @@ def _feed(program: Effect[A], trace: Trace, count: int) -> Step[A]:
                     request = program.throw(cast(Failed, outcome).error)
             else:
                 request = send(answer)
-        request = _next_request(program, request)
+        request = next_request(program, request)
     except Exception as error:
         return _ended(program, trace, index + 1, count, error)
     return Suspended(program, request, {})
@@ -189,17 +189,10 @@ def _ended(program: Effect[A], trace: Trace, fed: int, count: int, error: Except
     raise error
 
 
-def _next_request(program: Effect[A], found: Any) -> Request[Any]:
-    """What a program has yielded; where it is no request, that is raised in it, as the machine does."""
-    while not isinstance(found, Request):
-        found = program.throw(NotARequest(describe(found)))
-    return found
-
-
 def _settle(program: Effect[A], trace: Trace, index: int, found: Any) -> Request[Any]:
     """The request at an index, whose bytes are not those of the trace: another order of keys is no difference."""
     try:
-        request = _next_request(program, found)
+        request = next_request(program, found)
     except StopIteration as end:
         _end_early(trace, index, f"the program ended, and returned {shown(end.value)}")
     except Exception as error:

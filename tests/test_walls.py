@@ -112,9 +112,9 @@ EXPORTS = {
     persist_effects: (
         "Abandoned AlreadyUsed Append Appended BlobNotFound BlobRef CallerError Conflict CorruptStore Diverged Done "
         "Draft Effect Entry Event ExpectRevision ExpectSeq Handlers Hub InternalError InvalidRequest KvDelete KvPut "
-        "NotAProgram NotARequest Page PersistError RecordedError Request Schema SchemaMismatch State StoreClosed "
-        "StoreLocked StoreUnavailable Suspended TooLarge TruncateThrough Truncated UncertainOutcome UnhandledEffect "
-        "View all_of blob codec compaction errors event follow kv log machine perform projection publish requests "
+        "NotAProgram NotARequest Page PersistError RecordedError Request Schema SchemaMismatch Spinning State "
+        "StoreClosed StoreLocked StoreUnavailable Suspended TooLarge TruncateThrough Truncated UncertainOutcome "
+        "UnhandledEffect View all_of blob codec compaction errors event follow kv log machine perform projection publish requests "
         "run schema snapshot start subscription testing trace transact transaction view"
     ),
     interpreters: "Store open_store",
@@ -141,7 +141,8 @@ PUBLIC_FUNCTIONS = {
     "compaction": "compact maybe_compact should_compact",
     "subscription": "follow publish",
     "view": "attach peek refresh value",
-    "machine": "all_of check_fresh outcome_of perform run start unwind",
+    "machine": "all_of check_fresh next_request outcome_of perform run start unwind unwind_all",
+    "spinning": "counted give_up",
     "json_values": "from_json to_json",
     "trace_record": "record",
     "trace_replay": "check_trace fresh_program replay resume_at",

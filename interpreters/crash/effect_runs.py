@@ -19,6 +19,7 @@ from persist_effects.errors import (
 )
 from persist_effects.machine import Done, Effect, Handlers, Step, Suspended
 from persist_effects.requests import AllOf, Answered, Conflict, Failed, Outcome, Request, Wait
+from persist_effects.spinning import give_up
 
 Program = Callable[[], Effect[Any]]
 Check = Callable[[list[tuple[Request[Any], Any]], list[Request[Any]]], Effect[Any]]
@@ -27,7 +28,6 @@ State = tuple[tuple[int, str], ...]
 """The faults of one run, each with the number of its request."""
 
 _DIFFERENCE_WIDTH = 200
-_CLOSING_ATTEMPTS = 100
 
 
 class Asked(NamedTuple):
@@ -231,16 +231,6 @@ def _impatient(handlers: Handlers) -> Handlers:
     if Wait in rows:
         rows[Wait] = lambda request: handlers[Wait](Wait(request.after, request.prefix))
     return rows
-
-
-def give_up(program: Effect[Any]) -> None:
-    """End a program as if its process were gone: what its ``finally`` blocks ask for reaches no store."""
-    for _ in range(_CLOSING_ATTEMPTS):
-        try:
-            program.close()
-        except Exception:  # noqa: S112 - there is nobody left whom it would concern
-            continue
-        return
 
 
 def _key_of(request: Request[Any]) -> bytes | str:

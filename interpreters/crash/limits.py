@@ -3,6 +3,7 @@
 from typing import TypeVar
 
 from persist_effects.machine import Effect, Suspended, perform, start
+from persist_effects.spinning import give_up
 
 A = TypeVar("A")
 
@@ -22,7 +23,7 @@ def limited(program: Effect[A], requests: int) -> Effect[A]:
     step = start(program)
     while isinstance(step, Suspended):
         if not requests:
-            program.close()
+            give_up(program)
             raise Hangs("the program asked more than its limit of requests")
         requests -= 1
         try:

@@ -17,12 +17,12 @@ from contextlib import suppress
 from types import GeneratorType
 from typing import Any, NoReturn
 
-from interpreters.crash.effect_runs import give_up
 from interpreters.schedule.requests import Pause, Sleep
 from persist_effects import machine
 from persist_effects.errors import NotARequest, UnhandledEffect, describe
 from persist_effects.machine import Effect, Handler, Handlers
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, ReadAll, Request, Wait
+from persist_effects.spinning import give_up
 
 Program = Callable[[], Effect[Any]]
 Move = int
@@ -243,7 +243,7 @@ class World:
             self._enter(task, _one_by_one(request))
             return
         if not isinstance(request, Request):
-            self._go_on(task, task.top.throw, NotARequest(describe(request)))
+            self._go_on(task, lambda found: machine.next_request(task.top, found), request)
             return
         task.asked += 1
         self.sees_positions |= isinstance(request, ReadAll | Wait)
