@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from interpreters.never_run import is_switched_off
+from interpreters.pytest_never_run import NeverRunPlugin
 from interpreters.store import Store, open_store
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Effect
@@ -219,6 +221,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("persist-effects")
     group.addoption("--repro", metavar="TOKEN", help="run the one state or interleaving that a failure named")
     group.addoption("--update-traces", action="store_true", help="write golden traces anew")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the tests watched for programs that they make and do not run."""
+    if not is_switched_off():
+        config.pluginmanager.register(NeverRunPlugin(), "persist-effects-never-run")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

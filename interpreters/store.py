@@ -14,6 +14,7 @@ from interpreters.memory import MemoryStore
 from persist_effects import machine
 from persist_effects.errors import InvalidRequest, StoreClosed, describe
 from persist_effects.machine import Effect, Handler, Handlers, Step
+from persist_effects.programs import refused
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request, Wait
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Store:
 
     def run(self, program: Effect[A]) -> A:
         """Drive a program to its end in this thread, and return its value or raise its error."""
-        self._check_open()
+        self._check_open(program)
         return machine.run(program, self.handlers)
 
     def start(self, program: Effect[A]) -> Step[A]:
@@ -144,7 +145,7 @@ class Store:
         >>> step.request, step.resume("Ada")
         (Ask(question='name?'), Done('Ada'))
         """
-        self._check_open()
+        self._check_open(program)
         return machine.start(program, self.handlers)
 
     def run_many(self, programs: Iterable[Effect[A]], *, return_exceptions: bool = False) -> list[A]:
@@ -160,8 +161,9 @@ class Store:
         >>> open_store("memory:").run_many(kv.put(key, 0) for key in ("a", "b", "c"))
         [1, 2, 3]
         """
-        self._check_open()
-        outcomes = _Rounds(self.handlers, self._outcomes_of).drive(list(programs))
+        given = list(programs)
+        self._check_open(*given)
+        outcomes = _Rounds(self.handlers, self._outcomes_of).drive(given)
         errors = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
         if errors and not return_exceptions:
             raise ExceptionGroup(f"{len(errors)} of {len(outcomes)} programs failed", errors)
@@ -202,8 +204,9 @@ class Store:
     def __exit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
-    def _check_open(self) -> None:
+    def _check_open(self, *given: object) -> None:
         if self._is_closed:
+            refused(*given)
             raise StoreClosed("this store was closed: open it again to run programs")
 
     # Several requests at once

@@ -49,6 +49,7 @@ from persist_effects.errors import (
 )
 from persist_effects.event import Draft, Event
 from persist_effects.machine import Done, Effect, Handlers, Suspended, all_of, perform, run, start
+from persist_effects.programs import NeverRun, program
 from persist_effects.projection import State
 from persist_effects.requests import (
     Append,
@@ -93,6 +94,7 @@ __all__ = [
     "InvalidRequest",
     "KvDelete",
     "KvPut",
+    "NeverRun",
     "NotAProgram",
     "NotARequest",
     "Page",
@@ -124,6 +126,7 @@ __all__ = [
     "log",
     "machine",
     "perform",
+    "program",
     "projection",
     "publish",
     "requests",

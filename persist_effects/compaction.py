@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 from persist_effects import log, snapshot
 from persist_effects.event import check_integer
 from persist_effects.machine import Effect
+from persist_effects.programs import program
 from persist_effects.projection import State, StepFunction
 from persist_effects.requests import TruncateThrough
 
 S = TypeVar("S")
 
 
+@program
 def compact(name: str, stream: str, step: StepFunction[S], seed: S, *, state_type: Any = None) -> Effect[State[S]]:
     """Checkpoint a stream under a snapshot name and drop the events that the snapshot covers, in one transaction.
 
@@ -35,6 +37,7 @@ def compact(name: str, stream: str, step: StepFunction[S], seed: S, *, state_typ
     return state
 
 
+@program
 def should_compact(name: str, stream: str, every: int) -> Effect[bool]:
     """Whether the stream has at least ``every`` events that the snapshot does not cover.
 
@@ -48,6 +51,7 @@ def should_compact(name: str, stream: str, every: int) -> Effect[bool]:
     return last - covered >= every
 
 
+@program
 def maybe_compact(
     name: str, stream: str, step: StepFunction[S], seed: S, every: int, *, state_type: Any = None
 ) -> Effect[State[S] | None]:

@@ -72,21 +72,22 @@ class UnhandledEffect(CallerError):
 
 
 class NotARequest(CallerError, TypeError):
-    """A program yielded something that is no `Request`. Raised at the guilty ``yield``."""
+    """A program yielded something that is no `Request`. Raised at the guilty ``yield``. ``advice``: what to write."""
 
-    def __init__(self, found: str) -> None:
-        super().__init__(found)
+    def __init__(self, found: str, advice: str = "write `yield from perform(request)`") -> None:
+        super().__init__(found, advice)
         self.found = found
+        self.advice = advice
 
     def __str__(self) -> str:
-        return (
-            f"a program yielded {self.found}, which is no Request: "
-            "write `yield from perform(request)`, or `yield from` before the call of another program"
-        )
+        return f"a program yielded {self.found}, which is no Request: {self.advice}"
 
 
 class NotAProgram(CallerError, TypeError):
-    """What was given to run is no fresh program: a generator made by calling a generator function."""
+    """What was given to run is no fresh program, or a program returned one that it should have run.
+
+    A program is a generator, made by calling a generator function.
+    """
 
 
 class AlreadyUsed(CallerError):

@@ -15,7 +15,7 @@ function that answers it; tables are plain dicts and merge with ``|``, so adding
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from types import FunctionType, GeneratorType, MethodType
+from types import GeneratorType
 from typing import Any, Generic, TypeVar, cast, overload
 
 from persist_effects.errors import (
@@ -26,9 +26,11 @@ from persist_effects.errors import (
     PersistError,
     Spinning,
     UnhandledEffect,
-    describe,
 )
+from persist_effects.programs import is_fresh_program, refused
+from persist_effects.programs import program as _program
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
+from persist_effects.slips import instead_of_program, instead_of_request, said
 from persist_effects.spinning import Trouble, counted
 
 A = TypeVar("A")
@@ -44,6 +46,7 @@ Handlers = Mapping[type[Request[Any]], Handler]
 """A handler table: the function that answers each type of request. An error it raises is thrown into the program."""
 
 
+@_program
 def perform(request: Request[A]) -> Effect[A]:
     """Suspend the program until the request is answered, and return the answer.
 
@@ -132,7 +135,7 @@ class Suspended(Generic[A]):
         program, self._program = self._program, None
         if program is None:
             raise AlreadyUsed(
-                f"this Suspended at {_describe(self.request)} cannot be {verb}: it was already resumed, thrown into or "
+                f"this Suspended at {said(self.request)} cannot be {verb}: it was already resumed, thrown into or "
                 "closed, and each is used once: use the step that came back then"
             )
         return program
@@ -207,7 +210,11 @@ def unwind_all(programs: Sequence[Effect[Any]], error: BaseException, handlers: 
     """Give up several programs for an error, as `unwind` does each. An interrupt is raised once all are given up.
 
     >>> from persist_effects import kv
-    >>> unwind_all([kv.get("color")], KeyboardInterrupt(), {})
+    >>> both = [kv.get("color"), kv.get("size")]
+    >>> steps = [start(program) for program in both]
+    >>> unwind_all(both, KeyboardInterrupt(), {})
+    >>> [program.gi_frame for program in both]
+    [None, None]
     """
     met = error
     for program in programs:
@@ -286,7 +293,7 @@ def _advance(
             except KeyError:
                 if isinstance(request, Request):
                     return Suspended(program, request, handlers, trouble)
-                error = NotARequest(_describe(request))
+                error = _no_request(program, request)
                 trouble = counted(trouble, program, request, error)
                 request = program.throw(error)
                 continue
@@ -301,7 +308,31 @@ def _advance(
                 request = send(answer)
                 answer = None
     except StopIteration as end:
-        return Done(end.value)
+        value = end.value
+    if type(value) is GeneratorType:
+        check_returned(program, value)
+    return Done(value)
+
+
+def check_returned(program: Any, value: object) -> None:
+    """Refuse a program as what another program returned: a ``yield from`` was forgotten.
+
+    Only those of functions that are marked with `persist_effects.program` are known, as those of this package are.
+
+    >>> from persist_effects import kv
+    >>> def forgetful():
+    ...     yield from kv.has("color")
+    ...     return kv.put("color", "red")
+    >>> check_returned(forgetful(), kv.put("color", "red"))
+    Traceback (most recent call last):
+    persist_effects.errors.NotAProgram: the program 'forgetful' returned the program 'put', which was not run: ...
+    """
+    if is_fresh_program(value):
+        refused(value)
+        raise NotAProgram(
+            f"the program {program.__qualname__!r} returned the program {value.__qualname__!r}, which was not run: "
+            f"write `return (yield from {value.__name__}(…))`"
+        )
 
 
 def next_request(program: Effect[Any], found: object) -> Request[Any]:
@@ -320,7 +351,7 @@ def next_request(program: Effect[Any], found: object) -> Request[Any]:
     """
     trouble: Trouble | None = None
     while not isinstance(found, Request):
-        error = NotARequest(_describe(found))
+        error = _no_request(program, found)
         trouble = counted(trouble, program, found, error)
         found = program.throw(error)
     return found
@@ -373,12 +404,25 @@ class Together:
                 if not isinstance(request, Request):
                     request = next_request(program, request)
             except StopIteration as end:
-                self.outcomes[index] = Answered(end.value)
+                self.outcomes[index] = ended(program, end.value)
             except Exception as error:
                 self.outcomes[index] = Failed(error)
             else:
                 still_asking.append(index)
                 requests.append(request)
+
+
+def ended(program: Any, value: Any) -> Outcome:
+    """How a program ended that returned a value: see `check_returned`.
+
+    >>> ended(None, 7)
+    Answered(value=7)
+    """
+    try:
+        check_returned(program, value)
+    except NotAProgram as error:
+        return Failed(error)
+    return Answered(value)
 
 
 def outcome_of(request: Request[A], handlers: Handlers) -> Outcome:
@@ -422,6 +466,7 @@ def all_of(
 ) -> Effect[tuple[A, B, C, D]]: ...
 @overload
 def all_of(*items: Effect[A] | Request[A]) -> Effect[tuple[A, ...]]: ...
+@_program
 def all_of(*items: Effect[Any] | Request[Any]) -> Effect[tuple[Any, ...]]:
     """Perform several programs or requests at once, and return their values in order.
 
@@ -443,6 +488,8 @@ def all_of(*items: Effect[Any] | Request[Any]) -> Effect[tuple[Any, ...]]:
     except GeneratorExit:
         raise
     except BaseException as error:
+        # Those that come after one which did not start.
+        refused(*items[len(steps) :])
         yield from _abandon(steps, error)
         raise
     finally:
@@ -507,29 +554,29 @@ def check_fresh(*programs: object) -> None:
     Traceback (most recent call last):
     persist_effects.errors.NotAProgram: a builtin_function_or_method, <built-in function len>, is no program: ...
     """
-    for program in programs:
-        _check_fresh(program)
-    if len(set(map(id, programs))) < len(programs):
-        raise AlreadyUsed("a program stands among the others twice, and a program runs once: call its function again")
+    try:
+        for given in programs:
+            _check_fresh(given)
+        if len(set(map(id, programs))) < len(programs):
+            raise AlreadyUsed(
+                "a program stands among the others twice, and a program runs once: call its function again"
+            )
+    except PersistError:
+        refused(*programs)
+        raise
 
 
 def _check_fresh(program: object) -> None:
     if not isinstance(program, GeneratorType):
         raise NotAProgram(
-            f"{_describe(program)}, is no program: give the generator that calling a generator function makes"
-            f"{_guess(program)}"
+            f"{said(program)}, is no program: give the generator that calling a generator function makes"
+            f"{instead_of_program(program)}"
         )
     if program.gi_frame is None or program.gi_suspended or program.gi_running:
         raise AlreadyUsed(
             f"the program {program.__qualname__!r} was already started, and a program runs once: "
             "call its function again for a fresh one"
         )
-
-
-def _guess(found: object) -> str:
-    if isinstance(found, FunctionType | MethodType):
-        return f"; did you mean {found.__name__}()?"
-    return "; did you mean perform(request)?" if isinstance(found, Request) else ""
 
 
 def _is_suspended(program: object) -> bool:
@@ -539,12 +586,12 @@ def _is_suspended(program: object) -> bool:
 def _unhandled(request: object) -> UnhandledEffect | NotARequest:
     if isinstance(request, Request):
         return UnhandledEffect(request.op, type(request).__name__)
-    return NotARequest(_describe(request))
+    return _no_request(None, request)
+
+
+def _no_request(program: Any, found: object) -> NotARequest:
+    return NotARequest(said(found), instead_of_request(program, found))
 
 
 def _note(error: BaseException, trouble: BaseException) -> None:
     error.add_note(f"a program that was given up for this raised in turn: {type(trouble).__name__}: {trouble}")
-
-
-def _describe(found: object) -> str:
-    return f"{found!r:.120}" if isinstance(found, Request) else describe(found)

@@ -14,6 +14,7 @@ from persist_effects.codec import from_plain, to_plain
 from persist_effects.errors import InvalidRequest, Truncated
 from persist_effects.event import check_name
 from persist_effects.machine import Effect
+from persist_effects.programs import program
 from persist_effects.projection import State, StepFunction, project_resume
 from persist_effects.requests import Conflict, Entry, KvPut, TruncateThrough, Write
 from persist_effects.transaction import transact
@@ -29,6 +30,7 @@ class _Record(msgspec.Struct, frozen=True):
     stream: str | None = None
 
 
+@program
 def read(name: str, *, state_type: Any = None) -> Effect[State[Any] | None]:
     """The snapshot under a name, or None where there is none that decodes.
 
@@ -42,6 +44,7 @@ def read(name: str, *, state_type: Any = None) -> Effect[State[Any] | None]:
     return None if record is None else _state_of(record, state_type)
 
 
+@program
 def write(
     name: str,
     state: State[Any],
@@ -75,6 +78,7 @@ def write(
             return
 
 
+@program
 def replay(name: str, stream: str, step: StepFunction[S], seed: S, *, state_type: Any = None) -> Effect[State[S]]:
     """The state of a stream: its snapshot, and the tail folded on top. Writes nothing.
 
@@ -106,6 +110,7 @@ def replay(name: str, stream: str, step: StepFunction[S], seed: S, *, state_type
             truncated = error
 
 
+@program
 def checkpoint(name: str, stream: str, step: StepFunction[S], seed: S, *, state_type: Any = None) -> Effect[State[S]]:
     """Replay, and keep the state that came out as the snapshot.
 
@@ -123,6 +128,7 @@ def checkpoint(name: str, stream: str, step: StepFunction[S], seed: S, *, state_
     return state
 
 
+@program
 def covered_seq(name: str, *, stream: str | None = None) -> Effect[int]:
     """Up to which sequence number the snapshot under a name reaches, 0 where there is none.
 

@@ -19,6 +19,7 @@ from persist_effects.codec import decode_event, encode_new_event
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import Draft, Event
 from persist_effects.machine import Done, Handlers, Suspended, run, start, unwind
+from persist_effects.programs import refused
 from persist_effects.projection import StepFunction
 from persist_effects.requests import Answered, Append, Appended, Conflict, Failed, LastSeq, Outcome, Page, Read, Request
 from persist_effects.source import source_of
@@ -51,7 +52,11 @@ def perform_sequence(steps: Iterable[tuple[Request[Any], Any]], program: Program
       actual:   KvGet(key='size')
       source:   persist_effects/kv.py:... in get
     """
-    pairs = [_pair(index, found) for index, found in enumerate(steps)]
+    try:
+        pairs = [_pair(index, found) for index, found in enumerate(steps)]
+    except InvalidRequest:
+        refused(program)
+        raise
     fresh = fresh_program(program)
     step = start(fresh)
     index = 0

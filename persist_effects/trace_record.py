@@ -5,6 +5,7 @@ from typing import Any, NoReturn, TypeVar
 
 from persist_effects.errors import Abandoned, InvalidRequest, UnhandledEffect
 from persist_effects.machine import Handler, Handlers, outcome_of, run
+from persist_effects.programs import refused
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
 from persist_effects.trace_diff import HasHandlers, handlers_of
 from persist_effects.trace_format import Trace
@@ -36,7 +37,11 @@ def record(program: Program[A], handlers: HasHandlers | Handlers) -> tuple[Outco
     >>> outcome, len(trace)
     (Answered(value=4), 1)
     """
-    recorder = _Recorder(handlers_of(handlers))
+    try:
+        recorder = _Recorder(handlers_of(handlers))
+    except InvalidRequest:
+        refused(program)
+        raise
     fresh = fresh_program(program)
     outcome: Outcome | None = None
     try:

@@ -7,7 +7,8 @@ from typing import Any, Generic, NoReturn, TypeVar, cast
 import msgspec
 
 from persist_effects.errors import Abandoned, Diverged, InvalidRequest, describe
-from persist_effects.machine import Done, Effect, Step, Suspended, check_fresh, next_request, unwind
+from persist_effects.machine import Done, Effect, Step, Suspended, check_fresh, check_returned, next_request, unwind
+from persist_effects.programs import refused
 from persist_effects.requests import AllOf, Answered, Failed, Request
 from persist_effects.source import source_of
 from persist_effects.trace_format import MUST_DECODE, Trace, by_op
@@ -32,7 +33,7 @@ def replay(program: Program[A], trace: Trace) -> A:
     >>> replay(lambda: kv.put("color", "red"), trace)
     7
     """
-    check_trace(trace)
+    _check_trace_of(trace, program)
     fresh = fresh_program(program)
     step = _feed(fresh, trace, len(trace))
     if isinstance(step, Suspended):
@@ -55,8 +56,9 @@ def resume_at(program: Program[A], trace: Trace, k: int) -> Suspended[A]:
     >>> resume_at(both, trace, 1).resume(False)
     Done((True, False))
     """
-    check_trace(trace)
+    _check_trace_of(trace, program)
     if type(k) is not int or not 0 <= k < len(trace):
+        refused(program)
         raise InvalidRequest(f"the trace has the requests 0 to {len(trace) - 1}, and none at {k!r}")
     fresh = fresh_program(program)
     step = _feed(fresh, trace, k)
@@ -134,12 +136,18 @@ def check_trace(found: object) -> None:
         raise InvalidRequest(f"a trace is {describe(found)}: give the trace: `outcome, trace = record(...)`")
 
 
+def _check_trace_of(trace: object, program: object) -> None:
+    if not isinstance(trace, Trace):
+        refused(program)
+    check_trace(trace)
+
+
 def fresh_program(program: Program[A]) -> Effect[A]:
     """A fresh program, made if need be. Raises `NotAProgram` and `AlreadyUsed` for what is none.
 
     >>> from persist_effects import kv
-    >>> fresh_program(lambda: kv.get("color")).__name__
-    'get'
+    >>> next(fresh_program(lambda: kv.get("color")))
+    KvGet(key='color')
     """
     fresh = program if isinstance(program, GeneratorType) or not callable(program) else program()
     check_fresh(fresh)
@@ -180,6 +188,7 @@ def _ended(program: Effect[A], trace: Trace, fed: int, count: int, error: Except
     if isinstance(error, StopIteration):
         if fed < count:
             _end_early(trace, fed, f"the program ended, and returned {shown(error.value)}")
+        check_returned(program, error.value)
         return Done(error.value)
     if program.gi_suspended:  # type: ignore[attr-defined]
         # It is not the program's error: what the trace holds could not be read.

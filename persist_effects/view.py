@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from persist_effects import snapshot
 from persist_effects.event import Event, check_name
 from persist_effects.machine import Effect
+from persist_effects.programs import program
 from persist_effects.projection import State, StepFunction
 from persist_effects.subscription import Hub
 
@@ -62,6 +63,7 @@ def attach(hub: Hub, view: View[Any]) -> None:
     hub.subscribe(view.stream, on_publish)
 
 
+@program
 def refresh(view: View[S]) -> Effect[State[S]]:
     """Fold the events that the view has not seen, and keep the state.
 
@@ -76,6 +78,7 @@ def refresh(view: View[S]) -> Effect[State[S]]:
     )
 
 
+@program
 def peek(view: View[S]) -> Effect[S]:
     """The view as it was last refreshed, in one read; the seed if it never was.
 
@@ -87,6 +90,7 @@ def peek(view: View[S]) -> Effect[S]:
     return view.seed if state is None else state.value
 
 
+@program
 def value(view: View[S]) -> Effect[S]:
     """The view with all events folded that the stream has: never stale. Writes nothing.
 

@@ -30,13 +30,14 @@ PURE = {
     "types",
     "typing",
     "unicodedata",
+    "weakref",
 }
 
 # Packages behind an extra, and the only modules and folders of `interpreters` that may import them.
 OPTIONAL = {
     "anyio": ("tasks.py",),
     "hypothesis": ("conformance.py", "model.py", "strategies.py", "facts/"),
-    "pytest": ("conformance.py", "model.py", "strategies.py", "facts/", "pytest_plugin.py"),
+    "pytest": ("conformance.py", "model.py", "strategies.py", "facts/", "pytest_plugin.py", "pytest_never_run.py"),
     "multiformats": ("blobs/cid.py",),
     "rich": ("cli.py", "crash/report.py"),
     "typer": ("cli.py",),
@@ -112,10 +113,10 @@ EXPORTS = {
     persist_effects: (
         "Abandoned AlreadyUsed Append Appended BlobNotFound BlobRef CallerError Conflict CorruptStore Diverged Done "
         "Draft Effect Entry Event ExpectRevision ExpectSeq Handlers Hub InternalError InvalidRequest KvDelete KvPut "
-        "NotAProgram NotARequest Page PersistError RecordedError Request Schema SchemaMismatch Spinning State "
+        "NeverRun NotAProgram NotARequest Page PersistError RecordedError Request Schema SchemaMismatch Spinning State "
         "StoreClosed StoreLocked StoreUnavailable Suspended TooLarge TruncateThrough Truncated UncertainOutcome "
-        "UnhandledEffect View all_of blob codec compaction errors event follow kv log machine perform projection publish requests "
-        "run schema snapshot start subscription testing trace transact transaction view"
+        "UnhandledEffect View all_of blob codec compaction errors event follow kv log machine perform program "
+        "projection publish requests run schema snapshot start subscription testing trace transact transaction view"
     ),
     interpreters: "Store open_store",
     interpreters.serve: "PipeTransport RemoteStore SocketTransport Transport serve",
@@ -141,7 +142,9 @@ PUBLIC_FUNCTIONS = {
     "compaction": "compact maybe_compact should_compact",
     "subscription": "follow publish",
     "view": "attach peek refresh value",
-    "machine": "all_of check_fresh next_request outcome_of perform run start unwind unwind_all",
+    "machine": "all_of check_fresh check_returned ended next_request outcome_of perform run start unwind unwind_all",
+    "programs": "is_fresh_program program refused watch",
+    "slips": "instead_of_program instead_of_request said",
     "spinning": "counted give_up",
     "json_values": "from_json to_json",
     "trace_record": "record",

@@ -222,6 +222,8 @@ class World:
             else:
                 self._go_on(task, task.top.throw, outcome.error)
             return
+        if isinstance(outcome, Answered):
+            outcome = machine.ended(task.top, outcome.value)
         task.outcome, task.request = outcome, None
         live = self.live
         place = live.index(task.index)
