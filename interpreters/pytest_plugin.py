@@ -26,6 +26,7 @@ import pytest
 from interpreters.never_run import is_switched_off
 from interpreters.pytest_never_run import NeverRunPlugin
 from interpreters.store import Store, open_store
+from persist_effects.answers import check_answers
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Effect
 
@@ -52,6 +53,8 @@ STORES: dict[str, Callable[[Path], Store]] = {
 """How the stores are opened on which the fixture ``store`` runs a test, each new and empty."""
 
 _EXPLORED = pytest.StashKey[dict[str, list[int]]]()
+
+_CHECKED_BEFORE = pytest.StashKey[bool]()
 
 _GOLDEN = pytest.StashKey[dict[str, str]]()
 """Which test has used which file of a golden trace."""
@@ -224,9 +227,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have the tests watched for programs that they make and do not run."""
+    """Have the tests watched for programs that they make and do not run, and the rows of their stores checked."""
+    config.stash[_CHECKED_BEFORE] = check_answers(True)
     if not is_switched_off():
         config.pluginmanager.register(NeverRunPlugin(), "persist-effects-never-run")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave it as it was."""
+    check_answers(config.stash.get(_CHECKED_BEFORE, False))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from interpreters.blobs.memory import MemoryBlobs
 from interpreters.memory import MemoryStore
 from persist_effects import machine
+from persist_effects.answers import rows_of_a_store
 from persist_effects.errors import InvalidRequest, StoreClosed, describe
 from persist_effects.machine import Effect, Handler, Handlers, Step
 from persist_effects.programs import refused
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request, Wait
+from persist_effects.rows import is_async_generator_row, is_async_row, is_program_row, refuse_async
 
 if TYPE_CHECKING:
     from interpreters.tasks import TaskRunner
@@ -94,7 +96,8 @@ _OPENERS: dict[str, Callable[[str, dict[str, Any]], Interpreter]] = {"memory": _
 class Store:
     """Runs programs on an interpreter. All methods may be used from any thread.
 
-    A row of ``effects`` is a function of one request, or an async function where programs run by `arun`. Closing
+    A row of ``effects`` is a function of one request; a generator function, which is run as a program of this store,
+    and answers with what it returns; or an async function, where programs run by `arun`. Closing
     the store closes the interpreter and the blob store. Raises `InvalidRequest` for what is no interpreter, and for
     effects that are no table of rows.
 
@@ -114,7 +117,9 @@ class Store:
         self.interpreter = interpreter
         self.blobs = MemoryBlobs() if blobs is None else blobs
         _check_interpreter(_BLOBS, self.blobs)
-        self.effects = _checked_effects(effects)
+        for what, answering in (("its interpreter", interpreter), ("its blob store", self.blobs)):
+            _check_nothing_to_await(what, answering.handlers)
+        self.effects = rows_of_a_store(_checked_effects(effects))
         # A store that answers for blobs itself gives way only to a blob store that was asked for.
         answers = {**self.blobs.handlers, **interpreter.handlers, **({} if blobs is None else blobs.handlers)}
         own = {kind: _answering_at_once(row) for kind, row in self.effects.items()}
@@ -301,27 +306,37 @@ def _checked_effects(effects: Handlers | None) -> Handlers:
             raise InvalidRequest(f"a key of effects is {describe(kind)}: give a subclass of Request")
         if not callable(row):
             raise InvalidRequest(f"the row for {kind.__name__} is {describe(row)}: give a function of one request")
+        if is_async_generator_row(row):
+            raise InvalidRequest(
+                f"the row for {kind.__name__} is an async generator function: return the answer, do not yield it"
+            )
     return dict(effects)
 
 
+def _check_nothing_to_await(what: str, handlers: Handlers) -> None:
+    for kind, row in handlers.items():
+        if is_async_row(row):
+            raise InvalidRequest(
+                f"a store cannot await the row for {kind.__name__} of {what}, which is an async function: make it a "
+                "plain one, which `arun` calls in a thread. Only rows of `effects` may be async"
+            )
+
+
 def _answering_at_once(row: Handler) -> Handler:
-    """The user's row where nothing can be awaited: one that would have to be is refused."""
+    """The user's row where nothing can be awaited: one that would have to be is refused. A program is run."""
 
     def refuse(request: Request[Any]) -> Any:
-        raise InvalidRequest(
-            f"the handler of {request.op!r} is an async function: run this program with `await store.arun(program)`"
-        )
+        raise refuse_async(request.op)
 
     def answer(request: Request[Any]) -> Any:
         found = row(request)
         if inspect.isawaitable(found):
-            if inspect.iscoroutine(found):
-                # Python would warn that it was never awaited.
-                found.close()
-            refuse(request)
+            raise refuse_async(request.op, found)
         return found
 
-    return refuse if inspect.iscoroutinefunction(row) else answer
+    if is_program_row(row):
+        return row
+    return refuse if is_async_row(row) else answer
 
 
 def _make_task_runner(store: Store) -> "TaskRunner":

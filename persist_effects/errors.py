@@ -118,6 +118,28 @@ class Spinning(CallerError):
         )
 
 
+class InvalidAnswer(CallerError, TypeError):
+    """A row answered with something else than its request promises. Only checked in explorations and tests.
+
+    ``request`` is what was asked, ``kind`` the name of its class, ``row`` that of the function, ``found`` what it
+    answered, ``expected`` the type that it should have had.
+    """
+
+    def __init__(self, request: str, kind: str, row: str, found: str, expected: str) -> None:
+        super().__init__(request, kind, row, found, expected)
+        self.request = request
+        self.kind = kind
+        self.row = row
+        self.found = found
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return (
+            f"the row for {self.kind}, {self.row}, answered {self.request} with {self.found}: its class is a "
+            f"Request[{self.expected}], so answer with that, or change the class"
+        )
+
+
 class Truncated(CallerError):
     """Events that were asked for, or that a fold needs, were dropped by truncation.
 

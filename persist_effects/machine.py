@@ -15,7 +15,7 @@ function that answers it; tables are plain dicts and merge with ``|``, so adding
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from types import GeneratorType
+from types import CoroutineType, GeneratorType
 from typing import Any, Generic, TypeVar, cast, overload
 
 from persist_effects.errors import (
@@ -30,6 +30,7 @@ from persist_effects.errors import (
 from persist_effects.programs import is_fresh_program, refused
 from persist_effects.programs import program as _program
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
+from persist_effects.rows import UNSETTLED, is_program_row, refuse_async
 from persist_effects.slips import instead_of_program, instead_of_request, said
 from persist_effects.spinning import Trouble, counted
 
@@ -299,6 +300,9 @@ def _advance(
                 continue
             try:
                 answer = handler(request)
+                kind = type(answer)
+                if kind is GeneratorType or kind is CoroutineType:
+                    answer = settled(answer, handler, request, handlers)
             except Exception as error:
                 trouble = counted(trouble, program, request, error)
                 request = program.throw(error)
@@ -445,7 +449,26 @@ def _answer_to(request: Request[Any], handlers: Handlers) -> Any:
         if isinstance(request, AllOf):
             return [outcome_of(part, handlers) for part in request.requests]
         raise _unhandled(request) from None
-    return row(request)
+    answer = row(request)
+    return settled(answer, row, request, handlers) if type(answer) in UNSETTLED else answer
+
+
+def settled(answer: Any, row: Handler, request: Request[Any], handlers: Handlers) -> Any:
+    """What a row's generator or coroutine comes to: the value of its program, run with the same table.
+
+    Raises what the program raises, and `InvalidRequest` for a coroutine, since nothing awaits it. A generator that is
+    the answer of a plain function is an answer.
+
+    >>> class Ask(Request[str], frozen=True, tag="settled/ask"):
+    ...     pass
+    >>> def ask(request):
+    ...     return "yes" if (yield from perform(AllOf(()))) == [] else "no"
+    >>> settled(ask(Ask()), ask, Ask(), {})
+    'yes'
+    """
+    if type(answer) is CoroutineType:
+        raise refuse_async(request.op, answer)
+    return run(answer, handlers) if is_program_row(row) else answer
 
 
 @overload

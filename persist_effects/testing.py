@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import Any, Generic, NoReturn, TypeVar
 
+from persist_effects.answers import checked_rows
 from persist_effects.codec import decode_event, encode_new_event
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import Draft, Event
@@ -121,11 +122,13 @@ class Given:
     def when(self, program: Program[Any], effects: Handlers = _NO_ROWS) -> "Result":
         """Run a program that reads and appends events. ``effects`` are rows for its other requests.
 
+        A row that answers with another type than its request promises raises `InvalidAnswer`.
+
         >>> from persist_effects import log
         >>> given(stream="a").when(log.append_expect("a", 3, "paid", None)).then(Conflict("a", expected=3, actual=0))
         """
         before = self._log.copy()
-        outcome = _outcome_of(lambda: run(fresh_program(program), {**before.handlers, **effects}))
+        outcome = _outcome_of(lambda: run(fresh_program(program), {**before.handlers, **checked_rows(effects)}))
         elsewhere = {
             stream: events
             for stream in before.streams()

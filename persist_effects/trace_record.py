@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 from persist_effects.errors import Abandoned, InvalidRequest, UnhandledEffect
-from persist_effects.machine import Handler, Handlers, outcome_of, run
+from persist_effects.machine import Handler, Handlers, outcome_of, run, settled
 from persist_effects.programs import refused
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
+from persist_effects.rows import UNSETTLED
 from persist_effects.trace_diff import HasHandlers, handlers_of
 from persist_effects.trace_format import Trace
 from persist_effects.trace_replay import Program, fresh_program
@@ -101,6 +102,8 @@ class _Recorder(dict[type[Request[Any]], Handler]):
                 self._give_up(encode_request, request)
             try:
                 answer = row(request)
+                if type(answer) in UNSETTLED:
+                    answer = settled(answer, row, request, self._handlers)
             except Exception as error:
                 self._failed.add(len(self._requests))
                 keep_request(encoded)

@@ -111,12 +111,13 @@ def test_the_conformance_suite_without_its_packages_names_the_extra():
 
 EXPORTS = {
     persist_effects: (
-        "Abandoned AlreadyUsed Append Appended BlobNotFound BlobRef CallerError Conflict CorruptStore Diverged Done "
-        "Draft Effect Entry Event ExpectRevision ExpectSeq Handlers Hub InternalError InvalidRequest KvDelete KvPut "
-        "NeverRun NotAProgram NotARequest Page PersistError RecordedError Request Schema SchemaMismatch Spinning State "
-        "StoreClosed StoreLocked StoreUnavailable Suspended TooLarge TruncateThrough Truncated UncertainOutcome "
-        "UnhandledEffect View all_of blob codec compaction errors event follow kv log machine perform program "
-        "projection publish requests run schema snapshot start subscription testing trace transact transaction view"
+        "Abandoned AlreadyUsed Append Appended BlobNotFound BlobRef CallerError Conflict CorruptStore Diverged "
+        "Done Draft Effect Entry Event ExpectRevision ExpectSeq Handlers Hub InternalError InvalidAnswer "
+        "InvalidRequest KvDelete KvPut NeverRun NotAProgram NotARequest Page PersistError RecordedError Request "
+        "Schema SchemaMismatch Spinning State StoreClosed StoreLocked StoreUnavailable Suspended TooLarge "
+        "TruncateThrough Truncated UncertainOutcome UnhandledEffect View all_of blob codec compaction errors event "
+        "follow kv log machine perform program projection publish requests run schema snapshot start subscription "
+        "testing trace transact transaction view"
     ),
     interpreters: "Store open_store",
     interpreters.serve: "PipeTransport RemoteStore SocketTransport Transport serve",
@@ -142,8 +143,12 @@ PUBLIC_FUNCTIONS = {
     "compaction": "compact maybe_compact should_compact",
     "subscription": "follow publish",
     "view": "attach peek refresh value",
-    "machine": "all_of check_fresh check_returned ended next_request outcome_of perform run start unwind unwind_all",
+    "machine": (
+        "all_of check_fresh check_returned ended next_request outcome_of perform run settled start unwind unwind_all"
+    ),
     "programs": "is_fresh_program program refused watch",
+    "answers": "check_answers checked_rows fits rows_of_a_store",
+    "rows": "is_async_generator_row is_async_row is_program_row refuse_async",
     "slips": "instead_of_program instead_of_request said",
     "spinning": "counted give_up",
     "json_values": "from_json to_json",

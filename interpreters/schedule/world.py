@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from interpreters.schedule.requests import Pause, Sleep
 from persist_effects import machine
+from persist_effects.answers import checked_rows
 from persist_effects.errors import NotARequest, UnhandledEffect, describe
 from persist_effects.machine import Effect, Handler, Handlers
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, ReadAll, Request, Wait
@@ -57,7 +58,7 @@ class World:
     """The programs, and the table that answers them."""
 
     def __init__(self, makers: Sequence[Program], handlers: Handlers) -> None:
-        self.handlers = handlers
+        self.handlers = checked_rows(handlers)
         self.now = 0.0
         self.sees_positions = False
         """Whether anything asked for the order of all streams."""
