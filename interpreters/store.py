@@ -132,7 +132,8 @@ class Store:
 
     def run(self, program: Effect[A]) -> A:
         """Drive a program to its end in this thread, and return its value or raise its error."""
-        self._check_open(program)
+        if self._is_closed:
+            raise self._closed(program)
         return machine.run(program, self.handlers)
 
     def start(self, program: Effect[A]) -> Step[A]:
@@ -150,7 +151,8 @@ class Store:
         >>> step.request, step.resume("Ada")
         (Ask(question='name?'), Done('Ada'))
         """
-        self._check_open(program)
+        if self._is_closed:
+            raise self._closed(program)
         return machine.start(program, self.handlers)
 
     def run_many(self, programs: Iterable[Effect[A]], *, return_exceptions: bool = False) -> list[A]:
@@ -167,7 +169,8 @@ class Store:
         [1, 2, 3]
         """
         given = list(programs)
-        self._check_open(*given)
+        if self._is_closed:
+            raise self._closed(*given)
         outcomes = _Rounds(self.handlers, self._outcomes_of).drive(given)
         errors = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
         if errors and not return_exceptions:
@@ -188,7 +191,8 @@ class Store:
         >>> anyio.run(open_store("memory:").arun, kv.put("color", "red"))
         1
         """
-        self._check_open()
+        if self._is_closed:
+            raise self._closed(program)
         if self._task_runner is None:
             self._task_runner = _make_task_runner(self)
         return await self._task_runner.run(program)
@@ -209,10 +213,9 @@ class Store:
     def __exit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
-    def _check_open(self, *given: object) -> None:
-        if self._is_closed:
-            refused(*given)
-            raise StoreClosed("this store was closed: open it again to run programs")
+    def _closed(self, *programs: object) -> StoreClosed:
+        refused(*programs)
+        return StoreClosed("this store was closed: open it again to run programs")
 
     # Several requests at once
 

@@ -30,7 +30,7 @@ from persist_effects.errors import (
 from persist_effects.programs import is_fresh_program, refused
 from persist_effects.programs import program as _program
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
-from persist_effects.rows import UNSETTLED, is_program_row, refuse_async
+from persist_effects.rows import is_program_row, refuse_async
 from persist_effects.slips import instead_of_program, instead_of_request, said
 from persist_effects.spinning import Trouble, counted
 
@@ -312,10 +312,9 @@ def _advance(
                 request = send(answer)
                 answer = None
     except StopIteration as end:
-        value = end.value
-    if type(value) is GeneratorType:
-        check_returned(program, value)
-    return Done(value)
+        if type(end.value) is GeneratorType:
+            check_returned(program, end.value)
+        return Done(end.value)
 
 
 def check_returned(program: Any, value: object) -> None:
@@ -336,7 +335,7 @@ def check_returned(program: Any, value: object) -> None:
         raise NotAProgram(
             f"the program {program.__qualname__!r} returned the program {value.__qualname__!r}, which was not run: "
             f"write `return (yield from {value.__name__}(…))`"
-        )
+        ) from None
 
 
 def next_request(program: Effect[Any], found: object) -> Request[Any]:
@@ -388,7 +387,7 @@ class Together:
     def resume(self, outcomes: Sequence[Outcome | None]) -> None:
         """Go on with the outcome of each request. One whose outcome is None yet goes on waiting."""
         # Runs for every request of `Store.run_many`.
-        programs, before = self._programs, self.requests
+        programs, before, troubles = self._programs, self.requests, self._troubles
         still_asking: list[int] = []
         self.requests = requests = []
         asking, self.asking = self.asking, still_asking
@@ -396,19 +395,19 @@ class Together:
             program = programs[index]
             try:
                 if isinstance(outcome, Answered):
-                    if self._troubles:
-                        self._troubles.pop(index, None)
+                    if troubles:
+                        troubles.pop(index, None)
                     request = program.send(outcome.value)
                 elif outcome is None:
                     request = before[at]
                 else:
-                    trouble = self._troubles.get(index)
-                    self._troubles[index] = counted(trouble, program, before[at], outcome.error)
+                    troubles[index] = counted(troubles.get(index), program, before[at], outcome.error)
                     request = program.throw(outcome.error)
                 if not isinstance(request, Request):
                     request = next_request(program, request)
             except StopIteration as end:
-                self.outcomes[index] = ended(program, end.value)
+                value = end.value
+                self.outcomes[index] = ended(program, value) if type(value) is GeneratorType else Answered(value)
             except Exception as error:
                 self.outcomes[index] = Failed(error)
             else:
@@ -450,7 +449,8 @@ def _answer_to(request: Request[Any], handlers: Handlers) -> Any:
             return [outcome_of(part, handlers) for part in request.requests]
         raise _unhandled(request) from None
     answer = row(request)
-    return settled(answer, row, request, handlers) if type(answer) in UNSETTLED else answer
+    kind = type(answer)
+    return settled(answer, row, request, handlers) if kind is GeneratorType or kind is CoroutineType else answer
 
 
 def settled(answer: Any, row: Handler, request: Request[Any], handlers: Handlers) -> Any:
