@@ -31,6 +31,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from interpreters.never_run import is_switched_off
+from interpreters.pytest_never_run import NeverRunPlugin
+from persist_effects.answers import check_answers
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Effect
 
@@ -66,6 +69,8 @@ STORES: dict[str, Callable[[Path], "Store"]] = {
 """How the stores are opened on which the fixture ``store`` runs a test, each new and empty."""
 
 _EXPLORED = pytest.StashKey[dict[str, list[int]]]()
+
+_CHECKED_BEFORE = pytest.StashKey[bool]()
 
 _GOLDEN = pytest.StashKey[dict[str, str]]()
 """Which test has used which file of a golden trace."""
@@ -352,6 +357,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
+    """Have the tests watched for programs that they make and do not run, and the rows of their stores checked."""
+    config.stash[_CHECKED_BEFORE] = check_answers(True)
+    if not is_switched_off():
+        config.pluginmanager.register(NeverRunPlugin(), "persist-effects-never-run")
+    _add_short_fixtures(config)
+
+
+def _add_short_fixtures(config: pytest.Config) -> None:
     """Add the short names of the fixtures that no other plugin has. A ``conftest.py`` may have them too, and wins."""
     short = types.ModuleType("persist_effects_short_names")
     for name, fixture in _SHORT.items():
@@ -379,6 +392,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         return (yield)
     finally:
         _running.pop()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave it as it was."""
+    check_answers(config.stash.get(_CHECKED_BEFORE, False))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from interpreters.blobs.memory import MemoryBlobs
 from interpreters.memory import MemoryStore
 from persist_effects import machine
+from persist_effects.answers import rows_of_a_store
 from persist_effects.codec import check_ops
 from persist_effects.errors import InvalidRequest, StoreClosed, describe
 from persist_effects.machine import Effect, Handler, Handlers, Step
+from persist_effects.programs import refused
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request, Wait
+from persist_effects.rows import is_async_generator_row, is_async_row, is_program_row, refuse_async
 
 if TYPE_CHECKING:
     from interpreters.tasks import TaskRunner
@@ -100,7 +103,8 @@ _OPENERS: dict[str, Callable[[str, dict[str, Any]], Interpreter]] = {"memory": _
 class Store:
     """Runs programs on an interpreter. All methods may be used from any thread.
 
-    A row of ``effects`` is a function of one request, or an async function where programs run by `arun`. Closing
+    A row of ``effects`` is a function of one request; a generator function, which is run as a program of this store,
+    and answers with what it returns; or an async function, where programs run by `arun`. Closing
     the store closes the interpreter and the blob store. Raises `InvalidRequest` for what is no interpreter, and for
     effects that are no table of rows.
 
@@ -120,7 +124,9 @@ class Store:
         self.interpreter = interpreter
         self.blobs = MemoryBlobs() if blobs is None else blobs
         _check_interpreter(_BLOBS, self.blobs)
-        self.effects = _checked_effects(effects)
+        for what, answering in (("its interpreter", interpreter), ("its blob store", self.blobs)):
+            _check_nothing_to_await(what, answering.handlers)
+        self.effects = rows_of_a_store(_checked_effects(effects))
         # A store that answers for blobs itself gives way only to a blob store that was asked for.
         answers = {**self.blobs.handlers, **interpreter.handlers, **({} if blobs is None else blobs.handlers)}
         own = {kind: _answering_at_once(row) for kind, row in self.effects.items()}
@@ -134,7 +140,8 @@ class Store:
 
     def run(self, program: Effect[A]) -> A:
         """Drive a program to its end in this thread, and return its value or raise its error."""
-        self._check_open()
+        if self._is_closed:
+            raise self._closed(program)
         return machine.run(program, self.handlers)
 
     def start(self, program: Effect[A]) -> Step[A]:
@@ -152,7 +159,8 @@ class Store:
         >>> step.request, step.resume("Ada")
         (Ask(question='name?'), Done('Ada'))
         """
-        self._check_open()
+        if self._is_closed:
+            raise self._closed(program)
         return machine.start(program, self.handlers)
 
     def run_many(self, programs: Iterable[Effect[A]], *, return_exceptions: bool = False) -> list[A]:
@@ -168,8 +176,10 @@ class Store:
         >>> open_store("memory:").run_many(kv.put(key, 0) for key in ("a", "b", "c"))
         [1, 2, 3]
         """
-        self._check_open()
-        outcomes = _Rounds(self.handlers, self._outcomes_of).drive(list(programs))
+        given = list(programs)
+        if self._is_closed:
+            raise self._closed(*given)
+        outcomes = _Rounds(self.handlers, self._outcomes_of).drive(given)
         errors = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
         if errors and not return_exceptions:
             raise ExceptionGroup(f"{len(errors)} of {len(outcomes)} programs failed", errors)
@@ -189,7 +199,8 @@ class Store:
         >>> anyio.run(open_store("memory:").arun, kv.put("color", "red"))
         1
         """
-        self._check_open()
+        if self._is_closed:
+            raise self._closed(program)
         if self._task_runner is None:
             self._task_runner = _make_task_runner(self)
         return await self._task_runner.run(program)
@@ -210,9 +221,9 @@ class Store:
     def __exit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise StoreClosed("this store was closed: open it again to run programs")
+    def _closed(self, *programs: object) -> StoreClosed:
+        refused(*programs)
+        return StoreClosed("this store was closed: open it again to run programs")
 
     # Several requests at once
 
@@ -248,8 +259,7 @@ class _Rounds:
             while together.requests:
                 together.resume(self._round(together))
         except BaseException as error:
-            for program in programs:
-                machine.unwind(program, error, self._handlers)
+            machine.unwind_all(programs, error, self._handlers)
             raise
         return cast(list[Outcome], together.outcomes)
 
@@ -307,28 +317,38 @@ def _checked_effects(effects: Handlers | None) -> Handlers:
             raise InvalidRequest(f"a key of effects is {describe(kind)}: give a subclass of Request")
         if not callable(row):
             raise InvalidRequest(f"the row for {kind.__name__} is {describe(row)}: give a function of one request")
+        if is_async_generator_row(row):
+            raise InvalidRequest(
+                f"the row for {kind.__name__} is an async generator function: return the answer, do not yield it"
+            )
     check_ops("effects", effects)
     return dict(effects)
 
 
+def _check_nothing_to_await(what: str, handlers: Handlers) -> None:
+    for kind, row in handlers.items():
+        if is_async_row(row):
+            raise InvalidRequest(
+                f"a store cannot await the row for {kind.__name__} of {what}, which is an async function: make it a "
+                "plain one, which `arun` calls in a thread. Only rows of `effects` may be async"
+            )
+
+
 def _answering_at_once(row: Handler) -> Handler:
-    """The user's row where nothing can be awaited: one that would have to be is refused."""
+    """The user's row where nothing can be awaited: one that would have to be is refused. A program is run."""
 
     def refuse(request: Request[Any]) -> Any:
-        raise InvalidRequest(
-            f"the handler of {request.op!r} is an async function: run this program with `await store.arun(program)`"
-        )
+        raise refuse_async(request.op)
 
     def answer(request: Request[Any]) -> Any:
         found = row(request)
         if inspect.isawaitable(found):
-            if inspect.iscoroutine(found):
-                # Python would warn that it was never awaited.
-                found.close()
-            refuse(request)
+            raise refuse_async(request.op, found)
         return found
 
-    return refuse if inspect.iscoroutinefunction(row) else answer
+    if is_program_row(row):
+        return row
+    return refuse if is_async_row(row) else answer
 
 
 def _make_task_runner(store: Store) -> "TaskRunner":

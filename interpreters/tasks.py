@@ -22,6 +22,7 @@ from persist_effects import machine
 from persist_effects.errors import StoreUnavailable, UnhandledEffect
 from persist_effects.machine import Effect, Handler, Handlers, Suspended
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request, Wait
+from persist_effects.rows import is_async_row, is_program_row
 
 if TYPE_CHECKING:
     from interpreters.store import Store
@@ -59,6 +60,11 @@ class TaskRunner:
         """Drive a program to its end in the running task."""
         await anyio.lowlevel.checkpoint_if_cancelled()
         turn = _Turn(self._inline_rows)
+        value = await self._drive(program, turn)
+        turn.raise_cancellation_that_comes_once()
+        return value
+
+    async def _drive(self, program: Effect[A], turn: "_Turn") -> A:
         step = machine.start(program, turn if self._is_inline else _NO_ROWS)
         while isinstance(step, Suspended):
             try:
@@ -79,7 +85,6 @@ class TaskRunner:
                 step = step.resume(answer)
                 # It may be a page of events, and while the next one is read there should be no other.
                 del answer
-        turn.raise_cancellation_that_comes_once()
         return step.value
 
     async def _answer(self, request: Request[Any], turn: "_Turn") -> Any:
@@ -96,7 +101,11 @@ class TaskRunner:
             return await self._outcomes(request.requests, turn)
         if kind not in self._handlers:
             raise UnhandledEffect(request.op, kind.__name__)
-        return await _in_thread(self._handlers[kind], request, turn)
+        return await _in_thread(self._answer_in_thread, request, turn)
+
+    def _answer_in_thread(self, request: Request[Any]) -> Any:
+        outcome = machine.outcome_of(request, self._handlers)
+        return _value_of(outcome)
 
     def _loop(self) -> "_Loop":
         """What is kept for the running event loop."""
@@ -115,7 +124,10 @@ class TaskRunner:
 
     async def _answer_as_user(self, request: Request[Any], turn: "_Turn") -> Any:
         row = self._effects[type(request)]
-        if inspect.iscoroutinefunction(row):
+        if is_program_row(row):
+            # A part of this one, which may ask what is awaited.
+            return await self._drive(row(request), turn)
+        if is_async_row(row):
             answer = row(request)
         else:
             # In a list, because trio lets no thread give a coroutine back.
@@ -405,7 +417,11 @@ def _rows_that_never_block(store: "Store") -> Handlers:
         if not getattr(source, "blocking", True):
             rows.update(source.handlers)
     # A row of the user's own in the place of the store's may block.
-    return {kind: row for kind, row in rows.items() if kind is not Wait and store.handlers.get(kind) == row}
+    return {
+        kind: row
+        for kind, row in rows.items()
+        if kind is not Wait and store.handlers.get(kind) == row and not is_program_row(row)
+    }
 
 
 def _call_soon(loop: Any, callback: Callable[[], object]) -> None:

@@ -32,6 +32,7 @@ from persist_effects.errors import (
     CorruptStore,
     Diverged,
     InternalError,
+    InvalidAnswer,
     InvalidRequest,
     NotAProgram,
     NotARequest,
@@ -39,6 +40,7 @@ from persist_effects.errors import (
     RecordedError,
     SchemaMismatch,
     SnapshotMismatch,
+    Spinning,
     StoreClosed,
     StoreLocked,
     StoreUnavailable,
@@ -49,6 +51,7 @@ from persist_effects.errors import (
 )
 from persist_effects.event import Draft, Event
 from persist_effects.machine import Done, Effect, Handlers, Suspended, all_of, perform, run, start
+from persist_effects.programs import NeverRun, program
 from persist_effects.projection import State
 from persist_effects.requests import (
     Append,
@@ -90,9 +93,11 @@ __all__ = [
     "Handlers",
     "Hub",
     "InternalError",
+    "InvalidAnswer",
     "InvalidRequest",
     "KvDelete",
     "KvPut",
+    "NeverRun",
     "NotAProgram",
     "NotARequest",
     "Page",
@@ -102,6 +107,7 @@ __all__ = [
     "Schema",
     "SchemaMismatch",
     "SnapshotMismatch",
+    "Spinning",
     "State",
     "StoreClosed",
     "StoreLocked",
@@ -124,6 +130,7 @@ __all__ = [
     "log",
     "machine",
     "perform",
+    "program",
     "projection",
     "publish",
     "requests",

@@ -5,12 +5,14 @@ from typing import Any
 
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Effect, perform
+from persist_effects.programs import program
 from persist_effects.requests import BlobGet, BlobHas, BlobPut, BlobRef
 
 AnyRef = BlobRef | Mapping[str, Any] | str
 """A reference, one as it is stored, or its bare CID."""
 
 
+@program
 def put(data: bytes, mime: str = "application/octet-stream") -> Effect[BlobRef]:
     """Store bytes, and return the reference to keep. Its ``cid`` is a CIDv1: raw codec, sha2-256, base32.
 
@@ -21,6 +23,7 @@ def put(data: bytes, mime: str = "application/octet-stream") -> Effect[BlobRef]:
     return (yield from perform(BlobPut(data, mime)))
 
 
+@program
 def get(ref: AnyRef) -> Effect[bytes]:
     """The bytes of a reference, also as it comes back from a log or a key: a dict with a ``"cid"``; or of a bare CID.
 
@@ -38,6 +41,7 @@ def get(ref: AnyRef) -> Effect[bytes]:
     return (yield from perform(BlobGet(_cid(ref))))
 
 
+@program
 def has(ref: AnyRef) -> Effect[bool]:
     """Whether the blob store has the bytes of a reference, given as to `get`.
 

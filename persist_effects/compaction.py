@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from persist_effects import log, snapshot
 from persist_effects.event import check_integer
 from persist_effects.machine import Effect
+from persist_effects.programs import program
 from persist_effects.projection import State, StepFunction
 from persist_effects.requests import TruncateThrough
 from persist_effects.states import Lift
@@ -19,6 +20,7 @@ from persist_effects.states import Lift
 S = TypeVar("S")
 
 
+@program
 def compact(
     name: str,
     stream: str,
@@ -49,6 +51,7 @@ def compact(
     return state
 
 
+@program
 def should_compact(name: str, stream: str, every: int, *, version: int = 1) -> Effect[bool]:
     """Whether the stream has at least ``every`` events that the snapshot does not cover.
 
@@ -67,6 +70,7 @@ def should_compact(name: str, stream: str, every: int, *, version: int = 1) -> E
     return kept.version <= version and last - kept.seq >= every
 
 
+@program
 def maybe_compact(
     name: str,
     stream: str,

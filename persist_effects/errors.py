@@ -72,25 +72,72 @@ class UnhandledEffect(CallerError):
 
 
 class NotARequest(CallerError, TypeError):
-    """A program yielded something that is no `Request`. Raised at the guilty ``yield``."""
+    """A program yielded something that is no `Request`. Raised at the guilty ``yield``. ``advice``: what to write."""
 
-    def __init__(self, found: str) -> None:
-        super().__init__(found)
+    def __init__(self, found: str, advice: str = "write `yield from perform(request)`") -> None:
+        super().__init__(found, advice)
         self.found = found
+        self.advice = advice
 
     def __str__(self) -> str:
-        return (
-            f"a program yielded {self.found}, which is no Request: "
-            "write `yield from perform(request)`, or `yield from` before the call of another program"
-        )
+        return f"a program yielded {self.found}, which is no Request: {self.advice}"
 
 
 class NotAProgram(CallerError, TypeError):
-    """What was given to run is no fresh program: a generator made by calling a generator function."""
+    """What was given to run is no fresh program, or a program returned one that it should have run.
+
+    A program is a generator, made by calling a generator function.
+    """
 
 
 class AlreadyUsed(CallerError):
     """A program was started twice, or a `Suspended` was resumed, thrown into or closed twice."""
+
+
+class Spinning(CallerError):
+    """A program was refused the same request again and again, and asks for it again: it was given up.
+
+    ``program`` is its name, ``request`` what it asks for, ``refusal`` the error that it met each time, ``source``
+    where it stands, ``times`` how often.
+    """
+
+    def __init__(self, program: str, request: str, refusal: str, source: str, times: int) -> None:
+        super().__init__(program, request, refusal, source, times)
+        self.program = program
+        self.request = request
+        self.refusal = refusal
+        self.source = source
+        self.times = times
+
+    def __str__(self) -> str:
+        return (
+            f"the program {self.program!r} would go on for ever: {self.times:,} times in a row it was refused "
+            f"{self.request}, and it asks again: let the error leave the loop that catches it\n"
+            f"  the error: {self.refusal}\n"
+            f"  source:    {self.source}"
+        )
+
+
+class InvalidAnswer(CallerError, TypeError):
+    """A row answered with something else than its request promises. Only checked in explorations and tests.
+
+    ``request`` is what was asked, ``kind`` the name of its class, ``row`` that of the function, ``found`` what it
+    answered, ``expected`` the type that it should have had.
+    """
+
+    def __init__(self, request: str, kind: str, row: str, found: str, expected: str) -> None:
+        super().__init__(request, kind, row, found, expected)
+        self.request = request
+        self.kind = kind
+        self.row = row
+        self.found = found
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return (
+            f"the row for {self.kind}, {self.row}, answered {self.request} with {self.found}: its class is a "
+            f"Request[{self.expected}], so answer with that, or change the class"
+        )
 
 
 class Truncated(CallerError):

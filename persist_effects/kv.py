@@ -5,11 +5,13 @@ from typing import Any, TypeVar
 
 from persist_effects.listing import all_names
 from persist_effects.machine import Effect, perform
+from persist_effects.programs import program
 from persist_effects.requests import Conflict, Entry, KvDelete, KvGet, KvHas, KvKeys, KvPut
 
 V = TypeVar("V")
 
 
+@program
 def get(key: str) -> Effect[Any]:
     """The value under a key, None if there is none. Where None may be stored, use `entry` or `has`.
 
@@ -21,6 +23,7 @@ def get(key: str) -> Effect[Any]:
     return None if found is None else found.value
 
 
+@program
 def get_or(key: str, default: V) -> Effect[Any | V]:
     """The value under a key, or the default where there is none.
 
@@ -32,6 +35,7 @@ def get_or(key: str, default: V) -> Effect[Any | V]:
     return default if found is None else found.value
 
 
+@program
 def entry(key: str) -> Effect[Entry | None]:
     """The value under a key with its revision, or None.
 
@@ -44,6 +48,7 @@ def entry(key: str) -> Effect[Entry | None]:
     return (yield from perform(KvGet(key)))
 
 
+@program
 def put(key: str, value: Any) -> Effect[int]:
     """Put a value under a key, and return its revision, which is higher than any given before.
 
@@ -59,6 +64,7 @@ def put(key: str, value: Any) -> Effect[int]:
     return revision
 
 
+@program
 def put_expect(key: str, revision: int, value: Any) -> Effect[int | Conflict]:
     """Put a value only if the key's revision is this one (0: the key must be absent).
 
@@ -69,6 +75,7 @@ def put_expect(key: str, revision: int, value: Any) -> Effect[int | Conflict]:
     return (yield from perform(KvPut(key, value, revision)))
 
 
+@program
 def delete(key: str) -> Effect[bool]:
     """Delete a key, and return whether it was there.
 
@@ -81,6 +88,7 @@ def delete(key: str) -> Effect[bool]:
     return was_there
 
 
+@program
 def delete_expect(key: str, revision: int) -> Effect[bool | Conflict]:
     """Delete a key only if its revision is this one, and return whether it was there (0: it must be absent).
 
@@ -95,6 +103,7 @@ def delete_expect(key: str, revision: int) -> Effect[bool | Conflict]:
     return (yield from perform(KvDelete(key, revision)))
 
 
+@program
 def has(key: str) -> Effect[bool]:
     """Whether there is an entry under a key.
 
@@ -105,6 +114,7 @@ def has(key: str) -> Effect[bool]:
     return (yield from perform(KvHas(key)))
 
 
+@program
 def keys(prefix: str = "") -> Effect[list[str]]:
     """All keys that start with ``prefix``, sorted by code point.
 
@@ -117,6 +127,7 @@ def keys(prefix: str = "") -> Effect[list[str]]:
     return (yield from all_names(KvKeys, prefix))
 
 
+@program
 def update(key: str, fn: Callable[[Any], V], default: Any = None) -> Effect[V]:
     """Put ``fn(value)`` in the place of the value under a key (``default`` where there is none), and return it.
 

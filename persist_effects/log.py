@@ -13,6 +13,7 @@ from persist_effects.errors import InvalidRequest, Truncated, UncertainOutcome
 from persist_effects.event import Draft, Event, check_integer, check_items, check_name
 from persist_effects.listing import all_names
 from persist_effects.machine import Effect, perform
+from persist_effects.programs import program
 from persist_effects.requests import (
     PAGE_SIZE,
     PAGE_SIZE_MAX,
@@ -34,6 +35,7 @@ from persist_effects.requests import (
 _SETTLING_ATTEMPTS = 8
 
 
+@program
 def append(
     stream: str, type: str, data: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
 ) -> Effect[Event]:
@@ -53,6 +55,7 @@ def append(
     return _event(stream, draft, appended)
 
 
+@program
 def append_expect(
     stream: str, expected: int, type: str, data: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
 ) -> Effect[Event | Conflict]:
@@ -67,6 +70,7 @@ def append_expect(
     return answer if isinstance(answer, Conflict) else _event(stream, draft, answer)
 
 
+@program
 def append_many(stream: str, drafts: Iterable[Draft], *, expected: int | None = None) -> Effect[Appended | Conflict]:
     """Append several drafts, all or none. At least one is needed.
 
@@ -78,6 +82,7 @@ def append_many(stream: str, drafts: Iterable[Draft], *, expected: int | None = 
     return (yield from perform(Append(stream, check_items("drafts", drafts, "a list of Drafts"), expected)))
 
 
+@program
 def append_once(
     stream: str, key: str, type: str, data: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
 ) -> Effect[Event]:
@@ -119,6 +124,7 @@ def append_once(
             return _event(stream, draft, answers[0])
 
 
+@program
 def read(
     stream: str, *, after: int = 0, until: int | None = None, limit: int | None = None, backwards: bool = False
 ) -> Effect[list[Event]]:
@@ -147,6 +153,7 @@ def read(
             return events
 
 
+@program
 def read_from(stream: str, seq: int, *, limit: int | None = None) -> Effect[list[Event]]:
     """The events from the sequence number ``seq`` on, that one included.
 
@@ -160,6 +167,7 @@ def read_from(stream: str, seq: int, *, limit: int | None = None) -> Effect[list
     return (yield from read(stream, after=seq - 1, limit=limit))
 
 
+@program
 def read_range(stream: str, first: int, last: int) -> Effect[list[Event]]:
     """The events from the sequence number ``first`` to ``last``, both included.
 
@@ -173,6 +181,7 @@ def read_range(stream: str, first: int, last: int) -> Effect[list[Event]]:
     return (yield from read(stream, after=first - 1, until=last))
 
 
+@program
 def read_back(stream: str, limit: int) -> Effect[list[Event]]:
     """The newest ``limit`` events, newest first.
 
@@ -185,6 +194,7 @@ def read_back(stream: str, limit: int) -> Effect[list[Event]]:
     return (yield from read(stream, limit=limit, backwards=True))
 
 
+@program
 def read_all(
     after: int = 0, prefix: str = "", types: Iterable[str] | None = None, *, limit: int = PAGE_SIZE
 ) -> Effect[Page]:
@@ -203,6 +213,7 @@ def read_all(
     return (yield from perform(ReadAll(after, prefix, wanted_types, limit)))
 
 
+@program
 def last_seq(stream: str) -> Effect[int]:
     """The sequence number last given in the stream, 0 if none. Truncation does not lower it.
 
@@ -213,6 +224,7 @@ def last_seq(stream: str) -> Effect[int]:
     return (yield from perform(LastSeq(stream)))
 
 
+@program
 def streams(prefix: str = "") -> Effect[list[str]]:
     """The names, sorted, of all streams ever appended to that start with ``prefix``.
 
@@ -225,6 +237,7 @@ def streams(prefix: str = "") -> Effect[list[str]]:
     return (yield from all_names(Streams, prefix))
 
 
+@program
 def truncate_through(stream: str, seq: int) -> Effect[int]:
     """Drop the events up to and with ``seq``, and return how many there were. The sequence goes on as before.
 

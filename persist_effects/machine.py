@@ -15,7 +15,7 @@ function that answers it; tables are plain dicts and merge with ``|``, so adding
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from types import FunctionType, GeneratorType, MethodType
+from types import CoroutineType, GeneratorType
 from typing import Any, Generic, TypeVar, cast, overload
 
 from persist_effects.errors import (
@@ -24,11 +24,15 @@ from persist_effects.errors import (
     NotAProgram,
     NotARequest,
     PersistError,
+    Spinning,
     UnhandledEffect,
-    describe,
-    repr_of,
 )
+from persist_effects.programs import is_fresh_program, refused
+from persist_effects.programs import program as _program
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
+from persist_effects.rows import is_program_row, refuse_async
+from persist_effects.slips import instead_of_program, instead_of_request, said
+from persist_effects.spinning import Trouble, counted
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -43,6 +47,7 @@ Handlers = Mapping[type[Request[Any]], Handler]
 """A handler table: the function that answers each type of request. An error it raises is thrown into the program."""
 
 
+@_program
 def perform(request: Request[A]) -> Effect[A]:
     """Suspend the program until the request is answered, and return the answer.
 
@@ -83,13 +88,16 @@ class Suspended(Generic[A]):
     Done(None)
     """
 
-    __slots__ = ("_handlers", "_program", "request")
+    __slots__ = ("_handlers", "_program", "_trouble", "request")
     __match_args__ = ("request",)
 
-    def __init__(self, program: Effect[A], request: Request[Any], handlers: Handlers) -> None:
+    def __init__(
+        self, program: Effect[A], request: Request[Any], handlers: Handlers, trouble: Trouble | None = None
+    ) -> None:
         self.request = request
         self._program: Effect[A] | None = program
         self._handlers = handlers
+        self._trouble = trouble
 
     def __repr__(self) -> str:
         return f"Suspended({self.request!r})"
@@ -102,12 +110,20 @@ class Suspended(Generic[A]):
     def resume(self, answer: Any) -> "Step[A]":
         """Go on with the answer, to the next request or to the end. Raises what the program raises."""
         program = self._take("resumed")
-        return _step(program, program.send, answer, self._handlers)
+        trouble = self._trouble
+        if trouble is not None:
+            trouble.answered()
+        return _step(program, program.send, answer, self._handlers, trouble)
 
     def throw(self, error: BaseException) -> "Step[A]":
-        """Go on with an error raised where the program waits. Raises what the program raises."""
+        """Go on with an error raised where the program waits. Raises what the program raises.
+
+        Raises `Spinning` where the program was refused the same too often in a row, and an interrupt itself where
+        it has caught too many: then the program is given up.
+        """
         program = self._take("thrown into")
-        return _step(program, program.throw, error, self._handlers)
+        trouble = counted(self._trouble, program, self.request, error)
+        return _step(program, program.throw, error, self._handlers, trouble)
 
     def close(self) -> None:
         """Give the program up: ``GeneratorExit`` is raised where it waits, so its ``finally`` blocks run.
@@ -120,7 +136,7 @@ class Suspended(Generic[A]):
         program, self._program = self._program, None
         if program is None:
             raise AlreadyUsed(
-                f"this Suspended at {_describe(self.request)} cannot be {verb}: it was already resumed, thrown into or "
+                f"this Suspended at {said(self.request)} cannot be {verb}: it was already resumed, thrown into or "
                 "closed, and each is used once: use the step that came back then"
             )
         return program
@@ -143,7 +159,7 @@ def start(program: Effect[A], handlers: Handlers = _NO_HANDLERS) -> Step[A]:
     'color'
     """
     _check_fresh(program)
-    return _step(program, program.send, None, handlers)
+    return _step(program, program.send, None, handlers, None)
 
 
 def run(program: Effect[A], handlers: Handlers) -> A:
@@ -153,20 +169,23 @@ def run(program: Effect[A], handlers: Handlers) -> A:
     `UnhandledEffect` there, where the program may catch it. An interrupt that comes between a handler and the
     program is raised in the program too, whose ``finally`` blocks may perform requests.
 
+    A program that goes on for ever is ended: one that is refused the same request for good, too often in a row, with
+    `Spinning`; one that catches interrupt after interrupt, with the last of them.
+
     >>> from persist_effects import kv
     >>> from persist_effects.requests import KvHas
     >>> run(kv.has("color"), {KvHas: lambda request: True})
     True
     """
     _check_fresh(program)
-    return _drive(program, program.send, None, handlers)
+    return _drive(program, program.send, None, handlers, None)
 
 
 def unwind(program: Effect[Any], error: BaseException, handlers: Handlers) -> None:
     """Give up a program for an error: raise it where the program waits, and answer what its cleaning up performs.
 
     Does nothing to a program that has ended, or was never started. Another error than this one, raised by the
-    cleaning up, becomes a note on it.
+    cleaning up, becomes a note on it; an interrupt that comes meanwhile is raised, unless the error is one.
 
     >>> from persist_effects import kv
     >>> program = kv.get("color")
@@ -179,48 +198,90 @@ def unwind(program: Effect[Any], error: BaseException, handlers: Handlers) -> No
     if not _is_suspended(program):
         return
     try:
-        _drive(program, program.throw, error, handlers)
+        _drive(program, program.throw, error, handlers, Trouble(is_ending=True))
     except BaseException as trouble:
-        if trouble is not error:
-            _note(error, trouble)
+        if trouble is error:
+            return
+        if not isinstance(trouble, Exception | Abandoned) and isinstance(error, Exception | Abandoned):
+            raise
+        _note(error, trouble)
 
 
-def _drive(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handlers: Handlers) -> A:
-    interrupt: BaseException | None = None
-    while interrupt is None or _is_suspended(program):
+def unwind_all(programs: Sequence[Effect[Any]], error: BaseException, handlers: Handlers) -> None:
+    """Give up several programs for an error, as `unwind` does each. An interrupt is raised once all are given up.
+
+    >>> from persist_effects import kv
+    >>> both = [kv.get("color"), kv.get("size")]
+    >>> steps = [start(program) for program in both]
+    >>> unwind_all(both, KeyboardInterrupt(), {})
+    >>> [program.gi_frame for program in both]
+    [None, None]
+    """
+    met = error
+    for program in programs:
         try:
-            step = _advance(program, go_on, value, handlers)
+            unwind(program, met, handlers)
+        except BaseException as interrupt:
+            met = interrupt
+    if met is not error:
+        raise met
+
+
+def _drive(
+    program: Effect[A], go_on: Callable[[Any], Any], value: Any, handlers: Handlers, trouble: Trouble | None
+) -> A:
+    interrupt: BaseException | None = None
+    while True:
+        try:
+            step = _advance(program, go_on, value, handlers, trouble)
             while isinstance(step, Suspended):
+                trouble = step._trouble
                 if isinstance(step.request, AllOf):
                     step = step.resume([outcome_of(part, handlers) for part in step.request.requests])
                 else:
                     step = step.throw(_unhandled(step.request))
             return step.value
         except BaseException as error:
-            if not _is_suspended(program):
+            if isinstance(error, Spinning) or not _is_suspended(program):
                 if interrupt is None or not isinstance(error, PersistError):
                     raise
                 # What a request of its cleaning up met must not hide that it was interrupted.
                 _note(interrupt, error)
-            else:
-                # An interrupt, in a handler or between that and the program: what becomes of it, the program decides.
-                interrupt = error
-                go_on, value = program.throw, error
+                break
+            # An interrupt, in a handler or between that and the program: what becomes of it, the program decides.
+            trouble = trouble or Trouble()
+            trouble.interrupted(program, error)
+            interrupt = error
+            go_on, value = program.throw, error
     raise interrupt
 
 
-def _step(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handlers: Handlers) -> Step[A]:
+def _step(
+    program: Effect[A],
+    go_on: Callable[[Any], Any],
+    value: Any,
+    handlers: Handlers,
+    trouble: Trouble | None,
+) -> Step[A]:
     """Go on to the next request that no row answers, or to the end. An interrupt is raised in the program."""
-    try:
-        return _advance(program, go_on, value, handlers)
-    except BaseException as error:
-        if not _is_suspended(program):
-            raise
-        go_on, value = program.throw, error
-    return _step(program, go_on, value, handlers)
+    while True:
+        try:
+            return _advance(program, go_on, value, handlers, trouble)
+        except BaseException as error:
+            if isinstance(error, Spinning) or not _is_suspended(program):
+                raise
+            trouble = trouble or Trouble()
+            trouble.interrupted(program, error)
+            go_on, value = program.throw, error
 
 
-def _advance(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handlers: Handlers) -> Step[A]:
+def _advance(
+    program: Effect[A],
+    go_on: Callable[[Any], Any],
+    value: Any,
+    handlers: Handlers,
+    trouble: Trouble | None,
+) -> Step[A]:
     # The hot loop: one table look-up and one call for each request. `answer` is dropped at once, because it may be
     # a page of events, and while the next one is read there should be no other.
     try:
@@ -232,18 +293,71 @@ def _advance(program: Effect[A], go_on: Callable[[Any], Any], value: Any, handle
                 handler = handlers[type(request)]
             except KeyError:
                 if isinstance(request, Request):
-                    return Suspended(program, request, handlers)
-                request = program.throw(NotARequest(_describe(request)))
+                    return Suspended(program, request, handlers, trouble)
+                error = _no_request(program, request)
+                trouble = counted(trouble, program, request, error)
+                request = program.throw(error)
                 continue
             try:
                 answer = handler(request)
+                kind = type(answer)
+                if kind is GeneratorType or kind is CoroutineType:
+                    answer = settled(answer, handler, request, handlers)
             except Exception as error:
+                trouble = counted(trouble, program, request, error)
                 request = program.throw(error)
             else:
+                if trouble is not None:
+                    trouble.answered()
                 request = send(answer)
                 answer = None
     except StopIteration as end:
+        if type(end.value) is GeneratorType:
+            check_returned(program, end.value)
         return Done(end.value)
+
+
+def check_returned(program: Any, value: object) -> None:
+    """Refuse a program as what another program returned: a ``yield from`` was forgotten.
+
+    Only those of functions that are marked with `persist_effects.program` are known, as those of this package are.
+
+    >>> from persist_effects import kv
+    >>> def forgetful():
+    ...     yield from kv.has("color")
+    ...     return kv.put("color", "red")
+    >>> check_returned(forgetful(), kv.put("color", "red"))
+    Traceback (most recent call last):
+    persist_effects.errors.NotAProgram: the program 'forgetful' returned the program 'put', which was not run: ...
+    """
+    if is_fresh_program(value):
+        refused(value)
+        raise NotAProgram(
+            f"the program {program.__qualname__!r} returned the program {value.__qualname__!r}, which was not run: "
+            f"write `return (yield from {value.__name__}(…))`"
+        ) from None
+
+
+def next_request(program: Effect[Any], found: object) -> Request[Any]:
+    """The request that a program asks, having yielded something: what is no request is refused at that ``yield``.
+
+    Raises what the program raises, StopIteration where it ends.
+
+    >>> def careless():
+    ...     try:
+    ...         yield 7
+    ...     except NotARequest:
+    ...         yield from perform(AllOf(()))
+    >>> program = careless()
+    >>> next_request(program, next(program))
+    AllOf(requests=())
+    """
+    trouble: Trouble | None = None
+    while not isinstance(found, Request):
+        error = _no_request(program, found)
+        trouble = counted(trouble, program, found, error)
+        found = program.throw(error)
+    return found
 
 
 class Together:
@@ -267,12 +381,13 @@ class Together:
         self.asking: Sequence[int] = range(len(programs))
         """Which ones those are, by their place among the programs."""
         self._programs = programs
+        self._troubles: dict[int, Trouble | None] = {}
         self.resume([Answered(None)] * len(programs))
 
     def resume(self, outcomes: Sequence[Outcome | None]) -> None:
         """Go on with the outcome of each request. One whose outcome is None yet goes on waiting."""
         # Runs for every request of `Store.run_many`.
-        programs, before = self._programs, self.requests
+        programs, before, troubles = self._programs, self.requests, self._troubles
         still_asking: list[int] = []
         self.requests = requests = []
         asking, self.asking = self.asking, still_asking
@@ -280,20 +395,37 @@ class Together:
             program = programs[index]
             try:
                 if isinstance(outcome, Answered):
+                    if troubles:
+                        troubles.pop(index, None)
                     request = program.send(outcome.value)
                 elif outcome is None:
                     request = before[at]
                 else:
+                    troubles[index] = counted(troubles.get(index), program, before[at], outcome.error)
                     request = program.throw(outcome.error)
-                while not isinstance(request, Request):
-                    request = program.throw(NotARequest(_describe(request)))
+                if not isinstance(request, Request):
+                    request = next_request(program, request)
             except StopIteration as end:
-                self.outcomes[index] = Answered(end.value)
+                value = end.value
+                self.outcomes[index] = ended(program, value) if type(value) is GeneratorType else Answered(value)
             except Exception as error:
                 self.outcomes[index] = Failed(error)
             else:
                 still_asking.append(index)
                 requests.append(request)
+
+
+def ended(program: Any, value: Any) -> Outcome:
+    """How a program ended that returned a value: see `check_returned`.
+
+    >>> ended(None, 7)
+    Answered(value=7)
+    """
+    try:
+        check_returned(program, value)
+    except NotAProgram as error:
+        return Failed(error)
+    return Answered(value)
 
 
 def outcome_of(request: Request[A], handlers: Handlers) -> Outcome:
@@ -316,7 +448,27 @@ def _answer_to(request: Request[Any], handlers: Handlers) -> Any:
         if isinstance(request, AllOf):
             return [outcome_of(part, handlers) for part in request.requests]
         raise _unhandled(request) from None
-    return row(request)
+    answer = row(request)
+    kind = type(answer)
+    return settled(answer, row, request, handlers) if kind is GeneratorType or kind is CoroutineType else answer
+
+
+def settled(answer: Any, row: Handler, request: Request[Any], handlers: Handlers) -> Any:
+    """What a row's generator or coroutine comes to: the value of its program, run with the same table.
+
+    Raises what the program raises, and `InvalidRequest` for a coroutine, since nothing awaits it. A generator that is
+    the answer of a plain function is an answer.
+
+    >>> class Ask(Request[str], frozen=True, tag="settled/ask"):
+    ...     pass
+    >>> def ask(request):
+    ...     return "yes" if (yield from perform(AllOf(()))) == [] else "no"
+    >>> settled(ask(Ask()), ask, Ask(), {})
+    'yes'
+    """
+    if type(answer) is CoroutineType:
+        raise refuse_async(request.op, answer)
+    return run(answer, handlers) if is_program_row(row) else answer
 
 
 @overload
@@ -337,6 +489,7 @@ def all_of(
 ) -> Effect[tuple[A, B, C, D]]: ...
 @overload
 def all_of(*items: Effect[A] | Request[A]) -> Effect[tuple[A, ...]]: ...
+@_program
 def all_of(*items: Effect[Any] | Request[Any]) -> Effect[tuple[Any, ...]]:
     """Perform several programs or requests at once, and return their values in order.
 
@@ -358,6 +511,8 @@ def all_of(*items: Effect[Any] | Request[Any]) -> Effect[tuple[Any, ...]]:
     except GeneratorExit:
         raise
     except BaseException as error:
+        # Those that come after one which did not start.
+        refused(*items[len(steps) :])
         yield from _abandon(steps, error)
         raise
     finally:
@@ -422,29 +577,29 @@ def check_fresh(*programs: object) -> None:
     Traceback (most recent call last):
     persist_effects.errors.NotAProgram: a builtin_function_or_method, <built-in function len>, is no program: ...
     """
-    for program in programs:
-        _check_fresh(program)
-    if len(set(map(id, programs))) < len(programs):
-        raise AlreadyUsed("a program stands among the others twice, and a program runs once: call its function again")
+    try:
+        for given in programs:
+            _check_fresh(given)
+        if len(set(map(id, programs))) < len(programs):
+            raise AlreadyUsed(
+                "a program stands among the others twice, and a program runs once: call its function again"
+            )
+    except PersistError:
+        refused(*programs)
+        raise
 
 
 def _check_fresh(program: object) -> None:
     if not isinstance(program, GeneratorType):
         raise NotAProgram(
-            f"{_describe(program)}, is no program: give the generator that calling a generator function makes"
-            f"{_guess(program)}"
+            f"{said(program)}, is no program: give the generator that calling a generator function makes"
+            f"{instead_of_program(program)}"
         )
     if program.gi_frame is None or program.gi_suspended or program.gi_running:
         raise AlreadyUsed(
             f"the program {program.__qualname__!r} was already started, and a program runs once: "
             "call its function again for a fresh one"
         )
-
-
-def _guess(found: object) -> str:
-    if isinstance(found, FunctionType | MethodType):
-        return f"; did you mean {found.__name__}()?"
-    return "; did you mean perform(request)?" if isinstance(found, Request) else ""
 
 
 def _is_suspended(program: object) -> bool:
@@ -454,12 +609,12 @@ def _is_suspended(program: object) -> bool:
 def _unhandled(request: object) -> UnhandledEffect | NotARequest:
     if isinstance(request, Request):
         return UnhandledEffect(request.op, type(request).__name__)
-    return NotARequest(_describe(request))
+    return _no_request(None, request)
+
+
+def _no_request(program: Any, found: object) -> NotARequest:
+    return NotARequest(said(found), instead_of_request(program, found))
 
 
 def _note(error: BaseException, trouble: BaseException) -> None:
     error.add_note(f"a program that was given up for this raised in turn: {type(trouble).__name__}: {trouble}")
-
-
-def _describe(found: object) -> str:
-    return repr_of(found, 120) if isinstance(found, Request) else describe(found)

@@ -14,6 +14,7 @@ import msgspec
 from persist_effects.errors import InvalidRequest, Truncated
 from persist_effects.event import Event
 from persist_effects.machine import Effect, perform
+from persist_effects.programs import program
 from persist_effects.requests import Page, Read, ReadAll, Request
 
 S = TypeVar("S")
@@ -27,6 +28,7 @@ class State(msgspec.Struct, Generic[S], frozen=True):
     seq: int
 
 
+@program
 def project(stream: str, step: StepFunction[S], seed: S) -> Effect[State[S]]:
     """Fold a whole stream. Raises `Truncated` if its beginning was dropped: use `persist_effects.snapshot.replay`.
 
@@ -41,6 +43,7 @@ def project(stream: str, step: StepFunction[S], seed: S) -> Effect[State[S]]:
     return (yield from project_resume(stream, step, State(seed, 0)))
 
 
+@program
 def project_resume(stream: str, step: StepFunction[S], state: State[S]) -> Effect[State[S]]:
     """Go on with a fold from a state it has come to.
 
@@ -55,6 +58,7 @@ def project_resume(stream: str, step: StepFunction[S], state: State[S]) -> Effec
     return (yield from _fold(lambda seq: Read(stream, after=seq), source, "sequence", step, state))
 
 
+@program
 def project_all(prefix: str, step: StepFunction[S], seed: S) -> Effect[State[S]]:
     """Fold the events of all streams under a prefix, in the order of their positions. ``seq`` is a position.
 
@@ -71,6 +75,7 @@ def project_all(prefix: str, step: StepFunction[S], seed: S) -> Effect[State[S]]
     return (yield from project_all_resume(prefix, step, State(seed, 0)))
 
 
+@program
 def project_all_resume(prefix: str, step: StepFunction[S], state: State[S]) -> Effect[State[S]]:
     """Go on with `project_all` from a state it has come to. Raises as `project_resume` does.
 

@@ -11,12 +11,14 @@ become bytes, in `persist_effects.codec`. You define your own effects in the sam
 """
 
 import math
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import msgspec
 
-from persist_effects.errors import InvalidRequest, NotAProgram, describe_type, repr_of
+from persist_effects.errors import InvalidRequest, NotAProgram, describe, describe_type, repr_of
 from persist_effects.event import Draft, Event, check_integer, check_name, check_prefix
+from persist_effects.programs import refused
 
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
@@ -120,10 +122,16 @@ class Append(Request[Appended | Conflict], frozen=True, gc=False, tag="persist/a
     def __post_init__(self) -> None:
         check_name("stream name", self.stream)
         if type(self.events) is not tuple or not self.events:
-            raise InvalidRequest(f"append to {self.stream!r} needs a tuple of at least one Draft")
+            raise InvalidRequest(
+                f"append to {self.stream!r} needs a tuple of at least one Draft, and got {describe(self.events)}: "
+                f"write Append({self.stream!r}, (Draft(type, data),)), or in a program log.append({self.stream!r}, "
+                "type, data)"
+            )
         for draft in self.events:
             if type(draft) is not Draft:
-                raise InvalidRequest(f"append to {self.stream!r} got {describe_type(draft)}: give a Draft")
+                raise InvalidRequest(
+                    f"append to {self.stream!r} got {describe_type(draft)}: give a Draft, as Draft(type, data)"
+                )
         if self.expected is not None:
             check_integer("expected sequence number", self.expected)
 
@@ -330,9 +338,10 @@ class Transact(Request[list[Any] | Conflict], frozen=True, gc=False, tag="persis
             raise InvalidRequest("a transaction needs a tuple of at least one write")
         for write in self.writes:
             if type(write) not in _WRITES:
+                refused(*self.writes)
                 raise InvalidRequest(
-                    f"a transaction got {describe_type(write)} among its writes: "
-                    "give Append, TruncateThrough, KvPut or KvDelete"
+                    f"a transaction got {_told(write)} among its writes: "
+                    f"give Append, TruncateThrough, KvPut or KvDelete{_instead_of_write(write)}"
                 )
         if type(self.checks) is not tuple:
             raise InvalidRequest(f"checks is {describe_type(self.checks)}: give a tuple")
@@ -341,6 +350,18 @@ class Transact(Request[list[Any] | Conflict], frozen=True, gc=False, tag="persis
                 raise InvalidRequest(
                     f"a transaction got {describe_type(check)} among its checks: give ExpectSeq or ExpectRevision"
                 )
+
+
+def _told(write: object) -> str:
+    return f"the program {write.__name__!r}" if isinstance(write, GeneratorType) else describe_type(write)
+
+
+def _instead_of_write(found: object) -> str:
+    if isinstance(found, list | tuple):
+        return ", each as an argument of its own: transact(*writes)"
+    if isinstance(found, GeneratorType):
+        return "; a transaction is made of requests, such as KvPut(key, value) in the place of kv.put(key, value)"
+    return ""
 
 
 # Blobs

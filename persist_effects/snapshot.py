@@ -23,6 +23,7 @@ from persist_effects import kv
 from persist_effects.errors import InvalidRequest, Truncated
 from persist_effects.event import check_name
 from persist_effects.machine import Effect
+from persist_effects.programs import program
 from persist_effects.projection import State, StepFunction, project_resume
 from persist_effects.requests import Check, Conflict, ExpectRevision, KvPut, TruncateThrough, Write
 from persist_effects.states import Kept, Lift, Shape, kept_in, record_of
@@ -31,6 +32,7 @@ from persist_effects.transaction import transact
 S = TypeVar("S")
 
 
+@program
 def read(
     name: str, *, stream: str | None = None, state_type: Any = None, version: int = 1, lift: Lift | None = None
 ) -> Effect[State[Any] | None]:
@@ -51,6 +53,7 @@ def read(
     return shape.state_in(found)
 
 
+@program
 def write(
     name: str,
     state: State[Any],
@@ -91,6 +94,7 @@ def write(
             return
 
 
+@program
 def replay(
     name: str,
     stream: str,
@@ -134,6 +138,7 @@ def replay(
             truncated = error
 
 
+@program
 def checkpoint(
     name: str,
     stream: str,
@@ -160,6 +165,7 @@ def checkpoint(
     return state
 
 
+@program
 def kept(name: str, *, stream: str | None = None) -> Effect[Kept | None]:
     """What is kept under a name, in its plain form, whichever version made it; None: nothing is.
 
@@ -178,6 +184,7 @@ def kept(name: str, *, stream: str | None = None) -> Effect[Kept | None]:
     return found
 
 
+@program
 def covered_seq(name: str, *, stream: str | None = None) -> Effect[int]:
     """Up to which sequence number the snapshot under a name reaches, of any version; 0 where there is none.
 

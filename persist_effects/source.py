@@ -5,6 +5,9 @@ from typing import Any
 
 from persist_effects.machine import perform
 
+# As it was when it was made: whoever watches programs replaces it.
+_PERFORM = perform.__code__
+
 _PACKAGE = __name__.partition(".")[0] + "."
 
 
@@ -27,7 +30,7 @@ def _suspended_frames(program: Any) -> list[FrameType]:
     """The frames of a program and of those that it has called, the outermost first, without that of `perform`."""
     frames: list[FrameType] = []
     while isinstance(program, GeneratorType) and program.gi_frame is not None:
-        if program.gi_code is not perform.__code__:
+        if program.gi_code is not _PERFORM:
             frames.append(program.gi_frame)
         program = program.gi_yieldfrom
     return frames

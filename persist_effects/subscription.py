@@ -13,6 +13,7 @@ from persist_effects import kv, log
 from persist_effects.errors import InvalidRequest, Truncated, describe, describe_type
 from persist_effects.event import INT64_MAX, Event, check_integer, check_items, check_name
 from persist_effects.machine import Effect, perform
+from persist_effects.programs import program
 from persist_effects.requests import PAGE_SIZE_MAX, Conflict, Entry, KvPut, Transact, Wait, Write
 
 _ATTEMPTS = 100
@@ -65,6 +66,7 @@ class Hub:
         return tuple(self._callbacks)
 
 
+@program
 def publish(
     hub: Hub, stream: str, type: str, data: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
 ) -> Effect[Event]:
@@ -93,6 +95,7 @@ def publish(
     return event
 
 
+@program
 def follow(
     name: str,
     prefix: str,

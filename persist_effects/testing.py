@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import Any, Generic, NoReturn, TypeVar
 
+from persist_effects.answers import checked_rows
 from persist_effects.codec import decode_event, encode_new_event
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import Draft, Event
 from persist_effects.machine import Done, Handlers, Suspended, run, start, unwind
+from persist_effects.programs import refused
 from persist_effects.projection import StepFunction
 from persist_effects.requests import Answered, Append, Appended, Conflict, Failed, LastSeq, Outcome, Page, Read, Request
 from persist_effects.source import source_of
@@ -51,7 +53,11 @@ def perform_sequence(steps: Iterable[tuple[Request[Any], Any]], program: Program
       actual:   KvGet(key='size')
       source:   persist_effects/kv.py:... in get
     """
-    pairs = [_pair(index, found) for index, found in enumerate(steps)]
+    try:
+        pairs = [_pair(index, found) for index, found in enumerate(steps)]
+    except InvalidRequest:
+        refused(program)
+        raise
     fresh = fresh_program(program)
     step = start(fresh)
     index = 0
@@ -116,11 +122,13 @@ class Given:
     def when(self, program: Program[Any], effects: Handlers = _NO_ROWS) -> "Result":
         """Run a program that reads and appends events. ``effects`` are rows for its other requests.
 
+        A row that answers with another type than its request promises raises `InvalidAnswer`.
+
         >>> from persist_effects import log
         >>> given(stream="a").when(log.append_expect("a", 3, "paid", None)).then(Conflict("a", expected=3, actual=0))
         """
         before = self._log.copy()
-        outcome = _outcome_of(lambda: run(fresh_program(program), {**before.handlers, **effects}))
+        outcome = _outcome_of(lambda: run(fresh_program(program), {**before.handlers, **checked_rows(effects)}))
         elsewhere = {
             stream: events
             for stream in before.streams()

@@ -5,8 +5,10 @@ from typing import Any, NoReturn, TypeVar
 
 from persist_effects.codec import check_ops
 from persist_effects.errors import Abandoned, InvalidRequest, UnhandledEffect
-from persist_effects.machine import Handler, Handlers, outcome_of, run
+from persist_effects.machine import Handler, Handlers, outcome_of, run, settled
+from persist_effects.programs import refused
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
+from persist_effects.rows import UNSETTLED
 from persist_effects.trace_diff import HasHandlers, handlers_of
 from persist_effects.trace_errors import encode_error, full_name, is_foreign
 from persist_effects.trace_format import Trace, by_op
@@ -38,9 +40,13 @@ def record(program: Program[A], handlers: HasHandlers | Handlers) -> tuple[Outco
     >>> outcome, len(trace)
     (Answered(value=4), 1)
     """
-    table = handlers_of(handlers)
-    check_ops("the handler table", table)
-    recorder = _Recorder(table)
+    try:
+        table = handlers_of(handlers)
+        check_ops("the handler table", table)
+        recorder = _Recorder(table)
+    except InvalidRequest:
+        refused(program)
+        raise
     fresh = fresh_program(program)
     outcome: Outcome | None = None
     try:
@@ -102,6 +108,8 @@ class _Recorder(dict[type[Request[Any]], Handler]):
                 self._give_up(encode_request, request)
             try:
                 answer = row(request)
+                if type(answer) in UNSETTLED:
+                    answer = settled(answer, row, request, self._handlers)
             except Exception as error:
                 self._failed.add(len(self._requests))
                 self._errors.add(type(error))

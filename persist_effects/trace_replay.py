@@ -6,8 +6,9 @@ from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import msgspec
 
-from persist_effects.errors import Abandoned, Diverged, InvalidRequest, NotARequest, RecordedError, describe, repr_of
-from persist_effects.machine import Done, Effect, Step, Suspended, check_fresh, unwind
+from persist_effects.errors import Abandoned, Diverged, InvalidRequest, RecordedError, describe, repr_of
+from persist_effects.machine import Done, Effect, Step, Suspended, check_fresh, check_returned, next_request, unwind
+from persist_effects.programs import refused
 from persist_effects.requests import AllOf, Answered, Failed, Request
 from persist_effects.source import source_of
 from persist_effects.trace_format import MUST_DECODE, Trace, by_op
@@ -33,7 +34,7 @@ def replay(program: Program[A], trace: Trace) -> A:
     >>> replay(lambda: kv.put("color", "red"), trace)
     7
     """
-    check_trace(trace)
+    _check_trace_of(trace, program)
     fresh = fresh_program(program)
     step = _feed(fresh, trace, len(trace))
     if isinstance(step, Suspended):
@@ -56,8 +57,9 @@ def resume_at(program: Program[A], trace: Trace, k: int) -> Suspended[A]:
     >>> resume_at(both, trace, 1).resume(False)
     Done((True, False))
     """
-    check_trace(trace)
+    _check_trace_of(trace, program)
     if type(k) is not int or not 0 <= k < len(trace):
+        refused(program)
         raise InvalidRequest(f"the trace has the requests 0 to {len(trace) - 1}, and none at {repr_of(k)}")
     fresh = fresh_program(program)
     step = _feed(fresh, trace, k)
@@ -143,12 +145,18 @@ def check_trace(found: object) -> None:
         raise InvalidRequest(f"a trace is {describe(found)}: give the trace: `outcome, trace = record(...)`")
 
 
+def _check_trace_of(trace: object, program: object) -> None:
+    if not isinstance(trace, Trace):
+        refused(program)
+    check_trace(trace)
+
+
 def fresh_program(program: Program[A]) -> Effect[A]:
     """A fresh program, made if need be. Raises `NotAProgram` and `AlreadyUsed` for what is none.
 
     >>> from persist_effects import kv
-    >>> fresh_program(lambda: kv.get("color")).__name__
-    'get'
+    >>> next(fresh_program(lambda: kv.get("color")))
+    KvGet(key='color')
     """
     fresh = program if isinstance(program, GeneratorType) or not callable(program) else program()
     check_fresh(fresh)
@@ -178,7 +186,7 @@ def _feed(program: Effect[A], trace: Trace, count: int) -> Step[A]:
                     request = program.throw(cast(Failed, outcome).error)
             else:
                 request = send(answer)
-        request = _next_request(program, request)
+        request = next_request(program, request)
     except Exception as error:
         return _ended(program, trace, index + 1, count, error)
     return Suspended(program, request, {})
@@ -189,6 +197,7 @@ def _ended(program: Effect[A], trace: Trace, fed: int, count: int, error: Except
     if isinstance(error, StopIteration):
         if fed < count:
             _end_early(trace, fed, f"the program ended, and returned {shown(error.value)}")
+        check_returned(program, error.value)
         return Done(error.value)
     if program.gi_suspended:  # type: ignore[attr-defined]
         # It is not the program's error: what the trace holds could not be read.
@@ -198,17 +207,10 @@ def _ended(program: Effect[A], trace: Trace, fed: int, count: int, error: Except
     raise error
 
 
-def _next_request(program: Effect[A], found: Any) -> Request[Any]:
-    """What a program has yielded; where it is no request, that is raised in it, as the machine does."""
-    while not isinstance(found, Request):
-        found = program.throw(NotARequest(describe(found)))
-    return found
-
-
 def _settle(program: Effect[A], trace: Trace, index: int, found: Any) -> Request[Any]:
     """The request at an index, whose bytes are not those of the trace: another order of keys is no difference."""
     try:
-        request = _next_request(program, found)
+        request = next_request(program, found)
     except StopIteration as end:
         _end_early(trace, index, f"the program ended, and returned {shown(end.value)}")
     except Exception as error:

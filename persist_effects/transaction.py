@@ -5,9 +5,11 @@ from typing import Any
 
 from persist_effects.event import check_items
 from persist_effects.machine import Effect, perform
+from persist_effects.programs import program
 from persist_effects.requests import Check, Conflict, Transact, Write
 
 
+@program
 def transact(*writes: Write, checks: Iterable[Check] = ()) -> Effect[list[Any] | Conflict]:
     """Perform write requests all or nothing, and return the list of their answers, or the first `Conflict`.
 

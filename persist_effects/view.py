@@ -12,6 +12,7 @@ from persist_effects import snapshot
 from persist_effects.errors import InvalidRequest
 from persist_effects.event import Event, check_name
 from persist_effects.machine import Effect
+from persist_effects.programs import program
 from persist_effects.projection import State, StepFunction
 from persist_effects.states import Lift, Shape
 from persist_effects.subscription import Hub
@@ -94,6 +95,7 @@ def attach(hub: Hub, view: View[Any]) -> None:
     hub.subscribe(view.stream, _Refreshing(view))
 
 
+@program
 def refresh(view: View[S]) -> Effect[State[S]]:
     """Fold the events that the view has not seen, and keep the state.
 
@@ -114,6 +116,7 @@ def refresh(view: View[S]) -> Effect[State[S]]:
     )
 
 
+@program
 def peek(view: View[S]) -> Effect[S]:
     """The view as it was last refreshed, in one read; the seed if it never was.
 
@@ -131,6 +134,7 @@ def peek(view: View[S]) -> Effect[S]:
     return (yield from value(view)) if state is None else state.value
 
 
+@program
 def value(view: View[S]) -> Effect[S]:
     """The view with all events folded that the stream has: never stale. Writes nothing.
 

@@ -10,9 +10,15 @@ from typing import Any
 import pytest
 
 from interpreters import Store, open_store
+from interpreters.pytest_never_run import NeverRunPlugin
 from persist_effects import Effect, Suspended, machine
 from persist_effects.machine import Step
 from persist_effects.requests import Answered
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A test that makes a program and does not run it fails, as under the plugin."""
+    config.pluginmanager.register(NeverRunPlugin(), "persist-effects-never-run")
 
 
 @pytest.fixture(scope="session")

@@ -521,7 +521,7 @@ def test_a_program_may_catch_an_interrupt_and_go_on():
 
 
 def test_a_function_that_makes_programs_is_taken_for_none_and_the_call_is_suggested():
-    with pytest.raises(NotAProgram, match=r"is no program: .*; did you mean ask_twice\(\)\?"):
+    with pytest.raises(NotAProgram, match=r"is no program: .*; did you mean ask_twice\(…\)\?"):
         run(ask_twice, {})
     with pytest.raises(NotAProgram, match=r"is no program: .*; did you mean perform\(request\)\?"):
         run(Ask("one"), {})

@@ -688,7 +688,7 @@ def test_a_forgotten_from_is_told_as_anywhere_else():
 
     report = explore([forgetful], MemoryStore)
     assert report.verdict == "raises"
-    assert "NotARequest: a program yielded a generator" in report.failures[0].found
+    assert "NotARequest: a program yielded the program 'put'" in report.failures[0].found
 
 
 # Bad input

@@ -33,13 +33,14 @@ PURE = {
     "types",
     "typing",
     "unicodedata",
+    "weakref",
 }
 
 # Packages behind an extra, and the only modules and folders of `interpreters` that may import them.
 OPTIONAL = {
     "anyio": ("tasks.py",),
     "hypothesis": ("conformance.py", "model.py", "strategies.py", "facts/"),
-    "pytest": ("conformance.py", "model.py", "strategies.py", "facts/", "pytest_plugin.py"),
+    "pytest": ("conformance.py", "model.py", "strategies.py", "facts/", "pytest_plugin.py", "pytest_never_run.py"),
     "multiformats": ("blobs/cid.py",),
     "rich": ("cli.py", "crash/report.py"),
     "typer": ("cli.py",),
@@ -209,12 +210,13 @@ def test_the_conformance_suite_without_its_packages_names_the_extra():
 
 EXPORTS = {
     persist_effects: (
-        "Abandoned AlreadyUsed Append Appended BlobNotFound BlobRef CallerError Conflict CorruptStore Diverged Done "
-        "Draft Effect Entry Event ExpectRevision ExpectSeq Handlers Hub InternalError InvalidRequest KvDelete KvPut "
-        "NotAProgram NotARequest Page PersistError RecordedError Request Schema SchemaMismatch SnapshotMismatch State "
-        "StoreClosed StoreLocked StoreUnavailable Suspended TooLarge TruncateThrough Truncated UncertainOutcome "
-        "UnhandledEffect View all_of blob codec compaction errors event follow kv log machine perform projection "
-        "publish requests run schema snapshot start subscription testing trace transact transaction view"
+        "Abandoned AlreadyUsed Append Appended BlobNotFound BlobRef CallerError Conflict CorruptStore Diverged "
+        "Done Draft Effect Entry Event ExpectRevision ExpectSeq Handlers Hub InternalError InvalidAnswer "
+        "InvalidRequest KvDelete KvPut NeverRun NotAProgram NotARequest Page PersistError RecordedError Request "
+        "Schema SchemaMismatch SnapshotMismatch Spinning State StoreClosed StoreLocked StoreUnavailable Suspended "
+        "TooLarge TruncateThrough Truncated UncertainOutcome UnhandledEffect View all_of blob codec compaction errors "
+        "event follow kv log machine perform program projection publish requests run schema snapshot start "
+        "subscription testing trace transact transaction view"
     ),
     interpreters: "Store open_store",
     interpreters.serve: "PipeTransport RemoteStore SocketTransport Transport serve",
@@ -241,7 +243,14 @@ PUBLIC_FUNCTIONS = {
     "compaction": "compact maybe_compact should_compact",
     "subscription": "follow publish",
     "view": "attach peek refresh value",
-    "machine": "all_of check_fresh outcome_of perform run start unwind",
+    "machine": (
+        "all_of check_fresh check_returned ended next_request outcome_of perform run settled start unwind unwind_all"
+    ),
+    "programs": "is_fresh_program program refused watch",
+    "answers": "check_answers checked_rows fits rows_of_a_store",
+    "rows": "is_async_generator_row is_async_row is_program_row refuse_async",
+    "slips": "instead_of_program instead_of_request said",
+    "spinning": "counted give_up",
     "json_values": "decode_line from_json to_json",
     "sameness": "is_equal sameness",
     "trace_record": "record",

@@ -9,6 +9,7 @@ from interpreters.store import Interpreter, Store
 from persist_effects import machine
 from persist_effects.errors import InvalidRequest, NotAProgram, describe
 from persist_effects.machine import Effect
+from persist_effects.programs import refused
 
 StoreFactory = Callable[[], Store | Interpreter]
 
@@ -61,6 +62,8 @@ def check_program(make: Any) -> None:
     if inspect.isgeneratorfunction(make):
         return
     one, other = make(), make()
+    # They are made to be looked at.
+    refused(one, other)
     try:
         machine.check_fresh(one)
     except NotAProgram as error:

@@ -11,6 +11,7 @@ from interpreters.crash.limits import as_failure, give_up, is_said_by_pytest, ou
 from interpreters.crash.report import NOT_DETERMINISTIC, Problem
 from interpreters.store import Store
 from persist_effects import codec, machine
+from persist_effects.answers import checked_rows
 from persist_effects.errors import (
     CallerError,
     PersistError,
@@ -85,7 +86,7 @@ class Run:
         self.was_restarted = False
         self._application = application
         self._faults = dict(state)
-        self._handlers = _impatient(store.handlers)
+        self._handlers = checked_rows(_impatient(store.handlers))
         # Outcomes that the program was not given yet.
         self._unseen: list[tuple[Request[Any], Outcome]] = []
         self._group = 0

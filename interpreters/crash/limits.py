@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from persist_effects import spinning
 from persist_effects.machine import Effect, Suspended, perform, start
 
 A = TypeVar("A")
@@ -160,7 +161,7 @@ def give_up(program: Effect[Any]) -> None:
     """End a program as if its process were gone: what its ``finally`` blocks ask for reaches no store."""
     for _ in range(_CLOSING_ATTEMPTS):
         try:
-            program.close()
+            spinning.give_up(program)
         except BaseException as error:
             if ends_all(error):
                 raise

@@ -28,6 +28,7 @@ from persist_effects.requests import (
     Streams,
     Wait,
 )
+from persist_effects.rows import is_program_row
 
 A = TypeVar("A")
 
@@ -153,7 +154,8 @@ def over_disk(engine: Engine, program: Effect[A], effects: Handlers = NO_EFFECTS
 
 def _answered(engine: Engine, request: Request[Any], effects: Handlers) -> Effect[Any]:
     if type(request) in effects:
-        return effects[type(request)](request)
+        row = effects[type(request)]
+        return (yield from over_disk(engine, row(request), effects)) if is_program_row(row) else row(request)
     if isinstance(request, AllOf):
         outcomes = []
         for part in request.requests:

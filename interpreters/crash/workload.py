@@ -15,6 +15,7 @@ from interpreters.file.queries import READS
 from interpreters.file.staging import WriteRequest
 from interpreters.memory import MemoryStore
 from persist_effects import machine
+from persist_effects.answers import checked_rows
 from persist_effects.errors import PersistError, StoreUnavailable, UncertainOutcome
 from persist_effects.event import Draft
 from persist_effects.machine import Effect, Handlers, outcome_of, run
@@ -30,6 +31,7 @@ from persist_effects.requests import (
     Request,
     Wait,
 )
+from persist_effects.rows import is_program_row
 
 Maker = Callable[[], Effect[Any]]
 
@@ -85,7 +87,7 @@ class Workload:
         self.disk = CrashDisk(faults=faults, barriers=barriers)
         self.disk.watch(self._before)
         self.boot = 1
-        self.effects: Handlers = {} if setting.effects is None else setting.effects()
+        self.effects: Handlers = {} if setting.effects is None else checked_rows(setting.effects())
         self.lines: list[tuple[int, str]] = []
         """The trace: lines, each with the number of the disk's request that it is, or before which it came."""
         self.outcomes: list[Outcome] = []
@@ -254,6 +256,8 @@ class Workload:
             return Answered(self._round(request.requests))
         if kind in self.effects:
             self._performed.append(request)
+            if is_program_row(self.effects[kind]):
+                return self._outcome_of_program(self.effects[kind](request))
             return outcome_of(request, self.effects)
         if kind not in READS and kind is not Wait:
             return self._operate(request, store)
@@ -263,6 +267,13 @@ class Workload:
             asked = Wait(request.after, request.prefix, timeout=0) if isinstance(request, Wait) else request
             _compare([request], [outcome], [self._twin.outcome(asked)])
         return outcome
+
+    def _outcome_of_program(self, program: Effect[Any]) -> Outcome:
+        """What a row comes to that is a program: its requests are the workload's too."""
+        together = machine.Together([program])
+        while together.requests:
+            together.resume(self._round(together.requests))
+        return cast(Outcome, together.outcomes[0])
 
     def _operate(self, request: Request[Any], store: SimulatedStore) -> Outcome:
         operations: dict[type[Request[Any]], Callable[[], None]] = {

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from persist_effects.machine import Effect, Handlers, Suspended, perform, start
 from persist_effects.requests import Request
+from persist_effects.spinning import give_up
 
 A = TypeVar("A")
 
@@ -29,7 +30,7 @@ def on_target(program: Effect[A]) -> Effect[A]:
             else:
                 step = step.resume(answer)
     finally:
-        program.close()
+        give_up(program)
     return step.value
 
 

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from interpreters.crash.limits import as_failure, ends_all, give_up
 from interpreters.schedule.requests import Pause, Sleep
 from persist_effects import machine
+from persist_effects.answers import checked_rows
 from persist_effects.errors import NotARequest, UnhandledEffect, describe
 from persist_effects.machine import Effect, Handler, Handlers
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, ReadAll, Request, Wait
@@ -59,7 +60,7 @@ class World:
     """The programs, and the table that answers them."""
 
     def __init__(self, makers: Sequence[Program], handlers: Handlers) -> None:
-        self.handlers = handlers
+        self.handlers = checked_rows(handlers)
         self.now = 0.0
         self.sees_positions = False
         """Whether anything asked for the order of all streams."""
@@ -231,6 +232,8 @@ class World:
             else:
                 self._go_on(task, task.top.throw, outcome.error)
             return
+        if isinstance(outcome, Answered):
+            outcome = machine.ended(task.top, outcome.value)
         task.outcome, task.request = outcome, None
         live = self.live
         place = live.index(task.index)
@@ -252,7 +255,7 @@ class World:
             self._enter(task, _one_by_one(request))
             return
         if not isinstance(request, Request):
-            self._go_on(task, task.top.throw, NotARequest(describe(request)))
+            self._go_on(task, lambda found: machine.next_request(task.top, found), request)
             return
         task.asked += 1
         self.sees_positions |= isinstance(request, ReadAll | Wait)

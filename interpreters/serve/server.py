@@ -16,8 +16,9 @@ from persist_effects.errors import (
     error_to_record,
     repr_of,
 )
-from persist_effects.machine import Handlers
+from persist_effects.machine import Handlers, settled
 from persist_effects.requests import Request, Wait
+from persist_effects.rows import UNSETTLED
 
 _decode_call = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw]).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -102,6 +103,8 @@ class _Connection:
             if handler is None:
                 raise UnhandledEffect(request.op, type(request).__name__)
             answer = handler(request)
+            if type(answer) in UNSETTLED:
+                answer = settled(answer, handler, request, self._handlers)
         except Exception as error:
             self._send(call_id, False, error_to_record(error))
         else:

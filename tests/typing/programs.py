@@ -19,6 +19,7 @@ from persist_effects import (
     kv,
     log,
     perform,
+    program,
     projection,
     start,
     transact,
@@ -73,6 +74,29 @@ def folds() -> Effect[State[int]]:
     state = yield from projection.project("s", count, 0)
     assert_type(state.value, int)
     return state
+
+
+@program
+def pay(order: str, cents: int = 0, *, note: str = "") -> Effect[int]:
+    """A marked function keeps its signature."""
+    return (yield from kv.put(order, [cents, note]))
+
+
+class Shop:
+    """Methods may be marked too."""
+
+    @program
+    def pay(self, order: str) -> Effect[int]:
+        """Pay."""
+        return (yield from pay(order, note="shop"))
+
+
+def marked() -> Effect[None]:
+    """What is marked is typed as before, arguments too."""
+    assert_type((yield from pay("order 7", 5, note="now")), int)
+    assert_type((yield from Shop().pay("order 7")), int)
+    pay(7)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    pay("order 7", notes="")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 
 
 def stepping(store: Store) -> None:
