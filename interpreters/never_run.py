@@ -17,7 +17,6 @@ from types import CodeType, FrameType, FunctionType, GeneratorType
 from typing import Any, NamedTuple
 from weakref import ref
 
-from interpreters.store import Store
 from persist_effects import programs
 from persist_effects.programs import NeverRun
 
@@ -172,7 +171,7 @@ def _made_by(function: FunctionType, /, *args: Any, **kwargs: Any) -> Any:
     return program
 
 
-def _taken_by(function: FunctionType, /, store: Store, program: Any) -> Any:
+def _taken_by(function: FunctionType, /, store: Any, program: Any) -> Any:
     # From here on Python tells, where it was never awaited.
     programs.refused(program)
     return function(store, program)
@@ -202,6 +201,8 @@ def _replace(function: FunctionType, through: Callable[..., Any] = _made_by) -> 
 
 
 def _replace_taker() -> None:
+    from interpreters.store import Store
+
     arun: Any = Store.arun
     _replace(arun, _taken_by)
 

@@ -386,7 +386,7 @@ def _is_fixture(plugin: object, name: str) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Know which test it is that explores: a method of a `unittest.TestCase` can ask for no fixture."""
+    """Know which test it is that explores: a method of a ``unittest.TestCase`` can ask for no fixture."""
     _running.append(item)
     try:
         return (yield)

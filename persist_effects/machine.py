@@ -312,9 +312,10 @@ def _advance(
                 request = send(answer)
                 answer = None
     except StopIteration as end:
+        done: Done[A] = Done(end.value)
         if type(end.value) is GeneratorType:
             check_returned(program, end.value)
-        return Done(end.value)
+        return done
 
 
 def check_returned(program: Any, value: object) -> None:

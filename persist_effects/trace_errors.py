@@ -95,18 +95,18 @@ def _what_makes(error: Exception, text: str) -> list[Any]:
         if _is_made_by(error, [text], {}):
             return []
         parts = _arguments_of(error)
-        is_kept = sameness(parts, tuple(_decode(_encode(parts)))) == EXACT and _is_made_by(error, *parts)
+        if sameness(parts, tuple(_decode(_encode(parts)))) != EXACT or not _is_made_by(error, *parts):
+            return [None]
     except Exception:  # a class of another package may raise anything, and so may its arguments
-        is_kept = False
-    if not is_kept:
         return [None]
     return [*parts] if parts[1] else [parts[0]]
 
 
 def _arguments_of(error: Exception) -> tuple[list[Any], dict[str, Any]]:
     """As pickle asks for them. Notes are left out: who drives a program may add some."""
-    reduced: Any = error.__reduce__()
-    is_usual = isinstance(reduced, tuple) and reduced[0] is type(error)
+    found = error.__reduce__()
+    reduced: list[Any] = [*found] if isinstance(found, tuple) else []
+    is_usual = len(reduced) > 1 and reduced[0] is type(error)
     attributes = reduced[2] if is_usual and len(reduced) > 2 and isinstance(reduced[2], dict) else vars(error)
     kept = {name: value for name, value in attributes.items() if name != "__notes__"}
     return [*(reduced[1] if is_usual else error.args)], kept

@@ -87,6 +87,7 @@ CHANGES_FILES_BY_PATH = {
 OTHER_FILES = {
     "cli.py": {"open", "os.open"},  # what `import` reads, and where a closed pipe's output goes
     "crash/report.py": {"write_text"},  # a page to look at
+    "serve/transport.py": {"os.open"},  # the null device, in a child in the place of its parent's pipes
 }
 
 
