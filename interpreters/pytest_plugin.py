@@ -82,6 +82,7 @@ _FOREIGN = pytest.StashKey[list[str]]()
 """What is to be said of short names that others have."""
 
 _TO_PASTE = pytest.StashKey[list[str]]()
+_REFUSED = pytest.StashKey[str]()
 """The commands that show again where explorations were interrupted."""
 
 _IS_EXPLORATION = "_persist_effects_explores"
@@ -447,12 +448,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.
             firsts.setdefault(_folded(_golden_path(item, "")), item.nodeid)
     if not config.getoption("persist_repro"):
         return
-    option = _option(config, "--repro")
+    refusal = _refusal_of_token(_option(config, "--repro"), items)
+    if refusal is None:
+        return
+    if not hasattr(config, "workerinput"):
+        raise pytest.UsageError(refusal)
+    # A worker of pytest-xdist that ends here is taken for one that crashed, and the words are lost.
+    config.stash[_REFUSED] = refusal
+
+
+def _refusal_of_token(option: str, items: Sequence[pytest.Item]) -> str | None:
     if len(items) > 1:
-        raise pytest.UsageError(f"{option} is for one test, and {len(items)} were collected: name the test, as in -k")
+        return f"{option} is for one test, and {len(items)} were collected: name the test, as in -k"
     for item in items:
         if not hasattr(getattr(item, "function", None), _IS_EXPLORATION):
-            raise pytest.UsageError(f"{option} is for a crash_test or an explore_test, and {item.nodeid} is neither")
+            return f"{option} is for a crash_test or an explore_test, and {item.nodeid} is neither"
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fail each test where the token was refused, and a worker could not say so before."""
+    refusal = item.config.stash.get(_REFUSED, None)
+    if refusal is not None:
+        pytest.fail(refusal, pytrace=False)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -68,7 +68,8 @@ def edit(function: Any, change: str) -> Patch:
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(function, FunctionType)
-        source = textwrap.dedent(inspect.getsource(function))
+        # Marked as a program again, it would be watched, and not the one that is called.
+        source = textwrap.dedent(inspect.getsource(function)).removeprefix("@program\n")
         for place in textwrap.dedent(change).strip("\n").split("\n...\n"):
             lines = place.split("\n")
             old = "".join(f"{line[1:]}\n" for line in lines if line[0] != "+")
@@ -324,8 +325,8 @@ MUTANTS = [
             edit(
                 Reader._take_events,
                 """
-                -        if kind != EVENT or end > size_bytes or crc32(view[at + 4 : end], seed ^ (offset >> 3)) != checksum:
-                +        if kind != EVENT or end > size_bytes or crc32(view[at + 4 : at + 16], seed ^ (offset >> 3)) != checksum:
+                -            if kind != EVENT or end > size_bytes or crc32(view[at + 4 : end], seed ^ (offset >> 3)) != checksum:
+                +            if kind != EVENT or end > size_bytes or crc32(view[at + 4 : at + 16], seed ^ (offset >> 3)) != checksum:
                 """,
             ),
         ),
@@ -358,8 +359,8 @@ MUTANTS = [
             edit(
                 Reader._take_events,
                 """
-                -        if kind != EVENT or end > size_bytes or crc32(view[at + 4 : end], seed ^ (offset >> 3)) != checksum:
-                +        if kind != EVENT or end > size_bytes or crc32(view[at + 8 : end], seed ^ (offset >> 3)) != checksum:
+                -            if kind != EVENT or end > size_bytes or crc32(view[at + 4 : end], seed ^ (offset >> 3)) != checksum:
+                +            if kind != EVENT or end > size_bytes or crc32(view[at + 8 : end], seed ^ (offset >> 3)) != checksum:
                 """,
             ),
         ),
@@ -571,10 +572,10 @@ MUTANTS = [
                 """,
             ),
             edit(
-                Log._publish,
+                Log.check_in_force,
                 """
-                -    if in_force not in (None, before):
-                +    if False:
+                -    in_force = yield from load_beside_writer()
+                +    in_force = self.manifest
                 """,
             ),
         ),
@@ -709,11 +710,13 @@ MUTANTS = [
             Log.append,
             """
             -    if sync:
-            -        yield from self.sync()
+            -        yield from self.sync(is_commit=True)
+            -    elif self._is_check_due():
+            -        yield from self._check_before_telling()
             ...
                  self._index.take_in(segment, offsets, frames.contents)
             +    if sync:
-            +        yield from self.sync()
+            +        yield from self.sync(is_commit=True)
             """,
         ),
         [looks.APPENDS],
@@ -836,8 +839,8 @@ MUTANTS = [
             edit(
                 Reader._take_events,
                 """
-                -        if kind != EVENT or end > size_bytes or crc32(view[at + 4 : end], seed ^ (offset >> 3)) != checksum:
-                +        if kind != EVENT or end > size_bytes:
+                -            if kind != EVENT or end > size_bytes or crc32(view[at + 4 : end], seed ^ (offset >> 3)) != checksum:
+                +            if kind != EVENT or end > size_bytes:
                 """,
             ),
         ),

@@ -26,9 +26,22 @@ def files_in(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
+_opened: list[Store] = []
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    """Stores that lost their directory are closed too, which some of them say that they could not do well."""
+    yield
+    while _opened:
+        with suppress(PersistError):
+            _opened.pop().close()
+
+
 def filled(path: Path, text: str = "x", **options) -> Store:
     """An open store with some events, a few segments of them sealed."""
     store = Store(FileStore(path, segment_bytes=4096, **options))
+    _opened.append(store)
     for number in range(20):
         store.run(log.append("s", "made", {"number": number, "text": text * 300}))
     return store

@@ -35,7 +35,7 @@ COMMITS = [
 COUNTS: dict[str, dict[str, int]] = {
     "closed": {
         "refused, CURRENT": 208,
-        "refused, MANIFEST": 600,
+        "refused, MANIFEST": 920,
         "refused, seg": 3648,
         "right, LOCK": 48,
         "right, SYNCED": 160,
@@ -44,7 +44,7 @@ COUNTS: dict[str, dict[str, int]] = {
     },
     "left open": {
         "refused, CURRENT": 208,
-        "refused, MANIFEST": 416,
+        "refused, MANIFEST": 576,
         "refused, seg": 3520,
         "right, LOCK": 48,
         "right, SYNCED": 160,

@@ -261,7 +261,7 @@ def test_it(golden):
 
 
 def test_a_golden_trace_is_written_when_asked_and_compared_after(run, pytester):
-    assert run(GOLDEN.replace("VALUE", "1")).parseoutcomes() == {"failed": 1}
+    run(GOLDEN.replace("VALUE", "1")).assert_outcomes(failed=1)
     run(GOLDEN.replace("VALUE", "1"), "--update-traces").assert_outcomes(passed=1)
     assert "made" in next((pytester.path / "traces").rglob("test_it.jsonl")).read_text()
     run(GOLDEN.replace("VALUE", "1")).assert_outcomes(passed=1)
@@ -578,8 +578,9 @@ def test_a_package_of_our_name_makes_the_plugin_stand_aside_and_say_so(shadowed,
 
 
 def test_a_test_that_imports_from_a_package_of_our_name_is_told_of_both(shadowed, pytester):
-    # The script's own directory comes first, so ours is loaded before pytest puts the tests' directory on the path.
-    code = "import sys; del sys.path[0]; import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    # Without the directory where it starts, ours is loaded before pytest puts the tests' directory on the path.
+    left = "sys.path[:] = [place for place in sys.path if place not in ('', os.getcwd())]"
+    code = f"import os, sys; {left}; import pytest; sys.exit(pytest.main(sys.argv[1:]))"
     plugins = ["-p", "persist_effects_start", "-p", "no:persist-effects"]
     result = pytester.run(sys.executable, "-c", code, *plugins)
     result.assert_outcomes(errors=1)
