@@ -82,8 +82,10 @@ _FOREIGN = pytest.StashKey[list[str]]()
 """What is to be said of short names that others have."""
 
 _TO_PASTE = pytest.StashKey[list[str]]()
-_REFUSED = pytest.StashKey[str]()
 """The commands that show again where explorations were interrupted."""
+
+_REFUSED = pytest.StashKey[str]()
+"""What a worker of pytest-xdist is to say of the token in each test, since it cannot end before."""
 
 _IS_EXPLORATION = "_persist_effects_explores"
 """The attribute of the tests that are made here."""
