@@ -105,17 +105,22 @@ class _Host:
     def _unlocked(self, row: Handler) -> Handler:
         def call(request: Request[Any]) -> Any:
             try:
-                self._lock.release()
-                return row(request)
-            finally:
+                try:
+                    self._lock.release()
+                    return row(request)
+                finally:
+                    self._take_lock_back()
+            except BaseException:
+                # An interrupt may have come on the way there, and who is told of it may ask the disk again.
                 self._take_lock_back()
+                raise
 
         return call
 
     def _take_lock_back(self) -> None:
         """Whatever happens: a Ctrl-C that comes meanwhile must not have this thread go on without the lock.
 
-        Done a second time where the lock is let go for good, in case the Ctrl-C came on the way here.
+        Done a second time after an error, and where the lock is let go for good: the Ctrl-C may come on the way here.
         """
         interrupt: BaseException | None = None
         # A lock knows its owner as soon as it is taken, which a note of ours beside it could not.
