@@ -231,6 +231,8 @@ def test_a_sync_that_was_asked_for_looks(tmp_path):
     is_moved(tmp_path / "store")
     with pytest.raises(UncertainOutcome):
         store.interpreter.sync()
+    with pytest.raises(StoreUnavailable):
+        store.close()
 
 
 def test_a_reader_is_told_that_another_store_lies_there_now(tmp_path, monkeypatch):

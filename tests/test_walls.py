@@ -94,11 +94,14 @@ OTHER_FILES = {
 def changes_of_files(path):
     """The calls in a file that may change files, or open them."""
     for node in ast.walk(ast.parse(path.read_text())):
+        # One that is handed on is called elsewhere.
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "os" and node.attr in CHANGES_FILES:
+            yield f"os.{node.attr}"
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
         module, _, name = called.rpartition(".")
-        if (module == "os" and name in CHANGES_FILES) or called == "open" or module in {"shutil", "tempfile", "fcntl"}:
+        if called == "open" or module in {"shutil", "tempfile", "fcntl"}:
             yield called
         elif name in CHANGES_FILES_BY_PATH or (name == "open" and module.startswith("Path(")):
             yield name
