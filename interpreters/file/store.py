@@ -194,7 +194,7 @@ class FileReader(_Host):
             raise StoreUnavailable(f"{root} cannot be opened: {error}") from error
         super().__init__(root, real_disk)
         self._engine = ReadingEngine()
-        self._is_check_due = _Seldom(CHECK_SECONDS)
+        self._is_check_due: Callable[[], bool] = _Seldom(CHECK_SECONDS)
         # One at a time: each takes in what is new before it reads, and asks the disk in between.
         self._reading = threading.Lock()
         self.handlers: Handlers = {
@@ -230,8 +230,15 @@ class FileReader(_Host):
 
     def _check_held(self) -> None:
         """Raise `StoreUnavailable` where the path leads to another directory now, whose events would be other ones."""
-        if self._is_check_due():
+        if not self._is_check_due():
+            return
+        try:
             self._drive(perform(CheckHeld("")))
+        except StoreClosed:
+            raise
+        except StoreUnavailable as error:
+            self._is_check_due = lambda: True
+            raise StoreUnavailable(f"{error}: close this reader and open the path anew") from error
 
     def _refuse(self, request: Request[Any]) -> Any:
         raise InvalidRequest(f"{request.op}: {self.path} was opened to read only: open it without mode=r to write")
