@@ -1,13 +1,14 @@
 """Ctrl-C between any two steps of a thread that uses a file store: the others go on, and believe nothing wrong."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
 import pytest
-from interrupts import Interrupt
+from interrupts import Interrupt, InterruptInside
 
-from interpreters import Store, disk
+from interpreters import Store, clock, disk
 from interpreters.file import engine, group, index, queries, reader, staging, store, writer
 from interpreters.file import log as segments
 from interpreters.file.group import GroupCommit
@@ -145,3 +146,16 @@ def test_whoever_a_twice_interrupted_thread_committed_for_is_told(monkeypatch):
     assert isinstance(outcome.error, UncertainOutcome)
     assert "the thread that committed was interrupted" in str(outcome.error)
     assert not waiting.gate.locked()
+
+
+def test_a_gate_opens_after_an_interrupt_at_any_step_of_opening_it():
+    files = (clock.__file__, contextlib.__file__, threading.__file__)
+    with InterruptInside(0, files) as counting:
+        clock.Gate().open()
+    assert counting.firsts
+    for at in counting.firsts.values():
+        gate = clock.Gate()
+        with contextlib.suppress(KeyboardInterrupt), InterruptInside(at, files):
+            gate.open()
+        in_time(gate.open)
+        assert in_time(lambda gate=gate: gate.wait(LONG_SECONDS)), at

@@ -121,6 +121,13 @@ def test_the_system_calls_that_change_files_are_found():
     assert set(changes_of_files(ROOT / "interpreters" / "cli.py")) == OTHER_FILES["cli.py"]
 
 
+@pytest.mark.parametrize("path", INTERPRETERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_store_waits_where_an_interrupt_leaves_a_lock_held(path):
+    waits = {"threading.Event", "threading.Condition", "threading.Semaphore", "threading.Barrier"}
+    found = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    assert path.parent.name == "facts" or not found & waits, "take an `interpreters.clock.Gate`"
+
+
 # Each store's files. None imports what is another's.
 STORES = {"memory": ("memory.py",), "file": ("file/",), "served": ("serve/",), "blobs": ("blobs/",)}
 
