@@ -1,7 +1,9 @@
 """The clock that a store is given, and how whoever waits is told: what every store takes in the same way."""
 
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import INT64_MAX, check_integer
@@ -20,6 +22,37 @@ def wall_clock() -> int:
     True
     """
     return time.time_ns() // 1_000
+
+
+class Gate:
+    """What threads wait at until it is opened, once and for all.
+
+    An Event's own lock stays held where an interrupt comes while it is set, and then whoever sets it again, or waits,
+    hangs. Here each step is one call of C, into which no interrupt comes.
+
+    >>> gate = Gate()
+    >>> gate.wait(0)
+    False
+    >>> gate.open()
+    >>> gate.wait(60)
+    True
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def open(self) -> None:
+        """Let through who waits, and who comes. Again: nothing."""
+        with suppress(RuntimeError):
+            self._lock.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for so long at the most. Whether it is open."""
+        if not self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX)):
+            return False
+        self.open()
+        return True
 
 
 def checked_clock(clock: Clock) -> Clock:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from interpreters import forks
-from interpreters.clock import Clock, Notify, checked_clock, wall_clock
+from interpreters.clock import Clock, Gate, Notify, checked_clock, wall_clock
 from interpreters.names import SortedNames
 from interpreters.ranges import page_range
 from persist_effects import codec
@@ -423,10 +423,10 @@ class MemoryStore:
 
     def _wait(self, request: Wait) -> int:
         if request.timeout > 0:
-            past = threading.Event()
-            cancel = self.watch(request.after, request.prefix, past.set)
+            past = Gate()
+            cancel = self.watch(request.after, request.prefix, past.open)
             try:
-                past.wait(min(request.timeout, threading.TIMEOUT_MAX))
+                past.wait(request.timeout)
             finally:
                 cancel()
         with self._lock:

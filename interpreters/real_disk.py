@@ -406,9 +406,11 @@ def new_directory(path: str | os.PathLike[str]) -> Iterator[RealDisk]:
     make_directories(above, directory_mode(PRIVATE))
     parent = Directory.at(above)
     unfinished = f"{name}.unfinished"
-    parent.make_directory(unfinished, directory_mode(PRIVATE))
-    made = parent.directory(unfinished)
+    parent.check_is_free(unfinished)
+    made: Directory | None = None
     try:
+        parent.make_directory(unfinished, directory_mode(PRIVATE))
+        made = parent.directory(unfinished)
         with closing(RealDisk(made.place, held=made)) as disk:
             yield disk
         if not parent.has(unfinished, made.identity):

@@ -12,7 +12,9 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from operator import attrgetter
 from typing import BinaryIO
 
 from interpreters.disk import ForeignFile
@@ -41,47 +43,56 @@ _KINDS = {
 }
 
 
-class Directory:
+class _Descriptor:
+    """What is opened once, and closed when nobody holds it any more.
+
+    An interrupt comes between two steps of Python's, never inside of one call of C: the number that `os.open` returned
+    would be lost between the call and its assignment, and in a `__del__` of Python's the interrupt itself is lost. So
+    the number comes into the list within one such call, and is taken out and closed within another.
+    """
+
+    __slots__ = ("_close", "_numbers", "identity", "number", "place")
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self._numbers: list[int] = []
+        # The second time it finds nothing left, and does nothing.
+        self._close = partial(next, map(os.close, self._numbers), None)
+
+    __del__ = property(attrgetter("_close"))
+
+    def _open(self, name: str, flags: int, mode: int = 0, dir_fd: int | None = None) -> None:
+        self._numbers.extend(map(partial(os.open, dir_fd=dir_fd), (name,), (flags,), (mode,)))
+        self.number = self._numbers[0]
+        self.identity = identity_of(os.fstat(self.number))
+
+
+class Directory(_Descriptor):
     """A directory that is held open. Errors name the file in it."""
 
-    __slots__ = ("identity", "number", "place")
-
-    def __init__(self, place: str, number: int) -> None:
-        self.place = place
-        self.number = number
-        self.identity = identity_of(os.fstat(number))
-
-    def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
+    __slots__ = ()
 
     @classmethod
     def at(cls, place: str) -> "Directory":
         """The directory at a path, on the way to which links are followed."""
-        return cls(place, os.open(place, _DIRECTORY))
+        directory = cls(place)
+        directory._open(place, _DIRECTORY)
+        return directory
 
     def directory(self, name: str) -> "Directory":
         """A directory in this one. Raises `ForeignFile` where something else stands there."""
+        directory = Directory(f"{self.place}/{name}")
         try:
-            return Directory(f"{self.place}/{name}", os.open(name, _DIRECTORY | _NEVER_FOLLOW, dir_fd=self.number))
+            directory._open(name, _DIRECTORY | _NEVER_FOLLOW, dir_fd=self.number)
         except OSError as error:
             self._refuse_foreign(name, stat.S_ISDIR, "a directory")
             raise self._named(error, name) from None
+        return directory
 
     def file(self, name: str, flags: int, mode: int = PRIVATE) -> "File":
         """Open a file in this directory. Raises `ForeignFile` where something else stands there."""
-        if not flags & os.O_EXCL:
-            # Before it is opened: a device may do something when it is.
-            self.look_at(name)
-        try:
-            number = os.open(name, flags | _NEVER_FOLLOW, mode, dir_fd=self.number)
-        except OSError as error:
-            raise self._named(error, name) from None
-        file = File(self, name, number)
-        if not stat.S_ISREG(os.fstat(number).st_mode):
-            del file
-            self.look_at(name)
-            raise OSError(errno.ESTALE, "it was replaced while it was opened", f"{self.place}/{name}")
+        file = File(self, name)
+        file.open(flags, mode)
         return file
 
     def look_at(self, name: str) -> os.stat_result | None:
@@ -123,6 +134,12 @@ class Directory:
             error.filename = self.place
             raise
 
+    def check_is_free(self, name: str) -> None:
+        """Raise FileExistsError where anything has this name."""
+        with suppress(FileNotFoundError):
+            os.stat(name, dir_fd=self.number, follow_symlinks=False)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), f"{self.place}/{name}")
+
     def make_directory(self, name: str, mode: int) -> None:
         """Make a directory in this one. Raises FileExistsError."""
         try:
@@ -147,9 +164,15 @@ class Directory:
             self.look_at(name)
             raise self._named(error, name) from None
 
-    def remove_tree(self, made: "Directory", name: str) -> None:
-        """Take away, as far as that can be done, a directory that was made here, unless another has its name now."""
-        if self.has(name, made.identity):
+    def remove_tree(self, made: "Directory | None", name: str) -> None:
+        """Take away, as far as that can be done, a directory that was made here, unless another has its name now.
+
+        None: it was being made when an interrupt came, and nothing can be in it.
+        """
+        if made is None:
+            with suppress(OSError):
+                os.rmdir(name, dir_fd=self.number)
+        elif self.has(name, made.identity):
             shutil.rmtree(name, ignore_errors=True, dir_fd=self.number)
 
     def sync(self) -> None:
@@ -165,7 +188,7 @@ class Directory:
         return error
 
 
-class File:
+class File(_Descriptor):
     """An open file: calls are repeated until all is done, and errors name the file.
 
     Reference counting closes it. A disk's cache holds one reference and each thread inside of a call another, so that a
@@ -174,19 +197,34 @@ class File:
     before it raises: room is made by removing files just when there is an error about a full disk.
     """
 
-    __slots__ = ("directory", "identity", "is_unsynced", "name", "number", "place")
+    __slots__ = ("directory", "is_unsynced", "name")
 
-    def __init__(self, directory: Directory, name: str, number: int) -> None:
-        self.number = number
+    def __init__(self, directory: Directory, name: str) -> None:
+        super().__init__(f"{directory.place}/{name}")
         self.directory = directory
         self.name = name
-        self.place = f"{directory.place}/{name}"
         self.is_unsynced = False
-        self.identity = identity_of(os.fstat(number))
 
-    def __del__(self) -> None:
-        # An error is printed by Python; whether the bytes are safe was for `sync` to say.
-        os.close(self.number)
+    def open(self, flags: int, mode: int) -> None:
+        """Open it. Raises `ForeignFile` where something else than a file stands there."""
+        if not flags & os.O_EXCL:
+            # Before it is opened: a device may do something when it is.
+            self.directory.look_at(self.name)
+        try:
+            self._open(self.name, flags | _NEVER_FOLLOW, mode, self.directory.number)
+        except OSError as error:
+            error.filename = self.place
+            raise error from None
+        if not stat.S_ISREG(os.fstat(self.number).st_mode):
+            self._close()
+            self.directory.look_at(self.name)
+            raise OSError(errno.ESTALE, "it was replaced while it was opened", self.place)
+
+    def take_away(self) -> None:
+        """Remove a file that was opened as a new one, if that came so far, and if it is still the one of its name."""
+        for number in self._numbers:
+            if self.directory.has(self.name, identity_of(os.fstat(number))):
+                self.directory.remove(self.name)
 
     def write(self, data: bytes, offset: int) -> None:
         """Write all of it."""
@@ -333,14 +371,14 @@ def new_file(path: str | os.PathLike[str], permissions: int = PRIVATE) -> Iterat
     """
     above, name = os.path.split(os.path.abspath(path))
     directory = Directory.at(above)
-    file = directory.file(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, permissions)
+    file = File(directory, name)
     try:
-        with os.fdopen(os.dup(file.number), "wb") as stream:
+        file.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL, permissions)
+        with os.fdopen(file.number, "wb", closefd=False) as stream:
             yield stream
         file.sync()
     except BaseException:
-        if file.is_in_place():
-            directory.remove(name)
+        file.take_away()
         raise
     directory.sync()
 

@@ -14,7 +14,7 @@ from write_ledger import Ledger
 
 from interpreters import Store
 from interpreters.file.store import FileStore
-from persist_effects import StoreClosed, StoreUnavailable, UncertainOutcome, perform
+from persist_effects import StoreClosed, StoreUnavailable, UncertainOutcome, log, perform
 from persist_effects.requests import Request
 
 AFTERWARDS = WORKERS
@@ -170,16 +170,30 @@ class Subject:
     def goes_on(self) -> bool:
         """Write some more in the same store. False where it asks to be opened anew."""
         try:
+            # Those of a worker may change nothing, as when they delete what is not there.
+            self.opened().run(log.append("goes on", "made", 0))
             for _ in range(3):
                 self.write(AFTERWARDS)
         except (StoreUnavailable, UncertainOutcome) as error:
-            is_known = type(error) in (StoreUnavailable, StoreClosed, UncertainOutcome)
-            if not is_known or "open it again" not in str(error):
-                raise
-            return False
+            return not _check_asks_to_be_opened_anew(error)
         finally:
             self.ledger.take_answers()
         return True
+
+    def can_be_read(self) -> bool:
+        """Look at what was acknowledged in the same store. False where it asks to be opened anew."""
+        try:
+            self.look(settles=False)
+        except StoreUnavailable as error:
+            return not _check_asks_to_be_opened_anew(error)
+        return True
+
+
+def _check_asks_to_be_opened_anew(error: Exception) -> bool:
+    is_known = type(error) in (StoreUnavailable, StoreClosed, UncertainOutcome)
+    if not is_known or "open it again" not in str(error):
+        raise error
+    return True
 
 
 def descriptors(under: Path) -> dict[str, str]:

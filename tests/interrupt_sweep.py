@@ -372,14 +372,14 @@ class Sweep:
     def _check_that_it_goes_on(self, subject: Subject, operation: Operation) -> None:
         # What was sent from a task may be on its way still.
         is_quiet = operation.act is not write_from_tasks
-        with fact("what was acknowledged can be read in the same store"):
-            if is_quiet:
-                subject.look(settles=False)
+        with fact("what was acknowledged can be read in the same store, or it asks to be opened anew"):
+            can_be_read = not is_quiet or subject.can_be_read()
         with fact("it takes writes in the same store, or asks to be opened anew"):
             goes_on = subject.goes_on()
+            assert can_be_read or not goes_on, "it takes writes, and what it has cannot be read"
             self.counts["went on" if goes_on else "asked to be opened anew"] += 1
         with fact("what was acknowledged in the same store can be read there"):
-            if is_quiet:
+            if is_quiet and can_be_read:
                 subject.look(settles=goes_on)
 
     def _note_unraisable(self, unraisable: Any) -> None:

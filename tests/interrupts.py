@@ -1,8 +1,11 @@
-"""Ctrl-C where Python would raise it: before a line, by a trace function, so that each line has its turn."""
+"""Ctrl-C where Python would raise it: before a line, or a step within one, by a trace function, each in its turn."""
 
+import dis
 import linecache
 import sys
 from collections.abc import Collection
+from functools import cache
+from itertools import pairwise
 
 
 class Interrupt:
@@ -42,3 +45,30 @@ class Interrupt:
         """Whether Python does not look for signals before the line: it only enters or leaves a block."""
         line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
         return line == "try:" or line.startswith("with ")
+
+
+class InterruptInside(Interrupt):
+    """As `Interrupt`, at each step at which Python looks for signals: where a function begins, and after each call."""
+
+    def _calls(self, frame, event, argument):
+        lines = super()._calls(frame, event, argument)
+        if lines is not None:
+            frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        return lines
+
+    def _lines(self, frame, event, argument):
+        if event == "opcode" and frame.f_lasti in _looks_for_signals(frame.f_code):
+            self.count += 1
+            place = f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_name}, {frame.f_lasti})"
+            self.firsts.setdefault(place, self.count)
+            if self.count == self.at:
+                self.place = place
+                raise KeyboardInterrupt
+        return self._lines
+
+
+@cache
+def _looks_for_signals(code) -> frozenset[int]:
+    """The steps before which Python may raise what a signal asks for."""
+    pairs = pairwise(dis.get_instructions(code))
+    return frozenset(after.offset for step, after in pairs if step.opname.startswith(("CALL", "RESUME")))

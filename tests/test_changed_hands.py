@@ -5,6 +5,7 @@ And the store that was opened acknowledges nothing that whoever opens the direct
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -244,6 +245,8 @@ def test_a_sync_that_was_asked_for_looks(tmp_path):
     is_moved(tmp_path / "store")
     with pytest.raises(UncertainOutcome):
         store.interpreter.sync()
+    with pytest.raises(StoreUnavailable):
+        store.close()
 
 
 def test_a_reader_is_told_that_another_store_lies_there_now(tmp_path, monkeypatch):
@@ -269,3 +272,17 @@ def test_a_backup_is_of_the_store_that_is_open_and_not_of_what_lies_at_its_path(
         store.close()
     with Store(FileStore(tmp_path / "backup of the old")) as copy:
         assert copy.run(log.read_range("s", 1, 1))[0].data["text"] == "x" * 300
+
+
+def test_a_reader_that_was_told_of_another_directory_is_told_again_and_what_to_do(tmp_path, monkeypatch):
+    path = tmp_path / "store"
+    filled(path).close()
+    with Store(FileReader(path)) as reader:
+        # Only the first look is due.
+        monkeypatch.setattr(time, "monotonic", lambda: 1e9)
+        gives_place_to_a_new_store(path)
+        for _ in range(2):
+            with pytest.raises(
+                StoreUnavailable, match=r"removed, moved away or replaced.*: close this reader and open"
+            ):
+                reader.run(log.last_seq("s"))

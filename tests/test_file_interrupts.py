@@ -1,17 +1,19 @@
 """Ctrl-C between any two steps of a thread that uses a file store: the others go on, and believe nothing wrong."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
 import pytest
-from interrupts import Interrupt
+from interrupts import Interrupt, InterruptInside
 
-from interpreters import Store
+from interpreters import Store, clock, disk
 from interpreters.file import engine, group, index, queries, reader, staging, store, writer
 from interpreters.file import log as segments
+from interpreters.file.group import GroupCommit
 from interpreters.file.store import FileStore
-from persist_effects import StoreUnavailable, kv, log
+from persist_effects import StoreUnavailable, UncertainOutcome, kv, log
 
 LONG_SECONDS = 60.0
 FILES = tuple(module.__file__ for module in (engine, group, index, queries, reader, segments, staging, store, writer))
@@ -84,3 +86,76 @@ def in_time(use: Callable[[], object]) -> object:
 
     threading.Thread(target=work, daemon=True).start()
     return given.result(LONG_SECONDS)
+
+
+# An interrupt while another is dealt with
+
+
+def interrupted_again_at(monkeypatch, holder: object, name: str):
+    """Have the next call of a method interrupted before it has done anything."""
+    real = getattr(holder, name)
+    left = [KeyboardInterrupt]
+
+    def call(*arguments, **options):
+        if left:
+            raise left.pop()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(holder, name, call)
+
+
+def test_an_interrupt_while_another_one_is_noted_ends_the_writing_too(tmp_path, monkeypatch):
+    opened = FileStore(tmp_path / "store")
+    monkeypatch.setitem(opened._disk_rows, disk.Sync, interrupting(opened._disk_rows[disk.Sync]))
+    interrupted_again_at(monkeypatch, opened._engine.log, "poison")
+    with pytest.raises(KeyboardInterrupt):
+        Store(opened).run(log.append("s", "made", "uncertain"))
+    with pytest.raises(StoreUnavailable, match=r"a commit was interrupted.*open it again"):
+        Store(opened).run(log.append("s", "made", "after it"))
+    opened.close()
+    with Store(FileStore(tmp_path / "store")) as again:
+        assert [event.data for event in again.run(log.read("s"))] in ([], ["uncertain"])
+
+
+def interrupting(row):
+    """A row whose first call is carried out, and then interrupted."""
+    left = [KeyboardInterrupt]
+
+    def call(request):
+        answer = row(request)
+        if left:
+            raise left.pop()
+        return answer
+
+    return call
+
+
+def test_whoever_a_twice_interrupted_thread_committed_for_is_told(monkeypatch):
+    def commit(requests):
+        raise KeyboardInterrupt
+
+    commits = GroupCommit(commit)
+    waiting = group._Party(["write"])
+    commits._waiting = [waiting]
+    interrupted_again_at(monkeypatch, commits, "_settle")
+    with pytest.raises(KeyboardInterrupt):
+        commits.write(["write"])
+    with pytest.raises(KeyboardInterrupt):
+        in_time(lambda: commits.write(["the next"]))
+    (outcome,) = waiting.outcomes
+    assert isinstance(outcome.error, UncertainOutcome)
+    assert "the thread that committed was interrupted" in str(outcome.error)
+    assert not waiting.gate.locked()
+
+
+def test_a_gate_opens_after_an_interrupt_at_any_step_of_opening_it():
+    files = (clock.__file__, contextlib.__file__, threading.__file__)
+    with InterruptInside(0, files) as counting:
+        clock.Gate().open()
+    assert counting.firsts
+    for at in counting.firsts.values():
+        gate = clock.Gate()
+        with contextlib.suppress(KeyboardInterrupt), InterruptInside(at, files):
+            gate.open()
+        in_time(gate.open)
+        assert in_time(lambda gate=gate: gate.wait(LONG_SECONDS)), at

@@ -5,6 +5,7 @@ Short transfers and interruptions are made by replacing the system call: no real
 
 import errno
 import fcntl
+import gc
 import os
 import resource
 import shutil
@@ -15,13 +16,14 @@ import sys
 import tempfile
 import threading
 import warnings
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
+from interrupts import InterruptInside
 
-from interpreters import real_disk
+from interpreters import real_disk, real_files
 from interpreters.disk import (
     Allocate,
     CheckHeld,
@@ -79,6 +81,8 @@ def ask(disk, *requests):
 
 
 def open_descriptors():
+    # What tests before have left in cycles might be collected in between.
+    gc.collect()
     return len(os.listdir("/dev/fd"))
 
 
@@ -1131,3 +1135,85 @@ def test_room_that_is_not_there_cannot_be_reserved(full):
     with pytest.raises(OSError, match=r"big'$") as caught:
         ask(disk, Allocate("big", 131072))
     assert caught.value.errno == code
+
+
+# Interrupts between a system call and what comes of it
+
+
+@pytest.fixture
+def unraisable(monkeypatch):
+    """What Python could only print, beside that it has closed something itself."""
+    printed = []
+
+    def note(unraisable):
+        if not isinstance(unraisable.exc_value, ResourceWarning):
+            printed.append(repr(unraisable.exc_value))
+
+    monkeypatch.setattr(sys, "unraisablehook", note)
+    return printed
+
+
+def interrupted(use):
+    """Interrupt a use at each step of it in turn. Gives where, after each."""
+    files = (real_disk.__file__, real_files.__file__)
+    with InterruptInside(0, files) as counting:
+        use()
+    assert len(counting.firsts) > 10
+    for at in counting.firsts.values():
+        interrupt = InterruptInside(at, files)
+        # One that a tidying up has let pass on leaves nothing behind either.
+        with suppress(KeyboardInterrupt), interrupt:
+            use()
+        yield interrupt.place
+
+
+def test_an_interrupt_at_any_step_of_using_a_disk_leaves_no_descriptor_and_is_not_lost(tmp_path, unraisable):
+    (tmp_path / "there").mkdir()
+
+    def use():
+        with closing(RealDisk(tmp_path / "there")) as disk:
+            with suppress(FileNotFoundError):
+                ask(disk, Remove("b"))
+            with suppress(FileExistsError):
+                ask(disk, Create("a"))
+            ask(
+                disk,
+                MakeDirectory("log"),
+                Write("a", 0, b"x"),
+                Lock("LOCK", "me"),
+                Rename("a", "b"),
+                SyncDirectory("log"),
+            )
+            ask(disk, Read("b", 0, 1), Remove("b"))
+
+    before = open_descriptors()
+    for place in interrupted(use):
+        assert open_descriptors() == before, place
+        assert not unraisable, place
+
+
+def test_an_interrupt_at_any_step_of_making_a_directory_leaves_none_behind(tmp_path, unraisable):
+    def use():
+        with real_disk.new_directory(tmp_path / "new") as disk:
+            ask(disk, Create("a"))
+
+    before = open_descriptors()
+    for place in interrupted(use):
+        assert {path.name for path in tmp_path.iterdir()} <= {"new"}, place
+        assert open_descriptors() == before, place
+        assert not unraisable, place
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
+
+
+def test_an_interrupt_at_any_step_of_making_a_file_leaves_none_behind_or_all_of_it(tmp_path, unraisable):
+    def use():
+        with real_files.new_file(tmp_path / "new") as file:
+            file.write(b"all")
+
+    before = open_descriptors()
+    for place in interrupted(use):
+        for path in tmp_path.iterdir():
+            assert path.read_bytes() == b"all", place
+            path.unlink()
+        assert open_descriptors() == before, place
+        assert not unraisable, place

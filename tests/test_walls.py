@@ -94,11 +94,14 @@ OTHER_FILES = {
 def changes_of_files(path):
     """The calls in a file that may change files, or open them."""
     for node in ast.walk(ast.parse(path.read_text())):
+        # One that is handed on is called elsewhere.
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "os" and node.attr in CHANGES_FILES:
+            yield f"os.{node.attr}"
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
         module, _, name = called.rpartition(".")
-        if (module == "os" and name in CHANGES_FILES) or called == "open" or module in {"shutil", "tempfile", "fcntl"}:
+        if called == "open" or module in {"shutil", "tempfile", "fcntl"}:
             yield called
         elif name in CHANGES_FILES_BY_PATH or (name == "open" and module.startswith("Path(")):
             yield name
@@ -116,6 +119,13 @@ def test_the_system_calls_that_change_files_are_found():
         changes_of_files(ROOT / "interpreters" / "real_files.py")
     )
     assert set(changes_of_files(ROOT / "interpreters" / "cli.py")) == OTHER_FILES["cli.py"]
+
+
+@pytest.mark.parametrize("path", INTERPRETERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_store_waits_where_an_interrupt_leaves_a_lock_held(path):
+    waits = {"threading.Event", "threading.Condition", "threading.Semaphore", "threading.Barrier"}
+    found = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    assert path.parent.name == "facts" or not found & waits, "take an `interpreters.clock.Gate`"
 
 
 # Each store's files. None imports what is another's.

@@ -40,6 +40,8 @@ class GroupCommit:
         self._waiting: list[_Party] = []
         self._has_leader = False
         self.turn = threading.Lock()
+        # Those that a leader has taken, and not told yet. Changed by whoever has the turn.
+        self._taken: list[_Party] = []
 
     def write(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
         """The outcomes of these writes, in order, once they are committed."""
@@ -64,19 +66,28 @@ class GroupCommit:
 
     def _lead(self, own: _Party) -> None:
         """Commit for all that wait, this party among them, unless another has done so meanwhile."""
-        parties: list[_Party] = []
         try:
             with self.turn:
+                self._settle_taken("the thread that committed was interrupted")
                 if own.outcomes is None:
                     with self._lock:
-                        parties, self._waiting = self._waiting, []
-                    self._commit_for(parties)
-        except BaseException as error:
-            interrupted = f"the commit was interrupted by {error!r}: whether it is on the disk is not known"
-            self._settle(parties, [Failed(UncertainOutcome(interrupted)) for party in parties for _ in party.requests])
-            raise
+                        self._taken, self._waiting = self._waiting, []
+                    try:
+                        self._commit_for(self._taken)
+                    except BaseException as error:
+                        self._settle_taken(f"the commit was interrupted by {error!r}")
+                        raise
+                    self._taken = []
         finally:
             self._pass_on()
+
+    def _settle_taken(self, reason: str) -> None:
+        """Tell those of an interrupted commit. Where another interrupt comes meanwhile, the next leader does it."""
+        if self._taken:
+            lost = f"{reason}: whether it is on the disk is not known"
+            requests = [request for party in self._taken for request in party.requests]
+            self._settle(self._taken, [Failed(UncertainOutcome(lost)) for _ in requests])
+            self._taken = []
 
     def _commit_for(self, parties: Sequence[_Party]) -> None:
         if not parties:

@@ -88,6 +88,8 @@ class Log:
         self._writer: Writer | None = None
         self._next_segment = 1
         self._poison: str | None = None
+        # What changes the store just now, and has not ended yet.
+        self._begun: str | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -108,13 +110,20 @@ class Log:
         An interrupt, or a lack of memory, may come between any two requests, and only a recovery can tell how far the
         program came. An interrupt at a sync may even stand in the place of the error that the sync met.
         """
+        if self._begun is not None:
+            # Interrupted again, before it was noted that it was interrupted.
+            self.poison(f"{self._begun} was interrupted")
+        self._begun = what
         try:
-            return (yield from program)
+            answer = yield from program
         except (PersistError, OSError):
+            self._begun = None
             raise
         except BaseException as error:
             self.poison(f"{what} was interrupted by {error!r}")
             raise
+        self._begun = None
+        return answer
 
     @property
     def poisoned(self) -> str | None:

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, TypeVar, cast
 
 from interpreters import forks
-from interpreters.clock import Clock, Notify, checked_clock, wall_clock
+from interpreters.clock import Clock, Gate, Notify, checked_clock, wall_clock
 from interpreters.disk import CheckHeld, ForeignFile
 from interpreters.file import operations
 from interpreters.file.backup import BackedUp, Moment
@@ -105,17 +105,22 @@ class _Host:
     def _unlocked(self, row: Handler) -> Handler:
         def call(request: Request[Any]) -> Any:
             try:
-                self._lock.release()
-                return row(request)
-            finally:
+                try:
+                    self._lock.release()
+                    return row(request)
+                finally:
+                    self._take_lock_back()
+            except BaseException:
+                # An interrupt may have come on the way there, and who is told of it may ask the disk again.
                 self._take_lock_back()
+                raise
 
         return call
 
     def _take_lock_back(self) -> None:
         """Whatever happens: a Ctrl-C that comes meanwhile must not have this thread go on without the lock.
 
-        Done a second time where the lock is let go for good, in case the Ctrl-C came on the way here.
+        Done a second time after an error, and where the lock is let go for good: the Ctrl-C may come on the way here.
         """
         interrupt: BaseException | None = None
         # A lock knows its owner as soon as it is taken, which a note of ours beside it could not.
@@ -189,7 +194,7 @@ class FileReader(_Host):
             raise StoreUnavailable(f"{root} cannot be opened: {error}") from error
         super().__init__(root, real_disk)
         self._engine = ReadingEngine()
-        self._is_check_due = _Seldom(CHECK_SECONDS)
+        self._is_check_due: Callable[[], bool] = _Seldom(CHECK_SECONDS)
         # One at a time: each takes in what is new before it reads, and asks the disk in between.
         self._reading = threading.Lock()
         self.handlers: Handlers = {
@@ -225,15 +230,22 @@ class FileReader(_Host):
 
     def _check_held(self) -> None:
         """Raise `StoreUnavailable` where the path leads to another directory now, whose events would be other ones."""
-        if self._is_check_due():
+        if not self._is_check_due():
+            return
+        try:
             self._drive(perform(CheckHeld("")))
+        except StoreClosed:
+            raise
+        except StoreUnavailable as error:
+            self._is_check_due = lambda: True
+            raise StoreUnavailable(f"{error}: close this reader and open the path anew") from error
 
     def _refuse(self, request: Request[Any]) -> Any:
         raise InvalidRequest(f"{request.op}: {self.path} was opened to read only: open it without mode=r to write")
 
     def _wait(self, request: Wait) -> int:
         deadline = time.monotonic() + request.timeout
-        pause = threading.Event()
+        pause = Gate()
         while True:
             with self._reading:
                 self._check_held()
@@ -306,7 +318,7 @@ class FileStore(_Host):
             Wait: self._wait,
         }
         self._commits = self._commits_seen = self._commits_proved = 0
-        self._closing = threading.Event()
+        self._closing = Gate()
         self._keeper: threading.Thread | None = None
         self._opened_at = _place_of_caller()
         self._abandoned = weakref.finalize(self, _abandon, self._disk, self._closing, str(root), self._opened_at)
@@ -358,7 +370,7 @@ class FileStore(_Host):
             self._wake_all()
 
     def _close(self) -> None:
-        self._closing.set()
+        self._closing.open()
         if self._keeper is not None and self._keeper.ident is not None:  # and was started
             self._keeper.join()
         with self._compacting, self._group.turn:
@@ -387,7 +399,7 @@ class FileStore(_Host):
         """Refuse what comes from now on, and give up the lock and the files. Again: nothing."""
         with self._lock:
             self._is_closed = True
-        self._closing.set()
+        self._closing.open()
         self._disk.close()
         self._abandoned.detach()
         self._is_let_go = True
@@ -407,7 +419,7 @@ class FileStore(_Host):
         self._abandoned.detach()
         self._group = GroupCommit(self._commit)
         self._compacting = threading.Lock()
-        self._closing = threading.Event()
+        self._closing = Gate()
         self._keeper = None
         self._watchers = {}
 
@@ -524,10 +536,10 @@ class FileStore(_Host):
 
     def _wait(self, request: Wait) -> int:
         if request.timeout > 0:
-            past = threading.Event()
-            cancel = self.watch(request.after, request.prefix, past.set)
+            past = Gate()
+            cancel = self.watch(request.after, request.prefix, past.open)
             try:
-                past.wait(min(request.timeout, threading.TIMEOUT_MAX))
+                past.wait(request.timeout)
             finally:
                 cancel()
         return self._drive(self._newest(request.prefix))
@@ -554,7 +566,7 @@ class FileStore(_Host):
 
 
 def _keep(
-    ref: "weakref.ref[FileStore]", closing: threading.Event, look: Callable[[FileStore], None], pause_seconds: float
+    ref: "weakref.ref[FileStore]", closing: Gate, look: Callable[[FileStore], None], pause_seconds: float
 ) -> None:
     """Look after a store until it is closed, or nobody has it any more."""
     while not closing.wait(pause_seconds):
@@ -567,9 +579,9 @@ def _keep(
         del store
 
 
-def _abandon(disk: RealDisk, closing: threading.Event, path: str, opened_at: str) -> None:
+def _abandon(disk: RealDisk, closing: Gate, path: str, opened_at: str) -> None:
     """Give up the lock of a store that was never closed, and that nobody has any more."""
-    closing.set()
+    closing.open()
     disk.close()
     warnings.warn(f"the store {path}, opened at {opened_at}, was not closed", ResourceWarning, stacklevel=1)
 
