@@ -21,6 +21,7 @@ PURE = {
     "base64",
     "builtins",
     "collections",
+    "contextvars",
     "copy",
     "difflib",
     "functools",
@@ -245,8 +246,10 @@ PUBLIC_FUNCTIONS = {
     "subscription": "follow publish",
     "view": "attach peek refresh value",
     "machine": (
-        "all_of check_fresh check_returned ended next_request outcome_of perform run settled start unwind unwind_all"
+        "all_of check_fresh check_returned ended next_request outcome_of outcomes_of perform run settled start "
+        "unwind unwind_all"
     ),
+    "contexts": "here leaves_contexts_alone own_contexts parts_in runs_of",
     "programs": "is_fresh_program program refused watch",
     "answers": "check_answers checked_rows fits rows_of_a_store",
     "rows": "is_async_generator_row is_async_row is_program_row refuse_async",
