@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from interpreters import Store, open_store
 from interpreters.pytest_never_run import NeverRunPlugin
 from persist_effects import Effect, Suspended, machine
 from persist_effects.machine import Step
 from persist_effects.requests import Answered
+
+# How long an example takes is the machine's affair, not the test's.
+settings.register_profile("without a clock", deadline=None)
+settings.load_profile("without a clock")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import interpreters
@@ -169,6 +170,22 @@ def test_what_the_architecture_calls_the_only_room_of_a_package_is_the_only_one(
     assert found
     for place, package in found:
         assert OPTIONAL[package] == (place,), f"{package}: {OPTIONAL[package]}"
+
+
+# What looks at a clock. Programs beside the tests may, which run for as long as they are told to.
+CLOCKS = {"monotonic", "perf_counter", "perf_counter_ns", "process_time", "monotonic_ns"}
+CLOCKS |= {f"time.{name}" for name in CLOCKS}
+TESTS = sorted((ROOT / "tests").glob("test_*.py"))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_no_test_measures_time_or_sleeps(path):
+    called = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+    assert not {name for name in called if name in CLOCKS or name == "time.sleep" or name.startswith("time.time")}
+
+
+def test_no_example_that_hypothesis_draws_has_to_be_ready_in_time():
+    assert hypothesis.settings.default.deadline is None
 
 
 def test_there_is_one_yield_of_requests_in_the_core():
