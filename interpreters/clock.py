@@ -1,7 +1,8 @@
 """The clock that a store is given, and how whoever waits is told: what every store takes in the same way."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import INT64_MAX, check_integer
@@ -11,6 +12,37 @@ Clock = Callable[[], int]
 
 Notify = Callable[[], None]
 """Tells one that waits, from the thread that commits or closes: quick, and without raising."""
+
+
+LOOK_AGAIN_SECONDS = 1.0
+LOOK_AGAIN_SECONDS_MAX = 60.0
+"""After how long, at first and at last, one that waits looks by itself: an interrupt that came between a commit and the
+telling of it has lost what was to be told."""
+
+
+def pauses() -> Iterator[float]:
+    """How long one that waits sleeps before each look, in seconds: ever longer, so that many who wait cost little.
+
+    >>> from itertools import islice
+    >>> list(islice(pauses(), 8))
+    [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    """
+    pause = LOOK_AGAIN_SECONDS
+    while True:
+        yield pause
+        pause = min(2 * pause, LOOK_AGAIN_SECONDS_MAX)
+
+
+def wait_until_told(told: threading.Event, timeout_seconds: float, is_past: Callable[[], bool]) -> None:
+    """Wait for what a `Notify` sets, and now and then look whether that was lost, at most so many seconds.
+
+    >>> wait_until_told(threading.Event(), 0.0, lambda: False)
+    """
+    deadline = time.monotonic() + timeout_seconds
+    for pause in pauses():
+        left = deadline - time.monotonic()
+        if left <= 0 or told.wait(min(left, pause)) or is_past():
+            return
 
 
 def wall_clock() -> int:

@@ -138,7 +138,8 @@ class Store:
         self.batched: frozenset[type[Request[Any]]] = frozenset(of_interpreter if self._answer_all else ())
         # Whose rows the user wrote, which may look at the context of the program that asks.
         self._in_context: frozenset[type[Request[Any]]] = frozenset({*self.effects, AllOf})
-        self._task_runner: TaskRunner | None = None
+        # Of the first `arun`, from whichever thread: none, or the one.
+        self._task_runners: dict[str, TaskRunner] = {}
         self._is_closed = False
 
     def run(self, program: Effect[A]) -> A:
@@ -207,9 +208,11 @@ class Store:
         """
         if self._is_closed:
             raise self._closed(program)
-        if self._task_runner is None:
-            self._task_runner = _make_task_runner(self)
-        return await self._task_runner.run(program)
+        runner = self._task_runners.get("of all")
+        if runner is None:
+            # In one step: several threads may be the first.
+            runner = self._task_runners.setdefault("of all", _make_task_runner(self))
+        return await runner.run(program)
 
     def close(self) -> None:
         """Close the interpreter and the blob store. Programs that still run meet `StoreClosed`. Again: nothing."""

@@ -19,6 +19,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from interpreters import forks
+from interpreters.clock import pauses
 from persist_effects import machine
 from persist_effects.contexts import RunIn, here, runs_of
 from persist_effects.errors import StoreUnavailable, UnhandledEffect
@@ -167,13 +168,14 @@ class TaskRunner:
             limiter = self._loop().waits
             return await anyio.to_thread.run_sync(wait, request, abandon_on_cancel=True, limiter=limiter)
         past = anyio.Event()
+        at_once = Wait(request.after, request.prefix, timeout=0)
         cancel_watch = self._watch(request.after, request.prefix, partial(_call_soon, _running_loop(), past.set))
         try:
             with anyio.move_on_after(request.timeout):
-                await past.wait()
+                await _until_told(past, lambda: wait(at_once) > request.after)
         finally:
             cancel_watch()
-        return wait(Wait(request.after, request.prefix, timeout=0))
+        return wait(at_once)
 
 
 class _Turn(Mapping[type[Request[Any]], Handler]):
@@ -251,6 +253,15 @@ class _Turn(Mapping[type[Request[Any]], Handler]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+
+async def _until_told(past: anyio.Event, is_past: Callable[[], bool]) -> None:
+    """Wait for what a watch sets, and now and then look whether that was lost."""
+    for pause in pauses():
+        with anyio.move_on_after(pause):
+            await past.wait()
+        if past.is_set() or is_past():
+            return
 
 
 @types.coroutine

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, TypeVar, cast
 
 from interpreters import forks
-from interpreters.clock import Clock, Notify, checked_clock, wall_clock
+from interpreters.clock import Clock, Notify, checked_clock, wait_until_told, wall_clock
 from interpreters.disk import CheckHeld, ForeignFile
 from interpreters.file import operations
 from interpreters.file.backup import BackedUp, Moment
@@ -527,7 +527,9 @@ class FileStore(_Host):
             past = threading.Event()
             cancel = self.watch(request.after, request.prefix, past.set)
             try:
-                past.wait(min(request.timeout, threading.TIMEOUT_MAX))
+                wait_until_told(
+                    past, request.timeout, lambda: self._drive(self._newest(request.prefix)) > request.after
+                )
             finally:
                 cancel()
         return self._drive(self._newest(request.prefix))
