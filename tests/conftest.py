@@ -1,6 +1,7 @@
 """What the tests share."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +25,13 @@ settings.load_profile("without a clock")
 def pytest_configure(config: pytest.Config) -> None:
     """A test that makes a program and does not run it fails, as under the plugin."""
     config.pluginmanager.register(NeverRunPlugin(), "persist-effects-never-run")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test whose name holds an address has another one in each process."""
+    for item in items:
+        if re.search(r"0x[0-9a-f]{6,}", item.name):
+            raise pytest.UsageError(f"{item.nodeid}: its name holds an address: give it an id by `steady`")
 
 
 @pytest.fixture(scope="session")
