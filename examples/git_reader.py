@@ -10,6 +10,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
@@ -123,12 +124,7 @@ class Repository:
             stdin.seek(0)
             with _running(self._command(*_LOG, "--"), stderr, stdin) as process:
                 assert process.stdout is not None
-                try:
-                    yield from _parse_log(_split_at_nul(process.stdout))
-                finally:
-                    # Whoever stops reading early leaves git with nobody to write to. An ended one is left as it is.
-                    if process.stdout.read(1):
-                        process.kill()
+                yield from _parse_log(_split_at_nul(process.stdout))
             if process.returncode:
                 stderr.seek(0)
                 raise GitError(f"git log failed: {_first_line(stderr.read())}")
@@ -179,12 +175,44 @@ class Repository:
         return stdout
 
 
+class _Git(subprocess.Popen[bytes]):
+    """A git that whoever starts it knows before it is there, so that a Ctrl-C in between leaves none behind."""
+
+    def __init__(self, started: "list[_Git]", command: list[str], stderr: IO[bytes], stdin: IO[bytes] | int) -> None:
+        started.append(self)
+        environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE} | {"LC_ALL": "C"}
+        super().__init__(command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, env=environment)
+
+    def end(self, *, is_cut_off: bool) -> None:
+        """Wait until it has ended; where nobody reads what it writes, it is killed."""
+        # An interrupt may have come before it was there.
+        if getattr(self, "pid", None) is None:
+            return
+        if is_cut_off:
+            self.kill()
+        assert self.stdout is not None
+        self.stdout.close()
+        self.wait()
+
+
+@contextmanager
 def _running(
     command: list[str], stderr: IO[bytes], stdin: IO[bytes] | int = subprocess.DEVNULL
-) -> subprocess.Popen[bytes]:
-    environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE} | {"LC_ALL": "C"}
+) -> Iterator[subprocess.Popen[bytes]]:
+    started: list[_Git] = []
     try:
-        return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, env=environment)
+        yield _started(started, command, stderr, stdin)
+        for process in started:
+            process.end(is_cut_off=False)
+    except BaseException:
+        for process in started:
+            process.end(is_cut_off=True)
+        raise
+
+
+def _started(started: list[_Git], command: list[str], stderr: IO[bytes], stdin: IO[bytes] | int) -> _Git:
+    try:
+        return _Git(started, command, stderr, stdin)
     except OSError as error:
         raise GitError(f"git cannot be run: {error.strerror}: install git and have it on the PATH") from error
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from interpreters import forks
-from interpreters.clock import Clock, Gate, Notify, checked_clock, wall_clock
+from interpreters.clock import Clock, Gate, Notify, checked_clock, wait_until_told, wall_clock
 from interpreters.names import SortedNames
 from interpreters.ranges import page_range
 from persist_effects import codec
@@ -426,11 +426,14 @@ class MemoryStore:
             past = Gate()
             cancel = self.watch(request.after, request.prefix, past.open)
             try:
-                past.wait(request.timeout)
+                wait_until_told(past, request.timeout, lambda: self._newest_now(request.prefix) > request.after)
             finally:
                 cancel()
+        return self._newest_now(request.prefix)
+
+    def _newest_now(self, prefix: str) -> int:
         with self._lock:
-            return self._newest(request.prefix)
+            return self._newest(prefix)
 
     def _newest(self, prefix: str) -> int:
         if not prefix:

@@ -5,7 +5,7 @@ A store composes handler tables: the interpreter's, a blob store's, and the user
 
 import inspect
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -14,6 +14,7 @@ from interpreters.memory import MemoryStore
 from persist_effects import machine
 from persist_effects.answers import rows_of_a_store
 from persist_effects.codec import check_ops
+from persist_effects.contexts import RunIn, own_contexts, runs_of
 from persist_effects.errors import InvalidRequest, StoreClosed, describe
 from persist_effects.machine import Effect, Handler, Handlers, Step
 from persist_effects.programs import refused
@@ -135,7 +136,10 @@ class Store:
         self._answer_all: AnswerAll | None = getattr(interpreter, "answer_all", None)
         of_interpreter = {kind for kind, row in interpreter.handlers.items() if self.handlers[kind] == row}
         self.batched: frozenset[type[Request[Any]]] = frozenset(of_interpreter if self._answer_all else ())
-        self._task_runner: TaskRunner | None = None
+        # Whose rows the user wrote, which may look at the context of the program that asks.
+        self._in_context: frozenset[type[Request[Any]]] = frozenset({*self.effects, AllOf})
+        # Of the first `arun`, from whichever thread: none, or the one.
+        self._task_runners: dict[str, TaskRunner] = {}
         self._is_closed = False
 
     def run(self, program: Effect[A]) -> A:
@@ -172,6 +176,9 @@ class Store:
         the errors stand among the values. What is no Exception, such as a KeyboardInterrupt, is raised in all of
         them instead, then here.
 
+        Each program has a copy of this context, as a task of asyncio's has: of the context variables that it sets no
+        other one sees anything, nor does the caller. So do the rows of ``effects`` that it asks.
+
         >>> from persist_effects import kv
         >>> open_store("memory:").run_many(kv.put(key, 0) for key in ("a", "b", "c"))
         [1, 2, 3]
@@ -201,9 +208,11 @@ class Store:
         """
         if self._is_closed:
             raise self._closed(program)
-        if self._task_runner is None:
-            self._task_runner = _make_task_runner(self)
-        return await self._task_runner.run(program)
+        runner = self._task_runners.get("of all")
+        if runner is None:
+            # In one step: several threads may be the first.
+            runner = self._task_runners.setdefault("of all", _make_task_runner(self))
+        return await runner.run(program)
 
     def close(self) -> None:
         """Close the interpreter and the blob store. Programs that still run meet `StoreClosed`. Again: nothing."""
@@ -228,49 +237,56 @@ class Store:
     # Several requests at once
 
     def _all_of(self, request: AllOf) -> list[Outcome]:
-        return self._outcomes_of(request.requests)
+        return self._outcomes_of(request.requests, runs_of(request))
 
-    def _outcomes_of(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
-        """Each request's outcome. What the interpreter can batch is answered first, together."""
+    def _outcomes_of(self, requests: Sequence[Request[Any]], runs: Iterable[RunIn]) -> list[Outcome]:
+        """Each request's outcome, in the context that asks it. What the interpreter can batch is answered together."""
+        kinds = set(map(type, requests))
+        batched, outcome_of, handlers = self.batched, machine.outcome_of, self.handlers
         if self._answer_all is None:
-            return [machine.outcome_of(request, self.handlers) for request in requests]
-        if self.batched.issuperset(map(type, requests)):
+            if self._in_context.isdisjoint(kinds):
+                return [outcome_of(request, handlers) for request in requests]
+            answered: Iterator[Outcome] = iter(())
+        elif batched.issuperset(kinds):
             return self._answer_all(requests)
-        batch = [request for request in requests if type(request) in self.batched]
-        answered = iter(self._answer_all(batch))
+        else:
+            answered = iter(self._answer_all([request for request in requests if type(request) in batched]))
         return [
-            next(answered) if type(request) in self.batched else machine.outcome_of(request, self.handlers)
-            for request in requests
+            next(answered) if type(request) in batched else run_in(outcome_of, request, handlers)
+            for request, run_in in zip(requests, runs, strict=True)
         ]
 
 
 class _Rounds:
     """Drives programs together: each round answers what all of them ask, save those that wait for events."""
 
-    def __init__(self, handlers: Handlers, outcomes_of: Callable[[Sequence[Request[Any]]], list[Outcome]]) -> None:
+    def __init__(
+        self, handlers: Handlers, outcomes_of: Callable[[Sequence[Request[Any]], Iterable[RunIn]], list[Outcome]]
+    ) -> None:
         self._handlers = handlers
         self._outcomes_of = outcomes_of
         # When each program's wait for events is given up.
         self._deadlines: dict[int, float] = {}
 
     def drive(self, programs: Sequence[Effect[Any]]) -> list[Outcome]:
+        runs = own_contexts(programs)
         try:
-            together = machine.Together(programs)
+            together = machine.Together(programs, runs)
             while together.requests:
                 together.resume(self._round(together))
         except BaseException as error:
-            machine.unwind_all(programs, error, self._handlers)
+            machine.unwind_all(programs, error, self._handlers, runs)
             raise
         return cast(list[Outcome], together.outcomes)
 
     def _round(self, together: machine.Together) -> Sequence[Outcome | None]:
         """The outcome of each request; None for a wait that goes on."""
         if Wait not in set(map(type, together.requests)):
-            return self._outcomes_of(together.requests)
+            return self._outcomes_of(together.requests, (together.runs[index] for index in together.asking))
         asked = [(index, request) for index, request in zip(together.asking, together.requests, strict=True)]
         waits = {index: request for index, request in asked if isinstance(request, Wait)}
-        others = [request for index, request in asked if index not in waits]
-        answered = iter(self._outcomes_of(others))
+        others = [(request, together.runs[index]) for index, request in asked if index not in waits]
+        answered = iter(self._outcomes_of([request for request, _ in others], [run_in for _, run_in in others]))
         waited = self._look_whether_events_came(waits, may_block=not others)
         return [waited[index] if index in waits else next(answered) for index, _ in asked]
 

@@ -5,8 +5,9 @@ import contextlib
 import inspect
 import math
 import threading
+import types
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -18,7 +19,9 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from interpreters import forks
+from interpreters.clock import pauses
 from persist_effects import machine
+from persist_effects.contexts import RunIn, here, runs_of
 from persist_effects.errors import StoreUnavailable, UnhandledEffect
 from persist_effects.machine import Effect, Handler, Handlers, Suspended
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request, Wait
@@ -98,7 +101,7 @@ class TaskRunner:
             with turn.shield():
                 return await self._wait(request)
         if isinstance(request, AllOf):
-            return await self._outcomes(request.requests, turn)
+            return await self._outcomes(request, turn)
         if kind not in self._handlers:
             raise UnhandledEffect(request.op, kind.__name__)
         return await _in_thread(self._answer_in_thread, request, turn)
@@ -137,21 +140,24 @@ class TaskRunner:
                 return await answer
         return answer
 
-    async def _outcomes(self, requests: Sequence[Request[Any]], turn: "_Turn") -> list[Outcome]:
-        """Each request's outcome. What the interpreter can batch is answered first, together."""
-        batch = tuple(request for request in requests if type(request) in self._batched)
+    async def _outcomes(self, request: AllOf, turn: "_Turn") -> list[Outcome]:
+        """Each part's outcome, in the context that asks it. What the interpreter can batch is answered together."""
+        parts = request.requests
+        batch = tuple(part for part in parts if type(part) in self._batched)
         batched = iter(await self._loop().outcomes(batch, turn) if batch else ())
-        if len(batch) < len(requests):
+        if len(batch) < len(parts):
             # What else was asked may take long.
             turn.raise_late_cancellation()
         return [
-            next(batched) if type(request) in self._batched else await self._outcome(request, turn)
-            for request in requests
+            next(batched) if type(part) in self._batched else await self._outcome(part, run_in, turn)
+            for part, run_in in zip(parts, runs_of(request), strict=True)
         ]
 
-    async def _outcome(self, request: Request[Any], turn: "_Turn") -> Outcome:
+    async def _outcome(self, request: Request[Any], run_in: RunIn, turn: "_Turn") -> Outcome:
         try:
-            return Answered(await self._answer(request, turn))
+            if run_in is here or type(request) not in self._effects:
+                return Answered(await self._answer(request, turn))
+            return Answered(await _stepped(run_in, self._answer(request, turn)))
         except Exception as error:
             return Failed(error)
 
@@ -162,13 +168,14 @@ class TaskRunner:
             limiter = self._loop().waits
             return await anyio.to_thread.run_sync(wait, request, abandon_on_cancel=True, limiter=limiter)
         past = anyio.Event()
+        at_once = Wait(request.after, request.prefix, timeout=0)
         cancel_watch = self._watch(request.after, request.prefix, partial(_call_soon, _running_loop(), past.set))
         try:
             with anyio.move_on_after(request.timeout):
-                await past.wait()
+                await _until_told(past, lambda: wait(at_once) > request.after)
         finally:
             cancel_watch()
-        return wait(Wait(request.after, request.prefix, timeout=0))
+        return wait(at_once)
 
 
 class _Turn(Mapping[type[Request[Any]], Handler]):
@@ -246,6 +253,34 @@ class _Turn(Mapping[type[Request[Any]], Handler]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+
+async def _until_told(past: anyio.Event, is_past: Callable[[], bool]) -> None:
+    """Wait for what a watch sets, and now and then look whether that was lost."""
+    for pause in pauses():
+        with anyio.move_on_after(pause):
+            await past.wait()
+        if past.is_set() or is_past():
+            return
+
+
+@types.coroutine
+def _stepped(run_in: RunIn, steps: Coroutine[Any, Any, A]) -> Generator[Any, Any, A]:
+    """Await something in a context, in the running task: of a task of its own, a cancellation would be another one."""
+    go_on: Callable[[Any], Any] = steps.send
+    value: Any = None
+    try:
+        while True:
+            found = run_in(go_on, value)
+            try:
+                go_on, value = steps.send, (yield found)
+            except GeneratorExit:
+                run_in(steps.close)
+                raise
+            except BaseException as error:
+                go_on, value = steps.throw, error
+    except StopIteration as end:
+        return cast(A, end.value)
 
 
 def _value_of(outcome: Outcome) -> Any:

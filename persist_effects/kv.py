@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from persist_effects.contexts import leaves_contexts_alone
 from persist_effects.listing import all_names
 from persist_effects.machine import Effect, perform
 from persist_effects.programs import program
@@ -12,6 +13,7 @@ V = TypeVar("V")
 
 
 @program
+@leaves_contexts_alone
 def get(key: str) -> Effect[Any]:
     """The value under a key, None if there is none. Where None may be stored, use `entry` or `has`.
 
@@ -24,6 +26,7 @@ def get(key: str) -> Effect[Any]:
 
 
 @program
+@leaves_contexts_alone
 def get_or(key: str, default: V) -> Effect[Any | V]:
     """The value under a key, or the default where there is none.
 
@@ -36,6 +39,7 @@ def get_or(key: str, default: V) -> Effect[Any | V]:
 
 
 @program
+@leaves_contexts_alone
 def entry(key: str) -> Effect[Entry | None]:
     """The value under a key with its revision, or None.
 
@@ -49,6 +53,7 @@ def entry(key: str) -> Effect[Entry | None]:
 
 
 @program
+@leaves_contexts_alone
 def put(key: str, value: Any) -> Effect[int]:
     """Put a value under a key, and return its revision, which is higher than any given before.
 
@@ -65,6 +70,7 @@ def put(key: str, value: Any) -> Effect[int]:
 
 
 @program
+@leaves_contexts_alone
 def put_expect(key: str, revision: int, value: Any) -> Effect[int | Conflict]:
     """Put a value only if the key's revision is this one (0: the key must be absent).
 
@@ -76,6 +82,7 @@ def put_expect(key: str, revision: int, value: Any) -> Effect[int | Conflict]:
 
 
 @program
+@leaves_contexts_alone
 def delete(key: str) -> Effect[bool]:
     """Delete a key, and return whether it was there.
 
@@ -89,6 +96,7 @@ def delete(key: str) -> Effect[bool]:
 
 
 @program
+@leaves_contexts_alone
 def delete_expect(key: str, revision: int) -> Effect[bool | Conflict]:
     """Delete a key only if its revision is this one, and return whether it was there (0: it must be absent).
 
@@ -104,6 +112,7 @@ def delete_expect(key: str, revision: int) -> Effect[bool | Conflict]:
 
 
 @program
+@leaves_contexts_alone
 def has(key: str) -> Effect[bool]:
     """Whether there is an entry under a key.
 

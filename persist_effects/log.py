@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from persist_effects.codec import fresh
+from persist_effects.contexts import leaves_contexts_alone
 from persist_effects.errors import InvalidRequest, Truncated, UncertainOutcome
 from persist_effects.event import Draft, Event, check_integer, check_items, check_name
 from persist_effects.listing import all_names
@@ -36,6 +37,7 @@ _SETTLING_ATTEMPTS = 8
 
 
 @program
+@leaves_contexts_alone
 def append(
     stream: str, type: str, data: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
 ) -> Effect[Event]:
@@ -56,6 +58,7 @@ def append(
 
 
 @program
+@leaves_contexts_alone
 def append_expect(
     stream: str, expected: int, type: str, data: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
 ) -> Effect[Event | Conflict]:
@@ -214,6 +217,7 @@ def read_all(
 
 
 @program
+@leaves_contexts_alone
 def last_seq(stream: str) -> Effect[int]:
     """The sequence number last given in the stream, 0 if none. Truncation does not lower it.
 
@@ -238,6 +242,7 @@ def streams(prefix: str = "") -> Effect[list[str]]:
 
 
 @program
+@leaves_contexts_alone
 def truncate_through(stream: str, seq: int) -> Effect[int]:
     """Drop the events up to and with ``seq``, and return how many there were. The sequence goes on as before.
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from types import CoroutineType, GeneratorType
 from typing import Any, Generic, TypeVar, cast, overload
 
+from persist_effects.contexts import RunIn, here, own_contexts, parts_in, runs_of
 from persist_effects.errors import (
     Abandoned,
     AlreadyUsed,
@@ -207,8 +208,12 @@ def unwind(program: Effect[Any], error: BaseException, handlers: Handlers) -> No
         _note(error, trouble)
 
 
-def unwind_all(programs: Sequence[Effect[Any]], error: BaseException, handlers: Handlers) -> None:
+def unwind_all(
+    programs: Sequence[Effect[Any]], error: BaseException, handlers: Handlers, runs: Sequence[RunIn] | None = None
+) -> None:
     """Give up several programs for an error, as `unwind` does each. An interrupt is raised once all are given up.
+
+    ``runs`` are the contexts of the programs, where they have their own.
 
     >>> from persist_effects import kv
     >>> both = [kv.get("color"), kv.get("size")]
@@ -218,9 +223,9 @@ def unwind_all(programs: Sequence[Effect[Any]], error: BaseException, handlers: 
     [None, None]
     """
     met = error
-    for program in programs:
+    for program, run_in in zip(programs, runs or [here] * len(programs), strict=True):
         try:
-            unwind(program, met, handlers)
+            run_in(unwind, program, met, handlers)
         except BaseException as interrupt:
             met = interrupt
     if met is not error:
@@ -237,7 +242,7 @@ def _drive(
             while isinstance(step, Suspended):
                 trouble = step._trouble
                 if isinstance(step.request, AllOf):
-                    step = step.resume([outcome_of(part, handlers) for part in step.request.requests])
+                    step = step.resume(outcomes_of(step.request, handlers))
                 else:
                     step = step.throw(_unhandled(step.request))
             return step.value
@@ -364,6 +369,8 @@ def next_request(program: Effect[Any], found: object) -> Request[Any]:
 class Together:
     """Fresh programs that go on together: all that wait for an answer ask at once, and are answered at once.
 
+    Each goes on in a context of its own, one of ``runs`` if they are given.
+
     >>> from persist_effects import kv
     >>> together = Together([kv.get("color"), kv.has("size")])
     >>> together.requests
@@ -373,8 +380,10 @@ class Together:
     [Answered(value=None), Answered(value=True)]
     """
 
-    def __init__(self, programs: Sequence[Effect[Any]]) -> None:
+    def __init__(self, programs: Sequence[Effect[Any]], runs: Sequence[RunIn] | None = None) -> None:
         check_fresh(*programs)
+        self.runs = own_contexts(programs) if runs is None else runs
+        """The context of each program, as a function that calls another one in it."""
         self.outcomes: list[Outcome | None] = [None] * len(programs)
         """How each program ended, in order, None where it has not."""
         self.requests: list[Request[Any]] = []
@@ -388,24 +397,25 @@ class Together:
     def resume(self, outcomes: Sequence[Outcome | None]) -> None:
         """Go on with the outcome of each request. One whose outcome is None yet goes on waiting."""
         # Runs for every request of `Store.run_many`.
-        programs, before, troubles = self._programs, self.requests, self._troubles
+        programs, runs, before, troubles = self._programs, self.runs, self.requests, self._troubles
         still_asking: list[int] = []
         self.requests = requests = []
         asking, self.asking = self.asking, still_asking
         for at, (index, outcome) in enumerate(zip(asking, outcomes, strict=True)):
-            program = programs[index]
+            program, run_in = programs[index], runs[index]
             try:
                 if isinstance(outcome, Answered):
                     if troubles:
                         troubles.pop(index, None)
-                    request = program.send(outcome.value)
+                    value = outcome.value
+                    request = program.send(value) if run_in is here else run_in(program.send, value)
                 elif outcome is None:
                     request = before[at]
                 else:
                     troubles[index] = counted(troubles.get(index), program, before[at], outcome.error)
-                    request = program.throw(outcome.error)
+                    request = run_in(program.throw, outcome.error)
                 if not isinstance(request, Request):
-                    request = next_request(program, request)
+                    request = run_in(next_request, program, request)
             except StopIteration as end:
                 value = end.value
                 self.outcomes[index] = ended(program, value) if type(value) is GeneratorType else Answered(value)
@@ -442,12 +452,22 @@ def outcome_of(request: Request[A], handlers: Handlers) -> Outcome:
         return Failed(error)
 
 
+def outcomes_of(request: AllOf, handlers: Handlers) -> list[Outcome]:
+    """The outcomes of the parts of a request, one after the other, each in the context of the program that asks it.
+
+    >>> from persist_effects.requests import KvHas
+    >>> outcomes_of(AllOf((KvHas("color"), KvHas("size"))), {KvHas: lambda request: True})
+    [Answered(value=True), Answered(value=True)]
+    """
+    return [run_in(outcome_of, part, handlers) for part, run_in in zip(request.requests, runs_of(request), strict=True)]
+
+
 def _answer_to(request: Request[Any], handlers: Handlers) -> Any:
     try:
         row = handlers[type(request)]
     except KeyError:
         if isinstance(request, AllOf):
-            return [outcome_of(part, handlers) for part in request.requests]
+            return outcomes_of(request, handlers)
         raise _unhandled(request) from None
     answer = row(request)
     kind = type(answer)
@@ -499,45 +519,54 @@ def all_of(*items: Effect[Any] | Request[Any]) -> Effect[tuple[Any, ...]]:
     ``finally`` blocks may perform requests; then the error is raised here. What goes wrong in a ``finally`` becomes
     a note on it.
 
+    Each program has a context of its own: of the context variables that it sets, no other one sees anything.
+
     >>> from interpreters import open_store
     >>> from persist_effects import kv
     >>> open_store("memory:").run(all_of(kv.put("a", 1), kv.put("b", 2), kv.has("c")))
     (1, 2, False)
     """
     steps: list[Step[Any]] = []
+    runs = own_contexts(items)
     try:
-        steps.extend(start(perform(item) if isinstance(item, Request) else item) for item in items)
+        steps.extend(
+            run_in(start, perform(item) if isinstance(item, Request) else item)
+            for item, run_in in zip(items, runs, strict=True)
+        )
         while waiting := [index for index, step in enumerate(steps) if isinstance(step, Suspended)]:
-            yield from _perform_together(steps, waiting)
+            yield from _perform_together(steps, waiting, runs)
     except GeneratorExit:
         raise
     except BaseException as error:
         # Those that come after one which did not start.
         refused(*items[len(steps) :])
-        yield from _abandon(steps, error)
+        yield from _abandon(steps, error, runs)
         raise
     finally:
         # Only where this program itself is being closed does any wait still: then Python lets none perform any more.
-        _close(steps)
+        _close(steps, runs)
     return tuple(cast(Done[Any], step).value for step in steps)
 
 
-def _perform_together(steps: list[Step[Any]], waiting: Sequence[int]) -> Effect[None]:
+def _perform_together(steps: list[Step[Any]], waiting: Sequence[int], runs: Sequence[RunIn]) -> Effect[None]:
     """Perform the requests of these steps at once, and put the steps that come next in their places."""
-    requests = tuple(cast(Suspended[Any], steps[index]).request for index in waiting)
-    outcomes = yield from perform(AllOf(requests))
+    requests = [cast(Suspended[Any], steps[index]).request for index in waiting]
+    outcomes = yield from perform(AllOf(parts_in(requests, [runs[index] for index in waiting])))
     for index, outcome in zip(waiting, outcomes, strict=True):
         step = cast(Suspended[Any], steps[index])
-        steps[index] = step.resume(outcome.value) if isinstance(outcome, Answered) else step.throw(outcome.error)
+        if isinstance(outcome, Answered):
+            steps[index] = runs[index](step.resume, outcome.value)
+        else:
+            steps[index] = runs[index](step.throw, outcome.error)
 
 
-def _abandon(steps: list[Step[Any]], error: BaseException) -> Effect[None]:
+def _abandon(steps: list[Step[Any]], error: BaseException, runs: Sequence[RunIn]) -> Effect[None]:
     """Give up the programs that still wait, one after the other, and perform what their cleaning up asks for."""
     for index in _unfinished(steps):
         try:
-            steps[index] = cast(Suspended[Any], steps[index]).throw(Abandoned())
+            steps[index] = runs[index](cast(Suspended[Any], steps[index]).throw, Abandoned())
             while isinstance(steps[index], Suspended):
-                yield from _perform_next(steps, index)
+                yield from _perform_next(steps, index, runs[index])
         except Abandoned:
             pass
         except Exception as trouble:
@@ -546,25 +575,25 @@ def _abandon(steps: list[Step[Any]], error: BaseException) -> Effect[None]:
             raise
         except BaseException as interrupt:
             # It takes the error's place, and the others are given up for it.
-            yield from _abandon(steps, interrupt)
+            yield from _abandon(steps, interrupt, runs)
             raise
 
 
-def _perform_next(steps: list[Step[Any]], index: int) -> Effect[None]:
+def _perform_next(steps: list[Step[Any]], index: int, run_in: RunIn) -> Effect[None]:
     step = cast(Suspended[Any], steps[index])
     try:
         answer = yield from perform(step.request)
     except GeneratorExit:
         raise
     except BaseException as error:
-        steps[index] = step.throw(error)
+        steps[index] = run_in(step.throw, error)
     else:
-        steps[index] = step.resume(answer)
+        steps[index] = run_in(step.resume, answer)
 
 
-def _close(steps: list[Step[Any]]) -> None:
+def _close(steps: list[Step[Any]], runs: Sequence[RunIn]) -> None:
     for index in _unfinished(steps):
-        cast(Suspended[Any], steps[index]).close()
+        runs[index](cast(Suspended[Any], steps[index]).close)
 
 
 def _unfinished(steps: list[Step[Any]]) -> list[int]:

@@ -5,7 +5,7 @@ from typing import Any, NoReturn, TypeVar
 
 from persist_effects.codec import check_ops
 from persist_effects.errors import Abandoned, InvalidRequest, UnhandledEffect
-from persist_effects.machine import Handler, Handlers, outcome_of, run, settled
+from persist_effects.machine import Handler, Handlers, outcomes_of, run, settled
 from persist_effects.programs import refused
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
 from persist_effects.rows import UNSETTLED
@@ -93,7 +93,7 @@ class _Recorder(dict[type[Request[Any]], Handler]):
         return recorded
 
     def _answer_parts(self, request: AllOf) -> list[Outcome]:
-        return [outcome_of(part, self._handlers) for part in request.requests]
+        return outcomes_of(request, self._handlers)
 
     def _recording(self, kind: type[Request[Any]], row: Handler) -> Handler:
         # Runs for every request that is recorded.

@@ -1,6 +1,7 @@
 """What the tests share."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from interpreters import Store, open_store
 from interpreters.pytest_never_run import NeverRunPlugin
@@ -15,10 +17,21 @@ from persist_effects import Effect, Suspended, machine
 from persist_effects.machine import Step
 from persist_effects.requests import Answered
 
+# How long an example takes is the machine's affair, not the test's.
+settings.register_profile("without a clock", deadline=None)
+settings.load_profile("without a clock")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """A test that makes a program and does not run it fails, as under the plugin."""
     config.pluginmanager.register(NeverRunPlugin(), "persist-effects-never-run")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test whose name holds an address has another one in each process."""
+    for item in items:
+        if re.search(r"0x[0-9a-f]{6,}", item.name):
+            raise pytest.UsageError(f"{item.nodeid}: its name holds an address: give it an id by `steady`")
 
 
 @pytest.fixture(scope="session")

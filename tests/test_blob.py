@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import threading
 
 import msgspec
 import pytest
@@ -137,3 +138,21 @@ def test_a_reference_serves_as_it_comes_back_from_a_key(store):
     assert type(stored) is dict
     assert store.run(blob.get(stored)) == b"x"
     assert store.run(blob.has(stored)) is True
+
+
+def test_threads_may_put_one_blob(store):
+    threads, blobs = 8, [bytes([number]) * 100 for number in range(50)]
+    together = threading.Barrier(threads)
+    found = []
+
+    def put_all():
+        together.wait(60)
+        found.append(store.run_many([blob.put(data, "image/png") for data in blobs]))
+
+    workers = [threading.Thread(target=put_all) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert found == [found[0]] * threads
+    assert [store.run(blob.get(ref)) for ref in found[0]] == blobs

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 from conftest import printed_under_hash_seeds
+from steady import steady
 
 from persist_effects import InvalidRequest
 from persist_effects.codec import decode, encode, from_plain, to_plain
@@ -88,7 +89,7 @@ typed_values = pytest.mark.parametrize(
         (Any, {"a": [1, None, b"x"]}),
         (None, {"a": [1, None, b"x", float("nan")]}),
     ],
-    ids=lambda part: repr(part)[:60],
+    ids=steady,
 )
 
 
@@ -133,7 +134,7 @@ def test_a_plain_value_is_what_it_was():
         (dict, object(), "Encoding objects of type object is unsupported"),
         (complex, 1j, "Encoding objects of type complex is unsupported"),
     ],
-    ids=lambda part: repr(part)[:60],
+    ids=steady,
 )
 def test_a_value_that_would_not_come_back_is_refused(kind, value, reason):
     with pytest.raises(InvalidRequest) as raised:
@@ -226,7 +227,7 @@ def test_the_dict_order_in_a_list_beside_a_set_survives():
         (set[frozenset[str]], {frozenset("xyz"), frozenset("yq"), frozenset()}),
         (list[Tagged], [Tagged(frozenset("abc"))]),
     ],
-    ids=repr,
+    ids=steady,
 )
 def test_sets_of_what_has_no_order_survive(kind, value):
     assert from_plain(to_plain(value, kind, "state"), kind) == value

@@ -1,6 +1,8 @@
 """The example `examples/git_history.py`, on real repositories that git itself builds."""
 
+import contextlib
 import doctest
+import inspect
 import os
 import random
 import re
@@ -17,6 +19,7 @@ import pytest
 from git_repositories import Builder, all_commits, file, git, ls_tree, quiet_git, random_history  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
+from interrupts import Interrupt
 from typer.testing import CliRunner
 
 from interpreters import Store, open_store
@@ -579,6 +582,51 @@ def test_control_c_while_git_is_read_ends_in_one_line_and_code_130(linear: Path,
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == "git_history: interrupted"
+
+
+def is_without_children() -> bool:
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return True
+    return False
+
+
+def test_control_c_anywhere_in_starting_and_reading_git_leaves_no_git_behind(linear: Path) -> None:
+    repository = git_reader.Repository(str(linear))
+    head = repository.head()
+    assert head is not None
+    ids = repository.commit_ids(head)
+    files = (git_reader.__file__, subprocess.__file__, contextlib.__file__)
+
+    def read() -> None:
+        assert [commit.id for commit in repository.commits(ids)] == ids
+        assert repository.head() == head
+
+    with Interrupt(0, files) as counting:
+        read()
+    # Until Python knows of its child, what it has half-made is its own: see `subprocess.Popen._execute_child`.
+    source = inspect.getsource(subprocess.Popen._execute_child)
+    first = inspect.getsourcelines(subprocess.Popen._execute_child)[1]
+    forked = first + source[: source.index("self._child_created = True")].count("\n") + 1
+    places = {
+        at: place
+        for place, at in counting.firsts.items()
+        if subprocess.__file__ not in place
+        or (place.endswith("(_execute_child)") and int(place.split(":")[-1].split(" ")[0]) > forked)
+        or place.endswith(("(communicate)", "(wait)", "(_wait)"))
+    }
+    assert any("_execute_child" in place for place in places.values())
+    for at in places:
+        with Interrupt(at, files) as interrupt:
+            try:
+                read()
+            except KeyboardInterrupt:
+                pass
+            else:
+                # The last ones may be of lines that do not come each time.
+                assert not interrupt.place, f"the interrupt at {interrupt.place} was lost"
+        assert is_without_children(), interrupt.place
 
 
 def test_who_reads_only_the_first_line_ends_the_run_quietly_with_code_141(linear: Path) -> None:

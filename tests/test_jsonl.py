@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from steady import steady
 
 from interpreters import Store, jsonl, open_store
 from interpreters.file import FileStore
@@ -53,7 +54,7 @@ def test_every_value_comes_back_the_same(value):
     assert same_value(from_json(msgspec.json.decode(line)), value)
 
 
-@pytest.mark.parametrize("value", AWKWARD_VALUES, ids=lambda value: repr(value)[:30])
+@pytest.mark.parametrize("value", AWKWARD_VALUES, ids=steady)
 def test_awkward_values_come_back_the_same_through_another_json(value):
     # Another program's JSON may not tell 3.0 from 3, nor keep integers of more than 53 bits.
     through = json.loads(json.dumps(to_json(value)), parse_int=float)
@@ -103,7 +104,7 @@ WRONG_FORMS = [
 ]
 
 
-@pytest.mark.parametrize("plain", WRONG_FORMS, ids=lambda plain: repr(plain)[:40])
+@pytest.mark.parametrize("plain", WRONG_FORMS, ids=steady)
 def test_what_no_export_writes_is_refused(plain):
     with pytest.raises(InvalidRequest):
         from_json(plain)

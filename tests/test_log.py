@@ -4,6 +4,7 @@ import pytest
 from conftest import interleavings, stop_after
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from steady import steady
 
 from persist_effects import (
     Conflict,
@@ -165,7 +166,7 @@ def test_a_once_key_that_is_no_name_is_refused(store, key):
 @pytest.mark.parametrize(
     "junk",
     [None, 7, [1], {}, {"seq": 1}, {"stream": "a", "key": "other", "seq": 1}, {"stream": "a", "key": "k", "seq": "1"}],
-    ids=repr,
+    ids=steady,
 )
 def test_what_is_not_the_mark_of_a_once_key_is_refused_and_left_alone(store, junk):
     store.run(log.append_once("a", "k", "paid", 5))
@@ -334,7 +335,7 @@ def long_store(open_new):
         ({"after": 3, "until": PAGE_SIZE + 4, "backwards": True}, range(PAGE_SIZE + 3, 2, -1)),
         ({"after": OVER_PAGES - 1}, range(OVER_PAGES - 1, OVER_PAGES)),
     ],
-    ids=str,
+    ids=steady,
 )
 def test_readers_cross_pages(long_store, bounds, numbers):
     assert data_of(long_store.run(log.read("a", **bounds))) == list(numbers)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NewType, TypedDict
 import anyio
 import msgspec
 import pytest
+from steady import steady
 
 from interpreters import Store, open_store
 from interpreters.crash import explore_crashes, explore_effects
@@ -348,12 +349,12 @@ MISFITTING = [
 ]
 
 
-@pytest.mark.parametrize(("value", "wanted"), FITTING, ids=repr)
+@pytest.mark.parametrize(("value", "wanted"), FITTING, ids=steady)
 def test_a_value_of_a_type_fits(value, wanted):
     assert fits(value, wanted)
 
 
-@pytest.mark.parametrize(("value", "wanted"), MISFITTING, ids=repr)
+@pytest.mark.parametrize(("value", "wanted"), MISFITTING, ids=steady)
 def test_a_value_of_another_type_does_not(value, wanted):
     assert not fits(value, wanted)
 

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from steady import steady
 
 from interpreters import open_store
 from interpreters.memory import MemoryStore
@@ -220,7 +221,7 @@ SHAPES += [((2, 2), {"crashes": True}, 40), ((2, 2), {"crashes": True, "bound": 
 SHAPES += [((2, 2), {"store": Careless}, 100), ((2, 2), {"store": Careless, "crashes": True}, 30)]
 
 
-@pytest.mark.parametrize(("lengths", "options", "rounds"), SHAPES, ids=repr)
+@pytest.mark.parametrize(("lengths", "options", "rounds"), SHAPES, ids=steady)
 def test_the_reduced_search_reaches_the_same_ends_as_the_full_one(lengths, options, rounds):
     saved = 0
     for seed in range(rounds):

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import msgspec
 import pytest
+from steady import steady
 
 from persist_effects import (
     Conflict,
@@ -180,7 +181,7 @@ def test_a_value_whose_class_stands_for_no_event_is_refused(store):
         (Paid({1}), "Expected `int`, got `array` - at `$.cents`"),
         (Paid(2**70), "takes more than 64 bits"),
     ],
-    ids=repr,
+    ids=steady,
 )
 def test_a_value_that_its_own_type_would_not_read_back_is_refused_before_anything_is_written(store, value, reason):
     for program in (
@@ -351,7 +352,7 @@ def test_a_typed_step_folds_old_and_new_events_the_same_from_log_and_snapshot(st
     assert store.run(projection.project_all("", step, [])) == whole
 
 
-@pytest.mark.parametrize("kind", [None, "Placed", 5, list[int]], ids=repr)
+@pytest.mark.parametrize("kind", [None, "Placed", 5, list[int]], ids=steady)
 def test_a_type_that_is_no_class_is_refused(kind):
     with pytest.raises(InvalidRequest, match=r"the event type 'placed' has .* for its type: give a class"):
         Schema({"placed": kind})

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from conftest import answer, interleavings, stop_after
+from steady import steady
 
 from persist_effects import (
     Draft,
@@ -104,7 +105,7 @@ def test_a_plain_state_is_read_back_as_it_was(store, value):
         ),
         (dict[str, Basket], {"a": Basket(), "b": Basket({7: Line("x", Decimal(0))})}),
     ],
-    ids=str,
+    ids=steady,
 )
 def test_a_state_of_a_type_is_read_back_as_that_type(store, state_type, value):
     store.run(snapshot.write("kept", State(value, 3), state_type=state_type))
@@ -155,7 +156,7 @@ def test_a_state_that_cannot_be_stored_is_refused_and_writes_nothing(store):
 @pytest.mark.parametrize(
     ("state_type", "value"),
     [(None, float("nan")), (None, [1, float("nan")]), (float, float("nan")), (Decimal, Decimal("NaN"))],
-    ids=repr,
+    ids=steady,
 )
 def test_a_state_that_is_not_a_number_is_kept(store, state_type, value):
     store.run(snapshot.write("kept", State(value, 1), state_type=state_type))
@@ -352,7 +353,7 @@ junk = pytest.mark.parametrize(
         {"seq": 1, "value": {"sum": 1}, "stream": "a"},
         {"seq": 1, "value": 1.5, "stream": "a"},
     ],
-    ids=repr,
+    ids=steady,
 )
 
 

@@ -11,6 +11,7 @@ from conftest import interleavings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET, Struct, UnsetType
+from steady import steady
 
 from interpreters import open_store
 from interpreters.crash import explore_effects
@@ -292,7 +293,7 @@ def test_what_says_the_same_is_believed(store, kept_type, value, state_type, com
             (dt.datetime(2024, 2, 29, 23, 59, 59, 999_999, tzinfo=dt.UTC), Decimal("1E+2")),
         ),
     ],
-    ids=repr,
+    ids=steady,
 )
 def test_a_snapshot_kept_before_there_were_versions_is_read_as_version_1(store, record, state_type, value):
     fill(store, "a", [1, 1])
@@ -318,7 +319,7 @@ def test_a_snapshot_kept_before_there_were_versions_is_read_as_version_1(store, 
         (Data, Data(5), {"seq": 2, "value": {"count": 5}, "stream": "a", "fields": [["count"]]}),
         (Unset, Unset(), {"seq": 2, "value": {}, "stream": "a", "fields": [["count"]]}),
     ],
-    ids=repr,
+    ids=steady,
 )
 def test_a_snapshot_of_version_1_is_kept_as_before_where_its_value_shows_its_fields(store, state_type, value, record):
     store.run(snapshot.write("kept", State(value, 2), stream="a", state_type=state_type))
@@ -333,7 +334,7 @@ def test_a_snapshot_of_version_1_is_kept_as_before_where_its_value_shows_its_fie
         (set[float], {3, 2.5}, {3.0, 2.5}),
         (list[Decimal], [1, 2.5], [Decimal(1), Decimal("2.5")]),
     ],
-    ids=repr,
+    ids=steady,
 )
 def test_an_equal_value_of_another_type_is_kept_so_that_it_is_believed(store, state_type, value, come_back):
     store.run(snapshot.write("kept", State(value, 2), state_type=state_type))
@@ -554,7 +555,7 @@ def test_a_version_that_is_no_number_is_refused(store, version):
 @pytest.mark.parametrize(
     "lift",
     [{2: abs}, {3: abs}, {0: abs}, {"1": abs}, {1: 5}, {1: None}],
-    ids=repr,
+    ids=steady,
 )
 def test_a_lift_that_is_none_is_refused(store, lift):
     with pytest.raises(InvalidRequest, match="lift"):

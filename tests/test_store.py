@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from interpreters import Store, open_store, tasks
+from interpreters import Store, clock, open_store, tasks
 from interpreters.memory import MemoryStore
 from persist_effects import (
     AlreadyUsed,
@@ -897,3 +897,80 @@ def test_a_task_that_waits_when_its_store_is_closed_is_told_so(store, backend):
 def test_what_a_store_cannot_be_made_of_is_refused_at_the_door(make, message):
     with pytest.raises(InvalidRequest, match=message):
         make()
+
+
+# What was to be told and was lost
+
+
+@pytest.fixture
+def lossy(request, tmp_path, monkeypatch):
+    """A store in which what is told to whoever waits is lost, as if an interrupt came before it."""
+    monkeypatch.setattr(clock, "LOOK_AGAIN_SECONDS", 0.001)
+    with open_store("memory:" if request.param == "memory" else f"file:{tmp_path / 'store'}") as opened:
+        name = "_take_notifies" if request.param == "memory" else "_notify"
+        monkeypatch.setattr(opened.interpreter, name, lambda writes: [])
+        yield opened
+
+
+@pytest.mark.parametrize("lossy", ["memory", "file"], indirect=True)
+def test_a_thread_that_was_not_told_of_an_event_finds_it_all_the_same(lossy):
+    newest: Future[int] = Future()
+    watches = threading.Event()
+    watch = lossy.interpreter.watch
+
+    def watch_and_say_so(*arguments):
+        try:
+            return watch(*arguments)
+        finally:
+            watches.set()
+
+    lossy.interpreter.watch = watch_and_say_so
+    thread = threading.Thread(target=lambda: newest.set_result(lossy.run(wait_for_event(0, "a"))))
+    thread.start()
+    watches.wait(LONG_SECONDS)
+    lossy.run(log.append("a", "made", 1))
+    assert newest.result(LONG_SECONDS) == 1
+    thread.join(LONG_SECONDS)
+
+
+@pytest.mark.parametrize("lossy", ["memory", "file"], indirect=True)
+@backends
+def test_a_task_that_was_not_told_of_an_event_finds_it_all_the_same(lossy, backend):
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(waiting)
+            while not lossy.interpreter._watchers:
+                await anyio.lowlevel.checkpoint()
+            await lossy.arun(log.append("a", "made", 1))
+
+    async def waiting():
+        newest.append(await lossy.arun(wait_for_event(0, "a")))
+
+    newest = []
+    anyio.run(main, backend=backend)
+    assert newest == [1]
+
+
+def test_event_loops_of_many_threads_share_a_store_and_lose_nothing(tmp_path):
+    threads, each = 8, 25
+    with open_store(f"file:{tmp_path / 'store'}?sync=os") as store:
+        together = threading.Barrier(threads)
+        found: list[object] = []
+
+        async def main(number):
+            return await asyncio.gather(*[store.arun(log.append(f"s/{number}", "made", i)) for i in range(each)])
+
+        def work(number):
+            # All of them make the first loop of their thread, and two more after it.
+            together.wait(LONG_SECONDS)
+            found.extend([event.seq for event in asyncio.run(main(number))] for _ in range(3))
+
+        workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(LONG_SECONDS)
+        assert len(found) == 3 * threads
+        assert all(sorted(seqs) == list(range(min(seqs), min(seqs) + each)) for seqs in found)
+        assert [store.run(log.last_seq(f"s/{number}")) for number in range(threads)] == [3 * each] * threads
+        assert len(store._task_runners) == 1

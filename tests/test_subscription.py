@@ -7,6 +7,7 @@ import weakref
 import anyio
 import pytest
 from conftest import answer, interleavings, stop_after
+from steady import steady
 
 from interpreters import Store, open_store
 from interpreters.crash import explore_effects
@@ -241,7 +242,7 @@ def test_a_follower_whose_name_cannot_be_a_key_is_refused(store, name, reason):
         store.run(follow(name, "", copy))
 
 
-gives = pytest.mark.parametrize("said", [None, KvPut("a", 1), "ab", {"a": 1}, 5], ids=repr)
+gives = pytest.mark.parametrize("said", [None, KvPut("a", 1), "ab", {"a": 1}, 5], ids=steady)
 
 
 @gives
@@ -271,7 +272,7 @@ def test_a_handler_that_gives_no_list_of_writes_is_named_with_the_position(store
 @pytest.mark.parametrize(
     "junk",
     [None, 5, "junk", b"\xff", [1], {}, {"position": None}, {"position": "1"}, {"position": 1.0}, {"position": True}],
-    ids=repr,
+    ids=steady,
 )
 def test_a_checkpoint_that_is_none_is_refused_and_left_alone(store, junk):
     fill(store, "a", [1])
@@ -333,7 +334,7 @@ def test_a_follower_whose_checkpoint_is_deleted_at_any_request_begins_anew(open_
         ),
         (("", ["counted"]), ("", None), "one of the prefix '' of the types ['counted'], and was asked to follow the"),
     ],
-    ids=repr,
+    ids=steady,
 )
 def test_a_followers_name_with_another_prefix_or_other_types_is_refused(store, first, second, words):
     seen = []
@@ -1035,7 +1036,7 @@ def test_what_a_follower_cannot_use_is_refused_before_it_reads(program, message)
         next(program())
 
 
-@pytest.mark.parametrize("said", [None, 5, KvPut("a", 1)], ids=repr)
+@pytest.mark.parametrize("said", [None, 5, KvPut("a", 1)], ids=steady)
 def test_a_callback_that_gives_no_program_is_refused_with_its_stream(store, said):
     hub = Hub()
     hub.subscribe("orders/1", lambda event: said)

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from steady import steady
 
 from interpreters import open_store
 from interpreters.strategies import AWKWARD_VALUES, same_value, values
@@ -369,7 +370,7 @@ def test_the_type_of_an_answer_is_that_of_the_request(kind, answer):
         (Ask(), {1: "one", None: 2.5}),
         (Ask(), float("nan")),
     ],
-    ids=repr,
+    ids=steady,
 )
 def test_answers_to_own_requests_come_back_typed(request_, answer):
     outcome, trace = record(perform(request_), {type(request_): lambda request: answer})
@@ -405,7 +406,7 @@ class TwoShapes(Request[Price | Basket], frozen=True, tag="shop/two-shapes"):
         (KvGet("a"), Entry(object(), 1), "the answer to KvGet"),
         (KvPut("a", object()), 1, "the request KvPut"),
     ],
-    ids=lambda value: repr(value)[:40],
+    ids=steady,
 )
 def test_what_cannot_be_recorded_is_refused_and_the_program_is_given_up(request_, answer, text):
     given_up: list[type[BaseException]] = []
@@ -493,7 +494,7 @@ def test_every_value_comes_back_the_same_from_bytes_and_from_lines(value):
         assert same_value(replay(program, again), value)
 
 
-@pytest.mark.parametrize("value", AWKWARD_VALUES, ids=lambda value: repr(value)[:30])
+@pytest.mark.parametrize("value", AWKWARD_VALUES, ids=steady)
 def test_awkward_values_come_back_the_same(value):
     _, trace = record(kv.get("key"), {KvGet: lambda request: Entry(value, 1)})
     for again in (trace, *traces_through_both(trace)):

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from steady import steady
 
 from interpreters import Store, open_store
 from interpreters.serve import serve
@@ -107,7 +108,7 @@ def through_both(trace: Trace, **named: Any) -> list[Trace]:
     return [Trace.decode(trace.encode(), **named), Trace.from_json_lines(trace.to_json_lines(), **named)]
 
 
-@pytest.mark.parametrize("error", [*ERRORS, *PYTHONS], ids=repr)
+@pytest.mark.parametrize("error", [*ERRORS, *PYTHONS], ids=steady)
 def test_a_program_that_catches_its_own_error_does_so_again_where_the_class_is_known(error):
     program = catching(type(error))
     outcome, trace = record(program, raising(error))
@@ -131,7 +132,7 @@ def test_an_error_of_what_is_asked_at_once_is_known_too():
         assert replay(program, again) == "no tea"
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=repr)
+@pytest.mark.parametrize("error", ERRORS, ids=steady)
 def test_an_error_whose_class_is_not_registered_says_so_and_how_to(error):
     name = f"{__name__}.{type(error).__name__}"
     _, trace = record(catching(type(error)), raising(error))
@@ -144,7 +145,7 @@ def test_an_error_whose_class_is_not_registered_says_so_and_how_to(error):
         assert pickle.loads(pickle.dumps(found.value)).hint == found.value.hint
 
 
-@pytest.mark.parametrize("held", [object(), 2**70, "\ud800", (1, 2)], ids=repr)
+@pytest.mark.parametrize("held", [object(), 2**70, "\ud800", (1, 2)], ids=steady)
 def test_an_error_whose_arguments_cannot_be_recorded_says_so(held):
     _, trace = record(catching(Held), raising(Held(held, "x")))
     for again in (trace, *through_both(trace, errors=[Held])):
@@ -203,7 +204,7 @@ def test_what_is_no_table_of_errors_is_refused(errors):
         (KeyError("tea"), InternalError, "KeyError: 'tea'"),
         (CorruptStore("at 7"), CorruptStore, "at 7"),
     ],
-    ids=repr,
+    ids=steady,
 )
 def test_an_error_keeps_whose_move_it_is_on_a_wire_whatever_its_arguments_are(error, kind, text):
     record_ = msgspec.msgpack.decode(msgspec.msgpack.encode(error_to_record(error)))

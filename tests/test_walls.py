@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import interpreters
@@ -21,6 +22,7 @@ PURE = {
     "base64",
     "builtins",
     "collections",
+    "contextvars",
     "copy",
     "difflib",
     "functools",
@@ -180,6 +182,32 @@ def test_what_the_architecture_calls_the_only_room_of_a_package_is_the_only_one(
         assert OPTIONAL[package] == (place,), f"{package}: {OPTIONAL[package]}"
 
 
+# What looks at a clock. Programs beside the tests may, which run for as long as they are told to.
+CLOCKS = {"monotonic", "perf_counter", "perf_counter_ns", "process_time", "monotonic_ns"}
+CLOCKS |= {f"time.{name}" for name in CLOCKS}
+TESTS = sorted((ROOT / "tests").glob("test_*.py"))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_no_test_measures_time_or_sleeps(path):
+    called = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+    assert not {name for name in called if name in CLOCKS or name == "time.sleep" or name.startswith("time.time")}
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_no_name_of_a_case_is_what_repr_or_str_says(path):
+    # Which differs by process where a set is in it, or an address; then the workers of xdist collect other tests.
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.keyword) and node.arg == "ids":
+            told = ast.unparse(node.value)
+            assert told not in {"repr", "str"}, f"{path.name}:{node.value.lineno}: write ids=steady"
+            assert "repr(" not in told, f"{path.name}:{node.value.lineno}: write ids=steady"
+
+
+def test_no_example_that_hypothesis_draws_has_to_be_ready_in_time():
+    assert hypothesis.settings.default.deadline is None
+
+
 def test_there_is_one_yield_of_requests_in_the_core():
     yields = [
         (path.name, node.lineno)
@@ -255,8 +283,10 @@ PUBLIC_FUNCTIONS = {
     "subscription": "follow publish",
     "view": "attach peek refresh value",
     "machine": (
-        "all_of check_fresh check_returned ended next_request outcome_of perform run settled start unwind unwind_all"
+        "all_of check_fresh check_returned ended next_request outcome_of outcomes_of perform run settled start "
+        "unwind unwind_all"
     ),
+    "contexts": "here leaves_contexts_alone own_contexts parts_in runs_of",
     "programs": "is_fresh_program program refused watch",
     "answers": "check_answers checked_rows fits rows_of_a_store",
     "rows": "is_async_generator_row is_async_row is_program_row refuse_async",

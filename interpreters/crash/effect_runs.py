@@ -1,6 +1,7 @@
 """One run of an application on a store of its own, with faults put at some of its requests."""
 
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from interpreters.crash.report import NOT_DETERMINISTIC, Problem
 from interpreters.store import Store
 from persist_effects import codec, machine
 from persist_effects.answers import checked_rows
+from persist_effects.contexts import runs_of
 from persist_effects.errors import (
     CallerError,
     PersistError,
@@ -121,7 +123,8 @@ class Run:
         self._is_struck = self._is_down = False
         try:
             for make in self._application.programs:
-                self._drive(make())
+                # What it sets of context variables is gone with it.
+                copy_context().run(lambda make: self._drive(make()), make)
         except _Crashed:
             return False
         except _Broken:
@@ -168,7 +171,8 @@ class Run:
 
     def _outcome(self, request: Request[Any]) -> Outcome:
         if isinstance(request, AllOf):
-            return Answered([self._outcome(part) for part in request.requests])
+            parts = zip(request.requests, runs_of(request), strict=True)
+            return Answered([run_in(self._outcome, part) for part, run_in in parts])
         return self._ask(request)
 
     def _ask(self, request: Request[Any]) -> Outcome:

@@ -16,6 +16,7 @@ from interpreters.file.staging import WriteRequest
 from interpreters.memory import MemoryStore
 from persist_effects import machine
 from persist_effects.answers import checked_rows
+from persist_effects.contexts import RunIn, here, runs_of
 from persist_effects.errors import PersistError, StoreUnavailable, UncertainOutcome
 from persist_effects.event import Draft
 from persist_effects.machine import Effect, Handlers, outcome_of, run
@@ -127,7 +128,7 @@ class Workload:
         machine.check_fresh(*programs)
         together = machine.Together([failing(program) for program in programs])
         while together.requests:
-            together.resume(self._round(together.requests))
+            together.resume(self._round_of(together))
         if any(fault.is_interrupt for _, _, fault in self.disk.met):
             self._go_on()
         if self._at is not None:
@@ -184,7 +185,10 @@ class Workload:
 
     # Requests
 
-    def _round(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
+    def _round_of(self, together: machine.Together) -> list[Outcome]:
+        return self._round(together.requests, [together.runs[index] for index in together.asking])
+
+    def _round(self, requests: Sequence[Request[Any]], runs: Sequence[RunIn] | None = None) -> list[Outcome]:
         """The outcomes of what all programs ask: the writes share one commit."""
         self._requests_left -= len(requests)
         if self._requests_left < 0:
@@ -192,7 +196,10 @@ class Workload:
         self.lines += [(self.disk.count, f"── {named(request)}") for request in requests]
         writes = [request for request in requests if type(request) in WRITES]
         outcomes = iter(self._commit(writes) if writes else ())
-        return [next(outcomes) if type(request) in WRITES else self._outcome(request) for request in requests]
+        return [
+            next(outcomes) if type(request) in WRITES else run_in(self._outcome, request)
+            for request, run_in in zip(requests, runs or [here] * len(requests), strict=True)
+        ]
 
     def _commit(self, writes: list[Request[Any]]) -> list[Outcome]:
         before, in_doubt = len(self.history) - 1, self._in_flight
@@ -253,7 +260,7 @@ class Workload:
         store = cast(SimulatedStore, self._store)
         kind = type(request)
         if isinstance(request, AllOf):
-            return Answered(self._round(request.requests))
+            return Answered(self._round(request.requests, runs_of(request)))
         if kind in self.effects:
             self._performed.append(request)
             if is_program_row(self.effects[kind]):
@@ -270,9 +277,10 @@ class Workload:
 
     def _outcome_of_program(self, program: Effect[Any]) -> Outcome:
         """What a row comes to that is a program: its requests are the workload's too."""
-        together = machine.Together([program])
+        # In the context of the one that asked, as a function would be.
+        together = machine.Together([program], [here])
         while together.requests:
-            together.resume(self._round(together.requests))
+            together.resume(self._round_of(together))
         return cast(Outcome, together.outcomes[0])
 
     def _operate(self, request: Request[Any], store: SimulatedStore) -> Outcome:

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, TypeVar, cast
 
 from interpreters import forks
-from interpreters.clock import Clock, Gate, Notify, checked_clock, wall_clock
+from interpreters.clock import Clock, Gate, Notify, checked_clock, wait_until_told, wall_clock
 from interpreters.disk import CheckHeld, ForeignFile
 from interpreters.file import operations
 from interpreters.file.backup import BackedUp, Moment
@@ -539,7 +539,9 @@ class FileStore(_Host):
             past = Gate()
             cancel = self.watch(request.after, request.prefix, past.open)
             try:
-                past.wait(request.timeout)
+                wait_until_told(
+                    past, request.timeout, lambda: self._drive(self._newest(request.prefix)) > request.after
+                )
             finally:
                 cancel()
         return self._drive(self._newest(request.prefix))

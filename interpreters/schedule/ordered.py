@@ -159,14 +159,14 @@ class Ordered:
 
     def _go_to_last(self, world: World) -> Problem | None:
         """Make the moves that this interleaving has in common with the one before."""
-        tasks, step, count = world.tasks, world.step, self._count
+        tasks, step_here, count = world.tasks, world.step_here, self._count
         for node in self._path[:-1]:
             move = node.move
             task = tasks[move % count]
             if task.request != node.request and not are_alike(task.request, node.request):
                 return self._difference(task, node.request)
             if move < count:
-                step(move)
+                task.run_in(step_here, task)
             else:
                 world.play(move)
             node.answer = task.answer
@@ -201,7 +201,8 @@ class Ordered:
             node = _Node(-1, 0, can_stay=False, has_crashed=False)
         may_crash = self._crashes and not node.has_crashed
         if self._causes is None and len(world.live) == 1 and not may_crash:
-            self._go_to_end(world, ready[0])
+            task = world.tasks[ready[0]]
+            task.run_in(self._go_to_end, world, task)
             return None
         node.standing = [task.request for task in world.tasks]
         node.move = node.last if node.can_stay else ready[0]
@@ -213,12 +214,12 @@ class Ordered:
         path.append(node)
         return node
 
-    def _go_to_end(self, world: World, index: int) -> None:
-        """Let the program that is left go on alone."""
-        tail, limit = self._tail, self._case.requests_limit
+    def _go_to_end(self, world: World, task: Task) -> None:
+        """Let the program that is left go on alone, in its own context."""
+        tail, limit, index = self._tail, self._case.requests_limit, task.index
         while world.ready() and len(tail) <= limit:
             tail.append(index)
-            world.step(index)
+            world.step_here(task)
 
     def _forbid_switches(self, node: _Node) -> None:
         kept = [move for move in node.untried if move % self._count == node.last]

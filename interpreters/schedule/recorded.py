@@ -39,9 +39,8 @@ class RecordedWorld(World):
         self._steps = 0
         super().__init__(makers, handlers)
 
-    def step(self, index: int) -> None:
-        """Carry out a program's request, and let it go on."""
-        task = self.tasks[index]
+    def step_here(self, task: Task) -> None:
+        """Carry out a program's request, and let it go on, in its own context."""
         try:
             answer = task.row(task.request)
         except BaseException as error:

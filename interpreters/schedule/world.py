@@ -1,7 +1,8 @@
 """Programs side by side on one store, one request at a time. Whose turn it is, is chosen elsewhere.
 
 A step carries out the request at which a program stands, and lets it go on to its next one, or to its end. What a
-program does between two requests touches nothing that others see, so these are all the orders that matter.
+program does between two requests touches nothing that others see, so these are all the orders that matter. Context
+variables too: each life of a program has a context of its own.
 
 **Time** is virtual. A `Wait` is answered as soon as an event makes it true. Where no program can go on otherwise, the
 clock moves to the earliest end of a `Sleep` or timeout of a `Wait`. So time never runs out while there is work.
@@ -14,13 +15,16 @@ by the same table. The parts of an `AllOf` are steps of their own, as they are o
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from types import GeneratorType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from interpreters.crash.limits import as_failure, ends_all, give_up
 from interpreters.schedule.requests import Pause, Sleep
 from persist_effects import machine
 from persist_effects.answers import checked_rows
+from persist_effects.contexts import RunIn, here, runs_of
 from persist_effects.errors import NotARequest, UnhandledEffect, describe
 from persist_effects.machine import Effect, Handler, Handlers
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, ReadAll, Request, Wait
@@ -36,7 +40,9 @@ _SPECIAL = frozenset({AllOf, Pause, ReadAll, Sleep, Wait})
 class Task:
     """A program on its way: the request at which it stands, None once it has ended."""
 
-    __slots__ = ("answer", "asked", "deadline", "frames", "index", "make", "outcome", "request", "row", "send", "top")
+    __slots__ = (
+        "answer", "asked", "deadline", "frames", "index", "make", "outcome", "request", "row", "run_in", "send", "top",
+    )  # fmt: skip
 
     def __init__(self, index: int, make: Program) -> None:
         self.index = index
@@ -50,6 +56,8 @@ class Task:
         self.deadline: float | None = None
         """When its wait or sleep is over; None where it does neither."""
         self.row: Handler = _nothing
+        self.run_in: RunIn = here
+        """The context of this life, in which all of its steps and their rows are."""
         self.top: Any
         self.send: Callable[[Any], Any]
         self.frames: list[Any] = []
@@ -115,8 +123,12 @@ class World:
 
     def step(self, index: int) -> None:
         """Carry out a program's request, and let it go on to its next one, or to its end."""
-        # The hot loop of all that is explored: what follows the first lines is `_go_on` and `_arrive`, written out.
         task = self.tasks[index]
+        task.run_in(self.step_here, task)
+
+    def step_here(self, task: Task) -> None:
+        """The same, where the context that is there is the program's own."""
+        # The hot loop of all that is explored: what follows the first lines is `_go_on` and `_arrive`, written out.
         try:
             task.answer = answer = task.row(task.request)
         except BaseException as error:
@@ -148,7 +160,7 @@ class World:
         if is_carried_out:
             # Of errors too nobody hears any more.
             with suppress(Exception):
-                self._carry_out(task)
+                task.run_in(self._carry_out, task)
         self._stop_waiting(task)
         self.give_up(task)
         self._begin(task)
@@ -165,7 +177,7 @@ class World:
     def give_up(self, task: Task) -> None:
         """End a program and its operation as if the process were gone."""
         for program in (task.top, *reversed(task.frames)):
-            give_up(program)
+            task.run_in(give_up, program)
         task.frames.clear()
 
     def close(self) -> None:
@@ -194,6 +206,10 @@ class World:
     # How programs go on
 
     def _begin(self, task: Task) -> None:
+        task.run_in = copy_context().run
+        task.run_in(self._start, task)
+
+    def _start(self, task: Task) -> None:
         program = task.make()
         if type(program) is not GeneratorType or program.gi_suspended:
             machine.check_fresh(program)
@@ -241,6 +257,10 @@ class World:
 
     def _arrive(self, task: Task, request: Any) -> None:
         kind = type(request)
+        if kind is _Part:
+            self._arrive(task, request.request)
+            task.row = partial(request.run_in, task.row)
+            return
         task.request = request
         row = self.handlers.get(kind)
         if row is None or kind in _SPECIAL:
@@ -293,9 +313,16 @@ class World:
         return newest
 
 
-def _one_by_one(request: AllOf) -> Generator[Request[Any], Any, list[Outcome]]:
+class _Part(NamedTuple):
+    """A part of an `AllOf`, and the context of the program that asks it."""
+
+    request: Request[Any]
+    run_in: RunIn
+
+
+def _one_by_one(request: AllOf) -> Generator[_Part, Any, list[Outcome]]:
     outcomes: list[Outcome] = []
-    for part in request.requests:
+    for part in map(_Part, request.requests, runs_of(request)):
         try:
             outcomes.append(Answered((yield part)))
         except Exception as error:
