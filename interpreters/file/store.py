@@ -62,6 +62,7 @@ class _Host:
     """Drives an engine on a real disk: a lock is held while it runs, and let go while the disk works."""
 
     blocking = True
+    durable = True
 
     def __init__(self, root: Path, disk: RealDisk) -> None:
         self.path = root
