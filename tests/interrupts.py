@@ -1,4 +1,4 @@
-"""Ctrl-C where Python would raise it: before a line, by a trace function, so that each line has its turn."""
+"""Ctrl-C, or another error, where Python would raise it: before a line, by a trace function, each line in turn."""
 
 import linecache
 import sys
@@ -6,10 +6,11 @@ from collections.abc import Collection
 
 
 class Interrupt:
-    """Raises KeyboardInterrupt before the ``at``-th line that this thread runs of these files. 0: it only counts."""
+    """Raises an error before the ``at``-th line that this thread runs of these files. 0: it only counts."""
 
-    def __init__(self, at: int, files: Collection[str]) -> None:
+    def __init__(self, at: int, files: Collection[str], error: type[BaseException] = KeyboardInterrupt) -> None:
         self.at = at
+        self.error = error
         self.files = files
         self.count = 0
         self.place = ""
@@ -35,7 +36,7 @@ class Interrupt:
             self.firsts.setdefault(place, self.count)
             if self.count == self.at:
                 self.place = place
-                raise KeyboardInterrupt
+                raise self.error
         return self._lines
 
     def _is_seamless(self, frame) -> bool:
