@@ -223,7 +223,7 @@ def test_a_locked_store_exits_with_3_and_may_still_be_looked_at(place, tmp_path)
         done = invoke("compact", f"file:{place}", "--json")
         assert done.exit_code == 3
         assert json.loads(done.stdout)["error"] == "StoreLocked"
-        assert str(os.getpid()) in done.stderr
+        assert "this process has the store" in done.stderr
         for command in (["verify"], ["stats"], ["export"], ["tail", "--no-follow"]):
             assert invoke(command[0], f"file:{place}", *command[1:]).exit_code == 0
         assert invoke("backup", f"file:{place}", tmp_path / "copy").exit_code == 0
