@@ -41,8 +41,8 @@ except ModuleNotFoundError as missing:
 GOOD, DAMAGED, WRONG_USE, UNAVAILABLE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
 
 EXIT_CODES = """
-Exit codes: 0 good; 1 damage was found; 2 wrong use or bad input; 3 the store or its disk cannot be used now, or the
-store is locked; 130 interrupted by Ctrl-C; 141 the reader of the output went away.
+Exit codes: 0 good; 1 damage was found; 2 wrong use or bad input; 3 the store or its disk cannot be used now, the store
+is locked, or a newer release wrote it; 130 interrupted by Ctrl-C; 141 the reader of the output went away.
 """
 
 _WAIT_SECONDS = 0.2

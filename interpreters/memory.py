@@ -2,7 +2,8 @@
 
 Events and values are kept as the bytes that a durable store would write, and decoded afresh for each reader, so
 nothing that a caller holds can change what is stored. Under one lock, a write is staged, which refuses what cannot be
-stored and finds conflicts, and then applied, which cannot fail.
+stored and finds conflicts, and then applied. Where an interrupt, or a lack of memory, ends that halfway, it is taken
+back, or the store answers nothing any more.
 """
 
 import threading
@@ -10,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -19,7 +20,7 @@ from interpreters.clock import Clock, Gate, Notify, checked_clock, wait_until_to
 from interpreters.names import SortedNames
 from interpreters.ranges import page_range
 from persist_effects import codec
-from persist_effects.errors import StoreClosed, StoreUnavailable
+from persist_effects.errors import StoreClosed, StoreUnavailable, UncertainOutcome
 from persist_effects.event import Event, check_integer
 from persist_effects.machine import Handlers
 from persist_effects.requests import (
@@ -98,6 +99,29 @@ _HALF_COPIED = (
 )
 
 
+_CUT_SHORT = (
+    "this memory store was changing when an interrupt came or memory was lacking, so it may hold half of something: "
+    "open a new one"
+)
+_NO_MEMORY = "this process has not enough memory"
+
+
+class _Spoilt:
+    """Stands in the place of what a store holds when that may be half of something: whoever asks for it is told."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        # Others look for names of their own at whatever stands in a module.
+        raise AttributeError(name) if name.startswith("__") else StoreUnavailable(_CUT_SHORT)
+
+    def _refuse(self, *arguments: object) -> NoReturn:
+        raise StoreUnavailable(_CUT_SHORT)
+
+    __len__ = __contains__ = _refuse
+
+
+_SPOILT: Any = _Spoilt()
+
+
 class _Staged:
     """What a transaction's writes so far come to: what the next one must see, and how to apply them all."""
 
@@ -169,6 +193,9 @@ class MemoryStore:
         if not isinstance(self._lock, _Closed):
             with self._lock:
                 self._lock = _Closed(StoreClosed, _CLOSED)
+        self._wake_all()
+
+    def _wake_all(self) -> None:
         # One by one, so that after an interrupt the next closing wakes the rest.
         for token in list(self._watchers):
             watcher = self._watchers.pop(token, None)
@@ -190,17 +217,22 @@ class MemoryStore:
 
     def _append(self, request: Append) -> Appended | Conflict:
         # A transaction of one append, without what only transactions need: it is what a store does most.
-        with self._lock:
-            last_seq = self._last_seq_of(request.stream)
-            now = self._clock()
-            events = self._encode_events(request, last_seq, self._position, now)
-            if request.expected is not None and request.expected != last_seq:
-                return Conflict(request.stream, request.expected, last_seq)
-            appended = self._apply_append(request, events, now)
-            notifies = self._take_notifies([request]) if self._watchers else ()
-        for notify in notifies:
-            notify()
-        return appended
+        is_staged = False
+        try:
+            with self._lock:
+                last_seq = self._last_seq_of(request.stream)
+                now = self._clock()
+                events = self._encode_events(request, last_seq, self._position, now)
+                if request.expected is not None and request.expected != last_seq:
+                    return Conflict(request.stream, request.expected, last_seq)
+                is_staged = True
+                appended = self._apply_append(request, events, now)
+                notifies = self._take_notifies([request]) if self._watchers else ()
+            for notify in notifies:
+                notify()
+            return appended
+        except MemoryError as error:
+            raise _no_memory(may_be_written=is_staged) from error
 
     def _write(self, request: Write) -> Any:
         answers = self._commit([request])
@@ -210,20 +242,38 @@ class MemoryStore:
         return self._commit(request.writes, request.checks)
 
     def _commit(self, writes: Sequence[Write], checks: Sequence[Check] = ()) -> list[Any] | Conflict:
-        with self._lock:
-            conflict = self._first_failing(checks)
-            staged = _Staged(self._position, self._revision)
-            for write in writes:
-                # All are staged, also after a conflict: what cannot be stored is told first, whatever the store holds.
-                conflict_here = self._stagers[type(write)](write, staged)
-                conflict = conflict or conflict_here
-            if conflict is not None:
-                return conflict
-            answers = [apply() for apply in staged.appliers]
-            notifies = self._take_notifies(writes) if self._watchers else ()
-        for notify in notifies:
-            notify()
-        return answers
+        is_staged = False
+        try:
+            with self._lock:
+                conflict = self._first_failing(checks)
+                staged = _Staged(self._position, self._revision)
+                for write in writes:
+                    # All are staged, also after a conflict: what cannot be stored is told first, whatever is held.
+                    conflict_here = self._stagers[type(write)](write, staged)
+                    conflict = conflict or conflict_here
+                if conflict is not None:
+                    return conflict
+                is_staged = True
+                answers = self._apply(staged)
+                notifies = self._take_notifies(writes) if self._watchers else ()
+            for notify in notifies:
+                notify()
+            return answers
+        except MemoryError as error:
+            raise _no_memory(may_be_written=is_staged) from error
+
+    def _apply(self, staged: _Staged) -> list[Any]:
+        try:
+            return [apply() for apply in staged.appliers]
+        except BaseException:
+            if len(staged.appliers) > 1:
+                self._spoil()
+            raise
+
+    def _spoil(self) -> None:
+        # Of a transaction, say, of which some writes were applied, and perhaps not all.
+        self._streams = self._entries = self._log = self._stream_names = self._keys = _SPOILT
+        self._wake_all()
 
     def _first_failing(self, checks: Sequence[Check]) -> Conflict | None:
         for check in checks:
@@ -281,21 +331,41 @@ class MemoryStore:
             for number, draft in enumerate(request.events, 1)
         ]
 
+    # An interrupt, or a lack of memory, may end each of them at any line: it is applied then, or not at all.
+
     def _apply_append(self, request: Append, events: list[bytes], now: int) -> Appended:
         name = request.stream
-        stream = self._streams.get(name)
-        if stream is None:
-            stream = self._streams[name] = _Stream(name)
-            self._stream_names.added(name)
-        last_seq = seq = stream.last_seq
+        last_seq = seq = self._last_seq_of(name)
         position = self._position
-        for draft, event in zip(request.events, events, strict=True):
-            seq += 1
-            position += 1
-            self._log.append(_Logged(position, stream, seq, draft.type, event))
-        stream.events += events
-        self._position = stream.last_position = position
-        return Appended(last_seq + 1, seq, position, now)
+        try:
+            stream = self._streams.get(name)
+            if stream is None:
+                stream = self._streams[name] = _Stream(name)
+                self._stream_names.added(name)
+            for draft, event in zip(request.events, events, strict=True):
+                seq += 1
+                position += 1
+                self._log.append(_Logged(position, stream, seq, draft.type, event))
+            stream.events += events
+            appended = Appended(last_seq + 1, seq, position, now)
+            self._position = stream.last_position = position
+        except BaseException:
+            self._take_back_append(name, last_seq)
+            raise
+        return appended
+
+    def _take_back_append(self, name: str, last_seq: int) -> None:
+        try:
+            while self._log and self._log[-1].position > self._position:
+                self._log.pop()
+            stream = self._streams.get(name)
+            if stream is not None:
+                del stream.events[last_seq - stream.dropped :]
+            if not last_seq:
+                self._streams.pop(name, None)
+        except BaseException:
+            self._spoil()
+            raise
 
     def _apply_truncate(self, request: TruncateThrough) -> int:
         stream = self._streams.get(request.stream)
@@ -304,10 +374,11 @@ class MemoryStore:
         count = min(request.seq, stream.last_seq) - stream.dropped
         if count <= 0:
             return 0
-        stream.dropped_position = codec.decode_event(stream.events[count - 1]).position
-        del stream.events[:count]
-        stream.dropped += count
-        self._highest_dropped_position = max(self._highest_dropped_position, stream.dropped_position)
+        position = codec.decode_event(stream.events[count - 1]).position
+        # Being too high, before anything was dropped, it has others look for a hole, and they find none.
+        self._highest_dropped_position = max(self._highest_dropped_position, position)
+        left, dropped = stream.events[count:], stream.dropped + count
+        stream.events, stream.dropped, stream.dropped_position = left, dropped, position
         self._dropped_in_log += count
         if self._dropped_in_log > len(self._log) // 2:
             self._log = [logged for logged in self._log if logged.seq > logged.stream.dropped]
@@ -317,9 +388,9 @@ class MemoryStore:
     def _apply_put(self, key: str, value: bytes) -> int:
         if key not in self._entries:
             self._keys.added(key)
-        self._revision += 1
-        self._entries[key] = (value, self._revision)
-        return self._revision
+        revision = self._revision + 1
+        self._entries[key], self._revision = (value, revision), revision
+        return revision
 
     def _apply_delete(self, key: str) -> bool:
         return self._entries.pop(key, None) is not None
@@ -451,6 +522,12 @@ class MemoryStore:
             if any(name.startswith(prefix) and self._streams[name].last_position > after for name in appended)
         ]
         return [self._watchers.pop(token)[2] for token in ready]
+
+
+def _no_memory(*, may_be_written: bool) -> StoreUnavailable | UncertainOutcome:
+    if may_be_written:
+        return UncertainOutcome(f"{_NO_MEMORY}: whether this was written is not known: look, or ask again")
+    return StoreUnavailable(f"nothing was written: {_NO_MEMORY}")
 
 
 def _conflict(stream_or_key: str, expected: int | None, actual: int) -> Conflict | None:

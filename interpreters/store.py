@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from interpreters.blobs.memory import MemoryBlobs
+from interpreters.blobs.memory import MemoryBlobs, NoBlobs
 from interpreters.memory import MemoryStore
 from persist_effects import machine
 from persist_effects.answers import rows_of_a_store
@@ -31,10 +31,11 @@ AnswerAll = Callable[[Sequence[Request[Any]]], list[Outcome]]
 class Interpreter(Protocol):
     """What a store, or a blob store, must offer: a handler table, and an end. Handlers are called from any thread.
 
-    Three things are optional. ``answer_all(requests)`` gives the outcomes of several of its requests, faster together
+    Four things are optional. ``answer_all(requests)`` gives the outcomes of several of its requests, faster together
     than one by one. ``watch(after, prefix, notify)`` calls ``notify()`` once when a stream under the prefix has an
     event past a position, or the store is closed, and returns the function that ends the watch. ``blocking = False``
-    says that no row but that of `Wait` blocks.
+    says that no row but that of `Wait` blocks. ``durable = True`` says that what was written outlives the process, so
+    that a `Store` without a blob store of its own refuses blobs.
     """
 
     @property
@@ -53,8 +54,9 @@ def open_store(
     """Open the store that a URL names. Close it, or use it in a ``with`` block.
 
     ``memory:`` is a new, empty store in this process; its options are ``clock`` (a function that gives microseconds
-    since 1970, UTC) and ``payload_limit_bytes``. ``effects`` are rows for your own requests, ``blobs`` a blob store
-    other than the memory one. Raises `InvalidRequest` for a URL that names no store.
+    since 1970, UTC) and ``payload_limit_bytes``. ``effects`` are rows for your own requests, ``blobs`` is a blob store:
+    a memory store has a `MemoryBlobs` unless given, and a durable one refuses ``blob/put`` then, because the bytes
+    would be lost with the process. Raises `InvalidRequest` for a URL that names no store.
 
     >>> from persist_effects import log
     >>> with open_store("memory:") as store:
@@ -123,7 +125,7 @@ class Store:
     ) -> None:
         _check_interpreter("a store's interpreter", interpreter)
         self.interpreter = interpreter
-        self.blobs = MemoryBlobs() if blobs is None else blobs
+        self.blobs = _blobs_beside(interpreter) if blobs is None else blobs
         _check_interpreter(_BLOBS, self.blobs)
         for what, answering in (("its interpreter", interpreter), ("its blob store", self.blobs)):
             _check_nothing_to_await(what, answering.handlers)
@@ -309,6 +311,11 @@ class _Rounds:
 
     def _ask_wait(self, after: int, prefix: str, timeout: float) -> Outcome:
         return machine.outcome_of(Wait(after, prefix, timeout), self._handlers)
+
+
+def _blobs_beside(interpreter: Interpreter) -> Interpreter:
+    """The blob store of a store that was given none. An interpreter with rows for blobs answers before it."""
+    return NoBlobs() if getattr(interpreter, "durable", False) else MemoryBlobs()
 
 
 def _check_interpreter(what: str, interpreter: object) -> None:

@@ -281,6 +281,25 @@ class StoreLocked(StoreUnavailable):
         )
 
 
+class NewerFormat(StoreUnavailable):
+    """A newer release wrote this store, in a format that this one cannot read. It is not damaged, and was left alone.
+
+    ``file`` is the one that says so, ``found`` its format's version, ``known`` the newest that this release reads.
+    """
+
+    def __init__(self, file: str, found: int, known: int) -> None:
+        super().__init__(file, found, known)
+        self.file = file
+        self.found = found
+        self.known = known
+
+    def __str__(self) -> str:
+        return (
+            f"{self.file}: format version {self.found}, and this release reads up to {self.known}: the store is not "
+            "damaged, a newer release wrote it: use that one, or a newer one still"
+        )
+
+
 class UncertainOutcome(PersistError):
     """The store was lost in the middle of a commit: it is written whole or not at all, and which is not known.
 

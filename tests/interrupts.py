@@ -1,4 +1,4 @@
-"""Ctrl-C where Python would raise it: before a line, or a step within one, by a trace function, each in its turn."""
+"""Ctrl-C, or another error, where Python would raise it: before a line or a step within one, each in its turn."""
 
 import dis
 import linecache
@@ -9,10 +9,11 @@ from itertools import pairwise
 
 
 class Interrupt:
-    """Raises KeyboardInterrupt before the ``at``-th line that this thread runs of these files. 0: it only counts."""
+    """Raises an error before the ``at``-th line that this thread runs of these files. 0: it only counts."""
 
-    def __init__(self, at: int, files: Collection[str]) -> None:
+    def __init__(self, at: int, files: Collection[str], error: type[BaseException] = KeyboardInterrupt) -> None:
         self.at = at
+        self.error = error
         self.files = files
         self.count = 0
         self.place = ""
@@ -38,7 +39,7 @@ class Interrupt:
             self.firsts.setdefault(place, self.count)
             if self.count == self.at:
                 self.place = place
-                raise KeyboardInterrupt
+                raise self.error
         return self._lines
 
     def _is_seamless(self, frame) -> bool:

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persist_effects import BlobNotFound, BlobRef, InvalidRequest, blob, kv, log
+from interpreters import Store, open_store
+from interpreters.blobs.memory import MemoryBlobs
+from interpreters.serve import RemoteStore
+from persist_effects import BlobNotFound, BlobRef, InvalidRequest, blob, kv, log, run
 
 
 def independent_cid(data):
@@ -156,3 +159,53 @@ def test_threads_may_put_one_blob(store):
         worker.join(60)
     assert found == [found[0]] * threads
     assert [store.run(blob.get(ref)) for ref in found[0]] == blobs
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"file:{tmp_path / 'store'}?segment_bytes=4096"
+
+
+def test_a_durable_store_without_a_blob_store_refuses_bytes_that_it_would_lose(url):
+    elsewhere = MemoryBlobs().handlers
+    ref = run(blob.put(b"x"), elsewhere)
+    for opened in (url, f"{url.partition('?')[0]}?mode=r"):
+        with open_store(opened) as store:
+            with pytest.raises(InvalidRequest, match=r"this store is durable .*`blobs=MemoryBlobs\(\)`"):
+                store.run(blob.put(b"x"))
+            assert not store.run(blob.has(ref))
+            with pytest.raises(BlobNotFound):
+                store.run(blob.get(ref))
+
+
+def test_a_durable_store_takes_blobs_into_the_blob_store_that_it_was_given(url):
+    for _ in range(2):
+        with open_store(url, blobs=MemoryBlobs()) as store:
+            ref = store.run(blob.put(b"x"))
+            assert store.run(blob.get(ref)) == b"x"
+
+
+def test_rows_of_the_users_own_answer_for_blobs_on_a_durable_store(url):
+    kept = MemoryBlobs()
+    with open_store(url, effects=kept.handlers) as store:
+        ref = store.run(blob.put(b"x"))
+    assert run(blob.get(ref), kept.handlers) == b"x"
+
+
+def test_a_served_durable_store_refuses_blobs_and_its_client_may_keep_them_itself(url):
+    with Store(RemoteStore.spawn(url)) as store, pytest.raises(InvalidRequest, match="this store is durable"):
+        store.run(blob.put(b"x"))
+    with Store(RemoteStore.spawn(url), blobs=MemoryBlobs()) as store:
+        assert store.run(blob.get(store.run(blob.put(b"x")))) == b"x"
+
+
+def test_what_says_nothing_of_being_durable_has_blobs_in_memory():
+    class Other:
+        def __init__(self):
+            self.handlers = {}
+
+        def close(self):
+            pass
+
+    store = Store(Other())
+    assert store.run(blob.get(store.run(blob.put(b"x")))) == b"x"

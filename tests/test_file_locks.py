@@ -18,12 +18,27 @@ from pathlib import Path
 import msgspec
 import pytest
 from file_disks import contents
+from typer.testing import CliRunner
 
 from interpreters import Store, open_store
+from interpreters.cli import app
 from interpreters.crash.simulated import SimulatedStore
 from interpreters.crash_disk import CrashDisk
+from interpreters.file import operations
+from interpreters.file.format import HEADER_BYTES
 from interpreters.file.store import FileStore
-from persist_effects import CorruptStore, Draft, InvalidRequest, StoreLocked, StoreUnavailable, TooLarge, kv, log, run
+from persist_effects import (
+    CorruptStore,
+    Draft,
+    InvalidRequest,
+    NewerFormat,
+    StoreLocked,
+    StoreUnavailable,
+    TooLarge,
+    kv,
+    log,
+    run,
+)
 from persist_effects.requests import Append, KvPut
 
 HOLD = """
@@ -263,12 +278,51 @@ def test_a_directory_with_logs_of_another_program_is_no_store_and_keeps_them(tmp
     refuses(tmp_path, InvalidRequest, "'log/httpd.log' and no store|no store")
 
 
-def test_a_store_of_a_newer_format_asks_for_a_newer_program(path):
+def newer_manifest(path):
     manifest = max(path.glob("MANIFEST-*"))
     fields = msgspec.msgpack.decode(manifest.read_bytes()[4:])
     body = msgspec.msgpack.encode([2, *fields[1:], "what a newer program adds"])
     manifest.write_bytes(zlib.crc32(body).to_bytes(4, "little") + body)
-    refuses(path, CorruptStore, f"{manifest.name}: format version 2, this program reads 1: use a newer one")
+    return manifest.name
+
+
+def newer_segment(path):
+    segment = min(path.glob("log/*.seg"))
+    data = bytearray(segment.read_bytes())
+    data[8:12] = (2).to_bytes(4, "little")
+    data[12:16] = bytes(4)
+    data[12:16] = zlib.crc32(data[:HEADER_BYTES]).to_bytes(4, "little")
+    segment.write_bytes(data)
+    return f"log/{segment.name}"
+
+
+@pytest.mark.parametrize("make_newer", [newer_manifest, newer_segment])
+def test_a_store_of_a_newer_format_is_not_damaged_and_asks_for_a_newer_program(path, tmp_path, make_newer):
+    name = make_newer(path)
+    message = f"{name}: format version 2, and this release reads up to 1: the store is not damaged"
+    refuses(path, NewerFormat, message)
+    before = files_in(path)
+    into = tmp_path / "into"
+    for use in (
+        operations.verify,
+        lambda place: operations.backup(place, into),
+        lambda place: operations.salvage(place, into),
+    ):
+        with pytest.raises(NewerFormat, match=message):
+            use(path)
+    for command in (["verify"], ["stats"], ["backup", into], ["salvage", into], ["export"], ["tail"], ["compact"]):
+        done = CliRunner().invoke(app, [command[0], f"file:{path}", *map(str, command[1:])])
+        assert done.exit_code == 3, command
+        assert "the store is not damaged" in done.stderr
+    assert files_in(path) == before
+    assert not into.exists()
+
+
+def test_a_format_before_the_first_one_is_damage(path):
+    manifest = max(path.glob("MANIFEST-*"))
+    body = msgspec.msgpack.encode([0, *msgspec.msgpack.decode(manifest.read_bytes()[4:])[1:]])
+    manifest.write_bytes(zlib.crc32(body).to_bytes(4, "little") + body)
+    refuses(path, CorruptStore, f"{manifest.name}: format version 0, and there is none before 1")
 
 
 def test_a_segment_of_another_store_is_told_from_ones_own(path, tmp_path):

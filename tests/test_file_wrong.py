@@ -25,6 +25,7 @@ from interpreters.file.format import (
     ENTRY,
     EVENT,
     FOOTER,
+    FORMAT_VERSION,
     HEADER_BYTES,
     decode_frame,
     decode_header,
@@ -343,6 +344,11 @@ def test_verify_tells_an_index_that_no_opening_would_make_again():
 # Manifests
 
 
+def is_of_newer_format(fields: list[Any]) -> bool:
+    """Whether a manifest says that a newer release wrote it, which is not for this one to judge."""
+    return type(fields[0]) is int and fields[0] > FORMAT_VERSION
+
+
 @pytest.mark.parametrize("compacted", [False, True])
 @pytest.mark.parametrize("is_open", [False, True])
 def test_a_manifest_with_wrong_contents_is_refused_or_shows_what_is_right(is_open, compacted):
@@ -351,6 +357,8 @@ def test_a_manifest_with_wrong_contents_is_refused_or_shows_what_is_right(is_ope
     sound = verified(image)
     counts: Counter = Counter()
     for what, fields in fields_changed(fields_of(image[name])):
+        if is_of_newer_format(fields):
+            continue
         changed = {**image, name: with_checksum(fields)}
         report = verified(changed)
         along, said_along = attempt(lambda image=changed: read_along(image))

@@ -210,6 +210,7 @@ OWN_ERRORS = [
     errors.StoreUnavailable("gone"),
     errors.StoreClosed("closed"),
     errors.StoreLocked("process 7"),
+    errors.NewerFormat("MANIFEST-00000007", 2, 1),
     UncertainOutcome("lost"),
     CorruptStore("at 7"),
     errors.InternalError("a bug"),

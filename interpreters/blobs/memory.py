@@ -1,7 +1,7 @@
-"""A blob store in this process's memory."""
+"""Blobs in this process's memory, and what stands for a blob store where none was given that could keep them."""
 
 from interpreters.blobs.cid import check_cid, cid_of
-from persist_effects.errors import BlobNotFound
+from persist_effects.errors import BlobNotFound, InvalidRequest
 from persist_effects.machine import Handlers
 from persist_effects.requests import BlobGet, BlobHas, BlobPut, BlobRef
 
@@ -37,3 +37,20 @@ class MemoryBlobs:
     def _has(self, request: BlobHas) -> bool:
         check_cid(request.cid)
         return request.cid in self._blobs
+
+
+class NoBlobs(MemoryBlobs):
+    """Beside a durable store that was given no blob store: it holds nothing, and refuses to put what it would lose.
+
+    >>> from persist_effects import blob, run
+    >>> run(blob.put(b"hello"), NoBlobs().handlers)
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: blob/put: this store is durable and has no blob store of its own: ...
+    """
+
+    def _put(self, request: BlobPut) -> BlobRef:
+        raise InvalidRequest(
+            f"{request.op}: this store is durable and has no blob store of its own: its references would outlive bytes "
+            "that are only in this process's memory. Give it a blob store that keeps them, `blobs=…`, or "
+            "`blobs=MemoryBlobs()`, of interpreters.blobs.memory, to accept that they are lost with the process"
+        )

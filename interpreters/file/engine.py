@@ -12,7 +12,9 @@ from interpreters.file.index import Index
 from interpreters.file.log import Log
 from interpreters.file.queries import Queries
 from interpreters.file.staging import Staging, WriteRequest
+from interpreters.file.writer import NO_MEMORY, NO_MEMORY_NOR_WORD
 from persist_effects import codec
+from persist_effects.errors import StoreUnavailable, UncertainOutcome
 from persist_effects.machine import Effect
 from persist_effects.requests import (
     Append,
@@ -72,16 +74,22 @@ class Engine:
     def commit(self, requests: Sequence[WriteRequest]) -> Effect[list[Outcome]]:
         """Carry out writes, each all or nothing, all with one sync; the outcome of each, in order.
 
-        Raises where the disk refuses, and then none of them was carried out: `StoreUnavailable` if that is certain,
-        `UncertainOutcome` if it is not.
+        Raises where the disk refuses, or memory is lacking, and then none of them was carried out: `StoreUnavailable`
+        if that is certain, `UncertainOutcome` if it is not.
         """
-        staging = Staging(self.index, self._options.clock, self._options.payload_limit_bytes)
-        if not _DROP_NOTHING.issuperset(map(type, requests)):
-            yield from self._find_dropped_positions(requests, staging)
-        outcomes = staging.stage(requests)
+        try:
+            staging = Staging(self.index, self._options.clock, self._options.payload_limit_bytes)
+            if not _DROP_NOTHING.issuperset(map(type, requests)):
+                yield from self._find_dropped_positions(requests, staging)
+            outcomes = staging.stage(requests)
+        except MemoryError as error:
+            raise StoreUnavailable(f"nothing was written: {NO_MEMORY}") from error
         if staging.frames.payloads:
             appending = self.log.append(staging.frames, sync=self._options.sync == "commit")
-            yield from self.log.guarded("a commit", appending)
+            try:
+                yield from self.log.guarded("a commit", appending)
+            except MemoryError as error:
+                raise UncertainOutcome(NO_MEMORY_NOR_WORD) from error
         return outcomes
 
     def _find_dropped_positions(self, requests: Sequence[WriteRequest], staging: Staging) -> Effect[None]:

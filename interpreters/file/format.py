@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from persist_effects.errors import CorruptStore
+from persist_effects.errors import CorruptStore, NewerFormat
 
 FORMAT_VERSION = 1
 MAGIC = b"PEFFSEG1"
@@ -169,7 +169,7 @@ def encode_header(header: SegmentHeader) -> bytes:
 
 
 def decode_header(data: bytes, path: str) -> SegmentHeader:
-    """The header at the beginning of a segment. Raises `CorruptStore`, naming the file."""
+    """The header at the beginning of a segment. Raises `CorruptStore` or `NewerFormat`, naming the file."""
     if len(data) < HEADER_BYTES:
         raise CorruptStore(f"{path}: {len(data)} bytes, a segment's header has {HEADER_BYTES}: the file was cut")
     magic, version, checksum, *fields = _HEADER.unpack_from(data)
@@ -181,11 +181,19 @@ def decode_header(data: bytes, path: str) -> SegmentHeader:
             f"{path}: offset 12: the header's checksum {checksum:#010x} does not fit its bytes: "
             "restore a backup or salvage the store"
         )
+    check_version(version, path)
+    return SegmentHeader(*fields)
+
+
+def check_version(version: int, path: str) -> None:
+    """Refuse a file of another format, whose checksum is right. Raises `NewerFormat`, or `CorruptStore`."""
+    if version > FORMAT_VERSION:
+        raise NewerFormat(path, version, FORMAT_VERSION)
     if version != FORMAT_VERSION:
         raise CorruptStore(
-            f"{path}: offset 8: format version {version}, this program reads {FORMAT_VERSION}: use a newer one"
+            f"{path}: format version {version}, and there is none before {FORMAT_VERSION}: restore a backup or salvage "
+            "the store"
         )
-    return SegmentHeader(*fields)
 
 
 def encode_frame(seed: int, offset: int, kind: int, watermark: int, payload: bytes) -> bytes:

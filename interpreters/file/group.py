@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from interpreters.file.staging import WriteRequest
+from interpreters.file.writer import NO_MEMORY_NOR_WORD
 from persist_effects.errors import PersistError, UncertainOutcome
 from persist_effects.requests import Failed, Outcome
 
@@ -45,7 +46,12 @@ class GroupCommit:
 
     def write(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
         """The outcomes of these writes, in order, once they are committed."""
-        party = _Party(requests)
+        try:
+            return self._write(_Party(requests))
+        except MemoryError as error:
+            raise UncertainOutcome(NO_MEMORY_NOR_WORD) from error
+
+    def _write(self, party: _Party) -> list[Outcome]:
         try:
             with self._lock:
                 self._waiting.append(party)
@@ -95,6 +101,9 @@ class GroupCommit:
         requests = parties[0].requests if len(parties) == 1 else [one for party in parties for one in party.requests]
         try:
             outcomes = self._commit(requests)
+        except MemoryError:
+            # Where it is known that nothing was written, the engine says so by an error of ours.
+            outcomes = [Failed(UncertainOutcome(NO_MEMORY_NOR_WORD)) for _ in requests]
         except Exception as error:
             outcomes = [Failed(_copy(error)) for _ in requests]
         self._settle(parties, outcomes)

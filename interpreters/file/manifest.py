@@ -8,7 +8,7 @@ from functools import lru_cache
 import msgspec
 
 from interpreters import disk
-from interpreters.file.format import ALIGNMENT_BYTES, DECODING_ERRORS, DIGEST_BYTES, FORMAT_VERSION, HEADER_BYTES
+from interpreters.file.format import ALIGNMENT_BYTES, DECODING_ERRORS, DIGEST_BYTES, HEADER_BYTES, check_version
 from persist_effects.errors import CorruptStore, UncertainOutcome
 from persist_effects.machine import Effect, perform
 
@@ -86,7 +86,7 @@ def index_path(number: int) -> str:
 
 
 def load() -> Effect[Manifest | None]:
-    """The manifest in force, or None where there is no store yet. Raises `CorruptStore`."""
+    """The manifest in force, or None where there is no store yet. Raises `CorruptStore` and `NewerFormat`."""
     name = yield from name_in_force()
     return None if name is None else (yield from load_named(name))
 
@@ -112,7 +112,7 @@ def name_in_force() -> Effect[str | None]:
 
 
 def load_named(name: str) -> Effect[Manifest]:
-    """The manifest of this name, in force or not. Raises `CorruptStore`."""
+    """The manifest of this name, in force or not. Raises `CorruptStore` and `NewerFormat`."""
     if (yield from perform(disk.Size(name))) is None:
         raise CorruptStore(f"{CURRENT} names {name}, which is not there: {_ADVICE}")
     return _manifest_in(name, (yield from perform(disk.Read(name, 0, _MANIFEST_LIMIT_BYTES))))
@@ -180,12 +180,10 @@ def _manifest_in(name: str, data: bytes) -> Manifest:
     if len(data) < 4 or zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
         raise CorruptStore(f"{name}: offset 0: the checksum does not fit the {len(data)} bytes of the file: {_ADVICE}")
     try:
-        version = _decode_format(data[4:]).format
-        manifest = _decode(data[4:]) if version == FORMAT_VERSION else None
+        check_version(_decode_format(data[4:]).format, name)
+        manifest = _decode(data[4:])
     except DECODING_ERRORS as error:
         raise CorruptStore(f"{name}: the bytes fit their checksum and are no manifest: {error}: {_ADVICE}") from error
-    if manifest is None:
-        raise CorruptStore(f"{name}: format version {version}, this program reads {FORMAT_VERSION}: use a newer one")
     if manifest.name != name:
         raise CorruptStore(f"{name} says that it is {manifest.name}: one was copied over the other: {_ADVICE}")
     trouble = _trouble_in(manifest)

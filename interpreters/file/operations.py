@@ -20,7 +20,7 @@ from interpreters.file.survey import Progress
 from interpreters.file.two_disks import two_disks
 from interpreters.file.verify import Report, verify_store
 from interpreters.real_disk import RealDisk, new_directory
-from persist_effects.errors import CorruptStore, InvalidRequest, StoreLocked, StoreUnavailable
+from persist_effects.errors import CorruptStore, InvalidRequest, NewerFormat, StoreLocked, StoreUnavailable
 from persist_effects.machine import run
 
 StrPath = str | os.PathLike[str]
@@ -95,6 +95,8 @@ def _errors_of(path: StrPath, nothing: str = "nothing was done") -> Iterator[Non
         yield
     except CorruptStore as error:
         raise CorruptStore(f"{place}: {error}") from error
+    except NewerFormat as error:
+        raise NewerFormat(f"{place}/{error.file}", error.found, error.known) from error
     except InvalidRequest as error:
         raise InvalidRequest(f"{place}: {error}") from error
     except ForeignFile as error:

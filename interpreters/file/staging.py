@@ -85,11 +85,16 @@ class Staging:
         self.frames = Frames()
 
     def stage(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
-        """Stage these writes, one after the other, and return what each will be answered."""
+        """Stage these writes, one after the other, and return what each will be answered.
+
+        Raises MemoryError, after which nothing that was staged is of use: it may have come in the middle of one.
+        """
         outcomes: list[Outcome] = []
         for request in requests:
             try:
                 outcomes.append(Answered(_STAGERS[type(request)](self, request)))
+            except MemoryError:
+                raise
             except Exception as error:
                 outcomes.append(Failed(error))
         return outcomes

@@ -33,6 +33,7 @@ from persist_effects import codec
 from persist_effects.errors import (
     CorruptStore,
     InvalidRequest,
+    NewerFormat,
     PersistError,
     StoreClosed,
     StoreLocked,
@@ -62,6 +63,7 @@ class _Host:
     """Drives an engine on a real disk: a lock is held while it runs, and let go while the disk works."""
 
     blocking = True
+    durable = True
 
     def __init__(self, root: Path, disk: RealDisk) -> None:
         self.path = root
@@ -90,6 +92,8 @@ class _Host:
             except CorruptStore as error:
                 # The engine knows the files of its own directory only.
                 raise CorruptStore(f"{self.path}: {error}") from error
+            except NewerFormat as error:
+                raise NewerFormat(f"{self.path}/{error.file}", error.found, error.known) from error
             finally:
                 self._take_lock_back()
 

@@ -27,6 +27,9 @@ FOOTER_BYTES = 64
 FILL_BYTES = 128 * 1024
 """How far ahead zeros are written: room for some hundred small commits."""
 
+NO_MEMORY = "this process has not enough memory"
+NO_MEMORY_NOR_WORD = f"{NO_MEMORY}: whether the commit is on the disk is not known: close the store and open it again"
+
 
 class Writer:
     """The end of one segment: where the next frame goes, and how far the segment is on the disk."""
@@ -62,13 +65,19 @@ class Writer:
         """Write frames, each given by its type and payload, and return their offsets. They are not synced.
 
         With ``fill``, zeros are written ahead now and then, for small frames that will each be synced.
-        Raises `StoreUnavailable` where the disk refuses: then nothing was written, and writing may be tried again.
+        Raises `StoreUnavailable` where the disk refuses, or memory is lacking: then nothing was written, and writing
+        may be tried again.
         """
         self.check_healthy()
-        frames = encode_frames(self.seed, self.offset, self.synced, payloads)
-        data = b"".join(frames.pieces)
-        if fill and frames.end > self.filled:
-            data += bytes(self._zeros_after(len(data), frames.end))
+        try:
+            frames = encode_frames(self.seed, self.offset, self.synced, payloads)
+            data = b"".join(frames.pieces)
+            if fill and frames.end > self.filled:
+                data += bytes(self._zeros_after(len(data), frames.end))
+        except MemoryError as error:
+            raise StoreUnavailable(
+                f"{self.path}: offset {self.offset}: nothing was written: {NO_MEMORY}: write less at once"
+            ) from error
         try:
             yield from perform(disk.Write(self.path, self.offset, data))
         except PermissionError as error:
