@@ -18,7 +18,7 @@ from typing import Annotated, Any, BinaryIO, NoReturn, Protocol, cast
 import msgspec
 
 from interpreters import jsonl
-from interpreters.file import operations
+from interpreters.file import operations, options_of_url
 from interpreters.file.salvage import Salvaged
 from interpreters.file.verify import Report
 from interpreters.real_files import new_file
@@ -137,7 +137,7 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Write what `export` wrote into a new or empty store. After an error, remove that store and begin again."""
-    with _exit_codes(as_json), _input(source) as lines, open_store(f"file:{_path_of(url)}") as store:
+    with _exit_codes(as_json), _input(source) as lines, open_store("file:", path=_path_of(url)) as store:
         with _progress("importing", as_json) as progress:
             counts = jsonl.import_(store, lines, progress, skip=skip or ())
         _print(counts, as_json, _lines_of_counts)
@@ -177,7 +177,7 @@ def compact(url: Url, as_json: AsJson = False) -> None:
     with _exit_codes(as_json):
         path = _path_of(url)
         _check_is_store(path)
-        with open_store(f"file:{path}") as store:
+        with open_store("file:", path=path) as store:
             compacted = cast(_Compacting, store.interpreter).compact()
         numbers = {"bytes_before": compacted.bytes_before, "bytes_after": compacted.bytes_after}
         _print(numbers, as_json, _lines_of_numbers)
@@ -202,9 +202,11 @@ def _path_of(url: str) -> str:
         raise InvalidRequest("a memory store is gone with its process, so there is none to look at: give file:PATH")
     if scheme != "file" or not colon:
         raise InvalidRequest(f"{url!r} is no file store, and these tools are for those: give file:PATH")
-    if not rest or "?" in rest:
+    given = options_of_url(rest)
+    path: str = given.pop("path", "")
+    if not path or given:
         raise InvalidRequest(f"{url!r}: give file:PATH, the directory of a store, without options")
-    return rest
+    return path
 
 
 def _check_is_store(path: str) -> None:
@@ -213,7 +215,7 @@ def _check_is_store(path: str) -> None:
 
 
 def _reading(url: str) -> Any:
-    return open_store(f"file:{_path_of(url)}?mode=r")
+    return open_store("file:", path=_path_of(url), mode="r")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ A store composes handler tables: the interpreter's, a blob store's, and the user
 """
 
 import inspect
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -64,12 +65,14 @@ def open_store(
     1
     """
     if type(url) is not str:
-        raise InvalidRequest(f"a store's URL is {describe(url)}: give a str, such as 'memory:'")
+        advice = "f'file:{path}', or open_store('file:', path=path)" if isinstance(url, os.PathLike) else "'memory:'"
+        raise InvalidRequest(f"a store's URL is {describe(url)}: give a str, such as {advice}")
     scheme, colon, rest = url.partition(":")
     opener = _OPENERS.get(scheme) if colon else None
     if opener is None:
         known = ", ".join(f"{name}:" for name in _OPENERS)
-        raise InvalidRequest(f"{url!r} names no store: a store's URL starts with one of {known}")
+        advice = "" if colon else f". For a directory, write {f'file:{url}'!r}"
+        raise InvalidRequest(f"{url!r} names no store: a store's URL starts with one of {known}{advice}")
     # Before anything is opened, which nobody could close then.
     _checked_effects(effects)
     if blobs is not None:

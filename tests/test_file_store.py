@@ -8,11 +8,13 @@ from pathlib import Path
 
 import anyio
 import pytest
+from typer.testing import CliRunner
 
 from interpreters import Store, open_store
+from interpreters.cli import app
 from interpreters.conformance import Capabilities, StoreConformance
 from interpreters.disk import Sync, Write
-from interpreters.file import FileStore
+from interpreters.file import FileReader, FileStore, operations
 from persist_effects import (
     CorruptStore,
     Draft,
@@ -479,3 +481,130 @@ def test_a_store_whose_closing_was_interrupted_can_be_closed_again(tmp_path):
         store.close()
     store.close()
     open_file(tmp_path).close()
+
+
+# URLs
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def made_in(place):
+    return sorted(str(path.parent.relative_to(place)) for path in place.rglob("CURRENT"))
+
+
+@pytest.mark.parametrize(
+    ("url", "made"),
+    [
+        ("file:var/x", "var/x"),
+        ("file:var/x/", "var/x"),
+        ("file:./~x", "~x"),
+        ("file:my orders", "my orders"),
+        ("file:x#y", "x#y"),
+        ("file:x%20y", "x%20y"),
+        ("file:x:y", "x:y"),
+        ("file:ö", "ö"),
+        ("file:.", "."),
+        ("file:x?", "x"),
+        ("file:?path=what%3F", "what?"),
+        ("file:?path=a%20b+c%2B%23%25&sync=os", "a b c+#%"),
+        ("file:?path=a%0A", "a\n"),
+    ],
+)
+def test_a_url_names_the_directory_that_a_user_expects(here, url, made):
+    with open_store(url) as store:
+        store.run(kv.put("color", "red"))
+    assert made_in(here) == [made]
+    with open_store(url if "?" in url and not url.endswith("?") else f"{url.rstrip('?')}?mode=r") as store:
+        assert store.run(kv.get("color")) == "red"
+    done = CliRunner().invoke(app, ["verify", url.partition("&")[0].rstrip("?")])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_url_with_three_slashes_names_a_directory_from_the_root(here):
+    open_store(f"file://{here}/x").close()
+    assert made_in(here) == ["x"]
+
+
+@pytest.mark.parametrize("path", ["what?", Path("what?"), "a&b=c", " x "])
+def test_a_path_given_as_a_keyword_is_taken_as_it_is(here, path):
+    open_store("file:", path=path, sync="os").close()
+    assert made_in(here) == [str(path)]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("file:~", "'~' begins with '~', which is no home here: write '/home/ada', or './~' for"),
+        (
+            "file:~/x",
+            "'~/x' begins with '~', which is no home here: write '/home/ada/x', or './~/x' for a directory",
+        ),
+        ("file:~nobody-here/x", "write '/home/NAME/x', or './~nobody-here/x'"),
+        ("file:?path=~/x", "write '/home/ada/x'"),
+        ("file:~/x?mode=r", "write '/home/ada/x'"),
+        ("file:what?.d", "write it as an option, percent-encoded: 'file:?path=…'"),
+        ("file:what?/x=1", "a file store has no option '/x'"),
+        ("file:what?/x=1", "write it as an option, percent-encoded: 'file:?path=…'"),
+        ("file://var/x", "write 'file:var/x' for a directory below this one, or 'file:/var/x'"),
+        ("file://localhost/x", "names a host, and there is none"),
+        ("file:///a%20b", "write 'file:/a b', or for a name with the % in it 'file:/a%20b'"),
+        ("file: x", "white space at an end"),
+        ("file:x\n", "white space at an end"),
+        ("file:x\ny", "a character that is not printable"),
+        ("file:x\0", "it has a zero character"),
+        ("file:?path=x%00", "it has a zero character"),
+        ("FILE:x", "'FILE:x' names no store: a store's URL starts with one of memory:, file:"),
+        ("file:..", "the directory holds 'here' and no store"),
+        ("file:x?sync=", "sync is ''"),
+        ("file:x?mode=", "mode is ''"),
+        ("file:x?segment_bytes=", "the options 'segment_bytes=' of a URL cannot be read"),
+        ("file:x?segment_bytes=" + "9" * 5000, "of a URL cannot be read"),
+        ("file:x?sync=os&sync=commit", "the option 'sync' is given twice in the URL 'file:x?sync=os&sync=commit'"),
+        ("file:x?path=y", "has two paths"),
+        ("file:x?sync=os#y", "sync is 'os#y'"),
+        ("file:", "'file:' names no directory"),
+        ("file:?sync=os", "'file:' names no directory"),
+        ("file:?path=", "'file:' names no directory"),
+        ("var/x", "with one of memory:, file:. For a directory, write 'file:var/x'"),
+        ("", "names no store"),
+        (Path("x"), "such as f'file:{path}', or open_store('file:', path=path)"),
+    ],
+)
+def test_a_url_that_a_user_would_not_mean_is_refused_with_what_to_write(here, monkeypatch, url, message):
+    monkeypatch.setenv("HOME", "/home/ada")
+    with pytest.raises(InvalidRequest) as caught:
+        open_store(url)
+    assert message in str(caught.value)
+    assert made_in(here.parent) == []
+
+
+def test_an_option_in_the_url_and_as_a_keyword_is_refused(here):
+    for options in ({"sync": "os"}, {"path": "y"}):
+        with pytest.raises(InvalidRequest, match="and as a keyword: leave one of them out"):
+            open_store("file:x?sync=commit", **options)
+    with pytest.raises(InvalidRequest, match="path is an int, 5: give a str or a Path"):
+        open_store("file:", path=5)
+    assert made_in(here) == []
+
+
+def test_a_home_is_refused_at_each_door_of_a_store(here, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    open_store("file:x").close()
+    doors = [
+        lambda: FileStore("~/x"),
+        lambda: FileReader(Path("~/x")),
+        lambda: operations.verify("~/x"),
+        lambda: operations.backup("x", "~/y"),
+        lambda: operations.salvage("x", "~/y"),
+    ]
+    for door in doors:
+        with pytest.raises(InvalidRequest, match=r"write '/home/ada/[xy]'"):
+            door()
+    for command in (["verify", "file:~/x"], ["tail", "file:~/x"], ["backup", "file:x", "~/y"]):
+        assert CliRunner().invoke(app, command).exit_code == 2
+    assert made_in(here) == ["x"]

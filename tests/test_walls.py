@@ -254,8 +254,8 @@ EXPORTS = {
         "InvalidRequest KvDelete KvPut NeverRun NewerFormat NotAProgram NotARequest Page PersistError RecordedError "
         "Request Schema SchemaMismatch SnapshotMismatch Spinning State StoreClosed StoreLocked StoreUnavailable "
         "Suspended TooLarge TruncateThrough Truncated UncertainOutcome UnhandledEffect View all_of blob codec "
-        "compaction errors event follow kv log machine perform program projection publish requests run schema snapshot start "
-        "subscription testing trace transact transaction view"
+        "compaction errors event follow kv log machine perform program projection publish requests run schema snapshot "
+        "start subscription testing trace transact transaction view"
     ),
     interpreters: "Store open_store",
     interpreters.serve: "PipeTransport RemoteStore SocketTransport Transport serve",

@@ -73,8 +73,21 @@ def salvage(path: StrPath, into: StrPath, progress: Progress | None = None) -> S
         return run(salvage_store(engine, progress), two_disks(source.handlers, target.handlers))
 
 
+def refuse_home(path: StrPath) -> None:
+    """Refuse a path with ``~`` in front, which only shells replace: a directory of that name would be made."""
+    first, _, rest = os.fspath(path).partition("/")
+    if first.startswith("~"):
+        home = os.path.expanduser(first)
+        whole = f"{'/home/NAME' if home == first else home}/{rest}".rstrip("/")
+        raise InvalidRequest(
+            f"{os.fspath(path)!r} begins with {first!r}, which is no home here: write {whole!r}, or "
+            f"{f'./{os.fspath(path)}'!r} for a directory of that name"
+        )
+
+
 @contextmanager
 def _reading(path: StrPath, *, alone: bool = False) -> Iterator[RealDisk]:
+    refuse_home(path)
     if not os.path.isdir(path):
         raise InvalidRequest(f"{os.fspath(path)} is no directory: give that of a store")
     with _errors_of(path):
@@ -109,6 +122,7 @@ def _errors_of(path: StrPath, nothing: str = "nothing was done") -> Iterator[Non
 @contextmanager
 def _making(into: StrPath, nothing: str) -> Iterator[RealDisk]:
     """A disk in a new directory, which gets its name at the end, and is taken away after an error."""
+    refuse_home(into)
     place = Path(os.path.abspath(into))
     try:
         _check_is_free(place)

@@ -155,6 +155,7 @@ class _Host:
 def _checked_root(path: str | os.PathLike[str]) -> Path:
     if "\0" in os.fspath(path):
         raise InvalidRequest(f"{os.fspath(path)!r} is no path: it has a zero character")
+    operations.refuse_home(path)
     return Path(path)
 
 
