@@ -38,10 +38,13 @@ def told(other: object) -> str:
 
 def command() -> None:
     """The command ``persist-effects``."""
-    if other := other_interpreters():
-        sys.exit(f"persist-effects: {other}")
-    from interpreters.cli import main
-
+    try:
+        if other := other_interpreters():
+            sys.exit(f"persist-effects: {other}")
+        from interpreters.cli import main
+    except KeyboardInterrupt:
+        sys.stderr.write("persist-effects: interrupted\n")
+        sys.exit(130)
     main()
 
 

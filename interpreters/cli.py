@@ -184,8 +184,25 @@ def compact(url: Url, as_json: AsJson = False) -> None:
 
 
 def main() -> None:
-    """The entry point."""
-    app()
+    """The entry point. Wherever Ctrl-C comes, it ends in one line and its exit code."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        _end_interrupted()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _end_interrupted()
+        raise
+    finally:
+        # All is done. What comes now ends the process, as it would without Python, and prints nothing.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _end_interrupted() -> NoReturn:
+    # Pressed again, it has nothing more to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stderr.write("persist-effects: interrupted\n")
+    sys.exit(INTERRUPTED)
 
 
 # Stores and files

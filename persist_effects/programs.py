@@ -69,13 +69,16 @@ def program(function: F) -> F:
     return function if _watch is None else _watch.marked(function)  # type: ignore[return-value]
 
 
-def watch(watching: Watch | None) -> None:
-    """Have somebody told from now on, or nobody any more.
+def watch(watching: Watch | None) -> Watch | None:
+    """Have somebody told from now on, or nobody any more; returns who was told before.
 
-    >>> watch(None)
+    >>> before = watch(None)
+    >>> watch(before) is None
+    True
     """
-    global _watch  # noqa: PLW0603 - there is one for the process, as there is one set of functions
-    _watch = watching
+    global _watch
+    before, _watch = _watch, watching
+    return before
 
 
 def is_fresh_program(found: object) -> TypeGuard[_Made]:

@@ -193,8 +193,12 @@ def explore_on(state: dict[str, int], seconds: float, console: Console) -> int:
 
             try:
                 report = explore(seed, tell)
-            except (TimeIsUp, KeyboardInterrupt):
+            except TimeIsUp:
                 break
+            except KeyboardInterrupt:
+                bar.stop()
+                print("interrupted")
+                return 130
             extent = "exhaustive" if report.is_exhaustive else "sampled"
             bar.console.print(
                 f"seed {seed:>4}: {report.verdict}, {report.checked:>7,} states, {extent}; {drawn(seed)}",

@@ -263,7 +263,7 @@ def test_ctrl_c_exits_with_130_and_prints_no_traceback(place):
         running.send_signal(signal.SIGINT)
         _, errors = running.communicate(timeout=60)
     assert lines[0].startswith("11 ")
-    assert (running.returncode, errors) == (130, "")
+    assert (running.returncode, errors) == (130, "persist-effects: interrupted\n")
 
 
 def test_tail_goes_on_with_what_another_process_writes(place):

@@ -26,9 +26,9 @@ from file_disks import (
     first_difference,
 )
 
-from interpreters import disk
+from interpreters import disk, open_store
 from interpreters.file.store import FileStore
-from persist_effects import Draft, PersistError, StoreUnavailable, UncertainOutcome
+from persist_effects import Draft, PersistError, StoreUnavailable, UncertainOutcome, log
 from persist_effects.requests import Append, ReadAll
 
 WRITES = 24
@@ -400,3 +400,35 @@ def test_a_disk_too_small_to_open_a_store_on_says_so_and_opens_it_once_there_is_
     small.capacity_bytes = 20_000
     store = EngineStore(small, segment_bytes=4096, seed=1)
     assert append(store, 0) == 1
+
+
+# What is said
+
+
+def test_a_first_segment_without_room_says_how_much_it_takes_and_what_to_do(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(StoreUnavailable) as found:
+        open_store(f"file:{tmp_path / 'store'}?segment_bytes=65536")
+    told = str(found.value)
+    assert str(tmp_path / "store" / "log" / "00000001.seg") in told
+    assert "a segment takes 65536 bytes at once: make room, or open the store with a smaller segment_bytes" in told
+
+
+def test_a_full_disk_at_a_roll_over_names_the_file_and_what_to_do(tmp_path, monkeypatch):
+    with open_store(f"file:{tmp_path / 'store'}?segment_bytes=4096") as store:
+        store.run(log.append("s", "made", "x" * 3000))
+        pwrite = os.pwrite
+
+        def refuse(number, data, offset):
+            if "MANIFEST" in os.readlink(f"/proc/self/fd/{number}"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return pwrite(number, data, offset)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", refuse)
+            with pytest.raises(StoreUnavailable, match=r"MANIFEST-\d+'?: make room on the disk, then try again"):
+                store.run(log.append("s", "made", "x" * 3000))
+        assert store.run(log.append("s", "made", "x" * 3000)).seq == 2

@@ -27,6 +27,7 @@ from interpreters.file.queries import READS
 from interpreters.file.reading import ReadingEngine
 from interpreters.file.staging import WriteRequest
 from interpreters.file.survey import Progress
+from interpreters.file.writer import NO_ROOM
 from interpreters.real_disk import RealDisk
 from interpreters.real_files import PRIVATE
 from persist_effects import codec
@@ -86,7 +87,8 @@ class _Host:
                     raise self._closed() from error
                 if isinstance(error, ForeignFile):
                     raise CorruptStore(f"{self.path}: {error}") from error
-                raise StoreUnavailable(f"{self.path}: {error}") from error
+                advice = ": make room on the disk, then try again" if error.errno in NO_ROOM else ""
+                raise StoreUnavailable(f"{self.path}: {error}{advice}") from error
             except StoreLocked as error:
                 raise StoreLocked(error.holder, f"the store {self.path}") from error
             except CorruptStore as error:

@@ -1,5 +1,6 @@
 """Writing frames to the active segment. What is not yet known to be on the disk is never taken for granted."""
 
+import errno
 from collections.abc import Sequence
 
 from interpreters import disk
@@ -23,6 +24,11 @@ from persist_effects.machine import Effect, perform
 
 FOOTER_BYTES = 64
 """More than any footer takes: room for it is kept in each segment."""
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What a system says where there is no room for a file, or not for so long a one."""
+
+_MAKE_ROOM = "make room, or open the store with a smaller segment_bytes"
 
 FILL_BYTES = 128 * 1024
 """How far ahead zeros are written: room for some hundred small commits."""
@@ -53,8 +59,17 @@ class Writer:
             # Of an opening or a roll-over that was interrupted: no manifest names it.
             yield from perform(disk.Remove(self.path))
         yield from perform(disk.Create(self.path))
-        yield from perform(disk.Allocate(self.path, self.capacity_bytes))
+        yield from self._take_room()
         yield from perform(disk.Write(self.path, 0, encode_header(self.header)))
+
+    def _take_room(self) -> Effect[None]:
+        try:
+            yield from perform(disk.Allocate(self.path, self.capacity_bytes))
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            told = f"{error.strerror}, and a segment takes {self.capacity_bytes} bytes at once: {_MAKE_ROOM}"
+            raise OSError(error.errno, told, error.filename) from error
 
     def has_room_for(self, payload_sizes_bytes: int, frames: int) -> bool:
         """Whether frames of so many bytes of payload, at the most, fit before the footer."""

@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> int:
         print(f"persist-effects serve: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print("persist-effects serve: interrupted", file=sys.stderr)
         return 130
     return 0
 
