@@ -180,6 +180,9 @@ TABLE: dict[str, dict[str, Row]] = {
             "test_the_threads_of_a_reading_process_see_each_event_once_and_in_order",
         ),
         "_is_closed": Row(ANY, "_Host._lock", "test_a_reader_that_is_closed_while_others_read_says_so"),
+        "_is_check_due": Row(
+            ANY, ONCE, "test_a_reader_that_was_told_of_another_directory_is_told_again_and_what_to_do"
+        ),
         "_reading": Row(
             "any thread, and a forked child",
             "made anew in the child",
@@ -230,6 +233,9 @@ TABLE: dict[str, dict[str, Row]] = {
             "test_threads_that_wait_with_an_interrupted_leader_learn_that_nothing_is_known",
         ),
         "turn": Row("whoever commits, compacts, backs up or closes", "a lock", COMPACTING),
+        "_taken": Row(
+            COMMITTER, TURN, "test_whoever_a_twice_interrupted_thread_committed_for_is_told"
+        ),
     },
     "real_disk.py RealDisk": {
         "_permissions": Row(
@@ -263,6 +269,7 @@ TABLE: dict[str, dict[str, Row]] = {
         "_writer": ENGINE,
         "_next_segment": ENGINE,
         "_poison": Row(COMMITTER, f"{ONCE}; {TURN}", INTERRUPTED_COMMIT),
+        "_begun": Row(COMMITTER, TURN, "test_an_interrupt_while_another_one_is_noted_ends_the_writing_too"),
     },
     "file/writer.py Writer": {
         "offset": ENGINE,
@@ -315,7 +322,7 @@ ONE_THREAD = {"leave_to_parent", "_leave_to_parent", "_forget_half_copied"}
 # Read and set within one call, by whoever made them; or a part of what the row of its owner tells of.
 OWNED_BY_ONE = {
     "memory.py _Closed", "memory.py _Staged", "file/reader.py Chunk", "file/reader.py StreamPart",
-    "file/reader.py LogPart", "real_files.py Directory",
+    "file/reader.py LogPart", "real_files.py Directory", "real_files.py _Descriptor",
 }  # fmt: skip
 # Tables that are filled where they are made.
 FILLED_ONCE = {"handlers", "_answers", "_command", "_disk_rows", "_stagers"}
