@@ -729,8 +729,8 @@ MUTANTS = [
         edit(
             Writer.append,
             """
-            -    frames = encode_frames(self.seed, self.offset, self.synced, payloads)
-            +    frames = encode_frames(self.seed, self.offset, self.synced + 64, payloads)
+            -        frames = encode_frames(self.seed, self.offset, self.synced, payloads)
+            +        frames = encode_frames(self.seed, self.offset, self.synced + 64, payloads)
             """,
         ),
         [looks.TOGETHER_TORN],

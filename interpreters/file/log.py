@@ -125,6 +125,10 @@ class Log:
         self._begun = None
         return answer
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: what another thread had begun goes on in the parent, and was not interrupted."""
+        self._begun = None
+
     @property
     def poisoned(self) -> str | None:
         """Why nothing is written any more, or None."""

@@ -424,6 +424,7 @@ class FileStore(_Host):
         """In a forked child: what waits, and the threads, are the parent's, and so is it to close the store."""
         super().leave_to_parent(is_whole=is_whole)
         self._abandoned.detach()
+        self._engine.log.leave_to_parent()
         self._group = GroupCommit(self._commit)
         self._compacting = threading.Lock()
         self._closing = Gate()
