@@ -21,11 +21,13 @@ class Interrupt:
         self.firsts: dict[str, int] = {}
 
     def __enter__(self) -> "Interrupt":
+        # Coverage's, if that is measured.
+        self._before = sys.gettrace()
         sys.settrace(self._calls)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        sys.settrace(None)
+        sys.settrace(self._before)
 
     def _calls(self, frame, event, argument):
         # In a `__del__` Python tells of an interrupt and then loses it.

@@ -269,7 +269,11 @@ TABLE: dict[str, dict[str, Row]] = {
         "_writer": ENGINE,
         "_next_segment": ENGINE,
         "_poison": Row(COMMITTER, f"{ONCE}; {TURN}", INTERRUPTED_COMMIT),
-        "_begun": Row(f"{COMMITTER}, and a forked child", TURN, "test_an_interrupt_while_another_one_is_noted_ends_the_writing_too"),
+        "_begun": Row(
+            f"{COMMITTER}, and a forked child",
+            TURN,
+            "test_an_interrupt_while_another_one_is_noted_ends_the_writing_too",
+        ),
     },
     "file/writer.py Writer": {
         "offset": ENGINE,
