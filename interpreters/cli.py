@@ -184,7 +184,13 @@ def compact(url: Url, as_json: AsJson = False) -> None:
 
 
 def main() -> None:
-    """The entry point. Wherever Ctrl-C comes, it ends in one line and its exit code."""
+    """The entry point. Wherever Ctrl-C comes, it ends in one line at the most, and without a traceback.
+
+    Until a command begins nothing is open and nothing was done, so there it ends the process as it would without
+    Python: what reads the arguments would lose an exception in places, and go on.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         app()
     except KeyboardInterrupt:
@@ -264,6 +270,8 @@ def _input(source: str) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def _exit_codes(as_json: bool) -> Iterator[None]:
     """Errors become messages and exit codes."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
         sys.stdout.flush()
