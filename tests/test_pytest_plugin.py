@@ -383,7 +383,7 @@ def pytest_addoption(parser):
             "persist-effects: --update-traces is an option of another plugin, so here it is --persist-update-traces",
         ]
     )
-    [line] = [line for line in result.outlines if line.startswith("or: pytest")]
+    line, *_ = [line for line in result.outlines if line.startswith("or: pytest")]
     token = line.split(' --persist-repro "')[1].removesuffix('"')
     again = run(text, "-k", "test_it", "--persist-repro", token)
     again.assert_outcomes(failed=1, deselected=1)
@@ -454,7 +454,7 @@ def test_methods_of_a_test_case_are_tests_under_pytest_and_tokens_show_them_agai
     result = run(IN_A_TEST_CASE)
     result.assert_outcomes(failed=1, passed=1)
     result.stdout.re_match_lines([r"explored \d+ interleavings in 1 test", r"explored \d+ states in 1 test"])
-    [line] = [line for line in result.outlines if line.startswith("or: pytest")]
+    line, *_ = [line for line in result.outlines if line.startswith("or: pytest")]
     again = run(IN_A_TEST_CASE, "-k", "test_programs", "--repro", line.split('"')[1])
     again.assert_outcomes(failed=1, deselected=1)
     again.stdout.fnmatch_lines(["explored 1 interleavings in 1 test"])
@@ -491,7 +491,7 @@ def test_it():
     plugins = ["-p", "interpreters.pytest_plugin", "-p", "no:persist-effects"]
     result = pytester.runpytest_subprocess(*plugins)
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    [line] = [line for line in result.outlines if line.startswith("interrupted in one state of an exploration")]
+    line, *_ = [line for line in result.outlines if line.startswith("interrupted in one state of an exploration")]
     token = line.split('--repro "')[1].rstrip('"')
     again = pytester.runpytest_subprocess(*plugins, "--repro", token)
     assert again.ret == pytest.ExitCode.INTERRUPTED
@@ -519,7 +519,7 @@ def test_workers_hand_over_how_much_they_explored_and_their_tokens_show_it_again
     result = workers()
     result.assert_outcomes(failed=2, passed=1)
     result.stdout.re_match_lines([r"explored \d+ interleavings in 1 test", r"explored \d+ states in 2 tests"])
-    [line] = [line for line in result.outlines if line.startswith("or: pytest test_one.py")]
+    line, *_ = [line for line in result.outlines if line.startswith("or: pytest test_one.py")]
     token = line.split('"')[1]
     again = workers("test_one.py", "--repro", token)
     again.assert_outcomes(failed=1)
