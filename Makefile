@@ -30,7 +30,7 @@ demo: .venv/filled
 	$(BIN)/python examples/git_history.py "$(REPO)" $(ARGS)
 
 test: .venv/filled
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: .venv/filled
 	$(BIN)/ruff format --check .
