@@ -40,8 +40,10 @@ check: .venv/filled
 	$(MAKE) --jobs=2 --output-sync=target covered explored
 
 # What goes through very many states says nothing more about coverage, and takes three times as long where it is measured.
-EXPLORATIONS := $(addprefix tests/test_,crash_bit_rot.py crash_explorer.py crash_ledger.py crash_mutants.py \
-	file_damage.py file_interrupts.py file_killed.py file_signals.py schedule_simulate.py)
+EXPLORATIONS := \
+	$(addprefix tests/explore/crashes/test_crash_,bit_rot.py explorer.py ledger.py mutants.py) \
+	$(addprefix tests/stores/file/test_file_,damage.py interrupts.py killed.py signals.py) \
+	tests/explore/schedule/test_schedule_simulate.py
 
 explored: .venv/filled
 	$(BIN)/python -m pytest -p no:cacheprovider $(EXPLORATIONS)
@@ -58,19 +60,19 @@ format: .venv/filled
 
 kill: ROUNDS ?= 2000
 kill: .venv/filled
-	KILL_ROUNDS=$(ROUNDS) KILL_SEED=$(SEED) $(BIN)/python -m pytest tests/test_file_killed.py
+	KILL_ROUNDS=$(ROUNDS) KILL_SEED=$(SEED) $(BIN)/python -m pytest tests/stores/file/test_file_killed.py
 
 interrupts: ROUNDS ?= 2000
 interrupts: .venv/filled
-	INTERRUPT_ROUNDS=$(ROUNDS) INTERRUPT_SEED=$(SEED) $(BIN)/python -m pytest tests/test_file_signals.py
+	INTERRUPT_ROUNDS=$(ROUNDS) INTERRUPT_SEED=$(SEED) $(BIN)/python -m pytest tests/stores/file/test_file_signals.py
 
 damage: ROUNDS ?= 400000
 damage: .venv/filled
-	DAMAGE_ROUNDS=$(ROUNDS) DAMAGE_SEED=$(SEED) $(BIN)/python -m pytest tests/test_file_damage.py
+	DAMAGE_ROUNDS=$(ROUNDS) DAMAGE_SEED=$(SEED) $(BIN)/python -m pytest tests/stores/file/test_file_damage.py
 
 # Goes on where it stopped; CRASH_SEED=n in the environment explores that one workload and shows all of it.
 crash: .venv/filled
-	$(BIN)/python tests/long_crash.py
+	$(BIN)/python tests/explore/crashes/long_crash.py
 
 bench: .venv/filled
 	$(BIN)/python -m benchmarks

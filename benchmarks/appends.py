@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from benchmarks.orders import order
-from interpreters.store import Store
+from interpreters.runtime.store import Store
 from persist_effects import Draft, Event, log
 from persist_effects.machine import Effect
 

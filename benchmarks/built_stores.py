@@ -13,7 +13,7 @@ from benchmarks.appends import BATCH_SIZE
 from benchmarks.ground import BENCH, lasting_directory, open_file_store
 from benchmarks.orders import order
 from benchmarks.peers import lmdb_store
-from interpreters.store import Store
+from interpreters.runtime.store import Store
 from persist_effects import Draft, Event, log, transact
 from persist_effects.requests import Append, KvPut
 

@@ -6,7 +6,7 @@ They are as small as their subject allows, so that all crashes of most of them, 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from interpreters.crash import Compact, Mark, Reopen
+from interpreters.explore import Compact, Mark, Reopen
 from persist_effects import Draft, PersistError, kv, log, transact
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import Append, KvDelete, KvPut, TruncateThrough

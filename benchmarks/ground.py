@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from interpreters.store import Store, open_store
+from interpreters.runtime.store import Store, open_store
 
 BENCH = Path(__file__).resolve().parent.parent / "var" / "bench"
 _BLOCK_BYTES = 512

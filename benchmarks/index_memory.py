@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.ground import new_directory, open_file_store
-from interpreters.store import Store
+from interpreters.runtime.store import Store
 from persist_effects import log
 
 

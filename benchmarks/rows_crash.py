@@ -4,7 +4,7 @@ import time
 
 from benchmarks.crash_workloads import FIXED
 from benchmarks.table import Bound, Row
-from interpreters.crash import explore_crashes
+from interpreters.explore import explore_crashes
 
 STATES_A_SECOND = 5_000.0
 

@@ -23,7 +23,7 @@ from benchmarks.appends import (
 from benchmarks.ground import new_directory, open_file_store
 from benchmarks.peers import as_records, lmdb_store, raw_file, sqlite_log
 from benchmarks.table import Bound, Row, rate
-from interpreters.store import Store
+from interpreters.runtime.store import Store
 
 P = TypeVar("P")
 

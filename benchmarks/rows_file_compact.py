@@ -10,7 +10,7 @@ from benchmarks.built_stores import mostly_dead_store
 from benchmarks.ground import allocated_bytes, copy_of, open_file_store
 from benchmarks.orders import order
 from benchmarks.table import Bound, Row
-from interpreters.store import Store
+from interpreters.runtime.store import Store
 from persist_effects import log
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from benchmarks.built_stores import batches_store, killed_store, single_appends_store
 from benchmarks.ground import BENCH, copy_of, open_file_store
 from benchmarks.table import Bound, Row, seconds
-from interpreters.store import Store
+from interpreters.runtime.store import Store
 from persist_effects import log
 
 

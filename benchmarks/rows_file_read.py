@@ -11,7 +11,7 @@ from benchmarks.ground import drop_page_cache, new_directory, open_file_store
 from benchmarks.orders import add_total, order
 from benchmarks.peers import LmdbStore, lmdb_store
 from benchmarks.table import Bound, Row, rate
-from interpreters.store import Store
+from interpreters.runtime.store import Store
 from persist_effects import kv
 from persist_effects.projection import project
 

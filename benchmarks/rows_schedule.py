@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.table import Bound, Row, rate
-from interpreters.memory import MemoryStore
-from interpreters.schedule.case import Case
-from interpreters.schedule.ordered import Ordered
+from interpreters.explore.schedule.case import Case
+from interpreters.explore.schedule.ordered import Ordered
+from interpreters.stores.memory import MemoryStore
 from persist_effects import kv
 from persist_effects.machine import Effect
 

@@ -18,11 +18,12 @@ from typing import Annotated, Any, BinaryIO, NoReturn, Protocol, cast
 import msgspec
 
 from interpreters import jsonl
-from interpreters.file import operations, options_of_url
-from interpreters.file.salvage import Salvaged
-from interpreters.file.verify import Report
-from interpreters.real_files import new_file
-from interpreters.store import open_store
+from interpreters.disk.files import new_file
+from interpreters.runtime.store import open_store
+from interpreters.stores.file import options_of_url
+from interpreters.stores.file.upkeep import operations
+from interpreters.stores.file.upkeep.salvage import Salvaged
+from interpreters.stores.file.upkeep.verify import Report
 from persist_effects import log
 from persist_effects.errors import CallerError, CorruptStore, InvalidRequest, PersistError
 from persist_effects.event import Event

@@ -33,7 +33,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from interpreters.store import Store
+from interpreters.runtime.store import Store
 from persist_effects import log
 from persist_effects.codec import encode
 from persist_effects.errors import InvalidRequest, Truncated, repr_of

@@ -201,7 +201,7 @@ def _replace(function: FunctionType, through: Callable[..., Any] = _made_by) -> 
 
 
 def _replace_taker() -> None:
-    from interpreters.store import Store
+    from interpreters.runtime.store import Store
 
     arun: Any = Store.arun
     _replace(arun, _taken_by)

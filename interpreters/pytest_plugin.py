@@ -38,8 +38,8 @@ from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Effect
 
 if TYPE_CHECKING:
-    from interpreters.crash.report import Report
-    from interpreters.store import Store
+    from interpreters.explore.report import Report
+    from interpreters.runtime.store import Store
     from persist_effects.trace import Trace
 
 # The stores are imported when a test uses them: this module is imported by every run of pytest.
@@ -57,7 +57,7 @@ def _counting_clock() -> Callable[[], int]:
 
 
 def _open(url: str, **options: Any) -> "Store":
-    from interpreters.store import open_store
+    from interpreters.runtime.store import open_store
 
     return open_store(url, **options)
 
@@ -94,7 +94,7 @@ _DECORATORS = {"states": "crash_test", "interleavings": "explore_test"}
 
 
 def crash_test(check: Check | None = None, **options: Any) -> Callable[[Program | Callable[[], Any]], Test]:
-    """Make a generator function a test that it survives every crash: see `interpreters.crash.explore_crashes`.
+    """Make a generator function a test that it survives every crash: see `interpreters.explore.explore_crashes`.
 
     The function is the workload, or returns a list of functions that make the programs of one. ``options`` are those
     of `explore_crashes`. The function takes no fixtures and no parameters, other than the ``self`` of a method.
@@ -102,7 +102,7 @@ def crash_test(check: Check | None = None, **options: Any) -> Callable[[Program 
     _refuse_bare(check, "states")
 
     def explore(found: Any, repro: str | None) -> "Report":
-        from interpreters.crash import explore_crashes
+        from interpreters.explore import explore_crashes
 
         return explore_crashes(found, check, repro=repro, **options)
 
@@ -118,7 +118,7 @@ def explore_test(check: Check | None = None, **options: Any) -> Callable[[Callab
     store_factory = options.pop("store_factory", lambda: _open("memory:"))
 
     def explore(found: Any, repro: str | None) -> "Report":
-        from interpreters.schedule import explore
+        from interpreters.explore import explore
 
         return explore(found, store_factory, check, repro=repro, **options)
 

@@ -9,11 +9,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from interpreters.real_files import ORDINARY, write_whole
+from interpreters.disk.files import ORDINARY, write_whole
 from persist_effects.errors import InvalidRequest
 from persist_effects.requests import Request
 from persist_effects.trace import Trace, as_text, diff
-from persist_effects.trace_replay import check_trace
+from persist_effects.trace.replay import check_trace
 
 
 def save(trace: Trace, path: str | Path) -> None:

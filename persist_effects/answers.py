@@ -15,7 +15,7 @@ from persist_effects.errors import InvalidAnswer, describe
 from persist_effects.machine import Handler, Handlers
 from persist_effects.requests import AllOf, Request
 from persist_effects.rows import UNSETTLED, is_async_row, is_program_row
-from persist_effects.trace_values import answer_type
+from persist_effects.trace.values import answer_type
 
 _NOT_THE_USERS = frozenset({*STORE_REQUESTS, AllOf})
 

@@ -56,7 +56,7 @@ class Trouble:
             self._refusals = 1
         self._request = request
         if self._refusals > REFUSALS_LIMIT:
-            from persist_effects.source import source_of
+            from persist_effects.trace.source import source_of
 
             told = f"{type(error).__name__}: {error}"
             spinning = Spinning(program.__qualname__, repr_of(request, 120), told, source_of(program), REFUSALS_LIMIT)

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,8 +67,7 @@ def stop_after(program: Effect[Any], store: Store, count: int) -> bool:
 
 def printed_under_hash_seeds(script: str, *seeds: int) -> list[str]:
     """What a script that may import the tests prints, in a process for each seed of the hashes."""
-    tests = Path(__file__).parent
-    path = f"{tests.parent}{os.pathsep}{tests}"
+    path = os.pathsep.join(filter(None, sys.path))
     return [
         subprocess.run(
             [sys.executable, "-c", script],

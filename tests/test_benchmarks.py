@@ -27,8 +27,8 @@ from benchmarks.orders import add_total, order
 from benchmarks.peers import as_records, lmdb_store, raw_file, sqlite_log
 from benchmarks.rows_memory import stored_orders
 from benchmarks.table import Bound, Result, Row, measure, selected
-from interpreters import store as stores
-from interpreters.store import Store
+from interpreters.runtime import store as stores
+from interpreters.runtime.store import Store
 from persist_effects import Event, log
 from persist_effects.projection import project
 from persist_effects.requests import Page, Read

@@ -7,16 +7,14 @@ import subprocess
 import sys
 import tomllib
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from places import ROOT
 from typer.testing import CliRunner
 
 from interpreters import cli, open_store
 from interpreters.cli import app
 from persist_effects import Draft, StoreUnavailable, kv, log
-
-ROOT = Path(__file__).parents[1]
 
 
 def invoke(*arguments, **options):

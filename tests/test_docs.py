@@ -15,10 +15,10 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
+from places import ROOT
 
 from persist_effects import codec, event, requests
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 

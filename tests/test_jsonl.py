@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from steady import steady
 
 from interpreters import Store, jsonl, open_store
-from interpreters.file import FileStore
-from interpreters.memory import MemoryStore
-from interpreters.strategies import AWKWARD_NAMES, AWKWARD_VALUES, drafts, names, same_value, values
+from interpreters.conformance.strategies import AWKWARD_NAMES, AWKWARD_VALUES, drafts, names, same_value, values
+from interpreters.stores.file import FileStore
+from interpreters.stores.memory import MemoryStore
 from persist_effects import Draft, InvalidRequest, State, Truncated, follow, kv, log, snapshot
 from persist_effects.json_values import decode_line, from_json, to_json
 from persist_effects.projection import project_all, project_all_resume

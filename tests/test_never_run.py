@@ -10,15 +10,14 @@ from pathlib import Path
 
 import anyio
 import pytest
+from places import ROOT
 
 # The plugin and the file store, because pytester forgets what a run has imported.
-import interpreters.file.store
-import interpreters.pytest_plugin  # noqa: F401
 import persist_effects
 from interpreters import open_store
-from interpreters.file.two_disks import on_target
+from interpreters.explore import explore
 from interpreters.never_run import Watcher
-from interpreters.schedule import explore
+from interpreters.stores.file.upkeep.two_disks import on_target
 from persist_effects import (
     AlreadyUsed,
     InvalidRequest,
@@ -222,7 +221,7 @@ def test_development_mode_and_the_environment_switch_it_on_and_else_nothing_is_t
     script = tmp_path / "shop.py"
     script.write_text(SCRIPT)
     environment = {key: kept for key, kept in os.environ.items() if not key.startswith("PERSIST_EFFECTS_")}
-    environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(
         [sys.executable, *flags, str(script)],
         capture_output=True,
@@ -250,7 +249,7 @@ def test_once_nobody_watches_any_more_the_functions_are_what_they_were(tmp_path)
         "assert (log.append.__code__, log.append.__kwdefaults__, vars(log.append)) == before\n"
         "log.append('s', 't', 1)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == done.stderr == ""
 

@@ -3,15 +3,15 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 # Imported here, because pytester forgets what a run has imported, and half of a package would then be there twice.
-import interpreters.crash
-import interpreters.file.store
-import interpreters.schedule
-import interpreters.serve
+import interpreters.explore.crashes
+import interpreters.explore.schedule
+import interpreters.stores.file.store
+import interpreters.stores.served
 import interpreters.traces
 from interpreters import Store
 from interpreters.pytest_plugin import crash_test, explore_test
@@ -19,7 +19,6 @@ from persist_effects import InvalidRequest, kv
 
 pytest_plugins = ["pytester"]
 
-ROOT = Path(__file__).parents[1]
 
 HEAD = """
 from interpreters.pytest_plugin import crash_test, explore_test
@@ -356,7 +355,7 @@ def test_it(golden, store):
 
 
 def test_the_test_file_of_the_guide_passes(run):
-    page = (Path(__file__).parents[1] / "docs" / "ten-minutes.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "ten-minutes.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     result = run("\n".join(blocks))
     result.assert_outcomes(passed=4)
@@ -599,5 +598,5 @@ def test_the_command_says_that_another_package_has_our_name(shadowed, pytester):
 
 def test_a_served_store_starts_beside_a_package_of_our_name(shadowed, pytester, monkeypatch):
     monkeypatch.chdir(pytester.path)
-    with interpreters.serve.RemoteStore.spawn("memory:") as remote:
+    with interpreters.stores.served.RemoteStore.spawn("memory:") as remote:
         assert Store(remote).run(kv.put("k", 1)) == 1

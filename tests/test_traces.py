@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from git_repositories import Builder, file, quiet_git  # noqa: F401
+from places import EXAMPLES
 
 from interpreters import Store, open_store
 from interpreters.traces import check_golden, load, save
@@ -15,11 +16,10 @@ from persist_effects import Diverged, InvalidRequest, Request, kv, log, perform
 from persist_effects.requests import Answered, KvGet
 from persist_effects.trace import Trace, as_text, compare, record, replay
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
-import git_programs  # noqa: E402
-import git_reader  # noqa: E402
+import git_programs
+import git_reader
 
 
 class FetchPrice(Request[int], frozen=True, tag="shop/fetch-price"):

@@ -1,6 +1,7 @@
 """The walls between the folders, and the names that stand in them on purpose."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -8,12 +9,14 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from places import ROOT
 
 import interpreters
-import interpreters.serve
+import interpreters.conformance
+import interpreters.explore
+import interpreters.stores.served
 import persist_effects
 
-ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "persist_effects").rglob("*.py"))
 INTERPRETERS = sorted((ROOT / "interpreters").rglob("*.py"))
 
@@ -40,11 +43,18 @@ PURE = {
 
 # Packages behind an extra, and the only modules and folders of `interpreters` that may import them.
 OPTIONAL = {
-    "anyio": ("tasks.py",),
-    "hypothesis": ("conformance.py", "model.py", "strategies.py", "facts/"),
-    "pytest": ("conformance.py", "model.py", "strategies.py", "facts/", "pytest_plugin.py", "pytest_never_run.py"),
+    "anyio": ("runtime/tasks.py",),
+    "hypothesis": ("conformance/suite.py", "conformance/model.py", "conformance/strategies.py", "conformance/facts/"),
+    "pytest": (
+        "conformance/suite.py",
+        "conformance/model.py",
+        "conformance/strategies.py",
+        "conformance/facts/",
+        "pytest_plugin.py",
+        "pytest_never_run.py",
+    ),
     "multiformats": ("blobs/cid.py",),
-    "rich": ("cli.py", "crash/report.py"),
+    "rich": ("cli.py", "explore/report.py"),
     "typer": ("cli.py",),
 }
 
@@ -88,8 +98,8 @@ CHANGES_FILES_BY_PATH = {
 # The files that nobody keeps a store in.
 OTHER_FILES = {
     "cli.py": {"open", "os.open"},  # what `import` reads, and where a closed pipe's output goes
-    "crash/report.py": {"write_text"},  # a page to look at
-    "serve/transport.py": {"os.open"},  # the null device, in a child in the place of its parent's pipes
+    "explore/report.py": {"write_text"},  # a page to look at
+    "stores/served/transport.py": {"os.open"},  # the null device, in a child in the place of its parent's pipes
 }
 
 
@@ -112,13 +122,13 @@ def changes_of_files(path):
 @pytest.mark.parametrize("path", INTERPRETERS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_only_the_real_disk_makes_system_calls_that_change_files(path):
     place = path.relative_to(ROOT / "interpreters").as_posix()
-    if place not in {"real_disk.py", "real_files.py"}:
+    if place not in {"disk/real.py", "disk/files.py"}:
         assert set(changes_of_files(path)) <= OTHER_FILES.get(place, set())
 
 
 def test_the_system_calls_that_change_files_are_found():
     assert {"os.mkdir", "os.open", "os.rename", "os.unlink", "os.fsync", "shutil.rmtree", "fcntl.fcntl"} <= set(
-        changes_of_files(ROOT / "interpreters" / "real_files.py")
+        changes_of_files(ROOT / "interpreters" / "disk/files.py")
     )
     assert set(changes_of_files(ROOT / "interpreters" / "cli.py")) == OTHER_FILES["cli.py"]
 
@@ -127,11 +137,16 @@ def test_the_system_calls_that_change_files_are_found():
 def test_no_store_waits_where_an_interrupt_leaves_a_lock_held(path):
     waits = {"threading.Event", "threading.Condition", "threading.Semaphore", "threading.Barrier"}
     found = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-    assert path.parent.name == "facts" or not found & waits, "take an `interpreters.clock.Gate`"
+    assert path.parent.name == "facts" or not found & waits, "take an `interpreters.threads.gates.Gate`"
 
 
 # Each store's files. None imports what is another's.
-STORES = {"memory": ("memory.py",), "file": ("file/",), "served": ("serve/",), "blobs": ("blobs/",)}
+STORES = {
+    "memory": ("stores/memory.py",),
+    "file": ("stores/file/",),
+    "served": ("stores/served/",),
+    "blobs": ("blobs/",),
+}
 
 
 def store_of(place):
@@ -164,13 +179,13 @@ def test_every_file_of_a_store_is_known_to_the_wall_between_stores():
 # What asks the system for anything. Of the file store's modules these two may, for other things than the engine's
 # files: one is the engine's host, the other the operators' tools, which make and name whole directories.
 SYSTEM = {"fcntl", "io", "mmap", "os", "pathlib", "shutil", "signal", "socket", "subprocess", "tempfile", "time"}
-HOSTS = {"file/store.py", "file/operations.py"}
+HOSTS = {"stores/file/store.py", "stores/file/upkeep/operations.py"}
 
 
 @pytest.mark.parametrize("path", INTERPRETERS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_file_engine_asks_the_system_for_nothing_but_by_requests_to_its_disk(path):
     place = path.relative_to(ROOT / "interpreters").as_posix()
-    if place.startswith("file/") and place not in HOSTS:
+    if place.startswith("stores/file/") and place not in HOSTS:
         assert not {module.split(".")[0] for module in imported_by(path)} & SYSTEM
 
 
@@ -185,7 +200,7 @@ def test_what_the_architecture_calls_the_only_room_of_a_package_is_the_only_one(
 # What looks at a clock. Programs beside the tests may, which run for as long as they are told to.
 CLOCKS = {"monotonic", "perf_counter", "perf_counter_ns", "process_time", "monotonic_ns"}
 CLOCKS |= {f"time.{name}" for name in CLOCKS}
-TESTS = sorted((ROOT / "tests").glob("test_*.py"))
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
@@ -258,7 +273,11 @@ EXPORTS = {
         "start subscription testing trace transact transaction view"
     ),
     interpreters: "Store open_store",
-    interpreters.serve: "PipeTransport RemoteStore SocketTransport Transport serve",
+    interpreters.conformance: "Capabilities NotConforming StoreConformance check_conformance facts_of needs",
+    interpreters.explore: (
+        "Cell Compact Failure Mark Pause Reopen Report Simulated Sleep explore explore_crashes explore_effects simulate"
+    ),
+    interpreters.stores.served: "PipeTransport RemoteStore SocketTransport Transport serve",
 }
 
 
@@ -294,10 +313,10 @@ PUBLIC_FUNCTIONS = {
     "spinning": "counted give_up",
     "json_values": "decode_line from_json to_json",
     "sameness": "is_equal sameness",
-    "trace_record": "record",
-    "trace_replay": "check_trace fresh_program replay resume_at",
-    "trace_diff": "as_text compare diff handlers_of",
-    "source": "source_of",
+    "trace.record": "record",
+    "trace.replay": "check_trace fresh_program replay resume_at",
+    "trace.diff": "as_text compare diff handlers_of",
+    "trace.source": "source_of",
     "testing": "given perform_sequence",
     "codec": (
         "check_ops decode decode_answer decode_request encode encode_answer encode_new_entry encode_new_event "
@@ -309,7 +328,7 @@ PUBLIC_FUNCTIONS = {
 
 @pytest.mark.parametrize("name", PUBLIC_FUNCTIONS)
 def test_the_facets_have_the_functions_of_the_design(name):
-    module = getattr(persist_effects, name)
+    module = importlib.import_module(f"persist_effects.{name}")
     tree = ast.parse(Path(module.__file__).read_text())
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"}
     assert sorted(functions) == PUBLIC_FUNCTIONS[name].split()
@@ -318,7 +337,7 @@ def test_the_facets_have_the_functions_of_the_design(name):
 @pytest.mark.parametrize("name", PUBLIC_FUNCTIONS)
 def test_every_public_function_has_an_example_that_runs(name):
     # The examples themselves are run by pytest's doctest collection.
-    module = getattr(persist_effects, name)
+    module = importlib.import_module(f"persist_effects.{name}")
     tree = ast.parse(Path(module.__file__).read_text())
     without = [
         node.name

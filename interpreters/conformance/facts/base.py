@@ -1,0 +1,178 @@
+"""What the facts share: what a store can do, how a fact gets its store, and the requests that all of them make."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+
+from interpreters.runtime.store import Store
+from persist_effects.codec import PAYLOAD_LIMIT_BYTES
+from persist_effects.event import Draft, Event
+from persist_effects.machine import outcome_of, perform
+from persist_effects.requests import Append, Appended, Failed, KvPut, Page, Read, ReadAll, Request
+
+A = TypeVar("A")
+FactT = TypeVar("FactT", bound=Callable[..., None])
+
+_NEEDS = "needed_capabilities"
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a store can do beside what every store must. Facts about what it cannot do are not collected.
+
+    ``reopen``: closed and opened again, it has the same data. ``transact``: several writes, all or nothing.
+    ``wait``: a reader is woken by an append. ``payload_limit_bytes``: how large one value may be, 128 KiB or more.
+
+    >>> Capabilities(reopen=True).transact
+    True
+    """
+
+    reopen: bool = False
+    transact: bool = True
+    wait: bool = True
+    payload_limit_bytes: int = PAYLOAD_LIMIT_BYTES
+
+
+def needs(*capabilities: str) -> Callable[[FactT], FactT]:
+    """Mark a fact as one about stores that have all of these capabilities.
+
+    >>> @needs("reopen")
+    ... def test_events_outlive_the_process(store): ...
+    >>> needed_by(test_events_outlive_the_process)
+    ('reopen',)
+    """
+
+    def mark(fact: FactT) -> FactT:
+        setattr(fact, _NEEDS, capabilities)
+        return fact
+
+    return mark
+
+
+def needed_by(fact: object) -> tuple[str, ...]:
+    """The capabilities that a fact needs beside what every store has."""
+    return getattr(fact, _NEEDS, ())
+
+
+class Facts:
+    """The base of all facts. A fact is a method ``test_…``; one that takes a ``store`` gets a new, empty one."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.open_store is Facts.open_store:
+            return
+        for name in dir(cls):
+            # A suite that this one derives from may have left the fact out, so it is looked for behind that.
+            defined = (vars(kind)[name] for kind in cls.__mro__ if name in vars(kind))
+            fact = next((found for found in defined if found is not None), None)
+            if needed_by(fact):
+                is_able = all(getattr(cls.capabilities, capability) for capability in needed_by(fact))
+                # None is neither collected by pytest nor run by `check_conformance`.
+                kept = fact if is_able else None
+                if getattr(cls, name) is not kept:
+                    setattr(cls, name, kept)
+
+    def open_store(self) -> Store:
+        """A new store with nothing in it, at each call. The caller closes it."""
+        raise NotImplementedError(f"{type(self).__name__} must define open_store(self) -> Store, a new empty store")
+
+    def reopen(self, store: Store) -> Store:
+        """Close this store and open another on the same data. Needed with ``Capabilities(reopen=True)``."""
+        raise NotImplementedError(f"{type(self).__name__} says that it can reopen, so it must define reopen")
+
+
+def ask(store: Store, request: Request[A]) -> A:
+    """The store's answer to one request.
+
+    >>> from interpreters import open_store
+    >>> from persist_effects.requests import KvHas
+    >>> ask(open_store("memory:"), KvHas("color"))
+    False
+    """
+    return store.run(perform(request))
+
+
+def error_of(store: Store, request: Request[Any]) -> Exception:
+    """The error with which the store refuses a request. It must refuse it.
+
+    >>> from interpreters import open_store
+    >>> error_of(open_store("memory:"), KvPut("color", {1, 2}))
+    InvalidRequest("value of key 'color' is a set, which cannot be stored: give a list")
+    """
+    outcome = outcome_of(request, store.handlers)
+    assert isinstance(outcome, Failed), f"{request!r:.200} was not refused, but answered: {outcome!r:.200}"
+    return outcome.error
+
+
+def append(store: Store, stream: str, *data: Any, expected: int | None = None) -> Appended:
+    """Append events of the type "made" with these data, in one request that must not conflict.
+
+    >>> from interpreters import open_store
+    >>> append(open_store("memory:"), "a", "tea", "rice").last_seq
+    2
+    """
+    answer = ask(store, Append(stream, tuple(Draft("made", item) for item in data), expected))
+    assert isinstance(answer, Appended)
+    return answer
+
+
+def put(store: Store, key: str, value: Any, expected: int | None = None) -> int:
+    """Put a value, which must not conflict, and return the revision.
+
+    >>> from interpreters import open_store
+    >>> put(open_store("memory:"), "color", "red") > 0
+    True
+    """
+    answer = ask(store, KvPut(key, value, expected))
+    assert type(answer) is int
+    return answer
+
+
+def read_whole(store: Store, stream: str, limit: int = 1_000) -> list[Event]:
+    """All events of a stream, page by page.
+
+    >>> from interpreters import open_store
+    >>> read_whole(open_store("memory:"), "a")
+    []
+    """
+    events: list[Event] = []
+    after = 0
+    while True:
+        page = ask(store, Read(stream, after, limit=limit))
+        events += page.events
+        if page.next >= page.head:
+            return events
+        after = _moved(page, after)
+
+
+def read_everything(store: Store, prefix: str = "", limit: int = 1_000) -> list[Event]:
+    """All events of all streams under a prefix, page by page.
+
+    >>> from interpreters import open_store
+    >>> read_everything(open_store("memory:"))
+    []
+    """
+    events: list[Event] = []
+    after = 0
+    while True:
+        page = ask(store, ReadAll(after, prefix, limit=limit))
+        events += page.events
+        if page.next >= page.head:
+            return events
+        after = _moved(page, after)
+
+
+def data_of(events: list[Event]) -> list[Any]:
+    """What the events say, in their order.
+
+    >>> data_of([Event("a", 1, "made", 0, "tea", 1)])
+    ['tea']
+    """
+    return [event.data for event in events]
+
+
+def _moved(page: Page, after: int) -> int:
+    assert page.next > after, "a page that is not the last one must move on"
+    return page.next

@@ -1,0 +1,187 @@
+# ruff: noqa: D102 - a fact's name is its sentence; a docstring says why where that is not plain.
+"""Facts of several threads: waiting, racing writers, and readers beside them.
+
+Nothing here sleeps or counts on timing: a right store passes in every interleaving.
+"""
+
+import math
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from interpreters.conformance.facts.base import Facts, append, ask, data_of, needs, read_everything
+from interpreters.runtime.store import Store
+from persist_effects import kv
+from persist_effects.event import Draft
+from persist_effects.requests import (
+    Append,
+    Appended,
+    Conflict,
+    KvGet,
+    KvPut,
+    ReadAll,
+    Transact,
+    TruncateThrough,
+    Wait,
+)
+
+A = TypeVar("A")
+
+_THREADS = 4
+_ROUNDS = 15
+
+PATIENCE_SECONDS = 30.0
+"""How long a fact waits for what comes at once on a store that is right."""
+
+
+class WaitFacts(Facts):
+    """Waiting for events."""
+
+    @needs("wait")
+    def test_a_wait_for_what_is_there_already_returns_at_once(self, store: Store) -> None:
+        first = append(store, "a", 1).position
+        newest = append(store, "a", 2).position
+        assert ask(store, Wait(first, timeout=PATIENCE_SECONDS)) == newest
+        assert ask(store, Wait(0, timeout=math.inf)) == newest
+
+    @needs("wait")
+    def test_a_wait_gives_the_newest_position_at_its_timeout(self, store: Store) -> None:
+        assert ask(store, Wait(0)) == 0
+        assert ask(store, Wait(0, timeout=0.01)) == 0
+        newest = append(store, "a", 1).position
+        assert ask(store, Wait(newest)) == newest
+        assert ask(store, Wait(newest, timeout=0.01)) == newest
+        assert ask(store, Wait(newest + 1_000, timeout=0.01)) == newest
+
+    @needs("wait")
+    def test_a_wait_with_a_prefix_does_not_see_its_neighbours(self, store: Store) -> None:
+        newest = append(store, "orders/1", 1).position
+        for neighbour in ("orders", "orders-old", "Orders/1", "my/orders/"):
+            append(store, neighbour, 2)
+        assert ask(store, Wait(0, "orders/", timeout=PATIENCE_SECONDS)) == newest
+        assert ask(store, Wait(newest, "orders/")) == newest
+        assert ask(store, Wait(newest, "orders/", timeout=0.01)) == newest
+        assert ask(store, Wait(0, "nothing", timeout=0.01)) == 0
+
+    @needs("wait")
+    def test_the_newest_position_is_remembered_after_its_event_was_truncated(self, store: Store) -> None:
+        newest = append(store, "a", 1).position
+        ask(store, TruncateThrough("a", 1))
+        assert ask(store, Wait(0, timeout=PATIENCE_SECONDS)) == newest
+        assert ask(store, Wait(0, "a", timeout=PATIENCE_SECONDS)) == newest
+
+    @needs("wait")
+    def test_a_waiting_thread_is_woken_by_an_append(self, store: Store) -> None:
+        """Two threads wake each other in turn, so most of the waits begin before their event."""
+
+        def echo() -> list[int]:
+            after = 0
+            heard = []
+            for _ in range(_ROUNDS):
+                after = ask(store, Wait(after, "ping/", PATIENCE_SECONDS))
+                heard.append(after)
+                append(store, "pong/", after)
+            return heard
+
+        def call() -> list[int]:
+            after = 0
+            said = []
+            for number in range(_ROUNDS):
+                said.append(append(store, f"ping/{number}", number).position)
+                answered = ask(store, Wait(after, "pong/", PATIENCE_SECONDS))
+                assert answered > after, "the answer to this append did not wake the thread that waited for it"
+                after = answered
+            return said
+
+        heard, said = _together(echo, call)
+        assert heard == said
+
+    @needs("wait", "transact")
+    def test_a_waiting_thread_is_woken_by_a_transaction(self, store: Store) -> None:
+        is_ready = threading.Event()
+
+        def wait() -> int:
+            is_ready.set()
+            return ask(store, Wait(0, "a", PATIENCE_SECONDS))
+
+        def write() -> int:
+            is_ready.wait()
+            append(store, "neighbour", 1)
+            answers = ask(store, Transact((KvPut("k", 1), Append("a", (Draft("made", 1),)))))
+            assert isinstance(answers, list)
+            appended: Appended = answers[1]
+            return appended.position
+
+        woken, written = _together(wait, write)
+        assert woken == written
+
+
+class RaceFacts(Facts):
+    """Writers that race, and readers beside them."""
+
+    def test_of_writers_that_expect_the_same_one_wins(self, store: Store) -> None:
+        for seq in range(_ROUNDS):
+            barrier = threading.Barrier(_THREADS)
+
+            def write(seq: int = seq, barrier: threading.Barrier = barrier) -> Appended | Conflict:
+                barrier.wait()
+                return ask(store, Append("a", (Draft("made", seq),), seq))
+
+            answers = _together(*[write] * _THREADS)
+            lost = [answer for answer in answers if isinstance(answer, Conflict)]
+            assert lost == [Conflict("a", seq, seq + 1)] * (_THREADS - 1)
+        assert data_of(read_everything(store)) == list(range(_ROUNDS))
+
+    def test_racing_updates_of_a_key_lose_nothing(self, store: Store) -> None:
+        def count() -> None:
+            for _ in range(_ROUNDS):
+                store.run(kv.update("counter", lambda number: number + 1, 0))
+
+        _together(*[count] * _THREADS)
+        entry = ask(store, KvGet("counter"))
+        assert entry is not None
+        assert entry.value == _THREADS * _ROUNDS
+
+    def test_racing_appends_leave_no_gap_in_a_stream(self, store: Store) -> None:
+        def write() -> list[int]:
+            return [append(store, "a", 0).last_seq for _ in range(_ROUNDS)]
+
+        given = [seq for seqs in _together(*[write] * _THREADS) for seq in seqs]
+        assert sorted(given) == list(range(1, _THREADS * _ROUNDS + 1))
+
+    def test_a_reader_that_moved_past_a_position_never_finds_a_new_event_below_it(self, store: Store) -> None:
+        """A position taken before its commit shows after others did; a reader who went on by then never sees it."""
+        finished: list[str] = []
+
+        def write(stream: str) -> list[int]:
+            try:
+                for number in range(_ROUNDS):
+                    append(store, stream, number, number)
+            finally:
+                finished.append(stream)
+            return []
+
+        def follow() -> list[int]:
+            seen: list[int] = []
+            after = 0
+            while True:
+                is_last_round = len(finished) == _THREADS
+                page = ask(store, ReadAll(after, limit=7))
+                seen += [event.position for event in page.events]
+                after = page.next
+                if is_last_round and page.next >= page.head:
+                    return seen
+
+        writers = [partial(write, f"writer {number}") for number in range(_THREADS)]
+        *_, seen = _together(*writers, follow)
+        assert seen == [event.position for event in read_everything(store)]
+        assert len(seen) == _THREADS * _ROUNDS * 2
+
+
+def _together(*functions: Callable[[], A]) -> list[A]:
+    """What the functions return, each run in a thread of its own; or the first error."""
+    with ThreadPoolExecutor(len(functions)) as pool:
+        futures = [pool.submit(function) for function in functions]
+        return [future.result() for future in futures]

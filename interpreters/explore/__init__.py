@@ -1,0 +1,25 @@
+"""Trying programs against what may happen: every crash of the disk, every fault of an effect, every interleaving."""
+
+from interpreters.explore.crashes.explore import explore_crashes
+from interpreters.explore.crashes.simulated import Compact, Mark, Reopen
+from interpreters.explore.effects.explore import explore_effects
+from interpreters.explore.report import Cell, Failure, Report
+from interpreters.explore.schedule.explore import explore
+from interpreters.explore.schedule.requests import Pause, Sleep
+from interpreters.explore.schedule.simulate import Simulated, simulate
+
+__all__ = [
+    "Cell",
+    "Compact",
+    "Failure",
+    "Mark",
+    "Pause",
+    "Reopen",
+    "Report",
+    "Simulated",
+    "Sleep",
+    "explore",
+    "explore_crashes",
+    "explore_effects",
+    "simulate",
+]

@@ -1,0 +1,1 @@
+"""Every fault at every request of a program, on any store."""

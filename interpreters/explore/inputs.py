@@ -1,0 +1,98 @@
+"""What explorations are given, checked at the door: programs, checks, and makers of stores."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from interpreters.explore.words import name_of
+from interpreters.runtime.store import Interpreter, Store
+from persist_effects import machine
+from persist_effects.errors import InvalidRequest, NotAProgram, describe
+from persist_effects.machine import Effect
+from persist_effects.programs import refused
+
+StoreFactory = Callable[[], Store | Interpreter]
+
+
+def new_store(store_factory: StoreFactory) -> Store:
+    """What a factory makes, as a `Store`. Raises `InvalidRequest` where that is none.
+
+    >>> new_store("memory:")
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: store_factory is a str, 'memory:': give a function that makes a fresh ...
+    """
+    made: Any = store_factory() if callable(store_factory) else None
+    try:
+        return made if isinstance(made, Store) else Store(made)
+    except InvalidRequest:
+        gave = f" and gave {describe(made)}" if callable(store_factory) else ""
+        raise InvalidRequest(
+            f"store_factory is {describe(store_factory)}{gave}: give a function that makes a fresh store, "
+            "such as lambda: open_store('memory:')"
+        ) from None
+
+
+def check_stores(store_factory: StoreFactory) -> None:
+    """Refuse a factory that gives no store, or the same one again."""
+    with new_store(store_factory) as one:
+        pass
+    with new_store(store_factory) as other:
+        if one.interpreter is other.interpreter:
+            raise InvalidRequest(
+                f"store_factory gave the same {type(one.interpreter).__name__} twice: make a fresh store in each call, "
+                "such as lambda: open_store('memory:')"
+            )
+
+
+def check_program(make: Any) -> None:
+    """Refuse what is no function that makes a fresh program.
+
+    >>> check_program(7)
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: program is an int, 7: give a function that makes a program, ...
+    """
+    if inspect.isgenerator(make):
+        raise InvalidRequest(
+            f"program is the generator {make.__qualname__!r}: give the function, not the generator it made"
+        )
+    if not callable(make):
+        raise InvalidRequest(f"program is {describe(make)}: give a function that makes a program, or a list of them")
+    if trouble := trouble_in_a_call(make):
+        raise InvalidRequest(f"program {name_of(make)!r} takes arguments ({trouble}): give lambda: {name_of(make)}(…)")
+    if inspect.isgeneratorfunction(make):
+        return
+    one, other = make(), make()
+    # They are made to be looked at.
+    refused(one, other)
+    try:
+        machine.check_fresh(one)
+    except NotAProgram as error:
+        raise InvalidRequest(f"program {name_of(make)!r} makes no program: {error}") from None
+    if one is other:
+        raise InvalidRequest(f"program {name_of(make)!r} gives the same generator twice: make a fresh one in each call")
+
+
+def checked_check(check: Any) -> Callable[..., Effect[Any]]:
+    """A check of what was acknowledged, and what may have been. Raises `InvalidRequest` for what is none.
+
+    >>> checked_check(7)
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: check is an int, 7: give a generator function of (acked, maybe)
+    """
+    if not inspect.isgeneratorfunction(check):
+        raise InvalidRequest(f"check is {describe(check)}: give a generator function of (acked, maybe)")
+    if trouble := trouble_in_a_call(check, [], []):
+        raise InvalidRequest(f"check {name_of(check)!r} takes other arguments than (acked, maybe): {trouble}")
+    made: Callable[..., Effect[Any]] = check
+    return made
+
+
+def trouble_in_a_call(function: Callable[..., Any], *arguments: Any) -> str:
+    """Why a function cannot be called with these arguments; nothing where it can, or does not say."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        return str(error)
+    except ValueError:
+        return ""
+    return ""

@@ -1,0 +1,1 @@
+"""Programs together on one store: one order drawn by a seed, or every order."""

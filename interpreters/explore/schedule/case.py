@@ -1,0 +1,125 @@
+"""What is explored: some programs, a maker of stores, and what must hold in the end."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from interpreters.explore.inputs import StoreFactory
+from interpreters.explore.limits import is_said_by_pytest, note, outcome_of_check
+from interpreters.explore.report import Problem, told_end
+from interpreters.explore.schedule.linear import Contents, contents_of, linear_problem
+from interpreters.explore.schedule.recorded import RecordedWorld
+from interpreters.explore.schedule.token import token_of
+from interpreters.explore.schedule.world import Move, Program, World
+from interpreters.explore.words import told_error
+from interpreters.runtime.store import Interpreter, Store
+from persist_effects.errors import NotAProgram, NotARequest, UnhandledEffect
+from persist_effects.machine import Effect
+from persist_effects.requests import Answered, Failed, Outcome
+
+Check = Callable[[list[Outcome]], Effect[Any]]
+
+MISTAKES = (AttributeError, ImportError, NameError, TypeError, NotAProgram, NotARequest, UnhandledEffect)
+"""Errors that are no outcome for a check to judge, but mistakes in a program."""
+
+
+class Found(NamedTuple):
+    """An interleaving in which something is wrong: whose turn it was, and how often a program had to give way."""
+
+    moves: tuple[Move, ...]
+    switches: int
+    problem: Problem
+
+
+class Case(NamedTuple):
+    """Programs with their names, and how they are judged.
+
+    ``contents``: what each store holds at first, where the store's answers are judged too.
+    """
+
+    names: tuple[str, ...]
+    programs: tuple[Program, ...]
+    store_factory: StoreFactory
+    check: Check | None
+    requests_limit: int
+    contents: Contents | None = None
+    chosen: tuple[int, ...] | None = None
+    """Which of the programs that were given these are, if not all."""
+
+    def begin(self) -> tuple[World, Store | Interpreter]:
+        """The programs at their first requests, on a store of their own, which the caller closes."""
+        store = self.store_factory()
+        kind = World if self.contents is None else RecordedWorld
+        return kind(self.programs, store.handlers), store
+
+    def looking_at_operations(self) -> "Case":
+        """The same, judged by the answers of the store too."""
+        store = self.store_factory()
+        try:
+            return self._replace(contents=contents_of(store.handlers))
+        finally:
+            store.close()
+
+    def only(self, indices: Sequence[int]) -> "Case":
+        """The same with fewer programs."""
+        return self._replace(
+            names=tuple(self.names[index] for index in indices),
+            programs=tuple(self.programs[index] for index in indices),
+            chosen=tuple(index if self.chosen is None else self.chosen[index] for index in indices),
+        )
+
+    def note_end(self, error: BaseException, moves: Sequence[Move]) -> None:
+        """Say on an error that ends the exploration in which interleaving it came."""
+        token = token_of(tuple(moves), len(self.programs), self.chosen)
+        note(error, lambda: told_end("schedule", token, "" if self.contents is None else "linearizable=True"))
+
+    def judge(self, world: World) -> Problem | None:
+        """What is wrong where no program can go on."""
+        if world.live:
+            return self._deadlock(world)
+        if self.check is not None:
+            failure = self._failure_of_check(self.check, world)
+            if failure is not None:
+                expected = "check(outcomes) passes once all programs have ended"
+                return Problem("check failed", expected, told_error(failure))
+        # Where a check has passed, the errors that it saw are as they should be, but for mistakes in a program.
+        kinds = Exception if self.check is None else MISTAKES
+        for name, task in zip(self.names, world.tasks, strict=True):
+            if isinstance(task.outcome, Failed) and (
+                isinstance(task.outcome.error, kinds) or is_said_by_pytest(task.outcome.error)
+            ):
+                end = "goes to its end" if self.check is None else "ends, or raises an error that is no mistake in it"
+                return Problem("raises", f"every program {end}", f"{name} raises {told_error(task.outcome.error)}")
+        if self.contents is not None and isinstance(world, RecordedWorld):
+            return linear_problem(world.trace, self.contents, self.names)
+        return None
+
+    def _failure_of_check(self, check: Check, world: World) -> Exception | None:
+        program = outcome_of_check(check, world.outcomes, requests_limit=self.requests_limit)
+        try:
+            failure: Exception | None = world.run_alone(program)
+        except TimeoutError as error:
+            return error
+        return failure
+
+    def hang(self) -> Problem:
+        """What is wrong where the programs ask for ever."""
+        limit = self.requests_limit
+        return Problem("hangs", f"the programs end within {limit} requests", "they ask for more")
+
+    def _deadlock(self, world: World) -> Problem:
+        waiting = ", ".join(f"{self.names[index]} for {world.tasks[index].request!r:.100}" for index in world.live)
+        return Problem("deadlock", "a program can go on, until all have ended", f"they wait for ever: {waiting}")
+
+
+def told_outcomes(names: Sequence[str], world: World) -> list[str]:
+    """A line for each program: how it ended."""
+    lines = []
+    for name, task in zip(names, world.tasks, strict=True):
+        match task.outcome:
+            case Answered(value=value):
+                lines.append(f"{name} returned {value!r:.100}")
+            case Failed(error=error):
+                lines.append(f"{name} raised {told_error(error)}")
+            case None:
+                lines.append(f"{name} has not ended")
+    return lines

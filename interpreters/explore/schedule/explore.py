@@ -1,0 +1,326 @@
+"""Every interleaving of some programs, on any store: `explore`.
+
+Programs meet only where they ask something of the store, so all that can happen is in whose request comes first. Each
+interleaving runs from the start, on a store of its own, and is judged in the end.
+
+**Switches.** A switch is a turn that is taken from a program which could have gone on. With a ``bound`` on them, the
+interleavings with few switches are checked, which show most bugs.
+
+**Reduction.** Of interleavings that differ only in the order of requests that touch different streams and keys, one is
+checked: `footprint` beside this module says which those are, and what positions and revisions have to do with it.
+For programs that compute with the numbers of positions or revisions, pass ``reduce=False``.
+
+**Crashes.** With ``crashes=True``, in each interleaving one program may be given up, at any request, before it was
+carried out or once it was, and is started anew from its function while the others go on.
+
+**Determinism.** A program is a function of its answers: what it shares with others, or with its own next run, is in
+the store. Orders are run again, before all others and after them, every interleaving is compared with the one before
+in what they have in common, and states that are taken for equal in where their programs stand.
+
+**Linearizability.** With ``linearizable=True`` the answers of the store are judged too:
+`interpreters.explore.schedule.linear`. It matters then what came before what in real time, so nothing is reduced.
+
+=================  ===========================================================================================
+kind of failure    what happened
+=================  ===========================================================================================
+check failed       ``check`` raised, in the end
+raises             without a check: a program raised; "raises in some orders" where other orders pass
+hangs              the programs asked for more than ``requests_limit``; nothing is explored after that
+deadlock           all programs that have not ended wait for events for ever
+not linearizable   no order of the store's operations explains its answers
+not deterministic  after the same answers a program asked something else than before, or ended otherwise; or a
+                   fresh store answered otherwise
+=================  ===========================================================================================
+"""
+
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from interpreters.explore.faults import AT_A_RESTART, SHARED
+from interpreters.explore.inputs import StoreFactory, check_stores, trouble_in_a_call
+from interpreters.explore.report import NOT_DETERMINISTIC, Cell, Failure, Problem, Report
+from interpreters.explore.schedule.case import Case, Check, Found
+from interpreters.explore.schedule.ordered import FAULTS, Ordered
+from interpreters.explore.schedule.programs import Programs, named_programs
+from interpreters.explore.schedule.recorded import Step
+from interpreters.explore.schedule.replayed import Replayed, replay
+from interpreters.explore.schedule.sameness import (
+    NOT_FRESH,
+    difference_now,
+    difference_of,
+    is_about_stores,
+    trials,
+)
+from interpreters.explore.schedule.sampled import Sampled
+from interpreters.explore.schedule.shrink import Shrunk, shrunk
+from interpreters.explore.schedule.telling import essence, told_steps
+from interpreters.explore.schedule.token import Token, parsed, refused, token_of
+from interpreters.explore.words import name_of, named
+from persist_effects.errors import InvalidRequest, describe
+from persist_effects.event import check_integer
+
+_FAILURES_TOLD = 5
+
+
+def explore(
+    programs: Programs,
+    store_factory: StoreFactory,
+    check: Check | None = None,
+    *,
+    bound: int | None = None,
+    seed: int | None = None,
+    limit: int | None = None,
+    reduce: bool = True,
+    linearizable: bool = False,
+    crashes: bool = False,
+    requests_limit: int = 1_000,
+    repro: str | None = None,
+) -> Report:
+    r"""Run the programs in every order of their requests, each on a fresh store, and check what comes of it.
+
+    ``programs`` are functions without arguments that make fresh programs, in a list, or in a dict by name.
+    ``store_factory`` makes the store of an interleaving; what it fills in is there before the programs.
+    ``check(outcomes)`` is a generator function, run on the store at the end, that raises where it finds something
+    wrong; it is given an `Answered` or a `Failed` for each program, in order. Where a failure is made small, it may be
+    given fewer. Without a check, a program that raises is a failure.
+
+    At most ``bound`` switches are made (None: any number). With ``limit``, at most so many interleavings are gone
+    through in order; where there are more, as many again are drawn by ``seed`` (0 unless given), half of them at random
+    and half by priorities. The report says so. ``repro``, the token of a failure, runs that interleaving alone.
+
+    Raises `InvalidRequest` for arguments that make no sense, before any program runs, and for a token that
+    fits no interleaving.
+
+    >>> from interpreters import open_store
+    >>> from persist_effects import kv
+    >>> def count():
+    ...     yield from kv.put("n", (yield from kv.get_or("n", 0)) + 1)
+    >>> def counted(outcomes):
+    ...     number = yield from kv.get_or("n", 0)
+    ...     if number < len(outcomes): raise ValueError(f"{number} of {len(outcomes)}")
+    >>> report = explore({"first": count, "second": count}, lambda: open_store("memory:"), counted)
+    >>> report.verdict, report.checked, report.failure_count
+    ('failed', 4, 2)
+    >>> print("\n".join(report.failures[0].trace))
+    first   #1 persist/kv-get n → None
+    second  #1 persist/kv-get n → None
+    second  #2 persist/kv-put n 1 → 1
+    first   #2 persist/kv-put n 1 → 2
+    >>> print(report.failures[0].token)
+    s1:0,1,1,0
+    """
+    _check_options(bound, seed, limit, requests_limit, reduce=reduce, linearizable=linearizable, crashes=crashes)
+    names, makers = named_programs(programs)
+    token = None if repro is None else parsed(repro, len(makers))
+    check_stores(store_factory)
+    case = Case(names, makers, store_factory, _checked_check(check), requests_limit)
+    if linearizable:
+        case = case.looking_at_operations()
+    exploration = _Exploration(case, reduce=reduce and not linearizable, crashes=crashes)
+    exploration.report.arguments = "linearizable=True" if linearizable else ""
+    if token is None:
+        exploration.explore(bound, limit, 0 if seed is None else seed)
+    else:
+        exploration.repeat(token)
+    return exploration.report
+
+
+class _Exploration:
+    """What is gone through, and what is found."""
+
+    def __init__(self, case: Case, *, reduce: bool, crashes: bool) -> None:
+        self.report = Report(", ".join(case.names), "schedule", depth=0, failed=0)
+        self._case = case
+        self._reduce = reduce
+        self._crashes = crashes
+        self._told: set[tuple[str, str]] = set()
+
+    def explore(self, bound: int | None, limit: int | None, seed: int) -> None:
+        """Check them all, or as many as may be."""
+        firsts = trials(self._case)
+        found = difference_now(self._case, firsts)
+        if found is not None:
+            self._count(1, 0, found.switches)
+            self._tell_all([found], 1)
+            self.report.is_exhaustive, self.report.bound = False, "nothing but two runs of one order"
+            return
+        search = self._go_through(bound, limit)
+        within = "any number of switches" if bound is None else f"at most {bound} switch{'es' * (bound != 1)}"
+        self.report.bound = within + (", and one crash" if self._crashes else "")
+        self.report.is_exhaustive = search.is_finished
+        self._add_cells(search)
+        if limit is not None and (search.is_cut or not search.is_finished) and not self._is_broken():
+            self._draw(limit, seed, in_order=search.checked)
+        found = None if self._is_broken() else difference_now(self._case, firsts)
+        if found is not None:
+            self._tell_all([found], 1)
+        if any(failure.kind == NOT_DETERMINISTIC for failure in self.report.failures):
+            self.report.is_exhaustive = False
+        self._name_kinds()
+
+    def repeat(self, token: Token) -> None:
+        """Check one interleaving alone."""
+        case = self._case if token.only is None else self._case.only(token.only)
+        run = replay(case, token.moves(len(case.programs)))
+        if run.refused:
+            raise refused(str(token), run.refused)
+        self._count(1, 0, run.switches)
+        self.report.bound = f"the interleaving of {token}"
+        difference = difference_of(case, run, replay(case, run.moves))
+        found = run.found if difference is None else Found(run.moves, run.switches, difference)
+        if found is not None:
+            self.report.failed = 1
+            self._tell(Shrunk(token.only, found))
+
+    def _go_through(self, bound: int | None, limit: int | None) -> Ordered:
+        search = self._search(bound, has_order=False)
+        failures = _distinct(search.failures(limit))
+        if search.needs_order:
+            search = self._search(bound, has_order=True)
+            failures = _distinct(search.failures(limit))
+        self._count(search.checked, search.equal, search.most_switches)
+        self._tell_all(failures, search.failed)
+        return search
+
+    def _search(self, bound: int | None, *, has_order: bool) -> Ordered:
+        return Ordered(self._case, bound=bound, reduce=self._reduce, crashes=self._crashes, has_order=has_order)
+
+    def _draw(self, limit: int, seed: int, in_order: int) -> None:
+        sample = Sampled(self._case, seed, crashes=self._crashes)
+        failures = _distinct(sample.failures(limit))
+        self._tell_all(failures, sample.failed)
+        self._count(sample.checked, 0, sample.most_switches)
+        self.report.is_exhaustive, self.report.seed = False, seed
+        self.report.bound += (
+            f": {in_order:,} in order, then any number of switches: {limit - limit // 2:,} at random and "
+            f"{limit // 2:,} by priorities"
+        )
+
+    def _count(self, checked: int, equal: int, switches: int) -> None:
+        self.report.checked += checked
+        self.report.equal += equal
+        self.report.enumerated += checked + equal
+        self.report.depth = max(self.report.depth, switches)
+
+    def _tell_all(self, failures: Iterable[Found], count: int) -> None:
+        self.report.failed = (self.report.failed or 0) + count
+        for found in failures:
+            if _likeness(found) not in self._told and len(self.report.failures) < _FAILURES_TOLD:
+                self._told.add(_likeness(found))
+                is_whole = found.problem.kind in ("hangs", NOT_DETERMINISTIC)
+                self._tell(Shrunk(None, found) if is_whole else shrunk(self._case, found))
+
+    def _tell(self, failure: Shrunk) -> None:
+        case = self._case if failure.only is None else self._case.only(failure.only)
+        run = replay(case, failure.found.moves)
+        found = _as_it_is_again(failure.found, run)
+        token = token_of(found.moves, len(case.programs), failure.only)
+        if any(token == told.token for told in self.report.failures):
+            return
+        self.report.failures.append(
+            Failure(
+                found.problem.kind,
+                found.problem.expected,
+                found.problem.found,
+                "\n".join(essence(case.names, run.trace)) or "the programs run one after the other",
+                tuple(run.outcomes),
+                _last_lines(case, run.trace),
+                token,
+                _remedy(found, len(case.programs)),
+            )
+        )
+
+    def _is_broken(self) -> bool:
+        return any(failure.kind in ("hangs", NOT_DETERMINISTIC) for failure in self.report.failures)
+
+    def _name_kinds(self) -> None:
+        """Say of programs that raise or hang whether they do so in every order."""
+        if self.report.failure_count < self.report.checked:
+            self.report.failures = [
+                msgspec.structs.replace(failure, kind=f"{failure.kind} in some orders")
+                if failure.kind in ("raises", "hangs")
+                else failure
+                for failure in self.report.failures
+            ]
+
+    def _add_cells(self, search: Ordered) -> None:
+        for index, number, fault in sorted(search.places, key=lambda place: (*place[:2], FAULTS.index(place[2]))):
+            states, failures = search.places[index, number, fault]
+            label = f"{self._case.names[index]} #{number} {named(search.requests[index, number])}"
+            self.report.cells.append(Cell(label, fault, states, failures))
+
+
+def _distinct(failures: Iterable[Found]) -> list[Found]:
+    """The first failure of each sort, and no more than are told."""
+    first: dict[tuple[str, str], Found] = {}
+    for found in failures:
+        if len(first) < _FAILURES_TOLD:
+            first.setdefault(_likeness(found), found)
+    return [*first.values()]
+
+
+def _as_it_is_again(found: Found, run: Replayed) -> Found:
+    """What is wrong with an interleaving that was run again: as before, or that it is not as before."""
+    again = run.problem
+    if found.problem.kind == NOT_DETERMINISTIC or (again is not None and again.kind == found.problem.kind):
+        return found
+    now = run.refused or ("nothing is wrong" if again is None else f"{again.kind}, {again.found}")
+    told = f"{found.problem.kind}, {found.problem.found}, the first time; and now: {now}"
+    return found._replace(problem=Problem(NOT_DETERMINISTIC, "two runs of one order end alike", told))
+
+
+def _likeness(found: Found) -> tuple[str, str]:
+    return found.problem.kind, found.problem.found
+
+
+def _remedy(found: Found, count: int) -> str | None:
+    """What may help, where that can be said from afar."""
+    if is_about_stores(found.problem):
+        return NOT_FRESH
+    if found.problem.kind != "check failed":
+        return _REMEDIES.get(found.problem.kind)
+    if any(move >= count for move in found.moves):
+        return AT_A_RESTART
+    return _REMEDIES[found.problem.kind] if found.switches else None
+
+
+_REMEDIES = {
+    NOT_DETERMINISTIC: SHARED,
+    "check failed": "let the write expect what was read: kv.update, log.append_expect, or the checks of transact",
+    "not linearizable": "let the store look for conflicts and write in one step that no other comes between",
+    "hangs": "a program that looks again and again gives no other its turn: let it wait for an event",
+}
+
+_LINES_TOLD = 60
+
+
+def _last_lines(case: Case, trace: Sequence[Step]) -> tuple[str, ...]:
+    lines = [*told_steps(case.names, trace)]
+    more = len(lines) - _LINES_TOLD
+    return tuple(lines if more <= 0 else [f"… {more:,} steps", *lines[-_LINES_TOLD:]])
+
+
+def _check_options(
+    bound: int | None, seed: int | None, limit: int | None, requests_limit: int, **switches: object
+) -> None:
+    for name, value, least in (("bound", bound, 0), ("seed", seed, 0), ("limit", limit, 1)):
+        if value is not None:
+            check_integer(name, value, least)
+    check_integer("requests_limit", requests_limit, 1)
+    for name, given in switches.items():
+        if type(given) is not bool:
+            raise InvalidRequest(f"{name} is {describe(given)}: give a bool")
+
+
+def _checked_check(check: Any) -> Check | None:
+    if check is None:
+        return None
+    if not inspect.isgeneratorfunction(check):
+        raise InvalidRequest(f"check is {describe(check)}: give a generator function of the programs' outcomes")
+    if trouble := trouble_in_a_call(check, []):
+        raise InvalidRequest(f"check {name_of(check)!r} takes other arguments than the outcomes: {trouble}")
+    made: Check = check
+    return made

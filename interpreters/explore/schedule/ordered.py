@@ -1,0 +1,322 @@
+"""Going through the interleavings in order: depth first, each on a new store, from the start.
+
+At each step it is a program's turn. The first interleaving lets each program go to its end; the next one differs as
+late as possible, and so on. What programs ask in the part that two have in common must be the same, else they are not
+deterministic.
+
+**Reduction.** Steps that touch different things may change places (`footprint`), and orders that
+differ only in such steps lead to the same state. A state is known by the clocks of the steps that led to it, and one
+that was reached before is not gone on from. So of equal interleavings one is checked. Where switches are bounded, a
+state counts as reached before only if that took no more switches, and the same program had the turn.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from interpreters.explore.faults import WRITES, is_own
+from interpreters.explore.report import NOT_DETERMINISTIC, Problem
+from interpreters.explore.schedule.case import Case, Found
+from interpreters.explore.schedule.footprint import Causes
+from interpreters.explore.schedule.requests import Sleep
+from interpreters.explore.schedule.sameness import told_difference
+from interpreters.explore.schedule.world import Move, Task, World
+from interpreters.explore.words import are_alike
+from persist_effects.requests import Outcome
+
+FAULTS = ("switch", "crash-before", "crash-during")
+
+Place = tuple[int, int, str]
+"""A program, the number of its request, and what happened there: one of the `FAULTS`."""
+
+
+class _Node:
+    """A state on the way, the move that is tried there, and those that are not tried yet."""
+
+    __slots__ = (
+        "after", "answer", "asker", "can_stay", "event", "failed", "has_crashed", "last", "move", "place",
+        "request", "runs", "spent", "standing", "switches", "untried",
+    )  # fmt: skip
+
+    def __init__(self, last: int, switches: int, *, can_stay: bool, has_crashed: bool) -> None:
+        self.last = last
+        self.switches = switches
+        self.can_stay = can_stay
+        self.has_crashed = has_crashed
+        self.runs = 0
+        self.failed = 0
+        # What follows is filled in when the moves are known, and when one is tried.
+        self.move: Move
+        self.untried: list[Move]
+        self.standing: list[Any]
+        self.asker: int
+        self.request: Any
+        self.spent: int
+        self.place: Place | None
+        self.event: tuple[int, int, tuple[int, ...]]
+        self.after: tuple[int, ...]
+        self.answer: Any
+
+
+class Ordered:
+    """All interleavings of a case with at most ``bound`` switches away from programs that could go on."""
+
+    def __init__(self, case: Case, *, bound: int | None, reduce: bool, crashes: bool, has_order: bool = False) -> None:
+        self.checked = self.equal = self.failed = 0
+        self.most_switches = 0
+        self.is_finished = False
+        self.is_cut = False
+        """Whether the bound kept any interleaving out."""
+        self.sees_positions = False
+        self.places: dict[Place, list[int]] = {}
+        """How many interleavings had a switch or a crash at each place, and how many of them failed."""
+        self.requests: dict[tuple[int, int], Any] = {}
+        """What each program first asked at each place."""
+        self._case = case
+        self._count = len(case.programs)
+        self._bound = bound
+        self._crashes = crashes
+        self._path: list[_Node] = []
+        self._tail: list[Move] = []
+        self._causes = Causes(self._count, has_order=has_order) if reduce else None
+        self._histories: dict[tuple[int, tuple[int, ...], int], int] = {}
+        self._reached: dict[tuple[int, ...], int] = {}
+        self._known: dict[int, tuple[Any, Any]] = {}
+        """By history and program: what it was answered at the end of it, and where it stood then."""
+
+    def failures(self, limit: int | None = None) -> Iterator[Found]:
+        """Check them, at most so many, and give those that fail."""
+        while not self.is_finished and (limit is None or self.checked + self.equal < limit):
+            problem = self._run()
+            if self.needs_order:
+                return
+            if problem is not None:
+                self.failed += 1
+                moves = (*(node.move for node in self._path), *self._tail)
+                yield Found(moves, self._path[-1].spent if self._path else 0, problem)
+                if problem.kind in ("hangs", NOT_DETERMINISTIC):
+                    break
+            self._go_back()
+        while self._path:
+            self._count_in(self._path.pop())
+
+    @property
+    def needs_order(self) -> bool:
+        """Whether what is equal was judged as if the order of all streams did not count, and it does."""
+        return self.sees_positions and self._causes is not None and not self._causes.has_order
+
+    # One interleaving
+
+    def _run(self) -> Problem | None:
+        self._tail = []
+        try:
+            return self._run_on_new_store()
+        except BaseException as error:
+            self._case.note_end(error, (*(node.move for node in self._path), *self._tail))
+            raise
+
+    def _run_on_new_store(self) -> Problem | None:
+        world, store = self._case.begin()
+        try:
+            problem, is_new = self._go(world)
+            if not is_new:
+                self.equal += 1
+                return None
+            if problem is None:
+                problem = self._case.judge(world)
+            self.checked += 1
+            if self._path:
+                end = self._path[-1]
+                end.runs += 1
+                end.failed += problem is not None
+                self.most_switches = max(self.most_switches, end.spent)
+            return problem
+        finally:
+            self.sees_positions = self.sees_positions or world.sees_positions
+            if world.live:
+                world.close()
+            store.close()
+
+    def _go(self, world: World) -> tuple[Problem | None, bool]:
+        """Make the moves of an interleaving. Returns what is wrong already, and whether its end is a new one."""
+        path, limit = self._path, self._case.requests_limit
+        problem = self._go_to_last(world)
+        if problem is not None:
+            return problem, True
+        node = path[-1] if path else self._next_node(world)
+        while node is not None:
+            self._note(node, world)
+            world.play(node.move)
+            if self._causes is not None:
+                problem = self._difference_from_known(node, world.tasks[node.asker])
+                if problem is not None:
+                    return problem, True
+                if self._was_reached(node):
+                    return None, False
+            if len(path) + len(self._tail) > limit:
+                return self._case.hang(), True
+            node = self._next_node(world)
+        return (self._case.hang() if len(self._tail) > limit else None), True
+
+    def _go_to_last(self, world: World) -> Problem | None:
+        """Make the moves that this interleaving has in common with the one before."""
+        tasks, step_here, count = world.tasks, world.step_here, self._count
+        for node in self._path[:-1]:
+            move = node.move
+            task = tasks[move % count]
+            if task.request != node.request and not are_alike(task.request, node.request):
+                return self._difference(task, node.request)
+            if move < count:
+                task.run_in(step_here, task)
+            else:
+                world.play(move)
+            node.answer = task.answer
+        if not self._path:
+            return None
+        # Another move is tried here, so all programs must stand where they stood before.
+        standing = [task.request for task in tasks]
+        before = self._path[-1].standing
+        if standing != before:
+            for task, request in zip(tasks, before, strict=True):
+                if not are_alike(task.request, request):
+                    return self._difference(task, request)
+        return None
+
+    def _difference(self, task: Task, before: Any, when: str = "the first time") -> Problem:
+        stands = task.outcome if task.outcome is not None and isinstance(before, Outcome) else task.request
+        number = task.asked + (task.request is None)
+        return told_difference(self._case.names[task.index], number, before, stands, when)
+
+    def _next_node(self, world: World) -> _Node | None:
+        """The state where the world stands now, with the moves that it has; None where it has no choice any more."""
+        ready = world.ready()
+        if not ready:
+            return None
+        path, count = self._path, self._count
+        if path:
+            before = path[-1]
+            last = before.move % count
+            has_crashed = before.has_crashed or before.move >= count
+            node = _Node(last, before.spent, can_stay=last in ready, has_crashed=has_crashed)
+        else:
+            node = _Node(-1, 0, can_stay=False, has_crashed=False)
+        may_crash = self._crashes and not node.has_crashed
+        if self._causes is None and len(world.live) == 1 and not may_crash:
+            task = world.tasks[ready[0]]
+            task.run_in(self._go_to_end, world, task)
+            return None
+        node.standing = [task.request for task in world.tasks]
+        node.move = node.last if node.can_stay else ready[0]
+        node.untried = [index for index in reversed(ready) if index != node.move]
+        if may_crash:
+            node.untried = [*reversed([*self._crashes_at(world, ready)]), *node.untried]
+        if self._bound is not None and node.can_stay and node.switches >= self._bound:
+            self._forbid_switches(node)
+        path.append(node)
+        return node
+
+    def _go_to_end(self, world: World, task: Task) -> None:
+        """Let the program that is left go on alone, in its own context."""
+        tail, limit, index = self._tail, self._case.requests_limit, task.index
+        while world.ready() and len(tail) <= limit:
+            tail.append(index)
+            world.step_here(task)
+
+    def _forbid_switches(self, node: _Node) -> None:
+        kept = [move for move in node.untried if move % self._count == node.last]
+        self.is_cut = self.is_cut or len(kept) < len(node.untried)
+        node.untried = kept
+
+    def _crashes_at(self, world: World, ready: tuple[int, ...]) -> Iterator[Move]:
+        for index in world.live:
+            task = world.tasks[index]
+            if task.asked > 1:  # else it would only begin again
+                yield index + self._count
+            if index in ready and may_change(task.request):
+                yield index + 2 * self._count
+
+    def _note(self, node: _Node, world: World) -> None:
+        """Fill in what is to be known of the move that is tried."""
+        crash, index = divmod(node.move, self._count)
+        task = world.tasks[index]
+        node.asker, node.request = index, task.request
+        is_switch = node.can_stay and index != node.last
+        node.spent = node.switches + is_switch
+        node.place = None
+        if crash or is_switch:
+            stopped = task if crash else world.tasks[node.last]
+            node.place = stopped.index, stopped.asked, FAULTS[crash]
+            self.requests.setdefault((stopped.index, stopped.asked), stopped.request)
+        if self._causes is not None:
+            self._note_causes(node, index, crash, self._causes, world)
+
+    def _note_causes(self, node: _Node, index: int, crash: int, causes: Causes, world: World) -> None:
+        is_split = world.is_in_operation(world.tasks[index])
+        touched = causes.nothing if crash == 1 else causes.footprint(Sleep(0) if is_split else node.request)
+        path = self._path
+        clock = causes.clock(index, touched, (before.event for before in path[:-1]))
+        node.event = index, touched, clock
+        before = path[-2].after if len(path) > 1 else (-1,) * self._count
+        step = before[index], clock, crash
+        number = self._histories.setdefault(step, len(self._histories))
+        node.after = (*before[:index], number, *before[index + 1 :])
+
+    def _difference_from_known(self, node: _Node, task: Task) -> Problem | None:
+        """Whether a program stands elsewhere than where it stood after the same history, in another order."""
+        index, known = task.index, self._known
+        stands = task.request if task.outcome is None else task.outcome
+        node.answer = task.answer
+        key = node.after[index] * self._count + index
+        if key not in known:
+            known[key] = task.answer, stands
+            return None
+        before_this = known[key][1]
+        if are_alike(before_this, stands):
+            return None
+        for before in self._path:
+            # Equal orders differ in positions and revisions, and any two runs in times.
+            if before.asker == index and not are_alike(
+                known[before.after[index] * self._count + index][0], before.answer
+            ):
+                return None
+        return self._difference(task, before_this, "after the same answers in another order")
+
+    def _was_reached(self, node: _Node) -> bool:
+        state, switches = node.after, 0
+        if self._bound is not None:
+            state, switches = (*state, node.move % self._count), node.spent
+        fewest = self._reached.get(state)
+        if fewest is not None and fewest <= switches:
+            return True
+        self._reached[state] = switches
+        return False
+
+    # From one to the next
+
+    def _go_back(self) -> None:
+        """To the last state that has a move which was not tried."""
+        path = self._path
+        while path:
+            node = path.pop()
+            self._count_in(node)
+            if node.untried:
+                node.move = node.untried.pop()
+                path.append(node)
+                return
+        self.is_finished = True
+
+    def _count_in(self, node: _Node) -> None:
+        """Add the interleavings that had this move to its place, and to those of the state before."""
+        if node.place is not None:
+            counts = self.places.setdefault(node.place, [0, 0])
+            counts[0] += node.runs
+            counts[1] += node.failed
+        if self._path:
+            before = self._path[-1]
+            before.runs += node.runs
+            before.failed += node.failed
+        node.runs = node.failed = 0
+
+
+def may_change(request: Any) -> bool:
+    """Whether a request may leave anything behind."""
+    return isinstance(request, WRITES) or (is_own(request) and not isinstance(request, Sleep))

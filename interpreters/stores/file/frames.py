@@ -1,0 +1,346 @@
+"""Reading frames: each is checked again before a byte of it is believed, and then to be what the index says it is.
+
+A page is asked for as a `Part`: of one stream, or of the whole log. What is read must be the next of it, each by each.
+"""
+
+import struct
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Protocol
+from zlib import crc32
+
+import msgspec
+
+from interpreters.disk import requests as disk
+from interpreters.stores.file.format import (
+    COMMITS,
+    DECODING_ERRORS,
+    ENTRY,
+    EVENT,
+    FRAME_HEADER_BYTES,
+    Commit,
+    Frame,
+    announced_bytes,
+    commit_in,
+    decode_frame,
+    decode_put,
+    unpack_frame_header,
+)
+from interpreters.stores.file.index import SegmentIndex, ref_of
+from interpreters.stores.file.manifest import index_path, segment_path
+from persist_effects.codec import decode, decode_event
+from persist_effects.errors import CorruptStore
+from persist_effects.event import Event
+from persist_effects.machine import Effect, perform
+from persist_effects.requests import Entry
+
+READ_AHEAD_BYTES = 256 * 1024
+"""How much is read at once where frames stand close together: some pages of usual events."""
+
+FIRST_READ_BYTES = 1024
+"""How much is read of a frame whose length is not known yet: most frames are shorter."""
+
+_KEPT_BYTES = 1024 * 1024
+
+
+class Chunk:
+    """Some bytes of a segment, and from where."""
+
+    __slots__ = ("data", "number", "start")
+
+    def __init__(self, number: int, start: int, data: bytes) -> None:
+        self.number = number
+        self.start = start
+        self.data = data
+
+
+class Part(Protocol):
+    """Which events are wanted, and which is the next."""
+
+    def wanted(self, commit: Commit) -> Iterable[msgspec.Raw]:
+        """Those of a commit."""
+        ...
+
+    def fits(self, commit: Commit, index: int) -> bool:
+        """Whether a commit, found at the offset of this index, holds what is next. Goes on past it."""
+        ...
+
+    def fitting(self, events: Sequence[Event], begin: int, index: int) -> int:
+        """How many of the events from ``begin`` on, found one to an offset from this index on, are next. Goes on."""
+        ...
+
+    def next_at(self, index: int) -> str:
+        """What is next, for an error."""
+        ...
+
+
+class StreamPart:
+    """The events of a stream after ``low`` through ``high``."""
+
+    def __init__(self, stream: str, low: int, high: int) -> None:
+        self.stream = stream
+        self.next_seq = low + 1
+        self.high = high
+
+    def wanted(self, commit: Commit) -> Iterable[msgspec.Raw]:
+        """Those of a commit."""
+        low, start = self.next_seq - 1, 0
+        for run in commit.runs:
+            if run.stream == self.stream:
+                first = max(0, low + 1 - run.first_seq)
+                last = min(run.count, self.high + 1 - run.first_seq)
+                yield from islice(commit.events, start + first, max(start + first, start + last))
+            start += run.count
+
+    def fits(self, commit: Commit, index: int) -> bool:
+        """Whether a commit goes on where the stream is. Goes on past it."""
+        before = self.next_seq
+        for run in commit.runs:
+            if run.stream == self.stream and run.first_seq <= self.next_seq < run.first_seq + run.count:
+                self.next_seq = min(run.first_seq + run.count, self.high + 1)
+        return self.next_seq > before
+
+    def fitting(self, events: Sequence[Event], begin: int, index: int) -> int:
+        """How many of the events from ``begin`` on are the next ones. Goes on."""
+        # Runs for every event that is read.
+        stream, first = self.stream, self.next_seq
+        seq = first
+        for event in islice(events, begin, None) if begin else events:
+            if event.seq != seq or event.stream != stream:
+                break
+            seq += 1
+        self.next_seq = seq
+        return seq - first
+
+    def next_at(self, index: int) -> str:
+        """What is next, for an error."""
+        return f"event {self.next_seq} of stream {self.stream!r}"
+
+
+class LogPart:
+    """The events of streams under a prefix past a position. Frame by frame, ``positions`` are of their first events."""
+
+    def __init__(self, after: int, prefix: str, positions: Sequence[int]) -> None:
+        self.after = after
+        self.prefix = prefix
+        self.positions = positions
+
+    def wanted(self, commit: Commit) -> Iterable[msgspec.Raw]:
+        """Those of a commit."""
+        start = 0
+        for run in commit.runs:
+            if run.stream.startswith(self.prefix):
+                first = max(0, self.after + 1 - run.first_position)
+                yield from islice(commit.events, start + first, max(start + first, start + run.count))
+            start += run.count
+
+    def fits(self, commit: Commit, index: int) -> bool:
+        """Whether a commit begins with the position that the index has for it."""
+        return bool(commit.runs) and commit.runs[0].first_position == self.positions[index]
+
+    def fitting(self, events: Sequence[Event], begin: int, index: int) -> int:
+        """How many of the events from ``begin`` on have the positions that the index has for them."""
+        found = events[begin:]
+        for count, (event, position) in enumerate(zip(found, self.positions[index:], strict=False)):
+            if event.position != position:
+                return count
+        return len(found)
+
+    def next_at(self, index: int) -> str:
+        """What is next, for an error."""
+        return f"the event at position {self.positions[index]}"
+
+
+class Reader:
+    """Reads frames of segments. It keeps the last bytes read, which never change, for the reader that goes on there."""
+
+    def __init__(self, segments: Mapping[int, SegmentIndex]) -> None:
+        self._segments = segments
+        self._chunk = Chunk(0, 0, b"")
+        self._commit: tuple[int, Commit] | None = None
+
+    def events(self, number: int, offsets: Sequence[int], part: Part) -> Effect[list[Event]]:
+        """The events of frames of one segment, at ascending offsets; of a commit of many, those of the part.
+
+        Raises `CorruptStore`, naming file and offset, where a frame is damaged, or is not the next of the part.
+        """
+        events: list[Event] = []
+        index = 0
+        while index < len(offsets):
+            chunk = yield from self._chunk_at(number, offsets[index], offsets[-1])
+            begin = len(events)
+            stopped_at = self._take_events(chunk, offsets, index, events)
+            if stopped_at == index:
+                # A commit of several, a frame longer than the chunk, or damage.
+                commit = yield from self.commit(number, offsets[index])
+                with _decoding(number, offsets[index]):
+                    events.extend(map(decode_event, part.wanted(commit)))
+                if not part.fits(commit, index):
+                    raise disagrees(number, offsets[index], part.next_at(index), "a commit without it")
+                stopped_at += 1
+            elif (count := part.fitting(events, begin, index)) < stopped_at - index:
+                found = events[begin + count]
+                raise disagrees(
+                    number,
+                    offsets[index + count],
+                    part.next_at(index + count),
+                    f"event {found.seq} of stream {found.stream!r} at position {found.position}",
+                )
+            index = stopped_at
+        return events
+
+    def _take_events(self, chunk: Chunk, offsets: Sequence[int], index: int, events: list[Event]) -> int:
+        """Decode frames of single events as long as they are whole in the chunk; returns where it stopped."""
+        data, start, seed = chunk.data, chunk.start, self._segments[chunk.number].seed
+        view, size_bytes = memoryview(data), len(data)
+        unpack, decode, append = unpack_frame_header, decode_event, events.append
+        offset, at_index = 0, index
+        try:
+            for at_index in range(index, len(offsets)):
+                offset = offsets[at_index]
+                at = offset - start
+                body = at + FRAME_HEADER_BYTES
+                if body > size_bytes:
+                    return at_index
+                checksum, length, kind, _ = unpack(data, at)
+                end = body + length + (-length & 7)
+                if kind != EVENT or end > size_bytes or crc32(view[at + 4 : end], seed ^ (offset >> 3)) != checksum:
+                    return at_index
+                append(decode(view[body : body + length]))
+        except struct.error:
+            # Offsets that go back, to before the chunk.
+            return at_index
+        except DECODING_ERRORS as error:
+            raise undecodable(chunk.number, offset, error) from error
+        return len(offsets)
+
+    def _chunk_at(self, number: int, offset: int, last: int) -> Effect[Chunk]:
+        """Some bytes of a segment in which the offset stands, as many as the frames up to ``last`` may need."""
+        chunk = self._chunk
+        if chunk.number == number and chunk.start <= offset and self._is_whole_in(chunk, offset):
+            return chunk
+        size_bytes = max(FIRST_READ_BYTES, min(last - offset + FIRST_READ_BYTES, READ_AHEAD_BYTES))
+        data = yield from self._read(number, offset, size_bytes)
+        return Chunk(number, offset, data)
+
+    def _is_whole_in(self, chunk: Chunk, offset: int) -> bool:
+        at = offset - chunk.start
+        return at + FRAME_HEADER_BYTES <= len(chunk.data) and at + announced_bytes(chunk.data, at) <= len(chunk.data)
+
+    def entry(self, number: int, offset: int, key: str) -> Effect[Entry | None]:
+        """What the frame at an offset puts under a key. Raises `CorruptStore`, naming file and offset."""
+        chunk = self._chunk
+        if chunk.number != number or not 0 <= offset - chunk.start < len(chunk.data):
+            chunk = Chunk(number, offset, (yield from perform(self._read_request(number, offset, FIRST_READ_BYTES))))
+            self._chunk = chunk
+        try:
+            found = _single_entry_at(chunk, offset, self._segments[number].seed)
+        except DECODING_ERRORS as error:
+            raise undecodable(number, offset, error) from error
+        if found is not None:
+            return Entry(found[2], found[1]) if found[0] == key else None
+        # A commit of several, a frame longer than the chunk, or damage.
+        commit = yield from self.commit(number, offset)
+        with _decoding(number, offset):
+            return next((Entry(decode(one.value), one.revision) for one in commit.entries if one.key == key), None)
+
+    def commit(self, number: int, offset: int) -> Effect[Commit]:
+        """The commit in the frame at an offset. Raises `CorruptStore`, naming file and offset."""
+        key = ref_of(number, offset)
+        if self._commit is not None and self._commit[0] == key:
+            return self._commit[1]
+        frame = yield from self._frame(number, offset)
+        with _decoding(number, offset):
+            commit = commit_in(frame)
+        if len(commit.events) > 1:
+            # The next page is likely to want more of them.
+            self._commit = (key, commit)
+        return commit
+
+    def _frame(self, number: int, offset: int) -> Effect[Frame]:
+        chunk = self._chunk
+        at = offset - chunk.start
+        data = chunk.data
+        if chunk.number != number or at < 0 or at + FRAME_HEADER_BYTES > len(data):
+            data, at = (yield from self._read(number, offset, FIRST_READ_BYTES)), 0
+        frame = decode_frame(data, at, self._segments[number].seed, offset)
+        if frame is None and len(data) - at >= FRAME_HEADER_BYTES:
+            size_bytes = announced_bytes(data, at)
+            if size_bytes > len(data) - at:
+                data = yield from self._read(number, offset, size_bytes)
+                frame = decode_frame(data, 0, self._segments[number].seed, offset)
+        if frame is None or frame.type not in COMMITS:
+            raise CorruptStore(
+                f"{segment_path(number)}: offset {offset}: expected a frame, found bytes that do not fit their "
+                f"checksum, unless {index_path(number)} points to the wrong place: run `persist-effects verify`, "
+                "and restore a backup or salvage the store"
+            )
+        return frame
+
+    def _read(self, number: int, offset: int, size_bytes: int) -> Effect[bytes]:
+        data = yield from perform(self._read_request(number, offset, size_bytes))
+        if len(data) <= _KEPT_BYTES:
+            self._chunk = Chunk(number, offset, data)
+        return data
+
+    def _read_request(self, number: int, offset: int, size_bytes: int) -> disk.Read:
+        # Not past what is committed: there the bytes will change.
+        left_bytes = max(0, self._segments[number].length_bytes - offset)
+        return disk.Read(segment_path(number), offset, min(size_bytes, left_bytes))
+
+
+def disagrees(number: int, offset: int, expected: str, found: str) -> CorruptStore:
+    """The error of a frame that is sound, and not the one that its segment's index says it is."""
+    return CorruptStore(
+        f"{segment_path(number)}: offset {offset}: expected {expected}, as the index says, found {found}: "
+        f"close the store, remove {index_path(number)}, which is then made again from the segment, and open it anew"
+    )
+
+
+def undecodable(number: int, offset: int, error: Exception) -> CorruptStore:
+    """The error of a frame that fits its checksum, and holds something else than a commit."""
+    return CorruptStore(
+        f"{segment_path(number)}: offset {offset}: expected a commit, found bytes that fit their checksum and are none "
+        f"({error}): restore a backup or salvage the store"
+    )
+
+
+@contextmanager
+def _decoding(number: int, offset: int) -> Iterator[None]:
+    try:
+        yield
+    except DECODING_ERRORS as error:
+        raise undecodable(number, offset, error) from error
+
+
+def _single_entry_at(chunk: Chunk, offset: int, seed: int) -> tuple[str, int, Any] | None:
+    """The key, revision and value in a frame of one key, where that is whole in the chunk, and sound."""
+    # Runs for every `KvGet`.
+    data = chunk.data
+    at = offset - chunk.start
+    body = at + FRAME_HEADER_BYTES
+    if body > len(data):
+        return None
+    checksum, length, kind, _ = unpack_frame_header(data, at)
+    end = body + length + (-length & 7)
+    if kind != ENTRY or end > len(data):
+        return None
+    rest = data[at + 4 : end]
+    return decode_put(rest[12 : 12 + length]) if crc32(rest, seed ^ (offset >> 3)) == checksum else None
+
+
+def offsets_in(refs: "array[int]") -> "list[tuple[int, list[int]]]":
+    """Refs as offsets, by segment, in their order; a frame that stands there twice is read once."""
+    groups: list[tuple[int, list[int]]] = []
+    last = -1
+    for ref in refs:
+        if ref == last:
+            continue
+        last = ref
+        number = ref >> 32
+        if not groups or groups[-1][0] != number:
+            groups.append((number, []))
+        groups[-1][1].append((ref & 0xFFFFFFFF) << 3)
+    return groups

@@ -1,0 +1,456 @@
+"""Where everything is: the in-memory index of a store, and the index files that make opening quick.
+
+A place is a *ref*: the segment's number in the upper 32 bits, the frame's offset in units of 8 bytes in the lower. An
+event of a stream costs its ref, 8 bytes, and an entry in its segment's table of frames, 4 bytes; where many events
+share a frame, both are shared.
+"""
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from interpreters.stores.file.format import Commit, Count, Drop, EventPlace, Name, StoredEntry, StreamState
+from interpreters.stores.names import SortedNames
+from persist_effects.event import Event
+
+Content = Event | StoredEntry | Commit
+"""What is to be known of a frame: of the one event or key in it where that belongs, or the commit."""
+
+
+def ref_of(number: int, offset: int) -> int:
+    """The ref of the frame at an offset of a segment."""
+    return number << 32 | offset >> 3
+
+
+def segment_of(ref: int) -> int:
+    """The number of the segment that a ref points into."""
+    return ref >> 32
+
+
+def offset_of(ref: int) -> int:
+    """The offset in its segment that a ref points at."""
+    return (ref & 0xFFFFFFFF) << 3
+
+
+class StreamIndex:
+    """Where a stream's events are. ``firsts`` is None as long as each ref stands for one event."""
+
+    __slots__ = (
+        "dropped",
+        "dropped_position",
+        "first_seq",
+        "firsts",
+        "last_position",
+        "last_seq",
+        "name",
+        "refs",
+        "tail",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.refs = array("Q")
+        self.firsts: array[int] | None = None
+        self.first_seq = 1
+        self.last_seq = 0
+        self.last_position = 0
+        self.dropped = 0
+        self.dropped_position = 0
+        # From where on the refs are of the active segment.
+        self.tail = 0
+
+    def add(self, ref: int, first_seq: int, count: int, last_position: int) -> None:
+        """Note that the next events, ``count`` of them, are in this frame."""
+        if not self.refs:
+            self.first_seq, self.firsts = first_seq, None
+        if count != 1 and self.firsts is None:
+            self.firsts = array("Q", range(self.first_seq, self.first_seq + len(self.refs)))
+        if self.firsts is not None:
+            self.firsts.append(first_seq)
+        self.refs.append(ref)
+        self.last_seq = first_seq + count - 1
+        self.last_position = last_position
+
+    def extend(self, refs: "array[int]", firsts: "array[int] | None", first_seq: int) -> None:
+        """Note frames of a sealed segment, all at once."""
+        if not refs:
+            return
+        if not self.refs:
+            self.first_seq, self.firsts = first_seq, None
+        if firsts is not None or self.firsts is not None:
+            mine = self.firsts
+            if mine is None:
+                mine = array("Q", range(self.first_seq, self.first_seq + len(self.refs)))
+            mine.extend(array("Q", range(first_seq, first_seq + len(refs))) if firsts is None else firsts)
+            self.firsts = mine
+        self.refs.extend(refs)
+
+    def drop(self, seq: int, position: int) -> None:
+        """Forget the events through ``seq``."""
+        if seq <= self.dropped:
+            return
+        self.dropped, self.dropped_position = seq, max(self.dropped_position, position)
+        count = self._frames_through(seq)
+        del self.refs[:count]
+        if self.firsts is not None:
+            del self.firsts[:count]
+            self.first_seq = self.firsts[0] if self.firsts else seq + 1
+        else:
+            self.first_seq += count
+        self.tail = max(0, self.tail - count)
+
+    def _frames_through(self, seq: int) -> int:
+        """How many frames hold no event after ``seq``."""
+        if seq >= self.last_seq:
+            return len(self.refs)
+        if self.firsts is None:
+            return max(0, min(len(self.refs), seq - self.first_seq + 1))
+        return max(0, bisect_right(self.firsts, seq + 1) - 1)
+
+    def frames_between(self, low: int, high: int) -> "array[int]":
+        """The refs of the frames that hold the events after ``low`` through ``high``, which are there."""
+        if low >= high or not self.refs:
+            return array("Q")
+        if self.firsts is None:
+            return self.refs[max(0, low + 1 - self.first_seq) : high + 1 - self.first_seq]
+        return self.refs[max(0, bisect_right(self.firsts, low + 1) - 1) : bisect_right(self.firsts, high)]
+
+    def replace_front(self, gone: set[int], copy: "StreamIndex | None") -> None:
+        """Put the frames of ``copy`` in the place of those in segments that are gone, which are the first."""
+        count = bisect_left(self.refs, True, key=lambda ref: segment_of(ref) not in gone)
+        if not count:
+            return
+        later = StreamIndex(self.name)
+        if copy is not None:
+            later.extend(copy.refs, copy.firsts, copy.first_seq)
+        if len(self.refs) > count:
+            firsts = None if self.firsts is None else self.firsts[count:]
+            later.extend(self.refs[count:], firsts, self.first_seq + count if firsts is None else firsts[0])
+        tail_count = len(self.refs) - self.tail
+        later.last_seq = self.last_seq
+        # What was dropped while it was copied.
+        later.drop(self.dropped, self.dropped_position)
+        self.refs, self.firsts, self.first_seq = later.refs, later.firsts, later.first_seq
+        self.tail = max(0, len(self.refs) - tail_count)
+
+    def state(self) -> StreamState:
+        """What compaction must keep of it beside the events."""
+        return StreamState(self.name, self.last_seq, self.last_position, self.dropped, self.dropped_position)
+
+
+class SegmentIndex:
+    """A segment, and where in it the frames are that hold events, in the order of their positions."""
+
+    def __init__(self, number: int, seed: int, length_bytes: int) -> None:
+        self.number = number
+        self.seed = seed
+        self.length_bytes = length_bytes
+        self.frames = array("I")
+        # The first position in each frame; None as long as there is one event in each, one after the other.
+        self.positions: array[int] | None = None
+        self.first_position = 0
+        self.last_position = 0
+        # What the segment says of streams and keys, for its index file: kept while it is active.
+        self.streams: set[str] = set()
+        self.keys: dict[str, bool] = {}
+        self.drops: list[Drop] = []
+        self.states: list[StreamState] = []
+
+    def forget_contents(self) -> None:
+        """What the segment says of streams and keys is in its index file."""
+        self.streams, self.keys, self.drops, self.states = set(), {}, [], []
+
+    def add_frame(self, offset: int, first: int, last: int) -> None:
+        """Note a frame that holds the events of these positions."""
+        frames = self.frames
+        if not frames:
+            self.first_position = first
+        if self.positions is None and (first != last or first != self.first_position + len(frames)):
+            self.positions = array("Q", range(self.first_position, self.first_position + len(frames)))
+        if self.positions is not None:
+            self.positions.append(first)
+        frames.append(offset >> 3)
+        self.last_position = last
+
+    def frames_after(self, position: int) -> "tuple[array[int], Sequence[int]]":
+        """Where, in units of 8 bytes, frames may hold an event past a position; and their first positions."""
+        if position >= self.last_position:
+            return array("I"), ()
+        if self.positions is None:
+            start = max(0, position + 1 - self.first_position)
+            return self.frames[start:], range(self.first_position + start, self.first_position + len(self.frames))
+        start = max(0, bisect_right(self.positions, position + 1) - 1)
+        return self.frames[start:], self.positions[start:]
+
+
+class IndexedStream(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What an index file says of a stream."""
+
+    name: Name
+    refs: bytes
+    firsts: bytes | None
+    first_seq: Count
+    last_seq: Count
+    last_position: Count
+
+
+class IndexedEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What an index file says of a key that was put."""
+
+    key: Name
+    revision: Count
+    ref: Count
+
+
+class IndexFile(msgspec.Struct, frozen=True, array_like=True):
+    """The contents of a sealed segment's index file. ``digest`` is the segment's, which binds the two."""
+
+    number: Count
+    digest: bytes
+    seed: Count
+    frames: bytes
+    positions: bytes | None
+    first_position: Count
+    last_position: Count
+    streams: list[IndexedStream]
+    entries: list[IndexedEntry]
+    deleted: list[Name]
+    drops: list[Drop]
+    states: list[StreamState]
+    revision: Count
+    position: Count
+
+
+class Index:
+    """Streams, keys and segments of a store, as far as they are committed."""
+
+    def __init__(self) -> None:
+        self.streams: dict[str, StreamIndex] = {}
+        self.stream_names = SortedNames(self.streams)
+        self.entries: dict[str, tuple[int, int]] = {}
+        self.key_names = SortedNames(self.entries)
+        self.segments: dict[int, SegmentIndex] = {}
+        self.position = 0
+        self.revision = 0
+        self.highest_dropped_position = 0
+        # Grows when segments are replaced, so that a reader on its way to an old one can begin anew.
+        self.generation = 0
+        # Stays so where an interrupt ended a change half-way: nobody is shown half of a commit.
+        self.is_changing = False
+
+    # Questions
+
+    def last_seq(self, name: str) -> int:
+        """The high-water mark of a stream."""
+        stream = self.streams.get(name)
+        return 0 if stream is None else stream.last_seq
+
+    def revision_of(self, key: str) -> int:
+        """The revision of a key, 0 if it is absent."""
+        found = self.entries.get(key)
+        return 0 if found is None else found[1]
+
+    def newest_position(self, prefix: str) -> int:
+        """The position of the newest event ever appended under a prefix."""
+        if not prefix:
+            return self.position
+        positions = (stream.last_position for name, stream in self.streams.items() if name.startswith(prefix))
+        return max(positions, default=0)
+
+    def frames_after(self, position: int) -> Iterator[tuple[SegmentIndex, "array[int]", Sequence[int]]]:
+        """The frames, by segment, that may hold events past a position, in order, and their first positions."""
+        for segment in list(self.segments.values()):
+            frames, positions = segment.frames_after(position)
+            if frames:
+                yield segment, frames, positions
+
+    # Commits
+
+    def take_in(self, segment: SegmentIndex, offsets: Sequence[int], contents: Sequence[Content]) -> None:
+        """Take in what frames at these offsets say. They are on the disk as far as the store promises."""
+        self.is_changing = True
+        for offset, content in zip(offsets, contents, strict=True):
+            if isinstance(content, Event):
+                self.add_event(segment, offset, content)
+            elif isinstance(content, StoredEntry):
+                self.add_entry(segment, offset, content)
+            else:
+                self.apply(segment, offset, content)
+        self.is_changing = False
+
+    def add_event(self, segment: SegmentIndex, offset: int, event: Event | EventPlace) -> None:
+        """Take in a frame of one event: what `apply` does for the commit that stores write most."""
+        name, position = event.stream, event.position
+        segment.add_frame(offset, position, position)
+        segment.streams.add(name)
+        stream = self.streams.get(name)
+        if stream is None:
+            stream = self._stream(name)
+        stream.add(segment.number << 32 | offset >> 3, event.seq, 1, position)
+        # Compaction notes the newest position of all before the events that are left.
+        self.position = max(self.position, position)
+
+    def add_entry(self, segment: SegmentIndex, offset: int, entry: StoredEntry) -> None:
+        """Take in a frame of one key that was put, likewise."""
+        key, revision = entry.key, entry.revision
+        segment.keys[key] = True
+        self._put(key, segment.number << 32 | offset >> 3, revision)
+        self.revision = max(self.revision, revision)
+
+    def apply(self, segment: SegmentIndex, offset: int, commit: Commit) -> None:
+        """Take in what a frame says. It is on the disk as far as the store promises."""
+        ref = ref_of(segment.number, offset)
+        for state in commit.states:
+            self._apply_state(segment, state)
+        if commit.runs:
+            last_run = commit.runs[-1]
+            last_position = last_run.first_position + last_run.count - 1
+            segment.add_frame(offset, commit.runs[0].first_position, last_position)
+        for run in commit.runs:
+            segment.streams.add(run.stream)
+            stream = self._stream(run.stream)
+            stream.add(ref, run.first_seq, run.count, run.first_position + run.count - 1)
+        for entry in commit.entries:
+            segment.keys[entry.key] = True
+            self._put(entry.key, ref, entry.revision)
+        for key in commit.deleted:
+            segment.keys[key] = False
+            self.entries.pop(key, None)
+        for drop in commit.drops:
+            segment.drops.append(drop)
+            self._drop(drop)
+        self.position = max(self.position, commit.position)
+        self.revision = max(self.revision, commit.revision)
+
+    def _stream(self, name: str) -> StreamIndex:
+        stream = self.streams.get(name)
+        if stream is None:
+            stream = self.streams[name] = StreamIndex(name)
+            self.stream_names.added(name)
+        return stream
+
+    def _put(self, key: str, ref: int, revision: int) -> None:
+        if key not in self.entries:
+            self.key_names.added(key)
+        self.entries[key] = (ref, revision)
+
+    def _drop(self, drop: Drop) -> None:
+        self._stream(drop.stream).drop(drop.seq, drop.position)
+        self.highest_dropped_position = max(self.highest_dropped_position, drop.position)
+
+    def _apply_state(self, segment: SegmentIndex, state: StreamState) -> None:
+        segment.states.append(state)
+        stream = self._stream(state.stream)
+        stream.last_seq = max(stream.last_seq, state.last_seq)
+        stream.last_position = max(stream.last_position, state.last_position)
+        stream.drop(state.dropped, state.dropped_position)
+        self.highest_dropped_position = max(self.highest_dropped_position, state.dropped_position)
+
+    # Compaction
+
+    def replace_segments(self, old: Sequence[int], copies: "Index") -> None:
+        """Put the segments of ``copies`` in the place of the first ones of the log."""
+        self.is_changing = True
+        gone = set(old)
+        rest = {number: segment for number, segment in self.segments.items() if number not in gone}
+        self.segments.clear()
+        self.segments.update(copies.segments)
+        self.segments.update(rest)
+        for name, stream in self.streams.items():
+            stream.replace_front(gone, copies.streams.get(name))
+        for key, (ref, revision) in copies.entries.items():
+            # One that was overwritten or deleted meanwhile was copied in vain.
+            found = self.entries.get(key)
+            if found is not None and found[1] == revision:
+                self.entries[key] = (ref, revision)
+        self.generation += 1
+        self.is_changing = False
+
+    # Index files
+
+    def seal(self, segment: SegmentIndex, digest: bytes) -> IndexFile:
+        """Take the active segment for sealed, and return what its index file says. The next one starts empty."""
+        file = self.describe(segment, digest)
+        for name in segment.streams:
+            stream = self.streams[name]
+            stream.tail = len(stream.refs)
+        segment.forget_contents()
+        return file
+
+    def describe(self, segment: SegmentIndex, digest: bytes) -> IndexFile:
+        """What the index file of the active segment says if it is sealed now."""
+        streams = []
+        for name in sorted(segment.streams):
+            stream = self.streams[name]
+            tail = stream.tail
+            firsts = None if stream.firsts is None else stream.firsts[tail:].tobytes()
+            first_seq = stream.first_seq + tail if stream.firsts is None else _first(stream.firsts[tail:])
+            refs = stream.refs[tail:].tobytes()
+            streams.append(IndexedStream(name, refs, firsts, first_seq, stream.last_seq, stream.last_position))
+        return IndexFile(
+            segment.number,
+            digest,
+            segment.seed,
+            segment.frames.tobytes(),
+            None if segment.positions is None else segment.positions.tobytes(),
+            segment.first_position,
+            segment.last_position,
+            streams,
+            [
+                IndexedEntry(key, self.entries[key][1], self.entries[key][0])
+                for key, is_put in segment.keys.items()
+                if is_put
+            ],
+            [key for key, is_put in segment.keys.items() if not is_put],
+            segment.drops,
+            segment.states,
+            self.revision,
+            self.position,
+        )
+
+    def load(self, file: IndexFile, length_bytes: int) -> None:
+        """Take in a sealed segment by its index file, in the order of the log.
+
+        Raises ValueError where that cannot be an index.
+        """
+        segment = SegmentIndex(file.number, file.seed, length_bytes)
+        segment.frames.frombytes(file.frames)
+        if file.positions is not None:
+            segment.positions = _array(file.positions)
+            if len(segment.positions) != len(segment.frames):
+                raise ValueError(f"{len(segment.positions)} positions of {len(segment.frames)} frames")
+        segment.first_position, segment.last_position = file.first_position, file.last_position
+        self.segments[file.number] = segment
+        for state in file.states:
+            self._apply_state(segment, state)
+        segment.forget_contents()
+        # Before the events: the refs are what was left after the drops, and may not follow on those that went.
+        for drop in file.drops:
+            self._drop(drop)
+        for indexed in file.streams:
+            stream = self._stream(indexed.name)
+            refs, firsts = _array(indexed.refs), None if indexed.firsts is None else _array(indexed.firsts)
+            if firsts is not None and len(firsts) != len(refs):
+                raise ValueError(f"{len(firsts)} sequence numbers of {len(refs)} frames of stream {indexed.name!r}")
+            stream.extend(refs, firsts, indexed.first_seq)
+            stream.last_seq = max(stream.last_seq, indexed.last_seq)
+            stream.last_position = max(stream.last_position, indexed.last_position)
+            stream.tail = len(stream.refs)
+        for entry in file.entries:
+            self._put(entry.key, entry.ref, entry.revision)
+        for key in file.deleted:
+            self.entries.pop(key, None)
+        self.position = max(self.position, file.position)
+        self.revision = max(self.revision, file.revision)
+
+
+def _array(data: bytes) -> "array[int]":
+    values = array("Q")
+    values.frombytes(data)
+    return values
+
+
+def _first(values: Iterable[int]) -> int:
+    return next(iter(values), 0)

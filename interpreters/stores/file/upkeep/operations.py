@@ -1,0 +1,143 @@
+"""What operators do with a file store's directory: verify, back up, salvage. On a real disk.
+
+Each is a program over `disk/*` in the module of its name, which runs on a simulated disk too. Here they are run on
+directories. A new directory appears under its name only when all of it is there and on the disk.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from interpreters.disk.real import RealDisk, new_directory
+from interpreters.disk.requests import ForeignFile
+from interpreters.stores.clock import wall_clock
+from interpreters.stores.file.engine import Engine, Options
+from interpreters.stores.file.segments import LOCK
+from interpreters.stores.file.upkeep.backup import BackedUp, Moment, backup_store
+from interpreters.stores.file.upkeep.salvage import Salvaged, salvage_store
+from interpreters.stores.file.upkeep.survey import Progress
+from interpreters.stores.file.upkeep.two_disks import two_disks
+from interpreters.stores.file.upkeep.verify import Report, verify_store
+from persist_effects.errors import CorruptStore, InvalidRequest, NewerFormat, StoreLocked, StoreUnavailable
+from persist_effects.machine import run
+
+StrPath = str | os.PathLike[str]
+
+
+def verify(path: StrPath, progress: Progress | None = None) -> Report:
+    """Look for damage in the store in a directory. Nothing is changed, and a writer may be at work.
+
+    Raises `InvalidRequest` where there is no store.
+
+    >>> import tempfile
+    >>> from interpreters.stores.file.store import FileStore
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     FileStore(directory).close()
+    ...     verify(directory).is_sound
+    True
+    """
+    with _reading(path) as source, _errors_of(path):
+        return run(verify_store(progress), source.handlers)
+
+
+def backup(path: StrPath, into: StrPath, progress: Progress | None = None) -> BackedUp:
+    """Copy a store, as it is at one moment, into a directory that is not there or empty. A writer may be at work.
+
+    Raises `InvalidRequest` for a directory with something in it, and `CorruptStore` for damage.
+    """
+    with _reading(path) as source:
+        return backup_of(source, path, into, progress, None)
+
+
+def backup_of(
+    source: RealDisk, path: StrPath, into: StrPath, progress: Progress | None, moment: Moment | None
+) -> BackedUp:
+    """As `backup`, of what a disk holds open; at a moment, or else now. ``path`` is for what errors say."""
+    nothing = "nothing was backed up"
+    with _making(into, nothing) as target, _errors_of(path, nothing):
+        return run(backup_store(moment, progress), two_disks(source.handlers, target.handlers))
+
+
+def salvage(path: StrPath, into: StrPath, progress: Progress | None = None) -> Salvaged:
+    """Copy what is sound of a store into a new one, in a directory that is not there or empty, and say what is lost.
+
+    No writer may be at work: then `StoreLocked` is raised. Raises `InvalidRequest` for a directory that has something
+    in it.
+    """
+    holder = f"process {os.getpid()} on {socket.gethostname()}, salvaging"
+    engine = Engine(Options(wall_clock, os.urandom, holder, "os"))
+    nothing = "nothing was salvaged"
+    with _reading(path, alone=True) as source, _making(into, nothing) as target, _errors_of(path, nothing):
+        return run(salvage_store(engine, progress), two_disks(source.handlers, target.handlers))
+
+
+def refuse_home(path: StrPath) -> None:
+    """Refuse a path with ``~`` in front, which only shells replace: a directory of that name would be made."""
+    first, _, rest = os.fspath(path).partition("/")
+    if first.startswith("~"):
+        home = os.path.expanduser(first)
+        whole = f"{'/home/NAME' if home == first else home}/{rest}".rstrip("/")
+        raise InvalidRequest(
+            f"{os.fspath(path)!r} begins with {first!r}, which is no home here: write {whole!r}, or "
+            f"{f'./{os.fspath(path)}'!r} for a directory of that name"
+        )
+
+
+@contextmanager
+def _reading(path: StrPath, *, alone: bool = False) -> Iterator[RealDisk]:
+    refuse_home(path)
+    if not os.path.isdir(path):
+        raise InvalidRequest(f"{os.fspath(path)} is no directory: give that of a store")
+    with _errors_of(path):
+        disk = RealDisk(path, read_only=True)
+    with closing(disk):
+        with _errors_of(path):
+            holder = disk.keep_writers_away(LOCK) if alone else None
+        if holder is not None:
+            raise StoreLocked(holder, f"the store {os.fspath(path)}")
+        yield disk
+
+
+@contextmanager
+def _errors_of(path: StrPath, nothing: str = "nothing was done") -> Iterator[None]:
+    """Errors name the store; what a disk refuses, in it or in a copy, is told as the package's errors are."""
+    place = os.fspath(path)
+    try:
+        yield
+    except CorruptStore as error:
+        raise CorruptStore(f"{place}: {error}") from error
+    except NewerFormat as error:
+        raise NewerFormat(f"{place}/{error.file}", error.found, error.known) from error
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{place}: {error}") from error
+    except ForeignFile as error:
+        raise CorruptStore(f"{place}: {error}") from error
+    except OSError as error:
+        # The error names a file, of the store or of the copy.
+        raise StoreUnavailable(f"{nothing}: {error}" if error.filename else f"{place}: {nothing}: {error}") from error
+
+
+@contextmanager
+def _making(into: StrPath, nothing: str) -> Iterator[RealDisk]:
+    """A disk in a new directory, which gets its name at the end, and is taken away after an error."""
+    refuse_home(into)
+    place = Path(os.path.abspath(into))
+    try:
+        _check_is_free(place)
+        with new_directory(place) as disk:
+            yield disk
+    except FileExistsError as error:
+        raise InvalidRequest(
+            f"{error.filename} is left over from an attempt that was interrupted: remove it"
+        ) from error
+    except OSError as error:
+        raise StoreUnavailable(f"{place}: {nothing}: {error}") from error
+
+
+def _check_is_free(place: Path) -> None:
+    if place.is_symlink():
+        raise InvalidRequest(f"{place} is a symbolic link: give the directory itself, or a new one")
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+        raise InvalidRequest(f"{place} is there and not an empty directory: give a new one")

@@ -1,0 +1,543 @@
+"""The memory store: the executable specification of every request. What it answers, every other store answers.
+
+Events and values are kept as the bytes that a durable store would write, and decoded afresh for each reader, so
+nothing that a caller holds can change what is stored. Under one lock, a write is staged, which refuses what cannot be
+stored and finds conflicts, and then applied. Where an interrupt, or a lack of memory, ends that halfway, it is taken
+back, or the store answers nothing any more.
+"""
+
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Any, NoReturn
+
+import msgspec
+
+from interpreters.stores.clock import Clock, checked_clock, wall_clock
+from interpreters.stores.names import SortedNames
+from interpreters.stores.ranges import page_range
+from interpreters.threads import forks
+from interpreters.threads.gates import Gate, Notify, wait_until_told
+from persist_effects import codec
+from persist_effects.errors import StoreClosed, StoreUnavailable, UncertainOutcome
+from persist_effects.event import Event, check_integer
+from persist_effects.machine import Handlers
+from persist_effects.requests import (
+    Append,
+    Appended,
+    Check,
+    Conflict,
+    Entry,
+    ExpectSeq,
+    Hole,
+    KvDelete,
+    KvGet,
+    KvHas,
+    KvKeys,
+    KvPut,
+    LastSeq,
+    Page,
+    Read,
+    ReadAll,
+    Streams,
+    Transact,
+    TruncateThrough,
+    Wait,
+    Write,
+)
+
+
+class _Stream:
+    """The encoded events of a stream that are left, and how many before them were dropped."""
+
+    __slots__ = ("dropped", "dropped_position", "events", "last_position", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.events: list[bytes] = []
+        self.dropped = 0
+        self.dropped_position = 0
+        self.last_position = 0
+
+    @property
+    def last_seq(self) -> int:
+        return self.dropped + len(self.events)
+
+
+class _Logged(msgspec.Struct, frozen=True, gc=False):
+    """An event's place in the order of all streams."""
+
+    position: int
+    stream: _Stream
+    seq: int
+    type: str
+    event: bytes
+
+
+class _Closed:
+    """Stands in the place of the lock of a store that is of no use any more.
+
+    Everything takes the lock: so a store that is open checks nothing.
+    """
+
+    def __init__(self, kind: type[StoreUnavailable], reason: str) -> None:
+        self._kind = kind
+        self._reason = reason
+
+    def __enter__(self) -> None:
+        raise self._kind(self._reason)
+
+    def __exit__(self, *exc_info: object) -> None:
+        raise AssertionError("a closed store was entered")
+
+
+_CLOSED = "this memory store was closed, and what it held is gone: open a new one"
+_HALF_COPIED = (
+    "this process was forked while another thread was in the middle of changing this memory store, so its copy may be "
+    "half of something: open a new one here, or fork while no thread uses it"
+)
+
+
+_CUT_SHORT = (
+    "this memory store was changing when an interrupt came or memory was lacking, so it may hold half of something: "
+    "open a new one"
+)
+_NO_MEMORY = "this process has not enough memory"
+
+
+class _Spoilt:
+    """Stands in the place of what a store holds when that may be half of something: whoever asks for it is told."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        # Others look for names of their own at whatever stands in a module.
+        raise AttributeError(name) if name.startswith("__") else StoreUnavailable(_CUT_SHORT)
+
+    def _refuse(self, *arguments: object) -> NoReturn:
+        raise StoreUnavailable(_CUT_SHORT)
+
+    __len__ = __contains__ = _refuse
+
+
+_SPOILT: Any = _Spoilt()
+
+
+class _Staged:
+    """What a transaction's writes so far come to: what the next one must see, and how to apply them all."""
+
+    def __init__(self, position: int, revision: int) -> None:
+        self.position = position
+        self.revision = revision
+        self.seqs: dict[str, int] = {}
+        self.revisions: dict[str, int] = {}
+        self.appliers: list[Callable[[], Any]] = []
+
+
+_position_of = attrgetter("position")
+
+
+class MemoryStore:
+    """An interpreter that keeps everything in this process's memory, for as long as the object lives.
+
+    ``clock`` gives microseconds since the Unix epoch. ``payload_limit_bytes`` bounds the data and the meta of each
+    event, and each value. The handlers may be called from any thread.
+
+    >>> from persist_effects import kv, run
+    >>> store = MemoryStore(clock=lambda: 0)
+    >>> run(kv.put("color", "red"), store.handlers)
+    1
+    """
+
+    blocking = False
+
+    def __init__(self, clock: Clock = wall_clock, payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES) -> None:
+        check_integer("payload_limit_bytes", payload_limit_bytes, 1)
+        self._clock = checked_clock(clock)
+        self._payload_limit_bytes = payload_limit_bytes
+        self._lock: threading.Lock | _Closed = threading.Lock()
+        self._streams: dict[str, _Stream] = {}
+        self._stream_names = SortedNames(self._streams)
+        self._log: list[_Logged] = []
+        self._dropped_in_log = 0
+        self._position = 0
+        self._highest_dropped_position = 0
+        self._entries: dict[str, tuple[bytes, int]] = {}
+        self._keys = SortedNames(self._entries)
+        self._revision = 0
+        self._watchers: dict[object, tuple[int, str, Notify]] = {}
+        self._stagers: dict[type, Callable[[Any, _Staged], Conflict | None]] = {
+            Append: self._stage_append,
+            TruncateThrough: self._stage_truncate,
+            KvPut: self._stage_put,
+            KvDelete: self._stage_delete,
+        }
+        self.handlers: Handlers = {
+            Append: self._append,
+            TruncateThrough: self._write,
+            KvPut: self._write,
+            KvDelete: self._write,
+            Transact: self._transact,
+            Read: self._read,
+            ReadAll: self._read_all,
+            LastSeq: self._last_seq,
+            Streams: self._list_streams,
+            Wait: self._wait,
+            KvGet: self._get,
+            KvHas: self._has,
+            KvKeys: self._list_keys,
+        }
+        forks.register(self)
+
+    def close(self) -> None:
+        """Forget everything. Whoever waits is woken, and from now on every row raises `StoreClosed`."""
+        if not isinstance(self._lock, _Closed):
+            with self._lock:
+                self._lock = _Closed(StoreClosed, _CLOSED)
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        # One by one, so that after an interrupt the next closing wakes the rest.
+        for token in list(self._watchers):
+            watcher = self._watchers.pop(token, None)
+            if watcher is not None:
+                watcher[2]()
+
+    def state_lock(self) -> forks.Lock | None:
+        """What a fork waits for, so that the child has the store whole."""
+        return None if isinstance(self._lock, _Closed) else self._lock
+
+    def leave_to_parent(self, *, is_whole: bool) -> None:
+        """In a forked child: a store of its own from here on, a copy of what the parent's was."""
+        # Whoever watches is a thread or an event loop of the parent's.
+        self._watchers = {}
+        if not isinstance(self._lock, _Closed):
+            self._lock = threading.Lock() if is_whole else _Closed(StoreUnavailable, _HALF_COPIED)
+
+    # Writes. All that can go wrong goes wrong before anything is applied.
+
+    def _append(self, request: Append) -> Appended | Conflict:
+        # A transaction of one append, without what only transactions need: it is what a store does most.
+        is_staged = False
+        try:
+            with self._lock:
+                last_seq = self._last_seq_of(request.stream)
+                now = self._clock()
+                events = self._encode_events(request, last_seq, self._position, now)
+                if request.expected is not None and request.expected != last_seq:
+                    return Conflict(request.stream, request.expected, last_seq)
+                is_staged = True
+                appended = self._apply_append(request, events, now)
+                notifies = self._take_notifies([request]) if self._watchers else ()
+            for notify in notifies:
+                notify()
+            return appended
+        except MemoryError as error:
+            raise _no_memory(may_be_written=is_staged) from error
+
+    def _write(self, request: Write) -> Any:
+        answers = self._commit([request])
+        return answers if isinstance(answers, Conflict) else answers[0]
+
+    def _transact(self, request: Transact) -> list[Any] | Conflict:
+        return self._commit(request.writes, request.checks)
+
+    def _commit(self, writes: Sequence[Write], checks: Sequence[Check] = ()) -> list[Any] | Conflict:
+        is_staged = False
+        try:
+            with self._lock:
+                conflict = self._first_failing(checks)
+                staged = _Staged(self._position, self._revision)
+                for write in writes:
+                    # All are staged, also after a conflict: what cannot be stored is told first, whatever is held.
+                    conflict_here = self._stagers[type(write)](write, staged)
+                    conflict = conflict or conflict_here
+                if conflict is not None:
+                    return conflict
+                is_staged = True
+                answers = self._apply(staged)
+                notifies = self._take_notifies(writes) if self._watchers else ()
+            for notify in notifies:
+                notify()
+            return answers
+        except MemoryError as error:
+            raise _no_memory(may_be_written=is_staged) from error
+
+    def _apply(self, staged: _Staged) -> list[Any]:
+        try:
+            return [apply() for apply in staged.appliers]
+        except BaseException:
+            if len(staged.appliers) > 1:
+                self._spoil()
+            raise
+
+    def _spoil(self) -> None:
+        # Of a transaction, say, of which some writes were applied, and perhaps not all.
+        self._streams = self._entries = self._log = self._stream_names = self._keys = _SPOILT
+        self._wake_all()
+
+    def _first_failing(self, checks: Sequence[Check]) -> Conflict | None:
+        for check in checks:
+            if isinstance(check, ExpectSeq):
+                conflict = _conflict(check.stream, check.expected, self._last_seq_of(check.stream))
+            else:
+                conflict = _conflict(check.key, check.expected, self._revision_of(check.key))
+            if conflict is not None:
+                return conflict
+        return None
+
+    def _stage_append(self, request: Append, staged: _Staged) -> Conflict | None:
+        name = request.stream
+        last_seq = staged.seqs.get(name, self._last_seq_of(name))
+        now = self._clock()
+        events = self._encode_events(request, last_seq, staged.position, now)
+        staged.seqs[name] = last_seq + len(events)
+        staged.position += len(events)
+        staged.appliers.append(partial(self._apply_append, request, events, now))
+        return _conflict(name, request.expected, last_seq)
+
+    def _stage_truncate(self, request: TruncateThrough, staged: _Staged) -> Conflict | None:
+        staged.appliers.append(partial(self._apply_truncate, request))
+        return None
+
+    def _stage_put(self, request: KvPut, staged: _Staged) -> Conflict | None:
+        revision = staged.revisions.get(request.key, self._revision_of(request.key))
+        value = codec.encode(request.value, codec.value_name(request.key), self._payload_limit_bytes)
+        staged.revision += 1
+        staged.revisions[request.key] = staged.revision
+        staged.appliers.append(partial(self._apply_put, request.key, value))
+        return _conflict(request.key, request.expected, revision)
+
+    def _stage_delete(self, request: KvDelete, staged: _Staged) -> Conflict | None:
+        revision = staged.revisions.get(request.key, self._revision_of(request.key))
+        staged.revisions[request.key] = 0
+        staged.appliers.append(partial(self._apply_delete, request.key))
+        return _conflict(request.key, request.expected, revision)
+
+    def _encode_events(self, request: Append, last_seq: int, position: int, now: int) -> list[bytes]:
+        name, limit_bytes, encode = request.stream, self._payload_limit_bytes, codec.encode_new_event
+        return [
+            encode(
+                Event(
+                    name,
+                    last_seq + number,
+                    draft.type,
+                    now if draft.at is None else draft.at,
+                    draft.data,
+                    position + number,
+                    draft.meta,
+                ),
+                limit_bytes,
+            )
+            for number, draft in enumerate(request.events, 1)
+        ]
+
+    # An interrupt, or a lack of memory, may end each of them at any line: it is applied then, or not at all.
+
+    def _apply_append(self, request: Append, events: list[bytes], now: int) -> Appended:
+        name = request.stream
+        last_seq = seq = self._last_seq_of(name)
+        position = self._position
+        try:
+            stream = self._streams.get(name)
+            if stream is None:
+                stream = self._streams[name] = _Stream(name)
+                self._stream_names.added(name)
+            for draft, event in zip(request.events, events, strict=True):
+                seq += 1
+                position += 1
+                self._log.append(_Logged(position, stream, seq, draft.type, event))
+            stream.events += events
+            appended = Appended(last_seq + 1, seq, position, now)
+            self._position = stream.last_position = position
+        except BaseException:
+            self._take_back_append(name, last_seq)
+            raise
+        return appended
+
+    def _take_back_append(self, name: str, last_seq: int) -> None:
+        try:
+            while self._log and self._log[-1].position > self._position:
+                self._log.pop()
+            stream = self._streams.get(name)
+            if stream is not None:
+                del stream.events[last_seq - stream.dropped :]
+            if not last_seq:
+                self._streams.pop(name, None)
+        except BaseException:
+            self._spoil()
+            raise
+
+    def _apply_truncate(self, request: TruncateThrough) -> int:
+        stream = self._streams.get(request.stream)
+        if stream is None:
+            return 0
+        count = min(request.seq, stream.last_seq) - stream.dropped
+        if count <= 0:
+            return 0
+        position = codec.decode_event(stream.events[count - 1]).position
+        # Being too high, before anything was dropped, it has others look for a hole, and they find none.
+        self._highest_dropped_position = max(self._highest_dropped_position, position)
+        left, dropped = stream.events[count:], stream.dropped + count
+        stream.events, stream.dropped, stream.dropped_position = left, dropped, position
+        self._dropped_in_log += count
+        if self._dropped_in_log > len(self._log) // 2:
+            self._log = [logged for logged in self._log if logged.seq > logged.stream.dropped]
+            self._dropped_in_log = 0
+        return count
+
+    def _apply_put(self, key: str, value: bytes) -> int:
+        if key not in self._entries:
+            self._keys.added(key)
+        revision = self._revision + 1
+        self._entries[key], self._revision = (value, revision), revision
+        return revision
+
+    def _apply_delete(self, key: str) -> bool:
+        return self._entries.pop(key, None) is not None
+
+    # Reads
+
+    def _last_seq_of(self, name: str) -> int:
+        stream = self._streams.get(name)
+        return 0 if stream is None else stream.last_seq
+
+    def _revision_of(self, key: str) -> int:
+        found = self._entries.get(key)
+        return 0 if found is None else found[1]
+
+    def _last_seq(self, request: LastSeq) -> int:
+        with self._lock:
+            return self._last_seq_of(request.stream)
+
+    def _read(self, request: Read) -> Page:
+        with self._lock:
+            stream = self._streams.get(request.stream)
+            if stream is None:
+                return Page([], request.after, 0)
+            dropped, head = stream.dropped, stream.last_seq
+            low, high, next_seq, hole = page_range(request, dropped, head)
+            encoded = stream.events[low - dropped : high - dropped]
+        # Bytes do not change, so they are decoded outside of the lock.
+        decode = codec.decode_event
+        events = [decode(event) for event in encoded]
+        if request.backwards:
+            events.reverse()
+        return Page(events, next_seq, head, hole)
+
+    def _read_all(self, request: ReadAll) -> Page:
+        found: list[_Logged] = []
+        with self._lock:
+            head = self._position
+            next_position = max(head, request.after)
+            for index in range(bisect_right(self._log, request.after, key=_position_of), len(self._log)):
+                logged = self._log[index]
+                if not _is_wanted(logged, request):
+                    continue
+                if len(found) == request.limit:
+                    next_position = found[-1].position
+                    break
+                found.append(logged)
+            hole = self._hole_after(request.after, request.prefix)
+        decode = codec.decode_event
+        return Page([decode(logged.event) for logged in found], next_position, head, hole)
+
+    def _hole_after(self, position: int, prefix: str) -> Hole | None:
+        """A stream under the prefix of which an event past the position was dropped, if there is one."""
+        if position >= self._highest_dropped_position:
+            return None
+        for stream in self._streams.values():
+            if stream.dropped_position > position and stream.name.startswith(prefix):
+                return Hole(stream.name, stream.dropped + 1)
+        return None
+
+    def _list_streams(self, request: Streams) -> list[str]:
+        with self._lock:
+            return self._stream_names.page(request.prefix, request.after, request.limit)
+
+    def _get(self, request: KvGet) -> Entry | None:
+        with self._lock:
+            found = self._entries.get(request.key)
+        return None if found is None else Entry(codec.decode(found[0]), found[1])
+
+    def _has(self, request: KvHas) -> bool:
+        with self._lock:
+            return request.key in self._entries
+
+    def _list_keys(self, request: KvKeys) -> list[str]:
+        with self._lock:
+            return self._keys.page(request.prefix, request.after, request.limit)
+
+    # Waiting
+
+    def watch(self, after: int, prefix: str, notify: Notify) -> Callable[[], None]:
+        """Call ``notify()`` once as soon as a stream under the prefix has an event past a position, or at the close.
+
+        It is called in the thread that commits or closes, or at once; it must be quick and must not raise. Returns
+        a function that ends the watch.
+        """
+        token = object()
+        lock = self._lock
+        with lock:
+            # Closed while this waited for the lock: then nobody is left who would notify.
+            is_past = self._lock is not lock or self._newest(prefix) > after
+            if not is_past:
+                self._watchers[token] = (after, prefix, notify)
+        if is_past:
+            notify()
+
+        def cancel() -> None:
+            # That of the time when the store was open, so that a watch can end after the store.
+            with lock:
+                self._watchers.pop(token, None)
+
+        return cancel
+
+    def _wait(self, request: Wait) -> int:
+        if request.timeout > 0:
+            past = Gate()
+            cancel = self.watch(request.after, request.prefix, past.open)
+            try:
+                wait_until_told(past, request.timeout, lambda: self._newest_now(request.prefix) > request.after)
+            finally:
+                cancel()
+        return self._newest_now(request.prefix)
+
+    def _newest_now(self, prefix: str) -> int:
+        with self._lock:
+            return self._newest(prefix)
+
+    def _newest(self, prefix: str) -> int:
+        if not prefix:
+            return self._position
+        return max(
+            (stream.last_position for name, stream in self._streams.items() if name.startswith(prefix)), default=0
+        )
+
+    def _take_notifies(self, writes: Sequence[Write]) -> list[Notify]:
+        """The watchers that these writes have made ready; each is taken once."""
+        appended = [write.stream for write in writes if isinstance(write, Append)]
+        ready = [
+            token
+            for token, (after, prefix, _) in self._watchers.items()
+            if any(name.startswith(prefix) and self._streams[name].last_position > after for name in appended)
+        ]
+        return [self._watchers.pop(token)[2] for token in ready]
+
+
+def _no_memory(*, may_be_written: bool) -> StoreUnavailable | UncertainOutcome:
+    if may_be_written:
+        return UncertainOutcome(f"{_NO_MEMORY}: whether this was written is not known: look, or ask again")
+    return StoreUnavailable(f"nothing was written: {_NO_MEMORY}")
+
+
+def _conflict(stream_or_key: str, expected: int | None, actual: int) -> Conflict | None:
+    return None if expected is None or expected == actual else Conflict(stream_or_key, expected, actual)
+
+
+def _is_wanted(logged: _Logged, request: ReadAll) -> bool:
+    return (
+        logged.seq > logged.stream.dropped
+        and logged.stream.name.startswith(request.prefix)
+        and (request.types is None or logged.type in request.types)
+    )

@@ -1,0 +1,122 @@
+"""Serving a handler table over a transport: one client, until it closes."""
+
+import threading
+from typing import Any
+
+import msgspec
+
+from interpreters.stores.served.transport import Transport, receive_frame, send_frame
+from persist_effects import codec
+from persist_effects.errors import (
+    InternalError,
+    InvalidRequest,
+    PersistError,
+    StoreUnavailable,
+    UnhandledEffect,
+    error_to_record,
+    repr_of,
+)
+from persist_effects.machine import Handlers, settled
+from persist_effects.requests import Request, Wait
+from persist_effects.rows import UNSETTLED
+
+_decode_call = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw]).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def serve(handlers: Handlers, transport: Transport) -> None:
+    """Answer the requests that come over a transport, in order, until the peer closes it. Then close it too.
+
+    Requests that wait for events get a thread each, so the others go on. An error from a handler goes to the client
+    and ends nothing. Raises `StoreUnavailable` if the connection breaks in the middle of a frame, and
+    `InvalidRequest` for a frame that is no call.
+
+    >>> import socket, threading
+    >>> from interpreters import Store, open_store
+    >>> from interpreters.stores.served import RemoteStore, SocketTransport
+    >>> from persist_effects import kv
+    >>> here, there = socket.socketpair()
+    >>> server = threading.Thread(target=serve, args=(open_store("memory:").handlers, SocketTransport(there)))
+    >>> server.start()
+    >>> with Store(RemoteStore(SocketTransport(here))) as store:
+    ...     store.run(kv.put("color", "red"))
+    1
+    >>> server.join()
+    """
+    connection = _Connection(handlers, transport)
+    try:
+        codec.check_ops("the table to serve", handlers)
+        while (frame := receive_frame(transport)) is not None:
+            connection.answer(frame)
+    finally:
+        connection.close()
+
+
+def send_reply(transport: Transport, call_id: int, is_answer: bool, content: Any) -> None:
+    """Send the frame of one reply: an answer, or an error's record. Where it cannot be sent, an error says so."""
+    try:
+        send_frame(transport, _encode([call_id, is_answer, content]))
+    except OSError:
+        raise
+    except Exception as error:
+        send_frame(transport, _encode([call_id, False, error_to_record(_unsendable(content, error))]))
+
+
+def _unsendable(content: Any, error: Exception) -> PersistError:
+    if isinstance(error, InvalidRequest):
+        return error
+    # Text may hold what is no UTF-8, such as the name of a file.
+    told = f"the reply cannot be sent, {type(error).__name__}: {error}; it is {repr_of(content, 1000)}"
+    return InternalError(told.encode("utf-8", "backslashreplace").decode())
+
+
+class _Connection:
+    def __init__(self, handlers: Handlers, transport: Transport) -> None:
+        self._handlers = handlers
+        self._transport = transport
+        self._sending = threading.Lock()
+        self._is_closed = False
+
+    def close(self) -> None:
+        with self._sending:
+            self._is_closed = True
+            self._transport.close()
+
+    def answer(self, frame: bytes) -> None:
+        try:
+            call_id, record = _decode_call(frame)
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequest(f"a frame of {len(frame)} bytes is no call, `[id, request]`: {error}") from error
+        try:
+            request = codec.decode_request(bytes(record))
+        except InvalidRequest as error:
+            self._send(call_id, False, error_to_record(error))
+            return
+        if isinstance(request, Wait) and request.timeout > 0:
+            threading.Thread(target=self._carry_out, args=(call_id, request), daemon=True).start()
+        else:
+            self._carry_out(call_id, request)
+
+    def _carry_out(self, call_id: int, request: Request[Any]) -> None:
+        try:
+            handler = self._handlers.get(type(request))
+            if handler is None:
+                raise UnhandledEffect(request.op, type(request).__name__)
+            answer = handler(request)
+            if type(answer) in UNSETTLED:
+                answer = settled(answer, handler, request, self._handlers)
+        except Exception as error:
+            self._send(call_id, False, error_to_record(error))
+        else:
+            self._send(call_id, True, answer)
+
+    def _send(self, call_id: int, is_answer: bool, content: Any) -> None:
+        try:
+            with self._sending:
+                # After the end, a request that waited for events may still get its answer, which nobody awaits.
+                if not self._is_closed:
+                    send_reply(self._transport, call_id, is_answer, content)
+        except OSError as error:
+            # Nobody is there to be answered. The loop that receives finds that out too, and ends.
+            if not isinstance(error, BrokenPipeError | ConnectionError):
+                raise StoreUnavailable(f"the answer to call {call_id} could not be sent: {error}") from error

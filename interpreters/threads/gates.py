@@ -1,0 +1,71 @@
+"""What a thread waits at until another one opens it, so that an interrupt leaves no lock held."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+Notify = Callable[[], None]
+"""Tells one that waits, from the thread that commits or closes: quick, and without raising."""
+
+
+LOOK_AGAIN_SECONDS = 1.0
+LOOK_AGAIN_SECONDS_MAX = 60.0
+"""After how long, at first and at last, one that waits looks by itself: an interrupt that came between a commit and the
+telling of it has lost what was to be told."""
+
+
+def pauses() -> Iterator[float]:
+    """How long one that waits sleeps before each look, in seconds: ever longer, so that many who wait cost little.
+
+    >>> from itertools import islice
+    >>> list(islice(pauses(), 8))
+    [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    """
+    pause = LOOK_AGAIN_SECONDS
+    while True:
+        yield pause
+        pause = min(2 * pause, LOOK_AGAIN_SECONDS_MAX)
+
+
+class Gate:
+    """What threads wait at until it is opened, once and for all.
+
+    An Event's own lock stays held where an interrupt comes while it is set, and then whoever sets it again, or waits,
+    hangs. Here each step is one call of C, into which no interrupt comes.
+
+    >>> gate = Gate()
+    >>> gate.wait(0)
+    False
+    >>> gate.open()
+    >>> gate.wait(60)
+    True
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def open(self) -> None:
+        """Let through who waits, and who comes. Again: nothing."""
+        with suppress(RuntimeError):
+            self._lock.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for so long at the most. Whether it is open."""
+        if not self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX)):
+            return False
+        self.open()
+        return True
+
+
+def wait_until_told(told: Gate, timeout_seconds: float, is_past: Callable[[], bool]) -> None:
+    """Wait at a gate that a `Notify` opens, and now and then look whether that was lost, at most so many seconds.
+
+    >>> wait_until_told(Gate(), 0.0, lambda: False)
+    """
+    deadline = time.monotonic() + timeout_seconds
+    for pause in pauses():
+        left = deadline - time.monotonic()
+        if left <= 0 or told.wait(min(left, pause)) or is_past():
+            return

@@ -1,0 +1,433 @@
+"""What of a store is shared, and with whom: one row for each attribute that may change once it was made.
+
+A row says who may touch the attribute, what guards it, and which test shows that. Whatever else these classes set is
+set where the object is made, and never after. A forked child has one thread, and makes anew what it must: those rules
+are in `interpreters.threads.forks`, and their tests in `test_forks`.
+"""
+
+import ast
+from typing import NamedTuple
+
+import pytest
+from places import ROOT
+
+ROOM = ROOT / "interpreters"
+
+
+class Row(NamedTuple):
+    """Who may touch an attribute, what guards it, and the test that shows it."""
+
+    who: str
+    guard: str
+    test: str
+
+
+ANY = "any thread"
+COMMITTER = "the thread that has the turn to commit"
+KEEPER = "the thread that keeps the store"
+OWN_LOOP = "the thread of one event loop"
+OWN_PROGRAM = "the thread that runs the program"
+SERVING = "the thread that serves, and one for each wait"
+
+IN_ONE_STEP = "it changes in one step, from one whole value to another"
+ONCE = "it goes one way only, once"
+HOST_LOCK = "_Host._lock, let go while the disk works, when the index is whole"
+TURN = "GroupCommit.turn, within _Host._lock while the engine runs"
+
+FORK = "test_a_fork_waits_for_the_commit_of_another_thread_and_the_child_has_it_whole"
+THREADS = "test_threads_share_a_store_and_lose_nothing"
+LOOPS = "test_event_loops_of_many_threads_share_a_store_and_lose_nothing"
+COMPACTING = "test_writers_and_readers_go_on_while_it_compacts"
+CLOSED_MEANWHILE = "test_a_store_may_be_closed_by_several_threads_at_once"
+ANY_LINE = "test_whichever_line_an_interrupt_comes_at_the_other_threads_go_on"
+DISK_THREADS = "test_under_many_threads_a_read_is_whole_or_of_no_file"
+CHILD_READS = "test_a_forked_child_reads_on_though_another_thread_was_opening_a_file"
+TOLD_CLOSED = "test_programs_that_wait_when_their_store_is_closed_are_told_so"
+NOT_TOLD = "test_a_thread_that_was_not_told_of_an_event_finds_it_all_the_same"
+BOTH_WAYS = "test_values_larger_than_a_pipe_holds_go_both_ways_at_once"
+CUT_BY_INTERRUPT = "test_an_interrupt_that_ends_the_event_loop_leaves_no_task_waiting"
+CHILD_TASKS = "test_a_child_runs_tasks_though_the_parents_worker_is_not_there"
+SERVED_CHILD = "test_a_child_is_refused_though_another_thread_is_just_sending"
+INTERRUPTED_COMMIT = "test_an_interrupted_commit_is_settled_by_opening_anew"
+
+PROVED_WHEN_IDLE = "test_an_idle_store_proves_its_last_commit_so_that_damage_to_it_is_found"
+FORK_OF_WRITER = "test_a_fork_of_the_writer_reads_and_does_not_write_and_does_not_keep_the_lock"
+PERMISSIONS = "test_what_is_made_is_for_its_owner_alone_unless_told_otherwise"
+UNSYNCED = "test_open_files_are_bounded_but_for_the_unsynced"
+
+MEMORY = Row(ANY, "MemoryStore._lock", THREADS)
+ENGINE = Row(COMMITTER, TURN, COMPACTING)
+TASK = Row("the task that runs the program", "a task is one thing at a time", LOOPS)
+
+TABLE: dict[str, dict[str, Row]] = {
+    "runtime/store.py Store": {
+        "_is_closed": Row(ANY, ONCE, CLOSED_MEANWHILE),
+        "_task_runners": Row(ANY, "the first one stays, by dict.setdefault", LOOPS),
+    },
+    "runtime/store.py _Rounds": {
+        "_deadlines": Row(OWN_PROGRAM, "made for each run_many", "test_run_many_is_woken_by_another_thread"),
+    },
+    "runtime/tasks.py TaskRunner": {
+        "_own": Row(OWN_LOOP, "each thread has its own, as threading.local", LOOPS),
+    },
+    "runtime/tasks.py _Turn": {
+        "is_cancelled": TASK,
+        "late_cancellation": TASK,
+        "comes_again": TASK,
+        "_left": TASK,
+    },
+    "runtime/tasks.py _Lot": {
+        "requests": Row(OWN_LOOP, "the worker has it only once no more are added", LOOPS),
+        "outcomes": Row("the worker, or the loop", "whoever takes `claim` sets it, then tells", CUT_BY_INTERRUPT),
+        "answered": Row(OWN_LOOP, "the worker tells the loop, by call_soon", CUT_BY_INTERRUPT),
+        "is_scheduled": Row(OWN_LOOP, "one loop, one thread", CUT_BY_INTERRUPT),
+        "claim": Row("the worker, or the loop", "a lock that is taken once, by one of them", CUT_BY_INTERRUPT),
+    },
+    "runtime/tasks.py _Loop": {
+        "_next": Row(OWN_LOOP, "one loop, one thread", LOOPS),
+        "_is_sending": Row(OWN_LOOP, "one loop, one thread", CUT_BY_INTERRUPT),
+        "waits": Row(
+            OWN_LOOP,
+            "anyio's own",
+            "test_many_waits_on_a_store_that_must_be_asked_again_and_again_keep_nobody_from_a_thread",
+        ),
+    },
+    "runtime/tasks.py _Worker": {
+        "_lock": Row("the loop, the worker, and a forked child", "made anew in the child", CHILD_TASKS),
+        "_jobs": Row("the loop and the worker", "a queue", CHILD_TASKS),
+        "_is_there": Row(
+            "the loop and the worker",
+            "_Worker._lock",
+            "test_where_no_thread_can_be_started_the_request_fails_and_the_next_one_is_carried_out",
+        ),
+    },
+    "stores/memory.py MemoryStore": {
+        "_lock": Row("any thread, a fork, and whoever closes", "held while it is replaced", FORK),
+        "_streams": MEMORY,
+        "_stream_names": MEMORY,
+        "_log": MEMORY,
+        "_dropped_in_log": MEMORY,
+        "_position": MEMORY,
+        "_highest_dropped_position": MEMORY,
+        "_entries": Row(ANY, "MemoryStore._lock", "test_racing_updates_of_a_key_lose_nothing"),
+        "_keys": Row(ANY, "MemoryStore._lock", "test_racing_updates_of_a_key_lose_nothing"),
+        "_revision": Row(ANY, "MemoryStore._lock", "test_racing_updates_of_a_key_lose_nothing"),
+        "_watchers": Row(
+            ANY, "MemoryStore._lock; once it is closed, each is taken in one step; who waits looks again", NOT_TOLD
+        ),
+    },
+    "stores/memory.py _Stream": {
+        "events": MEMORY,
+        "dropped": MEMORY,
+        "dropped_position": MEMORY,
+        "last_position": MEMORY,
+    },
+    "stores/names.py SortedNames": {"_members": MEMORY, "_sorted": MEMORY, "_new": MEMORY},
+    "blobs/memory.py MemoryBlobs": {
+        "_blobs": Row(ANY, "bytes by their own name: whoever puts them puts the same", "test_threads_may_put_one_blob"),
+    },
+    "stores/served/client.py RemoteStore": {
+        "_sending": Row("any thread, and a forked child", "made anew in the child", SERVED_CHILD),
+        "_lock": Row("any thread, and a forked child", "made anew in the child", SERVED_CHILD),
+        "_waiting": Row(
+            ANY, "RemoteStore._lock", "test_the_requests_of_a_forked_child_are_none_of_those_that_waited"
+        ),
+        "_calls": Row(ANY, "RemoteStore._lock", "test_several_requests_are_sent_without_waiting_for_one_another"),
+        "_is_closed": Row(ANY, ONCE, TOLD_CLOSED),
+        "_lost": Row(ANY, "RemoteStore._lock", "test_a_lost_read_is_unavailable_and_a_lost_write_is_uncertain"),
+        "_is_fork": Row("a forked child", ONCE, "test_a_child_closes_a_served_store_without_a_word_to_its_process"),
+        "_receiver": Row(
+            "whoever opens or closes it",
+            "a thread that was not started is not joined",
+            "test_an_interrupt_anywhere_while_a_served_store_is_closed_leaves_nothing_behind",
+        ),
+    },
+    "stores/served/client.py _Child": {
+        "process": Row(
+            "whoever opens or closes it",
+            "known before it is there, so that an interrupt loses none",
+            "test_an_interrupt_anywhere_while_a_process_is_spawned_leaves_none_behind",
+        ),
+    },
+    "stores/served/client.py _Process": {},
+    "stores/served/server.py _Connection": {
+        "_is_closed": Row(SERVING, "_Connection._sending", "test_an_answer_that_comes_after_the_end_goes_nowhere"),
+    },
+    "stores/served/transport.py SocketTransport": {
+        "_socket": Row(ANY, "one sends at a time, and one receives", BOTH_WAYS),
+    },
+    "stores/served/transport.py PipeTransport": {
+        "_reader": Row(ANY, "one receives", BOTH_WAYS),
+        "_writer": Row(ANY, "one sends at a time", BOTH_WAYS),
+    },
+    "stores/file/store.py _Host": {
+        "_lock": Row(
+            "any thread, and a forked child",
+            "taken back whatever comes, and made anew in the child",
+            "test_a_child_whose_copy_of_a_file_store_may_be_half_of_something_is_refused",
+        ),
+        "_is_closed": Row(ANY, "_Host._lock, or a forked child with one thread", CLOSED_MEANWHILE),
+        "_is_fork": Row("a forked child", ONCE, FORK_OF_WRITER),
+    },
+    "stores/file/store.py _Seldom": {
+        "_due": Row(ANY, IN_ONE_STEP, "test_writes_that_are_not_synced_look_at_most_every_so_often"),
+    },
+    "stores/file/store.py FileReader": {
+        "_engine": Row(
+            "any thread, and a forked child",
+            "FileReader._reading",
+            "test_the_threads_of_a_reading_process_see_each_event_once_and_in_order",
+        ),
+        "_is_closed": Row(ANY, "_Host._lock", "test_a_reader_that_is_closed_while_others_read_says_so"),
+        "_is_check_due": Row(
+            ANY, ONCE, "test_a_reader_that_was_told_of_another_directory_is_told_again_and_what_to_do"
+        ),
+        "_reading": Row(
+            "any thread, and a forked child",
+            "made anew in the child",
+            "test_a_reader_whose_copy_may_be_half_of_something_reads_all_anew",
+        ),
+    },
+    "stores/file/store.py FileStore": {
+        "_group": Row(
+            "any thread, and a forked child",
+            "made anew in the child",
+            "test_a_fork_in_the_middle_of_another_threads_write_reads_and_is_refused_and_closes",
+        ),
+        "_compacting": Row("any thread, and a forked child", "made anew in the child", COMPACTING),
+        "_is_half_copied": Row(
+            "a forked child", ONCE, "test_a_child_whose_copy_of_a_file_store_may_be_half_of_something_is_refused"
+        ),
+        "_is_let_go": Row(
+            ANY, ONCE, "test_after_an_interrupt_anywhere_in_closing_it_the_store_can_be_closed_again_and_then_opened"
+        ),
+        "_is_closed": Row(ANY, "_Host._lock", CLOSED_MEANWHILE),
+        "_watchers": Row(
+            ANY, "_Host._lock; once it is closed, each is taken in one step; who waits looks again", NOT_TOLD
+        ),
+        "_commits": Row(COMMITTER, "GroupCommit.turn", PROVED_WHEN_IDLE),
+        "_commits_seen": Row(KEEPER, "no other does", PROVED_WHEN_IDLE),
+        "_commits_proved": Row(KEEPER, "no other does", PROVED_WHEN_IDLE),
+        "_closing": Row("any thread, and a forked child", "an event, made anew in the child", CLOSED_MEANWHILE),
+        "_keeper": Row(
+            "whoever opens or closes it",
+            "a thread that was not started is not joined",
+            "test_an_interrupt_anywhere_while_a_file_store_is_opened_leaves_nothing_behind",
+        ),
+        "_abandoned": Row(
+            "whoever closes it, or the collector",
+            "weakref.finalize runs once",
+            "test_a_store_that_nobody_has_any_more_gives_up_its_lock_with_a_warning_like_that_of_an_unclosed_file",
+        ),
+    },
+    "stores/file/group.py _Party": {
+        "outcomes": Row("its own thread, and the leader", "GroupCommit.turn", ANY_LINE),
+        "gate": Row("its own thread, and the leader", "the leader opens it; a thread looks by itself too", ANY_LINE),
+    },
+    "stores/file/group.py GroupCommit": {
+        "_waiting": Row(ANY, "GroupCommit._lock", "test_one_sync_is_shared_by_all_that_wait"),
+        "_has_leader": Row(
+            ANY,
+            "GroupCommit._lock; and it is not relied on",
+            "test_threads_that_wait_with_an_interrupted_leader_learn_that_nothing_is_known",
+        ),
+        "turn": Row("whoever commits, compacts, backs up or closes", "a lock", COMPACTING),
+        "_taken": Row(
+            COMMITTER, TURN, "test_whoever_a_twice_interrupted_thread_committed_for_is_told"
+        ),
+    },
+    "disk/real.py RealDisk": {
+        "_permissions": Row(
+            "whoever opens it", "set before others have it", PERMISSIONS
+        ),
+        "_may_change": Row("any thread, and a forked child", ONCE, "test_a_forked_child_changes_nothing"),
+        "_is_closed": Row(ANY, "RealDisk._lock", "test_a_disk_that_is_closed_while_it_takes_a_lock_does_not_keep_it"),
+        "_open_flags": Row("a forked child", ONCE, CHILD_READS),
+        "_lock": Row("any thread, and a forked child", "made anew in the child", CHILD_READS),
+        "_directories": Row(ANY, "a directory once held stays, by dict.setdefault", DISK_THREADS),
+        "_files": Row(
+            ANY, "RealDisk._lock to change it; to look takes one step", "test_two_threads_that_miss_a_file_open_it_once"
+        ),
+        "_identities": Row(
+            ANY, "RealDisk._lock", "test_a_file_that_is_opened_again_is_the_one_that_was_opened_before"
+        ),
+        "_held_locks": Row(
+            ANY, "RealDisk._lock", "test_a_disk_that_is_closed_while_it_takes_a_lock_does_not_keep_it"
+        ),
+    },
+    "disk/files.py File": {
+        "is_unsynced": Row(ANY, "set before a write, cleared before a sync", UNSYNCED),
+    },
+    "stores/file/engine.py Engine": {
+        "index": Row("any thread", HOST_LOCK, COMPACTING),
+        "queries": Row("any thread", HOST_LOCK, COMPACTING),
+        "log": ENGINE,
+    },
+    "stores/file/segments.py Log": {
+        "_manifest": ENGINE,
+        "_writer": ENGINE,
+        "_next_segment": ENGINE,
+        "_poison": Row(COMMITTER, f"{ONCE}; {TURN}", INTERRUPTED_COMMIT),
+        "_begun": Row(
+            f"{COMMITTER}, and a forked child",
+            TURN,
+            "test_an_interrupt_while_another_one_is_noted_ends_the_writing_too",
+        ),
+    },
+    "stores/file/writer.py Writer": {
+        "offset": ENGINE,
+        "synced": ENGINE,
+        "filled": ENGINE,
+        "digest": ENGINE,
+        "poison": Row(COMMITTER, f"{ONCE}; {TURN}", INTERRUPTED_COMMIT),
+    },
+    "stores/file/index.py Index": dict.fromkeys(
+        (
+            "streams", "stream_names", "entries", "key_names", "segments", "position", "revision",
+            "highest_dropped_position", "generation", "is_changing",
+        ),
+        Row("any thread", HOST_LOCK, COMPACTING),
+    ),
+    "stores/file/index.py StreamIndex": dict.fromkeys(
+        ("refs", "firsts", "first_seq", "last_seq", "last_position", "dropped", "dropped_position", "tail"),
+        Row("any thread", HOST_LOCK, COMPACTING),
+    ),
+    "stores/file/index.py SegmentIndex": dict.fromkeys(
+        (
+            "length_bytes", "frames", "positions", "first_position", "last_position", "streams", "keys", "drops",
+            "states",
+        ),
+        Row("any thread", HOST_LOCK, COMPACTING),
+    ),
+    "stores/file/queries.py Queries": {"_reader": Row("any thread", HOST_LOCK, COMPACTING)},
+    "stores/file/frames.py Reader": {
+        "_chunk": Row("any thread", f"{IN_ONE_STEP}; who reads goes on with the one it has", COMPACTING),
+        "_commit": Row("any thread", f"{IN_ONE_STEP}; who reads goes on with the one it has", COMPACTING),
+    },
+    "stores/file/beside_writer.py ReadingEngine": dict.fromkeys(
+        ("index", "_queries", "_manifest", "_active", "_proved"),
+        Row(
+            "any thread",
+            "FileReader._reading",
+            "test_the_threads_of_a_reading_process_see_each_event_once_and_in_order",
+        ),
+    ),
+    "stores/file/compaction.py Compaction": dict.fromkeys(
+        ("_old", "_replaced", "_new", "_copies", "_states", "_writer"),
+        Row("the thread that compacts", "FileStore._compacting", COMPACTING),
+    ),
+}  # fmt: skip
+
+FILES = sorted({name.split()[0] for name in TABLE})
+# What an object is made by, and what only a forked child runs, which has one thread.
+MAKES = {"__init__", "_begin"}
+ONE_THREAD = {"leave_to_parent", "_leave_to_parent", "_forget_half_copied"}
+# Read and set within one call, by whoever made them; or a part of what the row of its owner tells of.
+OWNED_BY_ONE = {
+    "stores/memory.py _Closed", "stores/memory.py _Staged", "stores/file/frames.py Chunk",
+    "stores/file/frames.py StreamPart", "stores/file/frames.py LogPart", "disk/files.py Directory",
+    "disk/files.py _Descriptor",
+}  # fmt: skip
+# Tables that are filled where they are made.
+FILLED_ONCE = {"handlers", "_answers", "_command", "_disk_rows", "_stagers"}
+MUTABLE = (ast.Dict, ast.List, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
+
+
+def classes() -> dict[str, ast.ClassDef]:
+    return {
+        f"{place} {node.name}": node
+        for place in FILES
+        for node in ast.parse((ROOM / place).read_text()).body
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+CLASSES = classes()
+
+
+def changes_of(node: ast.ClassDef) -> tuple[set[str], set[str]]:
+    """What a class sets at all, and what it may change after an object was made: set elsewhere, or made mutable."""
+    every: set[str] = set()
+    changing: set[str] = set()
+    for method in node.body:
+        if not isinstance(method, ast.FunctionDef):
+            continue
+        made = {
+            id(target): statement.value
+            for statement in ast.walk(method)
+            if isinstance(statement, ast.Assign | ast.AnnAssign)
+            for target in (statement.targets if isinstance(statement, ast.Assign) else [statement.target])
+        }
+        for found in ast.walk(method):
+            if isinstance(found, ast.Attribute) and isinstance(found.ctx, ast.Store) and is_self(found.value):
+                every.add(found.attr)
+                value = made.get(id(found))
+                if method.name not in MAKES or (isinstance(value, MUTABLE) and found.attr not in FILLED_ONCE):
+                    changing.add(found.attr)
+    return every, changing
+
+
+def is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "self"
+
+
+def set_from_outside() -> dict[str, set[str]]:
+    """Attributes of other objects that these files set: `party.outcomes = …`, by name."""
+    found: dict[str, set[str]] = {}
+    for place in FILES:
+        for node in ast.walk(ast.parse((ROOM / place).read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and not is_self(node.value):
+                found.setdefault(node.attr, set()).add(f"{place}:{node.lineno}")
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_what_may_change_has_a_row_that_says_who_may_touch_it(name):
+    every, changing = changes_of(CLASSES[name])
+    if name in OWNED_BY_ONE or not every or is_record(CLASSES[name]):
+        return
+    assert name in TABLE, f"{name} has no rows: say who may touch {sorted(every)}"
+    missing = sorted(changing - set(TABLE[name]))
+    assert not missing, f"{name} changes {missing}: give a row to each"
+
+
+def is_record(node: ast.ClassDef) -> bool:
+    """A tuple or a frozen struct, which cannot change."""
+    return any(ast.unparse(base) in {"NamedTuple", "Protocol", "msgspec.Struct"} for base in node.bases)
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_each_row_is_of_an_attribute_that_is_there(name):
+    assert name in CLASSES, f"there is no class {name} any more"
+    every, _ = changes_of(CLASSES[name])
+    assert set(TABLE[name]) <= every, f"{name} does not set {sorted(set(TABLE[name]) - every)} any more"
+
+
+def test_what_is_set_from_outside_of_its_class_has_a_row_too():
+    rows = {attribute for rows in TABLE.values() for attribute in rows}
+    owned = {attribute for name in OWNED_BY_ONE for attribute in changes_of(CLASSES[name])[0]}
+    # Of the standard library's objects: a thread's own, a process, a finalizer, an error on its way.
+    others = {"loops", "returncode", "atexit", "filename", "filename2"}
+    found = set_from_outside()
+    assert not {name: places for name, places in found.items() if name not in rows | owned | others}
+
+
+def test_each_row_names_a_test_that_is_there():
+    places = [*(ROOT / "tests").rglob("test_*.py"), *(ROOM / "conformance" / "facts").glob("*.py")]
+    tests = {
+        node.name
+        for place in places
+        for node in ast.walk(ast.parse(place.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+    named = {row.test for rows in TABLE.values() for row in rows.values()}
+    assert named <= tests, f"not there: {sorted(named - tests)}"
+
+
+def test_the_locks_that_guard_are_there():
+    for guard in ("MemoryStore._lock", "RemoteStore._lock", "_Connection._sending", "_Host._lock", "_Worker._lock",
+                  "GroupCommit._lock", "GroupCommit.turn", "RealDisk._lock", "FileReader._reading",
+                  "FileStore._compacting"):  # fmt: skip
+        owner, attribute = guard.split(".")
+        (name,) = [one for one in CLASSES if one.endswith(f" {owner}")]
+        assert attribute in changes_of(CLASSES[name])[0]
