@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from interpreters.runtime.store import Store, open_store
+from interpreters.opening import open_store
+from interpreters.runtime.store import Store
 
 BENCH = Path(__file__).resolve().parent.parent / "var" / "bench"
 _BLOCK_BYTES = 512

@@ -23,7 +23,8 @@ from benchmarks.appends import (
 )
 from benchmarks.orders import add_total, order
 from benchmarks.table import Bound, Row, rate
-from interpreters.runtime.store import Store, open_store
+from interpreters.opening import open_store
+from interpreters.runtime.store import Store
 from persist_effects import Draft, Event, log
 from persist_effects.projection import project
 

@@ -19,7 +19,7 @@ import msgspec
 
 from interpreters import jsonl
 from interpreters.disk.files import new_file
-from interpreters.runtime.store import open_store
+from interpreters.opening import open_store
 from interpreters.stores.file import options_of_url
 from interpreters.stores.file.upkeep import operations
 from interpreters.stores.file.upkeep.salvage import Salvaged

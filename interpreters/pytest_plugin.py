@@ -57,7 +57,7 @@ def _counting_clock() -> Callable[[], int]:
 
 
 def _open(url: str, **options: Any) -> "Store":
-    from interpreters.runtime.store import open_store
+    from interpreters.opening import open_store
 
     return open_store(url, **options)
 

@@ -8,7 +8,8 @@ from typing import Any, BinaryIO, cast
 
 import msgspec
 
-from interpreters.runtime.store import Store, open_store
+from interpreters.opening import open_store
+from interpreters.runtime.store import Store
 from interpreters.stores.served.server import send_reply, serve
 from interpreters.stores.served.transport import PipeTransport
 from persist_effects.errors import InvalidRequest, PersistError, error_to_record, repr_of

@@ -27,7 +27,7 @@ from benchmarks.orders import add_total, order
 from benchmarks.peers import as_records, lmdb_store, raw_file, sqlite_log
 from benchmarks.rows_memory import stored_orders
 from benchmarks.table import Bound, Result, Row, measure, selected
-from interpreters.runtime import store as stores
+from interpreters import open_store
 from interpreters.runtime.store import Store
 from persist_effects import Event, log
 from persist_effects.projection import project
@@ -218,12 +218,12 @@ def test_lmdb_stores_values_under_keys(tmp_path):
 
 
 def test_events_for_peers_are_numbered_as_a_store_numbers_them(appends):
-    with stores.open_store("memory:") as store:
+    with open_store("memory:") as store:
         append_in_programs(store, appends)
         assert without_times(store.run(log.read_all(limit=10_000)).events) == without_times(
             list(events_in_turn(appends))
         )
-    with stores.open_store("memory:") as store:
+    with open_store("memory:") as store:
         append_in_batches(store, appends)
         assert without_times(store.run(log.read_all(limit=10_000)).events) == without_times(
             list(chain(*events_in_batches(appends)))
@@ -232,7 +232,7 @@ def test_events_for_peers_are_numbered_as_a_store_numbers_them(appends):
 
 @pytest.mark.parametrize("append", [append_in_tasks, append_in_threads, append_together])
 def test_every_way_of_ours_appends_every_order_once(appends, append):
-    with stores.open_store("memory:") as store:
+    with open_store("memory:") as store:
         append(store, appends)
         events = store.run(log.read_all(limit=10_000)).events
     assert sorted(event.data["order_id"] for event in events) == [placed["order_id"] for placed in appends.orders]

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from interpreters.explore.words import name_of
-from interpreters.runtime.store import Interpreter, Store
+from interpreters.runtime.interpreter import Interpreter
+from interpreters.runtime.store import Store
 from persist_effects import machine
 from persist_effects.errors import InvalidRequest, NotAProgram, describe
 from persist_effects.machine import Effect

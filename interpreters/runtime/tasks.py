@@ -11,13 +11,14 @@ from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, S
 from contextlib import AbstractContextManager
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from interpreters.runtime.interpreter import Composed
 from interpreters.threads import forks
 from interpreters.threads.gates import pauses
 from persist_effects import machine
@@ -26,9 +27,6 @@ from persist_effects.errors import StoreUnavailable, UnhandledEffect
 from persist_effects.machine import Effect, Handler, Handlers, Suspended
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request, Wait
 from persist_effects.rows import is_async_row, is_program_row
-
-if TYPE_CHECKING:
-    from interpreters.runtime.store import Store
 
 A = TypeVar("A")
 
@@ -47,17 +45,17 @@ _IDLE_SECONDS = 2.0
 class TaskRunner:
     """Answers what never blocks in the event loop's thread, async rows by awaiting them, the rest in worker threads."""
 
-    def __init__(self, store: "Store") -> None:
-        self._handlers = store.handlers
-        self._effects = store.effects
+    def __init__(self, composed: Composed) -> None:
+        self._handlers = composed.handlers
+        self._effects = composed.effects
         # A wait is not for the threads, where it could not be cancelled.
-        self._batched = store.batched - {Wait}
+        self._batched = composed.batched - {Wait}
         # What each thread keeps of the loops that run in it. No other thread touches it.
         self._own = threading.local()
-        self._watch = getattr(store.interpreter, "watch", None)
-        self._inline_rows = _rows_that_never_block(store)
+        self._watch = getattr(composed.interpreter, "watch", None)
+        self._inline_rows = _rows_that_never_block(composed)
         # Where the store's own rows block, the machine stops at every request, and need not ask which ones do.
-        self._is_inline = not getattr(store.interpreter, "blocking", True)
+        self._is_inline = not getattr(composed.interpreter, "blocking", True)
 
     async def run(self, program: Effect[A]) -> A:
         """Drive a program to its end in the running task."""
@@ -446,16 +444,16 @@ class _Worker:
                 del job
 
 
-def _rows_that_never_block(store: "Store") -> Handlers:
+def _rows_that_never_block(composed: Composed) -> Handlers:
     rows: dict[type[Request[Any]], Handler] = {}
-    for source in (store.interpreter, store.blobs):
+    for source in (composed.interpreter, composed.blobs):
         if not getattr(source, "blocking", True):
             rows.update(source.handlers)
     # A row of the user's own in the place of the store's may block.
     return {
         kind: row
         for kind, row in rows.items()
-        if kind is not Wait and store.handlers.get(kind) == row and not is_program_row(row)
+        if kind is not Wait and composed.handlers.get(kind) == row and not is_program_row(row)
     }
 
 

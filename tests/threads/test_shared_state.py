@@ -64,7 +64,7 @@ TABLE: dict[str, dict[str, Row]] = {
         "_is_closed": Row(ANY, ONCE, CLOSED_MEANWHILE),
         "_task_runners": Row(ANY, "the first one stays, by dict.setdefault", LOOPS),
     },
-    "runtime/store.py _Rounds": {
+    "runtime/rounds.py Rounds": {
         "_deadlines": Row(OWN_PROGRAM, "made for each run_many", "test_run_many_is_woken_by_another_thread"),
     },
     "runtime/tasks.py TaskRunner": {

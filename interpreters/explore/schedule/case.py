@@ -11,7 +11,8 @@ from interpreters.explore.schedule.recorded import RecordedWorld
 from interpreters.explore.schedule.token import token_of
 from interpreters.explore.schedule.world import Move, Program, World
 from interpreters.explore.words import told_error
-from interpreters.runtime.store import Interpreter, Store
+from interpreters.runtime.interpreter import Interpreter
+from interpreters.runtime.store import Store
 from persist_effects.errors import NotAProgram, NotARequest, UnhandledEffect
 from persist_effects.machine import Effect
 from persist_effects.requests import Answered, Failed, Outcome

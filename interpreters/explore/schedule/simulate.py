@@ -18,7 +18,8 @@ from interpreters.explore.limits import is_said_by_pytest, noted, thrown
 from interpreters.explore.schedule.programs import Programs, named_programs
 from interpreters.explore.schedule.recorded import RecordedWorld, Step
 from interpreters.explore.schedule.telling import told_steps
-from interpreters.runtime.store import Interpreter, Store
+from interpreters.runtime.interpreter import Interpreter
+from interpreters.runtime.store import Store
 from persist_effects import codec
 from persist_effects.errors import InvalidRequest, PersistError, describe, error_to_record
 from persist_effects.event import check_integer

@@ -1,0 +1,82 @@
+"""What a store, or a blob store, must offer to be driven, and whether it does."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from persist_effects.codec import check_ops
+from persist_effects.errors import InvalidRequest, describe
+from persist_effects.machine import Handlers
+from persist_effects.requests import Outcome, Request
+from persist_effects.rows import is_async_generator_row
+
+AnswerAll = Callable[[Sequence[Request[Any]]], list[Outcome]]
+
+
+class Interpreter(Protocol):
+    """What a store, or a blob store, must offer: a handler table, and an end. Handlers are called from any thread.
+
+    Four things are optional. ``answer_all(requests)`` gives the outcomes of several of its requests, faster together
+    than one by one. ``watch(after, prefix, notify)`` calls ``notify()`` once when a stream under the prefix has an
+    event past a position, or the store is closed, and returns the function that ends the watch. ``blocking = False``
+    says that no row but that of `Wait` blocks. ``durable = True`` says that what was written outlives the process, so
+    that a `Store` without a blob store of its own refuses blobs.
+    """
+
+    @property
+    def handlers(self) -> Handlers:
+        """The function that answers each type of request."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files, connections and threads. The handlers raise `StoreClosed` from then on."""
+        ...
+
+
+class Composed(NamedTuple):
+    """The tables of a store, its blob store and the user's effects as one: what drives programs on them needs of it.
+
+    ``handlers`` has every row, ``effects`` the user's own. ``batched`` are the requests that ``answer_all`` takes.
+    """
+
+    handlers: Handlers
+    effects: Handlers
+    batched: frozenset[type[Request[Any]]]
+    interpreter: Interpreter
+    blobs: Interpreter
+
+
+def check_blobs(blobs: object) -> None:
+    """Raises `InvalidRequest` for what cannot be a store's blob store."""
+    check_interpreter("a store's blob store", blobs)
+
+
+def check_interpreter(what: str, interpreter: object) -> None:
+    """Raises `InvalidRequest` for what is not an interpreter; ``what`` it was to be stands in the message."""
+    is_one = isinstance(getattr(interpreter, "handlers", None), Mapping) and callable(
+        getattr(interpreter, "close", None)
+    )
+    if not is_one:
+        advice = ": open_store(url) opens the store of a URL" if isinstance(interpreter, str) else ""
+        raise InvalidRequest(
+            f"{what} is {describe(interpreter)}: give an object with `handlers` and `close()`, such as MemoryStore()"
+            f"{advice}"
+        )
+
+
+def checked_effects(effects: Handlers | None) -> Handlers:
+    """The user's rows as a dict. Raises `InvalidRequest` for what is not a table of rows."""
+    if effects is None:
+        return {}
+    if not isinstance(effects, Mapping):
+        raise InvalidRequest(f"effects is {describe(effects)}: give a dict, {{FetchPrice: fetch_price}}")
+    for kind, row in effects.items():
+        if not (isinstance(kind, type) and issubclass(kind, Request)):
+            raise InvalidRequest(f"a key of effects is {describe(kind)}: give a subclass of Request")
+        if not callable(row):
+            raise InvalidRequest(f"the row for {kind.__name__} is {describe(row)}: give a function of one request")
+        if is_async_generator_row(row):
+            raise InvalidRequest(
+                f"the row for {kind.__name__} is an async generator function: return the answer, do not yield it"
+            )
+    check_ops("effects", effects)
+    return dict(effects)
