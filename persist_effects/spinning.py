@@ -17,6 +17,7 @@ from persist_effects.errors import (
     repr_of,
 )
 from persist_effects.requests import Request
+from persist_effects.source import source_of
 
 REFUSALS_LIMIT = 1_000
 """How often in a row a program may ask for the same and be refused for good: more often than any loop has use for."""
@@ -56,8 +57,6 @@ class Trouble:
             self._refusals = 1
         self._request = request
         if self._refusals > REFUSALS_LIMIT:
-            from persist_effects.trace.source import source_of
-
             told = f"{type(error).__name__}: {error}"
             spinning = Spinning(program.__qualname__, repr_of(request, 120), told, source_of(program), REFUSALS_LIMIT)
             give_up(program)

@@ -23,8 +23,8 @@ from persist_effects.machine import Done, Handlers, Suspended, run, start, unwin
 from persist_effects.programs import refused
 from persist_effects.projection import StepFunction
 from persist_effects.requests import Answered, Append, Appended, Conflict, Failed, LastSeq, Outcome, Page, Read, Request
+from persist_effects.source import source_of
 from persist_effects.trace.replay import Program, fresh_program
-from persist_effects.trace.source import source_of
 
 A = TypeVar("A")
 S = TypeVar("S")

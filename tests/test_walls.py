@@ -1,13 +1,15 @@
-"""The walls between the folders, and the names that stand in them on purpose."""
+"""The walls between the rooms, as a table. Each is shown to bite: what is planted through it is found."""
 
 import ast
 import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
-import hypothesis
 import pytest
 from places import ROOT
 
@@ -17,73 +19,100 @@ import interpreters.explore
 import interpreters.stores.served
 import persist_effects
 
-CORE = sorted((ROOT / "persist_effects").rglob("*.py"))
-INTERPRETERS = sorted((ROOT / "interpreters").rglob("*.py"))
+TOPS = ("persist_effects", "interpreters")
+
+
+@cache
+def tree_of(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+class Sources:
+    """The modules of the two packages by their places, such as ``interpreters/cli.py``, and what they import."""
+
+    def __init__(self, sources: Mapping[str, str]) -> None:
+        self.sources = dict(sources)
+        self._place_of = {name_of(place): place for place in sources}
+
+    def planted(self, place: str, text: str) -> "Sources":
+        """The same, with lines more in one of them."""
+        return Sources({**self.sources, place: f"{self.sources.get(place, '')}\n{text}\n"})
+
+    def imports(self, place: str) -> Iterator[str]:
+        """What a module imports, wherever in it: the names of modules, or of what is imported from them."""
+        for node in ast.walk(tree_of(self.sources[place])):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{place}: imports are absolute"
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+    def imported(self, place: str) -> set[str]:
+        """The places of what a module imports of ours."""
+        found = set()
+        for name in self.imports(place):
+            module = name if name in self._place_of else name.rpartition(".")[0]
+            if module in self._place_of:
+                found.add(self._place_of[module])
+        return found - {place}
+
+    def in_rooms(self, *rooms: str) -> list[str]:
+        return [place for place in self.sources if is_in(place, rooms)]
+
+
+def name_of(place: str) -> str:
+    """The name by which a module is imported."""
+    return place.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def is_in(place: str, rooms: tuple[str, ...]) -> bool:
+    """Whether a place is one of some files, or lies in one of some folders, whose names end with a slash."""
+    return any(place.startswith(room) if room.endswith("/") else place == room for room in rooms)
+
+
+HOUSE = Sources(
+    {
+        path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+        for top in TOPS
+        for path in sorted((ROOT / top).rglob("*.py"))
+    }
+)
 
 # What the core may import beside itself: the pure parts of the standard library, and msgspec.
 PURE = {
-    "base64",
-    "builtins",
-    "collections",
-    "contextvars",
-    "copy",
-    "difflib",
-    "functools",
-    "hashlib",
-    "itertools",
-    "json",
-    "math",
-    "msgspec",
-    "struct",
-    "types",
-    "typing",
-    "unicodedata",
-    "weakref",
-}
+    "base64", "builtins", "collections", "contextvars", "copy", "difflib", "functools", "hashlib", "itertools", "json",
+    "math", "msgspec", "struct", "types", "typing", "unicodedata", "weakref",
+}  # fmt: skip
 
-# Packages behind an extra, and the only modules and folders of `interpreters` that may import them.
+# Packages behind an extra, and the only rooms that may import them.
 OPTIONAL = {
-    "anyio": ("runtime/tasks.py",),
-    "hypothesis": ("conformance/suite.py", "conformance/model.py", "conformance/strategies.py", "conformance/facts/"),
-    "pytest": (
-        "conformance/suite.py",
-        "conformance/model.py",
-        "conformance/strategies.py",
-        "conformance/facts/",
-        "pytest_plugin.py",
-        "pytest_never_run.py",
-    ),
-    "multiformats": ("blobs/cid.py",),
-    "rich": ("cli.py", "explore/report.py"),
-    "typer": ("cli.py",),
+    "anyio": ("interpreters/runtime/tasks.py",),
+    "hypothesis": ("interpreters/conformance/",),
+    "pytest": ("interpreters/conformance/", "interpreters/pytest_plugin.py", "interpreters/pytest_never_run.py"),
+    "multiformats": ("interpreters/blobs/cid.py",),
+    "rich": ("interpreters/cli.py", "interpreters/explore/report.py"),
+    "typer": ("interpreters/cli.py",),
 }
 
+# From the top floor down. Rooms of one floor may use each other where no other wall stands between them.
+FLOORS = (
+    (
+        "interpreters/cli.py",
+        "interpreters/conformance/",
+        "interpreters/pytest_never_run.py",
+        "interpreters/pytest_plugin.py",
+        "interpreters/serving.py",
+    ),
+    ("interpreters/explore/", "interpreters/jsonl.py", "interpreters/never_run.py", "interpreters/opening.py"),
+    ("interpreters/runtime/", "interpreters/stores/"),
+    ("interpreters/blobs/", "interpreters/traces.py"),
+    ("interpreters/disk/", "interpreters/threads/"),
+)
+# The door of the package, which hands on what is opened, and no room.
+DOOR = "interpreters/__init__.py"
 
-def imported_by(path):
-    """The modules that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute"
-            yield node.module
-
-
-@pytest.mark.parametrize("path", CORE, ids=lambda path: path.name)
-def test_the_core_imports_only_what_is_pure(path):
-    roots = {module.split(".")[0] for module in imported_by(path)}
-    assert roots <= PURE | {"persist_effects"}
-
-
-@pytest.mark.parametrize("path", INTERPRETERS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_optional_packages_are_imported_only_in_their_own_rooms(path):
-    place = path.relative_to(ROOT / "interpreters").as_posix()
-    for module in imported_by(path):
-        rooms = OPTIONAL.get(module.split(".")[0], (place,))
-        assert any(place.startswith(room) if room.endswith("/") else place == room for room in rooms), (
-            f"{place} imports {module}"
-        )
-
+STORES = ("interpreters/stores/memory.py", "interpreters/stores/file/", "interpreters/stores/served/")
+UPKEEP = "interpreters/stores/file/upkeep/"
 
 # What changes files, or which name means which; and the calls of `os` that open one.
 CHANGES_FILES = {
@@ -97,140 +126,259 @@ CHANGES_FILES_BY_PATH = {
 
 # The files that nobody keeps a store in.
 OTHER_FILES = {
-    "cli.py": {"open", "os.open"},  # what `import` reads, and where a closed pipe's output goes
-    "explore/report.py": {"write_text"},  # a page to look at
-    "stores/served/transport.py": {"os.open"},  # the null device, in a child in the place of its parent's pipes
+    "interpreters/cli.py": {"open", "os.open"},  # what `import` reads, and where a closed pipe's output goes
+    "interpreters/explore/report.py": {"write_text"},  # a page to look at
+    "interpreters/stores/served/transport.py": {"os.open"},  # the null device, in the place of a parent's pipes
 }
 
+# What asks the system for anything. Of the file store's modules these two may, for other things than the engine's
+# files: one is the engine's host, the other the operators' tools, which make and name whole directories.
+SYSTEM = {"fcntl", "io", "mmap", "os", "pathlib", "shutil", "signal", "socket", "subprocess", "tempfile", "time"}
+HOSTS = {"interpreters/stores/file/store.py", f"{UPKEEP}operations.py"}
 
-def changes_of_files(path):
-    """The calls in a file that may change files, or open them."""
-    for node in ast.walk(ast.parse(path.read_text())):
+# Each leaves its lock held where an interrupt comes at the wrong moment.
+UNSAFE_WAITS = {"threading.Event", "threading.Condition", "threading.Semaphore", "threading.Barrier"}
+
+SQL = re.compile(
+    r"\s*(SELECT\b.*\bFROM\b|INSERT\s+INTO\b|UPDATE\b.*\bSET\b|DELETE\s+FROM\b"
+    r"|(CREATE|ALTER|DROP)\s+(TABLE|INDEX|VIEW|TRIGGER|FUNCTION|SCHEMA)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def impure(house: Sources) -> Iterator[str]:
+    for place in house.in_rooms("persist_effects/"):
+        for name in house.imports(place):
+            if name.partition(".")[0] not in PURE | {"persist_effects"}:
+                yield f"{place} imports {name}"
+
+
+def other_store(house: Sources) -> Iterator[str]:
+    for store in STORES:
+        others = tuple(other for other in STORES if other != store)
+        for place in house.in_rooms(store):
+            yield from (f"{place} imports {each}" for each in house.imported(place) if is_in(each, others))
+
+
+def between(one: str, other: str) -> Callable[[Sources], Iterator[str]]:
+    """A wall that neither side sees through."""
+
+    def breaches(house: Sources) -> Iterator[str]:
+        for here, there in ((one, other), (other, one)):
+            for place in house.in_rooms(here):
+                yield from (f"{place} imports {each}" for each in house.imported(place) if is_in(each, (there,)))
+
+    return breaches
+
+
+def upkeep(house: Sources) -> Iterator[str]:
+    for place in house.in_rooms("interpreters/stores/file/"):
+        # The room's own door is above both.
+        if not is_in(place, (UPKEEP, "interpreters/stores/file/__init__.py")):
+            yield from (f"{place} imports {each}" for each in house.imported(place) if is_in(each, (UPKEEP,)))
+
+
+def upwards(house: Sources) -> Iterator[str]:
+    for place in house.in_rooms("interpreters/"):
+        if place == DOOR:
+            continue
+        floor = floor_of(place)
+        if floor is None:
+            yield f"{place} stands on no floor"
+            continue
+        for each in house.imported(place):
+            above = floor_of(each)
+            if each == DOOR or (above is not None and above < floor):
+                yield f"{place} imports {each}, which is above it"
+
+
+def floor_of(place: str) -> int | None:
+    """The floor of a module, counted from the top, or None."""
+    return next((number for number, rooms in enumerate(FLOORS) if is_in(place, rooms)), None)
+
+
+def circles(house: Sources) -> Iterator[str]:
+    left = {place: house.imported(place) - {DOOR} for place in house.sources}
+    while free := [place for place, needed in left.items() if not needed & left.keys()]:
+        for place in free:
+            del left[place]
+    # What is left stands in a circle, or is above one.
+    while ends := [place for place in left if not any(place in needed for needed in left.values())]:
+        for place in ends:
+            del left[place]
+    if left:
+        yield f"{', '.join(sorted(left))} import each other"
+
+
+def optional(house: Sources) -> Iterator[str]:
+    for place in house.sources:
+        for name in house.imports(place):
+            if not is_in(place, OPTIONAL.get(name.partition(".")[0], (place,))):
+                yield f"{place} imports {name}"
+
+
+def system_calls(house: Sources) -> Iterator[str]:
+    for place in house.in_rooms("interpreters/"):
+        if place not in {"interpreters/disk/real.py", "interpreters/disk/files.py"}:
+            found = changes_of_files(house.sources[place]) - OTHER_FILES.get(place, set())
+            yield from (f"{place} calls {call}" for call in found)
+
+
+def changes_of_files(source: str) -> set[str]:
+    """The calls in a module that may change files, or open them."""
+    found = set()
+    for node in ast.walk(tree_of(source)):
         # One that is handed on is called elsewhere.
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "os" and node.attr in CHANGES_FILES:
-            yield f"os.{node.attr}"
+            found.add(f"os.{node.attr}")
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
         module, _, name = called.rpartition(".")
         if called == "open" or module in {"shutil", "tempfile", "fcntl"}:
-            yield called
+            found.add(called)
         elif name in CHANGES_FILES_BY_PATH or (name == "open" and module.startswith("Path(")):
-            yield name
+            found.add(name)
+    return found
 
 
-@pytest.mark.parametrize("path", INTERPRETERS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_the_real_disk_makes_system_calls_that_change_files(path):
-    place = path.relative_to(ROOT / "interpreters").as_posix()
-    if place not in {"disk/real.py", "disk/files.py"}:
-        assert set(changes_of_files(path)) <= OTHER_FILES.get(place, set())
+def engine_and_system(house: Sources) -> Iterator[str]:
+    for place in house.in_rooms("interpreters/stores/file/"):
+        if place not in HOSTS:
+            asked = {name.partition(".")[0] for name in house.imports(place)} & SYSTEM
+            yield from (f"{place} imports {name}" for name in asked)
 
 
-def test_the_system_calls_that_change_files_are_found():
-    assert {"os.mkdir", "os.open", "os.rename", "os.unlink", "os.fsync", "shutil.rmtree", "fcntl.fcntl"} <= set(
-        changes_of_files(ROOT / "interpreters" / "disk/files.py")
-    )
-    assert set(changes_of_files(ROOT / "interpreters" / "cli.py")) == OTHER_FILES["cli.py"]
+def unsafe_waits(house: Sources) -> Iterator[str]:
+    for place in house.in_rooms("interpreters/"):
+        if not is_in(place, ("interpreters/conformance/facts/",)):
+            named = {
+                ast.unparse(node) for node in ast.walk(tree_of(house.sources[place])) if isinstance(node, ast.Attribute)
+            }
+            yield from (
+                f"{place} has a {name}: take an `interpreters.threads.gates.Gate`" for name in named & UNSAFE_WAITS
+            )
 
 
-@pytest.mark.parametrize("path", INTERPRETERS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_store_waits_where_an_interrupt_leaves_a_lock_held(path):
-    waits = {"threading.Event", "threading.Condition", "threading.Semaphore", "threading.Barrier"}
-    found = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-    assert path.parent.name == "facts" or not found & waits, "take an `interpreters.threads.gates.Gate`"
+def requests_yielded(house: Sources) -> Iterator[str]:
+    for place in house.in_rooms("persist_effects/"):
+        # The generators of the codec are not programs.
+        if place not in {"persist_effects/machine.py", "persist_effects/codec.py"}:
+            yields = [node for node in ast.walk(tree_of(house.sources[place])) if isinstance(node, ast.Yield)]
+            yield from (f"{place}:{node.lineno} yields: `yield from perform(request)`" for node in yields)
 
 
-# Each store's files. None imports what is another's.
-STORES = {
-    "memory": ("stores/memory.py",),
-    "file": ("stores/file/",),
-    "served": ("stores/served/",),
-    "blobs": ("blobs/",),
+def sql(house: Sources) -> Iterator[str]:
+    for place in house.sources:
+        for node in ast.walk(tree_of(house.sources[place])):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and SQL.match(node.value):
+                yield f"{place}:{node.lineno} has SQL: it stands in a .sql file"
+
+
+class Wall(NamedTuple):
+    """What goes through a wall, by a function of all modules; and what is planted, where, and must be found."""
+
+    breaches: Callable[[Sources], Iterator[str]]
+    planted: tuple[tuple[str, str], ...]
+
+
+WALLS = {
+    "the core imports no interpreter and nothing impure": Wall(
+        impure,
+        (
+            ("persist_effects/log.py", "import time"),
+            ("persist_effects/kv.py", "def later():\n    from interpreters import open_store"),
+            ("persist_effects/trace/diff.py", "import os.path"),
+        ),
+    ),
+    "a store imports no other store": Wall(
+        other_store,
+        (
+            ("interpreters/stores/file/engine.py", "from interpreters.stores.memory import MemoryStore"),
+            ("interpreters/stores/memory.py", "from interpreters.stores import served"),
+            ("interpreters/stores/served/client.py", "from interpreters.stores.file.store import FileStore"),
+        ),
+    ),
+    "what drives programs and what answers them know nothing of each other": Wall(
+        between("interpreters/runtime/", "interpreters/stores/"),
+        (
+            ("interpreters/runtime/store.py", "from interpreters.stores.memory import MemoryStore"),
+            ("interpreters/stores/memory.py", "def later():\n    import interpreters.runtime.store"),
+        ),
+    ),
+    "the file engine does not know who looks after it": Wall(
+        upkeep, (("interpreters/stores/file/store.py", "from interpreters.stores.file.upkeep import verify"),)
+    ),
+    "no import runs up": Wall(
+        upwards,
+        (
+            ("interpreters/disk/real.py", "from interpreters.stores.clock import wall_clock"),
+            ("interpreters/explore/limits.py", "from interpreters.conformance.model import StoreMachine"),
+            ("interpreters/runtime/rounds.py", "from interpreters.opening import open_store"),
+            ("interpreters/stores/memory.py", "from interpreters import Store"),
+            ("interpreters/somewhere.py", "from interpreters.disk import real"),
+        ),
+    ),
+    "no circle": Wall(
+        circles,
+        (
+            ("persist_effects/requests.py", "def later():\n    from persist_effects import log"),
+            ("interpreters/disk/files.py", "from interpreters.disk.real import RealDisk"),
+        ),
+    ),
+    "an optional package is imported in its own room": Wall(
+        optional,
+        (
+            ("interpreters/runtime/store.py", "import anyio.abc"),
+            ("interpreters/explore/limits.py", "from rich import print"),
+            ("interpreters/stores/memory.py", "def later():\n    import pytest"),
+        ),
+    ),
+    "only the real disk makes system calls that change files": Wall(
+        system_calls,
+        (
+            ("interpreters/stores/file/engine.py", "os.rename(a, b)"),
+            ("interpreters/traces.py", "open(path)"),
+            ("interpreters/jsonl.py", "Path(path).write_text(text)"),
+            ("interpreters/blobs/memory.py", "shutil.rmtree(path)"),
+        ),
+    ),
+    "the file engine asks the system for nothing but by requests to its disk": Wall(
+        engine_and_system, (("interpreters/stores/file/engine.py", "import time"),)
+    ),
+    "nothing waits where an interrupt leaves a lock held": Wall(
+        unsafe_waits, (("interpreters/stores/memory.py", "told = threading.Event()"),)
+    ),
+    "one line of the core yields requests": Wall(
+        requests_yielded, (("persist_effects/kv.py", "def get(key):\n    return (yield KvGet(key))"),)
+    ),
+    "SQL stands in .sql files": Wall(sql, (("interpreters/stores/memory.py", "QUERY = '''\nselect a\nfrom b'''"),)),
 }
 
 
-def store_of(place):
-    """The store to which a file or folder of `interpreters` belongs, or None."""
-    for store, rooms in STORES.items():
-        if any(place.startswith(room) if room.endswith("/") else place == room for room in rooms):
-            return store
-    return None
+@pytest.mark.parametrize("name", WALLS)
+def test_nothing_goes_through_a_wall(name):
+    assert not list(WALLS[name].breaches(HOUSE))
 
 
-@pytest.mark.parametrize("path", INTERPRETERS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_store_imports_another_store(path):
-    place = path.relative_to(ROOT / "interpreters").as_posix()
-    own = store_of(place)
-    if own is None:
-        return
-    for module in imported_by(path):
-        if module.startswith("interpreters."):
-            rest = module.removeprefix("interpreters.").replace(".", "/")
-            # A folder or a file, whichever it is.
-            others = {store_of(f"{rest}/"), store_of(f"{rest}.py")} - {None, own}
-            assert not others, f"{place} imports {module}, which is of the store {others}"
+@pytest.mark.parametrize(
+    ("name", "place", "text"), [(name, *planted) for name, wall in WALLS.items() for planted in wall.planted]
+)
+def test_what_is_planted_through_a_wall_is_found(name, place, text):
+    breaches = set(WALLS[name].breaches(HOUSE.planted(place, text))) - set(WALLS[name].breaches(HOUSE))
+    assert any(place in breach for breach in breaches)
 
 
-def test_every_file_of_a_store_is_known_to_the_wall_between_stores():
-    places = [path.relative_to(ROOT / "interpreters").as_posix() for path in INTERPRETERS]
-    assert {store_of(place) for place in places} >= set(STORES)
+def test_every_room_of_the_walls_is_there():
+    rooms = {room for floor in FLOORS for room in floor} | {*STORES, UPKEEP, DOOR} | {*OTHER_FILES, *HOSTS}
+    rooms |= {room for places in OPTIONAL.values() for room in places}
+    assert not {room for room in rooms if not HOUSE.in_rooms(room)}
 
 
-# What asks the system for anything. Of the file store's modules these two may, for other things than the engine's
-# files: one is the engine's host, the other the operators' tools, which make and name whole directories.
-SYSTEM = {"fcntl", "io", "mmap", "os", "pathlib", "shutil", "signal", "socket", "subprocess", "tempfile", "time"}
-HOSTS = {"stores/file/store.py", "stores/file/upkeep/operations.py"}
-
-
-@pytest.mark.parametrize("path", INTERPRETERS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_file_engine_asks_the_system_for_nothing_but_by_requests_to_its_disk(path):
-    place = path.relative_to(ROOT / "interpreters").as_posix()
-    if place.startswith("stores/file/") and place not in HOSTS:
-        assert not {module.split(".")[0] for module in imported_by(path)} & SYSTEM
-
-
-def test_what_the_architecture_calls_the_only_room_of_a_package_is_the_only_one():
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    found = re.findall(r"^\| `interpreters/([\w/.]+)` \|.*the only room of (\w+)", text, re.MULTILINE)
-    assert found
-    for place, package in found:
-        assert OPTIONAL[package] == (place,), f"{package}: {OPTIONAL[package]}"
-
-
-# What looks at a clock. Programs beside the tests may, which run for as long as they are told to.
-CLOCKS = {"monotonic", "perf_counter", "perf_counter_ns", "process_time", "monotonic_ns"}
-CLOCKS |= {f"time.{name}" for name in CLOCKS}
-TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
-
-
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
-def test_no_test_measures_time_or_sleeps(path):
-    called = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
-    assert not {name for name in called if name in CLOCKS or name == "time.sleep" or name.startswith("time.time")}
-
-
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
-def test_no_name_of_a_case_is_what_repr_or_str_says(path):
-    # Which differs by process where a set is in it, or an address; then the workers of xdist collect other tests.
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.keyword) and node.arg == "ids":
-            told = ast.unparse(node.value)
-            assert told not in {"repr", "str"}, f"{path.name}:{node.value.lineno}: write ids=steady"
-            assert "repr(" not in told, f"{path.name}:{node.value.lineno}: write ids=steady"
-
-
-def test_no_example_that_hypothesis_draws_has_to_be_ready_in_time():
-    assert hypothesis.settings.default.deadline is None
-
-
-def test_there_is_one_yield_of_requests_in_the_core():
-    yields = [
-        (path.name, node.lineno)
-        for path in CORE
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Yield) and path.name != "codec.py"  # whose generators are no programs
-    ]
-    assert [name for name, _ in yields] == ["machine.py"]
+def test_the_real_disk_is_where_the_system_calls_are():
+    assert {"os.mkdir", "os.open", "os.rename", "os.unlink", "os.fsync", "shutil.rmtree", "fcntl.fcntl"} <= (
+        changes_of_files(HOUSE.sources["interpreters/disk/files.py"])
+    )
 
 
 def test_a_bare_install_runs_programs_without_any_optional_package():
@@ -316,7 +464,7 @@ PUBLIC_FUNCTIONS = {
     "trace.record": "record",
     "trace.replay": "check_trace fresh_program replay resume_at",
     "trace.diff": "as_text compare diff handlers_of",
-    "trace.source": "source_of",
+    "source": "source_of",
     "testing": "given perform_sequence",
     "codec": (
         "check_ops decode decode_answer decode_request encode encode_answer encode_new_entry encode_new_event "

@@ -10,8 +10,8 @@ from persist_effects.errors import Abandoned, Diverged, InvalidRequest, Recorded
 from persist_effects.machine import Done, Effect, Step, Suspended, check_fresh, check_returned, next_request, unwind
 from persist_effects.programs import refused
 from persist_effects.requests import AllOf, Answered, Failed, Request
+from persist_effects.source import source_of
 from persist_effects.trace.format import MUST_DECODE, Trace, by_op
-from persist_effects.trace.source import source_of
 from persist_effects.trace.values import encode, encode_request, is_same, shown
 
 A = TypeVar("A")

@@ -56,9 +56,9 @@ from persist_effects.requests import (
     LastSeq,
     Read,
 )
+from persist_effects.source import source_of
 from persist_effects.trace import Continuation, Trace, as_text, compare, diff, record, replay, resume_at
 from persist_effects.trace.format import PACKAGE_VERSION, VERSION
-from persist_effects.trace.source import source_of
 from persist_effects.trace.values import UnknownRequest, answer_type
 
 A = TypeVar("A")

@@ -3,11 +3,6 @@
 from types import FrameType, GeneratorType
 from typing import Any
 
-from persist_effects.machine import perform
-
-# As it was when it was made: whoever watches programs replaces it.
-_PERFORM = perform.__code__
-
 _PACKAGE = __name__.partition(".")[0] + "."
 
 
@@ -30,10 +25,14 @@ def _suspended_frames(program: Any) -> list[FrameType]:
     """The frames of a program and of those that it has called, the outermost first, without that of `perform`."""
     frames: list[FrameType] = []
     while isinstance(program, GeneratorType) and program.gi_frame is not None:
-        if program.gi_code is not _PERFORM:
+        if not _is_perform(program.gi_frame):
             frames.append(program.gi_frame)
         program = program.gi_yieldfrom
     return frames
+
+
+def _is_perform(frame: FrameType) -> bool:
+    return frame.f_code.co_name == "perform" and _module(frame) == "persist_effects.machine"
 
 
 def _module(frame: FrameType) -> str:

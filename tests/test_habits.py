@@ -1,0 +1,32 @@
+"""What our tests keep to: no clock, no sleep, names that are the same in every process."""
+
+import ast
+
+import hypothesis
+import pytest
+from places import ROOT
+
+# What looks at a clock. Programs beside the tests may, which run for as long as they are told to.
+CLOCKS = {"monotonic", "perf_counter", "perf_counter_ns", "process_time", "monotonic_ns"}
+CLOCKS |= {f"time.{name}" for name in CLOCKS}
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_no_test_measures_time_or_sleeps(path):
+    called = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+    assert not {name for name in called if name in CLOCKS or name == "time.sleep" or name.startswith("time.time")}
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_no_name_of_a_case_is_what_repr_or_str_says(path):
+    # Which differs by process where a set is in it, or an address; then the workers of xdist collect other tests.
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.keyword) and node.arg == "ids":
+            told = ast.unparse(node.value)
+            assert told not in {"repr", "str"}, f"{path.name}:{node.value.lineno}: write ids=steady"
+            assert "repr(" not in told, f"{path.name}:{node.value.lineno}: write ids=steady"
+
+
+def test_no_example_that_hypothesis_draws_has_to_be_ready_in_time():
+    assert hypothesis.settings.default.deadline is None
