@@ -1,4 +1,4 @@
-"""``python -m interpreters.stores.served URL [OPTION=VALUE …]``: open a store and serve it over stdin and stdout.
+"""``python -m interpreters.serving URL [OPTION=VALUE …]``: open a store and serve it over stdin and stdout.
 
 It ends when stdin does. Its first frame is the reply to call 0, which nobody made: whether the store is open.
 """
@@ -18,7 +18,7 @@ from persist_effects.errors import InvalidRequest, PersistError, error_to_record
 def main(arguments: list[str]) -> int:
     """Serve the store that the first argument names, opened with the options. Returns the process's exit code."""
     if not arguments:
-        print("usage: python -m interpreters.stores.served URL [OPTION=VALUE ...]", file=sys.stderr)
+        print("usage: python -m interpreters.serving URL [OPTION=VALUE ...]", file=sys.stderr)
         return 2
     transport = PipeTransport(cast(BinaryIO, sys.stdin.buffer), cast(BinaryIO, sys.stdout.buffer))
     try:

@@ -257,7 +257,7 @@ def test_a_frame_that_announces_too_much_is_refused_before_it_is_read():
 
 
 def test_a_served_process_that_is_given_a_deep_option_says_so():
-    command = [sys.executable, "-m", "interpreters.stores.served", "memory:", "clock=" + "[" * DEPTH + "]" * DEPTH]
+    command = [sys.executable, "-m", "interpreters.serving", "memory:", "clock=" + "[" * DEPTH + "]" * DEPTH]
     done = subprocess.run(command, input=b"", capture_output=True, check=False)
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr

@@ -266,10 +266,10 @@ def test_a_transport_of_pipes_sends_all_of_a_large_frame():
 def test_the_process_that_serves_refuses_a_bad_url_in_one_line():
     for arguments, message in (
         (["nothing:"], "'nothing:' names no store"),
-        ([], "usage: python -m interpreters.stores.served"),
+        ([], "usage: python -m interpreters.serving"),
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "interpreters.stores.served", *arguments], capture_output=True, check=False
+            [sys.executable, "-m", "interpreters.serving", *arguments], capture_output=True, check=False
         )
         assert done.returncode == 2
         assert message in done.stderr.decode()
@@ -312,7 +312,7 @@ def test_a_spawned_store_takes_a_payload_limit():
 
 def test_an_option_without_a_json_value_is_refused_by_the_process_that_serves():
     done = subprocess.run(
-        [sys.executable, "-m", "interpreters.stores.served", "memory:", "clock"], capture_output=True, check=False
+        [sys.executable, "-m", "interpreters.serving", "memory:", "clock"], capture_output=True, check=False
     )
     assert done.returncode == 2
     assert b"the option 'clock' has no JSON value: write NAME=VALUE" in done.stderr
