@@ -119,11 +119,44 @@ def test_links_within_the_repository_lead_to_files(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page}: {target}"
 
 
-def test_the_architecture_names_every_module_and_no_other() -> None:
-    rows = re.findall(r"^\| `([\w/]+\.py)` \| \S", ARCHITECTURE.read_text("utf-8"), re.MULTILINE)
-    tops = ("persist_effects", "interpreters")
-    modules = [str(path.relative_to(ROOT)) for top in tops for path in (ROOT / top).rglob("*.py")]
-    assert sorted(rows) == sorted(modules)
+MODULES = [path for top in ("persist_effects", "interpreters") for path in sorted((ROOT / top).rglob("*.py"))]
+
+
+def test_the_architecture_names_every_room_and_no_other() -> None:
+    text = ARCHITECTURE.read_text("utf-8")
+    table = text[text.index("## Rooms") : text.index("The walls, each a row")]
+    top = ROOT / "interpreters"
+    rooms = {path.name + "/" * path.is_dir() for path in top.iterdir() if path.suffix == ".py" or path.is_dir()}
+    named = {
+        name for row in re.findall(r"^\|[^|]*\|([^|]*)\|", table, re.MULTILINE) for name in re.findall("`(.+?)`", row)
+    }
+    assert named == rooms - {"__init__.py", "__pycache__/"} | {"persist_effects/"}
+
+
+def test_the_rooms_the_walls_and_a_requests_way_stand_on_one_screen() -> None:
+    assert ARCHITECTURE.read_text("utf-8").splitlines().index("## Where a change goes") <= 60
+
+
+def test_each_place_that_the_architecture_names_is_there() -> None:
+    text = _BLOCK.sub("", ARCHITECTURE.read_text("utf-8"))
+    places = set(re.findall(r"`((?:\w+/)+(?:\w+\.\w+)?|\w+\.(?:py|md))`", text)) - {
+        "disk/",
+        "snapshot/",
+        "follow/",
+        "once/",
+    }
+    there = {
+        path.relative_to(ROOT).as_posix() + "/" * path.is_dir()
+        for top in ("persist_effects", "interpreters", "tests", "examples", "benchmarks", "docs")
+        for path in (ROOT / top, *(ROOT / top).rglob("*"))
+    }
+    assert not {place for place in places if not any(f"/{each}".endswith(f"/{place}") for each in there)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_first_sentence_of_a_module_is_its_promise(path: Path) -> None:
+    first, _, _ = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n\n")
+    assert re.search(r"^\S.{15,}[.:?]", first, re.DOTALL), "write what the module is for, in a sentence"
 
 
 def test_the_architecture_gives_every_dependency_its_line() -> None:
