@@ -21,10 +21,9 @@ from interpreters.disk.requests import CheckHeld, ForeignFile
 from interpreters.stores.clock import Clock, checked_clock, wall_clock
 from interpreters.stores.file.beside_writer import ReadingEngine
 from interpreters.stores.file.compaction import Compacted
-from interpreters.stores.file.engine import WRITES, Engine, Options
+from interpreters.stores.file.engine import Engine, Options
 from interpreters.stores.file.group import GroupCommit
 from interpreters.stores.file.manifest import CURRENT, Moment
-from interpreters.stores.file.queries import READS
 from interpreters.stores.file.staging import WriteRequest
 from interpreters.stores.file.writer import NO_ROOM
 from interpreters.threads import forks
@@ -41,8 +40,8 @@ from persist_effects.errors import (
     describe,
 )
 from persist_effects.event import check_integer
-from persist_effects.machine import Effect, Handler, Handlers, perform, run
-from persist_effects.requests import Answered, Append, Failed, Outcome, Request, Transact, Wait
+from persist_effects.machine import Effect, Handler, Handlers, outcomes_by_kind, perform, run
+from persist_effects.requests import READS, WRITES, Answered, Append, Failed, Outcome, Request, Transact, Wait
 
 A = TypeVar("A")
 
@@ -452,9 +451,8 @@ class FileStore(_Host):
         """The outcomes of several requests: the writes share one commit, then the reads are answered."""
         if WRITES.issuperset(map(type, requests)):
             return self._group.write(cast(Sequence[WriteRequest], requests)) if requests else []
-        writes: list[Any] = [request for request in requests if type(request) in WRITES]
-        outcomes = iter(self._group.write(writes) if writes else ())
-        return [next(outcomes) if type(request) in WRITES else self._outcome(request) for request in requests]
+        write = cast(Callable[[Sequence[Request[Any]]], list[Outcome]], self._group.write)
+        return outcomes_by_kind(requests, WRITES, write, lambda _, request: self._outcome(request))
 
     def sync(self) -> None:
         """Return when all that was written so far is on the disk, whatever the mode."""
