@@ -320,7 +320,7 @@ TABLE: dict[str, dict[str, Row]] = {
 
 FILES = sorted({name.split()[0] for name in TABLE})
 # What an object is made by, and what only a forked child runs, which has one thread.
-MAKES = {"__init__", "_begin"}
+MAKES = {"__init__"}
 ONE_THREAD = {"leave_to_parent", "_leave_to_parent", "_forget_half_copied"}
 # Read and set within one call, by whoever made them; or a part of what the row of its owner tells of.
 OWNED_BY_ONE = {

@@ -57,12 +57,9 @@ class RemoteStore:
     1
     """
 
-    def __init__(self, transport: Transport) -> None:
-        self._begin(transport, None)
-
-    def _begin(self, transport: Transport, child: "_Child | None") -> None:
+    def __init__(self, transport: Transport, *, _child: "_Child | None" = None) -> None:
         self._transport = transport
-        self._child = child
+        self._child = _child
         # Held while a frame is sent, which may take until the peer has read it.
         self._sending = threading.Lock()
         # Never held for long: replies must be taken in while a frame is being sent, or both sides wait for ever.
@@ -93,9 +90,7 @@ class RemoteStore:
         try:
             child.start()
             child.await_opening()
-            remote = cls.__new__(cls)
-            remote._begin(child.transport, child)
-            return remote
+            return cls(child.transport, _child=child)
         except BaseException:
             child.end()
             raise
