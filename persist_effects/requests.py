@@ -445,7 +445,7 @@ StoreRequest = (
 )
 """Every request that can travel to a store in another process."""
 
-WRITES: frozenset[type[Request[Any]]] = frozenset({Append, TruncateThrough, KvPut, KvDelete, Transact})
+WRITES: frozenset[type[Request[Any]]] = frozenset({*_WRITES, Transact})
 """What changes the log or the keys. Several that wait may share a commit."""
 
 READS: frozenset[type[Request[Any]]] = frozenset({Read, ReadAll, LastSeq, Streams, KvGet, KvHas, KvKeys})
