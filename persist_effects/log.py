@@ -66,7 +66,7 @@ def append_expect(
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(append_expect("orders/1", 4, "paid", None))
-    Conflict(stream_or_key='orders/1', expected=4, actual=0)
+    Conflict(kind='stream', name='orders/1', expected=4, actual=0, write=0)
     """
     draft = Draft(type, data, at, meta)
     answer = yield from perform(Append(stream, (draft,), expected))

@@ -12,7 +12,7 @@ become bytes, in `persist_effects.codec`. You define your own effects in the sam
 
 import math
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
@@ -52,12 +52,16 @@ class Request(msgspec.Struct, Generic[AnswerT_co], frozen=True, tag_field="op"):
 class Conflict(msgspec.Struct, frozen=True, tag=True):
     """What was expected is not what is there: nothing was written. A value, never an exception.
 
-    ``expected`` and ``actual`` are sequence numbers of a stream, or revisions of a key (0: absent).
+    ``expected`` and ``actual`` are sequence numbers of the stream ``name``, or revisions of the key (0: absent), as
+    ``kind`` says. ``write`` is the index, from 0, of the write within its transaction, None for a check. A write by
+    itself is a transaction of one, so that its index is 0.
     """
 
-    stream_or_key: str
+    kind: Literal["stream", "key"]
+    name: str
     expected: int
     actual: int
+    write: int | None = 0
 
 
 class Appended(msgspec.Struct, frozen=True, tag=True):
@@ -70,6 +74,15 @@ class Appended(msgspec.Struct, frozen=True, tag=True):
     last_seq: int
     position: int
     at: int
+
+    @property
+    def first_position(self) -> int:
+        """The position of the first event: those of one append have consecutive positions.
+
+        >>> Appended(first_seq=4, last_seq=6, position=12, at=0).first_position
+        10
+        """
+        return self.position - (self.last_seq - self.first_seq)
 
 
 class Hole(msgspec.Struct, frozen=True):

@@ -125,7 +125,7 @@ class Given:
         A row that answers with another type than its request promises raises `InvalidAnswer`.
 
         >>> from persist_effects import log
-        >>> given(stream="a").when(log.append_expect("a", 3, "paid", None)).then(Conflict("a", expected=3, actual=0))
+        >>> given(stream="a").when(log.append_expect("a", 3, "paid", None)).then(Conflict("stream", "a", 3, 0))
         """
         before = self._log.copy()
         outcome = _outcome_of(lambda: run(fresh_program(program), {**before.handlers, **checked_rows(effects)}))
@@ -234,7 +234,7 @@ class _Log:
     def append(self, request: Append) -> Appended | Conflict:
         last = len(self._streams.get(request.stream, []))
         if request.expected not in (None, last):
-            return Conflict(request.stream, request.expected or 0, last)
+            return Conflict("stream", request.stream, request.expected or 0, last)
         encoded = [
             encode_new_event(
                 Event(

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import msgspec
 
@@ -129,6 +129,7 @@ class _Staged:
     def __init__(self, position: int, revision: int) -> None:
         self.position = position
         self.revision = revision
+        self.write = 0
         self.seqs: dict[str, int] = {}
         self.revisions: dict[str, int] = {}
         self.appliers: list[Callable[[], Any]] = []
@@ -225,7 +226,7 @@ class MemoryStore:
                 now = self._clock()
                 events = self._encode_events(request, last_seq, self._position, now)
                 if request.expected is not None and request.expected != last_seq:
-                    return Conflict(request.stream, request.expected, last_seq)
+                    return Conflict("stream", request.stream, request.expected, last_seq)
                 is_staged = True
                 appended = self._apply_append(request, events, now)
                 notifies = self._take_notifies([request]) if self._watchers else ()
@@ -248,7 +249,7 @@ class MemoryStore:
             with self._lock:
                 conflict = self._first_failing(checks)
                 staged = _Staged(self._position, self._revision)
-                for write in writes:
+                for staged.write, write in enumerate(writes):
                     # All are staged, also after a conflict: what cannot be stored is told first, whatever is held.
                     conflict_here = self._stagers[type(write)](write, staged)
                     conflict = conflict or conflict_here
@@ -279,9 +280,9 @@ class MemoryStore:
     def _first_failing(self, checks: Sequence[Check]) -> Conflict | None:
         for check in checks:
             if isinstance(check, ExpectSeq):
-                conflict = _conflict(check.stream, check.expected, self._last_seq_of(check.stream))
+                conflict = _conflict("stream", check.stream, check.expected, self._last_seq_of(check.stream), None)
             else:
-                conflict = _conflict(check.key, check.expected, self._revision_of(check.key))
+                conflict = _conflict("key", check.key, check.expected, self._revision_of(check.key), None)
             if conflict is not None:
                 return conflict
         return None
@@ -294,7 +295,7 @@ class MemoryStore:
         staged.seqs[name] = last_seq + len(events)
         staged.position += len(events)
         staged.appliers.append(partial(self._apply_append, request, events, now))
-        return _conflict(name, request.expected, last_seq)
+        return _conflict("stream", name, request.expected, last_seq, staged.write)
 
     def _stage_truncate(self, request: TruncateThrough, staged: _Staged) -> Conflict | None:
         staged.appliers.append(partial(self._apply_truncate, request))
@@ -306,13 +307,13 @@ class MemoryStore:
         staged.revision += 1
         staged.revisions[request.key] = staged.revision
         staged.appliers.append(partial(self._apply_put, request.key, value))
-        return _conflict(request.key, request.expected, revision)
+        return _conflict("key", request.key, request.expected, revision, staged.write)
 
     def _stage_delete(self, request: KvDelete, staged: _Staged) -> Conflict | None:
         revision = staged.revisions.get(request.key, self._revision_of(request.key))
         staged.revisions[request.key] = 0
         staged.appliers.append(partial(self._apply_delete, request.key))
-        return _conflict(request.key, request.expected, revision)
+        return _conflict("key", request.key, request.expected, revision, staged.write)
 
     def _encode_events(self, request: Append, last_seq: int, position: int, now: int) -> list[bytes]:
         name, limit_bytes, encode = request.stream, self._payload_limit_bytes, codec.encode_new_event
@@ -531,8 +532,10 @@ def _no_memory(*, may_be_written: bool) -> StoreUnavailable | UncertainOutcome:
     return StoreUnavailable(f"nothing was written: {_NO_MEMORY}")
 
 
-def _conflict(stream_or_key: str, expected: int | None, actual: int) -> Conflict | None:
-    return None if expected is None or expected == actual else Conflict(stream_or_key, expected, actual)
+def _conflict(
+    kind: Literal["stream", "key"], name: str, expected: int | None, actual: int, write: int | None
+) -> Conflict | None:
+    return None if expected is None or expected == actual else Conflict(kind, name, expected, actual, write)
 
 
 def _is_wanted(logged: _Logged, request: ReadAll) -> bool:

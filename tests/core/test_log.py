@@ -74,8 +74,8 @@ def test_meta_that_is_no_dict_is_refused(store, meta):
 
 def test_an_append_that_expects_another_sequence_changes_nothing(store):
     assert store.run(log.append_expect("a", 0, "placed", 1)).seq == 1
-    assert store.run(log.append_expect("a", 0, "placed", 2)) == Conflict("a", 0, 1)
-    assert store.run(log.append_expect("a", 2, "placed", 2)) == Conflict("a", 2, 1)
+    assert store.run(log.append_expect("a", 0, "placed", 2)) == Conflict("stream", "a", 0, 1)
+    assert store.run(log.append_expect("a", 2, "placed", 2)) == Conflict("stream", "a", 2, 1)
     second = store.run(log.append_expect("a", 1, "placed", 2, at=5, meta={"by": "test"}))
     assert store.run(log.read("a", after=1)) == [second]
 
@@ -83,7 +83,7 @@ def test_an_append_that_expects_another_sequence_changes_nothing(store):
 def test_many_drafts_are_appended_all_or_none(store):
     appended = store.run(log.append_many("a", (Draft("counted", n) for n in range(3)), expected=0))
     assert (appended.first_seq, appended.last_seq, appended.position) == (1, 3, 3)
-    assert store.run(log.append_many("a", [Draft("counted", 9)], expected=2)) == Conflict("a", 2, 3)
+    assert store.run(log.append_many("a", [Draft("counted", 9)], expected=2)) == Conflict("stream", "a", 2, 3)
     with pytest.raises(InvalidRequest, match="is a set, which cannot be stored"):
         store.run(log.append_many("a", [Draft("counted", 4), Draft("counted", {5})]))
     with pytest.raises(InvalidRequest, match="needs a tuple of at least one Draft"):

@@ -59,23 +59,23 @@ def test_each_write_is_answered_in_order(store):
 @pytest.mark.parametrize(
     ("writes", "checks", "conflict"),
     [
-        ([append("s", 1, expected=3)], [], Conflict("s", 3, 2)),
-        ([append("s", 1, expected=0)], [], Conflict("s", 0, 2)),
-        ([append("new", 1, expected=1)], [], Conflict("new", 1, 0)),
-        ([KvPut("new", 1, 5)], [], Conflict("new", 5, 0)),
-        ([KvPut("k", 1, 0)], [], Conflict("k", 0, 1)),
-        ([KvDelete("k", 2)], [], Conflict("k", 2, 1)),
-        ([KvDelete("new", 2)], [], Conflict("new", 2, 0)),
-        ([KvPut("x", 1)], [ExpectSeq("s", 1)], Conflict("s", 1, 2)),
-        ([KvPut("x", 1)], [ExpectRevision("k", 0)], Conflict("k", 0, 1)),
-        ([KvPut("x", 1)], [ExpectRevision("new", 9)], Conflict("new", 9, 0)),
+        ([append("s", 1, expected=3)], [], Conflict("stream", "s", 3, 2, 1)),
+        ([append("s", 1, expected=0)], [], Conflict("stream", "s", 0, 2, 1)),
+        ([append("new", 1, expected=1)], [], Conflict("stream", "new", 1, 0, 1)),
+        ([KvPut("new", 1, 5)], [], Conflict("key", "new", 5, 0, 1)),
+        ([KvPut("k", 1, 0)], [], Conflict("key", "k", 0, 1, 1)),
+        ([KvDelete("k", 2)], [], Conflict("key", "k", 2, 1, 1)),
+        ([KvDelete("new", 2)], [], Conflict("key", "new", 2, 0, 1)),
+        ([KvPut("x", 1)], [ExpectSeq("s", 1)], Conflict("stream", "s", 1, 2, None)),
+        ([KvPut("x", 1)], [ExpectRevision("k", 0)], Conflict("key", "k", 0, 1, None)),
+        ([KvPut("x", 1)], [ExpectRevision("new", 9)], Conflict("key", "new", 9, 0, None)),
         # The first conflict is the one that is told: checks before writes, each in order.
-        ([append("s", 1, expected=9)], [ExpectSeq("s", 2), ExpectRevision("k", 7)], Conflict("k", 7, 1)),
-        ([KvPut("k", 1, 7), append("s", 1, expected=9)], [], Conflict("k", 7, 1)),
+        ([append("s", 1, expected=9)], [ExpectSeq("s", 2), ExpectRevision("k", 7)], Conflict("key", "k", 7, 1, None)),
+        ([KvPut("k", 1, 7), append("s", 1, expected=9)], [], Conflict("key", "k", 7, 1, 1)),
         # Checks see what was there before, writes see the writes before them.
-        ([append("s", 1), KvPut("x", 1)], [ExpectSeq("s", 3)], Conflict("s", 3, 2)),
-        ([append("s", 1), append("s", 2, expected=2)], [], Conflict("s", 2, 3)),
-        ([KvDelete("k"), KvPut("k", 1, 1)], [], Conflict("k", 1, 0)),
+        ([append("s", 1), KvPut("x", 1)], [ExpectSeq("s", 3)], Conflict("stream", "s", 3, 2, None)),
+        ([append("s", 1), append("s", 2, expected=2)], [], Conflict("stream", "s", 2, 3, 2)),
+        ([KvDelete("k"), KvPut("k", 1, 1)], [], Conflict("key", "k", 1, 0, 2)),
     ],
 )
 def test_a_conflict_undoes_every_write_before_and_after_it(store, writes, checks, conflict):

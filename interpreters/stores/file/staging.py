@@ -66,6 +66,7 @@ class _Parts:
         self.entries: dict[str, StoredEntry] = {}
         self.deleted: dict[str, None] = {}
         self.drops: list[Drop] = []
+        self.answers: list[Any] = []
 
 
 class Staging:
@@ -124,7 +125,7 @@ class Staging:
         event = Event(name, last_seq + 1, draft.type, at, draft.data, position, draft.meta)
         payload = codec.encode_new_event(event, self._limit_bytes)
         if request.expected is not None and request.expected != last_seq:
-            return Conflict(name, request.expected, last_seq)
+            return Conflict("stream", name, request.expected, last_seq)
         self._seqs[name] = last_seq + 1
         self._position = position
         self.frames.add_event(event, payload)
@@ -136,7 +137,7 @@ class Staging:
         revision = self._revision + 1
         payload = codec.encode_new_entry(key, request.value, revision, self._limit_bytes)
         if request.expected is not None and request.expected != (actual := self._revision_of(key)):
-            return Conflict(key, request.expected, actual)
+            return Conflict("key", key, request.expected, actual)
         self._revision = self._revisions[key] = revision
         self.frames.add_entry(StoredEntry(key, revision, _NO_VALUE), payload)
         return revision
@@ -154,14 +155,13 @@ class Staging:
         conflict = self._first_failing(checks)
         before = (self._position, self._revision, dict(self._seqs), dict(self._revisions), dict(self._dropped))
         parts = _Parts()
-        answers: list[Any] = []
         try:
             for write in writes:
                 # All are staged, also after a conflict: what cannot be stored is told first, whatever the store holds.
                 answer = self._stage(write, parts)
                 if isinstance(answer, Conflict):
                     conflict = conflict or answer
-                answers.append(answer)
+                parts.answers.append(answer)
         except BaseException:
             self._position, self._revision, self._seqs, self._revisions, self._dropped = before
             raise
@@ -170,7 +170,7 @@ class Staging:
             return conflict
         if parts.runs or parts.entries or parts.deleted or parts.drops:
             self._add_frame(parts)
-        return answers
+        return parts.answers
 
     def _add_frame(self, parts: _Parts) -> None:
         entries = list(parts.entries.values())
@@ -180,11 +180,13 @@ class Staging:
     def _first_failing(self, checks: Sequence[Check]) -> Conflict | None:
         for check in checks:
             if isinstance(check, ExpectSeq):
-                name, actual = check.stream, self._last_seq(check.stream)
+                actual = self._last_seq(check.stream)
+                conflict = Conflict("stream", check.stream, check.expected, actual, None)
             else:
-                name, actual = check.key, self._revision_of(check.key)
+                actual = self._revision_of(check.key)
+                conflict = Conflict("key", check.key, check.expected, actual, None)
             if check.expected != actual:
-                return Conflict(name, check.expected, actual)
+                return conflict
         return None
 
     def _stage(self, write: Write, parts: _Parts) -> Any:
@@ -221,7 +223,7 @@ class Staging:
         self._seqs[name] = last_seq + count
         self._position += count
         if write.expected is not None and write.expected != last_seq:
-            return Conflict(name, write.expected, last_seq)
+            return Conflict("stream", name, write.expected, last_seq, len(parts.answers))
         return Appended(last_seq + 1, last_seq + count, self._position, now)
 
     def _stage_truncate(self, write: TruncateThrough, parts: _Parts) -> int:
@@ -256,7 +258,7 @@ class Staging:
         parts.entries[key] = StoredEntry(key, self._revision, msgspec.Raw(value))
         parts.deleted.pop(key, None)
         if write.expected is not None and write.expected != actual:
-            return Conflict(key, write.expected, actual)
+            return Conflict("key", key, write.expected, actual, len(parts.answers))
         return self._revision
 
     def _stage_delete(self, write: KvDelete, parts: _Parts) -> bool | Conflict:
@@ -267,7 +269,7 @@ class Staging:
         if actual:
             parts.deleted[key] = None
         if write.expected is not None and write.expected != actual:
-            return Conflict(key, write.expected, actual)
+            return Conflict("key", key, write.expected, actual, len(parts.answers))
         return actual != 0
 
     def _last_seq(self, name: str) -> int:
