@@ -398,6 +398,8 @@ class StoreMachine(RuleBasedStateMachine):
                 self._note_put(model, write, answer)
             else:
                 agree(f"the answer to {write}", answer, expected)
+                # The deletion of a key that was there takes a revision too.
+                model.newest_revision += isinstance(write, KvDelete) and answer
         self.model = model
         for write, answer in zip(writes, found, strict=True):
             if isinstance(write, Append):

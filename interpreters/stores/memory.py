@@ -126,7 +126,9 @@ _SPOILT: Any = _Spoilt()
 class _Staged:
     """What a transaction's writes so far come to: what the next one must see, and how to apply them all."""
 
-    def __init__(self, position: int, revision: int) -> None:
+    def __init__(self, position: int, revision: int, now: int) -> None:
+        # Read once: all writes of one commit are made at one time.
+        self.now = now
         self.position = position
         self.revision = revision
         self.write = 0
@@ -248,7 +250,7 @@ class MemoryStore:
         try:
             with self._lock:
                 conflict = self._first_failing(checks)
-                staged = _Staged(self._position, self._revision)
+                staged = _Staged(self._position, self._revision, self._clock())
                 for staged.write, write in enumerate(writes):
                     # All are staged, also after a conflict: what cannot be stored is told first, whatever is held.
                     conflict_here = self._stagers[type(write)](write, staged)
@@ -290,11 +292,10 @@ class MemoryStore:
     def _stage_append(self, request: Append, staged: _Staged) -> Conflict | None:
         name = request.stream
         last_seq = staged.seqs.get(name, self._last_seq_of(name))
-        now = self._clock()
-        events = self._encode_events(request, last_seq, staged.position, now)
+        events = self._encode_events(request, last_seq, staged.position, staged.now)
         staged.seqs[name] = last_seq + len(events)
         staged.position += len(events)
-        staged.appliers.append(partial(self._apply_append, request, events, now))
+        staged.appliers.append(partial(self._apply_append, request, events, staged.now))
         return _conflict("stream", name, request.expected, last_seq, staged.write)
 
     def _stage_truncate(self, request: TruncateThrough, staged: _Staged) -> Conflict | None:
@@ -311,6 +312,7 @@ class MemoryStore:
 
     def _stage_delete(self, request: KvDelete, staged: _Staged) -> Conflict | None:
         revision = staged.revisions.get(request.key, self._revision_of(request.key))
+        staged.revision += revision != 0
         staged.revisions[request.key] = 0
         staged.appliers.append(partial(self._apply_delete, request.key))
         return _conflict("key", request.key, request.expected, revision, staged.write)
@@ -395,7 +397,12 @@ class MemoryStore:
         return revision
 
     def _apply_delete(self, key: str) -> bool:
-        return self._entries.pop(key, None) is not None
+        if key not in self._entries:
+            return False
+        # The number first: where an interrupt comes between the two, one is left out, and nothing is deleted.
+        self._revision += 1
+        del self._entries[key]
+        return True
 
     # Reads
 

@@ -3,6 +3,7 @@
 import pytest
 from conftest import interleavings
 
+from interpreters import open_store
 from persist_effects import (
     Appended,
     Conflict,
@@ -173,3 +174,25 @@ def test_the_events_of_a_transaction_have_neighbouring_positions_in_the_order_of
         ("a", 2, 3, 3),
         ("b", 2, 4, 4),
     ]
+
+
+def test_the_clock_is_read_once_for_a_commit():
+    times = iter(range(100, 200))
+    store = open_store("memory:", clock=lambda: next(times))
+    first, second = store.run(transact(append("a", 1), append("b", 2, 3)))
+    assert (first.at, second.at) == (100, 100)
+    assert [event.at for event in store.run(log.read_all()).events] == [100, 100, 100]
+    assert store.run(log.append("a", "counted", 4)).at == 101
+
+
+def test_deleting_a_key_takes_a_revision_where_it_was_there(tmp_path):
+    for url in ("memory:", f"file:{tmp_path}/store"):
+        with open_store(url) as store:
+            assert store.run(kv.put("a", 1)) == 1
+            assert store.run(kv.delete("a")) is True
+            assert store.run(kv.delete("a")) is False
+            assert store.run(kv.put("b", 1)) == 3
+            assert store.run(transact(KvDelete("b"), KvDelete("b"), KvPut("b", 2))) == [True, False, 5]
+            store.run(kv.delete("b"))
+    with open_store(f"file:{tmp_path}/store") as store:
+        assert store.run(kv.put("c", 1)) == 7

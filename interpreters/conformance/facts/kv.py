@@ -66,6 +66,12 @@ class KvFacts(Facts):
         assert second > first
         assert ask(store, KvPut("a", 3, first)) == Conflict("key", "a", expected=first, actual=second)
 
+    def test_deleting_a_key_takes_a_revision(self, store: Store) -> None:
+        """So that whoever follows the revisions learns of it."""
+        before = put(store, "a", 1)
+        ask(store, KvDelete("a"))
+        assert put(store, "b", 1) > before + 1
+
     def test_a_put_that_expects_the_revision_is_made(self, store: Store) -> None:
         first = put(store, "a", 1, expected=0)
         second = put(store, "a", 2, expected=first)

@@ -267,6 +267,7 @@ class Staging:
         self._revisions[key] = 0
         parts.entries.pop(key, None)
         if actual:
+            self._revision += 1
             parts.deleted[key] = None
         if write.expected is not None and write.expected != actual:
             return Conflict("key", key, write.expected, actual, len(parts.answers))
