@@ -332,6 +332,9 @@ class ExpectRevision(msgspec.Struct, frozen=True, gc=False, tag="expect-revision
 
 Check = ExpectSeq | ExpectRevision
 
+ANSWERS = "answers"
+"""Under which name the last write of a transaction that notes keeps the answers of those before it."""
+
 _WRITES = (Append, TruncateThrough, KvPut, KvDelete)
 _CHECKS = (ExpectSeq, ExpectRevision)
 
@@ -341,10 +344,16 @@ class Transact(Request[list[Any] | Conflict], frozen=True, gc=False, tag="persis
 
     First the checks are made, in order, on what was there before; then the writes, in order, each of which
     sees the ones before it.
+
+    With ``noting``, the last write, an append of one draft or a put of a dict, also keeps the answers of all writes
+    before it: under ``"answers"`` in the draft's meta, or in the dict. They are plain values there, an `Appended` a
+    dict of its fields. A limit on payloads counts their numbers at nine bytes each.
     """
 
     writes: tuple[Write, ...]
     checks: tuple[Check, ...] = ()
+    # Not encoded unless it is set, so that a request is recorded as it always was.
+    noting: bool | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if type(self.writes) is not tuple or not self.writes:
@@ -363,6 +372,32 @@ class Transact(Request[list[Any] | Conflict], frozen=True, gc=False, tag="persis
                 raise InvalidRequest(
                     f"a transaction got {describe_type(check)} among its checks: give ExpectSeq or ExpectRevision"
                 )
+        if self.noting is not msgspec.UNSET:
+            self._check_noting()
+
+    def _check_noting(self) -> None:
+        if type(self.noting) is not bool:
+            raise InvalidRequest(f"noting is {describe_type(self.noting)}: give a bool")
+        if not self.noting:
+            msgspec.structs.force_setattr(self, "noting", msgspec.UNSET)
+            return
+        last = self.writes[-1]
+        if isinstance(last, Append) and len(last.events) == 1:
+            where, holder = "the meta of its last draft", last.events[0].meta
+            holder = {} if holder is None else holder
+        elif isinstance(last, KvPut):
+            where, holder = f"the value of key {last.key!r}", last.value
+        else:
+            raise InvalidRequest(
+                f"a transaction that notes ends with {last.op}: its last write must be an Append of one draft, or a "
+                "KvPut of a dict"
+            )
+        if type(holder) is not dict:
+            raise InvalidRequest(f"a transaction that notes keeps answers in {where}, {describe(holder)}: give a dict")
+        if ANSWERS in holder:
+            raise InvalidRequest(
+                f"a transaction that notes keeps answers in {where}, where {ANSWERS!r} is already: use another name"
+            )
 
 
 def _told(write: object) -> str:

@@ -11,11 +11,13 @@ from persist_effects import (
     ExpectRevision,
     ExpectSeq,
     InvalidRequest,
+    TooLarge,
     kv,
     log,
     perform,
     transact,
 )
+from persist_effects.codec import decode_request, encode_request
 from persist_effects.requests import Append, KvDelete, KvGet, KvPut, Read, Transact, TruncateThrough
 
 
@@ -196,3 +198,83 @@ def test_deleting_a_key_takes_a_revision_where_it_was_there(tmp_path):
             store.run(kv.delete("b"))
     with open_store(f"file:{tmp_path}/store") as store:
         assert store.run(kv.put("c", 1)) == 7
+
+
+def test_a_revision_that_the_commit_itself_gives_is_never_the_one_expected(store):
+    assert store.run(transact(KvPut("k", 1), KvPut("k", 2, 1))) == Conflict("key", "k", 1, 1, write=1)
+    assert store.run(kv.has("k")) is False
+
+
+# Noting
+
+
+APPENDED = {"type": "Appended", "first_seq": 1, "last_seq": 2, "position": 2, "at": 7}
+
+
+@pytest.fixture(params=["memory:", "file:"])
+def any_store(request, tmp_path):
+    url = request.param if request.param == "memory:" else f"file:{tmp_path}/store"
+    with open_store(url, clock=lambda: 7, payload_limit_bytes=200) as opened:
+        yield opened
+
+
+def noting(*writes):
+    return perform(Transact(writes, noting=True))
+
+
+def test_a_transaction_that_notes_keeps_the_answers_before_in_the_dict_that_it_puts_last(any_store):
+    answers = any_store.run(noting(append("a", 1, 2), KvPut("b", 1), KvDelete("c"), KvPut("mark", {"of": "x"}, 0)))
+    assert answers == [Appended(1, 2, 2, 7), 1, False, 2]
+    assert any_store.run(kv.get("mark")) == {"of": "x", "answers": [APPENDED, 1, False]}
+
+
+def test_a_transaction_that_notes_keeps_the_answers_before_in_the_meta_of_its_last_draft(any_store):
+    for meta in (None, {"by": "ada"}):
+        last = Append("journal", (Draft("done", 1, meta=meta),))
+        any_store.run(noting(KvPut("k", 1), last))
+    first, second = any_store.run(log.read("journal"))
+    assert first.meta == {"answers": [1]}
+    assert second.meta == {"by": "ada", "answers": [2]}
+
+
+def test_a_conflict_writes_and_notes_nothing(any_store):
+    any_store.run(kv.put("mark", {}))
+    conflict = any_store.run(noting(append("a", 1), KvPut("mark", {"of": "x"}, 0)))
+    assert conflict == Conflict("key", "mark", 0, 1, write=1)
+    assert any_store.run(kv.get("mark")) == {}
+    assert any_store.run(log.streams()) == []
+
+
+def test_answers_count_for_the_limit_at_their_longest_before_anything_is_written(any_store):
+    # Twelve puts: a byte for each answer as it is now, and nine at its longest.
+    puts = [KvPut(f"k{number}", 1) for number in range(12)]
+    any_store.run(noting(*puts[:11], KvPut("mark", {"of": "x" * 70})))
+    with pytest.raises(TooLarge, match="value of key 'mark'"):
+        any_store.run(noting(*puts, KvPut("mark", {"of": "x" * 80})))
+    with pytest.raises(TooLarge, match="meta of a 'done' event"):
+        any_store.run(noting(*puts, Append("a", (Draft("done", 1, meta={"of": "x" * 80}),))))
+    assert any_store.run(log.streams()) == []
+    any_store.run(transact(*puts, KvPut("mark", {"of": "x" * 80, "answers": [1] * 12})))
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        (KvPut("k", {"answers": 1}), "'answers' is already"),
+        (Append("a", (Draft("done", 1, meta={"answers": 1}),)), "'answers' is already"),
+        (KvPut("k", [1]), "give a dict"),
+        (append("a", 1, 2), "an Append of one draft"),
+        (KvDelete("k"), "a KvPut of a dict"),
+    ],
+)
+def test_a_transaction_that_notes_needs_a_place_for_its_answers(last, told):
+    with pytest.raises(InvalidRequest, match=told):
+        Transact((KvPut("a", 1), last), noting=True)
+    Transact((KvPut("a", 1), last))
+
+
+def test_noting_is_encoded_only_where_it_is_set():
+    writes = (KvPut("k", {}),)
+    assert b"noting" not in encode_request(Transact(writes))
+    assert Transact(writes, noting=False) == Transact(writes)
+    assert decode_request(encode_request(Transact(writes, noting=True))).noting is True
