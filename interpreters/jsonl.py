@@ -446,7 +446,7 @@ def _check_alone(answer: Any) -> Any:
     """Refuse what conflicts: the store was empty, so either a line stands twice, or another program writes to it."""
     if isinstance(answer, Conflict):
         raise InvalidRequest(
-            f"{answer.stream_or_key!r} is at {answer.actual}, expected {answer.expected}: it has two lines, or another "
+            f"{answer.name!r} is at {answer.actual}, expected {answer.expected}: it has two lines, or another "
             "program writes to this store: import into a store of its own"
         )
     return answer

@@ -9,7 +9,7 @@ A record is a msgpack map: a request is ``{"op": "persist/append", …its fields
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,6 +25,7 @@ from persist_effects.requests import (
     BlobRef,
     Conflict,
     Entry,
+    ExpectSeq,
     KvDelete,
     KvGet,
     KvHas,
@@ -438,6 +439,9 @@ def decode_answer(request: Request[Any], encoded: bytes) -> Any:
     except _DECODING_ERRORS as error:
         if isinstance(error, InvalidRequest):
             raise
+        conflict = _old_conflict(request, encoded)
+        if conflict is not None:
+            return conflict
         raise InvalidRequest(f"{len(encoded)} bytes are no answer to {request.op}: {error}") from error
 
 
@@ -448,6 +452,34 @@ def _decode_transacted(request: Transact, encoded: bytes) -> list[Any] | Conflic
         return msgspec.msgpack.decode(encoded, type=Conflict)
     parts = msgspec.msgpack.decode(encoded, type=list[msgspec.Raw])
     return [decode_answer(write, bytes(part)) for write, part in zip(request.writes, parts, strict=True)]
+
+
+class _OldConflict(msgspec.Struct, tag="Conflict", forbid_unknown_fields=True):
+    """How a `Conflict` was encoded before it said its kind and its write."""
+
+    stream_or_key: str
+    expected: int
+    actual: int
+
+
+_decode_old_conflict = msgspec.msgpack.Decoder(_OldConflict).decode
+
+
+def _old_conflict(request: Request[Any], encoded: bytes) -> Conflict | None:
+    """The conflict that these bytes hold in the old encoding: the first of the request's that it can be about."""
+    try:
+        old = _decode_old_conflict(encoded)
+    except _DECODING_ERRORS:
+        return None
+    parts: list[tuple[int | None, Any]] = [(0, request)]
+    if isinstance(request, Transact):
+        parts = [*((None, check) for check in request.checks), *enumerate(request.writes)]
+    for index, part in parts:
+        kind: Literal["stream", "key"] = "stream" if isinstance(part, Append | ExpectSeq) else "key"
+        name = getattr(part, "stream" if kind == "stream" else "key", None)
+        if name == old.stream_or_key and getattr(part, "expected", None) == old.expected:
+            return Conflict(kind, old.stream_or_key, old.expected, old.actual, index)
+    return None
 
 
 def _values_of(request: Request[Any]) -> Iterable[tuple[str, Any]]:

@@ -76,7 +76,7 @@ def put_expect(key: str, revision: int, value: Any) -> Effect[int | Conflict]:
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(put_expect("color", 7, "red"))
-    Conflict(stream_or_key='color', expected=7, actual=0)
+    Conflict(kind='key', name='color', expected=7, actual=0, write=0)
     """
     return (yield from perform(KvPut(key, value, revision)))
 
@@ -104,7 +104,7 @@ def delete_expect(key: str, revision: int) -> Effect[bool | Conflict]:
     >>> store = open_store("memory:")
     >>> revision = store.run(put("color", "red"))
     >>> store.run(delete_expect("color", 7))
-    Conflict(stream_or_key='color', expected=7, actual=1)
+    Conflict(kind='key', name='color', expected=7, actual=1, write=0)
     >>> store.run(delete_expect("color", revision))
     True
     """

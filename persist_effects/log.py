@@ -66,7 +66,7 @@ def append_expect(
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(append_expect("orders/1", 4, "paid", None))
-    Conflict(stream_or_key='orders/1', expected=4, actual=0)
+    Conflict(kind='stream', name='orders/1', expected=4, actual=0, write=0)
     """
     draft = Draft(type, data, at, meta)
     answer = yield from perform(Append(stream, (draft,), expected))
@@ -105,26 +105,27 @@ def append_once(
     draft = Draft(type, data, at, meta)
     mark = _once_mark(stream, key)
     attempts_left = _SETTLING_ATTEMPTS
+    # It expects only that the mark is new, so that no other writer is in its way; the note says which event it is.
+    once = Transact((Append(stream, (draft,)), KvPut(mark, {"stream": stream, "key": key}, 0)), noting=True)
     while True:
-        entry = yield from perform(KvGet(mark))
-        if entry is not None:
-            seq = _seq_in(entry, mark, stream, key)
-            try:
-                return (yield from _event_at(stream, seq))
-            except Truncated as error:
-                error.add_note(f"it was appended under the key {key!r} before, as event {seq}")
-                raise
-        last = yield from last_seq(stream)
-        noted = {"stream": stream, "key": key, "seq": last + 1}
         try:
-            answers = yield from perform(Transact((Append(stream, (draft,), last), KvPut(mark, noted, 0))))
+            answers = yield from perform(once)
         except UncertainOutcome:
             attempts_left -= 1
             if not attempts_left:
                 raise
+        else:
+            if not isinstance(answers, Conflict):
+                return _event(stream, draft, answers[0])
+        entry = yield from perform(KvGet(mark))
+        if entry is None:
             continue
-        if not isinstance(answers, Conflict):
-            return _event(stream, draft, answers[0])
+        seq = _seq_in(entry, mark, stream, key)
+        try:
+            return (yield from _event_at(stream, seq))
+        except Truncated as error:
+            error.add_note(f"it was appended under the key {key!r} before, as event {seq}")
+            raise
 
 
 @program
@@ -272,7 +273,12 @@ def _event_at(stream: str, seq: int) -> Effect[Event]:
 def _seq_in(entry: Entry, mark: str, stream: str, key: str) -> int:
     """Which event the mark of `append_once` says was appended."""
     noted = entry.value if isinstance(entry.value, dict) else {}
-    seq = noted.get("seq")
+    match noted:
+        case {"answers": [{"first_seq": seq}]}:
+            pass
+        case _:
+            # Marks were written so before transactions could note their answers.
+            seq = noted.get("seq")
     if (noted.get("stream"), noted.get("key")) != (stream, key) or type(seq) is not int or seq < 1:
         raise InvalidRequest(
             f"key {mark!r} holds {entry.value!r:.80}, which is not the mark of {key!r} in stream {stream!r}: "

@@ -12,7 +12,7 @@ become bytes, in `persist_effects.codec`. You define your own effects in the sam
 
 import math
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
@@ -52,12 +52,16 @@ class Request(msgspec.Struct, Generic[AnswerT_co], frozen=True, tag_field="op"):
 class Conflict(msgspec.Struct, frozen=True, tag=True):
     """What was expected is not what is there: nothing was written. A value, never an exception.
 
-    ``expected`` and ``actual`` are sequence numbers of a stream, or revisions of a key (0: absent).
+    ``expected`` and ``actual`` are sequence numbers of the stream ``name``, or revisions of the key (0: absent), as
+    ``kind`` says. ``write`` is the index, from 0, of the write within its transaction, None for a check. A write by
+    itself is a transaction of one, so that its index is 0.
     """
 
-    stream_or_key: str
+    kind: Literal["stream", "key"]
+    name: str
     expected: int
     actual: int
+    write: int | None = 0
 
 
 class Appended(msgspec.Struct, frozen=True, tag=True):
@@ -70,6 +74,15 @@ class Appended(msgspec.Struct, frozen=True, tag=True):
     last_seq: int
     position: int
     at: int
+
+    @property
+    def first_position(self) -> int:
+        """The position of the first event: those of one append have consecutive positions.
+
+        >>> Appended(first_seq=4, last_seq=6, position=12, at=0).first_position
+        10
+        """
+        return self.position - (self.last_seq - self.first_seq)
 
 
 class Hole(msgspec.Struct, frozen=True):
@@ -319,6 +332,9 @@ class ExpectRevision(msgspec.Struct, frozen=True, gc=False, tag="expect-revision
 
 Check = ExpectSeq | ExpectRevision
 
+ANSWERS = "answers"
+"""Under which name the last write of a transaction that notes keeps the answers of those before it."""
+
 _WRITES = (Append, TruncateThrough, KvPut, KvDelete)
 _CHECKS = (ExpectSeq, ExpectRevision)
 
@@ -328,10 +344,16 @@ class Transact(Request[list[Any] | Conflict], frozen=True, gc=False, tag="persis
 
     First the checks are made, in order, on what was there before; then the writes, in order, each of which
     sees the ones before it.
+
+    With ``noting``, the last write, an append of one draft or a put of a dict, also keeps the answers of all writes
+    before it: under ``"answers"`` in the draft's meta, or in the dict. They are plain values there, an `Appended` a
+    dict of its fields. A limit on payloads counts their numbers at nine bytes each.
     """
 
     writes: tuple[Write, ...]
     checks: tuple[Check, ...] = ()
+    # Not encoded unless it is set, so that a request is recorded as it always was.
+    noting: bool | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if type(self.writes) is not tuple or not self.writes:
@@ -350,6 +372,32 @@ class Transact(Request[list[Any] | Conflict], frozen=True, gc=False, tag="persis
                 raise InvalidRequest(
                     f"a transaction got {describe_type(check)} among its checks: give ExpectSeq or ExpectRevision"
                 )
+        if self.noting is not msgspec.UNSET:
+            self._check_noting()
+
+    def _check_noting(self) -> None:
+        if type(self.noting) is not bool:
+            raise InvalidRequest(f"noting is {describe_type(self.noting)}: give a bool")
+        if not self.noting:
+            msgspec.structs.force_setattr(self, "noting", msgspec.UNSET)
+            return
+        last = self.writes[-1]
+        if isinstance(last, Append) and len(last.events) == 1:
+            where, holder = "the meta of its last draft", last.events[0].meta
+            holder = {} if holder is None else holder
+        elif isinstance(last, KvPut):
+            where, holder = f"the value of key {last.key!r}", last.value
+        else:
+            raise InvalidRequest(
+                f"a transaction that notes ends with {last.op}: its last write must be an Append of one draft, or a "
+                "KvPut of a dict"
+            )
+        if type(holder) is not dict:
+            raise InvalidRequest(f"a transaction that notes keeps answers in {where}, {describe(holder)}: give a dict")
+        if ANSWERS in holder:
+            raise InvalidRequest(
+                f"a transaction that notes keeps answers in {where}, where {ANSWERS!r} is already: use another name"
+            )
 
 
 def _told(write: object) -> str:

@@ -16,10 +16,11 @@ from functools import reduce
 from typing import Any, Generic, NoReturn, TypeVar
 
 from persist_effects.answers import checked_rows
-from persist_effects.codec import decode_event, encode_new_event
+from persist_effects.codec import decode_event
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import Draft, Event
 from persist_effects.machine import Done, Handlers, Suspended, run, start, unwind
+from persist_effects.planning import Limits, plan_append
 from persist_effects.programs import refused
 from persist_effects.projection import StepFunction
 from persist_effects.requests import Answered, Append, Appended, Conflict, Failed, LastSeq, Outcome, Page, Read, Request
@@ -33,6 +34,7 @@ Past = Iterable[Draft | tuple[str, Any]]
 """Events by their drafts, or by their types and data."""
 
 _NO_ROWS: Handlers = {}
+_LIMITS = Limits()
 
 
 def perform_sequence(steps: Iterable[tuple[Request[Any], Any]], program: Program[A]) -> A:
@@ -125,7 +127,7 @@ class Given:
         A row that answers with another type than its request promises raises `InvalidAnswer`.
 
         >>> from persist_effects import log
-        >>> given(stream="a").when(log.append_expect("a", 3, "paid", None)).then(Conflict("a", expected=3, actual=0))
+        >>> given(stream="a").when(log.append_expect("a", 3, "paid", None)).then(Conflict("stream", "a", 3, 0))
         """
         before = self._log.copy()
         outcome = _outcome_of(lambda: run(fresh_program(program), {**before.handlers, **checked_rows(effects)}))
@@ -233,25 +235,11 @@ class _Log:
 
     def append(self, request: Append) -> Appended | Conflict:
         last = len(self._streams.get(request.stream, []))
-        if request.expected not in (None, last):
-            return Conflict(request.stream, request.expected or 0, last)
-        encoded = [
-            encode_new_event(
-                Event(
-                    request.stream,
-                    last + number,
-                    draft.type,
-                    self._at if draft.at is None else draft.at,
-                    draft.data,
-                    self._position + number,
-                    draft.meta,
-                )
-            )
-            for number, draft in enumerate(request.events, 1)
-        ]
-        self._streams.setdefault(request.stream, []).extend(encoded)
-        self._position += len(encoded)
-        return Appended(last + 1, last + len(encoded), self._position, self._at)
+        answer, (_, encoded) = plan_append(request, last, self._position, self._at, _LIMITS)
+        if isinstance(answer, Appended):
+            self._streams.setdefault(request.stream, []).extend(encoded)
+            self._position = answer.position
+        return answer
 
     def _read(self, request: Read) -> Page:
         encoded = self._streams.get(request.stream, [])

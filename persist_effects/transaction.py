@@ -10,12 +10,13 @@ from persist_effects.requests import Check, Conflict, Transact, Write
 
 
 @program
-def transact(*writes: Write, checks: Iterable[Check] = ()) -> Effect[list[Any] | Conflict]:
+def transact(*writes: Write, checks: Iterable[Check] = (), noting: bool = False) -> Effect[list[Any] | Conflict]:
     """Perform write requests all or nothing, and return the list of their answers, or the first `Conflict`.
 
     The checks are made first, on what was there before; each write sees those before it. Use `ExpectSeq` and
     `ExpectRevision` for what the decision read and the transaction does not write: else two transactions may each
-    pass by the other.
+    pass by the other. With ``noting``, the last write, a put of a dict or an append of one draft, also keeps the
+    answers of those before it, under ``"answers"`` in the dict or in the draft's meta.
 
     >>> from interpreters import open_store
     >>> from persist_effects.requests import ExpectRevision, KvPut
@@ -23,6 +24,5 @@ def transact(*writes: Write, checks: Iterable[Check] = ()) -> Effect[list[Any] |
     >>> store.run(transact(KvPut("a", 1), KvPut("b", 2), checks=[ExpectRevision("c", 0)]))
     [1, 2]
     """
-    return (
-        yield from perform(Transact(writes, check_items("checks", checks, "a list of ExpectSeq and ExpectRevision")))
-    )
+    checked = check_items("checks", checks, "a list of ExpectSeq and ExpectRevision")
+    return (yield from perform(Transact(writes, checked, noting)))

@@ -7,7 +7,7 @@ answer fills them in. The machine makes sequences of requests that Hypothesis ch
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from hypothesis import strategies as st
@@ -86,27 +86,27 @@ class Model:
         """The model after these writes, with their answers; or the first conflict. This model stays as it is."""
         for check in checks:
             if isinstance(check, ExpectSeq):
-                conflict = _conflict(check.stream, check.expected, self.last_seq(check.stream))
+                conflict = _conflict("stream", check.stream, check.expected, self.last_seq(check.stream), None)
             else:
-                conflict = _conflict(check.key, check.expected, self.revision(check.key))
+                conflict = _conflict("key", check.key, check.expected, self.revision(check.key), None)
             if conflict is not None:
                 return conflict
         after = self.copy()
         answers = []
-        for write in writes:
-            answer = after.write(write)
+        for index, write in enumerate(writes):
+            answer = after.write(write, index)
             if isinstance(answer, Conflict):
                 return answer
             answers.append(answer)
         return after, answers
 
-    def write(self, write: Write) -> Any:
-        """Apply one write, and return its answer or a `Conflict`."""
+    def write(self, write: Write, index: int = 0) -> Any:
+        """Apply one write, and return its answer or a `Conflict`. ``index`` is its place in a transaction."""
         if isinstance(write, Append):
-            return self._append(write)
+            return self._append(write, index)
         if isinstance(write, TruncateThrough):
             return self._truncate(write)
-        conflict = _conflict(write.key, write.expected, self.revision(write.key))
+        conflict = _conflict("key", write.key, write.expected, self.revision(write.key), index)
         if conflict is not None:
             return conflict
         if isinstance(write, KvDelete):
@@ -114,9 +114,9 @@ class Model:
         self.entries[write.key] = Entry(deepcopy(write.value), PENDING)
         return PENDING
 
-    def _append(self, write: Append) -> Numbered | Conflict:
+    def _append(self, write: Append, index: int) -> Numbered | Conflict:
         last = self.last_seq(write.stream)
-        conflict = _conflict(write.stream, write.expected, last)
+        conflict = _conflict("stream", write.stream, write.expected, last, index)
         if conflict is not None:
             return conflict
         for seq, draft in enumerate(write.events, last + 1):
@@ -398,6 +398,8 @@ class StoreMachine(RuleBasedStateMachine):
                 self._note_put(model, write, answer)
             else:
                 agree(f"the answer to {write}", answer, expected)
+                # The deletion of a key that was there takes a revision too.
+                model.newest_revision += isinstance(write, KvDelete) and answer
         self.model = model
         for write, answer in zip(writes, found, strict=True):
             if isinstance(write, Append):
@@ -416,7 +418,7 @@ class StoreMachine(RuleBasedStateMachine):
         if wanted.actual == PENDING:
             # An earlier write of the same transaction put this key: the store alone knows its revision.
             assert found.actual > self.model.newest_revision, f"{request}: {found} repeats a revision"
-            wanted = Conflict(wanted.stream_or_key, wanted.expected, found.actual)
+            wanted = msgspec.structs.replace(wanted, actual=found.actual)
         agree(f"the answer to {request}", found, wanted)
 
     def _note_put(self, model: Model, write: KvPut, revision: object) -> None:
@@ -465,8 +467,10 @@ def _check_page(request: Read | ReadAll, page: Page, wanted: list[Event], start:
     assert page.next == end or page.next != start, f"{request} says that there is more, but did not move on"
 
 
-def _conflict(stream_or_key: str, expected: int | None, actual: int) -> Conflict | None:
-    return None if expected is None or expected == actual else Conflict(stream_or_key, expected, actual)
+def _conflict(
+    kind: Literal["stream", "key"], name: str, expected: int | None, actual: int, write: int | None
+) -> Conflict | None:
+    return None if expected is None or expected == actual else Conflict(kind, name, expected, actual, write)
 
 
 def _index_of(model: Model, stream: str, seq: int) -> int:

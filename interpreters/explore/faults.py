@@ -74,13 +74,19 @@ def faults_of(request: Request[Any], *, is_down: bool) -> tuple[str, ...]:
 def conflict_of(request: Any) -> Conflict | None:
     """The conflict that a request would meet if another writer had come first, None where it expects nothing."""
     if isinstance(request, Transact):
-        conflicts = map(conflict_of, (*request.checks, *request.writes))
+        parts = (*((None, check) for check in request.checks), *enumerate(request.writes))
+        conflicts = (_conflict_of_one(part, index) for index, part in parts)
         return next((conflict for conflict in conflicts if conflict is not None), None)
+    return _conflict_of_one(request, 0)
+
+
+def _conflict_of_one(request: Any, write: int | None) -> Conflict | None:
     expected = getattr(request, "expected", None)
     if expected is None or _is_own_check(request):
         return None
-    name = request.stream if isinstance(request, Append | ExpectSeq) else request.key
-    return Conflict(name, expected, expected + 1)
+    if isinstance(request, Append | ExpectSeq):
+        return Conflict("stream", request.stream, expected, expected + 1, write)
+    return Conflict("key", request.key, expected, expected + 1, write)
 
 
 def _is_own_check(request: Any) -> bool:

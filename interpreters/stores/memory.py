@@ -1,15 +1,14 @@
 """The memory store: the executable specification of every request. What it answers, every other store answers.
 
 Events and values are kept as the bytes that a durable store would write, and decoded afresh for each reader, so
-nothing that a caller holds can change what is stored. Under one lock, a write is staged, which refuses what cannot be
+nothing that a caller holds can change what is stored. Under one lock, a write is planned, which refuses what cannot be
 stored and finds conflicts, and then applied. Where an interrupt, or a lack of memory, ends that halfway, it is taken
 back, or the store answers nothing any more.
 """
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Collection
 from operator import attrgetter
 from typing import Any, NoReturn
 
@@ -22,15 +21,14 @@ from interpreters.threads import forks
 from interpreters.threads.gates import Gate, Notify, wait_until_told
 from persist_effects import codec
 from persist_effects.errors import StoreClosed, StoreUnavailable, UncertainOutcome
-from persist_effects.event import Event, check_integer
+from persist_effects.event import check_integer
 from persist_effects.machine import Handlers
+from persist_effects.planning import Change, Limits, Put, Run, plan, plan_append, plan_put
 from persist_effects.requests import (
     Append,
     Appended,
-    Check,
     Conflict,
     Entry,
-    ExpectSeq,
     Hole,
     KvDelete,
     KvGet,
@@ -123,15 +121,24 @@ class _Spoilt:
 _SPOILT: Any = _Spoilt()
 
 
-class _Staged:
-    """What a transaction's writes so far come to: what the next one must see, and how to apply them all."""
+class _Heads:
+    """What planning asks of a store that is locked."""
 
-    def __init__(self, position: int, revision: int) -> None:
-        self.position = position
-        self.revision = revision
-        self.seqs: dict[str, int] = {}
-        self.revisions: dict[str, int] = {}
-        self.appliers: list[Callable[[], Any]] = []
+    __slots__ = ("_store", "dropped", "last_seq", "revision_of")
+
+    def __init__(self, store: "MemoryStore") -> None:
+        self._store = store
+        self.last_seq = store._last_seq_of
+        self.dropped = store._dropped_of
+        self.revision_of = store._revision_of
+
+    @property
+    def position(self) -> int:
+        return self._store._position
+
+    @property
+    def revision(self) -> int:
+        return self._store._revision
 
 
 _position_of = attrgetter("position")
@@ -154,7 +161,7 @@ class MemoryStore:
     def __init__(self, clock: Clock = wall_clock, payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES) -> None:
         check_integer("payload_limit_bytes", payload_limit_bytes, 1)
         self._clock = checked_clock(clock)
-        self._payload_limit_bytes = payload_limit_bytes
+        self._limits = Limits(payload_limit_bytes)
         self._lock: threading.Lock | _Closed = threading.Lock()
         self._streams: dict[str, _Stream] = {}
         self._stream_names = SortedNames(self._streams)
@@ -162,22 +169,17 @@ class MemoryStore:
         self._dropped_in_log = 0
         self._position = 0
         self._highest_dropped_position = 0
-        self._entries: dict[str, tuple[bytes, int]] = {}
+        self._entries: dict[str, Put] = {}
         self._keys = SortedNames(self._entries)
         self._revision = 0
         self._watchers: dict[object, tuple[int, str, Notify]] = {}
-        self._stagers: dict[type, Callable[[Any, _Staged], Conflict | None]] = {
-            Append: self._stage_append,
-            TruncateThrough: self._stage_truncate,
-            KvPut: self._stage_put,
-            KvDelete: self._stage_delete,
-        }
+        self._heads = _Heads(self)
         self.handlers: Handlers = {
             Append: self._append,
-            TruncateThrough: self._write,
-            KvPut: self._write,
-            KvDelete: self._write,
-            Transact: self._transact,
+            TruncateThrough: self._commit,
+            KvPut: self._put,
+            KvDelete: self._commit,
+            Transact: self._commit,
             Read: self._read,
             ReadAll: self._read_all,
             LastSeq: self._last_seq,
@@ -217,57 +219,65 @@ class MemoryStore:
     # Writes. All that can go wrong goes wrong before anything is applied.
 
     def _append(self, request: Append) -> Appended | Conflict:
-        # A transaction of one append, without what only transactions need: it is what a store does most.
-        is_staged = False
+        is_planned = False
         try:
             with self._lock:
                 last_seq = self._last_seq_of(request.stream)
-                now = self._clock()
-                events = self._encode_events(request, last_seq, self._position, now)
-                if request.expected is not None and request.expected != last_seq:
-                    return Conflict(request.stream, request.expected, last_seq)
-                is_staged = True
-                appended = self._apply_append(request, events, now)
-                notifies = self._take_notifies([request]) if self._watchers else ()
+                answer, run = plan_append(request, last_seq, self._position, self._clock(), self._limits)
+                if type(answer) is Conflict:
+                    return answer
+                is_planned = True
+                self._apply_run(run)
+                notifies = self._take_notifies((request.stream,)) if self._watchers else ()
             for notify in notifies:
                 notify()
-            return appended
+            return answer
         except MemoryError as error:
-            raise _no_memory(may_be_written=is_staged) from error
+            raise _no_memory(may_be_written=is_planned) from error
 
-    def _write(self, request: Write) -> Any:
-        answers = self._commit([request])
-        return answers if isinstance(answers, Conflict) else answers[0]
-
-    def _transact(self, request: Transact) -> list[Any] | Conflict:
-        return self._commit(request.writes, request.checks)
-
-    def _commit(self, writes: Sequence[Write], checks: Sequence[Check] = ()) -> list[Any] | Conflict:
-        is_staged = False
+    def _put(self, request: KvPut) -> int | Conflict:
+        is_planned = False
         try:
             with self._lock:
-                conflict = self._first_failing(checks)
-                staged = _Staged(self._position, self._revision)
-                for write in writes:
-                    # All are staged, also after a conflict: what cannot be stored is told first, whatever is held.
-                    conflict_here = self._stagers[type(write)](write, staged)
-                    conflict = conflict or conflict_here
-                if conflict is not None:
-                    return conflict
-                is_staged = True
-                answers = self._apply(staged)
-                notifies = self._take_notifies(writes) if self._watchers else ()
+                answer, put = plan_put(request, self._revision_of(request.key), self._revision, self._limits)
+                if type(answer) is Conflict:
+                    return answer
+                is_planned = True
+                self._apply_put(request.key, put)
+            return answer
+        except MemoryError as error:
+            raise _no_memory(may_be_written=is_planned) from error
+
+    def _commit(self, request: Write | Transact) -> Any:
+        is_planned = False
+        try:
+            with self._lock:
+                answer, change = plan(request, self._heads, self._clock(), self._limits)
+                if change is None:
+                    return answer
+                is_planned = True
+                self._apply(change)
+                notifies = self._take_notifies(change.seqs) if self._watchers else ()
             for notify in notifies:
                 notify()
-            return answers
+            return answer
         except MemoryError as error:
-            raise _no_memory(may_be_written=is_staged) from error
+            raise _no_memory(may_be_written=is_planned) from error
 
-    def _apply(self, staged: _Staged) -> list[Any]:
+    def _apply(self, change: Change) -> None:
         try:
-            return [apply() for apply in staged.appliers]
+            for run in change.runs:
+                self._apply_run(run)
+            for name, seq in change.drops.items():
+                self._apply_drop(name, seq)
+            for key, put in change.puts.items():
+                self._apply_put(key, put)
+            for key, revision in change.deleted.items():
+                self._apply_deletion(key, revision)
+            # Of a key that was put and deleted in one commit, nothing else tells.
+            self._revision = change.revision
         except BaseException:
-            if len(staged.appliers) > 1:
+            if len(change.runs) + len(change.drops) + len(change.puts) + len(change.deleted) > 1:
                 self._spoil()
             raise
 
@@ -276,84 +286,24 @@ class MemoryStore:
         self._streams = self._entries = self._log = self._stream_names = self._keys = _SPOILT
         self._wake_all()
 
-    def _first_failing(self, checks: Sequence[Check]) -> Conflict | None:
-        for check in checks:
-            if isinstance(check, ExpectSeq):
-                conflict = _conflict(check.stream, check.expected, self._last_seq_of(check.stream))
-            else:
-                conflict = _conflict(check.key, check.expected, self._revision_of(check.key))
-            if conflict is not None:
-                return conflict
-        return None
-
-    def _stage_append(self, request: Append, staged: _Staged) -> Conflict | None:
-        name = request.stream
-        last_seq = staged.seqs.get(name, self._last_seq_of(name))
-        now = self._clock()
-        events = self._encode_events(request, last_seq, staged.position, now)
-        staged.seqs[name] = last_seq + len(events)
-        staged.position += len(events)
-        staged.appliers.append(partial(self._apply_append, request, events, now))
-        return _conflict(name, request.expected, last_seq)
-
-    def _stage_truncate(self, request: TruncateThrough, staged: _Staged) -> Conflict | None:
-        staged.appliers.append(partial(self._apply_truncate, request))
-        return None
-
-    def _stage_put(self, request: KvPut, staged: _Staged) -> Conflict | None:
-        revision = staged.revisions.get(request.key, self._revision_of(request.key))
-        value = codec.encode(request.value, codec.value_name(request.key), self._payload_limit_bytes)
-        staged.revision += 1
-        staged.revisions[request.key] = staged.revision
-        staged.appliers.append(partial(self._apply_put, request.key, value))
-        return _conflict(request.key, request.expected, revision)
-
-    def _stage_delete(self, request: KvDelete, staged: _Staged) -> Conflict | None:
-        revision = staged.revisions.get(request.key, self._revision_of(request.key))
-        staged.revisions[request.key] = 0
-        staged.appliers.append(partial(self._apply_delete, request.key))
-        return _conflict(request.key, request.expected, revision)
-
-    def _encode_events(self, request: Append, last_seq: int, position: int, now: int) -> list[bytes]:
-        name, limit_bytes, encode = request.stream, self._payload_limit_bytes, codec.encode_new_event
-        return [
-            encode(
-                Event(
-                    name,
-                    last_seq + number,
-                    draft.type,
-                    now if draft.at is None else draft.at,
-                    draft.data,
-                    position + number,
-                    draft.meta,
-                ),
-                limit_bytes,
-            )
-            for number, draft in enumerate(request.events, 1)
-        ]
-
     # An interrupt, or a lack of memory, may end each of them at any line: it is applied then, or not at all.
 
-    def _apply_append(self, request: Append, events: list[bytes], now: int) -> Appended:
-        name = request.stream
-        last_seq = seq = self._last_seq_of(name)
-        position = self._position
+    def _apply_run(self, run: Run) -> None:
+        events, encoded = run
+        first = events[0]
+        name, last_seq = first.stream, first.seq - 1
         try:
             stream = self._streams.get(name)
             if stream is None:
                 stream = self._streams[name] = _Stream(name)
                 self._stream_names.added(name)
-            for draft, event in zip(request.events, events, strict=True):
-                seq += 1
-                position += 1
-                self._log.append(_Logged(position, stream, seq, draft.type, event))
-            stream.events += events
-            appended = Appended(last_seq + 1, seq, position, now)
-            self._position = stream.last_position = position
+            for event, event_bytes in zip(events, encoded, strict=True):
+                self._log.append(_Logged(event.position, stream, event.seq, event.type, event_bytes))
+            stream.events += encoded
+            self._position = stream.last_position = events[-1].position
         except BaseException:
             self._take_back_append(name, last_seq)
             raise
-        return appended
 
     def _take_back_append(self, name: str, last_seq: int) -> None:
         try:
@@ -368,13 +318,9 @@ class MemoryStore:
             self._spoil()
             raise
 
-    def _apply_truncate(self, request: TruncateThrough) -> int:
-        stream = self._streams.get(request.stream)
-        if stream is None:
-            return 0
-        count = min(request.seq, stream.last_seq) - stream.dropped
-        if count <= 0:
-            return 0
+    def _apply_drop(self, name: str, seq: int) -> None:
+        stream = self._streams[name]
+        count = seq - stream.dropped
         position = codec.decode_event(stream.events[count - 1]).position
         # Being too high, before anything was dropped, it has others look for a hole, and they find none.
         self._highest_dropped_position = max(self._highest_dropped_position, position)
@@ -384,23 +330,26 @@ class MemoryStore:
         if self._dropped_in_log > len(self._log) // 2:
             self._log = [logged for logged in self._log if logged.seq > logged.stream.dropped]
             self._dropped_in_log = 0
-        return count
 
-    def _apply_put(self, key: str, value: bytes) -> int:
+    def _apply_put(self, key: str, put: Put) -> None:
         if key not in self._entries:
             self._keys.added(key)
-        revision = self._revision + 1
-        self._entries[key], self._revision = (value, revision), revision
-        return revision
+        self._entries[key], self._revision = put, put[1]
 
-    def _apply_delete(self, key: str) -> bool:
-        return self._entries.pop(key, None) is not None
+    def _apply_deletion(self, key: str, revision: int) -> None:
+        # The number first: where an interrupt comes between the two, one is left out, and nothing is deleted.
+        self._revision = revision
+        self._entries.pop(key, None)
 
     # Reads
 
-    def _last_seq_of(self, name: str) -> int:
-        stream = self._streams.get(name)
-        return 0 if stream is None else stream.last_seq
+    def _last_seq_of(self, stream: str) -> int:
+        found = self._streams.get(stream)
+        return 0 if found is None else found.last_seq
+
+    def _dropped_of(self, stream: str) -> int:
+        found = self._streams.get(stream)
+        return 0 if found is None else found.dropped
 
     def _revision_of(self, key: str) -> int:
         found = self._entries.get(key)
@@ -514,9 +463,8 @@ class MemoryStore:
             (stream.last_position for name, stream in self._streams.items() if name.startswith(prefix)), default=0
         )
 
-    def _take_notifies(self, writes: Sequence[Write]) -> list[Notify]:
-        """The watchers that these writes have made ready; each is taken once."""
-        appended = [write.stream for write in writes if isinstance(write, Append)]
+    def _take_notifies(self, appended: Collection[str]) -> list[Notify]:
+        """The watchers that appends to these streams have made ready; each is taken once."""
         ready = [
             token
             for token, (after, prefix, _) in self._watchers.items()
@@ -529,10 +477,6 @@ def _no_memory(*, may_be_written: bool) -> StoreUnavailable | UncertainOutcome:
     if may_be_written:
         return UncertainOutcome(f"{_NO_MEMORY}: whether this was written is not known: look, or ask again")
     return StoreUnavailable(f"nothing was written: {_NO_MEMORY}")
-
-
-def _conflict(stream_or_key: str, expected: int | None, actual: int) -> Conflict | None:
-    return None if expected is None or expected == actual else Conflict(stream_or_key, expected, actual)
 
 
 def _is_wanted(logged: _Logged, request: ReadAll) -> bool:

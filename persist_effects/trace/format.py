@@ -1,10 +1,10 @@
 r"""Traces as values, as bytes, and as lines.
 
-The bytes are a line, ``persist-effects trace 1``, a digest of 8 bytes over what follows, and msgpack: the version of
+The bytes are a line, ``persist-effects trace 2``, a digest of 8 bytes over what follows, and msgpack: the version of
 the package, the requests, what each was answered with or met, and which of these are errors. The lines are JSON, and
 values stand in them as `persist_effects.json_values` says::
 
-    {"format":"persist-effects-trace","version":1,"package":"0.1.0","requests":2}
+    {"format":"persist-effects-trace","version":2,"package":"0.1.0","requests":2}
     {"request":{"op":"persist/kv-put","key":"color","value":"red","expected":null},"answer":1}
     {"request":{"op":"shop/fetch-price","sku":"tea"},"error":["RecordedError","shop.SoldOut","no tea"]}
 
@@ -34,8 +34,11 @@ from persist_effects.trace.values import (
     shown,
 )
 
-VERSION = 1
-"""The version of the format. A trace of a newer one is refused."""
+VERSION = 2
+"""The version of the format. A trace of a newer one is refused; an older one is read.
+
+In version 1 a `Conflict` said neither whether it was about a stream or a key, nor which write met it.
+"""
 
 PACKAGE_VERSION = "0.1.0"
 """The version of this package, which a trace names."""
@@ -233,7 +236,7 @@ class Trace:
 
         >>> Trace.decode(b"persist-effects trace 7")
         Traceback (most recent call last):
-        persist_effects.errors.InvalidRequest: the trace has version 7, and this package reads up to 1: use a newer ...
+        persist_effects.errors.InvalidRequest: the trace has version 7, and this package reads up to 2: use a newer ...
         """
         if not data.startswith(_MAGIC):
             raise InvalidRequest(f"these {len(data)} bytes are no trace: {data[:20]!r}")
@@ -342,7 +345,7 @@ def _digest(body: bytes) -> bytes:
 def _check_version(version: object) -> None:
     if type(version) is not int:
         raise InvalidRequest("the trace has no version: its first line was cut or damaged")
-    if version != VERSION:
+    if not 1 <= version <= VERSION:
         raise InvalidRequest(
             f"the trace has version {version}, and this package reads up to {VERSION}: use a newer persist-effects"
         )

@@ -92,12 +92,12 @@ class TransactsInPart(_Planted):
         answers = []
         for check in request.checks:
             if isinstance(check, ExpectSeq):
-                name, actual = check.stream, self.rows[LastSeq](LastSeq(check.stream))
+                kind, name, actual = "stream", check.stream, self.rows[LastSeq](LastSeq(check.stream))
             else:
                 entry = self.rows[KvGet](KvGet(check.key))
-                name, actual = check.key, entry.revision if entry else 0
+                kind, name, actual = "key", check.key, entry.revision if entry else 0
             if check.expected != actual:
-                return Conflict(name, check.expected, actual)
+                return Conflict(kind, name, check.expected, actual, None)
         for write in request.writes:
             answer = self.rows[type(write)](write)
             if isinstance(answer, Conflict):

@@ -42,14 +42,14 @@ def test_revisions_grow_over_all_keys_and_never_come_again(store):
 
 
 def test_a_put_that_expects_another_revision_changes_nothing(store):
-    assert store.run(kv.put_expect("a", 4, "x")) == Conflict("a", 4, 0)
+    assert store.run(kv.put_expect("a", 4, "x")) == Conflict("key", "a", 4, 0)
     revision = store.run(kv.put_expect("a", 0, "first"))
-    assert store.run(kv.put_expect("a", 0, "second")) == Conflict("a", 0, revision)
+    assert store.run(kv.put_expect("a", 0, "second")) == Conflict("key", "a", 0, revision)
     assert store.run(kv.get("a")) == "first"
     later = store.run(kv.put_expect("a", revision, "second"))
-    assert store.run(kv.put_expect("a", revision, "third")) == Conflict("a", revision, later)
+    assert store.run(kv.put_expect("a", revision, "third")) == Conflict("key", "a", revision, later)
     store.run(kv.delete("a"))
-    assert store.run(kv.put_expect("a", later, "third")) == Conflict("a", later, 0)
+    assert store.run(kv.put_expect("a", later, "third")) == Conflict("key", "a", later, 0)
     assert not store.run(kv.has("a"))
 
 
@@ -177,7 +177,7 @@ def test_an_update_is_a_read_and_an_expecting_write():
     assert step.request == KvGet("n")
     step = step.resume(Entry(4, 17))
     assert step.request == KvPut("n", 5, 17)
-    step = step.resume(Conflict("n", 17, 18))
+    step = step.resume(Conflict("key", "n", 17, 18))
     assert step.request == KvGet("n")
     assert step.resume(Entry(7, 18)).resume(19).value == 8
 
@@ -192,8 +192,8 @@ def test_keys_and_streams_are_apart(store):
 
 def test_a_delete_that_expects_another_revision_is_a_conflict_and_deletes_nothing(store):
     revision = store.run(kv.put("color", "red"))
-    assert store.run(kv.delete_expect("color", revision + 1)) == Conflict("color", revision + 1, revision)
-    assert store.run(kv.delete_expect("size", 3)) == Conflict("size", 3, 0)
+    assert store.run(kv.delete_expect("color", revision + 1)) == Conflict("key", "color", revision + 1, revision)
+    assert store.run(kv.delete_expect("size", 3)) == Conflict("key", "size", 3, 0)
     assert store.run(kv.get("color")) == "red"
     assert store.run(kv.delete_expect("color", revision)) is True
     assert store.run(kv.delete_expect("color", 0)) is False

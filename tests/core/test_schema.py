@@ -67,9 +67,9 @@ def test_a_typed_event_goes_in_and_comes_out_typed(store):
 
 def test_a_typed_append_expects_as_a_plain_one_does(store):
     conflict = store.run(schema.append_expect("orders/1", 1, Paid(5)))
-    assert conflict == Conflict("orders/1", 1, 0)
+    assert conflict == Conflict("stream", "orders/1", 1, 0)
     assert store.run(schema.append_expect("orders/1", 0, Paid(5), at=5)).data == Paid(5)
-    assert store.run(schema.append_expect("orders/1", 0, Paid(6))) == Conflict("orders/1", 0, 1)
+    assert store.run(schema.append_expect("orders/1", 0, Paid(6))) == Conflict("stream", "orders/1", 0, 1)
     assert store.run(schema.append_expect("orders/1", 1, Paid(6), meta={"by": "test"})).meta["by"] == "test"
     assert [stored.data for stored in store.run(log.read("orders/1"))] == [{"cents": 5}, {"cents": 6}]
 

@@ -754,7 +754,7 @@ def test_a_handler_that_never_can_succeed_is_reported(store):
         store.run(follow("stuck", "a", lambda event: [KvPut("taken", event.data, 0)]))
     assert "follower 'stuck' cannot go on" in str(raised.value)
     assert "events at positions 1 to 1" in str(raised.value)
-    assert str(Conflict("taken", 0, 1)) in str(raised.value)
+    assert str(Conflict("key", "taken", 0, 1, 1)) in str(raised.value)
     assert store.run(kv.get("taken")) == "by another"
     assert not store.run(kv.has("follow/stuck"))
 

@@ -128,7 +128,7 @@ def test_programs_append_to_the_past_that_was_given_and_each_begins_there():
         paid.then_appended([("paid", -3)])
         assert [event.seq for event in paid.appended] == [2]
     account.when(pay("account/1", 6)).then_raises(ValueError, "only 5")
-    account.when(log.append_expect("account/1", 0, "paid", 1)).then(Conflict("account/1", 0, 1))
+    account.when(log.append_expect("account/1", 0, "paid", 1)).then(Conflict("stream", "account/1", 0, 1))
     assert account.when(log.append("account/2", "paid", 1)).appended == []
 
 

@@ -556,10 +556,35 @@ def test_a_request_whose_type_has_other_fields_now_is_shown_with_those_it_had():
 
 def test_a_trace_of_a_newer_version_is_refused_by_its_version():
     _, trace = record(shop, store().handlers)
-    with pytest.raises(InvalidRequest, match=r"version 2, and this package reads up to 1"):
-        Trace.decode(trace.encode().replace(b"trace 1\n", b"trace 2\n", 1))
-    with pytest.raises(InvalidRequest, match=r"version 2, and this package reads up to 1"):
-        Trace.from_json_lines(trace.to_json_lines().replace('"version":1', '"version":2', 1))
+    with pytest.raises(InvalidRequest, match=r"version 3, and this package reads up to 2"):
+        Trace.decode(trace.encode().replace(b"trace 2\n", b"trace 3\n", 1))
+    with pytest.raises(InvalidRequest, match=r"version 3, and this package reads up to 2"):
+        Trace.from_json_lines(trace.to_json_lines().replace('"version":2', '"version":3', 1))
+
+
+OLD_LINES = """\
+{"format":"persist-effects-trace","version":1,"package":"0.1.0","requests":6}
+{"request":{"op":"persist/append","stream":"s","events":[{"type":"made","data":1,"at":null,"meta":null}],"expected":9},"answer":{"type":"Conflict","stream_or_key":"s","expected":9,"actual":2}}
+{"request":{"op":"persist/kv-put","key":"k","value":1,"expected":3},"answer":{"type":"Conflict","stream_or_key":"k","expected":3,"actual":0}}
+{"request":{"op":"persist/kv-delete","key":"k","expected":3},"answer":{"type":"Conflict","stream_or_key":"k","expected":3,"actual":0}}
+{"request":{"op":"persist/transact","writes":[{"op":"persist/append","stream":"s","events":[{"type":"made","data":1,"at":null,"meta":null}],"expected":null},{"op":"persist/kv-put","key":"s","value":1,"expected":4}],"checks":[{"op":"expect-seq","stream":"s","expected":2}]},"answer":{"type":"Conflict","stream_or_key":"s","expected":4,"actual":0}}
+{"request":{"op":"persist/transact","writes":[{"op":"persist/kv-put","key":"x","value":1,"expected":null}],"checks":[{"op":"expect-revision","key":"k","expected":7}]},"answer":{"type":"Conflict","stream_or_key":"k","expected":7,"actual":0}}
+{"request":{"op":"persist/all-of","requests":[{"op":"persist/append","stream":"s","events":[{"type":"made","data":1,"at":null,"meta":null}],"expected":0},{"op":"persist/kv-get","key":"k"}]},"answer":[{"answer":{"type":"Conflict","stream_or_key":"s","expected":0,"actual":2}},{"answer":null}]}
+"""
+
+
+def test_a_conflict_in_a_trace_of_version_1_says_what_it_is_about():
+    trace = Trace.from_json_lines(OLD_LINES)
+    outcomes = [recorded.outcome.value for recorded in trace]
+    assert outcomes[:5] == [
+        Conflict("stream", "s", 9, 2),
+        Conflict("key", "k", 3, 0),
+        Conflict("key", "k", 3, 0),
+        Conflict("key", "s", 4, 0, write=1),
+        Conflict("key", "k", 7, 0, write=None),
+    ]
+    assert outcomes[5] == [Answered(Conflict("stream", "s", 0, 2)), Answered(None)]
+    assert Trace.decode(trace.encode().replace(b"trace 2\n", b"trace 1\n", 1)) == trace
 
 
 @pytest.mark.parametrize(

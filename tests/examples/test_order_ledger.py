@@ -60,7 +60,7 @@ def test_a_bad_url_and_too_many_arguments_are_one_line_errors(capsys: pytest.Cap
 
 
 def test_the_race_ends_in_a_conflict_a_retry_and_one_sale_of_the_last_tea(store: Store) -> None:
-    assert store.run(example.ledger()) == [Conflict("ledger", expected=1, actual=2)]
+    assert store.run(example.ledger()) == [Conflict("stream", "ledger", expected=1, actual=2)]
     orders = store.run(example.current()).value.orders
     assert (orders["o-2"].count, orders["o-3"]) == (2, None)
 

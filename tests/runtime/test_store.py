@@ -133,7 +133,7 @@ def test_run_many_goes_in_rounds_so_that_programs_race(store):
 
     first, second = store.run_many([place("a"), place("b")])
     assert first.seq == 1
-    assert second == Conflict("orders", 0, 1)
+    assert second == Conflict("stream", "orders", 0, 1)
 
 
 def test_run_many_checks_all_programs_before_it_starts_any(store):

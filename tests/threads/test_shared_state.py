@@ -324,12 +324,12 @@ MAKES = {"__init__"}
 ONE_THREAD = {"leave_to_parent", "_leave_to_parent", "_forget_half_copied"}
 # Read and set within one call, by whoever made them; or a part of what the row of its owner tells of.
 OWNED_BY_ONE = {
-    "stores/memory.py _Closed", "stores/memory.py _Staged", "stores/file/frames.py Chunk",
+    "stores/memory.py _Closed", "stores/memory.py _Heads", "stores/file/frames.py Chunk",
     "stores/file/frames.py StreamPart", "stores/file/frames.py LogPart", "disk/files.py Directory",
     "disk/files.py _Descriptor",
 }  # fmt: skip
 # Tables that are filled where they are made.
-FILLED_ONCE = {"handlers", "_answers", "_command", "_disk_rows", "_stagers"}
+FILLED_ONCE = {"handlers", "_answers", "_command", "_disk_rows"}
 MUTABLE = (ast.Dict, ast.List, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
 
 

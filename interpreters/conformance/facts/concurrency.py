@@ -131,7 +131,7 @@ class RaceFacts(Facts):
 
             answers = _together(*[write] * _THREADS)
             lost = [answer for answer in answers if isinstance(answer, Conflict)]
-            assert lost == [Conflict("a", seq, seq + 1)] * (_THREADS - 1)
+            assert lost == [Conflict("stream", "a", seq, seq + 1)] * (_THREADS - 1)
         assert data_of(read_everything(store)) == list(range(_ROUNDS))
 
     def test_racing_updates_of_a_key_lose_nothing(self, store: Store) -> None:

@@ -64,7 +64,13 @@ class KvFacts(Facts):
         ask(store, KvDelete("a"))
         second = put(store, "a", 2)
         assert second > first
-        assert ask(store, KvPut("a", 3, first)) == Conflict("a", expected=first, actual=second)
+        assert ask(store, KvPut("a", 3, first)) == Conflict("key", "a", expected=first, actual=second)
+
+    def test_deleting_a_key_takes_a_revision(self, store: Store) -> None:
+        """So that whoever follows the revisions learns of it."""
+        before = put(store, "a", 1)
+        ask(store, KvDelete("a"))
+        assert put(store, "b", 1) > before + 1
 
     def test_a_put_that_expects_the_revision_is_made(self, store: Store) -> None:
         first = put(store, "a", 1, expected=0)
@@ -75,14 +81,14 @@ class KvFacts(Facts):
         first = put(store, "a", 1)
         second = put(store, "a", 2)
         for wrong in (0, first, INT64_MAX):
-            assert ask(store, KvPut("a", "lost", wrong)) == Conflict("a", expected=wrong, actual=second)
+            assert ask(store, KvPut("a", "lost", wrong)) == Conflict("key", "a", expected=wrong, actual=second)
         assert ask(store, KvGet("a")) == Entry(2, second)
 
     def test_an_absent_key_conflicts_with_revision_0(self, store: Store) -> None:
         gone = put(store, "a", 1)
         ask(store, KvDelete("a"))
-        assert ask(store, KvPut("a", "lost", gone)) == Conflict("a", expected=gone, actual=0)
-        assert ask(store, KvDelete("a", gone)) == Conflict("a", expected=gone, actual=0)
+        assert ask(store, KvPut("a", "lost", gone)) == Conflict("key", "a", expected=gone, actual=0)
+        assert ask(store, KvDelete("a", gone)) == Conflict("key", "a", expected=gone, actual=0)
         assert ask(store, KvHas("a")) is False
 
     def test_a_deleted_key_may_be_expected_to_be_absent(self, store: Store) -> None:
@@ -101,14 +107,14 @@ class KvFacts(Facts):
         first = put(store, "a", 1)
         second = put(store, "a", 2)
         for wrong in (0, first, INT64_MAX):
-            assert ask(store, KvDelete("a", wrong)) == Conflict("a", expected=wrong, actual=second)
+            assert ask(store, KvDelete("a", wrong)) == Conflict("key", "a", expected=wrong, actual=second)
         assert ask(store, KvGet("a")) == Entry(2, second)
 
     def test_an_absent_key_may_be_deleted_where_it_is_expected_to_be_absent(self, store: Store) -> None:
         assert ask(store, KvDelete("a", 0)) is False
 
     def test_a_conflict_changes_no_key_that_others_see(self, store: Store) -> None:
-        assert ask(store, KvPut("a", "lost", 7)) == Conflict("a", expected=7, actual=0)
+        assert ask(store, KvPut("a", "lost", 7)) == Conflict("key", "a", expected=7, actual=0)
         assert ask(store, KvKeys()) == []
 
     def test_streams_and_keys_of_one_name_do_not_meet(self, store: Store) -> None:

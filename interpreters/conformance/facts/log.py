@@ -83,7 +83,7 @@ class AppendFacts(Facts):
         append(store, "a", "tea", "rice")
         for wrong in (0, 1, 3, INT64_MAX):
             conflict = ask(store, Append("a", (Draft("made", "lost"),), wrong))
-            assert conflict == Conflict("a", expected=wrong, actual=2)
+            assert conflict == Conflict("stream", "a", expected=wrong, actual=2)
 
     def test_an_append_that_conflicts_writes_nothing(self, store: Store) -> None:
         head = append(store, "a", "tea").position
@@ -94,7 +94,7 @@ class AppendFacts(Facts):
         assert ask(store, ReadAll()).head == head
 
     def test_a_conflict_on_an_unknown_stream_does_not_create_it(self, store: Store) -> None:
-        assert ask(store, Append("a", (Draft("made", "lost"),), 1)) == Conflict("a", expected=1, actual=0)
+        assert ask(store, Append("a", (Draft("made", "lost"),), 1)) == Conflict("stream", "a", expected=1, actual=0)
         assert ask(store, Streams()) == []
 
     def test_the_last_sequence_number_of_an_unknown_stream_is_0(self, store: Store) -> None:
@@ -172,7 +172,7 @@ class TruncateFacts(Facts):
     def test_an_append_after_a_truncation_expects_the_high_water_mark(self, store: Store) -> None:
         append(store, "a", "tea", "rice")
         ask(store, TruncateThrough("a", 2))
-        assert ask(store, Append("a", (Draft("made", "lost"),), 0)) == Conflict("a", expected=0, actual=2)
+        assert ask(store, Append("a", (Draft("made", "lost"),), 0)) == Conflict("stream", "a", expected=0, actual=2)
         assert append(store, "a", "salt", expected=2).first_seq == 3
 
     def test_positions_go_on_growing_after_a_truncation(self, store: Store) -> None:

@@ -85,5 +85,5 @@ class NameFacts(Facts):
 
     def test_a_conflict_gives_the_name_back_as_it_was(self, store: Store) -> None:
         for name in AWKWARD_NAMES:
-            assert ask(store, Append(name, (Draft("made", 0),), 3)) == Conflict(name, 3, 0)
-            assert ask(store, KvPut(name, 0, 3)) == Conflict(name, 3, 0)
+            assert ask(store, Append(name, (Draft("made", 0),), 3)) == Conflict("stream", name, 3, 0)
+            assert ask(store, KvPut(name, 0, 3)) == Conflict("key", name, 3, 0)

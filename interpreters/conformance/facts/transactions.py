@@ -94,13 +94,15 @@ class TransactFacts(Facts):
 
     @needs("transact")
     def test_a_write_that_contradicts_one_before_it_is_a_conflict(self, store: Store) -> None:
-        assert ask(store, Transact((Append("a", _drafts(1)), Append("a", _drafts(2), 0)))) == Conflict("a", 0, 1)
+        assert ask(store, Transact((Append("a", _drafts(1)), Append("a", _drafts(2), 0)))) == Conflict(
+            "stream", "a", 0, 1, 1
+        )
         old = put(store, "k", 1)
         conflict = ask(store, Transact((KvPut("k", 2), KvPut("k", 3, old))))
         assert isinstance(conflict, Conflict)
-        assert (conflict.stream_or_key, conflict.expected) == ("k", old)
+        assert (conflict.kind, conflict.name, conflict.expected, conflict.write) == ("key", "k", old, 1)
         assert conflict.actual > old
-        assert ask(store, Transact((KvDelete("k"), KvPut("k", 3, old)))) == Conflict("k", old, 0)
+        assert ask(store, Transact((KvDelete("k"), KvPut("k", 3, old)))) == Conflict("key", "k", old, 0, 1)
         assert ask(store, KvGet("k")) == Entry(1, old)
         assert ask(store, Streams()) == []
 
@@ -128,9 +130,9 @@ class TransactFacts(Facts):
     @needs("transact")
     def test_the_first_conflict_is_the_answer(self, store: Store) -> None:
         writes = (Append("a", _drafts(1)), KvPut("k", 1, 5), Append("b", _drafts(1), 6), KvDelete("j", 7))
-        assert ask(store, Transact(writes)) == Conflict("k", 5, 0)
-        assert ask(store, Transact(writes[2:])) == Conflict("b", 6, 0)
-        assert ask(store, Transact(writes[3:])) == Conflict("j", 7, 0)
+        assert ask(store, Transact(writes)) == Conflict("key", "k", 5, 0, 1)
+        assert ask(store, Transact(writes[2:])) == Conflict("stream", "b", 6, 0, 0)
+        assert ask(store, Transact(writes[3:])) == Conflict("key", "j", 7, 0, 0)
 
     @needs("transact")
     def test_a_check_that_holds_lets_the_writes_pass(self, store: Store) -> None:
@@ -145,10 +147,10 @@ class TransactFacts(Facts):
         append(store, "a", 1, 2)
         revision = put(store, "k", 1)
         cases: list[tuple[Check, Conflict]] = [
-            (ExpectSeq("a", 1), Conflict("a", 1, 2)),
-            (ExpectSeq("b", 1), Conflict("b", 1, 0)),
-            (ExpectRevision("k", 0), Conflict("k", 0, revision)),
-            (ExpectRevision("j", revision), Conflict("j", revision, 0)),
+            (ExpectSeq("a", 1), Conflict("stream", "a", 1, 2, None)),
+            (ExpectSeq("b", 1), Conflict("stream", "b", 1, 0, None)),
+            (ExpectRevision("k", 0), Conflict("key", "k", 0, revision, None)),
+            (ExpectRevision("j", revision), Conflict("key", "j", revision, 0, None)),
         ]
         for check, conflict in cases:
             assert ask(store, Transact((KvPut("new", 1), Append("new", _drafts(1))), (check,))) == conflict
@@ -161,8 +163,10 @@ class TransactFacts(Facts):
         old = put(store, "k", 1)
         _made(store, Append("a", _drafts(2)), KvDelete("k"), checks=(ExpectSeq("a", 1), ExpectRevision("k", old)))
         writes = (Append("a", _drafts(3), 9), KvPut("k", 1))
-        assert ask(store, Transact(writes, (ExpectSeq("a", 3),))) == Conflict("a", 3, 2)
-        assert ask(store, Transact(writes, (ExpectSeq("a", 2), ExpectRevision("k", old)))) == Conflict("k", old, 0)
+        assert ask(store, Transact(writes, (ExpectSeq("a", 3),))) == Conflict("stream", "a", 3, 2, None)
+        assert ask(store, Transact(writes, (ExpectSeq("a", 2), ExpectRevision("k", old)))) == Conflict(
+            "key", "k", old, 0, None
+        )
 
     @needs("transact")
     def test_checks_see_the_high_water_mark_of_a_truncated_stream(self, store: Store) -> None:

@@ -235,10 +235,11 @@ class SameNumbers:
         return bool(found == wanted)
 
     def _are_same_conflicts(self, found: Conflict, wanted: Conflict) -> bool:
-        if found.stream_or_key != wanted.stream_or_key:
+        if (found.kind, found.name, found.write) != (wanted.kind, wanted.name, wanted.write):
             return False
-        # A conflict does not say whether it is about a stream, and numbers of streams are equal as they are.
-        return found.actual == wanted.actual or self._is_same("revision", found.actual, wanted.actual)
+        if found.kind == "stream":
+            return found.actual == wanted.actual
+        return self._is_same("revision", found.actual, wanted.actual)
 
     def _are_same_pages(self, request: Any, found: Page, wanted: Page) -> bool:
         if len(found.events) != len(wanted.events) or (found.hole is None) != (wanted.hole is None):

@@ -13,13 +13,12 @@ from interpreters.stores.file.format import COMMIT, ENTRY, EVENT, Commit, Drop, 
 from interpreters.stores.file.index import Content, Index
 from persist_effects import codec
 from persist_effects.event import Event
+from persist_effects.planning import Change, Limits, plan
 from persist_effects.requests import (
     Answered,
     Append,
     Appended,
-    Check,
     Conflict,
-    ExpectSeq,
     Failed,
     KvDelete,
     KvPut,
@@ -27,7 +26,6 @@ from persist_effects.requests import (
     Request,
     Transact,
     TruncateThrough,
-    Write,
 )
 
 WriteRequest = Append | TruncateThrough | KvPut | KvDelete | Transact
@@ -57,17 +55,6 @@ class Frames:
         self.contents.append(commit)
 
 
-class _Parts:
-    """What the writes of one commit add up to."""
-
-    def __init__(self) -> None:
-        self.runs: list[Run] = []
-        self.events: list[bytes] = []
-        self.entries: dict[str, StoredEntry] = {}
-        self.deleted: dict[str, None] = {}
-        self.drops: list[Drop] = []
-
-
 class Staging:
     """The writes of one batch, one commit after the other. Each sees what those before it will have done."""
 
@@ -76,12 +63,13 @@ class Staging:
         # Read once: the commits of one batch are made at one time.
         self._now = clock()
         self._limit_bytes = payload_limit_bytes
+        self._limits = Limits(payload_limit_bytes, codec.encode_new_events)
         self._seqs: dict[str, int] = {}
         self._revisions: dict[str, int] = {}
         self._dropped: dict[str, int] = {}
         self._positions: dict[tuple[str, int], int] = {}
-        self._position = index.position
-        self._revision = index.revision
+        self.position = index.position
+        self.revision = index.revision
         self.frames = Frames()
 
     def stage(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
@@ -114,126 +102,50 @@ class Staging:
     def append(self, request: Append) -> Appended | Conflict:
         """Stage an append as a commit of its own."""
         if len(request.events) != 1:
-            answer: Appended | Conflict = self.commit_one(request)
+            answer: Appended | Conflict = self.commit(request)
             return answer
         name, (draft,) = request.stream, request.events
-        last_seq = self._last_seq(name)
+        last_seq = self.last_seq(name)
         now = self._now
-        position = self._position + 1
+        position = self.position + 1
         at = now if draft.at is None else draft.at
         event = Event(name, last_seq + 1, draft.type, at, draft.data, position, draft.meta)
         payload = codec.encode_new_event(event, self._limit_bytes)
         if request.expected is not None and request.expected != last_seq:
-            return Conflict(name, request.expected, last_seq)
+            return Conflict("stream", name, request.expected, last_seq)
         self._seqs[name] = last_seq + 1
-        self._position = position
+        self.position = position
         self.frames.add_event(event, payload)
         return Appended(last_seq + 1, last_seq + 1, position, now)
 
     def put(self, request: KvPut) -> int | Conflict:
         """Stage a put as a commit of its own."""
         key = request.key
-        revision = self._revision + 1
+        revision = self.revision + 1
         payload = codec.encode_new_entry(key, request.value, revision, self._limit_bytes)
-        if request.expected is not None and request.expected != (actual := self._revision_of(key)):
-            return Conflict(key, request.expected, actual)
-        self._revision = self._revisions[key] = revision
+        if request.expected is not None and request.expected != (actual := self.revision_of(key)):
+            return Conflict("key", key, request.expected, actual)
+        self.revision = self._revisions[key] = revision
         self.frames.add_entry(StoredEntry(key, revision, _NO_VALUE), payload)
         return revision
 
-    def transact(self, request: Transact) -> list[Any] | Conflict:
-        """Stage several writes as one commit."""
-        return self._commit(request.writes, request.checks)
+    def commit(self, request: WriteRequest) -> Any:
+        """Stage any request as a commit of its own."""
+        answer, change = plan(request, self, self._now, self._limits)
+        if change is not None and not change.is_empty:
+            # Whatever fails, fails before anything that the next commit sees is changed.
+            self.frames.add_commit(self._commit_of(change), [encoded for _, encoded in change.runs])
+            self._seqs.update(change.seqs)
+            self._revisions.update(change.revisions)
+            self._dropped.update(change.drops)
+            self.position, self.revision = change.position, change.revision
+        return answer
 
-    def commit_one(self, request: Write) -> Any:
-        """Stage any write as a commit of its own."""
-        answers = self._commit([request], ())
-        return answers if isinstance(answers, Conflict) else answers[0]
-
-    def _commit(self, writes: Sequence[Write], checks: Sequence[Check]) -> list[Any] | Conflict:
-        conflict = self._first_failing(checks)
-        before = (self._position, self._revision, dict(self._seqs), dict(self._revisions), dict(self._dropped))
-        parts = _Parts()
-        answers: list[Any] = []
-        try:
-            for write in writes:
-                # All are staged, also after a conflict: what cannot be stored is told first, whatever the store holds.
-                answer = self._stage(write, parts)
-                if isinstance(answer, Conflict):
-                    conflict = conflict or answer
-                answers.append(answer)
-        except BaseException:
-            self._position, self._revision, self._seqs, self._revisions, self._dropped = before
-            raise
-        if conflict is not None:
-            self._position, self._revision, self._seqs, self._revisions, self._dropped = before
-            return conflict
-        if parts.runs or parts.entries or parts.deleted or parts.drops:
-            self._add_frame(parts)
-        return answers
-
-    def _add_frame(self, parts: _Parts) -> None:
-        entries = list(parts.entries.values())
-        commit = Commit(parts.runs, [], entries, list(parts.deleted), parts.drops, [], self._revision, self._position)
-        self.frames.add_commit(commit, parts.events)
-
-    def _first_failing(self, checks: Sequence[Check]) -> Conflict | None:
-        for check in checks:
-            if isinstance(check, ExpectSeq):
-                name, actual = check.stream, self._last_seq(check.stream)
-            else:
-                name, actual = check.key, self._revision_of(check.key)
-            if check.expected != actual:
-                return Conflict(name, check.expected, actual)
-        return None
-
-    def _stage(self, write: Write, parts: _Parts) -> Any:
-        match write:
-            case Append():
-                return self._stage_append(write, parts)
-            case TruncateThrough():
-                return self._stage_truncate(write, parts)
-            case KvPut():
-                return self._stage_put(write, parts)
-            case KvDelete():
-                return self._stage_delete(write, parts)
-
-    def _stage_append(self, write: Append, parts: _Parts) -> Appended | Conflict:
-        name = write.stream
-        last_seq = self._last_seq(name)
-        now = self._now
-        first_position = self._position + 1
-        events = [
-            Event(
-                name,
-                last_seq + 1 + number,
-                draft.type,
-                now if draft.at is None else draft.at,
-                draft.data,
-                first_position + number,
-                draft.meta,
-            )
-            for number, draft in enumerate(write.events)
-        ]
-        parts.events.append(codec.encode_new_events(events, self._limit_bytes))
-        count = len(write.events)
-        parts.runs.append(Run(name, last_seq + 1, first_position, count))
-        self._seqs[name] = last_seq + count
-        self._position += count
-        if write.expected is not None and write.expected != last_seq:
-            return Conflict(name, write.expected, last_seq)
-        return Appended(last_seq + 1, last_seq + count, self._position, now)
-
-    def _stage_truncate(self, write: TruncateThrough, parts: _Parts) -> int:
-        name = write.stream
-        stream = self._index.streams.get(name)
-        dropped = self._dropped.get(name, 0 if stream is None else stream.dropped)
-        seq = min(write.seq, self._last_seq(name))
-        if seq <= dropped:
-            return 0
-        parts.drops.append(Drop(name, seq, self._position_of(name, seq, parts.runs)))
-        self._dropped[name] = seq
-        return seq - dropped
+    def _commit_of(self, change: Change) -> Commit:
+        runs = [Run(events[0].stream, events[0].seq, events[0].position, len(events)) for events, _ in change.runs]
+        entries = [StoredEntry(key, revision, msgspec.Raw(value)) for key, (value, revision) in change.puts.items()]
+        drops = [Drop(name, seq, self._position_of(name, seq, runs)) for name, seq in change.drops.items()]
+        return Commit(runs, [], entries, list(change.deleted), drops, [], change.revision, change.position)
 
     def _position_of(self, name: str, seq: int, runs: Sequence[Run]) -> int:
         """The position of an event that is stored, or that this batch appends."""
@@ -247,34 +159,20 @@ class Staging:
             if run.stream == name and run.first_seq <= seq < run.first_seq + run.count
         )
 
-    def _stage_put(self, write: KvPut, parts: _Parts) -> int | Conflict:
-        key = write.key
-        actual = self._revision_of(key)
-        value = codec.encode(write.value, codec.value_name(key), self._limit_bytes)
-        self._revision += 1
-        self._revisions[key] = self._revision
-        parts.entries[key] = StoredEntry(key, self._revision, msgspec.Raw(value))
-        parts.deleted.pop(key, None)
-        if write.expected is not None and write.expected != actual:
-            return Conflict(key, write.expected, actual)
-        return self._revision
+    # The heads, as the commits before leave them
 
-    def _stage_delete(self, write: KvDelete, parts: _Parts) -> bool | Conflict:
-        key = write.key
-        actual = self._revision_of(key)
-        self._revisions[key] = 0
-        parts.entries.pop(key, None)
-        if actual:
-            parts.deleted[key] = None
-        if write.expected is not None and write.expected != actual:
-            return Conflict(key, write.expected, actual)
-        return actual != 0
+    def last_seq(self, stream: str) -> int:
+        """The high-water mark of a stream."""
+        seq = self._seqs.get(stream)
+        return self._index.last_seq(stream) if seq is None else seq
 
-    def _last_seq(self, name: str) -> int:
-        seq = self._seqs.get(name)
-        return self._index.last_seq(name) if seq is None else seq
+    def dropped(self, stream: str) -> int:
+        """Through which sequence number the events of a stream were dropped."""
+        found = self._index.streams.get(stream)
+        return self._dropped.get(stream, 0 if found is None else found.dropped)
 
-    def _revision_of(self, key: str) -> int:
+    def revision_of(self, key: str) -> int:
+        """The revision of a key, 0 if it is absent."""
         revision = self._revisions.get(key)
         return self._index.revision_of(key) if revision is None else revision
 
@@ -287,8 +185,8 @@ def _runs_in(content: Content) -> Sequence[Run]:
 
 _STAGERS: dict[type[Request[Any]], Callable[[Staging, Any], Any]] = {
     Append: Staging.append,
-    Transact: Staging.transact,
-    TruncateThrough: Staging.commit_one,
+    Transact: Staging.commit,
+    TruncateThrough: Staging.commit,
     KvPut: Staging.put,
-    KvDelete: Staging.commit_one,
+    KvDelete: Staging.commit,
 }

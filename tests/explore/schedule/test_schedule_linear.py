@@ -35,14 +35,14 @@ class ChecksBeforeItWrites(Planted):
         found = self.rows[KvGet](KvGet(request.key))
         revision = found.revision if found else 0
         if request.expected not in (None, revision):
-            return Conflict(request.key, request.expected, revision)
+            return Conflict("key", request.key, request.expected, revision)
         yield Pause()
         return self.rows[KvPut](KvPut(request.key, request.value))
 
     def _append(self, request):
         last = self.rows[LastSeq](LastSeq(request.stream))
         if request.expected not in (None, last):
-            return Conflict(request.stream, request.expected, last)
+            return Conflict("stream", request.stream, request.expected, last)
         yield Pause()
         return self.rows[Append](Append(request.stream, request.events))
 
@@ -130,7 +130,7 @@ def test_a_conflict_check_outside_of_the_atomic_step_is_found_and_its_history_sh
         "steps 1 to 4: ada persist/kv-put leader 'ada' → 2",
         "steps 2 to 3: bob persist/kv-put leader 'bob' → 1",
         "the longest row: bob #1",
-        "then persist/kv-put leader 'ada' would be → Conflict(stream_or_key='leader', expected=0, actual=1)",
+        f"then persist/kv-put leader 'ada' would be → {Conflict('key', 'leader', 0, 1)}",
     ]
     assert failure.trace == (
         "ada  #1 persist/kv-put leader 'ada' → 2, in step 4",

@@ -121,7 +121,7 @@ def plain(value):
         case Appended():
             return ("appended", value.first_seq, value.last_seq)
         case Conflict():
-            return ("conflict", value.stream_or_key)
+            return ("conflict", value.kind, value.name, value.write)
         case Entry():
             return ("entry", value.value)
         case Page():
@@ -192,7 +192,7 @@ class Careless(MemoryStore):
             yield Pause()
             revision = found.revision if found else 0
             if request.expected not in (None, revision):
-                return Conflict(request.key, request.expected, revision)
+                return Conflict("key", request.key, request.expected, revision)
             return rows[KvPut](KvPut(request.key, request.value))
 
         self.handlers = {**rows, KvPut: put}
