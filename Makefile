@@ -30,14 +30,18 @@ demo: .venv/filled
 	$(BIN)/python examples/git_history.py "$(REPO)" $(ARGS)
 
 test: .venv/filled
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(PYTEST)
 
 check: .venv/filled
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright
-	$(MAKE) --jobs=2 --output-sync=target covered explored
+	$(MAKE) covered
+	$(MAKE) explored
+
+# On all cores, and whichever has nothing left to do takes over from another.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 # What goes through very many states says nothing more about coverage, and takes three times as long where it is measured.
 EXPLORATIONS := \
@@ -46,10 +50,10 @@ EXPLORATIONS := \
 	tests/explore/schedule/test_schedule_simulate.py
 
 explored: .venv/filled
-	$(BIN)/python -m pytest -p no:cacheprovider $(EXPLORATIONS)
+	$(PYTEST) -p no:cacheprovider $(EXPLORATIONS)
 
 covered: .venv/filled
-	$(BIN)/python -m pytest --cov --cov-fail-under=$(COVERAGE_FLOOR) $(addprefix --ignore=,$(EXPLORATIONS))
+	$(PYTEST) --cov --cov-fail-under=$(COVERAGE_FLOOR) $(addprefix --ignore=,$(EXPLORATIONS))
 
 # Coverage of branches stands at 96.2 %, of which a little depends on how threads meet. It may be raised.
 COVERAGE_FLOOR := 96

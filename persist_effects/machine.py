@@ -14,7 +14,7 @@ function that answers it; tables are plain dicts and merge with ``|``, so adding
 'hello Ada'
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from types import CoroutineType, GeneratorType
 from typing import Any, Generic, TypeVar, cast, overload
 
@@ -460,6 +460,34 @@ def outcomes_of(request: AllOf, handlers: Handlers) -> list[Outcome]:
     [Answered(value=True), Answered(value=True)]
     """
     return [run_in(outcome_of, part, handlers) for part, run_in in zip(request.requests, runs_of(request), strict=True)]
+
+
+def outcomes_by_kind(
+    requests: Sequence[Request[Any]],
+    kinds: frozenset[type[Request[Any]]],
+    answer_together: Callable[[Sequence[Request[Any]]], Iterable[Outcome]],
+    answer_alone: Callable[[int, Request[Any]], Outcome],
+) -> list[Outcome]:
+    """The outcomes of several requests in their order, of which those of some kinds are answered together, and first.
+
+    Args:
+        requests: What is asked.
+        kinds: The types of requests that are answered together.
+        answer_together: Gives the outcome of each of these, in order. It is not called for none.
+        answer_alone: Gives the outcome of another one, told its index and itself.
+
+    >>> from persist_effects.requests import KvHas, LastSeq
+    >>> asked = [LastSeq("orders/1"), KvHas("color"), KvHas("size")]
+    >>> together = lambda requests: [Answered(f"one of {len(requests)}") for _ in requests]
+    >>> outcomes_by_kind(asked, frozenset({KvHas}), together, lambda index, request: Answered(index))
+    [Answered(value=0), Answered(value='one of 2'), Answered(value='one of 2')]
+    """
+    batch = [request for request in requests if type(request) in kinds]
+    outcomes = iter(answer_together(batch) if batch else ())
+    return [
+        next(outcomes) if type(request) in kinds else answer_alone(index, request)
+        for index, request in enumerate(requests)
+    ]
 
 
 def _answer_to(request: Request[Any], handlers: Handlers) -> Any:

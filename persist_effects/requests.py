@@ -444,3 +444,12 @@ StoreRequest = (
     | BlobHas
 )
 """Every request that can travel to a store in another process."""
+
+WRITES: frozenset[type[Request[Any]]] = frozenset({Append, TruncateThrough, KvPut, KvDelete, Transact})
+"""What changes the log or the keys. Several that wait may share a commit."""
+
+READS: frozenset[type[Request[Any]]] = frozenset({Read, ReadAll, LastSeq, Streams, KvGet, KvHas, KvKeys})
+"""What is answered from the log and the keys at once, and changes nothing."""
+
+CHANGES = WRITES | {BlobPut}
+"""What may have been carried out where no answer came."""

@@ -18,6 +18,7 @@ from operator import attrgetter
 from typing import BinaryIO
 
 from interpreters.disk.requests import ForeignFile
+from persist_effects.errors import InvalidRequest
 
 PRIVATE = 0o600
 """The permissions of what is made, unless told otherwise: for its owner alone."""
@@ -41,6 +42,18 @@ _KINDS = {
     stat.S_IFSOCK: ("a socket", errno.EINVAL),
     stat.S_IFREG: ("a file", errno.ENOTDIR),
 }
+
+
+def refuse_home(path: str | os.PathLike[str]) -> None:
+    """Refuse a path with ``~`` in front, which only shells replace: a directory of that name would be made."""
+    first, _, rest = os.fspath(path).partition("/")
+    if first.startswith("~"):
+        home = os.path.expanduser(first)
+        whole = f"{'/home/NAME' if home == first else home}/{rest}".rstrip("/")
+        raise InvalidRequest(
+            f"{os.fspath(path)!r} begins with {first!r}, which is no home here: write {whole!r}, or "
+            f"{f'./{os.fspath(path)}'!r} for a directory of that name"
+        )
 
 
 class _Descriptor:

@@ -4,15 +4,12 @@ from typing import Any, NamedTuple
 
 from persist_effects import codec
 from persist_effects.requests import (
+    CHANGES,
     Append,
-    BlobPut,
     Conflict,
     ExpectSeq,
-    KvDelete,
-    KvPut,
     Request,
     Transact,
-    TruncateThrough,
 )
 
 
@@ -54,8 +51,6 @@ _CONFLICTS = {
 }
 FAULTS = {**CRASHES, **_OUTAGES, **_DOUBTS, **_CONFLICTS}
 
-WRITES = (Append, TruncateThrough, KvPut, KvDelete, Transact, BlobPut)
-
 
 def is_own(request: Request[Any]) -> bool:
     """Whether it is a request of the user's own, of which nothing is known."""
@@ -69,7 +64,7 @@ def faults_of(request: Request[Any], *, is_down: bool) -> tuple[str, ...]:
     faults = [*CRASHES]
     if not is_own(request):
         faults += _OUTAGES
-    if isinstance(request, WRITES):
+    if type(request) in CHANGES:
         faults += _DOUBTS
     if conflict_of(request) is not None:
         faults += _CONFLICTS

@@ -4,7 +4,7 @@ A store composes handler tables: the interpreter's, a blob store's, and the user
 """
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -186,15 +186,13 @@ class Store:
         if self._answer_all is None:
             if self._in_context.isdisjoint(kinds):
                 return [outcome_of(request, handlers) for request in requests]
-            answered: Iterator[Outcome] = iter(())
-        elif batched.issuperset(kinds):
+            return [run_in(outcome_of, request, handlers) for request, run_in in zip(requests, runs, strict=True)]
+        if batched.issuperset(kinds):
             return self._answer_all(requests)
-        else:
-            answered = iter(self._answer_all([request for request in requests if type(request) in batched]))
-        return [
-            next(answered) if type(request) in batched else run_in(outcome_of, request, handlers)
-            for request, run_in in zip(requests, runs, strict=True)
-        ]
+        run_in = list(runs)
+        return machine.outcomes_by_kind(
+            requests, batched, self._answer_all, lambda index, request: run_in[index](outcome_of, request, handlers)
+        )
 
 
 def _blobs_beside(interpreter: Interpreter) -> Interpreter:

@@ -342,7 +342,7 @@ def test_a_backup_has_the_bytes_of_every_reference_in_it(path, kept):
     copied = operations.backup(path, path.parent / "of a path")
     assert (copied.blobs, copied.blob_bytes) == (12, sum(ref.size for ref in kept))
     with open_store(f"file:{path}") as store:
-        assert store.interpreter.backup(path.parent / "of a store").blobs == 12
+        assert operations.backup(store.interpreter, path.parent / "of a store").blobs == 12
     for name in ("of a path", "of a store"):
         assert bytes_of(path.parent / name, kept) == [f"invoice {number}".encode() for number in range(12)]
         assert operations.verify(path.parent / name).blobs == 12
@@ -354,7 +354,7 @@ def test_a_blob_put_while_a_backup_is_made_is_in_it_if_its_log_names_it(path, ke
         def write(done: int, total: int) -> None:
             store.run(log.append("invoices", "written", store.run(blob.put(f"late {done}".encode()))))
 
-        store.interpreter.backup(path.parent / "copy", write)
+        operations.backup(store.interpreter, path.parent / "copy", write)
     with open_store(f"file:{path.parent / 'copy'}") as copy:
         for event in copy.run(log.read("invoices")):
             assert copy.run(blob.has(event.data))

@@ -7,14 +7,16 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from interpreters.disk.crashing import CrashDisk
-from interpreters.stores.file.engine import WRITES, Engine, Options
-from interpreters.stores.file.queries import READS, Queries
+from interpreters.stores.file.engine import Engine, Options
+from interpreters.stores.file.queries import Queries
 from interpreters.stores.file.staging import WriteRequest
 from persist_effects.errors import PersistError, StoreUnavailable, UnhandledEffect
 from persist_effects.listing import all_names
 from persist_effects.machine import Effect, Handlers, perform, run
 from persist_effects.requests import (
     PAGE_SIZE_MAX,
+    READS,
+    WRITES,
     AllOf,
     Answered,
     Failed,

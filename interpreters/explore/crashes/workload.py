@@ -18,8 +18,6 @@ from interpreters.explore.crashes.simulated import (
 )
 from interpreters.explore.limits import Hangs, failing
 from interpreters.explore.words import named
-from interpreters.stores.file.engine import WRITES
-from interpreters.stores.file.queries import READS
 from interpreters.stores.file.staging import WriteRequest
 from interpreters.stores.memory import MemoryStore
 from persist_effects import machine
@@ -27,8 +25,10 @@ from persist_effects.answers import checked_rows
 from persist_effects.contexts import RunIn, here, runs_of
 from persist_effects.errors import PersistError, StoreUnavailable, UncertainOutcome
 from persist_effects.event import Draft
-from persist_effects.machine import Effect, Handlers, outcome_of, run
+from persist_effects.machine import Effect, Handlers, outcome_of, outcomes_by_kind, run
 from persist_effects.requests import (
+    READS,
+    WRITES,
     AllOf,
     Answered,
     Append,
@@ -202,14 +202,12 @@ class Workload:
         if self._requests_left < 0:
             raise Hangs(f"the workload made more than {self._setting.requests_limit} requests")
         self.lines += [(self.disk.count, f"── {named(request)}") for request in requests]
-        writes = [request for request in requests if type(request) in WRITES]
-        outcomes = iter(self._commit(writes) if writes else ())
-        return [
-            next(outcomes) if type(request) in WRITES else run_in(self._outcome, request)
-            for request, run_in in zip(requests, runs or [here] * len(requests), strict=True)
-        ]
+        run_in = runs or [here] * len(requests)
+        return outcomes_by_kind(
+            requests, WRITES, self._commit, lambda index, request: run_in[index](self._outcome, request)
+        )
 
-    def _commit(self, writes: list[Request[Any]]) -> list[Outcome]:
+    def _commit(self, writes: Sequence[Request[Any]]) -> list[Outcome]:
         before, in_doubt = len(self.history) - 1, self._in_flight
         wanted = self._twin.commit(writes)
         self._in_flight = [*in_doubt, *writes]
@@ -247,7 +245,7 @@ class Workload:
         return outcomes
 
     def _interrupted(
-        self, interrupt: Interrupted, writes: list[Request[Any]], before: int, in_doubt: list[Request[Any]]
+        self, interrupt: Interrupted, writes: Sequence[Request[Any]], before: int, in_doubt: list[Request[Any]]
     ) -> list[Outcome]:
         """What the programs are told of a commit that was interrupted."""
         if cast(SimulatedStore, self._store).engine.log.poisoned is None:

@@ -5,7 +5,7 @@ from contextvars import copy_context
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from interpreters.explore.faults import FAULTS, WRITES, conflict_of, faults_of, is_own
+from interpreters.explore.faults import FAULTS, conflict_of, faults_of, is_own
 from interpreters.explore.inputs import StoreFactory, new_store
 from interpreters.explore.limits import as_failure, give_up, is_said_by_pytest, outcome_of_check, thrown
 from interpreters.explore.report import NOT_DETERMINISTIC, Problem
@@ -21,7 +21,7 @@ from persist_effects.errors import (
     UncertainOutcome,
 )
 from persist_effects.machine import Done, Effect, Handlers, Step, Suspended
-from persist_effects.requests import AllOf, Answered, Conflict, Failed, Outcome, Request, Wait
+from persist_effects.requests import CHANGES, AllOf, Answered, Conflict, Failed, Outcome, Request, Wait
 
 Program = Callable[[], Effect[Any]]
 Check = Callable[[list[tuple[Request[Any], Any]], list[Request[Any]]], Effect[Any]]
@@ -179,7 +179,7 @@ class Run:
         number = len(self.asked) + 1
         fault = self._faults.get(number)
         is_down = self._is_down and not is_own(request)
-        may_change = not is_down and (is_own(request) or isinstance(request, WRITES))
+        may_change = not is_down and (is_own(request) or type(request) in CHANGES)
         faults = faults_of(request, is_down=is_down)
         self.asked.append(Asked(request, _key_of(request), self._group, may_change, faults))
         self._is_struck = self._is_struck or fault is not None
@@ -214,7 +214,7 @@ class Run:
     def _settle(self, *, is_seen: bool) -> None:
         """Take down what the program now knows of its writes, or will never know."""
         for request, outcome in self._unseen:
-            if not isinstance(request, WRITES):
+            if type(request) not in CHANGES:
                 continue
             if isinstance(outcome, Failed):
                 if not isinstance(outcome.error, CallerError | StoreUnavailable):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from interpreters.explore.faults import WRITES, is_own
+from interpreters.explore.faults import is_own
 from interpreters.explore.report import Problem
 from interpreters.explore.schedule.recorded import Step
 from interpreters.explore.schedule.world import World
@@ -26,6 +26,7 @@ from persist_effects.kv import keys
 from persist_effects.log import last_seq, read_all, streams
 from persist_effects.machine import Effect, Handlers
 from persist_effects.requests import (
+    CHANGES,
     Append,
     Appended,
     Conflict,
@@ -120,7 +121,7 @@ def operations_in(trace: Sequence[Step]) -> list[Operation]:
             if isinstance(outcome.error, StoreUnavailable):
                 continue
             outcome = None
-        if outcome is None and not isinstance(step.request, WRITES):
+        if outcome is None and type(step.request) not in CHANGES:
             continue
         ended = NEVER if outcome is None or step.ended is None else step.ended
         found.append(Operation(step, step.number, ended, outcome))

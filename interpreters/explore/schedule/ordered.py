@@ -13,7 +13,7 @@ state counts as reached before only if that took no more switches, and the same 
 from collections.abc import Iterator
 from typing import Any
 
-from interpreters.explore.faults import WRITES, is_own
+from interpreters.explore.faults import is_own
 from interpreters.explore.report import NOT_DETERMINISTIC, Problem
 from interpreters.explore.schedule.case import Case, Found
 from interpreters.explore.schedule.footprint import Causes
@@ -21,7 +21,7 @@ from interpreters.explore.schedule.requests import Sleep
 from interpreters.explore.schedule.sameness import told_difference
 from interpreters.explore.schedule.world import Move, Task, World
 from interpreters.explore.words import are_alike
-from persist_effects.requests import Outcome
+from persist_effects.requests import CHANGES, Outcome
 
 FAULTS = ("switch", "crash-before", "crash-during")
 
@@ -319,4 +319,4 @@ class Ordered:
 
 def may_change(request: Any) -> bool:
     """Whether a request may leave anything behind."""
-    return isinstance(request, WRITES) or (is_own(request) and not isinstance(request, Sleep))
+    return type(request) in CHANGES or (is_own(request) and not isinstance(request, Sleep))

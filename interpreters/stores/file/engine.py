@@ -27,7 +27,6 @@ from persist_effects.requests import (
     TruncateThrough,
 )
 
-WRITES: frozenset[type[Request[Any]]] = frozenset({Append, TruncateThrough, KvPut, KvDelete, Transact})
 _DROP_NOTHING: frozenset[type[Request[Any]]] = frozenset({Append, KvPut, KvDelete})
 
 

@@ -4,6 +4,7 @@ import re
 import struct
 import zlib
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -70,6 +71,13 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True):
     def name(self) -> str:
         """The name of this manifest's file."""
         return f"MANIFEST-{self.number:08d}"
+
+
+class Moment(NamedTuple):
+    """The log at some time: the manifest then in force, and how far the active segment was written."""
+
+    manifest: Manifest
+    offset: int
 
 
 _decode = msgspec.msgpack.Decoder(Manifest).decode

@@ -27,7 +27,6 @@ from persist_effects.requests import (
 
 INDEX_FILES = "the index files log/*.idx"
 
-READS: tuple[type[Request[Any]], ...] = (Read, ReadAll, KvGet, LastSeq, Streams, KvHas, KvKeys)
 """The requests that are answered here."""
 
 

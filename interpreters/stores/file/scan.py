@@ -8,6 +8,8 @@ that the place was once on the disk, it is damage there too (`recovery`).
 import re
 from typing import NamedTuple
 
+import msgspec
+
 from interpreters.disk import requests as disk
 from interpreters.stores.file.format import (
     FRAME_HEADER_BYTES,
@@ -26,6 +28,18 @@ _ZEROS = bytes(WINDOW_BYTES)
 
 # A frame's type, at 8 bytes from the frame's beginning: a small number in four bytes.
 _KIND = re.compile(b"[" + bytes(sorted(FRAME_TYPES)) + rb"]\0\0\0")
+
+
+class Damage(msgspec.Struct, frozen=True):
+    """Something wrong in a file: where, what should be there, and what is."""
+
+    file: str
+    offset: int
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: offset {self.offset}: expected {self.expected}, found {self.found}"
 
 
 class Bad(NamedTuple):

@@ -36,8 +36,7 @@ from interpreters.stores.file.format import (
 )
 from interpreters.stores.file.index import Index, IndexFile, SegmentIndex
 from interpreters.stores.file.manifest import Manifest, Sealed, index_path, segment_path
-from interpreters.stores.file.scan import Scan, Segment
-from interpreters.stores.file.upkeep.tally import Damage
+from interpreters.stores.file.scan import Damage, Scan, Segment
 from persist_effects.errors import CorruptStore
 from persist_effects.machine import Effect, perform
 

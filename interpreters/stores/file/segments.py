@@ -199,16 +199,20 @@ class Log:
 
     def _load_sealed(self, manifest: Manifest) -> Effect[list[Sealed]]:
         """Take in the sealed segments, and return them as the next manifest is to name them."""
-        loaded = []
+        # Of each segment not more is kept than these: an index takes as many bytes as its file.
+        seals: list[Sealed] = []
+        headers: list[SegmentHeader | None] = []
         for sealed in manifest.sealed:
-            loaded.append((yield from load_sealed(sealed, manifest.uuid, mend=True)))
-            take_in_sealed(self._index, loaded[-1])
-        headers: list[SegmentHeader | None] = [one.header for one in loaded]
+            loaded = yield from load_sealed(sealed, manifest.uuid, mend=True)
+            take_in_sealed(self._index, loaded)
+            seals.append(loaded.sealed)
+            headers.append(loaded.header)
+            del loaded
         if manifest.active is not None:
             headers.append((yield from read_header(manifest.active, manifest.uuid)))
         check_order(manifest, headers)
         yield from check_nothing_is_left_out(manifest, headers)
-        return with_what_was_replaced([one.sealed for one in loaded], headers)
+        return with_what_was_replaced(seals, headers)
 
     def _recover_active(self, number: int, seals: list[Sealed]) -> Effect[list[Frame]]:
         """Take in the segment that was active, and return the frames that are to be copied into the next one."""

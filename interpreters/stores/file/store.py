@@ -9,26 +9,23 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar, cast
 
 from interpreters.blobs.directory import BlobFiles, rows_of
-from interpreters.disk.files import PRIVATE
+from interpreters.disk.files import PRIVATE, refuse_home
 from interpreters.disk.real import RealDisk
 from interpreters.disk.requests import CheckHeld, ForeignFile
 from interpreters.stores.clock import Clock, checked_clock, wall_clock
 from interpreters.stores.file.beside_writer import ReadingEngine
 from interpreters.stores.file.compaction import Compacted
-from interpreters.stores.file.engine import WRITES, Engine, Options
+from interpreters.stores.file.engine import Engine, Options
 from interpreters.stores.file.group import GroupCommit
-from interpreters.stores.file.manifest import BLOBS, CURRENT
-from interpreters.stores.file.queries import READS
+from interpreters.stores.file.manifest import BLOBS, CURRENT, Moment
 from interpreters.stores.file.staging import WriteRequest
-from interpreters.stores.file.upkeep import operations
-from interpreters.stores.file.upkeep.backup import BackedUp, Moment
-from interpreters.stores.file.upkeep.survey import Progress
 from interpreters.stores.file.writer import NO_ROOM
 from interpreters.threads import forks
 from interpreters.threads.gates import Gate, Notify, wait_until_told
@@ -44,8 +41,8 @@ from persist_effects.errors import (
     describe,
 )
 from persist_effects.event import check_integer
-from persist_effects.machine import Effect, Handler, Handlers, perform, run
-from persist_effects.requests import Answered, Append, BlobPut, Failed, Outcome, Request, Transact, Wait
+from persist_effects.machine import Effect, Handler, Handlers, outcomes_by_kind, perform, run
+from persist_effects.requests import READS, WRITES, Answered, Append, BlobPut, Failed, Outcome, Request, Transact, Wait
 
 A = TypeVar("A")
 
@@ -159,7 +156,7 @@ class _Host:
 def _checked_root(path: str | os.PathLike[str]) -> Path:
     if "\0" in os.fspath(path):
         raise InvalidRequest(f"{os.fspath(path)!r} is no path: it has a zero character")
-    operations.refuse_home(path)
+    refuse_home(path)
     return Path(path)
 
 
@@ -457,9 +454,8 @@ class FileStore(_Host):
         """The outcomes of several requests: the writes share one commit, then the reads are answered."""
         if WRITES.issuperset(map(type, requests)):
             return self._group.write(cast(Sequence[WriteRequest], requests)) if requests else []
-        writes: list[Any] = [request for request in requests if type(request) in WRITES]
-        outcomes = iter(self._group.write(writes) if writes else ())
-        return [next(outcomes) if type(request) in WRITES else self._outcome(request) for request in requests]
+        write = cast(Callable[[Sequence[Request[Any]]], list[Outcome]], self._group.write)
+        return outcomes_by_kind(requests, WRITES, write, lambda _, request: self._outcome(request))
 
     def sync(self) -> None:
         """Return when all that was written so far is on the disk, whatever the mode."""
@@ -486,18 +482,16 @@ class FileStore(_Host):
                 compacted: Compacted = self._drive(compaction.publish())
         return compacted
 
-    def backup(self, into: str | os.PathLike[str], progress: Progress | None = None) -> BackedUp:
-        """Copy the store as it is now into a new directory, while others read and write. A compaction waits.
-
-        Raises `InvalidRequest` for a directory with something in it, and `CorruptStore` for damage.
-        """
+    @contextmanager
+    def standing_still(self) -> Iterator[tuple[RealDisk, Moment]]:
+        """The store's disk, and the log as it is now, for who copies it. Others read and write; a compaction waits."""
         with self._compacting:
             with self._group.turn:
                 manifest = self._engine.log.manifest
                 if self._is_closed or manifest.active is None:
                     raise StoreClosed(f"{self.path}: the store was closed: back it up by its path")
                 moment = Moment(manifest, self._engine.index.segments[manifest.active].length_bytes)
-            return operations.backup_of(self._disk, self.path, into, progress, moment)
+            yield self._disk, moment
 
     # Writes: whoever gets the turn commits for all that wait.
 

@@ -28,23 +28,17 @@ from persist_effects.errors import (
 )
 from persist_effects.machine import Handlers
 from persist_effects.requests import (
+    CHANGES,
     Answered,
-    Append,
-    BlobPut,
     Failed,
-    KvDelete,
-    KvPut,
     Outcome,
     Request,
-    Transact,
-    TruncateThrough,
 )
 
 CLOSING_SECONDS = 5.0
 """How long `close` waits for a request that another thread is just sending."""
 
 _CLOSED = "this store was closed: open it again to run programs"
-_WRITES = (Append, TruncateThrough, KvPut, KvDelete, Transact, BlobPut)
 
 _decode_frame = msgspec.msgpack.Decoder(tuple[int, bool, msgspec.Raw]).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -220,7 +214,7 @@ class RemoteStore:
 
     def _lost_error(self, request: Request[Any], reason: str | None = None) -> StoreUnavailable | UncertainOutcome:
         reason = reason or (_CLOSED if self._is_closed else self._lost)
-        if isinstance(request, _WRITES):
+        if type(request) in CHANGES:
             return UncertainOutcome(f"{request.op} was on its way: {reason}; whether it was written is not known")
         kind = StoreClosed if self._is_closed else StoreUnavailable
         return kind(f"{request.op} was not answered: {reason}")

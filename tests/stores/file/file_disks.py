@@ -14,14 +14,15 @@ from typing import Any
 from interpreters import Store
 from interpreters.disk import requests as disk
 from interpreters.disk.crashing import MUTATING
-from interpreters.stores.file.engine import WRITES, Engine, Options
+from interpreters.stores.file.engine import Engine, Options
 from persist_effects import Draft, StoreUnavailable, run
 from persist_effects.machine import Effect, Handlers
 from persist_effects.requests import (
+    READS,
+    WRITES,
     Append,
     KvDelete,
     KvGet,
-    KvHas,
     KvKeys,
     KvPut,
     LastSeq,
@@ -33,7 +34,6 @@ from persist_effects.requests import (
     TruncateThrough,
 )
 
-READS = (Read, ReadAll, KvGet, KvHas, KvKeys, LastSeq, Streams)
 SYNCS = (disk.Sync, disk.SyncDirectory)
 TAKES_ROOM = (disk.MakeDirectory, disk.Create, disk.Write, disk.Allocate, disk.Rename)
 """What a full disk goes on refusing. Cutting and removing make room."""

@@ -122,7 +122,7 @@ def read_along(subject: Subject) -> None:
 
 
 def backup_open(subject: Subject) -> None:
-    subject.opened().interpreter.backup(subject.base / "made")
+    operations.backup(subject.opened().interpreter, subject.base / "made")
 
 
 def backup_closed(subject: Subject) -> None:

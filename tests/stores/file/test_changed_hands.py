@@ -267,7 +267,7 @@ def test_a_backup_is_of_the_store_that_is_open_and_not_of_what_lies_at_its_path(
     path = tmp_path / "store"
     store = filled(path)
     gives_place_to_a_new_store(path)
-    store.interpreter.backup(tmp_path / "backup of the old")
+    operations.backup(store.interpreter, tmp_path / "backup of the old")
     with suppress(PersistError):
         store.close()
     with Store(FileStore(tmp_path / "backup of the old")) as copy:

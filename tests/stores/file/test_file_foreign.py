@@ -248,7 +248,7 @@ def test_the_files_of_a_store_are_for_its_owner_alone(tmp_path):
         for number in range(20):
             store.run(log.append("s", "made", {"number": number, "text": "x" * 300}))
         store.interpreter.compact()
-        store.interpreter.backup(tmp_path / "new/backup")
+        operations.backup(store.interpreter, tmp_path / "new/backup")
     modes = modes_in(tmp_path / "new")
     directories = {name for name in modes if (tmp_path / "new" / name).is_dir()}
     assert {modes[name] for name in directories} == {0o700}

@@ -7,31 +7,29 @@ that it names. Where a compaction takes files away meanwhile,
 everything begins again with the manifest that is then in force.
 """
 
-from typing import NamedTuple
-
 import msgspec
 
 from interpreters.disk import requests as disk
 from interpreters.stores.file.format import FOOTER, HEADER_BYTES, Digest
-from interpreters.stores.file.manifest import Manifest, Sealed, index_path, load_beside_writer, publish, segment_path
-from interpreters.stores.file.scan import Bad, Scan, Segment
+from interpreters.stores.file.manifest import (
+    Manifest,
+    Moment,
+    Sealed,
+    index_path,
+    load_beside_writer,
+    publish,
+    segment_path,
+)
+from interpreters.stores.file.scan import Bad, Damage, Scan, Segment
 from interpreters.stores.file.sealed import check_nothing_is_left_out, check_order, index_limit_bytes, read_headers
 from interpreters.stores.file.upkeep.blobs import copy_blobs
 from interpreters.stores.file.upkeep.survey import Progress, find_segment
-from interpreters.stores.file.upkeep.tally import Damage
 from interpreters.stores.file.upkeep.two_disks import on_target
 from persist_effects.errors import CorruptStore, InvalidRequest, StoreUnavailable
 from persist_effects.machine import Effect, perform
 
 _ATTEMPTS = 20
 _CHUNK_BYTES = 1024 * 1024
-
-
-class Moment(NamedTuple):
-    """The log at some time: the manifest then in force, and how far the active segment was written."""
-
-    manifest: Manifest
-    offset: int
 
 
 class BackedUp(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from interpreters.blobs.cid import cid_of
 from interpreters.blobs.directory import BlobFiles
 from interpreters.disk import requests as disk
 from interpreters.stores.file.manifest import BLOBS
-from interpreters.stores.file.upkeep.tally import Damage
+from interpreters.stores.file.scan import Damage
 from interpreters.stores.file.upkeep.two_disks import on_target
 from persist_effects.errors import StoreUnavailable
 from persist_effects.machine import Effect, perform

@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from interpreters.disk.files import refuse_home
 from interpreters.disk.real import RealDisk, new_directory
 from interpreters.disk.requests import ForeignFile
 from interpreters.stores.clock import wall_clock
 from interpreters.stores.file.engine import Engine, Options
+from interpreters.stores.file.manifest import Moment
 from interpreters.stores.file.segments import LOCK
-from interpreters.stores.file.upkeep.backup import BackedUp, Moment, backup_store
+from interpreters.stores.file.store import FileStore
+from interpreters.stores.file.upkeep.backup import BackedUp, backup_store
 from interpreters.stores.file.upkeep.salvage import Salvaged, salvage_store
 from interpreters.stores.file.upkeep.survey import Progress
 from interpreters.stores.file.upkeep.two_disks import two_disks
@@ -42,19 +45,42 @@ def verify(path: StrPath, progress: Progress | None = None) -> Report:
         return run(verify_store(progress), source.handlers)
 
 
-def backup(path: StrPath, into: StrPath, progress: Progress | None = None) -> BackedUp:
-    """Copy a store, as it is at one moment, into a directory that is not there or empty. A writer may be at work.
+def backup(store: StrPath | FileStore, into: StrPath, progress: Progress | None = None) -> BackedUp:
+    """Copy a store, as it is at one moment, into a directory that is not there or empty.
 
-    Raises `InvalidRequest` for a directory with something in it, and `CorruptStore` for damage.
+    Args:
+        store: The path of a store, which another process may be writing: the copy may then hold a commit that was just
+            being made. Or one that is open in this process, ``store.interpreter``: it is copied as it is now, while
+            others read and write it; a compaction waits.
+        into: The directory to make.
+        progress: Told now and then how many bytes are copied, and how many there are.
+
+    Returns:
+        How much was copied.
+
+    Raises:
+        InvalidRequest: ``into`` is a directory with something in it, or there is no store.
+        CorruptStore: The store is damaged.
+        StoreClosed: The open store was closed.
+
+    >>> import tempfile
+    >>> from interpreters import open_store
+    >>> from persist_effects import kv
+    >>> with tempfile.TemporaryDirectory() as place, open_store(f"file:{place}/store") as store:
+    ...     revision = store.run(kv.put("color", "red"))
+    ...     backup(store.interpreter, f"{place}/backup").segments
+    1
     """
-    with _reading(path) as source:
-        return backup_of(source, path, into, progress, None)
+    if isinstance(store, FileStore):
+        with store.standing_still() as (source, moment):
+            return _backed_up(source, store.path, into, progress, moment)
+    with _reading(store) as source:
+        return _backed_up(source, store, into, progress, None)
 
 
-def backup_of(
+def _backed_up(
     source: RealDisk, path: StrPath, into: StrPath, progress: Progress | None, moment: Moment | None
 ) -> BackedUp:
-    """As `backup`, of what a disk holds open; at a moment, or else now. ``path`` is for what errors say."""
     nothing = "nothing was backed up"
     with _making(into, nothing) as target, _errors_of(path, nothing):
         return run(backup_store(moment, progress), two_disks(source.handlers, target.handlers))
@@ -71,18 +97,6 @@ def salvage(path: StrPath, into: StrPath, progress: Progress | None = None) -> S
     nothing = "nothing was salvaged"
     with _reading(path, alone=True) as source, _making(into, nothing) as target, _errors_of(path, nothing):
         return run(salvage_store(engine, progress), two_disks(source.handlers, target.handlers))
-
-
-def refuse_home(path: StrPath) -> None:
-    """Refuse a path with ``~`` in front, which only shells replace: a directory of that name would be made."""
-    first, _, rest = os.fspath(path).partition("/")
-    if first.startswith("~"):
-        home = os.path.expanduser(first)
-        whole = f"{'/home/NAME' if home == first else home}/{rest}".rstrip("/")
-        raise InvalidRequest(
-            f"{os.fspath(path)!r} begins with {first!r}, which is no home here: write {whole!r}, or "
-            f"{f'./{os.fspath(path)}'!r} for a directory of that name"
-        )
 
 
 @contextmanager

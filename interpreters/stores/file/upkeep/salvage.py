@@ -28,12 +28,12 @@ from interpreters.stores.file.format import (
     decode_header,
 )
 from interpreters.stores.file.manifest import Manifest, Sealed, segment_path
-from interpreters.stores.file.scan import Bad, Scan, Segment
+from interpreters.stores.file.scan import Bad, Damage, Scan, Segment
 from interpreters.stores.file.sealed import SEGMENT_FILE, left_out, order_damages, read_headers
 from interpreters.stores.file.staging import Frames
 from interpreters.stores.file.upkeep.blobs import copy_blobs
 from interpreters.stores.file.upkeep.survey import Progress, find_manifest, find_segment, index_of
-from interpreters.stores.file.upkeep.tally import Damage, Ledger, StreamLedger
+from interpreters.stores.file.upkeep.tally import Ledger, StreamLedger
 from interpreters.stores.file.upkeep.two_disks import on_target
 from persist_effects.errors import CorruptStore, InvalidRequest
 from persist_effects.event import Event

@@ -18,10 +18,9 @@ from interpreters.stores.file.manifest import (
     name_in_force,
     segment_path,
 )
-from interpreters.stores.file.scan import Bad, Scan, Segment
+from interpreters.stores.file.scan import Bad, Damage, Scan, Segment
 from interpreters.stores.file.sealed import read_index
 from interpreters.stores.file.segments import LOCK
-from interpreters.stores.file.upkeep.tally import Damage
 from persist_effects.errors import CorruptStore, InvalidRequest
 from persist_effects.machine import Effect, perform
 

@@ -7,8 +7,6 @@ Gaps in a stream are judged only at the end, because a truncation that explains 
 from array import array
 from typing import NamedTuple
 
-import msgspec
-
 from interpreters.stores.file.format import (
     COMMIT,
     COMMITS,
@@ -24,20 +22,9 @@ from interpreters.stores.file.format import (
 )
 from interpreters.stores.file.index import IndexFile
 from interpreters.stores.file.manifest import COUNT_LIMIT
+from interpreters.stores.file.scan import Damage
 from persist_effects.codec import decode, decode_event
 from persist_effects.event import Event
-
-
-class Damage(msgspec.Struct, frozen=True):
-    """Something wrong in a file: where, what should be there, and what is."""
-
-    file: str
-    offset: int
-    expected: str
-    found: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: offset {self.offset}: expected {self.expected}, found {self.found}"
 
 
 class Gap(NamedTuple):

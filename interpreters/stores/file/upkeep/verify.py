@@ -15,11 +15,11 @@ from interpreters.disk import requests as disk
 from interpreters.stores.file.format import DECODING_ERRORS, FOOTER, Digest, Frame, decode_footer
 from interpreters.stores.file.index import Index, IndexedStream, IndexFile, SegmentIndex
 from interpreters.stores.file.manifest import CURRENT, Manifest, Sealed, index_path, segment_path
-from interpreters.stores.file.scan import Bad, Scan, Segment
+from interpreters.stores.file.scan import Bad, Damage, Scan, Segment
 from interpreters.stores.file.sealed import left_out, order_damages, read_headers, read_index, take_in
 from interpreters.stores.file.upkeep.blobs import BlobWalk
 from interpreters.stores.file.upkeep.survey import Progress, find_manifest, find_segment, index_of
-from interpreters.stores.file.upkeep.tally import Damage, Ledger
+from interpreters.stores.file.upkeep.tally import Ledger
 from persist_effects.errors import StoreUnavailable
 from persist_effects.machine import Effect, perform
 

@@ -37,10 +37,10 @@ from interpreters.stores.file.format import (
     encode_footer,
     encode_frame,
 )
-from interpreters.stores.file.manifest import Sealed, load, publish
+from interpreters.stores.file.manifest import Moment, Sealed, load, publish
 from interpreters.stores.file.store import FileStore
 from interpreters.stores.file.upkeep import operations
-from interpreters.stores.file.upkeep.backup import Moment, backup_store
+from interpreters.stores.file.upkeep.backup import backup_store
 from interpreters.stores.file.upkeep.salvage import salvage_store
 from interpreters.stores.file.upkeep.tally import Ledger
 from interpreters.stores.file.upkeep.two_disks import OnTarget, two_disks
@@ -685,7 +685,7 @@ def test_an_open_store_backs_itself_up_and_the_copy_is_a_store(tmp_path):
             store.run(log.append("s", "made", number))
         store.run(kv.put("k", 1))
         told = []
-        done = store.interpreter.backup(tmp_path / "copy", lambda *progress: told.append(progress))
+        done = operations.backup(store.interpreter, tmp_path / "copy", lambda *progress: told.append(progress))
         assert told[-1] == (done.bytes, done.bytes)
         shown = contents(store.interpreter.handlers)
         store.run(log.append("s", "made", "after"))
@@ -693,12 +693,12 @@ def test_an_open_store_backs_itself_up_and_the_copy_is_a_store(tmp_path):
         assert contents(copy.interpreter.handlers) == shown
         assert copy.run(log.append("s", "made", 0)).seq == 101
     with pytest.raises(StoreClosed, match="closed"):
-        store.interpreter.backup(tmp_path / "another")
+        operations.backup(store.interpreter, tmp_path / "another")
 
 
 def test_a_new_store_is_backed_up_empty(tmp_path):
     with open_store(f"file:{tmp_path / 'store'}") as store:
-        store.interpreter.backup(tmp_path / "copy")
+        operations.backup(store.interpreter, tmp_path / "copy")
     with open_store(f"file:{tmp_path / 'copy'}?mode=r") as copy:
         assert copy.run(log.streams()) == []
 
@@ -718,9 +718,9 @@ def test_a_disk_that_fails_leaves_no_half_of_a_copy(tmp_path, monkeypatch):
         store.run(log.append("s", "made", 1))
         (tmp_path / "copy.unfinished").mkdir()
         with pytest.raises(InvalidRequest, match="left over"):
-            store.interpreter.backup(tmp_path / "copy")
+            operations.backup(store.interpreter, tmp_path / "copy")
         with pytest.raises(StoreUnavailable, match="nothing was backed up"):
-            store.interpreter.backup(Path("/proc/no/such/place"))
+            operations.backup(store.interpreter, Path("/proc/no/such/place"))
 
 
 @pytest.mark.parametrize("is_empty_there", [False, True])
