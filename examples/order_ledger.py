@@ -11,7 +11,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from interpreters import open_store
-from interpreters.blobs.memory import MemoryBlobs
 from persist_effects import (
     BlobRef,
     Conflict,
@@ -188,8 +187,7 @@ def report() -> Effect[list[str]]:
 
 
 def main(url: str = "memory:") -> None:
-    # The invoices are lost with the process also where a file keeps the orders: each run writes them again.
-    with open_store(url, blobs=MemoryBlobs()) as store:
+    with open_store(url) as store:
         for lost in store.run(ledger()):
             print(f"race: expected event {lost.expected} to be the last, it was {lost.actual}: decided again")
         lines = store.run(report())

@@ -22,6 +22,7 @@ from interpreters.disk.files import new_file
 from interpreters.opening import open_store
 from interpreters.stores.file import options_of_url
 from interpreters.stores.file.upkeep import operations
+from interpreters.stores.file.upkeep.backup import BackedUp
 from interpreters.stores.file.upkeep.salvage import Salvaged
 from interpreters.stores.file.upkeep.verify import Report
 from persist_effects import log
@@ -102,7 +103,7 @@ def backup(url: Url, into: Into, as_json: AsJson = False) -> None:
     with _exit_codes(as_json):
         with _progress("copying", as_json) as progress:
             copied = operations.backup(_path_of(url), into, progress)
-        _print(copied, as_json, lambda _: [f"{copied.segments} segments, {copied.bytes} bytes, in {into}"])
+        _print(copied, as_json, lambda _: [_line_of_backup(copied, into)])
 
 
 @app.command(epilog=EXIT_CODES)
@@ -353,17 +354,36 @@ def _print(answer: Any, as_json: bool, lines_of: Callable[[Any], list[str]]) -> 
     typer.echo("\n".join(lines))
 
 
-_NUMBERS = ("streams", "events", "keys", "segments", "bytes", "garbage_bytes", "position", "revision")
+_NUMBERS = (
+    "streams",
+    "events",
+    "keys",
+    "segments",
+    "bytes",
+    "garbage_bytes",
+    "position",
+    "revision",
+    "blobs",
+    "blob_bytes",
+)
 
 
 def _lines_of_report(report: Report) -> list[str]:
     lines = [f"damage: {damage}" for damage in report.damages]
     lines += [f"repairable: {damage}: the next opening makes it again" for damage in report.repairable]
     lines += [f"note: {note}" for note in report.notes]
-    what = f"{report.segments} segments, {report.frames} frames, {report.bytes} bytes"
+    what = f"{report.segments} segments, {report.frames} frames, {report.bytes} bytes{_blobs(report)}"
     if report.is_sound:
         return [*lines, f"sound: {what}"]
     return [*lines, f"damaged in {len(report.damages)} places: {what} are valid: restore a backup, or salvage"]
+
+
+def _line_of_backup(copied: BackedUp, into: Path) -> str:
+    return f"{copied.segments} segments, {copied.bytes} bytes{_blobs(copied)}, in {into}"
+
+
+def _blobs(found: BackedUp | Report) -> str:
+    return f", {found.blobs} blobs of {found.blob_bytes} bytes" if found.blobs else ""
 
 
 def _lines_of_numbers(numbers: dict[str, Any]) -> list[str]:
@@ -377,7 +397,9 @@ def _lines_of_salvaged(salvaged: Salvaged) -> list[str]:
         f"lost: stream {one.stream!r}: events {one.first} to {one.last}: {one.reason}" for one in salvaged.events_lost
     ]
     lines += [f"lost: key {key!r}: its newest value" for key in salvaged.keys_lost]
-    return [*lines, f"kept: {salvaged.events} events of {salvaged.streams} streams, {salvaged.keys} keys"]
+    lines += [f"lost: blob {cid}" for cid in salvaged.blobs_lost]
+    blobs = f", {salvaged.blobs} blobs" if salvaged.blobs else ""
+    return [*lines, f"kept: {salvaged.events} events of {salvaged.streams} streams, {salvaged.keys} keys{blobs}"]
 
 
 def _lines_of_counts(counts: jsonl.Counts) -> list[str]:

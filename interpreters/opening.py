@@ -16,8 +16,8 @@ def open_store(url: str, *, effects: Handlers | None = None, blobs: Interpreter 
 
     ``memory:`` is a new, empty store in this process; its options are ``clock`` (a function that gives microseconds
     since 1970, UTC) and ``payload_limit_bytes``. ``effects`` are rows for your own requests, ``blobs`` is a blob store:
-    a memory store has a `MemoryBlobs` unless given, and a durable one refuses ``blob/put`` then, because the bytes
-    would be lost with the process. Raises `InvalidRequest` for a URL that names no store.
+    unless given, a memory store has a `MemoryBlobs`, and a file store keeps blobs in its directory. Raises
+    `InvalidRequest` for a URL that names no store.
 
     >>> from persist_effects import log
     >>> with open_store("memory:") as store:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from interpreters import cli, open_store
 from interpreters.cli import app
-from persist_effects import Draft, StoreUnavailable, kv, log
+from persist_effects import Draft, StoreUnavailable, blob, kv, log
 
 
 def invoke(*arguments, **options):
@@ -110,6 +110,22 @@ def test_backup_and_salvage_make_stores(place, tmp_path):
     assert (saved.exit_code, saved.stdout) == (0, "kept: 21 events of 2 streams, 1 keys\n")
     for name in ("copy", "saved"):
         assert invoke("verify", f"file:{tmp_path / name}").exit_code == 0
+
+
+def test_the_commands_tell_of_blobs_where_there_are_any(place, tmp_path):
+    with open_store(f"file:{place}") as store:
+        refs = [store.run(blob.put(data)) for data in (b"tea", b"milk")]
+    assert invoke("verify", f"file:{place}").stdout.endswith(", 2 blobs of 7 bytes\n")
+    assert "blobs: 2\nblob_bytes: 7\n" in invoke("stats", f"file:{place}").stdout
+    assert ", 2 blobs of 7 bytes, in " in invoke("backup", f"file:{place}", tmp_path / "copy").stdout
+    (place / "blobs" / refs[0].cid[-2] / refs[0].cid).write_bytes(b"tee")
+    assert invoke("verify", f"file:{place}").exit_code == 1
+    assert invoke("backup", f"file:{place}", tmp_path / "no copy").exit_code == 1
+    saved = invoke("salvage", f"file:{place}", tmp_path / "saved")
+    assert (saved.exit_code, saved.stdout.splitlines()[-2:]) == (
+        1,
+        [f"lost: blob {refs[0].cid}", "kept: 21 events of 2 streams, 1 keys, 1 blobs"],
+    )
 
 
 def test_salvage_tells_what_is_lost_and_exits_with_1(damaged, tmp_path):

@@ -24,6 +24,15 @@ def cid_of(data: bytes) -> str:
     return str(CID("base32", 1, "raw", multihash.digest(data, "sha2-256")))
 
 
+def is_cid(text: str) -> bool:
+    """Whether a text is an identifier of the kind that `cid_of` makes.
+
+    >>> is_cid(cid_of(b"hello")), is_cid("hello")
+    (True, False)
+    """
+    return _CID.fullmatch(text) is not None
+
+
 def check_cid(text: str) -> None:
     """Refuse what is no identifier of the kind that `cid_of` makes.
 
@@ -31,5 +40,5 @@ def check_cid(text: str) -> None:
     Traceback (most recent call last):
     persist_effects.errors.InvalidRequest: 'hello' is no content identifier of a blob: ...
     """
-    if not _CID.fullmatch(text):
+    if not is_cid(text):
         raise InvalidRequest(f"{text!r:.80} is no content identifier of a blob: give a CIDv1, raw, sha2-256, base32")

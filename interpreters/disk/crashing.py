@@ -68,6 +68,7 @@ REQUESTS: tuple[type[Request[Any]], ...] = (
     disk.Size,
     disk.Lock,
     disk.CheckHeld,
+    disk.LetGo,
 )
 TAKES_ROOM = (disk.MakeDirectory, disk.Create, disk.Write, disk.Allocate, disk.Rename, disk.Sync)
 FAULTS: dict[str, tuple[type[Request[Any]], ...]] = {
@@ -334,10 +335,12 @@ class CrashDisk:
         directory = self._found_directory(request.path)
         left = []
         for change in self._on_disk.name_changes:
-            if directory_of(change.names[0][0]) == directory:
-                apply_names(self._on_disk.names, change)
-            else:
-                left.append(change)
+            # Of a rename to another directory, each of the two has its own side to keep.
+            here = tuple(pair for pair in change.names if directory_of(pair[0]) == directory)
+            apply_names(self._on_disk.names, change._replace(names=here))
+            if len(here) < len(change.names):
+                elsewhere = tuple(pair for pair in change.names if directory_of(pair[0]) != directory)
+                left.append(change._replace(names=elsewhere))
         self._on_disk.name_changes = left
 
     def _lock(self, request: disk.Lock) -> None:
@@ -350,6 +353,9 @@ class CrashDisk:
     def _check_held(self, request: disk.CheckHeld) -> None:
         if self._has_changed_hands:
             raise OSError(errno.ESTALE, "the store's directory was removed, moved away or replaced", request.path)
+
+    def _let_go_of(self, request: disk.LetGo) -> None:
+        """It keeps nothing open that a path does not lead to."""
 
     def _name(self, *names: tuple[str, File | None]) -> None:
         change = NameChange(self.count, names)
@@ -460,6 +466,7 @@ def _rows_of(kind: type[CrashDisk]) -> dict[type[Request[Any]], Row]:
         disk.SyncDirectory: kind._sync_directory,
         disk.Lock: kind._lock,
         disk.CheckHeld: kind._check_held,
+        disk.LetGo: kind._let_go_of,
     }
 
 

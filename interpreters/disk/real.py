@@ -22,6 +22,7 @@ from interpreters.disk.requests import (
     CheckHeld,
     Create,
     ForeignFile,
+    LetGo,
     List,
     Lock,
     MakeDirectory,
@@ -107,6 +108,7 @@ class RealDisk:
             SyncDirectory: self._sync_directory,
             Lock: self._hold,
             CheckHeld: self._check_held,
+            LetGo: self._let_go_of,
         }
         if held is None and not read_only:
             make_directories(self._root, directory_mode(permissions))
@@ -322,6 +324,12 @@ class RealDisk:
             self._let_go_of_oldest()
         self._files[path] = file
         return file
+
+    def _let_go_of(self, request: LetGo) -> None:
+        with self._lock:
+            self._identities.pop(request.path, None)
+            let_go = self._files.pop(request.path, None)
+        del let_go  # outside of the lock, as in `_rename`
 
     def _let_go_of_oldest(self) -> None:
         # A file with unsynced bytes is kept: Linux reports a failed writeback to the descriptors that are open at the

@@ -111,3 +111,12 @@ class CheckHeld(Request[None], frozen=True, gc=False, tag="disk/check-held"):
     """
 
     path: str
+
+
+class LetGo(Request[None], frozen=True, gc=False, tag="disk/let-go"):
+    """Keep no file open for this path, and forget which one was there: whoever asked is done with it.
+
+    For files that are many, and that are each used once. What was not synced is still not synced.
+    """
+
+    path: str

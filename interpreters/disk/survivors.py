@@ -174,7 +174,7 @@ class OnDisk:
             for change, is_kept in zip(changes, kept, strict=True):
                 if is_kept:
                     apply_names(names, change)
-            names = {path: file for path, file in names.items() if directory_of(path) in {"", *names}}
+            names = reachable(names)
             key = tuple(sorted((path, id(file)) for path, file in names.items()))
             if key not in seen:
                 seen.add(key)
@@ -332,6 +332,16 @@ def apply_names(names: dict[str, File], change: NameChange) -> None:
             names.pop(path, None)
         else:
             names[path] = file
+
+
+def reachable(names: Mapping[str, "File"]) -> dict[str, "File"]:
+    """The names of which all directories above are there."""
+    there = {""}
+    # A directory comes before what is in it.
+    for path in sorted(names):
+        if directory_of(path) in there:
+            there.add(path)
+    return {path: file for path, file in names.items() if path in there}
 
 
 def directory_of(path: str) -> str:

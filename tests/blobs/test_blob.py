@@ -10,9 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interpreters import Store, open_store
+from interpreters.blobs.directory import DirectoryBlobs
 from interpreters.blobs.memory import MemoryBlobs
 from interpreters.stores.served import RemoteStore
 from persist_effects import BlobNotFound, BlobRef, InvalidRequest, blob, kv, log, run
+
+OPENED = {
+    "memory": lambda path: open_store("memory:"),
+    "a file store": lambda path: open_store(f"file:{path}"),
+    "a directory beside a memory store": lambda path: open_store("memory:", blobs=DirectoryBlobs(path)),
+    "a served file store": lambda path: Store(RemoteStore.spawn(f"file:{path}")),
+}
+
+
+@pytest.fixture(params=OPENED.values(), ids=OPENED)
+def store(request, tmp_path):
+    with request.param(tmp_path / "store") as opened:
+        yield opened
 
 
 def independent_cid(data):
@@ -166,16 +180,17 @@ def url(tmp_path):
     return f"file:{tmp_path / 'store'}?segment_bytes=4096"
 
 
-def test_a_durable_store_without_a_blob_store_refuses_bytes_that_it_would_lose(url):
-    elsewhere = MemoryBlobs().handlers
-    ref = run(blob.put(b"x"), elsewhere)
-    for opened in (url, f"{url.partition('?')[0]}?mode=r"):
-        with open_store(opened) as store:
-            with pytest.raises(InvalidRequest, match=r"this store is durable .*`blobs=MemoryBlobs\(\)`"):
-                store.run(blob.put(b"x"))
-            assert not store.run(blob.has(ref))
-            with pytest.raises(BlobNotFound):
-                store.run(blob.get(ref))
+def test_a_durable_store_that_has_no_blob_store_refuses_bytes_that_it_would_lose():
+    class Durable(Other):
+        durable = True
+
+    ref = run(blob.put(b"x"), MemoryBlobs().handlers)
+    with Store(Durable()) as store:
+        with pytest.raises(InvalidRequest, match=r"this store is durable .*`blobs=MemoryBlobs\(\)`"):
+            store.run(blob.put(b"x"))
+        assert not store.run(blob.has(ref))
+        with pytest.raises(BlobNotFound):
+            store.run(blob.get(ref))
 
 
 def test_a_durable_store_takes_blobs_into_the_blob_store_that_it_was_given(url):
@@ -192,20 +207,24 @@ def test_rows_of_the_users_own_answer_for_blobs_on_a_durable_store(url):
     assert run(blob.get(ref), kept.handlers) == b"x"
 
 
-def test_a_served_durable_store_refuses_blobs_and_its_client_may_keep_them_itself(url):
-    with Store(RemoteStore.spawn(url)) as store, pytest.raises(InvalidRequest, match="this store is durable"):
-        store.run(blob.put(b"x"))
+def test_a_served_stores_client_may_keep_blobs_itself(url):
     with Store(RemoteStore.spawn(url), blobs=MemoryBlobs()) as store:
-        assert store.run(blob.get(store.run(blob.put(b"x")))) == b"x"
+        ref = store.run(blob.put(b"x"))
+        assert store.run(blob.get(ref)) == b"x"
+    with open_store(url) as store:
+        assert not store.run(blob.has(ref))
+
+
+class Other:
+    """A store that says nothing of blobs."""
+
+    def __init__(self):
+        self.handlers = {}
+
+    def close(self):
+        pass
 
 
 def test_what_says_nothing_of_being_durable_has_blobs_in_memory():
-    class Other:
-        def __init__(self):
-            self.handlers = {}
-
-        def close(self):
-            pass
-
     store = Store(Other())
     assert store.run(blob.get(store.run(blob.put(b"x")))) == b"x"

@@ -140,8 +140,9 @@ def change(content: bytearray, request: Request[Any], pieces: Sequence[tuple[int
 
 
 def is_in(on_disk: dict[str, str], path: str) -> bool:
-    """Whether the directory that holds a name is there."""
-    return directory_of(path) in {"", *on_disk}
+    """Whether the directory that holds a name is there, and so on upwards."""
+    above = directory_of(path)
+    return not above or (above in on_disk and is_in(on_disk, above))
 
 
 def put(content: bytearray, offset: int, data: bytes) -> None:
@@ -210,6 +211,10 @@ BY_HAND: dict[str, list[Request[Any]]] = {
     "renamed twice": [Write("a", 0, b"12"), Rename("a", "b"), Rename("b", "c"), SyncDirectory("."), Sync("c")],
     "a new directory": [MakeDirectory("e"), Create("e/a"), SyncDirectory("e"), Write("e/a", 0, b"12")],
     "a new directory that is synced": [MakeDirectory("e"), SyncDirectory("."), Create("e/a"), Create("e/b")],
+    "a directory in one that is not synced": [MakeDirectory("e"), MakeDirectory("e/f"), Create("e/f/a")],
+    "a directory whose own name is synced, and not that above": [
+        MakeDirectory("e"), MakeDirectory("e/f"), SyncDirectory("e"), Create("e/f/a"), SyncDirectory("e/f"),
+    ],
 }  # fmt: skip
 
 
@@ -276,3 +281,16 @@ def test_what_a_failed_sync_has_marked_clean_is_not_written_by_the_next(kind):
     run(writing(), on.handlers)
     assert on.image() == {"a": b"lostkept"}
     assert [state.image for state in on.states()] == [{"a": b"\0\0\0\0kept"}]
+
+
+def test_of_a_rename_to_another_directory_each_sync_settles_its_own_side():
+    def images_after(*requests: Request[Any]) -> list[list[str]]:
+        on = CrashDisk({"d/": b"", "e/": b"", "d/a": b"old"})
+        for request in (Rename("d/a", "e/b"), *requests):
+            on.answer(request)
+        return [[path for path in state.image if path not in {"d/", "e/"}] for state in on.states()]
+
+    assert images_after() == [["e/b"], ["d/a"]]
+    assert images_after(SyncDirectory("e")) == [["e/b"], ["d/a", "e/b"]]
+    assert images_after(SyncDirectory("d")) == [["e/b"], []]
+    assert images_after(SyncDirectory("e"), SyncDirectory("d")) == [["e/b"]]

@@ -16,7 +16,6 @@ from dying_disk import Changes, Died
 from places import ROOT
 
 from interpreters import Store, open_store
-from interpreters.blobs.memory import MemoryBlobs
 from persist_effects import Conflict, Effect, Truncated, all_of, kv, log, projection
 
 TRANSCRIPT = """\
@@ -148,8 +147,7 @@ def assert_converges(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line for line in TRANSCRIPT.splitlines() if not line.startswith(("race:", "snapshot:"))]
     printed = capsys.readouterr().out.splitlines()
     assert [line for line in printed if not line.startswith(("race:", "snapshot:"))] == lines
-    with open_store(url, blobs=MemoryBlobs()) as store:
-        # Another process's invoices are not in this one's memory.
+    with open_store(url) as store:
         assert store.run(example.ledger()) == []
         store.run(example.check_ledger())
         assert store.run(log.last_seq("ledger")) == 5
@@ -165,10 +163,10 @@ def test_it_runs_on_a_file_store_twice(url: str, capsys: pytest.CaptureFixture[s
 
 
 def test_what_one_opening_compacted_the_next_one_goes_on_from(url: str) -> None:
-    with open_store(url, blobs=MemoryBlobs()) as store:
+    with open_store(url) as store:
         store.run(example.ledger())
         expected = store.run(example.current())
-    with open_store(url, blobs=MemoryBlobs()) as store:
+    with open_store(url) as store:
         assert store.run(example.current()) == expected
         assert store.run(example.place("o-4", "tea", 1)) == []
         assert [event.seq for event in store.run(log.read("ledger"))] == [4, 5, 6]

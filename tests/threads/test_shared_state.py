@@ -50,6 +50,7 @@ CHILD_TASKS = "test_a_child_runs_tasks_though_the_parents_worker_is_not_there"
 SERVED_CHILD = "test_a_child_is_refused_though_another_thread_is_just_sending"
 INTERRUPTED_COMMIT = "test_an_interrupted_commit_is_settled_by_opening_anew"
 
+BLOB_THREADS = "test_threads_that_put_and_read_the_same_blobs_find_them_whole"
 PROVED_WHEN_IDLE = "test_an_idle_store_proves_its_last_commit_so_that_damage_to_it_is_found"
 FORK_OF_WRITER = "test_a_fork_of_the_writer_reads_and_does_not_write_and_does_not_keep_the_lock"
 PERMISSIONS = "test_what_is_made_is_for_its_owner_alone_unless_told_otherwise"
@@ -125,6 +126,18 @@ TABLE: dict[str, dict[str, Row]] = {
     "stores/names.py SortedNames": {"_members": MEMORY, "_sorted": MEMORY, "_new": MEMORY},
     "blobs/memory.py MemoryBlobs": {
         "_blobs": Row(ANY, "bytes by their own name: whoever puts them puts the same", "test_threads_may_put_one_blob"),
+    },
+    "blobs/directory.py BlobFiles": {
+        "_begins": Row(
+            ANY,
+            "a lock of flock, or a name that no other opening has: two threads may each take one",
+            "test_threads_that_put_the_first_blobs_at_once_take_nothing_from_each_other",
+        ),
+        "_shards": Row(ANY, "one is added in one step, once it is on the disk", BLOB_THREADS),
+        "_numbers": Row(ANY, "itertools.count gives each number once", BLOB_THREADS),
+    },
+    "blobs/directory.py DirectoryBlobs": {
+        "_is_closed": Row(ANY, ONCE, "test_a_directory_that_cannot_be_made_and_one_that_is_closed_say_so"),
     },
     "stores/served/client.py RemoteStore": {
         "_sending": Row("any thread, and a forked child", "made anew in the child", SERVED_CHILD),

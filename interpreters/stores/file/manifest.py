@@ -15,6 +15,8 @@ from persist_effects.machine import Effect, perform
 
 CURRENT = "CURRENT"
 CURRENT_TEMPORARY = "CURRENT.tmp"
+BLOBS = "blobs"
+"""The blobs' directory, in the store's own: so they are moved, kept and restored with the log that names them."""
 _ADVICE = "restore it from a backup, or salvage the store"
 _MANIFEST_LIMIT_BYTES = 64 * 1024 * 1024
 """Room for some 900,000 sealed segments."""

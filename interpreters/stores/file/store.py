@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar, cast
 
+from interpreters.blobs.directory import BlobFiles, rows_of
 from interpreters.disk.files import PRIVATE, refuse_home
 from interpreters.disk.real import RealDisk
 from interpreters.disk.requests import CheckHeld, ForeignFile
@@ -23,7 +24,7 @@ from interpreters.stores.file.beside_writer import ReadingEngine
 from interpreters.stores.file.compaction import Compacted
 from interpreters.stores.file.engine import Engine, Options
 from interpreters.stores.file.group import GroupCommit
-from interpreters.stores.file.manifest import CURRENT, Moment
+from interpreters.stores.file.manifest import BLOBS, CURRENT, Moment
 from interpreters.stores.file.staging import WriteRequest
 from interpreters.stores.file.writer import NO_ROOM
 from interpreters.threads import forks
@@ -41,7 +42,7 @@ from persist_effects.errors import (
 )
 from persist_effects.event import check_integer
 from persist_effects.machine import Effect, Handler, Handlers, outcomes_by_kind, perform, run
-from persist_effects.requests import READS, WRITES, Answered, Append, Failed, Outcome, Request, Transact, Wait
+from persist_effects.requests import READS, WRITES, Answered, Append, BlobPut, Failed, Outcome, Request, Transact, Wait
 
 A = TypeVar("A")
 
@@ -203,7 +204,8 @@ class FileReader(_Host):
         # One at a time: each takes in what is new before it reads, and asks the disk in between.
         self._reading = threading.Lock()
         self.handlers: Handlers = {
-            **dict.fromkeys(WRITES, self._refuse),
+            **rows_of(BlobFiles(BLOBS), root, self._drive),
+            **dict.fromkeys((*WRITES, BlobPut), self._refuse),
             **dict.fromkeys(READS, self._read),
             Wait: self._wait,
         }
@@ -318,6 +320,7 @@ class FileStore(_Host):
         self._is_half_copied = self._is_let_go = False
         self._watchers: dict[object, tuple[int, str, Notify]] = {}
         self.handlers: Handlers = {
+            **rows_of(BlobFiles(BLOBS, sole_writer=os.urandom(8)), root, self._drive),
             **dict.fromkeys(WRITES, self._write),
             **dict.fromkeys(READS, self._read),
             Wait: self._wait,

@@ -2,7 +2,8 @@
 
 A store is its log, so every prefix of the log is the store as it was at some moment. Sealed segments never change,
 and are copied whole; of the active one, the frames that are there. Each copy is read again and compared with the
-digest in the manifest, so that damage is not handed on in silence. Where a compaction takes files away meanwhile,
+digest in the manifest, so that damage is not handed on in silence. Blobs come after the log, so that all are there
+that it names. Where a compaction takes files away meanwhile,
 everything begins again with the manifest that is then in force.
 """
 
@@ -21,6 +22,7 @@ from interpreters.stores.file.manifest import (
 )
 from interpreters.stores.file.scan import Bad, Damage, Scan, Segment
 from interpreters.stores.file.sealed import check_nothing_is_left_out, check_order, index_limit_bytes, read_headers
+from interpreters.stores.file.upkeep.blobs import copy_blobs
 from interpreters.stores.file.upkeep.survey import Progress, find_segment
 from interpreters.stores.file.upkeep.two_disks import on_target
 from persist_effects.errors import CorruptStore, InvalidRequest, StoreUnavailable
@@ -35,6 +37,9 @@ class BackedUp(msgspec.Struct, frozen=True):
 
     segments: int
     bytes: int
+    """Of the segments."""
+    blobs: int = 0
+    blob_bytes: int = 0
 
 
 def backup_store(moment: Moment | None = None, progress: Progress | None = None) -> Effect[BackedUp]:
@@ -81,8 +86,13 @@ class _Backup:
         self._total_bytes = sum(one.length_bytes for one in seals)
         for one in seals:
             yield from self._copy(one, with_index=one is not last)
+        blobs = yield from copy_blobs()
+        if blobs.damages:
+            raise CorruptStore(
+                f"{blobs.damages[0]}: nothing was backed up: put the bytes of that blob again, or salvage the store"
+            )
         yield from self._publish(seals)
-        return BackedUp(len(seals), self._total_bytes)
+        return BackedUp(len(seals), self._total_bytes, blobs.blobs, blobs.bytes)
 
     def _measure_active(self) -> Effect[Sealed | None]:
         """The active segment as if it had been sealed where it ends now; None if it has no frames."""

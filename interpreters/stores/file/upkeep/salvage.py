@@ -31,6 +31,7 @@ from interpreters.stores.file.manifest import Manifest, Sealed, segment_path
 from interpreters.stores.file.scan import Bad, Damage, Scan, Segment
 from interpreters.stores.file.sealed import SEGMENT_FILE, left_out, order_damages, read_headers
 from interpreters.stores.file.staging import Frames
+from interpreters.stores.file.upkeep.blobs import copy_blobs
 from interpreters.stores.file.upkeep.survey import Progress, find_manifest, find_segment, index_of
 from interpreters.stores.file.upkeep.tally import Ledger, StreamLedger
 from interpreters.stores.file.upkeep.two_disks import on_target
@@ -66,16 +67,18 @@ class Salvaged(msgspec.Struct):
     bytes_lost: list[LostBytes] = []
     events_lost: list[LostEvents] = []
     keys_lost: list[str] = []
+    blobs_lost: list[str] = []
     streams: int = 0
     events: int = 0
     keys: int = 0
     position: int = 0
     revision: int = 0
+    blobs: int = 0
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing is known to be lost."""
-        return not (self.bytes_lost or self.events_lost or self.keys_lost)
+        return not (self.bytes_lost or self.events_lost or self.keys_lost or self.blobs_lost)
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -125,7 +128,14 @@ class _Salvage:
         yield from on_target(self._engine.open())
         yield from self._write(kept)
         yield from on_target(self._engine.close())
+        yield from self._copy_blobs()
         return self._salvaged
+
+    def _copy_blobs(self) -> Effect[None]:
+        blobs = yield from copy_blobs()
+        self._salvaged.damages += blobs.damages
+        self._salvaged.blobs_lost += blobs.lost
+        self._salvaged.blobs = blobs.blobs
 
     # Finding
 

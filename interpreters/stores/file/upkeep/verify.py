@@ -17,6 +17,7 @@ from interpreters.stores.file.index import Index, IndexedStream, IndexFile, Segm
 from interpreters.stores.file.manifest import CURRENT, Manifest, Sealed, index_path, segment_path
 from interpreters.stores.file.scan import Bad, Damage, Scan, Segment
 from interpreters.stores.file.sealed import left_out, order_damages, read_headers, read_index, take_in
+from interpreters.stores.file.upkeep.blobs import BlobWalk
 from interpreters.stores.file.upkeep.survey import Progress, find_manifest, find_segment, index_of
 from interpreters.stores.file.upkeep.tally import Ledger
 from persist_effects.errors import StoreUnavailable
@@ -45,6 +46,8 @@ class Report(msgspec.Struct):
     keys: int = 0
     position: int = 0
     revision: int = 0
+    blobs: int = 0
+    blob_bytes: int = 0
 
     @property
     def is_sound(self) -> bool:
@@ -91,8 +94,15 @@ class _Verification:
             yield from self._check_order(manifest)
             yield from self._check_segments(manifest)
             yield from self._note_other_files(manifest)
+        yield from self._check_blobs()
         self._add_up()
         return report
+
+    def _check_blobs(self) -> Effect[None]:
+        walk = BlobWalk()
+        yield from walk.run()
+        self._report.damages += walk.damages
+        self._report.blobs, self._report.blob_bytes = walk.blobs, walk.bytes
 
     def _check_order(self, manifest: Manifest) -> Effect[None]:
         """Whether the manifest's segments follow on one another, and on the last one nothing that it does not name."""
