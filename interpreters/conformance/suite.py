@@ -38,6 +38,7 @@ if "interpreters.conformance.facts" not in sys.modules:
     pytest.register_assert_rewrite("interpreters.conformance.facts")
 
 from interpreters.conformance.facts.base import Capabilities, Facts, needs
+from interpreters.conformance.facts.claims import ClaimFacts
 from interpreters.conformance.facts.closing import CloseFacts
 from interpreters.conformance.facts.concurrency import RaceFacts, WaitFacts
 from interpreters.conformance.facts.kv import KeysFacts, KvFacts
@@ -94,6 +95,7 @@ class MachineFacts(Facts):
 
 
 class StoreConformance(
+    ClaimFacts,
     AppendFacts,
     ReadFacts,
     ReadAllFacts,

@@ -13,6 +13,7 @@ from interpreters.runtime.interpreter import (
     AnswerAll,
     Composed,
     Interpreter,
+    capabilities_of,
     check_blobs,
     check_interpreter,
     checked_effects,
@@ -20,6 +21,7 @@ from interpreters.runtime.interpreter import (
 from interpreters.runtime.rounds import Rounds
 from persist_effects import machine
 from persist_effects.answers import rows_of_a_store
+from persist_effects.capabilities import Capabilities
 from persist_effects.codec import check_ops
 from persist_effects.contexts import RunIn, runs_of
 from persist_effects.errors import InvalidRequest, StoreClosed
@@ -57,7 +59,9 @@ class Store:
     ) -> None:
         check_interpreter("a store's interpreter", interpreter)
         self.interpreter = interpreter
-        self.blobs = _blobs_beside(interpreter) if blobs is None else blobs
+        self.capabilities = capabilities_of(interpreter)
+        """What the store promises."""
+        self.blobs = _blobs_beside(self.capabilities) if blobs is None else blobs
         check_blobs(self.blobs)
         for what, answering in (("its interpreter", interpreter), ("its blob store", self.blobs)):
             _check_nothing_to_await(what, answering.handlers)
@@ -197,9 +201,9 @@ class Store:
         ]
 
 
-def _blobs_beside(interpreter: Interpreter) -> Interpreter:
+def _blobs_beside(capabilities: Capabilities) -> Interpreter:
     """The blob store of a store that was given none. An interpreter with rows for blobs answers before it."""
-    return NoBlobs() if getattr(interpreter, "durable", False) else MemoryBlobs()
+    return NoBlobs() if capabilities.is_durable else MemoryBlobs()
 
 
 def _check_nothing_to_await(what: str, handlers: Handlers) -> None:
