@@ -34,8 +34,7 @@ class Interpreter(Protocol):
     says that no row but that of `Wait` blocks. ``capabilities`` says what the store promises: see `capabilities_of`.
     ``submit(requests, done)`` answers many that are in flight at once: see `Submit`.
 
-    A wrapper, an interpreter around an interpreter, passes on those of these that the inner one has: a `Store` looks
-    for each by its name.
+    A wrapper, an interpreter around an interpreter, passes on those of these that the inner one has: see `pass_on`.
     """
 
     @property
@@ -51,7 +50,8 @@ class Interpreter(Protocol):
 class Composed(NamedTuple):
     """The tables of a store, its blob store and the user's effects as one: what drives programs on them needs of it.
 
-    ``handlers`` has every row, ``effects`` the user's own. ``batched`` are the requests that ``answer_all`` takes.
+    ``handlers`` has every row, ``effects`` the user's own. ``batched`` are the requests that ``answer_all``
+    or ``submit`` takes.
     """
 
     handlers: Handlers
@@ -59,6 +59,7 @@ class Composed(NamedTuple):
     batched: frozenset[type[Request[Any]]]
     interpreter: Interpreter
     blobs: Interpreter
+    submit: Submit | None
 
 
 def capabilities_of(interpreter: Interpreter) -> Capabilities:
@@ -89,6 +90,34 @@ def capabilities_of(interpreter: Interpreter) -> Capabilities:
     return given
 
 
+def pass_on(wrapper: Any, inner: Interpreter, change: Callable[[Request[Any]], Request[Any]] | None = None) -> None:
+    """Give a wrapper those of the optional parts that the interpreter inside it has.
+
+    Args:
+        wrapper: An interpreter around another one, which has ``handlers`` and ``close()`` of its own.
+        inner: The one inside it.
+        change: What the wrapper makes of a request before the inner one is asked; None: nothing.
+
+    >>> from interpreters.stores.memory import MemoryStore
+    >>> class Wrapper:
+    ...     def __init__(self, inner):
+    ...         self.handlers, self.close = inner.handlers, inner.close
+    ...         pass_on(self, inner)
+    >>> Wrapper(MemoryStore()).blocking
+    False
+    """
+    for name in ("blocking", "capabilities", "watch"):
+        if hasattr(inner, name):
+            setattr(wrapper, name, getattr(inner, name))
+    changed = change or _unchanged
+    answer_all: AnswerAll | None = getattr(inner, "answer_all", None)
+    if answer_all is not None:
+        wrapper.answer_all = lambda requests: answer_all([changed(request) for request in requests])
+    submit: Submit | None = getattr(inner, "submit", None)
+    if submit is not None:
+        wrapper.submit = lambda requests, done: submit([changed(request) for request in requests], done)
+
+
 def check_blobs(blobs: object) -> None:
     """Raises `InvalidRequest` for what cannot be a store's blob store."""
     check_interpreter("a store's blob store", blobs)
@@ -105,6 +134,10 @@ def check_interpreter(what: str, interpreter: object) -> None:
             f"{what} is {describe(interpreter)}: give an object with `handlers` and `close()`, such as MemoryStore()"
             f"{advice}"
         )
+
+
+def _unchanged(request: Request[Any]) -> Request[Any]:
+    return request
 
 
 def checked_effects(effects: Handlers | None) -> Handlers:

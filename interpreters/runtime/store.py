@@ -9,10 +9,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from interpreters.blobs.memory import MemoryBlobs, NoBlobs
+from interpreters.runtime.flights import answering_through
 from interpreters.runtime.interpreter import (
     AnswerAll,
     Composed,
     Interpreter,
+    Submit,
     capabilities_of,
     check_blobs,
     check_interpreter,
@@ -27,7 +29,7 @@ from persist_effects.contexts import RunIn, runs_of
 from persist_effects.errors import InvalidRequest, StoreClosed
 from persist_effects.machine import Effect, Handler, Handlers, Step
 from persist_effects.programs import refused
-from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
+from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request, Wait
 from persist_effects.rows import is_async_row, is_program_row, refuse_async
 
 if TYPE_CHECKING:
@@ -71,8 +73,13 @@ class Store:
         own = {kind: _answering_at_once(row) for kind, row in self.effects.items()}
         self.handlers: Handlers = {**answers, AllOf: self._all_of, **own}
         check_ops("a store's table", self.handlers)
+        self._submit: Submit | None = getattr(interpreter, "submit", None)
         self._answer_all: AnswerAll | None = getattr(interpreter, "answer_all", None)
         of_interpreter = {kind for kind, row in interpreter.handlers.items() if self.handlers[kind] == row}
+        if self._submit is not None:
+            # What waits for events would keep the others from ending, and could not be interrupted.
+            self._answer_all = answering_through(self._submit)
+            of_interpreter -= {Wait}
         self.batched: frozenset[type[Request[Any]]] = frozenset(of_interpreter if self._answer_all else ())
         # Whose rows the user wrote, which may look at the context of the program that asks.
         self._in_context: frozenset[type[Request[Any]]] = frozenset({*self.effects, AllOf})
@@ -176,7 +183,7 @@ class Store:
         return StoreClosed("this store was closed: open it again to run programs")
 
     def _composed(self) -> Composed:
-        return Composed(self.handlers, self.effects, self.batched, self.interpreter, self.blobs)
+        return Composed(self.handlers, self.effects, self.batched, self.interpreter, self.blobs, self._submit)
 
     # Several requests at once
 
