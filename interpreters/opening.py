@@ -1,14 +1,24 @@
-"""`open_store(url)`: a URL to an open store. What drives programs and what answers them meet here."""
+"""`open_store(url)`: a URL to an open store. What drives programs and what answers them meet here.
+
+The schemes of other packages' stores are entry points of the group `STORES`, each named as its scheme. It stands for a
+function of what follows the colon and of the options, which returns an interpreter:
+
+    [project.entry-points."persist_effects.stores"]
+    mystore = "my_package:open_my_store"          # def open_my_store(rest: str, options: dict[str, Any]) -> Interpreter
+"""
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from interpreters.runtime.interpreter import Interpreter, check_blobs, checked_effects
+from interpreters.runtime.interpreter import Interpreter, check_blobs, check_interpreter, checked_effects
 from interpreters.runtime.store import Store
 from interpreters.stores.memory import MemoryStore
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Handlers
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 def open_store(url: str, *, effects: Handlers | None = None, blobs: Interpreter | None = None, **options: Any) -> Store:
@@ -16,8 +26,9 @@ def open_store(url: str, *, effects: Handlers | None = None, blobs: Interpreter 
 
     ``memory:`` is a new, empty store in this process; its options are ``clock`` (a function that gives microseconds
     since 1970, UTC) and ``payload_limit_bytes``. ``effects`` are rows for your own requests, ``blobs`` is a blob store:
-    unless given, a memory store has a `MemoryBlobs`, and a file store keeps blobs in its directory. Raises
-    `InvalidRequest` for a URL that names no store.
+    unless given, a memory store has a `MemoryBlobs`, and a file store keeps blobs in its directory. Other packages add
+    schemes by entry points of the group ``persist_effects.stores``. Raises `InvalidRequest` for a URL that names no
+    store, and for a package's store that cannot be had.
 
     >>> from persist_effects import log
     >>> with open_store("memory:") as store:
@@ -28,9 +39,9 @@ def open_store(url: str, *, effects: Handlers | None = None, blobs: Interpreter 
         advice = "f'file:{path}', or open_store('file:', path=path)" if isinstance(url, os.PathLike) else "'memory:'"
         raise InvalidRequest(f"a store's URL is {describe(url)}: give a str, such as {advice}")
     scheme, colon, rest = url.partition(":")
-    opener = _OPENERS.get(scheme) if colon else None
+    opener = _OPENERS.get(scheme) or _registered(scheme) if colon else None
     if opener is None:
-        known = ", ".join(f"{name}:" for name in _OPENERS)
+        known = ", ".join(f"{name}:" for name in [*_OPENERS, *_other_schemes()])
         advice = "" if colon else f". For a directory, write {f'file:{url}'!r}"
         raise InvalidRequest(f"{url!r} names no store: a store's URL starts with one of {known}{advice}")
     # Before anything is opened, which nobody could close then.
@@ -62,4 +73,56 @@ def _open_file(rest: str, options: dict[str, Any]) -> Interpreter:
     return open_file(rest, options)
 
 
-_OPENERS: dict[str, Callable[[str, dict[str, Any]], Interpreter]] = {"memory": _open_memory, "file": _open_file}
+Opener = Callable[[str, dict[str, Any]], Interpreter]
+"""Opens what stands behind the colon of a URL, with the options that were given as keywords."""
+
+STORES = "persist_effects.stores"
+"""The group of entry points by which other packages register their schemes."""
+
+_OPENERS: dict[str, Opener] = {"memory": _open_memory, "file": _open_file}
+
+
+def _entry_points() -> "list[EntryPoint]":
+    # Imported when a scheme is asked that is not ours: it reads what is installed, which takes a while.
+    from importlib.metadata import entry_points
+
+    return list(entry_points(group=STORES))
+
+
+def _other_schemes() -> list[str]:
+    return sorted({entry.name for entry in _entry_points()} - _OPENERS.keys())
+
+
+def _registered(scheme: str) -> Opener | None:
+    """The opener that another package has registered for a scheme, checked, or None where there is none."""
+    # One package may be found twice, installed and beside it in editing; then both say the same.
+    found = {entry.value: entry for entry in _entry_points() if entry.name == scheme}
+    if not found:
+        return None
+    if len(found) > 1:
+        packages = " and ".join(sorted(map(_described, found.values())))
+        raise InvalidRequest(f"{scheme}: is the scheme of two stores, {packages}: uninstall one of the packages")
+    (entry,) = found.values()
+    try:
+        opener = entry.load()
+    except Exception as error:
+        raise InvalidRequest(
+            f"{scheme}: is the scheme of {_described(entry)}, which cannot be loaded: {type(error).__name__}: {error}: "
+            "install what it needs, or mend the entry point"
+        ) from error
+    if not callable(opener):
+        raise InvalidRequest(
+            f"{scheme}: is the scheme of {_described(entry)}, which is {describe(opener)}: let the entry point name a "
+            "function of (rest, options) that returns an interpreter"
+        )
+
+    def open_registered(rest: str, options: dict[str, Any]) -> Interpreter:
+        interpreter: Interpreter = opener(rest, options)
+        check_interpreter(f"what {_described(entry)} opens for {scheme}:", interpreter)
+        return interpreter
+
+    return open_registered
+
+
+def _described(entry: "EntryPoint") -> str:
+    return f"{entry.value} of {entry.dist.name if entry.dist else 'an unknown package'}"

@@ -13,10 +13,11 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from interpreters.conformance.facts.base import Capabilities, ask
+from interpreters.conformance.facts.base import ask
 from interpreters.conformance.facts.comparing import agree, spoil
 from interpreters.conformance.strategies import drafts, names, values
 from interpreters.runtime.store import Store
+from persist_effects.capabilities import Capabilities
 from persist_effects.event import INT64_MAX, Draft, Event
 from persist_effects.requests import (
     Append,

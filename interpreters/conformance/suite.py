@@ -37,7 +37,8 @@ except ModuleNotFoundError as missing:
 if "interpreters.conformance.facts" not in sys.modules:
     pytest.register_assert_rewrite("interpreters.conformance.facts")
 
-from interpreters.conformance.facts.base import Capabilities, Facts, needs
+from interpreters.conformance.facts.base import Facts, needs
+from interpreters.conformance.facts.claims import ClaimFacts
 from interpreters.conformance.facts.closing import CloseFacts
 from interpreters.conformance.facts.concurrency import RaceFacts, WaitFacts
 from interpreters.conformance.facts.kv import KeysFacts, KvFacts
@@ -49,6 +50,7 @@ from interpreters.conformance.facts.transactions import TransactFacts
 from interpreters.conformance.facts.values import RefusalFacts, ValueFacts
 from interpreters.conformance.model import StoreMachine
 from interpreters.runtime.store import Store
+from persist_effects.capabilities import Capabilities
 
 __all__ = ["Capabilities", "NotConforming", "StoreConformance", "check_conformance", "facts_of", "needs"]
 
@@ -94,6 +96,7 @@ class MachineFacts(Facts):
 
 
 class StoreConformance(
+    ClaimFacts,
     AppendFacts,
     ReadFacts,
     ReadAllFacts,

@@ -3,23 +3,38 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from persist_effects.capabilities import Capabilities
 from persist_effects.codec import check_ops
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Handlers
-from persist_effects.requests import Outcome, Request
+from persist_effects.requests import Outcome, Request, Transact, Wait
 from persist_effects.rows import is_async_generator_row
 
 AnswerAll = Callable[[Sequence[Request[Any]]], list[Outcome]]
+
+Done = Callable[[int, Outcome], None]
+"""Takes the outcome of one of the requests that were submitted together, by its index among them."""
+
+Submit = Callable[[Sequence[Request[Any]], Done], None]
+"""Begins several requests, and returns at once. Each outcome is given to ``done`` as it comes.
+
+``done`` is called once for each index, in any order, from any thread, perhaps before ``submit`` has returned. It
+returns at once and does not raise. Requests of one ``submit`` are in flight at once: nobody may count on their order.
+Closing the store gives `StoreClosed` to what is still in flight. What ``submit`` itself raises is the outcome of all
+that has none by then.
+"""
 
 
 class Interpreter(Protocol):
     """What a store, or a blob store, must offer: a handler table, and an end. Handlers are called from any thread.
 
-    Four things are optional. ``answer_all(requests)`` gives the outcomes of several of its requests, faster together
+    Some things are optional. ``answer_all(requests)`` gives the outcomes of several of its requests, faster together
     than one by one. ``watch(after, prefix, notify)`` calls ``notify()`` once when a stream under the prefix has an
     event past a position, or the store is closed, and returns the function that ends the watch. ``blocking = False``
-    says that no row but that of `Wait` blocks. ``durable = True`` says that what was written outlives the process, so
-    that a `Store` without a blob store of its own refuses blobs.
+    says that no row but that of `Wait` blocks. ``capabilities`` says what the store promises: see `capabilities_of`.
+    ``submit(requests, done)`` answers many that are in flight at once: see `Submit`.
+
+    A wrapper, an interpreter around an interpreter, passes on those of these that the inner one has: see `pass_on`.
     """
 
     @property
@@ -35,7 +50,8 @@ class Interpreter(Protocol):
 class Composed(NamedTuple):
     """The tables of a store, its blob store and the user's effects as one: what drives programs on them needs of it.
 
-    ``handlers`` has every row, ``effects`` the user's own. ``batched`` are the requests that ``answer_all`` takes.
+    ``handlers`` has every row, ``effects`` the user's own. ``batched`` are the requests that ``answer_all``
+    or ``submit`` takes.
     """
 
     handlers: Handlers
@@ -43,6 +59,63 @@ class Composed(NamedTuple):
     batched: frozenset[type[Request[Any]]]
     interpreter: Interpreter
     blobs: Interpreter
+    submit: Submit | None
+
+
+def capabilities_of(interpreter: Interpreter) -> Capabilities:
+    """What an interpreter promises. One that says nothing promises the least: that it answers what it has rows for.
+
+    Args:
+        interpreter: A store's interpreter.
+
+    Returns:
+        Its own ``capabilities``; where it has none, the defaults, with what its rows say of `Transact` and `Wait`.
+
+    Raises:
+        InvalidRequest: Where its ``capabilities`` are something else.
+
+    >>> from interpreters.stores.memory import MemoryStore
+    >>> capabilities_of(MemoryStore(payload_limit_bytes=1_000)).payload_limit_bytes
+    1000
+    """
+    given = getattr(interpreter, "capabilities", None)
+    if given is None:
+        rows = interpreter.handlers
+        return Capabilities(transact=Transact in rows, wait=Wait in rows)
+    if not isinstance(given, Capabilities):
+        raise InvalidRequest(
+            f"the capabilities of a {type(interpreter).__name__} are {describe(given)}: give a Capabilities, of "
+            "persist_effects.capabilities"
+        )
+    return given
+
+
+def pass_on(wrapper: Any, inner: Interpreter, change: Callable[[Request[Any]], Request[Any]] | None = None) -> None:
+    """Give a wrapper those of the optional parts that the interpreter inside it has.
+
+    Args:
+        wrapper: An interpreter around another one, which has ``handlers`` and ``close()`` of its own.
+        inner: The one inside it.
+        change: What the wrapper makes of a request before the inner one is asked; None: nothing.
+
+    >>> from interpreters.stores.memory import MemoryStore
+    >>> class Wrapper:
+    ...     def __init__(self, inner):
+    ...         self.handlers, self.close = inner.handlers, inner.close
+    ...         pass_on(self, inner)
+    >>> Wrapper(MemoryStore()).blocking
+    False
+    """
+    for name in ("blocking", "capabilities", "watch"):
+        if hasattr(inner, name):
+            setattr(wrapper, name, getattr(inner, name))
+    changed = change or _unchanged
+    answer_all: AnswerAll | None = getattr(inner, "answer_all", None)
+    if answer_all is not None:
+        wrapper.answer_all = lambda requests: answer_all([changed(request) for request in requests])
+    submit: Submit | None = getattr(inner, "submit", None)
+    if submit is not None:
+        wrapper.submit = lambda requests, done: submit([changed(request) for request in requests], done)
 
 
 def check_blobs(blobs: object) -> None:
@@ -61,6 +134,10 @@ def check_interpreter(what: str, interpreter: object) -> None:
             f"{what} is {describe(interpreter)}: give an object with `handlers` and `close()`, such as MemoryStore()"
             f"{advice}"
         )
+
+
+def _unchanged(request: Request[Any]) -> Request[Any]:
+    return request
 
 
 def checked_effects(effects: Handlers | None) -> Handlers:

@@ -9,10 +9,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from interpreters.blobs.memory import MemoryBlobs, NoBlobs
+from interpreters.runtime.flights import answering_through
 from interpreters.runtime.interpreter import (
     AnswerAll,
     Composed,
     Interpreter,
+    Submit,
+    capabilities_of,
     check_blobs,
     check_interpreter,
     checked_effects,
@@ -20,12 +23,13 @@ from interpreters.runtime.interpreter import (
 from interpreters.runtime.rounds import Rounds
 from persist_effects import machine
 from persist_effects.answers import rows_of_a_store
+from persist_effects.capabilities import Capabilities
 from persist_effects.codec import check_ops
 from persist_effects.contexts import RunIn, runs_of
 from persist_effects.errors import InvalidRequest, StoreClosed
 from persist_effects.machine import Effect, Handler, Handlers, Step
 from persist_effects.programs import refused
-from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
+from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request, Wait
 from persist_effects.rows import is_async_row, is_program_row, refuse_async
 
 if TYPE_CHECKING:
@@ -57,7 +61,9 @@ class Store:
     ) -> None:
         check_interpreter("a store's interpreter", interpreter)
         self.interpreter = interpreter
-        self.blobs = _blobs_beside(interpreter) if blobs is None else blobs
+        self.capabilities = capabilities_of(interpreter)
+        """What the store promises."""
+        self.blobs = _blobs_beside(self.capabilities) if blobs is None else blobs
         check_blobs(self.blobs)
         for what, answering in (("its interpreter", interpreter), ("its blob store", self.blobs)):
             _check_nothing_to_await(what, answering.handlers)
@@ -67,8 +73,13 @@ class Store:
         own = {kind: _answering_at_once(row) for kind, row in self.effects.items()}
         self.handlers: Handlers = {**answers, AllOf: self._all_of, **own}
         check_ops("a store's table", self.handlers)
+        self._submit: Submit | None = getattr(interpreter, "submit", None)
         self._answer_all: AnswerAll | None = getattr(interpreter, "answer_all", None)
         of_interpreter = {kind for kind, row in interpreter.handlers.items() if self.handlers[kind] == row}
+        if self._submit is not None:
+            # What waits for events would keep the others from ending, and could not be interrupted.
+            self._answer_all = answering_through(self._submit)
+            of_interpreter -= {Wait}
         self.batched: frozenset[type[Request[Any]]] = frozenset(of_interpreter if self._answer_all else ())
         # Whose rows the user wrote, which may look at the context of the program that asks.
         self._in_context: frozenset[type[Request[Any]]] = frozenset({*self.effects, AllOf})
@@ -172,7 +183,7 @@ class Store:
         return StoreClosed("this store was closed: open it again to run programs")
 
     def _composed(self) -> Composed:
-        return Composed(self.handlers, self.effects, self.batched, self.interpreter, self.blobs)
+        return Composed(self.handlers, self.effects, self.batched, self.interpreter, self.blobs, self._submit)
 
     # Several requests at once
 
@@ -195,9 +206,9 @@ class Store:
         )
 
 
-def _blobs_beside(interpreter: Interpreter) -> Interpreter:
+def _blobs_beside(capabilities: Capabilities) -> Interpreter:
     """The blob store of a store that was given none. An interpreter with rows for blobs answers before it."""
-    return NoBlobs() if getattr(interpreter, "durable", False) else MemoryBlobs()
+    return NoBlobs() if capabilities.is_durable else MemoryBlobs()
 
 
 def _check_nothing_to_await(what: str, handlers: Handlers) -> None:

@@ -18,7 +18,8 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from interpreters.runtime.interpreter import Composed
+from interpreters.runtime.flights import Flight, out_of_range
+from interpreters.runtime.interpreter import Composed, Done, Submit
 from interpreters.threads import forks
 from interpreters.threads.gates import pauses
 from persist_effects import machine
@@ -52,6 +53,7 @@ class TaskRunner:
         self._batched = composed.batched - {Wait}
         # What each thread keeps of the loops that run in it. No other thread touches it.
         self._own = threading.local()
+        self._submit = composed.submit
         self._watch = getattr(composed.interpreter, "watch", None)
         self._inline_rows = _rows_that_never_block(composed)
         # Where the store's own rows block, the machine stops at every request, and need not ask which ones do.
@@ -108,11 +110,11 @@ class TaskRunner:
         outcome = machine.outcome_of(request, self._handlers)
         return _value_of(outcome)
 
-    def _loop(self) -> "_Loop":
+    def _loop(self) -> "_Loop | _SubmittingLoop":
         """What is kept for the running event loop."""
         native = _running_loop()
         try:
-            loops: WeakKeyDictionary[Any, _Loop] = self._own.loops
+            loops: WeakKeyDictionary[Any, _Loop | _SubmittingLoop] = self._own.loops
         except AttributeError:
             loops = self._own.loops = WeakKeyDictionary()
         loop = loops.get(native)
@@ -120,7 +122,8 @@ class TaskRunner:
             for ended in [one for one in loops if _is_closed(one)]:
                 # What its tasks waited for at the end would keep it.
                 del loops[ended]
-            loop = loops[native] = _Loop(self._handlers[AllOf])
+            loop = _Loop(self._handlers[AllOf]) if self._submit is None else _SubmittingLoop(self._submit)
+            loops[native] = loop
         return loop
 
     async def _answer_as_user(self, request: Request[Any], turn: "_Turn") -> Any:
@@ -302,8 +305,7 @@ class _Lot:
         self._loop = weakref.ref(_running_loop())
         self.requests: list[Request[Any]] = []
         self.outcomes: list[Outcome] = []
-        # A thousand tasks wait for it, each in a coroutine less where it is asyncio's own.
-        self.answered: asyncio.Event | anyio.Event = asyncio.Event() if _is_in_asyncio() else anyio.Event()
+        self.answered = _new_event()
         self.is_scheduled = False
         # Taken by whoever answers it: the worker, or who could not give it to the worker.
         self.claim = threading.Lock()
@@ -396,6 +398,85 @@ class _Loop:
             self._schedule(self._next)
 
 
+class _Party:
+    """The requests of one task that are, or will be, in flight, and what it waits for until all have come."""
+
+    __slots__ = ("_loop", "all_there", "flight", "requests")
+
+    def __init__(self, requests: Sequence[Request[Any]]) -> None:
+        # Not held, because the store keeps what is in flight.
+        self._loop = weakref.ref(_running_loop())
+        self.requests = requests
+        self.all_there = _new_event()
+        self.flight = Flight(len(requests), self._tell)
+
+    def _tell(self) -> None:
+        loop = self._loop()
+        if loop is not None:
+            _call_soon(loop, self.all_there.set)
+
+
+def _shared_out(parties: Sequence[_Party]) -> Done:
+    """Gives each party its share of the outcomes of requests that were submitted one party's after another's."""
+    places = [(party.flight, index) for party in parties for index in range(len(party.requests))]
+
+    def done(place: int, outcome: Outcome) -> None:
+        if not 0 <= place < len(places):
+            raise out_of_range(place, len(places))
+        flight, index = places[place]
+        flight.done(index, outcome)
+
+    return done
+
+
+class _SubmittingLoop:
+    """As `_Loop`, for a store that takes requests and answers them later: none waits for what was sent before it.
+
+    What tasks ask between two turns of the event loop is submitted together, so that the store may make one commit
+    of it. The loop itself submits it, because a task may be cancelled at any moment.
+    """
+
+    def __init__(self, submit: Submit) -> None:
+        self._submit = submit
+        self._next: list[_Party] = []
+        self.waits = anyio.CapacityLimiter(math.inf)
+        """For waits that each take a thread of their own, and should not keep others from having one."""
+
+    async def outcomes(self, requests: Sequence[Request[Any]], turn: _Turn) -> list[Outcome]:
+        """The outcomes of these requests. What has begun is not abandoned when the task is cancelled."""
+        party = _Party(requests)
+        if not self._next:
+            # Before it is added, so that a Ctrl-C in between leaves no request behind that is never sent.
+            _call_soon(_running_loop(), self._send)
+        self._next.append(party)
+        try:
+            await party.all_there.wait()
+        except turn.cancelled as cancellation:
+            await turn.keep_until(party.all_there, partial(self._see_to, party), cancellation)
+        return party.flight.outcomes()
+
+    def _send(self) -> None:
+        parties = self._next
+        try:
+            self._next = []
+            if parties:
+                self._submit([request for party in parties for request in party.requests], _shared_out(parties))
+        except BaseException as error:
+            # Those that an interrupt kept from being submitted must not be submitted later either.
+            self._next = [party for party in self._next if party not in parties]
+            for party in parties:
+                party.flight.fail_the_rest(error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _see_to(self, party: _Party) -> None:
+        """Do what a callback should have done for a party, where the event loop has lost it."""
+        if party.flight.is_complete():
+            party.all_there.set()
+        elif party in self._next:
+            self._send()
+
+
 class _Worker:
     """Does one job after the other in a thread, which is there while there are some, and a while longer.
 
@@ -455,6 +536,11 @@ def _rows_that_never_block(composed: Composed) -> Handlers:
         for kind, row in rows.items()
         if kind is not Wait and composed.handlers.get(kind) == row and not is_program_row(row)
     }
+
+
+def _new_event() -> "asyncio.Event | anyio.Event":
+    """An event of the running loop. A thousand tasks wait, each in a coroutine less where it is asyncio's own."""
+    return asyncio.Event() if _is_in_asyncio() else anyio.Event()
 
 
 def _call_soon(loop: Any, callback: Callable[[], object]) -> None:

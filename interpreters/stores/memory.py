@@ -20,6 +20,7 @@ from interpreters.stores.ranges import page_range
 from interpreters.threads import forks
 from interpreters.threads.gates import Gate, Notify, wait_until_told
 from persist_effects import codec
+from persist_effects.capabilities import Capabilities
 from persist_effects.errors import StoreClosed, StoreUnavailable, UncertainOutcome
 from persist_effects.event import check_integer
 from persist_effects.machine import Handlers
@@ -162,6 +163,7 @@ class MemoryStore:
         check_integer("payload_limit_bytes", payload_limit_bytes, 1)
         self._clock = checked_clock(clock)
         self._limits = Limits(payload_limit_bytes)
+        self.capabilities = Capabilities(payload_limit_bytes=payload_limit_bytes)
         self._lock: threading.Lock | _Closed = threading.Lock()
         self._streams: dict[str, _Stream] = {}
         self._stream_names = SortedNames(self._streams)

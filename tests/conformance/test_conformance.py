@@ -1,15 +1,30 @@
 """The memory store is the specification, so it passes first: through the subclass, and through the call."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
+import pytest
 from msgspec import structs
 
 from interpreters import Store, open_store
-from interpreters.conformance import Capabilities, StoreConformance, check_conformance, facts_of
+from interpreters.conformance import Capabilities, NotConforming, StoreConformance, check_conformance, facts_of
 from interpreters.stores.memory import MemoryStore
+from persist_effects.errors import InvalidRequest
 from persist_effects.event import Event
 from persist_effects.machine import Handlers
-from persist_effects.requests import Append, Appended, Conflict, KvDelete, KvPut, Page, Read, ReadAll, Transact, Wait
+from persist_effects.requests import (
+    Append,
+    Appended,
+    Conflict,
+    KvDelete,
+    KvPut,
+    Page,
+    Read,
+    ReadAll,
+    Request,
+    Transact,
+    Wait,
+)
 
 GAP = 5
 """Between two positions of the sparse store."""
@@ -75,12 +90,70 @@ class TestSparseMemoryStore(StoreConformance):
         return Store(_SparseMemoryStore())
 
 
-class TestMemoryStoreThatCannotMuch(TestMemoryStore):
+class _Claiming:
+    """The memory store with other rows, and claims of its own, which may be false."""
+
+    def __init__(self, capabilities: Capabilities | None = None, without: Iterable[type[Request[Any]]] = ()) -> None:
+        self._inner = MemoryStore()
+        self.handlers = {kind: row for kind, row in self._inner.handlers.items() if kind not in set(without)}
+        self.close = self._inner.close
+        if capabilities is not None:
+            self.capabilities = capabilities
+
+
+class TestMemoryStoreThatCannotMuch(StoreConformance):
     capabilities = Capabilities(transact=False, wait=False)
+
+    def open_store(self) -> Store:
+        return Store(_Claiming(without=(Transact, Wait)))
 
 
 class _MemoryStoreThatCanAgain(TestMemoryStoreThatCannotMuch):
     capabilities = Capabilities(reopen=True)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "held_to", "fact"),
+    [
+        (Capabilities(payload_limit_bytes=2**17), Capabilities(), "claims_what_it_is_held_to"),
+        (Capabilities(payload_limit_bytes=2**17), Capabilities(payload_limit_bytes=2**17), "over_the_limit_is_refused"),
+        (Capabilities(payload_limit_bytes=2**24), Capabilities(payload_limit_bytes=2**24), "at_the_limit_is_stored"),
+        (Capabilities(batch_limit=10), Capabilities(batch_limit=10), "as_many_events_as_the_store_claims"),
+        (Capabilities(transact=False), Capabilities(transact=False), "does_not_claim_it_refuses_by_name"),
+        (Capabilities(wait=False), Capabilities(wait=False), "does_not_claim_it_refuses_by_name"),
+        (Capabilities(order_lags=True), Capabilities(), "claims_what_it_is_held_to"),
+        (Capabilities(durability="os"), Capabilities(), "to_outlive_its_process_can_be_reopened"),
+    ],
+)
+def test_a_store_that_claims_what_is_not_so_is_caught(claimed: Capabilities, held_to: Capabilities, fact: str) -> None:
+    with pytest.raises(NotConforming) as caught:
+        check_conformance(lambda: Store(_Claiming(claimed)), held_to)
+    assert fact in caught.value.fact
+
+
+def test_an_interpreter_that_says_nothing_claims_what_it_has_rows_for() -> None:
+    with Store(_Claiming(without=(Wait,))) as store:
+        assert store.capabilities == Capabilities(wait=False)
+
+
+def test_capabilities_that_are_none_are_refused_at_the_door() -> None:
+    with pytest.raises(InvalidRequest, match=r"the capabilities of a _Claiming are a dict, .*: give a Capabilities"):
+        Store(_Claiming(cast(Any, {"reopen": True})))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"durability": "disk"}, "durability is 'disk': give one of memory, os, interval, commit"),
+        ({"processes": 2}, "processes is 2: give one of one, one-writer, many"),
+        ({"order_lags": 1}, "order_lags is an int, 1: give True or False"),
+        ({"payload_limit_bytes": 0}, "payload_limit_bytes"),
+        ({"batch_limit": 0}, "batch_limit"),
+    ],
+)
+def test_capabilities_are_checked_where_they_are_made(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        Capabilities(**fields)
 
 
 def test_the_memory_store_passes_through_one_call() -> None:

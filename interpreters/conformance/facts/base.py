@@ -3,10 +3,8 @@
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
-import msgspec
-
 from interpreters.runtime.store import Store
-from persist_effects.codec import PAYLOAD_LIMIT_BYTES
+from persist_effects.capabilities import Capabilities
 from persist_effects.event import Draft, Event
 from persist_effects.machine import outcome_of, perform
 from persist_effects.requests import Append, Appended, Failed, KvPut, Page, Read, ReadAll, Request
@@ -15,22 +13,6 @@ A = TypeVar("A")
 FactT = TypeVar("FactT", bound=Callable[..., None])
 
 _NEEDS = "needed_capabilities"
-
-
-class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a store can do beside what every store must. Facts about what it cannot do are not collected.
-
-    ``reopen``: closed and opened again, it has the same data. ``transact``: several writes, all or nothing.
-    ``wait``: a reader is woken by an append. ``payload_limit_bytes``: how large one value may be, 128 KiB or more.
-
-    >>> Capabilities(reopen=True).transact
-    True
-    """
-
-    reopen: bool = False
-    transact: bool = True
-    wait: bool = True
-    payload_limit_bytes: int = PAYLOAD_LIMIT_BYTES
 
 
 def needs(*capabilities: str) -> Callable[[FactT], FactT]:
@@ -58,6 +40,7 @@ class Facts:
     """The base of all facts. A fact is a method ``test_…``; one that takes a ``store`` gets a new, empty one."""
 
     capabilities: ClassVar[Capabilities] = Capabilities()
+    """What the store is held to. Facts about what it does not claim are not collected."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -30,6 +30,7 @@ from interpreters.stores.file.writer import NO_ROOM
 from interpreters.threads import forks
 from interpreters.threads.gates import Gate, Notify, wait_until_told
 from persist_effects import codec
+from persist_effects.capabilities import Capabilities, Durability
 from persist_effects.errors import (
     CorruptStore,
     InvalidRequest,
@@ -63,10 +64,17 @@ class _Host:
     """Drives an engine on a real disk: a lock is held while it runs, and let go while the disk works."""
 
     blocking = True
-    durable = True
 
-    def __init__(self, root: Path, disk: RealDisk) -> None:
+    def __init__(
+        self, root: Path, disk: RealDisk, sync: str = "commit", payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES
+    ) -> None:
         self.path = root
+        self.capabilities = Capabilities(
+            durability=cast(Durability, sync),
+            processes="one-writer",
+            payload_limit_bytes=payload_limit_bytes,
+            reopen=True,
+        )
         self._disk = disk
         self._lock = threading.RLock()
         self._is_closed = False
@@ -313,7 +321,7 @@ class FileStore(_Host):
         holder = f"process {os.getpid()} on {socket.gethostname()}"
         is_due = _Seldom(CHECK_SECONDS)
         options = Options(clock, os.urandom, holder, sync, segment_bytes, payload_limit_bytes, is_due)
-        super().__init__(root, real_disk)
+        super().__init__(root, real_disk, sync, payload_limit_bytes)
         self._engine = Engine(options)
         self._group = GroupCommit(self._commit)
         self._compacting = threading.Lock()
