@@ -1951,20 +1951,6 @@ def _answers_when_closed(*kinds: type[Request[Any]]) -> Plant:
     return plant
 
 
-def _raises_when_closed_again(store: Planted) -> None:
-    if _is_closed(store):
-        raise StoreClosed("closed already")
-    store.healthy.close()
-
-
-def _is_closed(store: Planted) -> bool:
-    try:
-        store.ask(Streams())
-    except StoreClosed:
-        return True
-    return False
-
-
 def _says(error: Callable[[str], Exception]) -> Plant:
     def plant(store: Planted) -> Handlers:
         def answer(request: Any) -> Any:
@@ -2000,11 +1986,6 @@ CLOSING = [
         "says after it was closed that it is unavailable, as if trying again could help",
         "a_closed_store_answers_nothing",
         _says(StoreUnavailable),
-    ),
-    Wrong(
-        "refuses to be closed again",
-        "a_store_may_be_closed_again",
-        _with_closing(_raises_when_closed_again),
     ),
 ]
 

@@ -75,8 +75,3 @@ class CloseFacts(Facts):
         outcome, _ = self.together(wait, close)
         assert isinstance(outcome, Failed), f"it was answered: {outcome}"
         assert isinstance(outcome.error, StoreClosed)
-
-    def test_a_store_may_be_closed_again(self, store: Store) -> None:
-        store.interpreter.close()
-        store.interpreter.close()
-        store.close()

@@ -129,6 +129,7 @@ class WaitFacts(Facts):
             heard = [0]
             for _ in range(_ROUNDS):
                 heard.append(ask(store, Wait(heard[-1], "a/", math.inf)))
+                append(store, "heard", heard[-1])
             return heard[1:]
 
         def echo() -> list[int]:
@@ -139,7 +140,7 @@ class WaitFacts(Facts):
             return []
 
         def write() -> list[int]:
-            after = 0
+            after = heard_at = 0
             said = []
             for number in range(2 * _ROUNDS):
                 # Until another thread has heard of it, so that one that would hear of it wrongly has, too.
@@ -148,6 +149,7 @@ class WaitFacts(Facts):
                 after = ask(store, Wait(after, "echo", math.inf))
                 if number % 2:
                     said.append(append(store, "a/b", number).position)
+                    heard_at = ask(store, Wait(heard_at, "heard", math.inf))
             return said
 
         heard, _, said = self.together(wait, echo, write)
