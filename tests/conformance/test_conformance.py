@@ -174,5 +174,5 @@ def test_facts_about_what_a_store_cannot_do_are_left_out() -> None:
 
 def test_no_two_facts_have_one_name() -> None:
     """One would hide the other."""
-    names = [name for group in StoreConformance.__bases__ for name in vars(group) if name.startswith("test_")]
+    names = [name for group in StoreConformance.__mro__ for name in vars(group) if name.startswith("test_")]
     assert len(names) == len(set(names)) == len(facts_of(TestMemoryStore()))

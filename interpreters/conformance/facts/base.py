@@ -1,7 +1,12 @@
 """What the facts share: what a store can do, how a fact gets its store, and the requests that all of them make."""
 
+import threading
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from functools import partial
 from typing import Any, ClassVar, TypeVar
+from weakref import WeakKeyDictionary
 
 from interpreters.runtime.store import Store
 from persist_effects.capabilities import Capabilities
@@ -13,6 +18,13 @@ A = TypeVar("A")
 FactT = TypeVar("FactT", bound=Callable[..., None])
 
 _NEEDS = "needed_capabilities"
+
+PATIENCE_SECONDS = 30.0
+
+Calls = deque[tuple[Request[Any], Any]]
+"""Requests and what each was answered with, or the error that it met."""
+
+_RECORDED: WeakKeyDictionary[Store, Calls] = WeakKeyDictionary()
 
 
 def needs(*capabilities: str) -> Callable[[FactT], FactT]:
@@ -42,6 +54,9 @@ class Facts:
     capabilities: ClassVar[Capabilities] = Capabilities()
     """What the store is held to. Facts about what it does not claim are not collected."""
 
+    patience_seconds: ClassVar[float] = PATIENCE_SECONDS
+    """How long a fact gives to threads that wait for each other: on a right store they are done at once."""
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if cls.open_store is Facts.open_store:
@@ -65,6 +80,24 @@ class Facts:
         """Close this store and open another on the same data. Needed with ``Capabilities(reopen=True)``."""
         raise NotImplementedError(f"{type(self).__name__} says that it can reopen, so it must define reopen")
 
+    def together(self, *functions: Callable[[], A]) -> list[A]:
+        """What the functions return, each run in a thread of its own; or the first error.
+
+        Raises AssertionError where they are not done within `patience_seconds`, because a wait has not ended, say.
+
+        >>> Facts().together(lambda: 1, lambda: 2)
+        [1, 2]
+        """
+        done: list[Future[A]] = [Future() for _ in functions]
+        for function, future in zip(functions, done, strict=True):
+            # A thread that waits for ever must not keep the process from ending.
+            threading.Thread(target=_settle, args=(function, future), daemon=True).start()
+        finished, waiting = wait(done, self.patience_seconds, FIRST_EXCEPTION)
+        for future in finished:
+            future.result()
+        assert not waiting, f"{len(waiting)} of {len(done)} threads still waited after {self.patience_seconds:g} s"
+        return [future.result() for future in done]
+
 
 def ask(store: Store, request: Request[A]) -> A:
     """The store's answer to one request.
@@ -74,7 +107,7 @@ def ask(store: Store, request: Request[A]) -> A:
     >>> ask(open_store("memory:"), KvHas("color"))
     False
     """
-    return store.run(perform(request))
+    return _told(store, request, partial(store.run, perform(request)))
 
 
 def error_of(store: Store, request: Request[Any]) -> Exception:
@@ -84,9 +117,37 @@ def error_of(store: Store, request: Request[Any]) -> Exception:
     >>> error_of(open_store("memory:"), KvPut("color", {1, 2}))
     InvalidRequest("value of key 'color' is a set, which cannot be stored: give a list")
     """
-    outcome = outcome_of(request, store.handlers)
+    outcome = _told(store, request, partial(outcome_of, request, store.handlers))
     assert isinstance(outcome, Failed), f"{request!r:.200} was not refused, but answered: {outcome!r:.200}"
     return outcome.error
+
+
+def record_calls(store: Store, calls: Calls) -> Store:
+    """Note from now on what the facts ask this store, and what it answers. Returns the store.
+
+    >>> from interpreters import open_store
+    >>> from persist_effects.requests import KvHas
+    >>> calls = Calls(maxlen=10)
+    >>> ask(record_calls(open_store("memory:"), calls), KvHas("color"))
+    False
+    >>> calls
+    deque([(KvHas(key='color'), False)], maxlen=10)
+    """
+    _RECORDED[store] = calls
+    return store
+
+
+def _told(store: Store, request: Request[Any], answering: Callable[[], A]) -> A:
+    calls = _RECORDED.get(store)
+    if calls is None:
+        return answering()
+    try:
+        answer = answering()
+    except BaseException as error:
+        calls.append((request, error))
+        raise
+    calls.append((request, answer))
+    return answer
 
 
 def append(store: Store, stream: str, *data: Any, expected: int | None = None) -> Appended:
@@ -154,6 +215,13 @@ def data_of(events: list[Event]) -> list[Any]:
     ['tea']
     """
     return [event.data for event in events]
+
+
+def _settle(function: Callable[[], A], future: "Future[A]") -> None:
+    try:
+        future.set_result(function())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 def _moved(page: Page, after: int) -> int:

@@ -1,11 +1,11 @@
 # ruff: noqa: D102 - a fact's name is its sentence; a docstring says why where that is not plain.
 """Facts of closed stores: they say so, also to who waits."""
 
+import math
 import threading
 from typing import Any
 
 from interpreters.conformance.facts.base import Facts, append, needs, put
-from interpreters.conformance.facts.concurrency import PATIENCE_SECONDS
 from interpreters.runtime.store import Store
 from persist_effects.errors import StoreClosed
 from persist_effects.event import Draft
@@ -19,6 +19,7 @@ from persist_effects.requests import (
     KvKeys,
     KvPut,
     LastSeq,
+    Outcome,
     Read,
     ReadAll,
     Request,
@@ -61,16 +62,16 @@ class CloseFacts(Facts):
 
     @needs("wait")
     def test_a_waiting_thread_is_told_that_the_store_was_closed(self, store: Store) -> None:
-        rows, outcomes, is_ready = store.interpreter.handlers, [], threading.Event()
+        rows, is_ready = store.interpreter.handlers, threading.Event()
 
-        def wait() -> None:
+        def wait() -> Outcome | None:
             is_ready.set()
-            outcomes.append(outcome_of(Wait(0, timeout=PATIENCE_SECONDS), rows))
+            return outcome_of(Wait(0, timeout=math.inf), rows)
 
-        waiter = threading.Thread(target=wait)
-        waiter.start()
-        is_ready.wait()
-        store.close()
-        waiter.join()
-        assert isinstance(outcomes[0], Failed), f"it was answered: {outcomes[0]}"
-        assert isinstance(outcomes[0].error, StoreClosed)
+        def close() -> None:
+            is_ready.wait()
+            store.close()
+
+        outcome, _ = self.together(wait, close)
+        assert isinstance(outcome, Failed), f"it was answered: {outcome}"
+        assert isinstance(outcome.error, StoreClosed)

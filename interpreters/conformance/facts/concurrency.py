@@ -1,17 +1,25 @@
 # ruff: noqa: D102 - a fact's name is its sentence; a docstring says why where that is not plain.
 """Facts of several threads: waiting, racing writers, and readers beside them.
 
-Nothing here sleeps or counts on timing: a right store passes in every interleaving.
+Nothing here sleeps: a right store passes in every interleaving, given some seconds. A wait in a thread is one without
+end, so that a store which never wakes it is found by the patience that a fact has, and not saved by the timeout.
 """
 
 import math
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
 
-from interpreters.conformance.facts.base import Facts, append, ask, data_of, needs, read_everything
+from interpreters.conformance.facts.base import (
+    PATIENCE_SECONDS,
+    Facts,
+    append,
+    ask,
+    data_of,
+    needs,
+    put,
+    read_everything,
+)
 from interpreters.runtime.store import Store
 from persist_effects import kv
 from persist_effects.event import Draft
@@ -21,19 +29,15 @@ from persist_effects.requests import (
     Conflict,
     KvGet,
     KvPut,
+    LastSeq,
     ReadAll,
     Transact,
     TruncateThrough,
     Wait,
 )
 
-A = TypeVar("A")
-
 _THREADS = 4
 _ROUNDS = 15
-
-PATIENCE_SECONDS = 30.0
-"""How long a fact waits for what comes at once on a store that is right."""
 
 
 class WaitFacts(Facts):
@@ -43,8 +47,8 @@ class WaitFacts(Facts):
     def test_a_wait_for_what_is_there_already_returns_at_once(self, store: Store) -> None:
         first = append(store, "a", 1).position
         newest = append(store, "a", 2).position
-        assert ask(store, Wait(first, timeout=PATIENCE_SECONDS)) == newest
-        assert ask(store, Wait(0, timeout=math.inf)) == newest
+        assert self.together(lambda: ask(store, Wait(first, timeout=math.inf))) == [newest]
+        assert self.together(lambda: ask(store, Wait(0, timeout=math.inf))) == [newest]
 
     @needs("wait")
     def test_a_wait_gives_the_newest_position_at_its_timeout(self, store: Store) -> None:
@@ -80,7 +84,7 @@ class WaitFacts(Facts):
             after = 0
             heard = []
             for _ in range(_ROUNDS):
-                after = ask(store, Wait(after, "ping/", PATIENCE_SECONDS))
+                after = ask(store, Wait(after, "ping/", math.inf))
                 heard.append(after)
                 append(store, "pong/", after)
             return heard
@@ -90,12 +94,12 @@ class WaitFacts(Facts):
             said = []
             for number in range(_ROUNDS):
                 said.append(append(store, f"ping/{number}", number).position)
-                answered = ask(store, Wait(after, "pong/", PATIENCE_SECONDS))
+                answered = ask(store, Wait(after, "pong/", math.inf))
                 assert answered > after, "the answer to this append did not wake the thread that waited for it"
                 after = answered
             return said
 
-        heard, said = _together(echo, call)
+        heard, said = self.together(echo, call)
         assert heard == said
 
     @needs("wait", "transact")
@@ -104,7 +108,7 @@ class WaitFacts(Facts):
 
         def wait() -> int:
             is_ready.set()
-            return ask(store, Wait(0, "a", PATIENCE_SECONDS))
+            return ask(store, Wait(0, "a", math.inf))
 
         def write() -> int:
             is_ready.wait()
@@ -114,8 +118,73 @@ class WaitFacts(Facts):
             appended: Appended = answers[1]
             return appended.position
 
-        woken, written = _together(wait, write)
+        woken, written = self.together(wait, write)
         assert woken == written
+
+    @needs("wait")
+    def test_a_wait_without_end_is_not_over_before_its_event(self, store: Store) -> None:
+        """Nor do events under other prefixes end it, nor what is done to keys."""
+
+        def wait() -> list[int]:
+            heard = [0]
+            for _ in range(_ROUNDS):
+                heard.append(ask(store, Wait(heard[-1], "a/", math.inf)))
+                append(store, "heard", heard[-1])
+            return heard[1:]
+
+        def echo() -> list[int]:
+            after = 0
+            for number in range(2 * _ROUNDS):
+                after = ask(store, Wait(after, "other", math.inf))
+                append(store, "echo", number)
+            return []
+
+        def write() -> list[int]:
+            after = heard_at = 0
+            said = []
+            for number in range(2 * _ROUNDS):
+                # Until another thread has heard of it, so that one that would hear of it wrongly has, too.
+                append(store, "other", number)
+                put(store, "a/", number)
+                after = ask(store, Wait(after, "echo", math.inf))
+                if number % 2:
+                    said.append(append(store, "a/b", number).position)
+                    heard_at = ask(store, Wait(heard_at, "heard", math.inf))
+            return said
+
+        heard, _, said = self.together(wait, echo, write)
+        assert heard == said
+
+    @needs("wait")
+    def test_all_who_wait_for_the_same_are_woken(self, store: Store) -> None:
+        barrier = threading.Barrier(_THREADS)
+
+        def wait() -> list[int]:
+            heard = [0]
+            for _ in range(_ROUNDS):
+                barrier.wait(self.patience_seconds)
+                heard.append(ask(store, Wait(heard[-1], "a", math.inf)))
+            return heard[1:]
+
+        def write() -> list[int]:
+            said = []
+            for number in range(_ROUNDS):
+                barrier.wait(self.patience_seconds)
+                said.append(append(store, "a", number).position)
+            return said
+
+        *all_heard, said = self.together(*[wait] * (_THREADS - 1), write)
+        assert all_heard == [said] * (_THREADS - 1)
+
+    @needs("wait")
+    def test_what_a_wait_answers_can_be_read(self, store: Store) -> None:
+        after = 0
+        for number in range(_ROUNDS):
+            append(store, "a", number)
+            after = self.together(partial(ask, store, Wait(after, timeout=math.inf)))[0]
+            page = ask(store, ReadAll(after - 1))
+            assert [event.position for event in page.events] == [after]
+            assert page.head == after
 
 
 class RaceFacts(Facts):
@@ -129,7 +198,7 @@ class RaceFacts(Facts):
                 barrier.wait()
                 return ask(store, Append("a", (Draft("made", seq),), seq))
 
-            answers = _together(*[write] * _THREADS)
+            answers = self.together(*[write] * _THREADS)
             lost = [answer for answer in answers if isinstance(answer, Conflict)]
             assert lost == [Conflict("stream", "a", seq, seq + 1)] * (_THREADS - 1)
         assert data_of(read_everything(store)) == list(range(_ROUNDS))
@@ -139,7 +208,7 @@ class RaceFacts(Facts):
             for _ in range(_ROUNDS):
                 store.run(kv.update("counter", lambda number: number + 1, 0))
 
-        _together(*[count] * _THREADS)
+        self.together(*[count] * _THREADS)
         entry = ask(store, KvGet("counter"))
         assert entry is not None
         assert entry.value == _THREADS * _ROUNDS
@@ -148,7 +217,7 @@ class RaceFacts(Facts):
         def write() -> list[int]:
             return [append(store, "a", 0).last_seq for _ in range(_ROUNDS)]
 
-        given = [seq for seqs in _together(*[write] * _THREADS) for seq in seqs]
+        given = [seq for seqs in self.together(*[write] * _THREADS) for seq in seqs]
         assert sorted(given) == list(range(1, _THREADS * _ROUNDS + 1))
 
     def test_a_reader_that_moved_past_a_position_never_finds_a_new_event_below_it(self, store: Store) -> None:
@@ -175,13 +244,40 @@ class RaceFacts(Facts):
                     return seen
 
         writers = [partial(write, f"writer {number}") for number in range(_THREADS)]
-        *_, seen = _together(*writers, follow)
+        *_, seen = self.together(*writers, follow)
         assert seen == [event.position for event in read_everything(store)]
         assert len(seen) == _THREADS * _ROUNDS * 2
 
+    def test_another_thread_never_sees_a_part_of_an_append(self, store: Store) -> None:
+        self._look_while(store, lambda number: ask(store, Append("a", (Draft("made", number), Draft("made", number)))))
 
-def _together(*functions: Callable[[], A]) -> list[A]:
-    """What the functions return, each run in a thread of its own; or the first error."""
-    with ThreadPoolExecutor(len(functions)) as pool:
-        futures = [pool.submit(function) for function in functions]
-        return [future.result() for future in futures]
+    @needs("transact")
+    def test_another_thread_never_sees_a_part_of_a_transaction(self, store: Store) -> None:
+        self._look_while(
+            store,
+            lambda number: ask(
+                store, Transact((Append("a", (Draft("made", number),)), Append("a", (Draft("made", number),))))
+            ),
+        )
+
+    def _look_while(self, store: Store, write_two: Callable[[int], object]) -> None:
+        """Another thread asks for the last sequence number until all is written: it is always even."""
+        is_written = threading.Event()
+
+        def write() -> list[int]:
+            try:
+                for number in range(_ROUNDS):
+                    write_two(number)
+            finally:
+                is_written.set()
+            return []
+
+        def look() -> list[int]:
+            seen: list[int] = []
+            while not is_written.is_set():
+                seen.append(ask(store, LastSeq("a")))
+            return seen
+
+        _, seen = self.together(write, look)
+        assert [last for last in seen if last % 2] == []
+        assert ask(store, LastSeq("a")) == 2 * _ROUNDS

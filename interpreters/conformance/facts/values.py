@@ -21,8 +21,20 @@ from interpreters.conformance.strategies import AWKWARD_VALUES, same_value
 from interpreters.runtime.store import Store
 from persist_effects.codec import DEPTH_LIMIT
 from persist_effects.errors import InvalidRequest, TooLarge
-from persist_effects.event import Draft
-from persist_effects.requests import Append, Entry, KvGet, KvKeys, KvPut, ReadAll, Streams, Transact
+from persist_effects.event import INT64_MAX, Draft
+from persist_effects.requests import (
+    Append,
+    Entry,
+    ExpectSeq,
+    KvDelete,
+    KvGet,
+    KvKeys,
+    KvPut,
+    ReadAll,
+    Streams,
+    Transact,
+    Write,
+)
 
 
 class _Line(msgspec.Struct):
@@ -115,6 +127,34 @@ class RefusalFacts(Facts):
         assert ask(store, KvKeys()) == []
         assert ask(store, Streams()) == []
         assert append(store, "a", 1).first_seq == 1
+
+    def test_what_cannot_be_stored_is_refused_also_where_it_would_conflict(self, store: Store) -> None:
+        """Else a mistake of the caller's shows only where nobody else was faster."""
+        append(store, "a", 1)
+        put(store, "a", 1)
+        too_large = bytes(self.capabilities.payload_limit_bytes)
+        for value, refusal in (({1, 2}, InvalidRequest), ([too_large], TooLarge)):
+            for wrong in (0, INT64_MAX):
+                for request in (
+                    KvPut("a", value, wrong),
+                    Append("a", (Draft("made", value),), wrong),
+                    Append("a", (Draft("made", 1, None, {"it": value}),), wrong),
+                ):
+                    assert isinstance(error_of(store, request), refusal)
+
+    @needs("transact")
+    def test_a_value_that_cannot_be_stored_is_refused_also_after_a_conflict(self, store: Store) -> None:
+        append(store, "a", 1)
+        guilty: tuple[Write, ...] = (KvPut("k", {1, 2}), Append("b", (Draft("made", {1, 2}),)))
+        conflicting: tuple[Write, ...] = (
+            Append("a", (Draft("made", 2),), 0),
+            KvPut("j", 1, INT64_MAX),
+            KvDelete("j", INT64_MAX),
+        )
+        for last in guilty:
+            for first in conflicting:
+                assert isinstance(error_of(store, Transact((first, last))), InvalidRequest)
+            assert isinstance(error_of(store, Transact((last,), (ExpectSeq("a", 0),))), InvalidRequest)
 
     def test_what_cannot_be_stored_leaves_the_old_value(self, store: Store) -> None:
         revision = put(store, "a", 1)
