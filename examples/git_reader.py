@@ -84,11 +84,11 @@ class Repository:
     def __init__(self, path: str) -> None:
         self._path = path
         if not path:
-            raise GitError("'' is no git repository: give a path")
+            raise GitError("'' is not a git repository: give a path")
         try:
             self._ask("rev-parse", "--git-dir")
         except GitError as error:
-            raise GitError(f"{path!r} is no git repository: {error}") from error
+            raise GitError(f"{path!r} is not a git repository: {error}") from error
 
     def head(self) -> str | None:
         """The id of the commit at HEAD, None where nothing was committed yet."""

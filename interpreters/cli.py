@@ -217,7 +217,7 @@ def _end_interrupted() -> NoReturn:
 
 
 def _path_of(url: str) -> str:
-    """The directory that a URL names. Raises `InvalidRequest` for what is no file store's URL.
+    """The directory that a URL names. Raises `InvalidRequest` for what is not a file store's URL.
 
     >>> _path_of("file:var/orders")
     'var/orders'
@@ -226,7 +226,7 @@ def _path_of(url: str) -> str:
     if scheme == "memory" and colon:
         raise InvalidRequest("a memory store is gone with its process, so there is none to look at: give file:PATH")
     if scheme != "file" or not colon:
-        raise InvalidRequest(f"{url!r} is no file store, and these tools are for those: give file:PATH")
+        raise InvalidRequest(f"{url!r} is not a file store, and these tools are for those: give file:PATH")
     given = options_of_url(rest)
     path: str = given.pop("path", "")
     if not path or given:
@@ -261,7 +261,7 @@ def _input(source: str) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     if not Path(source).exists() or Path(source).is_dir():
-        raise InvalidRequest(f"{source} is no file: give one that `export` wrote")
+        raise InvalidRequest(f"{source} is not a file: give one that `export` wrote")
     with Path(source).open("rb") as file:
         yield file
 

@@ -297,7 +297,7 @@ def _refuse_scalar(value: Any, where: str) -> None:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise InvalidRequest(f"{where} has a lone surrogate at index {error.start}: it is no UTF-8") from error
+            raise InvalidRequest(f"{where} has a lone surrogate at index {error.start}: it is not UTF-8") from error
 
 
 def _parts(value: Any, where: str) -> Iterable[tuple[str, Any]]:
@@ -414,7 +414,7 @@ def decode_request(record: bytes) -> Request[Any]:
     try:
         request: Request[Any] = _decode_request(record)
     except _DECODING_ERRORS as error:
-        raise InvalidRequest(f"a record of {len(record)} bytes is no request of this store: {error}") from error
+        raise InvalidRequest(f"a record of {len(record)} bytes is not a request of this store: {error}") from error
     return request
 
 

@@ -72,7 +72,7 @@ class UnhandledEffect(CallerError):
 
 
 class NotARequest(CallerError, TypeError):
-    """A program yielded something that is no `Request`. Raised at the guilty ``yield``. ``advice``: what to write."""
+    """A program yielded what is not a `Request`. Raised at the guilty ``yield``. ``advice``: what to write."""
 
     def __init__(self, found: str, advice: str = "write `yield from perform(request)`") -> None:
         super().__init__(found, advice)
@@ -80,11 +80,11 @@ class NotARequest(CallerError, TypeError):
         self.advice = advice
 
     def __str__(self) -> str:
-        return f"a program yielded {self.found}, which is no Request: {self.advice}"
+        return f"a program yielded {self.found}, which is not a Request: {self.advice}"
 
 
 class NotAProgram(CallerError, TypeError):
-    """What was given to run is no fresh program, or a program returned one that it should have run.
+    """What was given to run is not a fresh program, or a program returned one that it should have run.
 
     A program is a generator, made by calling a generator function.
     """
@@ -326,7 +326,7 @@ class Abandoned(BaseException):
 class RecordedError(Exception):
     """Stands in a replay for an error of another package: ``kind`` is its class's name, ``text`` what it said.
 
-    It is no `PersistError`, as the error was none.
+    It is not a `PersistError`, as the error was none.
 
     >>> raise RecordedError("shop.SoldOut", "no tea")
     Traceback (most recent call last):
@@ -464,7 +464,7 @@ def error_from_record(record: Any) -> PersistError:
     InternalError("unknown error 'Odd' with arguments [1]")
     """
     if not isinstance(record, list) or not record or not isinstance(record[0], str):
-        raise ValueError(f"{repr_of(record)} is no record of an error")
+        raise ValueError(f"{repr_of(record)} is not a record of an error")
     name, *arguments = record
     kind = _BY_NAME.get(name)
     if kind is None:
@@ -473,5 +473,5 @@ def error_from_record(record: Any) -> PersistError:
         error = kind(*arguments)
         str(error)
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as trouble:
-        raise ValueError(f"{repr_of(record)} is no record of an error: {trouble}") from trouble
+        raise ValueError(f"{repr_of(record)} is not a record of an error: {trouble}") from trouble
     return error

@@ -40,7 +40,8 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Draft(msgspec.Struct, frozen=True, gc=False):
     """An event before it is appended: no sequence number yet, and the store's clock fills in ``at`` unless given.
 
-    Raises `InvalidRequest` for a type that is no name, an ``at`` that is no integer, a ``meta`` that is no dict.
+    Raises `InvalidRequest` for a type that is not a name, an ``at`` that is not an integer, or a ``meta`` that is not
+    a dict.
 
     >>> Draft("placed", {"total": 12}, at=1_700_000_000_000_000).type
     'placed'
@@ -91,7 +92,7 @@ def check_prefix(kind: str, prefix: str) -> None:
     for index, character in enumerate(prefix):
         category = unicodedata.category(character)
         if category == "Cs":
-            raise InvalidRequest(f"{kind} {prefix!r:.80} has a lone surrogate at index {index}: it is no UTF-8")
+            raise InvalidRequest(f"{kind} {prefix!r:.80} has a lone surrogate at index {index}: it is not UTF-8")
         if category == "Cc":
             raise InvalidRequest(
                 f"{kind} {prefix!r:.80} has the control character {character!r} at index {index}: take it out"
@@ -99,7 +100,7 @@ def check_prefix(kind: str, prefix: str) -> None:
 
 
 def check_integer(kind: str, value: int, least: int = 0, most: int = INT64_MAX) -> None:
-    """Refuse what is no integer from ``least`` to ``most``, bools among them.
+    """Refuse what is not an integer from ``least`` to ``most``, bools among them.
 
     >>> check_integer("limit", 0, least=1)
     Traceback (most recent call last):

@@ -7,7 +7,7 @@ What JSON has no word for is an object with one key that begins with a ``$``:
 ``{"$int": "9007…"}``          an integer beyond 2**53 either way, which other programs would round
 ``{"$float": "nan"}``          ``nan``, ``inf``, ``-inf``, ``-0.0``, and a float that is a whole number: ``3.0``;
                                an unusual NaN has its bits behind: ``nan:7ff8000000000001``
-``{"$dict": [["k", 1]]}``      a dict of which a key begins with a ``$``, or is no str, as pairs
+``{"$dict": [["k", 1]]}``      a dict of which a key begins with a ``$``, or is not a str, as pairs
 ``{"$datetime": "2026-…"}``    a time with its offset, which msgpack has a type for; a store's values have none
 =============================  ====================================================================
 
@@ -77,7 +77,7 @@ def _refuse_doubled(pairs: list[tuple[str, Any]]) -> None:
 
 
 def to_json(value: Any) -> Any:
-    """A value as JSON can say it. Raises `InvalidRequest` for what is no value.
+    """A value as JSON can say it. Raises `InvalidRequest` for what is not a value.
 
     >>> to_json([1, 1.5, b"x", 2**60, float("nan"), {"$a": None}])
     [1, 1.5, {'$bytes': 'eA=='}, {'$int': '1152921504606846976'}, {'$float': 'nan'}, {'$dict': [['$a', None]]}]
@@ -110,7 +110,7 @@ def _to_json(value: Any) -> Any:
         return {_to_json(key): _to_json(part) for key, part in value.items()}
     if kind is _Datetime and value.utcoffset() is not None:
         return {"$datetime": value.isoformat()}
-    raise InvalidRequest(f"{describe_type(value)} is no value of a store")
+    raise InvalidRequest(f"{describe_type(value)} is not a value of a store")
 
 
 def _needs_pairs(key: Any) -> bool:
@@ -126,7 +126,7 @@ def _check_text(text: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise InvalidRequest(f"a text has a lone surrogate at index {error.start}: it is no UTF-8") from error
+            raise InvalidRequest(f"a text has a lone surrogate at index {error.start}: it is not UTF-8") from error
 
 
 def _check_range(value: int) -> None:
@@ -179,9 +179,9 @@ def _from_json(plain: Any) -> Any:
     elif kind is float:
         if _is_written_as_text(plain):
             text = _float_text(plain)
-            raise InvalidRequest(f'the number {text} is no plain one: write {{"$float": "{text}"}}, or an integer')
+            raise InvalidRequest(f'the number {text} is not a plain one: write {{"$float": "{text}"}}, or an integer')
     elif kind is not bool and plain is not None:
-        raise InvalidRequest(f"{describe(plain)} is no JSON")
+        raise InvalidRequest(f"{describe(plain)} is not JSON")
     return plain
 
 
@@ -270,7 +270,7 @@ def _key_from_json(plain: Any) -> Any:
         return tuple(map(_key_from_json, plain))
     key = _from_json(plain)
     if isinstance(key, dict):
-        raise InvalidRequest(f"$dict has the key {repr_of(key)}: a key is no dict")
+        raise InvalidRequest(f"$dict has the key {repr_of(key)}: a key is not a dict")
     return key
 
 

@@ -345,7 +345,7 @@ def check_returned(program: Any, value: object) -> None:
 
 
 def next_request(program: Effect[Any], found: object) -> Request[Any]:
-    """The request that a program asks, having yielded something: what is no request is refused at that ``yield``.
+    """The request that a program asks, having yielded something: what is not a request is refused at that ``yield``.
 
     Raises what the program raises, StopIteration where it ends.
 
@@ -629,11 +629,11 @@ def _unfinished(steps: list[Step[Any]]) -> list[int]:
 
 
 def check_fresh(*programs: object) -> None:
-    """Refuse what is no program, was started already, or stands among the others twice. Nothing is started.
+    """Refuse what is not a program, was started already, or stands among the others twice. Nothing is started.
 
     >>> check_fresh(len)
     Traceback (most recent call last):
-    persist_effects.errors.NotAProgram: a builtin_function_or_method, <built-in function len>, is no program: ...
+    persist_effects.errors.NotAProgram: a builtin_function_or_method, <built-in function len>, is not a program: ...
     """
     try:
         for given in programs:
@@ -650,7 +650,7 @@ def check_fresh(*programs: object) -> None:
 def _check_fresh(program: object) -> None:
     if not isinstance(program, GeneratorType):
         raise NotAProgram(
-            f"{said(program)}, is no program: give the generator that calling a generator function makes"
+            f"{said(program)}, is not a program: give the generator that calling a generator function makes"
             f"{instead_of_program(program)}"
         )
     if program.gi_frame is None or program.gi_suspended or program.gi_running:

@@ -32,7 +32,7 @@ PAGE_SIZE_MAX = 10_000
 
 
 class Request(msgspec.Struct, Generic[AnswerT_co], frozen=True, tag_field="op"):
-    """A wish that a program yields and an interpreter answers with an ``AnswerT_co``."""
+    """A request that a program yields and an interpreter answers with an ``AnswerT_co``."""
 
     @property
     def op(self) -> str:

@@ -102,7 +102,7 @@ def _is_own(value: object, module: ModuleType) -> bool:
 
 
 def _iterated(program: Any) -> Any:
-    """What a program goes through with ``yield from`` that is no program: the rest of it, or a generator of such."""
+    """What a program goes through with ``yield from`` that is not a program: the rest of it, or a generator of such."""
     inner = program
     while isinstance(inner, GeneratorType) and isinstance(inner.gi_yieldfrom, GeneratorType):
         inner = inner.gi_yieldfrom

@@ -110,7 +110,7 @@ def give_up(program: Generator[Any, Any, Any]) -> None:
 
 
 def _is_same(request: Any, before: Any) -> bool:
-    """Whether a program asks for the same again. What is no request is as good as any other."""
+    """Whether a program asks for the same again. What is not a request is as good as any other."""
     if not isinstance(request, Request):
         return not isinstance(before, Request)
     fields = request.__struct_fields__

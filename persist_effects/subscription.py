@@ -85,7 +85,7 @@ def publish(
             program = callback(event)
             if not isinstance(program, GeneratorType):
                 raise InvalidRequest(
-                    f"a callback of stream {stream!r} gave {describe(program)}, which is no program: "
+                    f"a callback of stream {stream!r} gave {describe(program)}, which is not a program: "
                     "subscribe a generator function of one event"
                 )
             yield from program
@@ -252,7 +252,7 @@ class _Follower:
         position = found.value.get("position") if isinstance(found.value, dict) else None
         if type(position) is not int or not 0 <= position <= INT64_MAX:
             raise InvalidRequest(
-                f"key {self._mark!r} holds {found.value!r:.80}, which is no checkpoint of a follower: "
+                f"key {self._mark!r} holds {found.value!r:.80}, which is not a checkpoint of a follower: "
                 "delete it, or give the follower another name"
             )
         whose = {key: value for key, value in found.value.items() if key in {"prefix", "types"}}

@@ -162,7 +162,7 @@ def test_the_first_sentence_of_a_module_is_its_promise(path: Path) -> None:
 def test_the_architecture_gives_every_dependency_its_line() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
-    names = {re.split(r"[^\w-]", wish)[0] for wish in wanted} - {project["name"]}
+    names = {re.split(r"[^\w-]", line)[0] for line in wanted} - {project["name"]}
     rows = re.findall(r"^\| `([\w-]+)` \| [^|]+ \| \S", ARCHITECTURE.read_text("utf-8"), re.MULTILINE)
     assert sorted(rows) == sorted(names)
 
@@ -197,7 +197,7 @@ def names_of_code() -> set[str]:
     """Every name that the code has: of modules and extras, classes, functions, arguments, attributes, globals."""
     names = set(dir(builtins)) | set(sys.stdlib_module_names) | set(keyword.kwlist)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    names |= set(extras) | {re.split(r"[^\w-]", wish)[0] for wish in itertools.chain(*extras.values())}
+    names |= set(extras) | {re.split(r"[^\w-]", line)[0] for line in itertools.chain(*extras.values())}
     for path in _CODE:
         names |= set(path.relative_to(ROOT).with_suffix("").parts)
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

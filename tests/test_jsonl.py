@@ -174,7 +174,7 @@ def test_times_and_dicts_with_other_keys_than_str_come_back_though_no_store_take
 
 
 def test_what_is_no_value_is_refused():
-    with pytest.raises(InvalidRequest, match="a tuple is no value"):
+    with pytest.raises(InvalidRequest, match="a tuple is not a value"):
         to_json((1, 2))
 
 

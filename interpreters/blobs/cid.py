@@ -34,11 +34,11 @@ def is_cid(text: str) -> bool:
 
 
 def check_cid(text: str) -> None:
-    """Refuse what is no identifier of the kind that `cid_of` makes.
+    """Refuse what is not an identifier of the kind that `cid_of` makes.
 
     >>> check_cid("hello")
     Traceback (most recent call last):
-    persist_effects.errors.InvalidRequest: 'hello' is no content identifier of a blob: ...
+    persist_effects.errors.InvalidRequest: 'hello' is not a content identifier of a blob: ...
     """
     if not is_cid(text):
-        raise InvalidRequest(f"{text!r:.80} is no content identifier of a blob: give a CIDv1, raw, sha2-256, base32")
+        raise InvalidRequest(f"{text!r:.80} is not a content identifier of a blob: give a CIDv1, raw, sha2-256, base32")

@@ -356,7 +356,7 @@ class RealDisk:
         if path in {"", "."}:
             raise ForeignFile(errno.EISDIR, "a directory stands where a file of the store belongs", self._root)
         if not {"", ".", ".."}.isdisjoint(path.split("/")):
-            raise ValueError(f"{path!r} is no path inside of {self._root!r}: write it relative, as in 'log/1.seg'")
+            raise ValueError(f"{path!r} is not a path inside of {self._root!r}: write it relative, as in 'log/1.seg'")
         above, _, name = path.rpartition("/")
         return self._directory(above), name
 

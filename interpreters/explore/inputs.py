@@ -46,7 +46,7 @@ def check_stores(store_factory: StoreFactory) -> None:
 
 
 def check_program(make: Any) -> None:
-    """Refuse what is no function that makes a fresh program.
+    """Refuse what is not a function that makes a fresh program.
 
     >>> check_program(7)
     Traceback (most recent call last):

@@ -5,7 +5,7 @@ what a program or a check raises                       what becomes of it
 =====================================================  ===============================================================
 an ``Exception``, ``pytest.fail``, ``SystemExit``      it has failed: what is told of that state has a token
 ``KeyboardInterrupt``, a cancellation, ``pytest.skip``  the exploration ends with it, and a note on it names the state
-and whatever else is no ``Exception``
+and whatever else is not a ``Exception``
 =====================================================  ===============================================================
 """
 
@@ -27,7 +27,7 @@ class Hangs(Exception):
 
 
 class Ended(Exception):
-    """A program or a check has failed with an error that is no ``Exception``; that is its cause."""
+    """A program or a check has failed with an error that is not a ``Exception``; that is its cause."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
@@ -105,7 +105,7 @@ def as_failure(error: BaseException) -> Exception:
 
 
 def ends_all(error: BaseException) -> bool:
-    """Whether an error is no failure of the program or check that raised it, but ends what runs them."""
+    """Whether an error is not a failure of the program or check that raised it, but ends what runs them."""
     outcomes: Any = sys.modules.get("_pytest.outcomes")
     if outcomes is not None:
         # A test that is skipped, or expected to fail, is so whatever it explores.

@@ -22,7 +22,7 @@ def wall_clock() -> int:
 def checked_clock(clock: Clock) -> Clock:
     """The same clock, whose times are refused where they are no integers, before they are written.
 
-    Raises `InvalidRequest` for what is no function, and, when it is called, for a time that is no integer.
+    Raises `InvalidRequest` for what is not a function, and, when it is called, for a time that is not an integer.
 
     >>> checked_clock(lambda: 7)()
     7

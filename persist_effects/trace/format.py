@@ -301,7 +301,7 @@ class Trace:
         first, *lines = text.rstrip("\n").split("\n")
         header = _decode_line(1, first)
         if header.get("format") != LINES_FORMAT:
-            raise InvalidRequest(f'line 1: this is no trace: expected {{"format":"{LINES_FORMAT}", …}}')
+            raise InvalidRequest(f'line 1: this is not a trace: expected {{"format":"{LINES_FORMAT}", …}}')
         _check_version(header.get("version"))
         requests, outcomes, failed = list[bytes](), list[bytes](), set[int]()
         for index, line in enumerate(lines):

@@ -81,7 +81,7 @@ class _Recorder(dict[type[Request[Any]], Handler]):
         return Trace(self._requests, self._outcomes, self._failed, kinds, errors=errors)
 
     def __missing__(self, kind: type[Request[Any]]) -> Handler:
-        # A KeyError tells the machine that this is no request.
+        # A KeyError tells the machine that this is not a request.
         if not (isinstance(kind, type) and issubclass(kind, Request)):
             raise KeyError(kind)
         try:

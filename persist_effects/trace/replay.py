@@ -135,7 +135,7 @@ class Continuation(Generic[A]):
 
 
 def check_trace(found: object) -> None:
-    """Raise `InvalidRequest` for what is no trace, as the pair that `record` returns.
+    """Raise `InvalidRequest` for what is not a trace, as the pair that `record` returns.
 
     >>> check_trace(7)
     Traceback (most recent call last):

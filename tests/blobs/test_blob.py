@@ -108,7 +108,7 @@ GOOD = independent_cid(b"x")
 )
 def test_what_is_no_cid_of_a_blob_is_refused(store, cid):
     for function in (blob.get, blob.has):
-        with pytest.raises(InvalidRequest, match="is no content identifier of a blob"):
+        with pytest.raises(InvalidRequest, match="is not a content identifier of a blob"):
             store.run(function(cid))
 
 

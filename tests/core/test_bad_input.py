@@ -31,7 +31,7 @@ BAD_NAMES = [
     ("a\nb", "has the control character '\\n' at index 1: take it out"),
     ("\x7f", "has the control character '\\x7f' at index 0: take it out"),
     ("\x85", "has the control character '\\x85' at index 0: take it out"),
-    ("a\ud800", "has a lone surrogate at index 1: it is no UTF-8"),
+    ("a\ud800", "has a lone surrogate at index 1: it is not UTF-8"),
     (b"bytes", "is a bytes, b'bytes': give a str"),
     (None, "is None: give a str"),
     (7, "is an int, 7: give a str"),
@@ -96,7 +96,7 @@ BAD_VALUES = [
     (1j, "is a complex, which cannot be stored"),
     (2**64, "is the integer 18446744073709551616, which takes more than 64 bits: give a str"),
     (-(2**63) - 1, "is the integer -9223372036854775809, which takes more than 64 bits: give a str"),
-    ("\ud800", "has a lone surrogate at index 0: it is no UTF-8"),
+    ("\ud800", "has a lone surrogate at index 0: it is not UTF-8"),
     ({"\ud800": 1}, "the dict key '\\ud800' in"),
     ({1: 2}, "has a dict key that is an int, 1: a dict's keys must be str"),
     ({None: 2}, "has a dict key that is None: a dict's keys must be str"),
@@ -268,7 +268,7 @@ def test_a_request_that_breaks_a_rule_is_refused_where_it_is_built(make, message
         (lambda: log.read_from("s", 0), "seq is 0"),
         (lambda: log.read_range("s", 0, 4), "first is 0"),
         (lambda: log.append_many("s", []), "needs a tuple of at least one Draft"),
-        (lambda: blob.get("no cid"), "'no cid' is no content identifier of a blob"),
+        (lambda: blob.get("no cid"), "'no cid' is not a content identifier of a blob"),
     ],
 )
 def test_a_facets_bad_arguments_are_refused(filled, program, message):
@@ -310,4 +310,4 @@ def test_the_place_of_a_dict_key_reads_as_a_sentence(store):
     with pytest.raises(InvalidRequest) as caught:
         store.run(kv.put("color", {"shades": {"\ud800": 1}}))
     place = "the dict key '\\ud800' in value of key 'color'[\"shades\"]"
-    assert str(caught.value) == f"{place} has a lone surrogate at index 0: it is no UTF-8"
+    assert str(caught.value) == f"{place} has a lone surrogate at index 0: it is not UTF-8"

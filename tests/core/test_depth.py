@@ -180,7 +180,7 @@ def test_every_encoder_and_decoder_refuses_what_is_deep_or_broken(name):
 def test_a_server_refuses_a_frame_that_is_deep_or_broken(socket_pair, frame):
     here, there = socket_pair
     send_frame(here, frame)
-    with open_store("memory:") as store, pytest.raises(InvalidRequest, match="is no call"):
+    with open_store("memory:") as store, pytest.raises(InvalidRequest, match="is not a call"):
         serve(store.handlers, there)
     assert receive_frame(here) is None
 
@@ -217,7 +217,7 @@ def test_a_client_that_gets_a_deep_or_broken_frame_says_that_the_store_is_lost(s
     here, there = socket_pair
     with Store(RemoteStore(here)) as remote:
         send_frame(there, frame)
-        with pytest.raises(StoreUnavailable, match="is no reply"):
+        with pytest.raises(StoreUnavailable, match="is not a reply"):
             remote.run(kv.get("a"))
 
 

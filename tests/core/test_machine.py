@@ -115,7 +115,7 @@ def test_a_yield_of_something_else_is_refused_at_the_yield(thing):
             seen.append(str(error))
             raise
 
-    with pytest.raises(NotARequest, match="which is no Request: write `yield from perform"):
+    with pytest.raises(NotARequest, match="which is not a Request: write `yield from perform"):
         run(wrong(), {})
     with pytest.raises(NotARequest):
         start(wrong())
@@ -228,7 +228,9 @@ def test_a_program_cannot_start_itself():
 
 @pytest.mark.parametrize("thing", [ask_twice, None, [1], Ask("one")])
 def test_what_is_no_program_is_refused(thing):
-    with pytest.raises(NotAProgram, match="is no program: give the generator that calling a generator function makes"):
+    with pytest.raises(
+        NotAProgram, match="is not a program: give the generator that calling a generator function makes"
+    ):
         run(thing, {})
 
 
@@ -521,9 +523,9 @@ def test_a_program_may_catch_an_interrupt_and_go_on():
 
 
 def test_a_function_that_makes_programs_is_taken_for_none_and_the_call_is_suggested():
-    with pytest.raises(NotAProgram, match=r"is no program: .*; did you mean ask_twice\(…\)\?"):
+    with pytest.raises(NotAProgram, match=r"is not a program: .*; did you mean ask_twice\(…\)\?"):
         run(ask_twice, {})
-    with pytest.raises(NotAProgram, match=r"is no program: .*; did you mean perform\(request\)\?"):
+    with pytest.raises(NotAProgram, match=r"is not a program: .*; did you mean perform\(request\)\?"):
         run(Ask("one"), {})
 
 

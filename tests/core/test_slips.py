@@ -50,7 +50,7 @@ GIVEN_TO_RUN = {
     "an async generator": (asynchronous_generator, "made by an async function: a program is made by a plain `def`"),
     "an async function": (lambda: asynchronous, "asynchronous is an async function: a program is made by a plain"),
     "what a function without yield returned": (has_no_yield, "a function without `yield from` runs at once"),
-    "a number": (lambda: 7, "an int, 7, is no program: give the generator that calling a generator function makes"),
+    "a number": (lambda: 7, "an int, 7, is not a program: give the generator that calling a generator function makes"),
 }
 
 
@@ -129,7 +129,7 @@ IN_A_PROGRAM = [
     (
         yields_a_program,
         NotARequest,
-        r"yielded the program 'append', which is no Request: write `yield from append\(…\)`",
+        r"yielded the program 'append', which is not a Request: write `yield from append\(…\)`",
     ),
     (yields_a_pair, NotARequest, r"write `yield from all_of\(first, second, …\)` where several programs are to run"),
     (yields_a_list_further_inside, NotARequest, r"write `yield from all_of\(first, second, …\)`"),

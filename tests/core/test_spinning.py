@@ -244,7 +244,7 @@ def test_next_request_ends():
         next_request(program, program.send(False))
 
 
-# What is no spinning
+# What is not spinning
 
 
 def test_a_program_may_pass_over_many_different_refusals():

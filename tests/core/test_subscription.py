@@ -276,7 +276,7 @@ def test_a_handler_that_gives_no_list_of_writes_is_named_with_the_position(store
 def test_a_checkpoint_that_is_none_is_refused_and_left_alone(store, junk):
     fill(store, "a", [1])
     store.run(kv.put("follow/copier", junk))
-    with pytest.raises(InvalidRequest, match=r"key 'follow/copier' holds .*, which is no checkpoint of a follower"):
+    with pytest.raises(InvalidRequest, match=r"key 'follow/copier' holds .*, which is not a checkpoint of a follower"):
         store.run(follow("copier", "a", copy))
     assert store.run(kv.get("follow/copier")) == junk
     assert copies(store) == []
@@ -1039,6 +1039,8 @@ def test_what_a_follower_cannot_use_is_refused_before_it_reads(program, message)
 def test_a_callback_that_gives_no_program_is_refused_with_its_stream(store, said):
     hub = Hub()
     hub.subscribe("orders/1", lambda event: said)
-    with pytest.raises(InvalidRequest, match=r"a callback of stream 'orders/1' gave .*, which is no program") as caught:
+    with pytest.raises(
+        InvalidRequest, match=r"a callback of stream 'orders/1' gave .*, which is not a program"
+    ) as caught:
         store.run(publish(hub, "orders/1", "placed", 1))
     assert "after event 1 was appended" in caught.value.__notes__[0]

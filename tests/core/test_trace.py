@@ -536,7 +536,7 @@ def test_what_has_a_good_digest_and_is_no_trace_all_the_same_is_refused():
     body = msgspec.msgpack.encode(["0.1.0", []])
     with pytest.raises(InvalidRequest, match="does not decode"):
         Trace.decode(b"persist-effects trace 1\n" + blake2b(body, digest_size=8).digest() + body)
-    with pytest.raises(InvalidRequest, match="line 1: this is no trace"):
+    with pytest.raises(InvalidRequest, match="line 1: this is not a trace"):
         Trace.from_json_lines('{"format":"persist-effects","version":1}\n')
 
 

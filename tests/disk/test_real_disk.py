@@ -298,7 +298,7 @@ def test_a_relative_root_stays_where_it_was(tmp_path, monkeypatch):
 def test_a_path_that_leaves_the_root_or_has_an_alias_is_refused(disk, path):
     ask(disk, MakeDirectory("log"))
     for request in [Create(path), Read(path, 0, 1), Lock(path, "me"), List(path), Size(path), Rename("a", path)]:
-        with pytest.raises(ValueError, match="is no path inside of"):
+        with pytest.raises(ValueError, match="is not a path inside of"):
             ask(disk, request)
 
 
@@ -306,7 +306,7 @@ def test_names_may_hold_dots(disk):
     assert ask(disk, Create("..a"), Create("b..c"), List("")) == ["..a", "b..c"]
 
 
-# What is no file of a store is left alone
+# What is not a file of a store is left alone
 
 
 def put_link(place, target):

@@ -12,7 +12,7 @@ class KvFacts(Facts):
 
     def test_an_absent_key_has_no_entry(self, store: Store) -> None:
         put(store, "a/b", 1)
-        append(store, "a", "a stream is no key")
+        append(store, "a", "a stream is not a key")
         assert ask(store, KvGet("a")) is None
         assert ask(store, KvHas("a")) is False
 
@@ -128,7 +128,7 @@ class KeysFacts(Facts):
     """How keys are listed."""
 
     def test_an_empty_store_has_no_keys(self, store: Store) -> None:
-        append(store, "a", "a stream is no key")
+        append(store, "a", "a stream is not a key")
         assert ask(store, KvKeys()) == []
 
     def test_keys_are_listed_once_sorted_by_code_point(self, store: Store) -> None:

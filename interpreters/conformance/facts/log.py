@@ -22,7 +22,7 @@ class AppendFacts(Facts):
     def test_an_append_between_others_leaves_no_gap_where_it_conflicted(self, store: Store) -> None:
         append(store, "a", "tea")
         ask(store, Append("a", (Draft("made", "lost"),), 7))
-        put(store, "a", "a key is no event")
+        put(store, "a", "a key is not an event")
         assert append(store, "a", "rice").last_seq == 2
 
     def test_drafts_of_one_append_are_numbered_in_their_order(self, store: Store) -> None:
@@ -197,7 +197,7 @@ class StreamsFacts(Facts):
     """How the names of streams are listed."""
 
     def test_an_empty_store_has_no_streams(self, store: Store) -> None:
-        put(store, "a", "a key is no stream")
+        put(store, "a", "a key is not a stream")
         assert ask(store, Streams()) == []
 
     def test_streams_are_listed_once_sorted_by_code_point(self, store: Store) -> None:

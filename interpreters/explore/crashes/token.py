@@ -77,5 +77,5 @@ def _told(number: int, fault: Fault) -> str:
 
 def _refusal(text: object) -> InvalidRequest:
     return InvalidRequest(
-        f"{text!r:.80} is no token of an exploration: give the one that a failure names, such as '13.0a1b2c3d'"
+        f"{text!r:.80} is not a token of an exploration: give the one that a failure names, such as '13.0a1b2c3d'"
     )

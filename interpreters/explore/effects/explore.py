@@ -301,13 +301,13 @@ def _parse(token: str) -> tuple[State, bool]:
     """The state that a token names, and whether the application is started anew in it."""
     found = _TOKEN.fullmatch(token) if type(token) is str else None
     if found is None:
-        raise _refused(token, "it is no token of a failure, such as 'e1:13:crash-during': copy it whole")
+        raise _refused(token, "it is not a token of a failure, such as 'e1:13:crash-during': copy it whole")
     if found[1] == "no-fault":
         return (), found[2] is None
     pairs = [part.split(":") for part in found[1].split(",")]
     for _, fault in pairs:
         if fault not in FAULTS:
-            raise _refused(token, f"{fault!r} is no fault: it is one of {', '.join(FAULTS)}")
+            raise _refused(token, f"{fault!r} is not a fault: it is one of {', '.join(FAULTS)}")
     return tuple((int(number), fault) for number, fault in pairs), found[2] is None
 
 

@@ -88,7 +88,9 @@ class Case(NamedTuple):
             if isinstance(task.outcome, Failed) and (
                 isinstance(task.outcome.error, kinds) or is_said_by_pytest(task.outcome.error)
             ):
-                end = "goes to its end" if self.check is None else "ends, or raises an error that is no mistake in it"
+                end = (
+                    "goes to its end" if self.check is None else "ends, or raises an error that is not a mistake in it"
+                )
                 return Problem("raises", f"every program {end}", f"{name} raises {told_error(task.outcome.error)}")
         if self.contents is not None and isinstance(world, RecordedWorld):
             return linear_problem(world.trace, self.contents, self.names)

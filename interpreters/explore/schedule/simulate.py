@@ -74,7 +74,7 @@ def simulate(programs: Programs, store: Store | Interpreter, seed: int, *, reque
 
     ``programs`` are functions without arguments that make programs, in a list, or in a dict by name. Errors that they
     raise are outcomes. Nothing waits in real time: a `Wait` or a `Sleep` ends when nothing else can go on. Raises
-    `InvalidRequest` for what is no program or no store. The store stays open.
+    `InvalidRequest` for what is not a program or no store. The store stays open.
 
     >>> from interpreters import open_store
     >>> from persist_effects import kv

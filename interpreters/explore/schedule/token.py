@@ -42,7 +42,7 @@ def parsed(text: object, count: int | None = None) -> Token:
     """The token that a text is. Raises `InvalidRequest` for what is none, or names programs past ``count``."""
     found = _TOKEN.fullmatch(text) if isinstance(text, str) else None
     if found is None:
-        raise refused(text, "it is no token of an interleaving, such as 's1:0,1,1,0': copy it whole")
+        raise refused(text, "it is not a token of an interleaving, such as 's1:0,1,1,0': copy it whole")
     only = None if found[1] is None else tuple(map(int, found[1].split(",")))
     turns = tuple(
         (int(turn.rstrip("bd")), _FAULTS.index(turn.lstrip("0123456789"))) for turn in found[2].split(",") if turn

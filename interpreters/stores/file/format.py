@@ -174,7 +174,7 @@ def decode_header(data: bytes, path: str) -> SegmentHeader:
         raise CorruptStore(f"{path}: {len(data)} bytes, a segment's header has {HEADER_BYTES}: the file was cut")
     magic, version, checksum, *fields = _HEADER.unpack_from(data)
     if magic != MAGIC:
-        raise CorruptStore(f"{path}: offset 0 holds {magic!r}, expected {MAGIC!r}: this is no segment of a store")
+        raise CorruptStore(f"{path}: offset 0 holds {magic!r}, expected {MAGIC!r}: this is not a segment of a store")
     without_checksum = data[:12] + bytes(4) + data[16:HEADER_BYTES]
     if zlib.crc32(without_checksum) != checksum:
         raise CorruptStore(

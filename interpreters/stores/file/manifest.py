@@ -176,12 +176,12 @@ def _name_in(current: bytes) -> str:
     name, _, checksum = current.partition(b" ")
     if f"{zlib.crc32(name):08x}".encode() != checksum:
         raise CorruptStore(
-            f"{CURRENT} holds {current[:80]!r}, which is no manifest's name with its checksum: {_ADVICE}"
+            f"{CURRENT} holds {current[:80]!r}, which is not a manifest's name with its checksum: {_ADVICE}"
         )
     decoded = name.decode("ascii", "replace")
     if MANIFEST_NAME.fullmatch(decoded) is None:
         raise CorruptStore(
-            f"{CURRENT} names {name[:80]!r}, which is no manifest's name, as MANIFEST-00000001 is one: {_ADVICE}"
+            f"{CURRENT} names {name[:80]!r}, which is not a manifest's name, as MANIFEST-00000001 is one: {_ADVICE}"
         )
     return decoded
 

@@ -86,7 +86,7 @@ def take_in(index: Index, segment: SegmentIndex, frame: Frame) -> None:
 
 
 def take_in_frame(index: Index, segment: SegmentIndex, frame: Frame) -> None:
-    """Take a frame that was read into the index. Raises `CorruptStore` where it fits its checksum and is no commit."""
+    """Take a frame that was read into the index. Raises `CorruptStore` if it fits its checksum and is not a commit."""
     try:
         take_in(index, segment, frame)
     except DECODING_ERRORS as error:

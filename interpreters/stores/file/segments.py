@@ -105,7 +105,7 @@ class Log:
     # Interrupts
 
     def guarded(self, what: str, program: Effect[A]) -> Effect[A]:
-        """Carry out a program that changes the store; where it is ended by what is no answer of the disk, poison.
+        """Carry out a program that changes the store; where it is ended by what is not an answer of the disk, poison.
 
         An interrupt, or a lack of memory, may come between any two requests, and only a recovery can tell how far the
         program came. An interrupt at a sync may even stand in the place of the error that the sync met.

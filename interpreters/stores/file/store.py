@@ -163,7 +163,7 @@ class _Host:
 
 def _checked_root(path: str | os.PathLike[str]) -> Path:
     if "\0" in os.fspath(path):
-        raise InvalidRequest(f"{os.fspath(path)!r} is no path: it has a zero character")
+        raise InvalidRequest(f"{os.fspath(path)!r} is not a path: it has a zero character")
     refuse_home(path)
     return Path(path)
 
@@ -201,7 +201,7 @@ class FileReader(_Host):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         root = _checked_root(path)
         if not root.is_dir():
-            raise InvalidRequest(f"{root} is no directory: give the path of a store that is there")
+            raise InvalidRequest(f"{root} is not a directory: give the path of a store that is there")
         try:
             real_disk = RealDisk(root, read_only=True)
         except OSError as error:

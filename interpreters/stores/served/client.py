@@ -237,7 +237,7 @@ def _decode_reply(frame: bytes) -> tuple[int, bool, msgspec.Raw]:
     try:
         return _decode_frame(frame)
     except (ValueError, RecursionError) as error:
-        raise StoreUnavailable(f"a frame of {len(frame)} bytes is no reply: {error}") from error
+        raise StoreUnavailable(f"a frame of {len(frame)} bytes is not a reply: {error}") from error
 
 
 def _error_of_opening(content: msgspec.Raw) -> PersistError:
@@ -304,7 +304,7 @@ class _Child:
         """No thread changes it."""
 
     def leave_to_parent(self, *, is_whole: bool) -> None:
-        """In a forked child: the process is no child of this one, and its pipes are the parent's."""
+        """In a forked child: the process is not a child of this one, and its pipes are the parent's."""
         if self.process is not None:
             leave_to_parent(self.transport)
             # How it ends is for the parent to ask.

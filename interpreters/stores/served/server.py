@@ -29,7 +29,7 @@ def serve(handlers: Handlers, transport: Transport) -> None:
 
     Requests that wait for events get a thread each, so the others go on. An error from a handler goes to the client
     and ends nothing. Raises `StoreUnavailable` if the connection breaks in the middle of a frame, and
-    `InvalidRequest` for a frame that is no call.
+    `InvalidRequest` for a frame that is not a call.
 
     >>> import socket, threading
     >>> from interpreters import Store, open_store
@@ -65,7 +65,7 @@ def send_reply(transport: Transport, call_id: int, is_answer: bool, content: Any
 def _unsendable(content: Any, error: Exception) -> PersistError:
     if isinstance(error, InvalidRequest):
         return error
-    # Text may hold what is no UTF-8, such as the name of a file.
+    # Text may hold what is not UTF-8, such as the name of a file.
     told = f"the reply cannot be sent, {type(error).__name__}: {error}; it is {repr_of(content, 1000)}"
     return InternalError(told.encode("utf-8", "backslashreplace").decode())
 
@@ -86,7 +86,7 @@ class _Connection:
         try:
             call_id, record = _decode_call(frame)
         except (ValueError, RecursionError) as error:
-            raise InvalidRequest(f"a frame of {len(frame)} bytes is no call, `[id, request]`: {error}") from error
+            raise InvalidRequest(f"a frame of {len(frame)} bytes is not a call, `[id, request]`: {error}") from error
         try:
             request = codec.decode_request(bytes(record))
         except InvalidRequest as error:

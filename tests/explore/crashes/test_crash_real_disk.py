@@ -1,4 +1,4 @@
-"""The simulated disk is no world of its own: without a crash it answers as a real one does, byte for byte.
+"""The simulated disk is not a world of its own: without a crash it answers as a real one does, byte for byte.
 
 The engine's randomness and its clock are arguments, so the same writes give the same requests on both disks. And what
 a crash leaves on the simulated disk, the real file store opens from a real directory, to the same contents or error.

@@ -125,7 +125,7 @@ def test_what_comes_up_only_after_many_runs_is_told_in_the_end():
 def test_a_function_that_makes_no_program_is_named():
     report = explore_crashes(lambda: 5)
     assert report.verdict == "raises"
-    assert "an int, 5, is no program" in report.failures[0].found
+    assert "an int, 5, is not a program" in report.failures[0].found
 
 
 def test_a_check_that_never_ends_is_a_failure():
@@ -165,10 +165,10 @@ BAD = {
     "segment_bytes is an int, -5: give a whole number from 1 on": {"segment_bytes": -5},
     "requests_limit is an int, 0: give": {"requests_limit": 0},
     "bound is an int, 5: give a Bound": {"bound": 5},
-    "'' is no token of an exploration": {"repro": ""},
-    "'13.4' is no token of an exploration: give the one that a failure names": {"repro": "13.4"},
-    "5 is no token": {"repro": 5},
-    "'EI@3;13.0a1b2c3d' is no token": {"repro": "EI@3;13.0a1b2c3d"},
+    "'' is not a token of an exploration": {"repro": ""},
+    "'13.4' is not a token of an exploration: give the one that a failure names": {"repro": "13.4"},
+    "5 is not a token": {"repro": 5},
+    "'EI@3;13.0a1b2c3d' is not a token": {"repro": "EI@3;13.0a1b2c3d"},
     "'13.0a1b2c3d' names no state of this workload: it may have changed since": {"repro": "13.0a1b2c3d"},
     "'9999.0a1b2c3d' names no state": {"repro": "9999.0a1b2c3d"},
     "'EIO@9999;13.r' names no state": {"repro": "EIO@9999;13.r"},
@@ -189,7 +189,7 @@ BAD = {
 )
 @pytest.mark.parametrize("number", ["9" * 5000, "١٢"])
 def test_a_token_with_a_number_that_is_none_of_ours_is_refused(token, number):
-    with pytest.raises(InvalidRequest, match="is no token of an exploration"):
+    with pytest.raises(InvalidRequest, match="is not a token of an exploration"):
         parsed(token.format(number))
     assert parsed(token.format("9999"))
 

@@ -618,7 +618,7 @@ def test_a_state_that_passes_can_be_run_alone_too():
         ("e2:1:crash-before", "no token of a failure"),
         ("e1:0:crash-before", "no token of a failure"),
         ("e1:1:crash-before,2:crash-before,3:crash-before", "no token of a failure"),
-        ("e1:1:explodes", "'explodes' is no fault: it is one of crash-before, "),
+        ("e1:1:explodes", "'explodes' is not a fault: it is one of crash-before, "),
         ("e1:9:crash-before", "names request #9, and there are requests #1 to #2"),
         ("e1:1:conflict-once", "request #1 is persist/kv-get counter, which has only crash-before, "),
         ("e1:2:crash-during,2:crash-during", "names request #2, and there are requests #3 to #4"),

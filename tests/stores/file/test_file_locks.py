@@ -1,4 +1,4 @@
-"""The door of a file store: one process writes; what is no store, or none for this program, is refused untouched."""
+"""The door of a file store: one process writes; what is not a store, or none for this program, is refused untouched."""
 
 import gc
 import os
@@ -262,7 +262,7 @@ def test_a_file_is_no_store(tmp_path):
 
 def test_a_path_with_a_zero_character_is_refused():
     for url in ("file:a\0b", "file:a\0b?mode=r"):
-        with pytest.raises(InvalidRequest, match=r"'a\\x00b' is no path: it has a zero character"):
+        with pytest.raises(InvalidRequest, match=r"'a\\x00b' is not a path: it has a zero character"):
             open_store(url)
 
 

@@ -144,7 +144,7 @@ def test_what_others_put_beside_the_segments_stays_there(tmp_path):
 
 
 def test_a_reader_of_what_is_no_store_is_refused(tmp_path):
-    for path, message in ((tmp_path / "none", "is no directory"), (tmp_path, "there is no store in this directory")):
+    for path, message in ((tmp_path / "none", "is not a directory"), (tmp_path, "there is no store in this directory")):
         with pytest.raises(InvalidRequest, match=message):
             open_file(path, "?mode=r")
     assert list(tmp_path.iterdir()) == []
@@ -540,10 +540,10 @@ def test_a_path_given_as_a_keyword_is_taken_as_it_is(here, path):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("file:~", "'~' begins with '~', which is no home here: write '/home/ada', or './~' for"),
+        ("file:~", "'~' begins with '~', which is not a home here: write '/home/ada', or './~' for"),
         (
             "file:~/x",
-            "'~/x' begins with '~', which is no home here: write '/home/ada/x', or './~/x' for a directory",
+            "'~/x' begins with '~', which is not a home here: write '/home/ada/x', or './~/x' for a directory",
         ),
         ("file:~nobody-here/x", "write '/home/NAME/x', or './~nobody-here/x'"),
         ("file:?path=~/x", "write '/home/ada/x'"),

@@ -248,7 +248,7 @@ def test_a_request_that_the_server_has_no_row_for_is_refused_by_name():
 
 
 def test_a_frame_that_is_no_call_ends_the_connection(store):
-    with pytest.raises(InvalidRequest, match=r"a frame of 4 bytes is no call, `\[id, request\]`"):
+    with pytest.raises(InvalidRequest, match=r"a frame of 4 bytes is not a call, `\[id, request\]`"):
         serve_frames(store.handlers, [b"junk"])
 
 

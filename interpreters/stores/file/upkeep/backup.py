@@ -151,7 +151,7 @@ class _Backup:
 
 
 def _read_frames(segment: Segment, until: int | None) -> Effect[tuple[int, bytes]]:
-    """Where the last frame ends that is no footer, and the digest so far. Raises `CorruptStore`."""
+    """Where the last frame ends that is not a footer, and the digest so far. Raises `CorruptStore`."""
     end, digest = HEADER_BYTES, Digest()
     scan = Scan(segment)
     while (found := (yield from scan.next())) is not None:

@@ -103,7 +103,7 @@ def salvage(path: StrPath, into: StrPath, progress: Progress | None = None) -> S
 def _reading(path: StrPath, *, alone: bool = False) -> Iterator[RealDisk]:
     refuse_home(path)
     if not os.path.isdir(path):
-        raise InvalidRequest(f"{os.fspath(path)} is no directory: give that of a store")
+        raise InvalidRequest(f"{os.fspath(path)} is not a directory: give that of a store")
     with _errors_of(path):
         disk = RealDisk(path, read_only=True)
     with closing(disk):

@@ -1,7 +1,7 @@
 """Is a store sound? Every frame of every segment is read, and each damage is told with its file and offset.
 
-Nothing is changed and no lock is taken, so a writer may be at work. What a writer is about to write is no damage. Where
-damage is found and the manifest has changed since it was read, a compaction may have taken files away: then
+Nothing is changed and no lock is taken, so a writer may be at work. What a writer is about to write is not damage.
+Where damage is found and the manifest has changed since it was read, a compaction may have taken files away: then
 everything is looked at again.
 """
 

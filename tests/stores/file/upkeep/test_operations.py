@@ -344,7 +344,7 @@ def test_a_file_that_cannot_be_read_is_damage_and_the_others_are_looked_at():
 def test_a_directory_without_a_store_is_refused(tool, tmp_path):
     with pytest.raises(InvalidRequest, match="no store"):
         tool(tmp_path)
-    with pytest.raises(InvalidRequest, match="no directory"):
+    with pytest.raises(InvalidRequest, match="not a directory"):
         tool(tmp_path / "missing")
 
 
