@@ -9,7 +9,7 @@ function of what follows the colon and of the options, which returns an interpre
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from interpreters.runtime.interpreter import Interpreter, check_blobs, check_interpreter, checked_effects
 from interpreters.runtime.store import Store
@@ -117,7 +117,7 @@ def _registered(scheme: str) -> Opener | None:
         )
 
     def open_registered(rest: str, options: dict[str, Any]) -> Interpreter:
-        interpreter: Interpreter = opener(rest, options)
+        interpreter = cast(Opener, opener)(rest, options)
         check_interpreter(f"what {_described(entry)} opens for {scheme}:", interpreter)
         return interpreter
 
