@@ -9,7 +9,7 @@ function of what follows the colon and of the options, which returns an interpre
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from interpreters.runtime.interpreter import Interpreter, check_blobs, check_interpreter, checked_effects
 from interpreters.runtime.store import Store
@@ -104,7 +104,7 @@ def _registered(scheme: str) -> Opener | None:
         raise InvalidRequest(f"{scheme}: is the scheme of two stores, {packages}: uninstall one of the packages")
     (entry,) = found.values()
     try:
-        opener = entry.load()
+        opener: Any = entry.load()
     except Exception as error:
         raise InvalidRequest(
             f"{scheme}: is the scheme of {_described(entry)}, which cannot be loaded: {type(error).__name__}: {error}: "
@@ -117,7 +117,7 @@ def _registered(scheme: str) -> Opener | None:
         )
 
     def open_registered(rest: str, options: dict[str, Any]) -> Interpreter:
-        interpreter: Interpreter = opener(rest, options)
+        interpreter = cast(Opener, opener)(rest, options)
         check_interpreter(f"what {_described(entry)} opens for {scheme}:", interpreter)
         return interpreter
 

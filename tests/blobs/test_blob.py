@@ -14,6 +14,7 @@ from interpreters.blobs.directory import DirectoryBlobs
 from interpreters.blobs.memory import MemoryBlobs
 from interpreters.stores.served import RemoteStore
 from persist_effects import BlobNotFound, BlobRef, InvalidRequest, blob, kv, log, run
+from persist_effects.capabilities import Capabilities
 
 OPENED = {
     "memory": lambda path: open_store("memory:"),
@@ -182,7 +183,7 @@ def url(tmp_path):
 
 def test_a_durable_store_that_has_no_blob_store_refuses_bytes_that_it_would_lose():
     class Durable(Other):
-        durable = True
+        capabilities = Capabilities(durability="commit", reopen=True)
 
     ref = run(blob.put(b"x"), MemoryBlobs().handlers)
     with Store(Durable()) as store:

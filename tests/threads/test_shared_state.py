@@ -46,6 +46,7 @@ TOLD_CLOSED = "test_programs_that_wait_when_their_store_is_closed_are_told_so"
 NOT_TOLD = "test_a_thread_that_was_not_told_of_an_event_finds_it_all_the_same"
 BOTH_WAYS = "test_values_larger_than_a_pipe_holds_go_both_ways_at_once"
 CUT_BY_INTERRUPT = "test_an_interrupt_that_ends_the_event_loop_leaves_no_task_waiting"
+SUBMITTED = "test_an_interrupt_while_requests_are_submitted_leaves_no_task_waiting"
 CHILD_TASKS = "test_a_child_runs_tasks_though_the_parents_worker_is_not_there"
 SERVED_CHILD = "test_a_child_is_refused_though_another_thread_is_just_sending"
 INTERRUPTED_COMMIT = "test_an_interrupted_commit_is_settled_by_opening_anew"
@@ -92,6 +93,10 @@ TABLE: dict[str, dict[str, Row]] = {
             "anyio's own",
             "test_many_waits_on_a_store_that_must_be_asked_again_and_again_keep_nobody_from_a_thread",
         ),
+    },
+    "runtime/tasks.py _Party": {},
+    "runtime/tasks.py _SubmittingLoop": {
+        "_next": Row(OWN_LOOP, "one loop, one thread", SUBMITTED),
     },
     "runtime/tasks.py _Worker": {
         "_lock": Row("the loop, the worker, and a forked child", "made anew in the child", CHILD_TASKS),
