@@ -1,18 +1,20 @@
 """A store of one's own in little code: an interpreter over two dicts, which passes the whole conformance suite.
 
-A commit makes a new state, and puts it in the place of the old one if nothing conflicts: all or nothing, and readers
-need no lock. The entry point `dict = "dict_store:DictStore"` of the group persist_effects.stores registers it.
+`plan` says what a commit is answered and what it changes. What comes of it takes the place of the state before: all or
+nothing, and readers need no lock. The entry point `dict = "dict_store:DictStore"` of the group persist_effects.stores
+registers it.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from interpreters.stores.ranges import page_range
-from persist_effects import Conflict, Entry, Event, InvalidRequest, Page, StoreClosed, codec
+from persist_effects import Entry, InvalidRequest, Page, StoreClosed, codec
 from persist_effects import requests as ask
 from persist_effects.machine import Handlers
+from persist_effects.planning import Change, Limits, plan
 
 
 class Stream(NamedTuple):
@@ -24,49 +26,45 @@ class Stream(NamedTuple):
     dropped_position: int = 0
 
 
+UNUSED = Stream()
+
+
 class State:
-    """All that is stored. A change is made to a copy."""
+    """All that is stored, which never changes; and what `plan` must know of it."""
 
     def __init__(self, streams: dict[str, Stream], entries: dict[str, tuple[bytes, int]], newest: list[int]) -> None:
-        self.streams, self.entries = dict(streams), dict(entries)
+        self.streams, self.entries = streams, entries
         self.position, self.revision = newest
 
-    def stream(self, name: str) -> tuple[Stream, int]:
-        return (it := self.streams.get(name, Stream())), it.dropped + len(it.events)
+    def last_seq(self, stream: str) -> int:
+        it = self.streams.get(stream, UNUSED)
+        return it.dropped + len(it.events)
+
+    def dropped(self, stream: str) -> int:
+        return self.streams.get(stream, UNUSED).dropped
+
+    def revision_of(self, key: str) -> int:
+        return self.entries.get(key, (b"", 0))[1]
 
     def newest(self, prefix: str) -> int:
         return max((it.position for name, it in self.streams.items() if name.startswith(prefix)), default=0)
 
-    def append(self, request: ask.Append, now: int) -> ask.Appended:
-        (stream, last), events = self.stream(request.stream), []
-        for seq, draft in enumerate(request.events, last + 1):
-            self.position += 1
-            at = now if draft.at is None else draft.at
-            made = Event(request.stream, seq, draft.type, at, draft.data, self.position, draft.meta)
-            events.append(codec.encode_new_event(made))
-        self.streams[request.stream] = stream._replace(events=(*stream.events, *events), position=self.position)
-        return ask.Appended(last + 1, last + len(events), self.position, now)
-
-    def truncate(self, request: ask.TruncateThrough, now: int) -> int:
-        stream, last = self.stream(request.stream)
-        count = max(0, min(request.seq, last) - stream.dropped)
-        if count:
-            last_dropped, kept = codec.decode_event(stream.events[count - 1]), stream.events[count:]
-            self.streams[request.stream] = Stream(kept, last_dropped.seq, stream.position, last_dropped.position)
-        return count
-
-    def put(self, request: ask.KvPut, now: int) -> int:
-        self.revision += 1
-        self.entries[request.key] = codec.encode(request.value, codec.value_name(request.key)), self.revision
-        return self.revision
-
-    def conflict(self, request: Any) -> Conflict | None:
-        name, expected = getattr(request, "key", None) or request.stream, getattr(request, "expected", None)
-        actual = self.entries.get(name, (b"", 0))[1] if hasattr(request, "key") else self.stream(name)[1]
-        return None if expected in (None, actual) else Conflict(name, expected, actual)
+    def after(self, change: Change) -> "State":
+        """What is stored once a commit was made."""
+        streams, entries = dict(self.streams), {**self.entries, **change.puts}
+        for events, encoded in change.runs:
+            it = streams.get(events[0].stream, UNUSED)
+            streams[events[0].stream] = it._replace(events=(*it.events, *encoded), position=events[-1].position)
+        for name, seq in change.drops.items():
+            it = streams[name]
+            last, kept = codec.decode_event(it.events[seq - it.dropped - 1]), it.events[seq - it.dropped :]
+            streams[name] = Stream(kept, seq, it.position, last.position)
+        for key in change.deleted:
+            entries.pop(key, None)
+        return State(streams, entries, [change.position, change.revision])
 
     def read(self, request: ask.Read) -> Page:
-        stream, last = self.stream(request.stream)
+        stream, last = self.streams.get(request.stream, UNUSED), self.last_seq(request.stream)
         low, high, following, hole = page_range(request, stream.dropped, last)
         found = [codec.decode_event(it) for it in stream.events[low - stream.dropped : high - stream.dropped]]
         return Page(found[::-1] if request.backwards else found, following, last, hole)
@@ -90,14 +88,10 @@ def page(names: Iterable[str], request: ask.Streams | ask.KvKeys) -> list[str]:
     return sorted(it for it in names if it.startswith(request.prefix) and it > request.after)[: request.limit]
 
 
-WRITES: dict[Any, Callable[[State, Any, int], Any]] = {
-    ask.Append: State.append, ask.TruncateThrough: State.truncate, ask.KvPut: State.put,
-    ask.KvDelete: lambda state, request, now: state.entries.pop(request.key, None) is not None,
-}  # fmt: skip
 READS: dict[Any, Callable[[State, Any], Any]] = {
     ask.Read: State.read, ask.ReadAll: State.read_all,
     ask.KvGet: lambda state, request: entry(*state.entries.get(request.key, (b"", 0))),
-    ask.LastSeq: lambda state, request: state.stream(request.stream)[1],
+    ask.LastSeq: lambda state, request: state.last_seq(request.stream),
     ask.Streams: lambda state, request: page(state.streams, request),
     ask.KvKeys: lambda state, request: page(state.entries, request),
     ask.KvHas: lambda state, request: request.key in state.entries,
@@ -113,9 +107,8 @@ class DictStore:
         self.state: State | None = State({}, {}, [0, 0])
         self.changed = threading.Condition()
         self.handlers: Handlers = {
-            **dict.fromkeys(WRITES, lambda request: self.commit([request], is_one=True)),
+            **dict.fromkeys(ask.WRITES, self.commit),
             **dict.fromkeys(READS, lambda request: READS[type(request)](self.now(), request)),
-            ask.Transact: lambda request: self.commit(request.writes, request.checks),
             ask.Wait: self.wait,
         }
 
@@ -129,19 +122,13 @@ class DictStore:
             raise StoreClosed("this store was closed: open it again to run programs")
         return state
 
-    def commit(self, writes: Sequence[Any], checks: Sequence[Any] = (), *, is_one: bool = False) -> Any:
+    def commit(self, request: Any) -> Any:
         with self.changed:
-            now, at = self.now(), time.time_ns() // 1_000
-            after, answers = State(now.streams, now.entries, [now.position, now.revision]), []
-            conflicts = [now.conflict(check) for check in checks]
-            for write in writes:  # also after a conflict: what cannot be stored is told first
-                conflicts.append(after.conflict(write))
-                answers.append(WRITES[type(write)](after, write, at))
-            for conflict in filter(None, conflicts):
-                return conflict
-            self.state = after
-            self.changed.notify_all()
-            return answers[0] if is_one else answers
+            answer, change = plan(request, self.now(), time.time_ns() // 1_000, Limits())
+            if change is not None:
+                self.state = self.now().after(change)
+                self.changed.notify_all()
+            return answer
 
     def wait(self, request: ask.Wait) -> int:
         prefix, seconds = request.prefix, min(request.timeout, threading.TIMEOUT_MAX)

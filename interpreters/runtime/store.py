@@ -43,8 +43,8 @@ class Store:
 
     A row of ``effects`` is a function of one request; a generator function, which is run as a program of this store,
     and answers with what it returns; or an async function, where programs run by `arun`. Closing
-    the store closes the interpreter and the blob store. Raises `InvalidRequest` for what is no interpreter, and for
-    effects that are no table of rows.
+    the store closes the interpreter and the blob store. Raises `InvalidRequest` for what is not an interpreter, and for
+    effects that are not a table of rows.
 
     >>> from interpreters import open_store
     >>> from persist_effects import Request, perform

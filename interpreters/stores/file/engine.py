@@ -16,6 +16,7 @@ from interpreters.stores.file.writer import NO_MEMORY, NO_MEMORY_NOR_WORD
 from persist_effects import codec
 from persist_effects.errors import StoreUnavailable, UncertainOutcome
 from persist_effects.machine import Effect
+from persist_effects.planning import Limits
 from persist_effects.requests import (
     Append,
     KvDelete,
@@ -51,6 +52,7 @@ class Engine:
         self.index = Index()
         self.log = Log(self.index, options.random_bytes, options.segment_bytes, options.holder, options.is_check_due)
         self.queries = Queries(self.index)
+        self._limits = Limits(options.payload_limit_bytes, codec.encode_new_events)
 
     def open(self) -> Effect[None]:
         """Take the lock, and bring the store to where it was when it was closed, or went down."""
@@ -77,7 +79,7 @@ class Engine:
         if that is certain, `UncertainOutcome` if it is not.
         """
         try:
-            staging = Staging(self.index, self._options.clock, self._options.payload_limit_bytes)
+            staging = Staging(self.index, self._options.clock(), self._limits)
             if not _DROP_NOTHING.issuperset(map(type, requests)):
                 yield from self._find_dropped_positions(requests, staging)
             outcomes = staging.stage(requests)

@@ -56,14 +56,13 @@ class Frames:
 
 
 class Staging:
-    """The writes of one batch, one commit after the other. Each sees what those before it will have done."""
+    """The writes of one batch, one commit after the other, all at one time. Each sees what those before it do."""
 
-    def __init__(self, index: Index, clock: Callable[[], int], payload_limit_bytes: int) -> None:
+    def __init__(self, index: Index, now: int, limits: Limits) -> None:
         self._index = index
-        # Read once: the commits of one batch are made at one time.
-        self._now = clock()
-        self._limit_bytes = payload_limit_bytes
-        self._limits = Limits(payload_limit_bytes, codec.encode_new_events)
+        self._now = now
+        self._limits = limits
+        self._limit_bytes = limits.payload_bytes
         self._seqs: dict[str, int] = {}
         self._revisions: dict[str, int] = {}
         self._dropped: dict[str, int] = {}
