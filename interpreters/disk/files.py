@@ -51,7 +51,7 @@ def refuse_home(path: str | os.PathLike[str]) -> None:
         home = os.path.expanduser(first)
         whole = f"{'/home/NAME' if home == first else home}/{rest}".rstrip("/")
         raise InvalidRequest(
-            f"{os.fspath(path)!r} begins with {first!r}, which is not a home here: write {whole!r}, or "
+            f"{os.fspath(path)!r} begins with {first!r}, which only a shell replaces: write {whole!r}, or "
             f"{f'./{os.fspath(path)}'!r} for a directory of that name"
         )
 

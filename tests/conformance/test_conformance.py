@@ -116,7 +116,7 @@ class _MemoryStoreThatCanAgain(TestMemoryStoreThatCannotMuch):
     ("claimed", "held_to", "fact"),
     [
         (Capabilities(payload_limit_bytes=2**17), Capabilities(), "claims_what_it_is_held_to"),
-        (Capabilities(payload_limit_bytes=2**17), Capabilities(payload_limit_bytes=2**17), "over_the_limit_is_refused"),
+        (Capabilities(payload_limit_bytes=2**17), Capabilities(payload_limit_bytes=2**17), "stored_is_refused"),
         (Capabilities(payload_limit_bytes=2**24), Capabilities(payload_limit_bytes=2**24), "at_the_limit_is_stored"),
         (Capabilities(batch_limit=10), Capabilities(batch_limit=10), "as_many_events_as_the_store_claims"),
         (Capabilities(transact=False), Capabilities(transact=False), "does_not_claim_it_refuses_by_name"),

@@ -218,7 +218,7 @@ def test_any_record_of_an_error_is_one_or_is_refused(plain):
     try:
         assert isinstance(error_from_record(plain), PersistError)
     except ValueError as error:
-        assert "no record of an error" in str(error)  # noqa: PT017 - either is right
+        assert "not a record of an error" in str(error)  # noqa: PT017 - either is right
 
 
 def test_an_error_with_deep_arguments_is_sent_and_recorded_as_text():

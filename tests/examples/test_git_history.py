@@ -428,7 +428,7 @@ def test_what_is_no_repository_is_a_one_line_error(tmp_path: Path, monkeypatch: 
     (tmp_path / "not a repository").mkdir()
     (tmp_path / "a file").write_text("")
     result = CliRunner().invoke(git_history.app, ["--store=memory:", "--", name], catch_exceptions=False)
-    assert_one_line_error(result, repr(name), "no git repository")
+    assert_one_line_error(result, repr(name), "not a git repository")
 
 
 def test_a_missing_git_is_a_one_line_error(linear: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ def explore_effects(
     ...     assert len((yield from log.read("payments"))) == 1
     >>> report = explore_effects(pay, lambda: open_store("memory:"), paid_once)
     >>> report.verdict, report.checked, report.equal
-    ('passed', 12, 6)
+    ('passed', 8, 0)
     """
     _check_options(depth, restart, requests_limit, seed, limit)
     state, restart = (None, restart) if repro is None else _parse(repro)

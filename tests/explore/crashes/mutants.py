@@ -689,14 +689,14 @@ MUTANTS = [
         35,
         "a transaction written as two frames",
         edit(
-            Staging._add_frame,
+            Staging.commit,
             """
-            -    commit = Commit(parts.runs, [], entries, list(parts.deleted), parts.drops, [], self._revision, self._position)
-            -    self.frames.add_commit(commit, parts.events)
-            +    first = Commit(parts.runs, [], [], [], [], [], 0, self._position)
-            +    self.frames.add_commit(first, parts.events)
-            +    second = Commit([], [], entries, list(parts.deleted), parts.drops, [], self._revision, self._position)
-            +    self.frames.add_commit(second)
+            -        self.frames.add_commit(self._commit_of(change), [encoded for _, encoded in change.runs])
+            +        whole = self._commit_of(change)
+            +        first = Commit(whole.runs, [], [], [], [], [], 0, whole.position)
+            +        self.frames.add_commit(first, [encoded for _, encoded in change.runs])
+            +        second = Commit([], [], whole.entries, whole.deleted, whole.drops, [], whole.revision, whole.position)
+            +        self.frames.add_commit(second)
             """,
         ),
         [looks.TRANSACTIONS],

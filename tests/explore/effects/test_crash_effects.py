@@ -613,11 +613,11 @@ def test_a_state_that_passes_can_be_run_alone_too():
 @pytest.mark.parametrize(
     ("token", "why"),
     [
-        ("", "no token of a failure"),
-        (7, "no token of a failure"),
-        ("e2:1:crash-before", "no token of a failure"),
-        ("e1:0:crash-before", "no token of a failure"),
-        ("e1:1:crash-before,2:crash-before,3:crash-before", "no token of a failure"),
+        ("", "not a token of a failure"),
+        (7, "not a token of a failure"),
+        ("e2:1:crash-before", "not a token of a failure"),
+        ("e1:0:crash-before", "not a token of a failure"),
+        ("e1:1:crash-before,2:crash-before,3:crash-before", "not a token of a failure"),
         ("e1:1:explodes", "'explodes' is not a fault: it is one of crash-before, "),
         ("e1:9:crash-before", "names request #9, and there are requests #1 to #2"),
         ("e1:1:conflict-once", "request #1 is persist/kv-get counter, which has only crash-before, "),

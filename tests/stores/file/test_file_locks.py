@@ -257,7 +257,7 @@ def refuses(path: Path, kind: type[Exception], message: str) -> None:
 def test_a_file_is_no_store(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("mine")
-    refuses(path, InvalidRequest, r"notes\.txt is (a file|no directory)")
+    refuses(path, InvalidRequest, r"notes\.txt is (a file|not a directory)")
 
 
 def test_a_path_with_a_zero_character_is_refused():

@@ -540,10 +540,10 @@ def test_a_path_given_as_a_keyword_is_taken_as_it_is(here, path):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("file:~", "'~' begins with '~', which is not a home here: write '/home/ada', or './~' for"),
+        ("file:~", "'~' begins with '~', which only a shell replaces: write '/home/ada', or './~' for"),
         (
             "file:~/x",
-            "'~/x' begins with '~', which is not a home here: write '/home/ada/x', or './~/x' for a directory",
+            "'~/x' begins with '~', which only a shell replaces: write '/home/ada/x', or './~/x' for a directory",
         ),
         ("file:~nobody-here/x", "write '/home/NAME/x', or './~nobody-here/x'"),
         ("file:?path=~/x", "write '/home/ada/x'"),
