@@ -23,7 +23,7 @@ from interpreters.stores.file.store import FileStore
 from persist_effects import Draft, requests, run
 from persist_effects.requests import Append, TruncateThrough
 
-ROUNDS = int(os.environ.get("KILL_ROUNDS", "100"))
+ROUNDS = int(os.environ.get("KILL_ROUNDS", "200"))
 SEED = int(os.environ.get("KILL_SEED", "0"))
 
 
