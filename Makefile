@@ -46,8 +46,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 # What goes through very many states says nothing more about coverage, and takes three times as long where it is measured.
 EXPLORATIONS := \
 	$(addprefix tests/explore/crashes/test_crash_,bit_rot.py explorer.py ledger.py mutants.py) \
-	$(addprefix tests/stores/file/test_file_,damage.py interrupts.py killed.py signals.py) \
-	tests/explore/schedule/test_schedule_simulate.py
+	$(addprefix tests/stores/file/test_file_,damage.py interrupts.py killed.py signals.py)
 
 explored: .venv/filled
 	$(PYTEST) -p no:cacheprovider $(EXPLORATIONS)

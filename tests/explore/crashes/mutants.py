@@ -472,8 +472,9 @@ MUTANTS = [
         edit(
             log.append_once,
             """
-            -            answers = yield from perform(Transact((Append(stream, (draft,), last), KvPut(mark, noted, 0))))
-            +            answers = yield from perform(Transact((Append(stream, (draft,), last),)))
+            -            answers = yield from perform(once)
+            +            answers = yield from perform(Transact((Append(stream, (draft,)),)))
+            +            noted = {"stream": stream, "key": key, "seq": answers[0].first_seq}
             +            yield from perform(KvPut(mark, noted, 0))
             """,
         ),
