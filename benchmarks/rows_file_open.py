@@ -44,7 +44,7 @@ def open_seconds(directory: Path, event_count: int) -> float:
     taken = seconds(open_and_ask)
     with opened[0] as store:
         assert answers[0] > 0
-        newest = store.run(log.read_all(after=event_count - 1))
+        newest = store.run(log.page_all(after=event_count - 1))
         assert (len(newest.events), newest.head) == (1, event_count), "the store is not whole"
     return taken
 

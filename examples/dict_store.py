@@ -46,12 +46,16 @@ class State:
     def revision_of(self, key: str) -> int:
         return self.entries.get(key, (b"", 0))[1]
 
-    def newest(self, prefix: str) -> int:
-        return max((it.position for name, it in self.streams.items() if name.startswith(prefix)), default=0)
+    def newest(self, request: ask.Wait | ask.KvWait) -> int:
+        if isinstance(request, ask.KvWait):
+            return self.revision  # of all keys: too high under a prefix, which a waiter may be told
+        return max((it.position for name, it in self.streams.items() if name.startswith(request.prefix)), default=0)
 
     def after(self, change: Change) -> "State":
         """What is stored once a commit was made."""
         streams, entries = dict(self.streams), {**self.entries, **change.puts}
+        for name, (seq, position) in change.begun.items():
+            streams[name] = Stream((), seq, position, position)
         for events, encoded in change.runs:
             it = streams.get(events[0].stream, UNUSED)
             streams[events[0].stream] = it._replace(events=(*it.events, *encoded), position=events[-1].position)
@@ -72,11 +76,15 @@ class State:
     def read_all(self, request: ask.ReadAll) -> Page:
         under = {name: stream for name, stream in self.streams.items() if name.startswith(request.prefix)}
         events = [codec.decode_event(event) for stream in under.values() for event in stream.events]
-        types = request.types
-        wanted = [it for it in events if it.position > request.after and (types is None or it.type in types)]
-        found = sorted(wanted, key=lambda event: event.position)[: request.limit]
-        following = max(self.position, request.after) if len(found) == len(wanted) else found[-1].position
-        holes = [ask.Hole(name, s.dropped + 1) for name, s in under.items() if s.dropped_position > request.after]
+        types, after, back = request.types, request.after, bool(request.backwards)
+        until = max(after, request.last_position(self.position))
+        wanted = [it for it in events if after < it.position <= until and (types is None or it.type in types)]
+        found = sorted(wanted, key=lambda event: event.position, reverse=back)[: request.limit]
+        following = after if back else until
+        if len(found) < len(wanted):
+            following = found[-1].position - back
+        dropped = {name: stream for name, stream in under.items() if after < min(stream.dropped_position, until)}
+        holes = [ask.Hole(name, stream.dropped + 1) for name, stream in dropped.items()]
         return Page(found, following, self.position, holes[0] if holes else None)
 
 
@@ -84,7 +92,7 @@ def entry(value: bytes, revision: int) -> Entry | None:
     return Entry(codec.decode(value), revision) if revision else None
 
 
-def page(names: Iterable[str], request: ask.Streams | ask.KvKeys) -> list[str]:
+def page(names: Iterable[str], request: ask.Streams | ask.KvKeys | ask.KvEntries) -> list[str]:
     return sorted(it for it in names if it.startswith(request.prefix) and it > request.after)[: request.limit]
 
 
@@ -94,6 +102,7 @@ READS: dict[Any, Callable[[State, Any], Any]] = {
     ask.LastSeq: lambda state, request: state.last_seq(request.stream),
     ask.Streams: lambda state, request: page(state.streams, request),
     ask.KvKeys: lambda state, request: page(state.entries, request),
+    ask.KvEntries: lambda state, request: [(it, entry(*state.entries[it])) for it in page(state.entries, request)],
     ask.KvHas: lambda state, request: request.key in state.entries,
 }  # fmt: skip
 
@@ -109,7 +118,7 @@ class DictStore:
         self.handlers: Handlers = {
             **dict.fromkeys(ask.WRITES, self.commit),
             **dict.fromkeys(READS, lambda request: READS[type(request)](self.now(), request)),
-            ask.Wait: self.wait,
+            **dict.fromkeys(ask.WAITS, self.wait),
         }
 
     def close(self) -> None:
@@ -130,8 +139,8 @@ class DictStore:
                 self.changed.notify_all()
             return answer
 
-    def wait(self, request: ask.Wait) -> int:
-        prefix, seconds = request.prefix, min(request.timeout, threading.TIMEOUT_MAX)
+    def wait(self, request: ask.Wait | ask.KvWait) -> int:
         with self.changed:
-            self.changed.wait_for(lambda: self.now().newest(prefix) > request.after, seconds)
-            return self.now().newest(request.prefix)
+            seconds = min(request.timeout, threading.TIMEOUT_MAX)
+            self.changed.wait_for(lambda: self.now().newest(request) > request.after, seconds)
+            return self.now().newest(request)

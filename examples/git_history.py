@@ -152,7 +152,7 @@ def answer_compacted(store: Store, bars: Bars, question: Question) -> tuple[Answ
 
 def current_blobs(store: Store, bars: Bars, question: Question) -> dict[str, str]:
     """Let the subscription catch up, and return what it keeps in kv: a blob id for each path's name."""
-    bars.begin("current blobs", (head := store.run(log.read_all(limit=1)).head))
+    bars.begin("current blobs", (head := store.run(log.head())))
     prefix = store.run(keep_current_blobs(question))
     bars.show(Progressed("current blobs", head))
     keys = store.run(kv.keys(prefix))

@@ -160,7 +160,7 @@ def tail(
         position = after
         wanted = types.split(",") if types else None
         while not is_interrupted():
-            page = store.run(log.read_all(position, prefix, wanted))
+            page = store.run(log.page_all(position, prefix, wanted))
             for event in page.events:
                 typer.echo(jsonl.event_line(event).decode().rstrip("\n") if as_json else _line_of_event(event))
             position = page.next

@@ -13,7 +13,7 @@ An event is its stream, sequence number, type, time, data and meta. ``dropped`` 
 a stream was truncated. Values stand as `persist_effects.json_values` writes them.
 
 What requests cannot choose is given anew on import: positions (their order is kept) and revisions. A truncated
-stream gets events of the type ``truncated`` in the place of those that were dropped, which are then truncated.
+stream begins after the events that were dropped, which takes one position.
 
 Positions that the store holds itself are translated: the checkpoint of a follower comes to stand behind the events
 that it stood behind. ``head`` is the position of the newest event that the store ever had: who had passed that has
@@ -39,19 +39,17 @@ from persist_effects.codec import encode
 from persist_effects.errors import InvalidRequest, Truncated, repr_of
 from persist_effects.event import Draft, Event, check_integer, check_items
 from persist_effects.json_values import decode_line, from_json, to_json
-from persist_effects.machine import Effect, all_of, perform
+from persist_effects.machine import Effect, perform
 from persist_effects.requests import (
     Append,
     Appended,
     Conflict,
-    Entry,
-    KvGet,
+    KvEntries,
     KvKeys,
     KvPut,
     Read,
     Streams,
     Transact,
-    Wait,
     Write,
 )
 
@@ -62,7 +60,6 @@ Progress = Callable[[int, int], None]
 
 _BATCH_LINES = 256
 _BATCH_BYTES = 1024 * 1024
-_PLACEHOLDERS = 1000
 _NO_LIMIT_BYTES = 2**63
 _FIELDS = {
     "event": ("event", "position"),
@@ -100,11 +97,11 @@ def export(store: Store, out: BinaryIO, progress: Progress | None = None) -> Cou
     """
     counts = Counts()
     seen: dict[str, int] = {}
-    head = store.run(log.read_all(limit=1)).head
+    head = store.run(log.head())
     _write(out, {"format": FORMAT, "version": VERSION, "head": head})
     position = 0
     while position < head:
-        page = store.run(log.read_all(position))
+        page = store.run(log.page_all(position))
         for event in page.events:
             if event.position <= head:
                 _check_next(event, seen)
@@ -152,13 +149,11 @@ def _export_streams(store: Store, out: BinaryIO, seen: dict[str, int], counts: C
 
 def _export_keys(store: Store, out: BinaryIO, counts: Counts) -> None:
     after = ""
-    while keys := store.run(perform(KvKeys("", after))):
-        entries: tuple[Entry | None, ...] = store.run(all_of(*(KvGet(key) for key in keys)))
-        for key, entry in zip(keys, entries, strict=True):
-            if entry is not None:
-                _write(out, {"key": key, "value": to_json(entry.value), "revision": entry.revision})
-                counts.keys += 1
-        after = keys[-1]
+    while entries := store.run(perform(KvEntries("", after))):
+        for key, entry in entries:
+            _write(out, {"key": key, "value": to_json(entry.value), "revision": entry.revision})
+            counts.keys += 1
+        after = entries[-1][0]
 
 
 def _write(out: BinaryIO, line: dict[str, Any]) -> None:
@@ -395,7 +390,7 @@ class _Importer:
             )
         if self._appends:
             self._flush()
-        return self._positions.translated(before, self._store.run(perform(Wait(0))))
+        return self._positions.translated(before, self._store.run(log.head()))
 
     def _take_end(self, fields: dict[str, Any]) -> None:
         self._flush()
@@ -408,11 +403,7 @@ class _Importer:
     def _truncate(self, stream: str, seq: int) -> None:
         """Make a stream that has lost its events through ``seq``."""
         self._flush()
-        draft = Draft("truncated", None, at=0)
-        for start in range(0, seq, _PLACEHOLDERS):
-            count = min(_PLACEHOLDERS, seq - start)
-            _check_alone(self._store.run(log.append_many(stream, [draft] * count, expected=start)))
-        self._store.run(log.truncate_through(stream, seq))
+        _check_alone(self._store.run(log.begin(stream, seq)))
         self._dropped[stream] = seq
 
     def _flush(self) -> None:

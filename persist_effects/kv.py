@@ -1,5 +1,6 @@
 """Keys and values. Every function is a program. Values follow the rules of `persist_effects.codec`."""
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -7,7 +8,18 @@ from persist_effects.contexts import leaves_contexts_alone
 from persist_effects.listing import all_names
 from persist_effects.machine import Effect, perform
 from persist_effects.programs import program
-from persist_effects.requests import Conflict, Entry, KvDelete, KvGet, KvHas, KvKeys, KvPut
+from persist_effects.requests import (
+    PAGE_SIZE,
+    Conflict,
+    Entry,
+    KvDelete,
+    KvEntries,
+    KvGet,
+    KvHas,
+    KvKeys,
+    KvPut,
+    KvWait,
+)
 
 V = TypeVar("V")
 
@@ -134,6 +146,54 @@ def keys(prefix: str = "") -> Effect[list[str]]:
     ['color/a', 'color/b']
     """
     return (yield from all_names(KvKeys, prefix))
+
+
+@program
+def entries(prefix: str = "") -> Effect[list[tuple[str, Entry]]]:
+    """All keys that start with a prefix, with their values and revisions. They are in memory together.
+
+    Args:
+        prefix: How the keys start.
+
+    Returns:
+        Pairs of key and `Entry`, sorted by key, by code point. Those of a page, a few hundred, are of one moment.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> _ = store.run(put("color/b", 1)), store.run(put("color/a", 2)), store.run(put("size", 3))
+    >>> [(key, found.value) for key, found in store.run(entries("color/"))]
+    [('color/a', 2), ('color/b', 1)]
+    """
+    found: list[tuple[str, Entry]] = []
+    while True:
+        page = yield from perform(KvEntries(prefix, found[-1][0] if found else ""))
+        found += page
+        if len(page) < PAGE_SIZE:
+            return found
+
+
+@program
+@leaves_contexts_alone
+def wait(after: int, prefix: str = "", timeout: float = math.inf) -> Effect[int]:
+    """Wait until a key that starts with a prefix is put or deleted after a revision.
+
+    Args:
+        after: The revision.
+        prefix: How the keys start.
+        timeout: For how many seconds at the most; without end unless it is given.
+
+    Returns:
+        The newest revision under the prefix, also when the time was over before. Whoever goes on from it misses no
+        change. It may be too high where the store does not know any more which keys were deleted.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> revision = store.run(put("grants/ada", "read"))
+    >>> _ = store.run(delete("grants/ada"))
+    >>> store.run(wait(revision, "grants/"))
+    2
+    """
+    return (yield from perform(KvWait(after, prefix, timeout)))
 
 
 @program

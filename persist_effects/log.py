@@ -5,6 +5,7 @@ Readers return what is there: after a truncation, events that it dropped are mis
 """
 
 import hashlib
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +21,7 @@ from persist_effects.requests import (
     PAGE_SIZE_MAX,
     Append,
     Appended,
+    Begin,
     Conflict,
     Entry,
     KvGet,
@@ -31,6 +33,7 @@ from persist_effects.requests import (
     Streams,
     Transact,
     TruncateThrough,
+    Wait,
 )
 
 _SETTLING_ATTEMPTS = 8
@@ -200,21 +203,134 @@ def read_back(stream: str, limit: int) -> Effect[list[Event]]:
 
 @program
 def read_all(
-    after: int = 0, prefix: str = "", types: Iterable[str] | None = None, *, limit: int = PAGE_SIZE
-) -> Effect[Page]:
-    """A page of the events of all streams whose names start with ``prefix``, past the position ``after``.
+    after: int = 0,
+    prefix: str = "",
+    types: Iterable[str] | None = None,
+    *,
+    until: int | None = None,
+    limit: int | None = None,
+    backwards: bool = False,
+) -> Effect[list[Event]]:
+    """The events of all streams under a prefix, in the order of positions, to the end. They are in memory together.
 
-    Go on with ``after=page.next`` while that is below ``page.head``.
+    Args:
+        after: Only events past this position.
+        prefix: Only of streams whose names start so.
+        types: Only events of these types.
+        until: Only events up to and with this position.
+        limit: At most so many; None for all of them.
+        backwards: The newest of them first.
+
+    Returns:
+        The events. What truncation dropped is left out: `page_all` tells of it.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
     >>> for stream in ("a/1", "b/1", "a/2"):
     ...     _ = store.run(append(stream, "made", None))
-    >>> [event.stream for event in store.run(read_all(prefix="a/")).events]
+    >>> [event.stream for event in store.run(read_all(prefix="a/"))]
     ['a/1', 'a/2']
+    >>> [event.stream for event in store.run(read_all(limit=2, backwards=True))]
+    ['a/2', 'b/1']
+    """
+    if limit is not None:
+        check_integer("limit", limit, 1)
+    wanted_types = None if types is None else check_items("types", types, "a list of event types")
+    events: list[Event] = []
+    while True:
+        wanted = PAGE_SIZE if limit is None else min(limit - len(events), PAGE_SIZE_MAX)
+        request = ReadAll(after, prefix, wanted_types, wanted, until, backwards)
+        page = yield from perform(request)
+        events += page.events
+        if backwards:
+            until, more = page.next, page.next > after
+        else:
+            after, more = page.next, page.next < request.last_position(page.head)
+        if not more or len(events) == limit:
+            return events
+
+
+@program
+def page_all(
+    after: int = 0,
+    prefix: str = "",
+    types: Iterable[str] | None = None,
+    *,
+    until: int | None = None,
+    limit: int = PAGE_SIZE,
+    backwards: bool = False,
+) -> Effect[Page]:
+    """A page of the events of all streams under a prefix, in the order of positions.
+
+    Go on with ``after=page.next`` while that is below ``page.head``; backwards, with ``until=page.next`` while that is
+    above ``after``.
+
+    Args:
+        after: Only events past this position.
+        prefix: Only of streams whose names start so.
+        types: Only events of these types.
+        until: Only events up to and with this position.
+        limit: How many events the page has at the most.
+        backwards: The newest of them first.
+
+    Returns:
+        The page. It says where truncation dropped events of the range.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> for stream in ("a/1", "b/1", "a/2"):
+    ...     _ = store.run(append(stream, "made", None))
+    >>> page = store.run(page_all(limit=2))
+    >>> [event.stream for event in page.events], page.next, page.head
+    (['a/1', 'b/1'], 2, 3)
     """
     wanted_types = None if types is None else check_items("types", types, "a list of event types")
-    return (yield from perform(ReadAll(after, prefix, wanted_types, limit)))
+    return (yield from perform(ReadAll(after, prefix, wanted_types, limit, until, backwards)))
+
+
+@program
+def head(prefix: str = "") -> Effect[int]:
+    """The position of the newest event under a prefix that can be read, 0 if there is none.
+
+    Args:
+        prefix: Of streams whose names start so. Of all of them, it is the position that the store gave last, also
+            where its event was dropped.
+
+    Returns:
+        The position, from which `wait` and `page_all` go on.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> _ = store.run(append("a", "made", None)), store.run(append("b", "made", None))
+    >>> store.run(head()), store.run(head("a"))
+    (2, 1)
+    """
+    page = yield from perform(ReadAll(0, prefix, limit=1, backwards=True))
+    if not prefix:
+        return page.head
+    return page.events[0].position if page.events else 0
+
+
+@program
+@leaves_contexts_alone
+def wait(after: int, prefix: str = "", timeout: float = math.inf) -> Effect[int]:
+    """Wait until a stream under a prefix has an event past a position.
+
+    Args:
+        after: The position.
+        prefix: Of streams whose names start so.
+        timeout: For how many seconds at the most; without end unless it is given.
+
+    Returns:
+        The position of the newest event ever appended under the prefix, also when the time was over before.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> _ = store.run(append("a", "made", None))
+    >>> store.run(wait(0)), store.run(wait(1, timeout=0))
+    (1, 1)
+    """
+    return (yield from perform(Wait(after, prefix, timeout)))
 
 
 @program
@@ -231,7 +347,7 @@ def last_seq(stream: str) -> Effect[int]:
 
 @program
 def streams(prefix: str = "") -> Effect[list[str]]:
-    """The names, sorted, of all streams ever appended to that start with ``prefix``.
+    """The names, sorted, of all streams ever used that start with ``prefix``.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -254,6 +370,31 @@ def truncate_through(stream: str, seq: int) -> Effect[int]:
     (3, 5)
     """
     return (yield from perform(TruncateThrough(stream, seq)))
+
+
+@program
+@leaves_contexts_alone
+def begin(stream: str, seq: int) -> Effect[int | Conflict]:
+    """Begin a stream that was never used after a sequence number, as if so many events had been appended and dropped.
+
+    So a stream that comes from somewhere else goes on with the numbers that it had there.
+
+    Args:
+        stream: The stream's name.
+        seq: The sequence number that is taken for the last one given, from 1 on.
+
+    Returns:
+        A position, at which a reader of all streams is told that events are missing; or a `Conflict` where the stream
+        was used before.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> store.run(begin("orders/1", 41)), store.run(append("orders/1", "paid", None)).seq
+    (1, 42)
+    >>> store.run(begin("orders/1", 41))
+    Conflict(kind='stream', name='orders/1', expected=0, actual=42, write=0)
+    """
+    return (yield from perform(Begin(stream, seq)))
 
 
 def _event(stream: str, draft: Draft, appended: Appended) -> Event:

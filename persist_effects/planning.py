@@ -23,6 +23,7 @@ from persist_effects.requests import (
     ANSWERS,
     Append,
     Appended,
+    Begin,
     Check,
     Conflict,
     ExpectSeq,
@@ -99,18 +100,24 @@ Run = tuple[list[Event], Any]
 Put = tuple[bytes, int]
 """A value that is put, encoded, and its revision."""
 
+Begun = tuple[int, int]
+"""After which sequence number a stream begins, and the position that this took."""
+
 
 class Change:
-    """What a commit changes: first ``runs`` are appended, then ``drops`` made, through these sequence numbers.
+    """What a commit changes: first streams are ``begun``, then ``runs`` appended, then ``drops`` made.
+
+    The numbers of ``drops`` are those through which events are dropped.
 
     ``puts`` and ``deleted`` have the last word on each key; the numbers of ``deleted`` are the revisions that the
     deletions took. ``seqs`` and ``revisions`` are the heads afterwards of what was written, ``position`` and
     ``revision`` those of the store.
     """
 
-    __slots__ = ("deleted", "drops", "position", "puts", "revision", "revisions", "runs", "seqs")
+    __slots__ = ("begun", "deleted", "drops", "position", "puts", "revision", "revisions", "runs", "seqs")
 
     def __init__(self, position: int, revision: int) -> None:
+        self.begun: dict[str, Begun] = {}
         self.runs: list[Run] = []
         self.drops: dict[str, int] = {}
         self.puts: dict[str, Put] = {}
@@ -123,7 +130,7 @@ class Change:
     @property
     def is_empty(self) -> bool:
         """Whether nothing changes."""
-        return not (self.runs or self.drops or self.puts or self.deleted)
+        return not (self.begun or self.runs or self.drops or self.puts or self.deleted)
 
 
 Planned = tuple[Any, Change | None]
@@ -273,12 +280,23 @@ class _Commit:
         name = write.stream
         dropped = self.change.drops.get(name)
         if dropped is None:
-            dropped = self._heads.dropped(name)
+            begun = self.change.begun.get(name)
+            dropped = self._heads.dropped(name) if begun is None else begun[0]
         seq = min(write.seq, self._last_seq(name))
         if seq <= dropped:
             return 0
         self.change.drops[name] = seq
         return seq - dropped
+
+    def _begin(self, write: Begin, index: int) -> int:
+        change, name = self.change, write.stream
+        actual = self._last_seq(name)
+        if actual and self.conflict is None:
+            self.conflict = Conflict("stream", name, 0, actual, index)
+        change.position += 1
+        change.begun[name] = (write.seq, change.position)
+        change.seqs[name] = write.seq
+        return change.position
 
     def _put(self, write: KvPut, index: int) -> int:
         change, key = self.change, write.key
@@ -318,6 +336,7 @@ class _Commit:
 _STAGERS: dict[type, Callable[[_Commit, Any, int], Any]] = {
     Append: _Commit._append,
     TruncateThrough: _Commit._truncate,
+    Begin: _Commit._begin,
     KvPut: _Commit._put,
     KvDelete: _Commit._delete,
 }

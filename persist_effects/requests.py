@@ -12,7 +12,7 @@ become bytes, in `persist_effects.codec`. You define your own effects in the sam
 
 import math
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast
 
 import msgspec
 
@@ -29,6 +29,9 @@ Folds are fastest there: the garbage collector has to look again and again at th
 """
 
 PAGE_SIZE_MAX = 10_000
+
+BEGIN_SEQ_MAX = 2**62
+"""The highest sequence number after which a stream may begin: as many are left for its events."""
 
 
 class Request(msgspec.Struct, Generic[AnswerT_co], frozen=True, tag_field="op"):
@@ -169,16 +172,20 @@ class Read(Request[Page], frozen=True, gc=False, tag="persist/read"):
 
 
 class ReadAll(Request[Page], frozen=True, gc=False, tag="persist/read-all"):
-    """A page of the events of all streams whose names start with ``prefix``, past a position, in its order.
+    """A page of the events of all streams whose names start with ``prefix``, with ``after < position <= until``.
 
-    ``types`` keeps only events of these types. A reader that has moved past a position never finds a new event
-    below it.
+    They come in the order of positions; backwards, the newest of them first. ``types`` keeps only events of these
+    types. A reader that has moved past a position never finds a new event below it. Where events of a stream were
+    dropped past ``after``, the page has a hole, perhaps also where they all stood past ``until``.
     """
 
     after: int = 0
     prefix: str = ""
     types: tuple[str, ...] | None = None
     limit: int = PAGE_SIZE
+    # Not encoded unless they are set, so that a request is recorded as it always was.
+    until: int | msgspec.UnsetType | None = msgspec.UNSET
+    backwards: bool | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         check_integer("after", self.after)
@@ -189,6 +196,19 @@ class ReadAll(Request[Page], frozen=True, gc=False, tag="persist/read-all"):
             for event_type in self.types:
                 check_name("event type", event_type)
         check_integer("limit", self.limit, 1, PAGE_SIZE_MAX)
+        if self.until is None:
+            msgspec.structs.force_setattr(self, "until", msgspec.UNSET)
+        elif self.until is not msgspec.UNSET:
+            check_integer("until", self.until)
+        _unset_unless_true(self, "backwards")
+
+    def last_position(self, head: int) -> int:
+        """The highest position that is asked for, where the store's newest event has the position ``head``.
+
+        >>> ReadAll(until=3).last_position(9), ReadAll().last_position(9)
+        (3, 9)
+        """
+        return head if self.until is msgspec.UNSET else min(cast(int, self.until), head)
 
 
 class LastSeq(Request[int], frozen=True, gc=False, tag="persist/last-seq"):
@@ -211,8 +231,23 @@ class TruncateThrough(Request[int], frozen=True, gc=False, tag="persist/truncate
         check_integer("seq", self.seq)
 
 
+class Begin(Request[int | Conflict], frozen=True, gc=False, tag="persist/begin"):
+    """Begin a stream that was never used after ``seq``, as if so many events had been appended to it and truncated.
+
+    Answered with a position that is no event's, at which a reader of all streams meets the hole; or with a
+    `Conflict`, which expected 0, where the stream was used before.
+    """
+
+    stream: str
+    seq: int
+
+    def __post_init__(self) -> None:
+        check_name("stream name", self.stream)
+        check_integer("seq", self.seq, 1, BEGIN_SEQ_MAX)
+
+
 class Streams(Request[list[str]], frozen=True, gc=False, tag="persist/streams"):
-    """Names of streams that were ever appended to, sorted, past ``after``. Fewer than ``limit``: there are no more."""
+    """Names of streams that were ever used, sorted, past ``after``. Fewer than ``limit``: there are no more."""
 
     prefix: str = ""
     after: str = ""
@@ -237,8 +272,7 @@ class Wait(Request[int], frozen=True, gc=False, tag="persist/wait"):
     def __post_init__(self) -> None:
         check_integer("after", self.after)
         check_prefix("stream prefix", self.prefix)
-        if type(self.timeout) not in (int, float) or math.isnan(self.timeout) or self.timeout < 0:
-            raise InvalidRequest(f"timeout is {repr_of(self.timeout)}: give seconds, 0 or more")
+        _check_timeout(self.timeout)
 
 
 # Keys and values
@@ -303,9 +337,43 @@ class KvKeys(Request[list[str]], frozen=True, gc=False, tag="persist/kv-keys"):
         check_integer("limit", self.limit, 1, PAGE_SIZE_MAX)
 
 
+class KvEntries(Request[list[tuple[str, Entry]]], frozen=True, gc=False, tag="persist/kv-entries"):
+    """Keys that start with ``prefix``, past ``after``, with their entries, sorted by code point.
+
+    Fewer than ``limit``: no more. All are as they were at one moment.
+    """
+
+    prefix: str = ""
+    after: str = ""
+    limit: int = PAGE_SIZE
+
+    def __post_init__(self) -> None:
+        check_prefix("key prefix", self.prefix)
+        check_prefix("after", self.after)
+        check_integer("limit", self.limit, 1, PAGE_SIZE_MAX)
+
+
+class KvWait(Request[int], frozen=True, gc=False, tag="persist/kv-wait"):
+    """Wait until a key that starts with ``prefix`` was changed after a revision, at most ``timeout`` seconds.
+
+    Answered with the newest revision under the prefix, that of a deletion too (0: none), at the timeout too. Whoever
+    is told a revision misses no change at or below it. A store that has forgotten deletions may answer too high, never
+    too low.
+    """
+
+    after: int
+    prefix: str = ""
+    timeout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_integer("after", self.after)
+        check_prefix("key prefix", self.prefix)
+        _check_timeout(self.timeout)
+
+
 # Several writes, all or nothing
 
-Write = Append | TruncateThrough | KvPut | KvDelete
+Write = Append | TruncateThrough | Begin | KvPut | KvDelete
 
 
 class ExpectSeq(msgspec.Struct, frozen=True, gc=False, tag="expect-seq", tag_field="op"):
@@ -335,7 +403,7 @@ Check = ExpectSeq | ExpectRevision
 ANSWERS = "answers"
 """Under which name the last write of a transaction that notes keeps the answers of those before it."""
 
-_WRITES = (Append, TruncateThrough, KvPut, KvDelete)
+_WRITES = (Append, TruncateThrough, Begin, KvPut, KvDelete)
 _CHECKS = (ExpectSeq, ExpectRevision)
 
 
@@ -363,7 +431,7 @@ class Transact(Request[list[Any] | Conflict], frozen=True, gc=False, tag="persis
                 refused(*self.writes)
                 raise InvalidRequest(
                     f"a transaction got {_told(write)} among its writes: "
-                    f"give Append, TruncateThrough, KvPut or KvDelete{_instead_of_write(write)}"
+                    f"give Append, TruncateThrough, Begin, KvPut or KvDelete{_instead_of_write(write)}"
                 )
         if type(self.checks) is not tuple:
             raise InvalidRequest(f"checks is {describe_type(self.checks)}: give a tuple")
@@ -372,15 +440,11 @@ class Transact(Request[list[Any] | Conflict], frozen=True, gc=False, tag="persis
                 raise InvalidRequest(
                     f"a transaction got {describe_type(check)} among its checks: give ExpectSeq or ExpectRevision"
                 )
-        if self.noting is not msgspec.UNSET:
+        _unset_unless_true(self, "noting")
+        if self.noting:
             self._check_noting()
 
     def _check_noting(self) -> None:
-        if type(self.noting) is not bool:
-            raise InvalidRequest(f"noting is {describe_type(self.noting)}: give a bool")
-        if not self.noting:
-            msgspec.structs.force_setattr(self, "noting", msgspec.UNSET)
-            return
         last = self.writes[-1]
         if isinstance(last, Append) and len(last.events) == 1:
             where, holder = "the meta of its last draft", last.events[0].meta
@@ -398,6 +462,22 @@ class Transact(Request[list[Any] | Conflict], frozen=True, gc=False, tag="persis
             raise InvalidRequest(
                 f"a transaction that notes keeps answers in {where}, where {ANSWERS!r} is already: use another name"
             )
+
+
+def _unset_unless_true(request: Request[Any], name: str) -> None:
+    """Check a field that is a bool, and is encoded only where it is True."""
+    given = getattr(request, name)
+    if given is msgspec.UNSET:
+        return
+    if type(given) is not bool:
+        raise InvalidRequest(f"{name} is {describe_type(given)}: give a bool")
+    if not given:
+        msgspec.structs.force_setattr(request, name, msgspec.UNSET)
+
+
+def _check_timeout(timeout: float) -> None:
+    if type(timeout) not in (int, float) or math.isnan(timeout) or timeout < 0:
+        raise InvalidRequest(f"timeout is {repr_of(timeout)}: give seconds, 0 or more")
 
 
 def _told(write: object) -> str:
@@ -479,6 +559,7 @@ StoreRequest = (
     | ReadAll
     | LastSeq
     | TruncateThrough
+    | Begin
     | Streams
     | Wait
     | KvGet
@@ -486,6 +567,8 @@ StoreRequest = (
     | KvPut
     | KvDelete
     | KvKeys
+    | KvEntries
+    | KvWait
     | Transact
     | BlobPut
     | BlobGet
@@ -496,8 +579,21 @@ StoreRequest = (
 WRITES: frozenset[type[Request[Any]]] = frozenset({*_WRITES, Transact})
 """What changes the log or the keys. Several that wait may share a commit."""
 
-READS: frozenset[type[Request[Any]]] = frozenset({Read, ReadAll, LastSeq, Streams, KvGet, KvHas, KvKeys})
+READS: frozenset[type[Request[Any]]] = frozenset({Read, ReadAll, LastSeq, Streams, KvGet, KvHas, KvKeys, KvEntries})
 """What is answered from the log and the keys at once, and changes nothing."""
+
+WAITS: frozenset[type[Request[Any]]] = frozenset({Wait, KvWait})
+"""What is answered once something comes, or its time is over. A store may offer to watch it."""
+
+
+def at_once(request: Wait | KvWait) -> Wait | KvWait:
+    """The same question, without waiting.
+
+    >>> at_once(Wait(3, "orders/", timeout=60))
+    Wait(after=3, prefix='orders/', timeout=0.0)
+    """
+    return type(request)(request.after, request.prefix)
+
 
 CHANGES = WRITES | {BlobPut}
 """What may have been carried out where no answer came."""

@@ -137,7 +137,7 @@ def follow(
     follower = _Follower(name, prefix, wanted_types, handler, batch)
     position = yield from follower.load()
     while True:
-        page = yield from log.read_all(position, prefix, wanted_types)
+        page = yield from log.page_all(position, prefix, wanted_types)
         if page.head < position:
             raise InvalidRequest(
                 f"follower {name!r} has its checkpoint at position {position}, but the store ends at {page.head}: "
@@ -159,11 +159,16 @@ def follow(
         position = yield from follower.pass_over(reached, 1 if passes_all else _FAR_POSITIONS)
         if has_more or position != reached:
             continue
-        newest = yield from perform(Wait(position, prefix, timeout))
-        if newest <= position:
-            if follower.position < newest:
-                yield from follower.pass_over(position, 1)
-            return position
+        if timeout > 0:
+            newest = yield from perform(Wait(position, prefix, timeout))
+            if newest > position:
+                continue
+            has_passed = follower.position < newest
+        else:
+            has_passed = hole is not None or (yield from follower.has_passed_other_types())
+        if has_passed:
+            yield from follower.pass_over(position, 1)
+        return position
 
 
 class _Follower:
@@ -217,6 +222,13 @@ class _Follower:
             self._attempts_left = _ATTEMPTS
         self._batch = self._wanted_batch
         return True
+
+    def has_passed_other_types(self) -> Effect[bool]:
+        """Whether there are events under the prefix, past the checkpoint, that are not followed."""
+        if "types" not in self._whose:
+            return False
+        page = yield from log.page_all(self.position, self._whose.get("prefix", ""), limit=1)
+        return bool(page.events)
 
     def pass_over(self, position: int, far: int) -> Effect[int]:
         """Move the checkpoint to a position, where that is ``far``, and return the position to go on from."""

@@ -220,12 +220,12 @@ def test_lmdb_stores_values_under_keys(tmp_path):
 def test_events_for_peers_are_numbered_as_a_store_numbers_them(appends):
     with open_store("memory:") as store:
         append_in_programs(store, appends)
-        assert without_times(store.run(log.read_all(limit=10_000)).events) == without_times(
+        assert without_times(store.run(log.page_all(limit=10_000)).events) == without_times(
             list(events_in_turn(appends))
         )
     with open_store("memory:") as store:
         append_in_batches(store, appends)
-        assert without_times(store.run(log.read_all(limit=10_000)).events) == without_times(
+        assert without_times(store.run(log.page_all(limit=10_000)).events) == without_times(
             list(chain(*events_in_batches(appends)))
         )
 
@@ -234,7 +234,7 @@ def test_events_for_peers_are_numbered_as_a_store_numbers_them(appends):
 def test_every_way_of_ours_appends_every_order_once(appends, append):
     with open_store("memory:") as store:
         append(store, appends)
-        events = store.run(log.read_all(limit=10_000)).events
+        events = store.run(log.page_all(limit=10_000)).events
     assert sorted(event.data["order_id"] for event in events) == [placed["order_id"] for placed in appends.orders]
 
 

@@ -40,7 +40,7 @@ def shown(store: Store):
     """All that is to come back: everything but positions and revisions, of which events only have their order."""
     events, after, head = [], 0, 1
     while after < head:
-        page = store.run(log.read_all(after))
+        page = store.run(log.page_all(after))
         events += [[one.stream, one.seq, one.type, one.at, one.data, one.meta] for one in page.events]
         after, head = page.next, page.head
     last_seqs = [[name, store.run(log.last_seq(name))] for name in store.run(log.streams())]
@@ -372,7 +372,7 @@ def test_every_follower_goes_on_where_it_stood(appends, truncations, is_head_tol
         store.run(log.append_many(stream, [Draft("made", None)] * (count + 1)))
     for stream, seq in truncations:
         store.run(log.truncate_through(stream, seq))
-    head = store.run(log.read_all(limit=1)).head
+    head = store.run(log.page_all(limit=1)).head
     for position in range(head + 1):
         store.run(kv.put(f"follow/{position}", {"position": position}))
     lines = exported(store)
@@ -416,7 +416,7 @@ def test_a_checkpoint_keeps_its_place_where_positions_change():
     again = imported(io.BytesIO(truncated_and_exported(follow_f={"position": 5})))
     position = again.run(kv.get("follow/f"))["position"]
     assert position != 5
-    assert [event.data for event in again.run(log.read_all(position)).events] == [2, 3]
+    assert [event.data for event in again.run(log.page_all(position)).events] == [2, 3]
 
 
 @pytest.mark.parametrize("value", [7, None, {"position": "x"}, {"position": -1}, {"position": True}, {"at": 5}])

@@ -20,8 +20,10 @@ from interpreters.runtime.store import Store
 from persist_effects.capabilities import Capabilities
 from persist_effects.event import INT64_MAX, Draft, Event
 from persist_effects.requests import (
+    BEGIN_SEQ_MAX,
     Append,
     Appended,
+    Begin,
     Check,
     Conflict,
     Entry,
@@ -29,10 +31,12 @@ from persist_effects.requests import (
     ExpectSeq,
     Hole,
     KvDelete,
+    KvEntries,
     KvGet,
     KvHas,
     KvKeys,
     KvPut,
+    KvWait,
     LastSeq,
     Page,
     Read,
@@ -71,6 +75,8 @@ class Model:
         """Every event ever appended, dropped ones too, in the order of positions."""
         self.dropped: dict[str, int] = {}
         """For each stream, through which sequence number its events were dropped."""
+        self.begun: dict[str, int] = {}
+        """For each stream that was begun so, after which sequence number; its place in the log is that of an event."""
         self.entries: dict[str, Entry] = {}
         self.newest_revision = 0
 
@@ -78,6 +84,7 @@ class Model:
         """A model to try writes on."""
         other = Model()
         other.log, other.dropped, other.entries = list(self.log), dict(self.dropped), dict(self.entries)
+        other.begun = dict(self.begun)
         other.newest_revision = self.newest_revision
         return other
 
@@ -107,6 +114,8 @@ class Model:
             return self._append(write, index)
         if isinstance(write, TruncateThrough):
             return self._truncate(write)
+        if isinstance(write, Begin):
+            return self._begin(write, index)
         conflict = _conflict("key", write.key, write.expected, self.revision(write.key), index)
         if conflict is not None:
             return conflict
@@ -126,6 +135,15 @@ class Model:
             self.log.append(Event(write.stream, seq, draft.type, at, data, PENDING, meta))
         return Numbered(last + 1, last + len(write.events))
 
+    def _begin(self, write: Begin, index: int) -> int | Conflict:
+        conflict = _conflict("stream", write.stream, 0, self.last_seq(write.stream), index)
+        if conflict is not None:
+            return conflict
+        # As if one event, of the last sequence number that is missing, had been appended and dropped.
+        self.log.append(Event(write.stream, write.seq, "begun", PENDING, None, PENDING))
+        self.begun[write.stream] = self.dropped[write.stream] = write.seq
+        return PENDING
+
     def _truncate(self, write: TruncateThrough) -> int:
         before = self.dropped.get(write.stream, 0)
         through = min(write.seq, self.last_seq(write.stream))
@@ -137,8 +155,8 @@ class Model:
     # Reads
 
     def last_seq(self, stream: str) -> int:
-        """How many events were ever appended to the stream."""
-        return sum(event.stream == stream for event in self.log)
+        """The highest sequence number of the stream, 0 if it was never used."""
+        return max((event.seq for event in self.log if event.stream == stream), default=0)
 
     def newest_position(self, prefix: str = "") -> int:
         """The position of the newest event ever appended under the prefix, 0 if there was none."""
@@ -178,29 +196,43 @@ class Model:
     def check_page_of_all(self, request: ReadAll, page: Page) -> None:
         """Raise AssertionError unless the page is a right answer to this request."""
         head = self.newest_position()
+        high = max(request.after, request.last_position(head))
+        if request.backwards:
+            low, start, end = page.next, high, request.after
+        else:
+            low, high, start, end = request.after, page.next, request.after, high
         wanted = [
             event
             for event in self.left()
-            if request.after < event.position <= page.next
+            if low < event.position <= high
             and event.stream.startswith(request.prefix)
             and (request.types is None or event.type in request.types)
         ]
-        _check_page(request, page, wanted, request.after, max(request.after, head))
+        _check_page(request, page, wanted[::-1] if request.backwards else wanted, start, end)
         agree(f"the head after {request}", page.head, head)
-        holes: list[Hole | None] = [
-            Hole(event.stream, self.dropped[event.stream] + 1)
+        self._check_hole_of_all(request, page.hole, head)
+
+    def _check_hole_of_all(self, request: ReadAll, hole: Hole | None, head: int) -> None:
+        until = request.last_position(head)
+        gone = [
+            event
             for event in self.log
             if event.stream.startswith(request.prefix)
             and event.position > request.after
             and event.seq <= self.dropped.get(event.stream, 0)
         ]
-        assert page.hole in (holes or [None]), f"the hole in {request}: found {page.hole}, wanted one of {holes}"
+        holes: list[Hole | None] = [Hole(event.stream, self.dropped[event.stream] + 1) for event in gone]
+        # A store need not know whether all of them stood past the end of the range.
+        if not holes or until <= request.after or all(event.position > until for event in gone):
+            holes.append(None)
+        assert hole in holes, f"the hole in {request}: found {hole}, wanted one of {holes}"
 
 
 # Few names, so that requests meet; some are neighbours of others, and one time in ten there is any other name.
 _NAMES = st.integers(0, 9).flatmap(lambda tenth: names() if tenth == 9 else st.sampled_from(["a", "a/b", "a_b", "aXb"]))
 _PREFIXES = st.integers(0, 9).flatmap(lambda tenth: names() if tenth == 9 else st.sampled_from(["", "a", "a/", "a_"]))
 _SEQS = st.integers(0, 8) | st.just(INT64_MAX)
+_BEGINNINGS = st.integers(1, 8) | st.just(BEGIN_SEQ_MAX)
 _LIMITS = st.integers(1, 4) | st.just(1_000)
 _DRAFTS = st.lists(drafts(), min_size=1, max_size=3)
 
@@ -213,6 +245,7 @@ _WRITES = st.one_of(
     st.tuples(st.just("put"), _NAMES, _EXPECTATIONS, values()),
     st.tuples(st.just("delete"), _NAMES, _EXPECTATIONS, st.none()),
     st.tuples(st.just("truncate"), _NAMES, st.just("nothing"), _SEQS),
+    st.tuples(st.just("begin"), _NAMES, st.just("nothing"), _BEGINNINGS),
 )
 _CHECKS = st.tuples(st.sampled_from([ExpectSeq, ExpectRevision]), _NAMES, _EXPECTATIONS)
 
@@ -249,6 +282,11 @@ class StoreMachine(RuleBasedStateMachine):
     def truncate(self, stream: str, seq: int) -> None:
         """Drop some events, or all, or more than there are."""
         self._write(TruncateThrough(stream, seq))
+
+    @rule(stream=_NAMES, seq=_BEGINNINGS)
+    def begin(self, stream: str, seq: int) -> None:
+        """Begin a stream after a sequence number."""
+        self._write(Begin(stream, seq))
 
     @rule(key=_NAMES, value=values(), expects=_EXPECTATIONS)
     def put(self, key: str, value: Any, expects: str) -> None:
@@ -287,11 +325,24 @@ class StoreMachine(RuleBasedStateMachine):
         prefix=_PREFIXES,
         types=st.none() | st.lists(st.sampled_from(["made", "paid", "a%"]), max_size=2).map(tuple),
         limit=_LIMITS,
+        short_of=st.none() | st.integers(0, 4),
+        backwards=st.booleans(),
     )
-    def read_all(self, behind: int, prefix: str, types: tuple[str, ...] | None, limit: int) -> None:
-        """Read a page of all streams, from so many events before the end, or from the start."""
-        after = self.model.log[-behind].position if 0 < behind <= len(self.model.log) else 0
-        request = ReadAll(after, prefix, types, limit)
+    def read_all(
+        self,
+        behind: int,
+        prefix: str,
+        types: tuple[str, ...] | None,
+        limit: int,
+        *,
+        short_of: int | None,
+        backwards: bool,
+    ) -> None:
+        """Read a page of all streams, from so many events before the end, or from the start, up to so many."""
+        log = self.model.log
+        after = log[-behind].position if 0 < behind <= len(log) else 0
+        until = None if short_of is None else log[-1 - short_of].position if short_of < len(log) else 0
+        request = ReadAll(after, prefix, types, limit, until, backwards)
         page = ask(self._store, request)
         self.model.check_page_of_all(request, page)
         _spoil_events(page.events)
@@ -305,6 +356,13 @@ class StoreMachine(RuleBasedStateMachine):
         ):
             wanted = [name for name in everything if name.startswith(prefix) and name > after][:limit]
             agree(f"the answer to {request}", ask(self._store, request), wanted)
+        entries = KvEntries(prefix, after, limit)
+        found = ask(self._store, entries)
+        # The keys are those of the last page that was listed.
+        agree(f"the keys of {entries}", [key for key, _ in found], wanted)
+        agree(f"the entries of {entries}", [entry for _, entry in found], [self.model.entries[key] for key in wanted])
+        for _, entry in found:
+            spoil(entry.value)
 
     @rule()
     def look_at_everything(self) -> None:
@@ -316,7 +374,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self.model.last_seq(stream),
             )
             self.read(stream, 0, None, 1_000, backwards=False)
-        self.read_all(0, "", None, 1_000)
+        self.read_all(0, "", None, 1_000, short_of=None, backwards=False)
         self.list_names("", "", 1_000)
         for key in self.model.entries:
             self.get(key)
@@ -335,6 +393,12 @@ class StoreMachine(RuleBasedStateMachine):
         """Ask for the newest position under a prefix."""
         found = ask(self._store, Wait(0, prefix))
         agree(f"the newest position under {prefix!r}", found, self.model.newest_position(prefix))
+        revision, newest = ask(self._store, KvWait(0, prefix)), self.model.newest_revision
+        there = (entry.revision for key, entry in self.model.entries.items() if key.startswith(prefix))
+        least = max(there, default=0) if prefix else newest
+        assert revision >= least, f"the newest revision under {prefix!r}: found {revision}, wanted {least} or higher"
+        # Whoever was told it goes on from there, so that the next change must have a higher one.
+        self.model.newest_revision = max(newest, revision)
 
     @precondition(lambda self: self.capabilities.reopen)
     @rule()
@@ -364,6 +428,8 @@ class StoreMachine(RuleBasedStateMachine):
             return Append(name, tuple(content), self._expected_seq(name, expects))
         if kind == "truncate":
             return TruncateThrough(name, content)
+        if kind == "begin":
+            return Begin(name, content)
         revision = self._expected_revision(name, expects)
         return KvPut(name, content, revision) if kind == "put" else KvDelete(name, revision)
 
@@ -397,6 +463,8 @@ class StoreMachine(RuleBasedStateMachine):
                 self._note_append(model, write, answer, expected)
             elif isinstance(write, KvPut):
                 self._note_put(model, write, answer)
+            elif isinstance(write, Begin):
+                self._note_beginning(model, write, answer)
             else:
                 agree(f"the answer to {write}", answer, expected)
                 # The deletion of a key that was there takes a revision too.
@@ -430,6 +498,13 @@ class StoreMachine(RuleBasedStateMachine):
         if write.key in model.entries:
             # A later write of the same transaction may have put the key again; then its answer comes last.
             model.entries[write.key] = Entry(model.entries[write.key].value, revision)
+
+    def _note_beginning(self, model: Model, write: Begin, position: object) -> None:
+        assert type(position) is int, f"{write}: found {position}, wanted a position"
+        newest = model.newest_position()
+        assert position > newest, f"{write}: {position} is no higher than {newest}"
+        index = _index_of(model, write.stream, write.seq)
+        model.log[index] = msgspec.structs.replace(model.log[index], position=position)
 
     def _note_append(self, model: Model, write: Append, found: object, wanted: Numbered) -> None:
         assert isinstance(found, Appended), f"{write}: found {found}, wanted {wanted}"

@@ -11,7 +11,9 @@ from persist_effects.event import NAME_LIMIT_BYTES, Draft, Event
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import (
     Append,
+    Begin,
     KvDelete,
+    KvEntries,
     KvGet,
     KvPut,
     LastSeq,
@@ -221,11 +223,13 @@ def programs(
         st.builds(KvPut, key, st.none() | st.integers(0, 9), expected),
         st.builds(KvDelete, key, expected),
         st.builds(TruncateThrough, stream, st.integers(0, 3)),
+        st.builds(Begin, stream, st.integers(1, 3)),
     )
     requests = st.one_of(
         st.builds(LastSeq, stream),
         st.builds(KvGet, key),
         st.builds(Read, stream),
+        st.builds(KvEntries),
         *writes,
         st.builds(Transact, st.lists(st.one_of(writes), min_size=1, max_size=3).map(tuple)),
     )

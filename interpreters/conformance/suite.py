@@ -43,9 +43,10 @@ if sys.modules.get("pytest") and "interpreters.conformance.facts" not in sys.mod
 
 from interpreters.conformance.explaining import explained
 from interpreters.conformance.facts.base import PATIENCE_SECONDS, Calls, Facts, needs, record_calls
+from interpreters.conformance.facts.beginning import BeginFacts
 from interpreters.conformance.facts.claims import ClaimFacts
 from interpreters.conformance.facts.closing import CloseFacts
-from interpreters.conformance.facts.concurrency import RaceFacts, WaitFacts
+from interpreters.conformance.facts.concurrency import KvWaitFacts, RaceFacts, WaitFacts
 from interpreters.conformance.facts.kv import KeysFacts, KvFacts
 from interpreters.conformance.facts.log import AppendFacts, StreamsFacts, TruncateFacts
 from interpreters.conformance.facts.names import NameFacts
@@ -106,6 +107,7 @@ class _Examples(
     ReopenFacts,
     RaceFacts,
     CloseFacts,
+    KvWaitFacts,
     WaitFacts,
     NameFacts,
     RefusalFacts,
@@ -114,6 +116,7 @@ class _Examples(
     KeysFacts,
     KvFacts,
     StreamsFacts,
+    BeginFacts,
     TruncateFacts,
     ReadAllFacts,
     ReadFacts,

@@ -7,7 +7,7 @@ from persist_effects.capabilities import Capabilities
 from persist_effects.codec import check_ops
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Handlers
-from persist_effects.requests import Outcome, Request, Transact, Wait
+from persist_effects.requests import WAITS, KvWait, Outcome, Request, Transact, Wait
 from persist_effects.rows import is_async_generator_row
 
 AnswerAll = Callable[[Sequence[Request[Any]]], list[Outcome]]
@@ -25,13 +25,18 @@ that has none by then.
 """
 
 
+Watch = Callable[[Wait | KvWait, Callable[[], None]], Callable[[], None]]
+"""Watches for what a wait waits for, and tells of it: see `Interpreter`."""
+
+
 class Interpreter(Protocol):
     """What a store, or a blob store, must offer: a handler table, and an end. Handlers are called from any thread.
 
     Some things are optional. ``answer_all(requests)`` gives the outcomes of several of its requests, faster together
-    than one by one. ``watch(after, prefix, notify)`` calls ``notify()`` once when a stream under the prefix has an
-    event past a position, or the store is closed, and returns the function that ends the watch. ``blocking = False``
-    says that no row but that of `Wait` blocks. ``capabilities`` says what the store promises: see `capabilities_of`.
+    than one by one. ``watch(request, notify)`` takes a `Wait` or a `KvWait`, calls ``notify()`` once when what it waits
+    for is there, or the store is closed, and returns the function that ends the watch; the timeout is not its concern.
+    ``blocking = False`` says that no row but those of the two blocks. ``capabilities`` says what the store promises:
+    see `capabilities_of`.
     ``submit(requests, done)`` answers many that are in flight at once: see `Submit`.
 
     A wrapper, an interpreter around an interpreter, passes on those of these that the inner one has: see `pass_on`.
@@ -69,7 +74,8 @@ def capabilities_of(interpreter: Interpreter) -> Capabilities:
         interpreter: A store's interpreter.
 
     Returns:
-        Its own ``capabilities``; where it has none, the defaults, with what its rows say of `Transact` and `Wait`.
+        Its own ``capabilities``; where it has none, the defaults, with what its rows say of `Transact`, `Wait` and
+        `KvWait`.
 
     Raises:
         InvalidRequest: Where its ``capabilities`` are something else.
@@ -81,7 +87,7 @@ def capabilities_of(interpreter: Interpreter) -> Capabilities:
     given = getattr(interpreter, "capabilities", None)
     if given is None:
         rows = interpreter.handlers
-        return Capabilities(transact=Transact in rows, wait=Wait in rows)
+        return Capabilities(transact=Transact in rows, wait=rows.keys() >= WAITS)
     if not isinstance(given, Capabilities):
         raise InvalidRequest(
             f"the capabilities of a {type(interpreter).__name__} are {describe(given)}: give a Capabilities, of "

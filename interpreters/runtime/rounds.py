@@ -4,21 +4,29 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
+import msgspec
+
+from interpreters.runtime.interpreter import Watch
+from interpreters.threads.gates import SLICE_SECONDS, Gate, wait_until_told
 from persist_effects import machine
 from persist_effects.contexts import RunIn, own_contexts
 from persist_effects.machine import Effect, Handlers
-from persist_effects.requests import Answered, Outcome, Request, Wait
+from persist_effects.requests import WAITS, Answered, KvWait, Outcome, Request, Wait, at_once
 
 
 class Rounds:
-    """Drives programs together: each round answers what all of them ask, save those that wait for events."""
+    """Drives programs together: each round answers what all of them ask, save those that wait."""
 
     def __init__(
-        self, handlers: Handlers, outcomes_of: Callable[[Sequence[Request[Any]], Iterable[RunIn]], list[Outcome]]
+        self,
+        handlers: Handlers,
+        outcomes_of: Callable[[Sequence[Request[Any]], Iterable[RunIn]], list[Outcome]],
+        watch: Watch | None,
     ) -> None:
         self._handlers = handlers
         self._outcomes_of = outcomes_of
-        # When each program's wait for events is given up.
+        self._watch = watch
+        # When each program's wait is given up.
         self._deadlines: dict[int, float] = {}
 
     def drive(self, programs: Sequence[Effect[Any]]) -> list[Outcome]:
@@ -35,31 +43,57 @@ class Rounds:
 
     def _round(self, together: machine.Together) -> Sequence[Outcome | None]:
         """The outcome of each request; None for a wait that goes on."""
-        if Wait not in set(map(type, together.requests)):
+        if WAITS.isdisjoint(map(type, together.requests)):
             return self._outcomes_of(together.requests, (together.runs[index] for index in together.asking))
         asked = [(index, request) for index, request in zip(together.asking, together.requests, strict=True)]
-        waits = {index: request for index, request in asked if isinstance(request, Wait)}
+        waits = {index: request for index, request in asked if isinstance(request, Wait | KvWait)}
         others = [(request, together.runs[index]) for index, request in asked if index not in waits]
         answered = iter(self._outcomes_of([request for request, _ in others], [run_in for _, run_in in others]))
-        waited = self._look_whether_events_came(waits, may_block=not others)
+        waited = self._look_whether_any_is_over(waits, may_block=not others)
         return [waited[index] if index in waits else next(answered) for index, _ in asked]
 
-    def _look_whether_events_came(self, waits: Mapping[int, Wait], *, may_block: bool) -> dict[int, Outcome | None]:
-        newest = self._ask_wait(0, "", 0)
+    def _look_whether_any_is_over(
+        self, waits: Mapping[int, Wait | KvWait], *, may_block: bool
+    ) -> dict[int, Outcome | None]:
+        kinds = dict.fromkeys(map(type, waits.values()))
+        newest = {kind: self._ask(kind(0)) for kind in kinds}
         outcomes = {index: self._outcome_of_wait(index, request) for index, request in waits.items()}
-        if may_block and isinstance(newest, Answered) and not any(outcomes.values()):
-            # All of them wait, so this thread may, until any event comes or the first of them gives up.
+        if may_block and not any(outcomes.values()):
+            # All of them wait, so this thread may, until anything comes or the first of them gives up.
             first_deadline = min(self._deadlines.values())
-            self._ask_wait(newest.value, "", max(0.0, first_deadline - time.monotonic()))
+            passing = [kind(found.value) for kind, found in newest.items() if isinstance(found, Answered)]
+            self._block(passing, max(0.0, first_deadline - time.monotonic()))
         return outcomes
 
-    def _outcome_of_wait(self, index: int, request: Wait) -> Outcome | None:
+    def _outcome_of_wait(self, index: int, request: Wait | KvWait) -> Outcome | None:
         deadline = self._deadlines.setdefault(index, time.monotonic() + request.timeout)
-        outcome = self._ask_wait(request.after, request.prefix, 0)
+        outcome = self._ask(at_once(request))
         if isinstance(outcome, Answered) and outcome.value <= request.after and time.monotonic() < deadline:
             return None
         del self._deadlines[index]
         return outcome
 
-    def _ask_wait(self, after: int, prefix: str, timeout: float) -> Outcome:
-        return machine.outcome_of(Wait(after, prefix, timeout), self._handlers)
+    def _block(self, passing: Sequence[Wait | KvWait], seconds: float) -> None:
+        """Wait until one of these is over, at most so long."""
+        if self._watch is None:
+            # Each for a while: none of them can be ended from outside.
+            for request in passing:
+                timeout = min(seconds, SLICE_SECONDS) / len(passing)
+                self._ask(msgspec.structs.replace(request, timeout=timeout))
+            return
+        told = Gate()
+        ends: list[Callable[[], None]] = []
+        try:
+            for request in passing:
+                ends.append(self._watch(request, told.open))  # noqa: PERF401 - an interrupt must not lose those before
+            wait_until_told(told, seconds, lambda: any(self._is_over(request) for request in passing))
+        finally:
+            for end_watch in ends:
+                end_watch()
+
+    def _is_over(self, request: Wait | KvWait) -> bool:
+        outcome = self._ask(request)
+        return not isinstance(outcome, Answered) or outcome.value > request.after
+
+    def _ask(self, request: Wait | KvWait) -> Outcome:
+        return machine.outcome_of(request, self._handlers)

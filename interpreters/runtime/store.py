@@ -15,6 +15,7 @@ from interpreters.runtime.interpreter import (
     Composed,
     Interpreter,
     Submit,
+    Watch,
     capabilities_of,
     check_blobs,
     check_interpreter,
@@ -29,7 +30,7 @@ from persist_effects.contexts import RunIn, runs_of
 from persist_effects.errors import InvalidRequest, StoreClosed
 from persist_effects.machine import Effect, Handler, Handlers, Step
 from persist_effects.programs import refused
-from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request, Wait
+from persist_effects.requests import WAITS, AllOf, Answered, Failed, Outcome, Request
 from persist_effects.rows import is_async_row, is_program_row, refuse_async
 
 if TYPE_CHECKING:
@@ -75,11 +76,13 @@ class Store:
         check_ops("a store's table", self.handlers)
         self._submit: Submit | None = getattr(interpreter, "submit", None)
         self._answer_all: AnswerAll | None = getattr(interpreter, "answer_all", None)
+        # Where the user answers one of the waits, the interpreter knows nothing of what they wait for.
+        self._watch: Watch | None = None if WAITS & self.effects.keys() else getattr(interpreter, "watch", None)
         of_interpreter = {kind for kind, row in interpreter.handlers.items() if self.handlers[kind] == row}
         if self._submit is not None:
-            # What waits for events would keep the others from ending, and could not be interrupted.
+            # What waits would keep the others from ending, and could not be interrupted.
             self._answer_all = answering_through(self._submit)
-            of_interpreter -= {Wait}
+            of_interpreter -= WAITS
         self.batched: frozenset[type[Request[Any]]] = frozenset(of_interpreter if self._answer_all else ())
         # Whose rows the user wrote, which may look at the context of the program that asks.
         self._in_context: frozenset[type[Request[Any]]] = frozenset({*self.effects, AllOf})
@@ -133,7 +136,7 @@ class Store:
         given = list(programs)
         if self._is_closed:
             raise self._closed(*given)
-        outcomes = Rounds(self.handlers, self._outcomes_of).drive(given)
+        outcomes = Rounds(self.handlers, self._outcomes_of, self._watch).drive(given)
         errors = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
         if errors and not return_exceptions:
             raise ExceptionGroup(f"{len(errors)} of {len(outcomes)} programs failed", errors)

@@ -17,16 +17,27 @@ from weakref import WeakKeyDictionary
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import msgspec
 
 from interpreters.runtime.flights import Flight, out_of_range
 from interpreters.runtime.interpreter import Composed, Done, Submit
 from interpreters.threads import forks
-from interpreters.threads.gates import pauses
+from interpreters.threads.gates import pauses, wait_in_slices
 from persist_effects import machine
 from persist_effects.contexts import RunIn, here, runs_of
 from persist_effects.errors import StoreUnavailable, UnhandledEffect
 from persist_effects.machine import Effect, Handler, Handlers, Suspended
-from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request, Wait
+from persist_effects.requests import (
+    WAITS,
+    AllOf,
+    Answered,
+    Failed,
+    KvWait,
+    Outcome,
+    Request,
+    Wait,
+    at_once,
+)
 from persist_effects.rows import is_async_row, is_program_row
 
 A = TypeVar("A")
@@ -50,7 +61,7 @@ class TaskRunner:
         self._handlers = composed.handlers
         self._effects = composed.effects
         # A wait is not for the threads, where it could not be cancelled.
-        self._batched = composed.batched - {Wait}
+        self._batched = composed.batched - WAITS
         # What each thread keeps of the loops that run in it. No other thread touches it.
         self._own = threading.local()
         self._submit = composed.submit
@@ -97,7 +108,7 @@ class TaskRunner:
             return turn[kind](request)
         if kind in self._effects:
             return await self._answer_as_user(request, turn)
-        if isinstance(request, Wait) and Wait in self._handlers:
+        if isinstance(request, Wait | KvWait) and kind in self._handlers:
             with turn.shield():
                 return await self._wait(request)
         if isinstance(request, AllOf):
@@ -162,21 +173,35 @@ class TaskRunner:
         except Exception as error:
             return Failed(error)
 
-    async def _wait(self, request: Wait) -> Any:
-        wait = self._handlers[Wait]
+    async def _wait(self, request: Wait | KvWait) -> Any:
+        answer = self._handlers[type(request)]
         if self._watch is None:
-            # The thread ends with the timeout at the latest, also when this task is cancelled before.
-            limiter = self._loop().waits
-            return await anyio.to_thread.run_sync(wait, request, abandon_on_cancel=True, limiter=limiter)
+            return await self._wait_in_thread(request, answer)
         past = anyio.Event()
-        at_once = Wait(request.after, request.prefix, timeout=0)
-        cancel_watch = self._watch(request.after, request.prefix, partial(_call_soon, _running_loop(), past.set))
+        question = at_once(request)
+        end_watch = self._watch(request, partial(_call_soon, _running_loop(), past.set))
         try:
             with anyio.move_on_after(request.timeout):
-                await _until_told(past, lambda: wait(at_once) > request.after)
+                await _until_told(past, lambda: answer(question) > request.after)
         finally:
-            cancel_watch()
-        return wait(at_once)
+            end_watch()
+        return answer(question)
+
+    async def _wait_in_thread(self, request: Wait | KvWait, answer: Handler) -> Any:
+        """Where a store watches nothing: in a thread, which ends soon after this task was cancelled."""
+        is_given_up = False
+
+        def ask(seconds: float) -> int:
+            newest: int = answer(msgspec.structs.replace(request, timeout=seconds))
+            return newest
+
+        def wait() -> int:
+            return wait_in_slices(ask, request.after, request.timeout, lambda: is_given_up)
+
+        try:
+            return await anyio.to_thread.run_sync(wait, abandon_on_cancel=True, limiter=self._loop().waits)
+        finally:
+            is_given_up = True
 
 
 class _Turn(Mapping[type[Request[Any]], Handler]):
@@ -534,7 +559,7 @@ def _rows_that_never_block(composed: Composed) -> Handlers:
     return {
         kind: row
         for kind, row in rows.items()
-        if kind is not Wait and composed.handlers.get(kind) == row and not is_program_row(row)
+        if kind not in WAITS and composed.handlers.get(kind) == row and not is_program_row(row)
     }
 
 

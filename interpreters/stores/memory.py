@@ -8,7 +8,7 @@ back, or the store answers nothing any more.
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any, NoReturn
 
@@ -17,25 +17,29 @@ import msgspec
 from interpreters.stores.clock import Clock, checked_clock, wall_clock
 from interpreters.stores.names import SortedNames
 from interpreters.stores.ranges import page_range
+from interpreters.stores.waiting import Revisions, Watchers, wait
 from interpreters.threads import forks
-from interpreters.threads.gates import Gate, Notify, wait_until_told
+from interpreters.threads.gates import Notify
 from persist_effects import codec
 from persist_effects.capabilities import Capabilities
 from persist_effects.errors import StoreClosed, StoreUnavailable, UncertainOutcome
 from persist_effects.event import check_integer
 from persist_effects.machine import Handlers
-from persist_effects.planning import Change, Limits, Put, Run, plan, plan_append, plan_put
+from persist_effects.planning import Begun, Change, Limits, Put, Run, plan, plan_append, plan_put
 from persist_effects.requests import (
     Append,
     Appended,
+    Begin,
     Conflict,
     Entry,
     Hole,
     KvDelete,
+    KvEntries,
     KvGet,
     KvHas,
     KvKeys,
     KvPut,
+    KvWait,
     LastSeq,
     Page,
     Read,
@@ -73,23 +77,6 @@ class _Logged(msgspec.Struct, frozen=True, gc=False):
     seq: int
     type: str
     event: bytes
-
-
-class _Closed:
-    """Stands in the place of the lock of a store that is of no use any more.
-
-    Everything takes the lock: so a store that is open checks nothing.
-    """
-
-    def __init__(self, kind: type[StoreUnavailable], reason: str) -> None:
-        self._kind = kind
-        self._reason = reason
-
-    def __enter__(self) -> None:
-        raise self._kind(self._reason)
-
-    def __exit__(self, *exc_info: object) -> None:
-        raise AssertionError("a closed store was entered")
 
 
 _CLOSED = "this memory store was closed, and what it held is gone: open a new one"
@@ -164,7 +151,9 @@ class MemoryStore:
         self._clock = checked_clock(clock)
         self._limits = Limits(payload_limit_bytes)
         self.capabilities = Capabilities(payload_limit_bytes=payload_limit_bytes)
-        self._lock: threading.Lock | _Closed = threading.Lock()
+        self._lock = threading.Lock()
+        # What whoever uses it is told, once it is of no use any more.
+        self._ended: Callable[[], StoreUnavailable] | None = None
         self._streams: dict[str, _Stream] = {}
         self._stream_names = SortedNames(self._streams)
         self._log: list[_Logged] = []
@@ -174,11 +163,13 @@ class MemoryStore:
         self._entries: dict[str, Put] = {}
         self._keys = SortedNames(self._entries)
         self._revision = 0
-        self._watchers: dict[object, tuple[int, str, Notify]] = {}
+        self._revisions = Revisions(self._live_revisions)
+        self._watchers = Watchers()
         self._heads = _Heads(self)
         self.handlers: Handlers = {
             Append: self._append,
             TruncateThrough: self._commit,
+            Begin: self._commit,
             KvPut: self._put,
             KvDelete: self._commit,
             Transact: self._commit,
@@ -190,33 +181,27 @@ class MemoryStore:
             KvGet: self._get,
             KvHas: self._has,
             KvKeys: self._list_keys,
+            KvEntries: self._list_entries,
+            KvWait: self._wait,
         }
         forks.register(self)
 
     def close(self) -> None:
         """Forget everything. Whoever waits is woken, and from now on every row raises `StoreClosed`."""
-        if not isinstance(self._lock, _Closed):
-            with self._lock:
-                self._lock = _Closed(StoreClosed, _CLOSED)
-        self._wake_all()
-
-    def _wake_all(self) -> None:
-        # One by one, so that after an interrupt the next closing wakes the rest.
-        for token in list(self._watchers):
-            watcher = self._watchers.pop(token, None)
-            if watcher is not None:
-                watcher[2]()
+        with self._lock:
+            self._ended = self._ended or _closed
+        self._watchers.tell_all()
 
     def state_lock(self) -> forks.Lock | None:
         """What a fork waits for, so that the child has the store whole."""
-        return None if isinstance(self._lock, _Closed) else self._lock
+        return self._lock
 
     def leave_to_parent(self, *, is_whole: bool) -> None:
         """In a forked child: a store of its own from here on, a copy of what the parent's was."""
-        # Whoever watches is a thread or an event loop of the parent's.
-        self._watchers = {}
-        if not isinstance(self._lock, _Closed):
-            self._lock = threading.Lock() if is_whole else _Closed(StoreUnavailable, _HALF_COPIED)
+        self._watchers.forget()
+        self._lock = threading.Lock()
+        if not is_whole:
+            self._ended = self._ended or _half_copied
 
     # Writes. All that can go wrong goes wrong before anything is applied.
 
@@ -224,14 +209,16 @@ class MemoryStore:
         is_planned = False
         try:
             with self._lock:
+                if self._ended is not None:
+                    raise self._ended()
                 last_seq = self._last_seq_of(request.stream)
                 answer, run = plan_append(request, last_seq, self._position, self._clock(), self._limits)
                 if type(answer) is Conflict:
                     return answer
                 is_planned = True
                 self._apply_run(run)
-                notifies = self._take_notifies((request.stream,)) if self._watchers else ()
-            for notify in notifies:
+                told = self._watchers.take(Wait, {request.stream: self._position}) if self._watchers else ()
+            for notify in told:
                 notify()
             return answer
         except MemoryError as error:
@@ -241,11 +228,16 @@ class MemoryStore:
         is_planned = False
         try:
             with self._lock:
+                if self._ended is not None:
+                    raise self._ended()
                 answer, put = plan_put(request, self._revision_of(request.key), self._revision, self._limits)
                 if type(answer) is Conflict:
                     return answer
                 is_planned = True
                 self._apply_put(request.key, put)
+                told = self._watchers.take(KvWait, {request.key: put[1]}) if self._watchers else ()
+            for notify in told:
+                notify()
             return answer
         except MemoryError as error:
             raise _no_memory(may_be_written=is_planned) from error
@@ -254,13 +246,15 @@ class MemoryStore:
         is_planned = False
         try:
             with self._lock:
+                if self._ended is not None:
+                    raise self._ended()
                 answer, change = plan(request, self._heads, self._clock(), self._limits)
                 if change is None:
                     return answer
                 is_planned = True
                 self._apply(change)
-                notifies = self._take_notifies(change.seqs) if self._watchers else ()
-            for notify in notifies:
+                told = self._take_ready(change) if self._watchers else ()
+            for notify in told:
                 notify()
             return answer
         except MemoryError as error:
@@ -268,6 +262,8 @@ class MemoryStore:
 
     def _apply(self, change: Change) -> None:
         try:
+            for name, begun in change.begun.items():
+                self._apply_beginning(name, begun)
             for run in change.runs:
                 self._apply_run(run)
             for name, seq in change.drops.items():
@@ -276,19 +272,29 @@ class MemoryStore:
                 self._apply_put(key, put)
             for key, revision in change.deleted.items():
                 self._apply_deletion(key, revision)
-            # Of a key that was put and deleted in one commit, nothing else tells.
-            self._revision = change.revision
+            # What was put and deleted in one commit, or begun after an append, is told by nothing else.
+            self._revision, self._position = change.revision, change.position
         except BaseException:
-            if len(change.runs) + len(change.drops) + len(change.puts) + len(change.deleted) > 1:
+            if len(change.begun) + len(change.runs) + len(change.drops) + len(change.puts) + len(change.deleted) > 1:
                 self._spoil()
             raise
 
     def _spoil(self) -> None:
         # Of a transaction, say, of which some writes were applied, and perhaps not all.
         self._streams = self._entries = self._log = self._stream_names = self._keys = _SPOILT
-        self._wake_all()
+        self._watchers.tell_all()
 
     # An interrupt, or a lack of memory, may end each of them at any line: it is applied then, or not at all.
+
+    def _apply_beginning(self, name: str, begun: Begun) -> None:
+        stream = _Stream(name)
+        stream.dropped, stream.dropped_position = begun
+        stream.last_position = begun[1]
+        # The number first: where an interrupt comes in between, one is left out, and nothing is begun.
+        self._position = max(self._position, begun[1])
+        self._highest_dropped_position = max(self._highest_dropped_position, begun[1])
+        self._stream_names.added(name)
+        self._streams[name] = stream
 
     def _apply_run(self, run: Run) -> None:
         events, encoded = run
@@ -341,6 +347,7 @@ class MemoryStore:
     def _apply_deletion(self, key: str, revision: int) -> None:
         # The number first: where an interrupt comes between the two, one is left out, and nothing is deleted.
         self._revision = revision
+        self._revisions.deleted(key, revision)
         self._entries.pop(key, None)
 
     # Reads
@@ -359,10 +366,14 @@ class MemoryStore:
 
     def _last_seq(self, request: LastSeq) -> int:
         with self._lock:
+            if self._ended is not None:
+                raise self._ended()
             return self._last_seq_of(request.stream)
 
     def _read(self, request: Read) -> Page:
         with self._lock:
+            if self._ended is not None:
+                raise self._ended()
             stream = self._streams.get(request.stream)
             if stream is None:
                 return Page([], request.after, 0)
@@ -379,17 +390,23 @@ class MemoryStore:
     def _read_all(self, request: ReadAll) -> Page:
         found: list[_Logged] = []
         with self._lock:
+            if self._ended is not None:
+                raise self._ended()
             head = self._position
-            next_position = max(head, request.after)
-            for index in range(bisect_right(self._log, request.after, key=_position_of), len(self._log)):
+            until = max(request.last_position(head), request.after)
+            first = bisect_right(self._log, request.after, key=_position_of)
+            last = len(self._log) if until >= head else bisect_right(self._log, until, key=_position_of)
+            next_position = request.after if request.backwards else until
+            for index in range(last - 1, first - 1, -1) if request.backwards else range(first, last):
                 logged = self._log[index]
                 if not _is_wanted(logged, request):
                     continue
                 if len(found) == request.limit:
-                    next_position = found[-1].position
+                    newest = found[-1].position
+                    next_position = newest - 1 if request.backwards else newest
                     break
                 found.append(logged)
-            hole = self._hole_after(request.after, request.prefix)
+            hole = self._hole_after(request.after, request.prefix) if until > request.after else None
         decode = codec.decode_event
         return Page([decode(logged.event) for logged in found], next_position, head, hole)
 
@@ -404,75 +421,101 @@ class MemoryStore:
 
     def _list_streams(self, request: Streams) -> list[str]:
         with self._lock:
+            if self._ended is not None:
+                raise self._ended()
             return self._stream_names.page(request.prefix, request.after, request.limit)
 
     def _get(self, request: KvGet) -> Entry | None:
         with self._lock:
+            if self._ended is not None:
+                raise self._ended()
             found = self._entries.get(request.key)
         return None if found is None else Entry(codec.decode(found[0]), found[1])
 
     def _has(self, request: KvHas) -> bool:
         with self._lock:
+            if self._ended is not None:
+                raise self._ended()
             return request.key in self._entries
 
     def _list_keys(self, request: KvKeys) -> list[str]:
         with self._lock:
+            if self._ended is not None:
+                raise self._ended()
             return self._keys.page(request.prefix, request.after, request.limit)
+
+    def _list_entries(self, request: KvEntries) -> list[tuple[str, Entry]]:
+        with self._lock:
+            if self._ended is not None:
+                raise self._ended()
+            keys = self._keys.page(request.prefix, request.after, request.limit)
+            found = [self._entries[key] for key in keys]
+        return [(key, Entry(codec.decode(value), revision)) for key, (value, revision) in zip(keys, found, strict=True)]
 
     # Waiting
 
-    def watch(self, after: int, prefix: str, notify: Notify) -> Callable[[], None]:
-        """Call ``notify()`` once as soon as a stream under the prefix has an event past a position, or at the close.
+    def watch(self, request: Wait | KvWait, notify: Notify) -> Callable[[], None]:
+        """Call ``notify()`` once as soon as a wait is over, or the store is closed.
 
-        It is called in the thread that commits or closes, or at once; it must be quick and must not raise. Returns
-        a function that ends the watch.
+        Args:
+            request: What is waited for. Its timeout is for the caller to see to.
+            notify: Called in the thread that commits or closes, or at once; it must be quick and must not raise.
+
+        Returns:
+            The function that ends the watch.
         """
-        token = object()
-        lock = self._lock
-        with lock:
-            # Closed while this waited for the lock: then nobody is left who would notify.
-            is_past = self._lock is not lock or self._newest(prefix) > after
-            if not is_past:
-                self._watchers[token] = (after, prefix, notify)
-        if is_past:
+        token = None
+        with self._lock:
+            if self._ended is None and self._newest(request) <= request.after:
+                token = self._watchers.add(request, notify)
+        if token is None:
             notify()
 
-        def cancel() -> None:
-            # That of the time when the store was open, so that a watch can end after the store.
-            with lock:
-                self._watchers.pop(token, None)
+        def end_watch() -> None:
+            with self._lock:
+                self._watchers.remove(token)
 
-        return cancel
+        return end_watch
 
-    def _wait(self, request: Wait) -> int:
-        if request.timeout > 0:
-            past = Gate()
-            cancel = self.watch(request.after, request.prefix, past.open)
-            try:
-                wait_until_told(past, request.timeout, lambda: self._newest_now(request.prefix) > request.after)
-            finally:
-                cancel()
-        return self._newest_now(request.prefix)
+    def _wait(self, request: Wait | KvWait) -> int:
+        return wait(request, self.watch, self._newest_now)
 
-    def _newest_now(self, prefix: str) -> int:
+    def _newest_now(self, request: Wait | KvWait) -> int:
         with self._lock:
-            return self._newest(prefix)
+            if self._ended is not None:
+                raise self._ended()
+            return self._newest(request)
 
-    def _newest(self, prefix: str) -> int:
+    def _newest(self, request: Wait | KvWait) -> int:
+        prefix = request.prefix
+        if type(request) is KvWait:
+            return self._revisions.newest(prefix) if prefix else self._revision
         if not prefix:
             return self._position
         return max(
             (stream.last_position for name, stream in self._streams.items() if name.startswith(prefix)), default=0
         )
 
-    def _take_notifies(self, appended: Collection[str]) -> list[Notify]:
-        """The watchers that appends to these streams have made ready; each is taken once."""
-        ready = [
-            token
-            for token, (after, prefix, _) in self._watchers.items()
-            if any(name.startswith(prefix) and self._streams[name].last_position > after for name in appended)
-        ]
-        return [self._watchers.pop(token)[2] for token in ready]
+    def _live_revisions(self) -> Iterator[tuple[str, int]]:
+        return ((key, revision) for key, (_, revision) in self._entries.items())
+
+    def _take_ready(self, change: Change) -> list[Notify]:
+        """Those that waited for what a change has brought."""
+        ready: list[Notify] = []
+        if change.seqs:
+            ready += self._watchers.take(Wait, {name: self._streams[name].last_position for name in change.seqs})
+        if change.puts or change.deleted:
+            newest = {key: revision for key, (_, revision) in change.puts.items()} | change.deleted
+            ready += self._watchers.take(KvWait, newest)
+        return ready
+
+
+def _closed() -> StoreUnavailable:
+    return StoreClosed(_CLOSED)
+
+
+def _half_copied() -> StoreUnavailable:
+    return StoreUnavailable(_HALF_COPIED)
 
 
 def _no_memory(*, may_be_written: bool) -> StoreUnavailable | UncertainOutcome:

@@ -59,6 +59,35 @@ class Gate:
         return True
 
 
+SLICE_SECONDS = 0.04
+"""How long a wait lasts that cannot be ended from outside, before it is looked whether anybody still wants it."""
+
+
+def wait_in_slices(
+    ask: Callable[[float], int], after: int, timeout_seconds: float, is_given_up: Callable[[], bool]
+) -> int:
+    """Wait by asking again and again, so that it ends soon after it was given up.
+
+    Args:
+        ask: Gives the newest number, once it is past ``after``, or so many seconds are over.
+        after: The number to be passed.
+        timeout_seconds: How long to wait at the most.
+        is_given_up: Whether nobody wants the answer any more.
+
+    Returns:
+        The newest number, as it was asked last.
+
+    >>> wait_in_slices(lambda seconds: 7, 6, 60.0, lambda: False)
+    7
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        newest = ask(min(left, SLICE_SECONDS))
+        if newest > after or not left or is_given_up():
+            return newest
+
+
 def wait_until_told(told: Gate, timeout_seconds: float, is_past: Callable[[], bool]) -> None:
     """Wait at a gate that a `Notify` opens, and now and then look whether that was lost, at most so many seconds.
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from msgspec import structs
 
 from interpreters.stores.memory import MemoryStore
+from interpreters.stores.waiting import Watchers
 from interpreters.threads.gates import Gate
 from persist_effects.errors import InvalidRequest, StoreClosed, StoreUnavailable, TooLarge
 from persist_effects.event import Draft, Event
@@ -22,15 +23,18 @@ from persist_effects.machine import Handler, Handlers
 from persist_effects.requests import (
     Append,
     Appended,
+    Begin,
     Conflict,
     Entry,
     ExpectSeq,
     Hole,
     KvDelete,
+    KvEntries,
     KvGet,
     KvHas,
     KvKeys,
     KvPut,
+    KvWait,
     LastSeq,
     Page,
     Read,
@@ -40,6 +44,7 @@ from persist_effects.requests import (
     Transact,
     TruncateThrough,
     Wait,
+    at_once,
 )
 
 
@@ -1703,25 +1708,263 @@ TRANSACTING = [
 ]
 
 
+# Reading all streams up to a position, and backwards
+
+
+def _newest_of_the_oldest(store: Planted, request: ReadAll) -> Page:
+    if not request.backwards:
+        page: Page = store.ask(request)
+        return page
+    page = store.ask(replaced(request, backwards=False))
+    return replaced(page, events=page.events[::-1], next=request.after)
+
+
+def _page_backwards(change: Callable[[ReadAll, Page], Page]) -> Plant:
+    return answered(ReadAll, lambda request, page: change(request, page) if request.backwards else page)
+
+
+def _without_hole_where(is_so: Callable[[ReadAll], object]) -> Plant:
+    return answered(ReadAll, lambda request, page: replaced(page, hole=None) if is_so(request) else page)
+
+
+BACKWARDS = [
+    Wrong(
+        "reads all streams forwards when it is asked for the newest events",
+        "all_streams_are_read_backwards_the_newest_event_first",
+        asked(ReadAll, lambda request: replaced(request, backwards=False)),
+    ),
+    Wrong(
+        "gives a page of all streams backwards in the order of positions",
+        "all_streams_are_read_backwards_the_newest_event_first",
+        _page_backwards(lambda _, page: replaced(page, events=page.events[::-1])),
+    ),
+    Wrong(
+        "gives the oldest events of all when the newest were asked for",
+        "pages_backwards_go_on_where_the_last_one_ended",
+        row(ReadAll, _newest_of_the_oldest),
+    ),
+    Wrong(
+        "tells the position of the last event that it gave backwards, so that it is given again",
+        "pages_backwards_go_on_where_the_last_one_ended",
+        _page_backwards(lambda request, page: _next_of(page, page.next + 1) if page.next > request.after else page),
+    ),
+    Wrong(
+        "leaves one event out between two pages backwards",
+        "pages_backwards_go_on_where_the_last_one_ended",
+        _page_backwards(lambda request, page: _next_of(page, max(page.next - 1, request.after))),
+    ),
+    Wrong(
+        "reads backwards to the beginning, past the position that it was to stop at",
+        "pages_backwards_go_on_where_the_last_one_ended",
+        asked(ReadAll, lambda request: replaced(request, after=0) if request.backwards else request),
+    ),
+    Wrong(
+        "leaves the event at `until` out of all streams",
+        "until_is_the_last_position_that_is_read",
+        asked(
+            ReadAll, lambda request: replaced(request, until=max(request.until - 1, 0)) if request.until else request
+        ),
+    ),
+    Wrong(
+        "does not know `until` of all streams",
+        "until_is_the_last_position_that_is_read",
+        asked(ReadAll, lambda request: replaced(request, until=None)),
+    ),
+    Wrong(
+        "moves a reader of all streams to the head, past its `until`",
+        "until_is_the_last_position_that_is_read",
+        answered(ReadAll, lambda request, page: page if request.backwards else _next_of(page, page.head)),
+    ),
+    Wrong(
+        "moves a reader to an `until` that is ahead of all events",
+        "until_is_the_last_position_that_is_read",
+        answered(
+            ReadAll,
+            lambda request, page: page if request.backwards else _next_of(page, max(page.next, request.until or 0)),
+        ),
+    ),
+    Wrong(
+        "takes a reader of an empty range back to its `until`",
+        "an_empty_range_of_positions_reads_as_an_empty_page",
+        answered(ReadAll, lambda request, page: _next_of(page, min(page.next, request.last_position(page.head)))),
+    ),
+    Wrong(
+        "tells no hole of all streams backwards",
+        "a_range_of_which_events_were_truncated_names_the_hole",
+        _without_hole_where(lambda request: request.backwards),
+    ),
+    Wrong(
+        "tells no hole of all streams up to a position",
+        "a_range_of_which_events_were_truncated_names_the_hole",
+        _without_hole_where(lambda request: request.until),
+    ),
+]
+
+
+# Beginning
+
+
+def _begins_one_later(store: Planted, request: Begin) -> Any:
+    return store.ask(replaced(request, seq=request.seq + 1))
+
+
+def _begins_where_it_is_used(store: Planted, request: Begin) -> Any:
+    answer = store.ask(request)
+    return store.ask(ReadAll()).head if isinstance(answer, Conflict) else answer
+
+
+def _begins_by_placeholders(store: Planted, request: Begin) -> Any:
+    drafts = tuple(Draft("placeholder", None) for _ in range(min(request.seq, 100)))
+    answer = store.ask(Append(request.stream, drafts, 0))
+    return answer if isinstance(answer, Conflict) else answer.position
+
+
+def _tells_no_hole_of_what_has_begun(store: Planted) -> Handlers:
+    begun: set[str] = set()
+
+    def begin(request: Begin) -> Any:
+        begun.add(request.stream)
+        return store.ask(request)
+
+    def read(request: Any) -> Page:
+        page: Page = store.ask(request)
+        return replaced(page, hole=None) if page.hole and page.hole.stream in begun else page
+
+    return {Begin: begin, Read: read, ReadAll: read}
+
+
+def _begins_at_the_position_before(store: Planted) -> Handlers:
+    def begin(request: Begin) -> Any:
+        answer = store.ask(request)
+        if not isinstance(answer, Conflict):
+            healthy = store.healthy
+            stream = healthy._streams[request.stream]
+            healthy._position = stream.last_position = stream.dropped_position = answer - 1
+            answer -= 1
+        return answer
+
+    return {Begin: begin}
+
+
+def _begins_in_spite_of_a_conflict(store: Planted, request: Transact) -> Any:
+    answers = store.ask(request)
+    if isinstance(answers, Conflict):
+        for write in request.writes:
+            if isinstance(write, Begin):
+                store.ask(write)
+    return answers
+
+
+BEGINNING = [
+    Wrong(
+        "begins a stream one event later",
+        "a_stream_begins_after_a_sequence_number",
+        row(Begin, _begins_one_later),
+    ),
+    Wrong(
+        "says that it began a stream, and does not",
+        "a_stream_begins_after_a_sequence_number",
+        row(Begin, lambda store, request: store.ask(ReadAll()).head + 1),
+    ),
+    Wrong(
+        "begins a stream by events that can be read",
+        "a_stream_that_has_begun_reads_as_one_that_was_truncated",
+        row(Begin, _begins_by_placeholders),
+    ),
+    Wrong(
+        "tells no hole where a stream begins later",
+        "a_stream_that_has_begun_reads_as_one_that_was_truncated",
+        _tells_no_hole_of_what_has_begun,
+    ),
+    Wrong(
+        "says that it began a stream that was used",
+        "a_stream_that_was_used_does_not_begin_again",
+        row(Begin, _begins_where_it_is_used),
+    ),
+    Wrong(
+        "tells a conflict of a beginning that expects what is there",
+        "a_stream_that_was_used_does_not_begin_again",
+        conflicted(Begin, lambda conflict: replaced(conflict, expected=conflict.actual)),
+    ),
+    Wrong(
+        "begins a stream at a position that a reader may have passed",
+        "a_reader_of_all_streams_is_told_of_what_is_missing",
+        _begins_at_the_position_before,
+    ),
+    Wrong(
+        "begins streams in a transaction that conflicts",
+        "a_transaction_that_conflicts_begins_nothing",
+        row(Transact, _begins_in_spite_of_a_conflict),
+    ),
+]
+
+
+# Entries
+
+
+def _entries_of_two_moments(store: Planted, request: KvEntries) -> Any:
+    first = store.healthy.__dict__.setdefault("_first_entries", {})
+    return [(key, first.setdefault(key, entry)) for key, entry in store.ask(request)]
+
+
+ENTRIES = [
+    Wrong(
+        "gives entries of keys outside of the prefix",
+        "entries_are_the_keys_of_a_page_with_their_values_and_revisions",
+        asked(KvEntries, lambda request: replaced(request, prefix=request.prefix.rstrip("/"))),
+    ),
+    Wrong(
+        "gives one entry more than the limit",
+        "entries_are_the_keys_of_a_page_with_their_values_and_revisions",
+        asked(KvEntries, lambda request: replaced(request, limit=request.limit + 1)),
+    ),
+    Wrong(
+        "gives the entry of the last page's last key again",
+        "entries_are_the_keys_of_a_page_with_their_values_and_revisions",
+        asked(KvEntries, lambda request: replaced(request, after=request.after[:-1])),
+    ),
+    Wrong(
+        "gives entries in the order of their revisions",
+        "entries_are_the_keys_of_a_page_with_their_values_and_revisions",
+        answered(KvEntries, lambda _, found: sorted(found, key=lambda pair: pair[1].revision)),
+    ),
+    Wrong(
+        "gives each key's value without its revision",
+        "entries_are_the_keys_of_a_page_with_their_values_and_revisions",
+        answered(KvEntries, lambda _, found: [(key, entry.value) for key, entry in found]),
+    ),
+    Wrong(
+        "gives the entries that it gave before",
+        "the_store_agrees_with_the_model_over_any_sequence_of_requests",
+        row(KvEntries, _entries_of_two_moments),
+    ),
+    Wrong(
+        "leaves keys out of the entries whose value is None",
+        "entries_are_the_newest_ones",
+        answered(KvEntries, lambda _, found: [pair for pair in found if pair[1].value is not None]),
+    ),
+]
+
+
 # Waiting
 
 
 @contextmanager
 def _watching(store: Planted, request: Wait) -> Iterator[Gate]:
     gate = Gate()
-    cancel = store.healthy.watch(request.after, request.prefix, gate.open)
+    cancel = store.healthy.watch(request, gate.open)
     try:
         yield gate
     finally:
         cancel()
 
 
-def _newest(store: Planted, request: Wait) -> int:
-    newest: int = store.ask(Wait(request.after, request.prefix))
+def _newest(store: Planted, request: Wait | KvWait) -> int:
+    newest: int = store.ask(at_once(request))
     return newest
 
 
-def _never_woken(store: Planted, request: Wait) -> int:
+def _never_woken(store: Planted, request: Wait | KvWait) -> int:
     if _newest(store, request) <= request.after:
         store.gate.wait(request.timeout)
     return _newest(store, request)
@@ -1759,11 +2002,12 @@ def _never_woken_by(kind: type[Request[Any]]) -> Plant:
     def plant(store: Planted) -> Handlers:
         def write(request: Any) -> Any:
             healthy = store.healthy
-            watchers, healthy._watchers = healthy._watchers, {}
+            watchers, healthy._watchers = healthy._watchers, Watchers()
             try:
                 return store.ask(request)
             finally:
-                healthy._watchers = {**watchers, **healthy._watchers}
+                watchers._watching.update(healthy._watchers._watching)
+                healthy._watchers = watchers
 
         def wait(request: Wait) -> int:
             with _watching(store, request) as gate:
@@ -1920,6 +2164,68 @@ WAITING = [
         "answers a wait with what the order of all streams does not show yet",
         "what_a_wait_answers_can_be_read",
         _shows_late,
+    ),
+]
+
+
+# Waiting for changes of keys
+
+
+def _only_of_what_is_there(store: Planted, request: KvWait) -> int:
+    """A store that has forgotten deletions, and answers too low."""
+    store.ask(request)
+    return max((entry.revision for _, entry in store.ask(KvEntries(request.prefix))), default=0)
+
+
+def _deaf_to(kind: type[Request[Any]]) -> Plant:
+    """A store whose writes of one kind wake nobody who waits for keys."""
+
+    def plant(store: Planted) -> Handlers:
+        return {kind: _never_woken_by(kind)(store)[kind]}
+
+    return plant
+
+
+KV_WAITING = [
+    Wrong(
+        "does not wake who waits for a key",
+        "a_waiting_thread_is_woken_by_a_change",
+        row(KvWait, _never_woken),
+    ),
+    Wrong(
+        "wakes who waits for a key by no deletion",
+        "a_waiting_thread_is_woken_by_a_change",
+        _deaf_to(KvDelete),
+    ),
+    Wrong(
+        "wakes who waits for a key by no transaction",
+        "a_transaction_wakes_those_who_wait_for_its_keys",
+        _deaf_to(Transact),
+    ),
+    Wrong(
+        "does not block who waits for a key without end",
+        "whoever_goes_on_from_what_was_told_misses_no_change",
+        row(KvWait, lambda store, request: store.ask(replaced(request, timeout=0.0))),
+    ),
+    Wrong(
+        "takes a deletion for no change of a key",
+        "the_deletion_of_a_key_is_a_change_under_its_prefix",
+        row(KvWait, _only_of_what_is_there),
+    ),
+    Wrong(
+        "takes positions for revisions",
+        "a_wait_for_a_change_gives_the_newest_revision_at_its_timeout",
+        row(KvWait, lambda store, request: store.ask(Wait(request.after, request.prefix, request.timeout))),
+    ),
+    Wrong(
+        "tells a revision that will be given to the next change",
+        "a_wait_for_a_change_gives_the_newest_revision_at_its_timeout",
+        answered(KvWait, lambda _, newest: newest + 1),
+    ),
+    Wrong(
+        "tells who waits for a key under a prefix of that prefix alone",
+        "a_change_is_told_under_each_prefix_of_its_key",
+        asked(KvWait, lambda request: replaced(request, prefix=request.prefix + "/" if request.prefix else "")),
     ),
 ]
 
@@ -2221,13 +2527,17 @@ WRONG_STORES: list[Wrong] = [
     *APPENDING,
     *READING,
     *READING_ALL,
+    *BACKWARDS,
+    *BEGINNING,
     *TRUNCATING,
     *LISTING,
     *KEYS,
+    *ENTRIES,
     *NAMES,
     *VALUES,
     *TRANSACTING,
     *WAITING,
+    *KV_WAITING,
     *CLOSING,
     *RACING,
     *REOPENING,

@@ -285,8 +285,8 @@ def test_a_bad_draft_among_good_ones_writes_none(filled):
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        (lambda: log.read_all(types="placed"), "types is a str, 'placed': give a list of event types"),
-        (lambda: log.read_all(types=5), "types is an int, 5: give a list of event types"),
+        (lambda: log.page_all(types="placed"), "types is a str, 'placed': give a list of event types"),
+        (lambda: log.page_all(types=5), "types is an int, 5: give a list of event types"),
         (lambda: log.append_many("s", Draft("a", 1)), "drafts is a Draft, "),
         (lambda: log.append_many("s", "drafts"), "drafts is a str, 'drafts': give a list of Drafts"),
         (lambda: transact(KvPut("k", 1), checks=ExpectSeq("s", 0)), "checks is an ExpectSeq, "),

@@ -197,3 +197,33 @@ def test_a_delete_that_expects_another_revision_is_a_conflict_and_deletes_nothin
     assert store.run(kv.get("color")) == "red"
     assert store.run(kv.delete_expect("color", revision)) is True
     assert store.run(kv.delete_expect("color", 0)) is False
+
+
+@pytest.mark.parametrize("count", [0, 1, PAGE_SIZE, PAGE_SIZE + 1, 2 * PAGE_SIZE])
+def test_entries_over_a_page_are_all_given_once_and_sorted(store, count):
+    names = [f"k/{number:05}" for number in range(count)]
+    revisions = {name: store.run(kv.put(name, [name])) for name in reversed(names)}
+    store.run(kv.put("l", None))
+    assert store.run(kv.entries("k/")) == [(name, Entry([name], revisions[name])) for name in names]
+    assert [key for key, _ in store.run(kv.entries())] == [*names, "l"]
+
+
+def test_what_is_done_to_given_entries_changes_nothing_that_is_stored(store):
+    store.run(kv.put("a", {"items": [1]}))
+    ((_, entry),) = store.run(kv.entries())
+    entry.value["items"].append("later")
+    assert store.run(kv.get("a")) == {"items": [1]}
+
+
+def test_a_change_of_a_key_is_known_by_its_revision_deletions_too(store):
+    assert store.run(kv.wait(0, timeout=0)) == 0
+    first = store.run(kv.put("grants/ada", "read"))
+    second = store.run(kv.put("settings/theme", "dark"))
+    assert store.run(kv.wait(0, "grants/")) == first
+    assert store.run(kv.wait(first)) == second
+    store.run(kv.delete("grants/ada"))
+    third = store.run(kv.wait(second, "grants/"))
+    assert third > second
+    assert store.run(kv.delete("grants/ada")) is False
+    assert store.run(kv.wait(third, "grants/", timeout=0)) == third
+    assert store.run(kv.put("grants/ada", "write")) > third

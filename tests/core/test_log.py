@@ -22,6 +22,7 @@ from persist_effects import (
     run,
     start,
 )
+from persist_effects.projection import project
 from persist_effects.requests import PAGE_SIZE, PAGE_SIZE_MAX, KvGet, Read, Streams, Transact
 
 
@@ -371,7 +372,12 @@ def test_a_limit_is_not_read_past(long_store):
 
 @pytest.mark.parametrize("limit", [0, -1, 1.0, True])
 def test_a_limit_that_is_none_is_refused(store, limit):
-    for program in (log.read("a", limit=limit), log.read_back("a", limit), log.read_all(limit=limit)):
+    for program in (
+        log.read("a", limit=limit),
+        log.read_back("a", limit),
+        log.read_all(limit=limit),
+        log.page_all(limit=limit),
+    ):
         with pytest.raises(InvalidRequest, match="limit is"):
             store.run(program)
 
@@ -407,7 +413,7 @@ def test_all_streams_are_read_in_the_order_of_positions_by_prefix_and_type(store
         store.run(log.append(stream, event_type, None))
 
     def positions(*arguments, **options):
-        page = store.run(log.read_all(*arguments, **options))
+        page = store.run(log.page_all(*arguments, **options))
         assert page.head == 5
         return [event.position for event in page.events]
 
@@ -429,13 +435,80 @@ def test_pages_of_all_streams_join_to_the_whole(store, limit):
     for prefix in ("", "a/", "a/1", "c"):
         joined, after = [], 0
         while True:
-            page = store.run(log.read_all(after, prefix, limit=limit))
+            page = store.run(log.page_all(after, prefix, limit=limit))
             assert len(page.events) <= limit
             joined += page.events
             after = page.next
             if page.next >= page.head:
                 break
-        assert joined == store.run(log.read_all(prefix=prefix)).events
+        assert joined == store.run(log.read_all(prefix=prefix))
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+def test_pages_of_all_streams_join_to_the_whole_backwards_too(store, limit):
+    for number in range(20):
+        store.run(log.append_many(f"{'ab'[number % 2]}/{number % 3}", [Draft("counted", number)] * (1 + number % 3)))
+    for prefix in ("", "a/", "a/1", "c"):
+        joined, until = [], None
+        while until is None or until > 0:
+            page = store.run(log.page_all(0, prefix, until=until, limit=limit, backwards=True))
+            assert len(page.events) <= limit
+            joined += page.events
+            until = page.next
+        assert joined == store.run(log.read_all(prefix=prefix))[::-1]
+
+
+@pytest.mark.parametrize("count", [0, 1, PAGE_SIZE, PAGE_SIZE + 1, 3 * PAGE_SIZE])
+def test_reading_all_streams_goes_on_to_the_end_over_all_pages(store, count):
+    fill(store, "a", count)
+    fill(store, "b", 1)
+    everything = store.run(log.read_all())
+    assert [event.position for event in everything] == list(range(1, count + 2))
+    assert store.run(log.read_all(backwards=True)) == everything[::-1]
+    for limit in (1, PAGE_SIZE, PAGE_SIZE + 1):
+        assert store.run(log.read_all(limit=limit)) == everything[:limit]
+        assert store.run(log.read_all(limit=limit, backwards=True)) == everything[::-1][:limit]
+    for after, until in ((0, 0), (0, 1), (3, max(count - 1, 0)), (count // 2, count + 9)):
+        wanted = everything[after : max(after, until)]
+        assert store.run(log.read_all(after, until=until)) == wanted
+        assert store.run(log.read_all(after, until=until, backwards=True)) == wanted[::-1]
+    assert data_of(store.run(log.read_all(prefix="b"))) == [0]
+    assert store.run(log.read_all(types=["unheard of"], backwards=True)) == []
+
+
+def test_the_head_is_the_newest_position_that_can_be_read(store):
+    assert (store.run(log.head()), store.run(log.head("a"))) == (0, 0)
+    fill(store, "a", 2)
+    fill(store, "b", 1)
+    assert [store.run(log.head(prefix)) for prefix in ("", "a", "b", "c")] == [3, 2, 3, 0]
+    store.run(log.truncate_through("b", 1))
+    store.run(log.truncate_through("a", 1))
+    assert [store.run(log.head(prefix)) for prefix in ("", "a", "b")] == [3, 2, 0]
+
+
+def test_a_wait_that_is_not_to_last_gives_the_newest_position(store):
+    fill(store, "a", 2)
+    fill(store, "b", 1)
+    assert [store.run(log.wait(0, prefix, timeout=0)) for prefix in ("", "a", "c")] == [3, 2, 0]
+    assert store.run(log.wait(2)) == 3
+
+
+# Beginning
+
+
+def test_a_stream_begins_after_a_number_and_goes_on_from_it(store):
+    assert store.run(log.begin("a", 41)) == 1
+    assert store.run(log.append("a", "made", 1)).seq == 42
+    assert store.run(log.begin("a", 41)) == Conflict("stream", "a", expected=0, actual=42)
+    assert [event.seq for event in store.run(log.read("a"))] == [42]
+    with pytest.raises(Truncated, match="42"):
+        store.run(project("a", lambda count, event: count + 1, 0))
+
+
+@pytest.mark.parametrize("seq", [0, -1, 2**62 + 1, True, "1", None])
+def test_a_beginning_after_no_number_is_refused(seq):
+    with pytest.raises(InvalidRequest, match="seq is"):
+        run(log.begin("a", seq), {})
 
 
 @pytest.mark.parametrize("count", [PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1, 2 * PAGE_SIZE])
@@ -463,7 +536,7 @@ def test_streams_over_a_page_are_all_listed_once_and_sorted(store, count):
 def test_truncation_drops_the_front_and_never_lowers_the_sequence(store):
     fill(store, "a", 5)
     assert [store.run(log.truncate_through("a", seq)) for seq in (0, 2, 2, 1, 3, 99, 99)] == [0, 2, 0, 0, 1, 2, 0]
-    assert store.run(log.read("a")) == store.run(log.read_all()).events == []
+    assert store.run(log.read("a")) == store.run(log.page_all()).events == []
     assert store.run(log.last_seq("a")) == 5
     assert store.run(log.append_expect("a", 5, "counted", 5)).seq == 6
     assert store.run(log.streams()) == ["a"]

@@ -133,10 +133,10 @@ def test_a_projection_of_all_streams_is_the_same_from_any_position(open_new, dat
         for stream, number in written:
             fill(store, stream, [number])
         whole = store.run(project_all("orders/", fold, SEED))
-        own = [event for event in store.run(log.read_all()).events if event.stream.startswith("orders/")]
+        own = [event for event in store.run(log.page_all()).events if event.stream.startswith("orders/")]
         assert whole.value == reduced(own, fold, SEED)
         assert [stream for stream, _ in whole.value["seen"]] == [s for s, _ in written if s.startswith("orders/")]
-        assert whole.seq == store.run(log.read_all()).head
+        assert whole.seq == store.run(log.page_all()).head
 
         split = data.draw(st.integers(0, whole.seq))
         at_split = State(reduced([event for event in own if event.position <= split], fold, SEED), split)

@@ -189,7 +189,7 @@ def test_a_follower_of_some_types_passes_over_the_others(store):
         store.run(log.append("a", "even" if number % 2 == 0 else "odd", number))
     assert store.run(follow("evens", "a", copy, types=["even"])) == 6
     assert [data for _, _, data in copies(store)] == [0, 2, 4]
-    assert store.run(follow("none", "a", copy, types=[])) == store.run(log.read_all()).head
+    assert store.run(follow("none", "a", copy, types=[])) == store.run(log.page_all()).head
     assert len(copies(store)) == 3
     store.run(follow("both", "a", add_up, types=iter(("even", "odd"))))
     assert store.run(kv.get("sum"))["sum"] == 15
@@ -517,7 +517,7 @@ def test_a_follower_interrupted_at_any_request_gives_each_event_effect_once(open
                 assert effects(store, handler) == NUMBERS, count
             if ended:
                 break
-        assert count > 3
+        assert count > 2
 
 
 @handlers
@@ -563,7 +563,7 @@ def test_two_followers_of_one_name_give_each_event_effect_once_in_every_order(op
         assert effects(store, handler) == NUMBERS[:1], order
         assert not any(isinstance(end, Exception) for end in ends), order
         tried += 1
-    assert tried >= 100
+    assert tried >= 20
 
 
 def test_two_followers_of_one_name_share_two_events_in_every_order(open_new):
@@ -848,7 +848,7 @@ def test_a_follower_asks_to_wait_only_when_it_is_caught_up(store):
     assert step.request == Wait(2, "a", 5)
     # An event of another stream may wake it in vain, and it goes on to wait.
     fill(store, "a", [3])
-    position = store.run(log.read_all()).head
+    position = store.run(log.page_all()).head
     step = step.resume(position)
     assert isinstance(step.request, ReadAll)
     while not isinstance(step.request, Wait):

@@ -33,7 +33,7 @@ def everything(store):
         {key: store.run(kv.get(key)) for key in keys},
         {stream: [event.data for event in store.run(log.read(stream))] for stream in streams},
         {stream: store.run(log.last_seq(stream)) for stream in streams},
-        store.run(log.read_all()).head,
+        store.run(log.page_all()).head,
     )
 
 
@@ -169,7 +169,7 @@ def test_checks_keep_two_transactions_from_passing_by_each_other(open_new):
 
 def test_the_events_of_a_transaction_have_neighbouring_positions_in_the_order_of_its_writes(store):
     store.run(transact(append("b", 1), KvPut("k", 1), append("a", 2, 3), append("b", 4)))
-    events = store.run(log.read_all()).events
+    events = store.run(log.page_all()).events
     assert [(event.stream, event.seq, event.data, event.position) for event in events] == [
         ("b", 1, 1, 1),
         ("a", 1, 2, 2),
@@ -183,7 +183,7 @@ def test_the_clock_is_read_once_for_a_commit():
     store = open_store("memory:", clock=lambda: next(times))
     first, second = store.run(transact(append("a", 1), append("b", 2, 3)))
     assert (first.at, second.at) == (100, 100)
-    assert [event.at for event in store.run(log.read_all()).events] == [100, 100, 100]
+    assert [event.at for event in store.run(log.page_all()).events] == [100, 100, 100]
     assert store.run(log.append("a", "counted", 4)).at == 101
 
 

@@ -14,6 +14,7 @@ import pytest
 from interpreters import Store, open_store
 from interpreters.runtime import tasks
 from interpreters.stores.memory import MemoryStore
+from interpreters.stores.waiting import Watchers
 from interpreters.threads import gates
 from persist_effects import (
     AlreadyUsed,
@@ -906,8 +907,7 @@ def lossy(request, tmp_path, monkeypatch):
     """A store in which what is told to whoever waits is lost, as if an interrupt came before it."""
     monkeypatch.setattr(gates, "LOOK_AGAIN_SECONDS", 0.001)
     with open_store("memory:" if request.param == "memory" else f"file:{tmp_path / 'store'}") as opened:
-        name = "_take_notifies" if request.param == "memory" else "_notify"
-        monkeypatch.setattr(opened.interpreter, name, lambda writes: [])
+        monkeypatch.setattr(Watchers, "take", lambda watchers, kind, newest: [])
         yield opened
 
 

@@ -121,7 +121,7 @@ def test_a_fork_that_another_threads_commit_keeps_waiting_refuses_in_the_child_a
 def test_a_childs_commit_wakes_nobody_of_the_parents():
     store = MemoryStore()
     woken = []
-    store.watch(0, "", lambda: woken.append(os.getpid()))
+    store.watch(Wait(0), lambda: woken.append(os.getpid()))
     told = in_child(lambda: (store.handlers[Append](Append("s", (Draft("made", 1),))).position, woken))
     assert told == "(1, [])"
     store.handlers[Append](Append("s", (Draft("made", 1),)))

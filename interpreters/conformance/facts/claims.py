@@ -7,7 +7,7 @@ from interpreters.conformance.facts.base import Facts, ask, error_of, needs
 from interpreters.runtime.store import Store
 from persist_effects.errors import InvalidRequest, TooLarge, UnhandledEffect
 from persist_effects.event import Draft
-from persist_effects.requests import Append, KvKeys, KvPut, Request, Streams, Transact, Wait
+from persist_effects.requests import Append, KvKeys, KvPut, KvWait, Request, Streams, Transact, Wait
 
 SEEN = ("order_lags", "payload_limit_bytes", "batch_limit", "transact", "wait")
 """What both the store and the suite say. Whether it can be reopened the suite alone knows how to try."""
@@ -31,8 +31,12 @@ class ClaimFacts(Facts):
         )
 
     def test_what_the_store_does_not_claim_it_refuses_by_name(self, store: Store) -> None:
-        unclaimed: dict[str, Request[Any]] = {"transact": Transact((KvPut("a", 1),)), "wait": Wait(0, timeout=0)}
-        for name, request in unclaimed.items():
+        unclaimed: list[tuple[str, Request[Any]]] = [
+            ("transact", Transact((KvPut("a", 1),))),
+            ("wait", Wait(0, timeout=0)),
+            ("wait", KvWait(0, timeout=0)),
+        ]
+        for name, request in unclaimed:
             if not getattr(self.capabilities, name):
                 assert isinstance(error_of(store, request), UnhandledEffect), name
 

@@ -12,12 +12,15 @@ from persist_effects.event import Draft
 from persist_effects.machine import outcome_of
 from persist_effects.requests import (
     Append,
+    Begin,
     Failed,
     KvDelete,
+    KvEntries,
     KvGet,
     KvHas,
     KvKeys,
     KvPut,
+    KvWait,
     LastSeq,
     Outcome,
     Read,
@@ -41,8 +44,11 @@ _REQUESTS: tuple[Request[Any], ...] = (
     KvPut("k", 1),
     KvDelete("k"),
     KvKeys(),
+    KvEntries(),
+    Begin("b", 1),
     Transact((KvPut("k", 1),)),
     Wait(0),
+    KvWait(0),
 )
 
 
@@ -62,11 +68,16 @@ class CloseFacts(Facts):
 
     @needs("wait")
     def test_a_waiting_thread_is_told_that_the_store_was_closed(self, store: Store) -> None:
+        with self.open_store() as another:
+            self._check_told(store, Wait)
+            self._check_told(another, KvWait)
+
+    def _check_told(self, store: Store, kind: type[Wait | KvWait]) -> None:
         rows, is_ready = store.interpreter.handlers, threading.Event()
 
         def wait() -> Outcome | None:
             is_ready.set()
-            return outcome_of(Wait(0, timeout=math.inf), rows)
+            return outcome_of(kind(0, timeout=math.inf), rows)
 
         def close() -> None:
             is_ready.wait()

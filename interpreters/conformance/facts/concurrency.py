@@ -27,8 +27,12 @@ from persist_effects.requests import (
     Append,
     Appended,
     Conflict,
+    KvDelete,
+    KvEntries,
     KvGet,
+    KvHas,
     KvPut,
+    KvWait,
     LastSeq,
     ReadAll,
     Transact,
@@ -185,6 +189,107 @@ class WaitFacts(Facts):
             page = ask(store, ReadAll(after - 1))
             assert [event.position for event in page.events] == [after]
             assert page.head == after
+
+
+class KvWaitFacts(Facts):
+    """Waiting for changes of keys. Under a prefix a store may answer too high, never too low."""
+
+    @needs("wait")
+    def test_a_wait_for_a_change_that_was_made_already_returns_at_once(self, store: Store) -> None:
+        first = put(store, "a", 1)
+        newest = put(store, "a", 2)
+        assert self.together(lambda: ask(store, KvWait(first, timeout=math.inf))) == [newest]
+        assert self.together(lambda: ask(store, KvWait(0, "a", timeout=math.inf))) == [newest]
+
+    @needs("wait")
+    def test_a_wait_for_a_change_gives_the_newest_revision_at_its_timeout(self, store: Store) -> None:
+        append(store, "a", "an event is not a change of a key")
+        assert ask(store, KvWait(0, timeout=0.01)) == 0
+        newest = put(store, "a", 1)
+        append(store, "a", 2)
+        for timeout in (0, 0.01):
+            assert ask(store, KvWait(newest, timeout=timeout)) == newest
+            assert ask(store, KvWait(newest + 1_000, "a", timeout=timeout)) == newest
+
+    @needs("wait")
+    def test_a_change_is_told_under_each_prefix_of_its_key(self, store: Store) -> None:
+        put(store, "b", 1)
+        newest = put(store, "orders/1", 1)
+        for prefix in ("", "o", "orders/", "orders/1"):
+            assert ask(store, KvWait(0, prefix)) == newest
+        assert put(store, "b", 2) > newest
+
+    @needs("wait")
+    def test_the_deletion_of_a_key_is_a_change_under_its_prefix(self, store: Store) -> None:
+        before = put(store, "a/1", 1)
+        ask(store, KvDelete("a/1"))
+        deletion = ask(store, KvWait(before, timeout=PATIENCE_SECONDS))
+        assert deletion > before
+        assert ask(store, KvWait(before, "a/", timeout=PATIENCE_SECONDS)) == deletion
+        ask(store, KvDelete("a/1"))
+        assert ask(store, KvWait(0)) == deletion, "the deletion of an absent key took a revision"
+        assert put(store, "a/1", 2) > deletion
+
+    @needs("wait")
+    def test_a_waiting_thread_is_woken_by_a_change(self, store: Store) -> None:
+        """Two threads wake each other in turn, by puts and by deletions."""
+
+        def await_change(key: str, *, is_there: bool, after: int) -> int:
+            while ask(store, KvHas(key)) is not is_there:
+                after = ask(store, KvWait(after, key, math.inf))
+            return after
+
+        def echo() -> None:
+            after = 0
+            for number in range(_ROUNDS):
+                after = await_change("ping", is_there=not number % 2, after=after)
+                put(store, f"pong/{number}", number)
+
+        def call() -> None:
+            after = 0
+            for number in range(_ROUNDS):
+                ask(store, KvDelete("ping") if number % 2 else KvPut("ping", number))
+                after = await_change(f"pong/{number}", is_there=True, after=after)
+
+        self.together(echo, call)
+
+    @needs("wait", "transact")
+    def test_a_transaction_wakes_those_who_wait_for_its_keys(self, store: Store) -> None:
+        is_ready = threading.Event()
+
+        def wait() -> int:
+            is_ready.set()
+            return ask(store, KvWait(0, "a", math.inf))
+
+        def write() -> int:
+            is_ready.wait()
+            answers = ask(store, Transact((Append("b", (Draft("made", 1),)), KvPut("a", 1))))
+            assert isinstance(answers, list)
+            revision: int = answers[1]
+            return revision
+
+        woken, written = self.together(wait, write)
+        assert woken == written
+
+    @needs("wait")
+    def test_whoever_goes_on_from_what_was_told_misses_no_change(self, store: Store) -> None:
+        def follow() -> dict[str, int]:
+            after, seen = 0, dict[str, int]()
+            while seen.get("a/last") is None:
+                told = ask(store, KvWait(after, "a/", math.inf))
+                assert told > after
+                for key, entry in ask(store, KvEntries("a/")):
+                    if after < entry.revision <= told:
+                        seen[key] = entry.revision
+                after = told
+            return seen
+
+        def write() -> dict[str, int]:
+            given = {f"a/{number % 5}": put(store, f"a/{number % 5}", number) for number in range(10 * _ROUNDS)}
+            return given | {"a/last": put(store, "a/last", 0)}
+
+        seen, given = self.together(follow, write)
+        assert seen == given
 
 
 class RaceFacts(Facts):

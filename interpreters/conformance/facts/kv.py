@@ -4,7 +4,7 @@
 from interpreters.conformance.facts.base import Facts, append, ask, put
 from interpreters.runtime.store import Store
 from persist_effects.event import INT64_MAX
-from persist_effects.requests import Conflict, Entry, KvDelete, KvGet, KvHas, KvKeys, KvPut
+from persist_effects.requests import Conflict, Entry, KvDelete, KvEntries, KvGet, KvHas, KvKeys, KvPut
 
 
 class KvFacts(Facts):
@@ -173,3 +173,20 @@ class KeysFacts(Facts):
         put(store, "a", 1)
         put(store, "b", 1)
         assert ask(store, KvKeys()) == ["a", "b"]
+
+    def test_entries_are_the_keys_of_a_page_with_their_values_and_revisions(self, store: Store) -> None:
+        keys = ("orders/2", "orders", "orders/1", "Orders/3", "orders-")
+        revisions = {key: put(store, key, {"of": key}) for key in keys}
+        wanted = [(key, Entry({"of": key}, revisions[key])) for key in ("orders/1", "orders/2")]
+        assert ask(store, KvEntries("orders/")) == wanted
+        assert ask(store, KvEntries("orders/", limit=1)) == wanted[:1]
+        assert ask(store, KvEntries("orders/", after="orders/1")) == wanted[1:]
+        assert ask(store, KvEntries("orders/", after="orders/2")) == []
+
+    def test_entries_are_the_newest_ones(self, store: Store) -> None:
+        put(store, "a", 1)
+        put(store, "b", 1)
+        last = put(store, "c", None)
+        newest = put(store, "a", 2)
+        ask(store, KvDelete("b"))
+        assert ask(store, KvEntries()) == [("a", Entry(2, newest)), ("c", Entry(None, last))]

@@ -211,6 +211,66 @@ class ReadAllFacts(Facts):
         assert ask(store, ReadAll(second - 1)).hole == Hole("a", first_left=3)
         assert ask(store, ReadAll(prefix="b")).hole is None
 
+    def test_all_streams_are_read_backwards_the_newest_event_first(self, store: Store) -> None:
+        for item, stream in enumerate(("b", "a", "c", "a", "b")):
+            append(store, stream, item)
+        page = ask(store, ReadAll(backwards=True))
+        assert (data_of(page.events), page.next) == ([4, 3, 2, 1, 0], 0)
+        assert data_of(ask(store, ReadAll(prefix="a", backwards=True)).events) == [3, 1]
+        assert ask(store, ReadAll(types=("unheard of",), backwards=True)).events == []
+
+    def test_pages_backwards_go_on_where_the_last_one_ended(self, store: Store) -> None:
+        for item in range(10):
+            append(store, f"{'a' if item % 3 else 'b'}/{item}", item, item)
+        for prefix in ("", "a/"):
+            forwards = read_everything(store, prefix)
+            for limit in (1, 3, 20):
+                assert _all_back(store, prefix, limit, 0) == forwards[::-1]
+                assert _all_back(store, prefix, limit, forwards[3].position) == forwards[:3:-1]
+
+    def test_until_is_the_last_position_that_is_read(self, store: Store) -> None:
+        for item, stream in enumerate(("b", "a", "c", "a", "b")):
+            append(store, stream, item)
+        everything = read_everything(store)
+        head = everything[-1].position
+        for index, event in enumerate(everything):
+            page = ask(store, ReadAll(until=event.position))
+            assert (page.events, page.next, page.head) == (everything[: index + 1], event.position, head)
+            page = ask(store, ReadAll(until=event.position, backwards=True))
+            assert (page.events, page.next, page.head) == (everything[index::-1], 0, head)
+        assert ask(store, ReadAll(until=INT64_MAX)).next == head
+
+    def test_an_empty_range_of_positions_reads_as_an_empty_page(self, store: Store) -> None:
+        append(store, "a", 1, 2, 3)
+        head = append(store, "b", 4).position
+        first = read_everything(store)[0].position
+        ask(store, TruncateThrough("a", 3))
+        for after, until in ((first, first), (head, first), (0, 0), (head + 1, head)):
+            for backwards in (False, True):
+                request = ReadAll(after, until=until, backwards=backwards)
+                assert ask(store, request) == Page([], next=after, head=head)
+
+    def test_a_range_of_which_events_were_truncated_names_the_hole(self, store: Store) -> None:
+        append(store, "b", 1)
+        append(store, "a", 2, 3, 4)
+        last = append(store, "b", 5).position
+        ask(store, TruncateThrough("a", 2))
+        for backwards in (False, True):
+            assert ask(store, ReadAll(until=last, backwards=backwards)).hole == Hole("a", first_left=3)
+            assert ask(store, ReadAll(prefix="b", until=last, backwards=backwards)).hole is None
+
+
+def _all_back(store: Store, prefix: str, limit: int, after: int) -> list[Event]:
+    events: list[Event] = []
+    until: int | None = None
+    while until is None or until > after:
+        page = ask(store, ReadAll(after, prefix, None, limit, until, backwards=True))
+        assert len(page.events) <= limit
+        assert after <= page.next < (page.head + 1 if until is None else until), "it did not move on"
+        events += page.events
+        until = page.next
+    return events
+
 
 def _read_back(store: Store, stream: str, limit: int, after: int = 0) -> list[Event]:
     events: list[Event] = []

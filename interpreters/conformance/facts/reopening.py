@@ -4,7 +4,20 @@
 from interpreters.conformance.facts.base import Facts, append, ask, needs, put, read_everything, read_whole
 from interpreters.conformance.strategies import AWKWARD_NAMES, AWKWARD_VALUES, same_value
 from interpreters.runtime.store import Store
-from persist_effects.requests import Entry, Hole, KvDelete, KvGet, KvKeys, LastSeq, ReadAll, Streams, TruncateThrough
+from persist_effects.requests import (
+    Begin,
+    Conflict,
+    Entry,
+    Hole,
+    KvDelete,
+    KvGet,
+    KvKeys,
+    KvWait,
+    LastSeq,
+    ReadAll,
+    Streams,
+    TruncateThrough,
+)
 
 
 class ReopenFacts(Facts):
@@ -55,6 +68,32 @@ class ReopenFacts(Facts):
         with self.reopen(store) as again:
             assert ask(again, KvKeys()) == []
             assert put(again, "k", 2) > revision
+
+    @needs("reopen")
+    def test_a_stream_that_has_begun_is_so_after_reopening(self, store: Store) -> None:
+        position = ask(store, Begin("a", 41))
+        assert isinstance(position, int)
+        ask(store, Begin("b", 7))
+        append(store, "b", 1)
+        with self.reopen(store) as again:
+            assert (ask(again, LastSeq("a")), ask(again, LastSeq("b"))) == (41, 8)
+            assert ask(again, Begin("a", 50)) == Conflict("stream", "a", expected=0, actual=41)
+            page = ask(again, ReadAll())
+            assert ([event.seq for event in page.events], page.hole is not None) == ([8], True)
+            assert ask(again, ReadAll(prefix="a")).hole == Hole("a", first_left=42)
+            assert ask(again, ReadAll(position, prefix="a")).hole is None
+            assert append(again, "a", 2).first_seq == 42
+
+    @needs("reopen", "wait")
+    def test_a_deletion_is_not_missed_by_who_waits_after_reopening(self, store: Store) -> None:
+        before = put(store, "a", 1)
+        put(store, "b", 1)
+        ask(store, KvDelete("a"))
+        deletion = ask(store, KvWait(0))
+        with self.reopen(store) as again:
+            assert ask(again, KvWait(before, "a")) >= deletion
+            assert ask(again, KvWait(before)) == deletion
+            assert put(again, "a", 2) > deletion
 
     @needs("reopen")
     def test_awkward_names_are_the_same_after_reopening(self, store: Store) -> None:

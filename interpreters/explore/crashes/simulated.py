@@ -16,12 +16,14 @@ from persist_effects.machine import Effect, Handlers, perform, run
 from persist_effects.requests import (
     PAGE_SIZE_MAX,
     READS,
+    WAITS,
     WRITES,
     AllOf,
     Answered,
     Failed,
     KvGet,
     KvKeys,
+    KvWait,
     LastSeq,
     Outcome,
     Read,
@@ -59,7 +61,7 @@ class SimulatedStore:
     def __init__(self, disk: CrashDisk, *, boot: int, segment_bytes: int) -> None:
         self.disk = disk
         self.engine = engine_of(boot, segment_bytes)
-        self.handlers: Handlers = dict.fromkeys((*WRITES, *READS, Wait), self._answer)
+        self.handlers: Handlers = dict.fromkeys(WRITES | READS | WAITS, self._answer)
         self.drive(self.engine.open())
 
     def commit(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
@@ -168,8 +170,8 @@ def _answered(engine: Engine, request: Request[Any], effects: Handlers) -> Effec
         if isinstance(outcome, Answered):
             return outcome.value
         raise outcome.error
-    if isinstance(request, Wait):
-        return engine.index.newest_position(request.prefix)
+    if isinstance(request, Wait | KvWait):
+        return engine.index.newest(request)
     if type(request) not in READS:
         raise UnhandledEffect(request.op, type(request).__name__)
     return (yield from engine.queries.answer(request))

@@ -28,6 +28,7 @@ from persist_effects.event import Draft
 from persist_effects.machine import Effect, Handlers, outcome_of, outcomes_by_kind, run
 from persist_effects.requests import (
     READS,
+    WAITS,
     WRITES,
     AllOf,
     Answered,
@@ -35,10 +36,12 @@ from persist_effects.requests import (
     Conflict,
     Failed,
     KvPut,
+    KvWait,
     Outcome,
     Page,
     Request,
     Wait,
+    at_once,
 )
 from persist_effects.rows import is_program_row
 
@@ -272,12 +275,12 @@ class Workload:
             if is_program_row(self.effects[kind]):
                 return self._outcome_of_program(self.effects[kind](request))
             return outcome_of(request, self.effects)
-        if kind not in READS and kind is not Wait:
+        if kind not in READS | WAITS:
             return self._operate(request, store)
         outcome = outcome_of(request, store.handlers)
         if not self._is_in_doubt and isinstance(outcome, Answered):
             # Its clock stands still too, so nobody waits: what is there now is the answer.
-            asked = Wait(request.after, request.prefix, timeout=0) if isinstance(request, Wait) else request
+            asked = at_once(request) if isinstance(request, Wait | KvWait) else request
             _compare([request], [outcome], [self._twin.outcome(asked)])
         return outcome
 

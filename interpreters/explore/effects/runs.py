@@ -21,7 +21,17 @@ from persist_effects.errors import (
     UncertainOutcome,
 )
 from persist_effects.machine import Done, Effect, Handlers, Step, Suspended
-from persist_effects.requests import CHANGES, AllOf, Answered, Conflict, Failed, Outcome, Request, Wait
+from persist_effects.requests import (
+    CHANGES,
+    WAITS,
+    AllOf,
+    Answered,
+    Conflict,
+    Failed,
+    Outcome,
+    Request,
+    at_once,
+)
 
 Program = Callable[[], Effect[Any]]
 Check = Callable[[list[tuple[Request[Any], Any]], list[Request[Any]]], Effect[Any]]
@@ -241,8 +251,8 @@ class Run:
 def _impatient(handlers: Handlers) -> Handlers:
     """The store's rows, where no wait lasts, and the parts of an `AllOf` are answered one by one."""
     rows = {kind: row for kind, row in handlers.items() if kind is not AllOf}
-    if Wait in rows:
-        rows[Wait] = lambda request: handlers[Wait](Wait(request.after, request.prefix))
+    for kind in WAITS & rows.keys():
+        rows[kind] = lambda request: handlers[type(request)](at_once(request))
     return rows
 
 

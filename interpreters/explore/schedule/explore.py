@@ -43,6 +43,7 @@ from interpreters.explore.faults import AT_A_RESTART, SHARED
 from interpreters.explore.inputs import StoreFactory, check_stores, trouble_in_a_call
 from interpreters.explore.report import NOT_DETERMINISTIC, Cell, Failure, Problem, Report
 from interpreters.explore.schedule.case import Case, Check, Found
+from interpreters.explore.schedule.footprint import Touched
 from interpreters.explore.schedule.ordered import FAULTS, Ordered
 from interpreters.explore.schedule.programs import Programs, named_programs
 from interpreters.explore.schedule.recorded import Step
@@ -176,17 +177,17 @@ class _Exploration:
             self._tell(Shrunk(token.only, found))
 
     def _go_through(self, bound: int | None, limit: int | None) -> Ordered:
-        search = self._search(bound, has_order=False)
+        search = self._search(bound, frozenset())
         failures = _distinct(search.failures(limit))
-        if search.needs_order:
-            search = self._search(bound, has_order=True)
+        while search.lacks_order:
+            search = self._search(bound, search.orders_seen)
             failures = _distinct(search.failures(limit))
         self._count(search.checked, search.equal, search.most_switches)
         self._tell_all(failures, search.failed)
         return search
 
-    def _search(self, bound: int | None, *, has_order: bool) -> Ordered:
-        return Ordered(self._case, bound=bound, reduce=self._reduce, crashes=self._crashes, has_order=has_order)
+    def _search(self, bound: int | None, orders: frozenset[Touched]) -> Ordered:
+        return Ordered(self._case, bound=bound, reduce=self._reduce, crashes=self._crashes, orders=orders)
 
     def _draw(self, limit: int, seed: int, in_order: int) -> None:
         sample = Sampled(self._case, seed, crashes=self._crashes)

@@ -7,7 +7,8 @@ their names, the names under a prefix, blobs, and the order of all streams.
 take them for tokens: they compare a revision with another of the same key, and a position with another of the same
 prefix. So by themselves they count for nothing, and two puts under different keys commute, as do two appends to
 different streams. But whoever asks for the order of all streams, by `ReadAll` or `Wait`, sees it: once any program, or
-the check, does so, all appends depend on one another, and on those requests.
+the check, does so, all appends depend on one another, and on those requests. Likewise all changes of keys, once
+somebody waits for one by `KvWait`.
 
 What is the user's own, and what takes time, depends on everything.
 """
@@ -17,15 +18,18 @@ from typing import Any, NamedTuple
 
 from persist_effects.requests import (
     Append,
+    Begin,
     BlobGet,
     BlobHas,
     BlobPut,
     ExpectSeq,
     KvDelete,
+    KvEntries,
     KvGet,
     KvHas,
     KvKeys,
     KvPut,
+    KvWait,
     LastSeq,
     Read,
     ReadAll,
@@ -36,18 +40,23 @@ from persist_effects.requests import (
     Wait,
 )
 
-Place = tuple[str, str]
+Touched = tuple[str, str]
+"""What is read or written: its sort, and its name."""
 
-_ORDER: Place = ("order", "")
-_BLOBS: Place = ("blobs", "")
+POSITIONS: Touched = ("order", "positions")
+REVISIONS: Touched = ("order", "revisions")
+ORDERS = frozenset({POSITIONS, REVISIONS})
+"""The orders of all streams and of all keys, which count only once somebody asks for them."""
+
+_BLOBS: Touched = ("blobs", "")
 
 
 class Footprint(NamedTuple):
     """What a request reads and writes. ``prefixes`` are read: all places of that sort whose names begin so."""
 
-    reads: frozenset[Place] = frozenset()
-    writes: frozenset[Place] = frozenset()
-    prefixes: frozenset[Place] = frozenset()
+    reads: frozenset[Touched] = frozenset()
+    writes: frozenset[Touched] = frozenset()
+    prefixes: frozenset[Touched] = frozenset()
 
 
 EVERYTHING = None
@@ -56,15 +65,15 @@ EVERYTHING = None
 NOTHING = Footprint()
 
 
-def _reads(*places: Place) -> Footprint:
+def _reads(*places: Touched) -> Footprint:
     return Footprint(reads=frozenset(places))
 
 
-def _writes(*places: Place) -> Footprint:
+def _writes(*places: Touched) -> Footprint:
     return Footprint(writes=frozenset(places))
 
 
-def _lists(*places: Place) -> Footprint:
+def _lists(*places: Touched) -> Footprint:
     return Footprint(prefixes=frozenset(places))
 
 
@@ -77,17 +86,19 @@ def _of_transaction(request: Transact) -> Footprint:
 
 
 _ROWS: dict[type, Callable[[Any], Footprint]] = {
-    Append: lambda request: _writes(("stream", request.stream), _ORDER),
+    Append: lambda request: _writes(("stream", request.stream), POSITIONS),
+    Begin: lambda request: _writes(("stream", request.stream), POSITIONS),
     TruncateThrough: lambda request: _writes(("stream", request.stream)),
     Read: lambda request: _reads(("stream", request.stream)),
     LastSeq: lambda request: _reads(("stream", request.stream)),
-    ReadAll: lambda request: Footprint(reads=frozenset([_ORDER]), prefixes=frozenset([("stream", request.prefix)])),
+    ReadAll: lambda request: Footprint(reads=frozenset([POSITIONS]), prefixes=frozenset([("stream", request.prefix)])),
     Streams: lambda request: _lists(("stream", request.prefix)),
-    KvPut: lambda request: _writes(("key", request.key)),
-    KvDelete: lambda request: _writes(("key", request.key)),
+    KvPut: lambda request: _writes(("key", request.key), REVISIONS),
+    KvDelete: lambda request: _writes(("key", request.key), REVISIONS),
     KvGet: lambda request: _reads(("key", request.key)),
     KvHas: lambda request: _reads(("key", request.key)),
     KvKeys: lambda request: _lists(("key", request.prefix)),
+    KvEntries: lambda request: _lists(("key", request.prefix)),
     Transact: _of_transaction,
     BlobPut: lambda request: _writes(_BLOBS),
     BlobGet: lambda request: _reads(_BLOBS),
@@ -95,19 +106,31 @@ _ROWS: dict[type, Callable[[Any], Footprint]] = {
 }
 
 
-def footprint_of(request: Request[Any], *, has_order: bool) -> Footprint | None:
-    """What a request reads and writes; None for everything. ``has_order``: whether the order of all streams counts.
+def orders_seen_by(request: object) -> frozenset[Touched]:
+    """Which orders a request asks for.
 
-    >>> footprint_of(KvGet("color"), has_order=False)
+    >>> orders_seen_by(ReadAll())
+    frozenset({('order', 'positions')})
+    """
+    if isinstance(request, ReadAll | Wait):
+        return frozenset({POSITIONS})
+    return frozenset({REVISIONS}) if isinstance(request, KvWait) else frozenset()
+
+
+def footprint_of(request: Request[Any], *, orders: frozenset[Touched]) -> Footprint | None:
+    """What a request reads and writes; None for everything. ``orders`` are those that count.
+
+    >>> footprint_of(KvGet("color"), orders=frozenset())
     Footprint(reads=frozenset({('key', 'color')}), writes=frozenset(), prefixes=frozenset())
     """
-    if isinstance(request, Wait) and not request.timeout:
-        return _reads(_ORDER)
+    if isinstance(request, Wait | KvWait) and not request.timeout:
+        return Footprint(reads=orders_seen_by(request))
     row = _ROWS.get(type(request))
     if row is None:
         return EVERYTHING
     found = row(request)
-    return found if has_order else found._replace(writes=found.writes - {_ORDER})
+    uncounted = ORDERS - orders
+    return found._replace(writes=found.writes - uncounted) if uncounted else found
 
 
 def are_dependent(one: Footprint | None, other: Footprint | None) -> bool:
@@ -115,8 +138,8 @@ def are_dependent(one: Footprint | None, other: Footprint | None) -> bool:
 
     >>> from persist_effects.event import Draft
     >>> to_a, to_b = (Append(stream, (Draft("made", 1),)) for stream in "ab")
-    >>> for has_order in (False, True):
-    ...     are_dependent(footprint_of(to_a, has_order=has_order), footprint_of(to_b, has_order=has_order))
+    >>> for orders in (frozenset(), ORDERS):
+    ...     are_dependent(footprint_of(to_a, orders=orders), footprint_of(to_b, orders=orders))
     False
     True
     """
@@ -131,7 +154,7 @@ def are_dependent(one: Footprint | None, other: Footprint | None) -> bool:
     )
 
 
-def _is_listed(prefixes: Iterable[Place], written: Iterable[Place]) -> bool:
+def _is_listed(prefixes: Iterable[Touched], written: Iterable[Touched]) -> bool:
     return any(sort == of and name.startswith(prefix) for sort, prefix in prefixes for of, name in written)
 
 
@@ -142,8 +165,8 @@ class Causes:
     same clocks differ only in the order of steps that may change places, and lead to the same state.
     """
 
-    def __init__(self, count: int, *, has_order: bool) -> None:
-        self.has_order = has_order
+    def __init__(self, count: int, *, orders: frozenset[Touched]) -> None:
+        self.orders = orders
         self._start = (0,) * count
         self._numbers: dict[Footprint | None, int] = {}
         self._footprints: list[Footprint | None] = []
@@ -156,7 +179,7 @@ class Causes:
 
     def footprint(self, request: Request[Any]) -> int:
         """A number for what a request touches."""
-        return self._number(footprint_of(request, has_order=self.has_order))
+        return self._number(footprint_of(request, orders=self.orders))
 
     def clock(self, index: int, footprint: int, before: Iterable[tuple[int, int, tuple[int, ...]]]) -> tuple[int, ...]:
         """The clock of a program's next step. Those before it are given as program, footprint and clock."""

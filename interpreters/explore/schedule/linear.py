@@ -22,25 +22,27 @@ from interpreters.stores.memory import MemoryStore
 from persist_effects import codec, machine
 from persist_effects.errors import CallerError, StoreUnavailable
 from persist_effects.event import INT64_MAX, Draft, Event
-from persist_effects.kv import keys
+from persist_effects.kv import entries
 from persist_effects.log import last_seq, read_all, streams
 from persist_effects.machine import Effect, Handlers
 from persist_effects.requests import (
+    ANSWERS,
     CHANGES,
     Append,
     Appended,
+    Begin,
     Conflict,
     Entry,
     ExpectRevision,
     Failed,
     KvDelete,
-    KvGet,
+    KvEntries,
     KvPut,
+    KvWait,
     Outcome,
     Page,
     ReadAll,
     Transact,
-    TruncateThrough,
     Wait,
 )
 
@@ -75,26 +77,16 @@ def contents_of(handlers: Handlers) -> Contents:
 
 
 def _writes() -> Effect[list[Any]]:
-    left: list[Event] = []
-    position = 0
-    while True:
-        page = yield from read_all(position)
-        left += page.events
-        position = page.next
-        if position >= page.head:
-            break
+    left = yield from read_all()
     writes: list[Any] = []
     for stream in (yield from streams()):
         first = next((event.seq for event in left if event.stream == stream), (yield from last_seq(stream)) + 1)
         if first > 1:
-            writes += [Append(stream, (Draft("dropped", None),) * (first - 1)), TruncateThrough(stream, first - 1)]
+            writes.append(Begin(stream, first - 1))
     writes += (Append(event.stream, (Draft(event.type, event.data, event.at, event.meta),)) for event in left)
-    found: list[tuple[int, KvPut]] = []
-    for key in (yield from keys()):
-        entry = yield from machine.perform(KvGet(key))
-        if entry is not None:
-            found.append((entry.revision, KvPut(key, entry.value)))
-    return [*writes, *(put for _, put in sorted(found, key=lambda pair: pair[0]))]
+    found = yield from entries()
+    found.sort(key=lambda pair: pair[1].revision)
+    return [*writes, *(KvPut(key, entry.value) for key, entry in found)]
 
 
 def linear_problem(trace: Sequence[Step], contents: Contents, names: Sequence[str]) -> Problem | None:
@@ -183,6 +175,10 @@ class _Rows:
         return True
 
 
+_NUMBERS: dict[type, str] = {Begin: "position", Wait: "position", KvPut: "revision", KvWait: "revision"}
+"""Of which sort the number is that answers a request."""
+
+
 class SameNumbers:
     """Which positions and revisions of one store are which of another's."""
 
@@ -193,15 +189,20 @@ class SameNumbers:
     def translated(self, request: Any) -> Any:
         """The request with the memory store's numbers in the place of the store's."""
         if isinstance(request, Transact):
-            return Transact(tuple(map(self.translated, request.writes)), tuple(map(self.translated, request.checks)))
+            writes, checks = (tuple(map(self.translated, parts)) for parts in (request.writes, request.checks))
+            return Transact(writes, checks, request.noting)
         if isinstance(request, KvPut | KvDelete | ExpectRevision) and request.expected is not None:
             expected = self._ours.get(("revision", request.expected), INT64_MAX)
             return msgspec.structs.replace(request, expected=expected)
-        if isinstance(request, ReadAll | Wait):
-            after = self._ours.get(("position", request.after), request.after)
-            replaced = msgspec.structs.replace(request, after=after)
-            return Wait(replaced.after, replaced.prefix) if isinstance(replaced, Wait) else replaced
+        if isinstance(request, ReadAll):
+            ours = {name: self._in_ours("position", getattr(request, name)) for name in ("after", "until")}
+            return msgspec.structs.replace(request, **ours)
+        if isinstance(request, Wait | KvWait):
+            return type(request)(self._in_ours(_NUMBERS[type(request)], request.after), request.prefix)
         return request
+
+    def _in_ours(self, sort: str, number: Any) -> Any:
+        return self._ours.get((sort, number), number)
 
     def are_same(self, request: Any, found: Outcome, wanted: Outcome) -> bool:
         """Whether two outcomes of a request say the same."""
@@ -223,16 +224,22 @@ class SameNumbers:
                 numbers = found.first_seq == wanted.first_seq and found.last_seq == wanted.last_seq
                 return numbers and self._is_same("position", found.position, wanted.position)
             case Entry():
-                return _value(found.value) == _value(wanted.value) and self._is_same(
+                return self._are_same_values(found.value, wanted.value) and self._is_same(
                     "revision", found.revision, wanted.revision
                 )
             case Conflict():
                 return self._are_same_conflicts(found, wanted)
             case Page():
                 return self._are_same_pages(request, found, wanted)
-        if isinstance(request, KvPut | Wait):
-            return self._is_same("revision" if isinstance(request, KvPut) else "position", found, wanted)
+        sort = _NUMBERS.get(type(request))
+        if sort is not None:
+            return self._is_same(sort, found, wanted)
+        if isinstance(request, KvEntries):
+            return len(found) == len(wanted) and all(map(self._are_same_pairs, found, wanted))
         return bool(found == wanted)
+
+    def _are_same_pairs(self, found: tuple[str, Entry], wanted: tuple[str, Entry]) -> bool:
+        return found[0] == wanted[0] and self._are_same_answers(None, found[1], wanted[1])
 
     def _are_same_conflicts(self, found: Conflict, wanted: Conflict) -> bool:
         if (found.kind, found.name, found.write) != (wanted.kind, wanted.name, wanted.write):
@@ -253,8 +260,28 @@ class SameNumbers:
         return found.next == wanted.next and found.head == wanted.head and found.hole == wanted.hole
 
     def _are_same_events(self, found: Event, wanted: Event) -> bool:
-        ours, theirs = ((e.stream, e.seq, e.type, _value(e.data), _value(e.meta)) for e in (found, wanted))
-        return ours == theirs and self._is_same("position", found.position, wanted.position)
+        ours, theirs = ((e.stream, e.seq, e.type, _encoded(e.data)) for e in (found, wanted))
+        is_same = ours == theirs and self._is_same("position", found.position, wanted.position)
+        return is_same and self._are_same_values(found.meta, wanted.meta)
+
+    def _are_same_values(self, found: Any, wanted: Any) -> bool:
+        """Whether two values are the same. In answers that a transaction noted stand numbers of its store."""
+        if not (isinstance(found, dict) and isinstance(wanted, dict) and ANSWERS in found and ANSWERS in wanted):
+            return _encoded(found) == _encoded(wanted)
+        ours, theirs = (
+            _encoded({name: part for name, part in value.items() if name != ANSWERS}) for value in (found, wanted)
+        )
+        noted, wanted_noted = found[ANSWERS], wanted[ANSWERS]
+        if ours != theirs or not (isinstance(noted, list) and isinstance(wanted_noted, list)):
+            return False
+        return len(noted) == len(wanted_noted) and all(map(self._are_same_noted, noted, wanted_noted))
+
+    def _are_same_noted(self, found: Any, wanted: Any) -> bool:
+        if isinstance(found, dict) and isinstance(wanted, dict):
+            ours, theirs = dict(found), dict(wanted)
+            return self._is_same("position", ours.pop("position", 0), theirs.pop("position", 0)) and ours == theirs
+        # An integer is a revision, a position or a count: it does not say which.
+        return type(found) is type(wanted) and (type(found) is int or found == wanted)
 
     def _is_same(self, sort: str, found: int, wanted: int) -> bool:
         """Whether two numbers stand for the same. Two that are seen first together do, from then on."""
@@ -264,5 +291,5 @@ class SameNumbers:
         )
 
 
-def _value(value: Any) -> bytes:
+def _encoded(value: Any) -> bytes:
     return codec.encode(value)

@@ -16,7 +16,7 @@ from typing import Any
 from interpreters.explore.faults import is_own
 from interpreters.explore.report import NOT_DETERMINISTIC, Problem
 from interpreters.explore.schedule.case import Case, Found
-from interpreters.explore.schedule.footprint import Causes
+from interpreters.explore.schedule.footprint import Causes, Touched
 from interpreters.explore.schedule.requests import Sleep
 from interpreters.explore.schedule.sameness import told_difference
 from interpreters.explore.schedule.world import Move, Task, World
@@ -60,13 +60,22 @@ class _Node:
 class Ordered:
     """All interleavings of a case with at most ``bound`` switches away from programs that could go on."""
 
-    def __init__(self, case: Case, *, bound: int | None, reduce: bool, crashes: bool, has_order: bool = False) -> None:
+    def __init__(
+        self,
+        case: Case,
+        *,
+        bound: int | None,
+        reduce: bool,
+        crashes: bool,
+        orders: frozenset[Touched] = frozenset(),
+    ) -> None:
         self.checked = self.equal = self.failed = 0
         self.most_switches = 0
         self.is_finished = False
         self.is_cut = False
         """Whether the bound kept any interleaving out."""
-        self.sees_positions = False
+        self.orders_seen: frozenset[Touched] = frozenset()
+        """Which orders, of all streams or of all keys, anything has asked for."""
         self.places: dict[Place, list[int]] = {}
         """How many interleavings had a switch or a crash at each place, and how many of them failed."""
         self.requests: dict[tuple[int, int], Any] = {}
@@ -77,7 +86,7 @@ class Ordered:
         self._crashes = crashes
         self._path: list[_Node] = []
         self._tail: list[Move] = []
-        self._causes = Causes(self._count, has_order=has_order) if reduce else None
+        self._causes = Causes(self._count, orders=orders) if reduce else None
         self._histories: dict[tuple[int, tuple[int, ...], int], int] = {}
         self._reached: dict[tuple[int, ...], int] = {}
         self._known: dict[int, tuple[Any, Any]] = {}
@@ -87,7 +96,7 @@ class Ordered:
         """Check them, at most so many, and give those that fail."""
         while not self.is_finished and (limit is None or self.checked + self.equal < limit):
             problem = self._run()
-            if self.needs_order:
+            if self.lacks_order:
                 return
             if problem is not None:
                 self.failed += 1
@@ -100,9 +109,9 @@ class Ordered:
             self._count_in(self._path.pop())
 
     @property
-    def needs_order(self) -> bool:
-        """Whether what is equal was judged as if the order of all streams did not count, and it does."""
-        return self.sees_positions and self._causes is not None and not self._causes.has_order
+    def lacks_order(self) -> bool:
+        """Whether what is equal was judged as if the order of all streams, or keys, did not count, and it does."""
+        return self._causes is not None and not self.orders_seen <= self._causes.orders
 
     # One interleaving
 
@@ -131,7 +140,7 @@ class Ordered:
                 self.most_switches = max(self.most_switches, end.spent)
             return problem
         finally:
-            self.sees_positions = self.sees_positions or world.sees_positions
+            self.orders_seen |= world.orders_seen
             if world.live:
                 world.close()
             store.close()

@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from interpreters.explore.schedule.case import Case, Found
+from interpreters.explore.schedule.footprint import ORDERS
 from interpreters.explore.schedule.ordered import Ordered
 
 _RUNS = 2_000
@@ -45,7 +46,7 @@ def _passes_in_turn(case: Case) -> bool:
 def _smallest(case: Case, found: Found, *, has_crash: bool) -> Found | None:
     for crashes in sorted({False, has_crash}):
         for bound in range(found.switches + 1):
-            search = Ordered(case, bound=bound, reduce=case.contents is None, crashes=crashes, has_order=True)
+            search = Ordered(case, bound=bound, reduce=case.contents is None, crashes=crashes, orders=ORDERS)
             alike = [other for other in search.failures(_RUNS) if _are_alike(found, other)]
             if alike:
                 return min(alike, key=lambda other: (_crashes_in(other, case), len(other.moves), other.moves))

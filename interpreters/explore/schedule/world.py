@@ -4,8 +4,9 @@ A step carries out the request at which a program stands, and lets it go on to i
 program does between two requests touches nothing that others see, so these are all the orders that matter. Context
 variables too: each life of a program has a context of its own.
 
-**Time** is virtual. A `Wait` is answered as soon as an event makes it true. Where no program can go on otherwise, the
-clock moves to the earliest end of a `Sleep` or timeout of a `Wait`. So time never runs out while there is work.
+**Time** is virtual. A `Wait`, or a `KvWait`, is answered as soon as a write makes it true. Where no program can go on
+otherwise, the clock moves to the earliest end of a `Sleep` or timeout of a wait. So time never runs out while there
+is work.
 
 **Operations of several steps.** A handler that is a generator function makes its request an operation of several
 steps: each `Pause` that it yields is a place where others may go first; any other request that it yields is answered
@@ -21,20 +22,32 @@ from types import GeneratorType
 from typing import Any, NamedTuple, NoReturn
 
 from interpreters.explore.limits import as_failure, ends_all, give_up
+from interpreters.explore.schedule.footprint import Touched, orders_seen_by
 from interpreters.explore.schedule.requests import Pause, Sleep
 from persist_effects import machine
 from persist_effects.answers import checked_rows
 from persist_effects.contexts import RunIn, here, runs_of
 from persist_effects.errors import NotARequest, UnhandledEffect, describe
 from persist_effects.machine import Effect, Handler, Handlers
-from persist_effects.requests import AllOf, Answered, Failed, Outcome, ReadAll, Request, Wait
+from persist_effects.requests import (
+    WAITS,
+    AllOf,
+    Answered,
+    Failed,
+    KvWait,
+    Outcome,
+    ReadAll,
+    Request,
+    Wait,
+    at_once,
+)
 
 Program = Callable[[], Effect[Any]]
 Move = int
 """Whose turn it is, by the number of the program; a crash before its request is that plus the number of programs,
 and a crash once the request was carried out is that plus twice the number of programs."""
 
-_SPECIAL = frozenset({AllOf, Pause, ReadAll, Sleep, Wait})
+_SPECIAL = WAITS | {AllOf, Pause, ReadAll, Sleep}
 
 
 class Task:
@@ -70,8 +83,8 @@ class World:
     def __init__(self, makers: Sequence[Program], handlers: Handlers) -> None:
         self.handlers = checked_rows(handlers)
         self.now = 0.0
-        self.sees_positions = False
-        """Whether anything asked for the order of all streams."""
+        self.orders_seen: frozenset[Touched] = frozenset()
+        """Which orders, of all streams or of all keys, anything has asked for."""
         self.tasks: list[Task] = []
         self.live: tuple[int, ...] = tuple(range(len(makers)))
         """Which programs have not ended."""
@@ -99,7 +112,7 @@ class World:
     def _can_go(self, task: Task) -> bool:
         if task.deadline is None or task.deadline <= self.now:
             return True
-        return isinstance(task.request, Wait) and self._newest(task.request) > task.request.after
+        return isinstance(task.request, Wait | KvWait) and self._newest(task.request) > task.request.after
 
     def _first_over(self) -> tuple[int, ...]:
         """Those whose waiting is over first, where all wait."""
@@ -190,7 +203,7 @@ class World:
         other = type(self)([lambda: program], self.handlers)
         while ready := other.ready():
             other.step(ready[0])
-        self.sees_positions |= other.sees_positions
+        self.orders_seen |= other.orders_seen
         (task,) = other.tasks
         if task.outcome is None:
             other.close()
@@ -278,10 +291,10 @@ class World:
             self._go_on(task, lambda found: machine.next_request(task.top, found), request)
             return
         task.asked += 1
-        self.sees_positions |= isinstance(request, ReadAll | Wait)
+        self.orders_seen |= orders_seen_by(request)
         if isinstance(request, Sleep):
             self._wait(task, request.seconds)
-        elif isinstance(request, Wait) and Wait in self.handlers:
+        elif isinstance(request, Wait | KvWait) and type(request) in self.handlers:
             self._wait(task, request.timeout)
         elif isinstance(request, Pause | AllOf):
             task.row = _nothing if isinstance(request, Pause) else _no_outcomes
@@ -295,7 +308,7 @@ class World:
         task.deadline = self.now + seconds
 
         def answer(request: Any) -> Any:
-            newest = self._newest(request) if isinstance(request, Wait) else None
+            newest = self._newest(request) if isinstance(request, Wait | KvWait) else None
             if newest is None or newest <= request.after:
                 assert task.deadline is not None, "it waits"
                 self.now = max(self.now, task.deadline)
@@ -308,8 +321,8 @@ class World:
         self._waiting -= task.deadline is not None
         task.deadline = None
 
-    def _newest(self, request: Wait) -> int:
-        newest: int = self.handlers[Wait](Wait(request.after, request.prefix))
+    def _newest(self, request: Wait | KvWait) -> int:
+        newest: int = self.handlers[type(request)](at_once(request))
         return newest
 
 

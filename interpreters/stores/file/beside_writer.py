@@ -47,7 +47,7 @@ class ReadingEngine:
             try:
                 yield from self.refresh()
                 return (yield from self._queries.answer(request))
-            except (FileNotFoundError, KeyError):
+            except FileNotFoundError:
                 # A compaction took a segment away between two reads: the manifest is a new one then.
                 self._manifest = None
                 if not attempts_left:
@@ -93,6 +93,7 @@ class ReadingEngine:
             headers.append((yield from self._begin_active(manifest.active, manifest.uuid)))
         check_order(manifest, headers)
         yield from check_nothing_is_left_out(manifest, headers)
+        self.index.revisions.forget(self.index.revision)
         self._manifest = manifest
 
     def _begin_active(self, number: int, uuid: bytes) -> Effect[SegmentHeader]:

@@ -19,6 +19,7 @@ from persist_effects.machine import Effect
 from persist_effects.planning import Limits
 from persist_effects.requests import (
     Append,
+    Begin,
     KvDelete,
     KvPut,
     Outcome,
@@ -28,7 +29,7 @@ from persist_effects.requests import (
     TruncateThrough,
 )
 
-_DROP_NOTHING: frozenset[type[Request[Any]]] = frozenset({Append, KvPut, KvDelete})
+_DROP_NOTHING: frozenset[type[Request[Any]]] = frozenset({Append, Begin, KvPut, KvDelete})
 
 
 class Options(NamedTuple):
@@ -57,6 +58,8 @@ class Engine:
     def open(self) -> Effect[None]:
         """Take the lock, and bring the store to where it was when it was closed, or went down."""
         yield from self.log.guarded("the opening", self.log.open())
+        # Of the deletions before, only what no compaction has left out is known.
+        self.index.revisions.forget(self.index.revision)
 
     def close(self) -> Effect[None]:
         """Seal what is open, so that the next opening finds everything proved."""

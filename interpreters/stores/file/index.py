@@ -13,7 +13,9 @@ import msgspec
 
 from interpreters.stores.file.format import Commit, Count, Drop, EventPlace, Name, StoredEntry, StreamState
 from interpreters.stores.names import SortedNames
+from interpreters.stores.waiting import Revisions
 from persist_effects.event import Event
+from persist_effects.requests import KvWait, Wait
 
 Content = Event | StoredEntry | Commit
 """What is to be known of a frame: of the one event or key in it where that belongs, or the commit."""
@@ -174,15 +176,32 @@ class SegmentIndex:
         frames.append(offset >> 3)
         self.last_position = last
 
-    def frames_after(self, position: int) -> "tuple[array[int], Sequence[int]]":
-        """Where, in units of 8 bytes, frames may hold an event past a position; and their first positions."""
-        if position >= self.last_position:
+    def frames_between(self, after: int, until: int) -> "tuple[array[int], Sequence[int]]":
+        """Where, in units of 8 bytes, frames may hold an event past a position up to another; their first positions."""
+        if after >= self.last_position or until < self.first_position:
             return array("I"), ()
         if self.positions is None:
-            start = max(0, position + 1 - self.first_position)
-            return self.frames[start:], range(self.first_position + start, self.first_position + len(self.frames))
-        start = max(0, bisect_right(self.positions, position + 1) - 1)
-        return self.frames[start:], self.positions[start:]
+            start, first = max(0, after + 1 - self.first_position), self.first_position
+            end = min(len(self.frames), until + 1 - first)
+            return self.frames[start:end], range(first + start, first + end)
+        start = max(0, bisect_right(self.positions, after + 1) - 1)
+        end = bisect_right(self.positions, until)
+        return self.frames[start:end], self.positions[start:end]
+
+
+class SegmentGone(LookupError):
+    """A segment was asked for that the store does not have, or has no more: a compaction may have taken it away."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Segments(dict[int, SegmentIndex]):
+    """The segments by their numbers, in the order of the log."""
+
+    def __missing__(self, number: int) -> SegmentIndex:
+        raise SegmentGone(number)
 
 
 class IndexedStream(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -231,7 +250,8 @@ class Index:
         self.stream_names = SortedNames(self.streams)
         self.entries: dict[str, tuple[int, int]] = {}
         self.key_names = SortedNames(self.entries)
-        self.segments: dict[int, SegmentIndex] = {}
+        self.segments = Segments()
+        self.revisions = Revisions(self._live_revisions)
         self.position = 0
         self.revision = 0
         self.highest_dropped_position = 0
@@ -252,6 +272,21 @@ class Index:
         found = self.entries.get(key)
         return 0 if found is None else found[1]
 
+    def newest(self, request: Wait | KvWait) -> int:
+        """The newest position, or revision, under the prefix of a wait."""
+        return (self.newest_revision if type(request) is KvWait else self.newest_position)(request.prefix)
+
+    def newest_revision(self, prefix: str) -> int:
+        """The newest revision of a key under a prefix, that of a deletion too; perhaps too high, never too low."""
+        return self.revisions.newest(prefix) if prefix else self.revision
+
+    def last_change_of(self, key: str) -> int:
+        """The revision of a key, or of its deletion; perhaps too high, never too low."""
+        return self.revision_of(key) or self.revisions.of_deleted(key)
+
+    def _live_revisions(self) -> Iterator[tuple[str, int]]:
+        return ((key, revision) for key, (_, revision) in self.entries.items())
+
     def newest_position(self, prefix: str) -> int:
         """The position of the newest event ever appended under a prefix."""
         if not prefix:
@@ -259,10 +294,16 @@ class Index:
         positions = (stream.last_position for name, stream in self.streams.items() if name.startswith(prefix))
         return max(positions, default=0)
 
-    def frames_after(self, position: int) -> Iterator[tuple[SegmentIndex, "array[int]", Sequence[int]]]:
-        """The frames, by segment, that may hold events past a position, in order, and their first positions."""
-        for segment in list(self.segments.values()):
-            frames, positions = segment.frames_after(position)
+    def frames_between(
+        self, after: int, until: int, *, backwards: bool
+    ) -> Iterator[tuple[SegmentIndex, "array[int]", Sequence[int]]]:
+        """The frames, by segment, that may hold events past a position up to another, and their first positions.
+
+        The segments come in order, or backwards; the frames of each in order.
+        """
+        segments = list(self.segments.values())
+        for segment in reversed(segments) if backwards else segments:
+            frames, positions = segment.frames_between(after, until)
             if frames:
                 yield segment, frames, positions
 
@@ -317,6 +358,7 @@ class Index:
             self._put(entry.key, ref, entry.revision)
         for key in commit.deleted:
             segment.keys[key] = False
+            self.revisions.deleted(key, commit.revision)
             self.entries.pop(key, None)
         for drop in commit.drops:
             segment.drops.append(drop)

@@ -1,11 +1,11 @@
 """Answering the requests that write nothing, from the index and the frames. All are programs over `disk/*`."""
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from interpreters.stores.file.frames import LogPart, Reader, StreamPart, disagrees, offsets_in
-from interpreters.stores.file.index import Index, SegmentIndex, StreamIndex, offset_of, segment_of
+from interpreters.stores.file.index import Index, SegmentGone, SegmentIndex, StreamIndex, offset_of, segment_of
 from interpreters.stores.file.manifest import index_path, segment_path
 from interpreters.stores.ranges import page_range
 from persist_effects.errors import CorruptStore, StoreUnavailable
@@ -14,6 +14,7 @@ from persist_effects.machine import Effect
 from persist_effects.requests import (
     Entry,
     Hole,
+    KvEntries,
     KvGet,
     KvHas,
     KvKeys,
@@ -27,8 +28,6 @@ from persist_effects.requests import (
 
 INDEX_FILES = "the index files log/*.idx"
 
-"""The requests that are answered here."""
-
 
 class Queries:
     """The answers that an index and its segments give."""
@@ -36,14 +35,17 @@ class Queries:
     def __init__(self, index: Index) -> None:
         self.index = index
         self._reader = Reader(index.segments)
-        self._answers: dict[type[Request[Any]], Callable[[Any], Effect[Any]]] = {
+        self._known: dict[type[Request[Any]], Callable[[Any], Any]] = {
+            LastSeq: lambda request: index.last_seq(request.stream),
+            Streams: lambda request: index.stream_names.page(request.prefix, request.after, request.limit),
+            KvHas: lambda request: request.key in index.entries,
+            KvKeys: lambda request: index.key_names.page(request.prefix, request.after, request.limit),
+        }
+        self._read_from_segments: dict[type[Request[Any]], Callable[[Any], Effect[Any]]] = {
             Read: self._read,
             ReadAll: self._read_all,
             KvGet: self._get,
-            LastSeq: self._last_seq,
-            Streams: self._streams,
-            KvHas: self._has,
-            KvKeys: self._keys,
+            KvEntries: self._entries,
         }
 
     def answer(self, request: Request[Any]) -> Effect[Any]:
@@ -52,20 +54,17 @@ class Queries:
             raise StoreUnavailable(
                 "a commit was interrupted while it was taken into the index: close the store and open it again"
             )
+        known = self._known.get(type(request))
+        if known is not None:
+            return known(request)
         while True:
             generation = self.index.generation
             try:
-                return (yield from self._answers[type(request)](request))
-            except FileNotFoundError:
-                # A compaction may have taken the segment away since the index was asked.
+                return (yield from self._read_from_segments[type(request)](request))
+            except (FileNotFoundError, SegmentGone) as error:
+                # Unless a compaction has taken the segment away since the index was asked.
                 if generation == self.index.generation:
-                    raise
-            except KeyError as error:
-                if generation == self.index.generation:
-                    raise CorruptStore(
-                        f"{INDEX_FILES} point to segment {error}, which the store does not have: close the store, "
-                        "remove the index files, which are then made again from the segments, and open it anew"
-                    ) from error
+                    raise _without_segment(error) from error
 
     def _read(self, request: Read) -> Effect[Page]:
         stream = self.index.streams.get(request.stream)
@@ -89,24 +88,24 @@ class Queries:
         return events
 
     def _read_all(self, request: ReadAll) -> Effect[Page]:
-        head = self.index.position
-        hole = self._hole_after(request.after, request.prefix)
+        head, backwards = self.index.position, bool(request.backwards)
+        until = max(request.last_position(head), request.after)
+        hole = self._hole_after(request.after, request.prefix) if until > request.after else None
         events: list[Event] = []
-        for segment, frames, positions in self.index.frames_after(request.after):
-            start = 0
-            while start < len(frames):
-                # As many frames at once as may be wanted, so that a page costs few reads.
-                until = start + request.limit + 1
-                part = LogPart(request.after, request.prefix, positions[start:until])
-                events += yield from self._matching(segment, frames[start:until], part, request, head)
-                start = until
+        for segment, frames, positions in self.index.frames_between(request.after, until, backwards=backwards):
+            # As many frames at once as may be wanted, so that a page costs few reads.
+            for some in _slices(len(frames), request.limit + 1, backwards=backwards):
+                part = LogPart(request.after, request.prefix, positions[some])
+                found = yield from self._matching(segment, frames[some], part, request, until)
+                events += reversed(found) if backwards else found
                 if len(events) > request.limit:
                     del events[request.limit :]
-                    return Page(events, events[-1].position, head, hole)
-        return Page(events, max(head, request.after), head, hole)
+                    last = events[-1].position
+                    return Page(events, last - 1 if backwards else last, head, hole)
+        return Page(events, request.after if backwards else until, head, hole)
 
     def _matching(
-        self, segment: SegmentIndex, frames: "array[int]", part: LogPart, request: ReadAll, head: int
+        self, segment: SegmentIndex, frames: "array[int]", part: LogPart, request: ReadAll, until: int
     ) -> Effect[list[Event]]:
         found = yield from self._reader.events(segment.number, [frame << 3 for frame in frames], part)
         streams = self.index.streams
@@ -114,7 +113,7 @@ class Queries:
             return [
                 event
                 for event in found
-                if request.after < event.position <= head
+                if request.after < event.position <= until
                 and event.stream.startswith(request.prefix)
                 and (request.types is None or event.type in request.types)
                 and event.seq > streams[event.stream].dropped
@@ -136,30 +135,39 @@ class Queries:
 
     def _get(self, request: KvGet) -> Effect[Entry | None]:
         found = self.index.entries.get(request.key)
-        if found is None:
-            return None
-        ref, revision = found
-        entry = yield from self._reader.entry(segment_of(ref), offset_of(ref), request.key)
+        return None if found is None else (yield from self._entry(request.key, *found))
+
+    def _entries(self, request: KvEntries) -> Effect[list[tuple[str, Entry]]]:
+        keys = self.index.key_names.page(request.prefix, request.after, request.limit)
+        # All as of now, whatever is put while they are read.
+        found = [(key, *self.index.entries[key]) for key in keys]
+        entries: list[tuple[str, Entry]] = []
+        for key, ref, revision in found:
+            entries.append((key, (yield from self._entry(key, ref, revision))))
+        return entries
+
+    def _entry(self, key: str, ref: int, revision: int) -> Effect[Entry]:
+        entry = yield from self._reader.entry(segment_of(ref), offset_of(ref), key)
         if entry is not None and entry.revision == revision:
             return entry
-        expected = f"key {request.key!r} at revision {revision}"
+        expected = f"key {key!r} at revision {revision}"
         raise disagrees(segment_of(ref), offset_of(ref), expected, "a commit without it")
 
-    def _last_seq(self, request: LastSeq) -> Effect[int]:
-        return self.index.last_seq(request.stream)
-        yield
 
-    def _streams(self, request: Streams) -> Effect[list[str]]:
-        return self.index.stream_names.page(request.prefix, request.after, request.limit)
-        yield
+def _slices(count: int, size: int, *, backwards: bool) -> Iterator[slice]:
+    """So many places in slices of a size, from the beginning on, or from the end."""
+    if backwards:
+        return (slice(max(0, end - size), end) for end in range(count, 0, -size))
+    return (slice(start, start + size) for start in range(0, count, size))
 
-    def _has(self, request: KvHas) -> Effect[bool]:
-        return request.key in self.index.entries
-        yield
 
-    def _keys(self, request: KvKeys) -> Effect[list[str]]:
-        return self.index.key_names.page(request.prefix, request.after, request.limit)
-        yield
+def _without_segment(error: FileNotFoundError | SegmentGone) -> Exception:
+    if isinstance(error, FileNotFoundError):
+        return error
+    return CorruptStore(
+        f"{INDEX_FILES} point to segment {error.number}, which the store does not have: close the store, remove the "
+        "index files, which are then made again from the segments, and open it anew"
+    )
 
 
 def _without(part: StreamPart, groups: Sequence[tuple[int, Sequence[int]]]) -> CorruptStore:

@@ -9,7 +9,18 @@ from typing import Any
 
 import msgspec
 
-from interpreters.stores.file.format import COMMIT, ENTRY, EVENT, Commit, Drop, Payload, Run, StoredEntry, encode_commit
+from interpreters.stores.file.format import (
+    COMMIT,
+    ENTRY,
+    EVENT,
+    Commit,
+    Drop,
+    Payload,
+    Run,
+    StoredEntry,
+    StreamState,
+    encode_commit,
+)
 from interpreters.stores.file.index import Content, Index
 from persist_effects import codec
 from persist_effects.event import Event
@@ -18,6 +29,7 @@ from persist_effects.requests import (
     Answered,
     Append,
     Appended,
+    Begin,
     Conflict,
     Failed,
     KvDelete,
@@ -28,7 +40,7 @@ from persist_effects.requests import (
     TruncateThrough,
 )
 
-WriteRequest = Append | TruncateThrough | KvPut | KvDelete | Transact
+WriteRequest = Append | TruncateThrough | Begin | KvPut | KvDelete | Transact
 _NO_VALUE = msgspec.Raw()
 
 
@@ -136,7 +148,7 @@ class Staging:
             self.frames.add_commit(self._commit_of(change), [encoded for _, encoded in change.runs])
             self._seqs.update(change.seqs)
             self._revisions.update(change.revisions)
-            self._dropped.update(change.drops)
+            self._dropped.update({name: seq for name, (seq, _) in change.begun.items()} | change.drops)
             self.position, self.revision = change.position, change.revision
         return answer
 
@@ -144,7 +156,8 @@ class Staging:
         runs = [Run(events[0].stream, events[0].seq, events[0].position, len(events)) for events, _ in change.runs]
         entries = [StoredEntry(key, revision, msgspec.Raw(value)) for key, (value, revision) in change.puts.items()]
         drops = [Drop(name, seq, self._position_of(name, seq, runs)) for name, seq in change.drops.items()]
-        return Commit(runs, [], entries, list(change.deleted), drops, [], change.revision, change.position)
+        states = [StreamState(name, seq, position, seq, position) for name, (seq, position) in change.begun.items()]
+        return Commit(runs, [], entries, list(change.deleted), drops, states, change.revision, change.position)
 
     def _position_of(self, name: str, seq: int, runs: Sequence[Run]) -> int:
         """The position of an event that is stored, or that this batch appends."""
@@ -186,6 +199,7 @@ _STAGERS: dict[type[Request[Any]], Callable[[Staging, Any], Any]] = {
     Append: Staging.append,
     Transact: Staging.commit,
     TruncateThrough: Staging.commit,
+    Begin: Staging.commit,
     KvPut: Staging.put,
     KvDelete: Staging.commit,
 }

@@ -27,8 +27,9 @@ from interpreters.stores.file.group import GroupCommit
 from interpreters.stores.file.manifest import BLOBS, CURRENT, Moment
 from interpreters.stores.file.staging import WriteRequest
 from interpreters.stores.file.writer import NO_ROOM
+from interpreters.stores.waiting import Watchers, wait
 from interpreters.threads import forks
-from interpreters.threads.gates import Gate, Notify, wait_until_told
+from interpreters.threads.gates import Gate, Notify
 from persist_effects import codec
 from persist_effects.capabilities import Capabilities, Durability
 from persist_effects.errors import (
@@ -43,7 +44,22 @@ from persist_effects.errors import (
 )
 from persist_effects.event import check_integer
 from persist_effects.machine import Effect, Handler, Handlers, outcomes_by_kind, perform, run
-from persist_effects.requests import READS, WRITES, Answered, Append, BlobPut, Failed, Outcome, Request, Transact, Wait
+from persist_effects.requests import (
+    READS,
+    WRITES,
+    Answered,
+    Append,
+    Begin,
+    BlobPut,
+    Failed,
+    KvDelete,
+    KvPut,
+    KvWait,
+    Outcome,
+    Request,
+    Transact,
+    Wait,
+)
 
 A = TypeVar("A")
 
@@ -215,7 +231,7 @@ class FileReader(_Host):
             **rows_of(BlobFiles(BLOBS), root, self._drive),
             **dict.fromkeys((*WRITES, BlobPut), self._refuse),
             **dict.fromkeys(READS, self._read),
-            Wait: self._wait,
+            **dict.fromkeys((Wait, KvWait), self._wait),
         }
         try:
             self._open(self._engine)
@@ -258,21 +274,21 @@ class FileReader(_Host):
     def _refuse(self, request: Request[Any]) -> Any:
         raise InvalidRequest(f"{request.op}: {self.path} was opened to read only: open it without mode=r to write")
 
-    def _wait(self, request: Wait) -> int:
+    def _wait(self, request: Wait | KvWait) -> int:
         deadline = time.monotonic() + request.timeout
         pause = Gate()
         while True:
             with self._reading:
                 self._check_held()
-                newest = self._drive(self._newest(request.prefix))
+                newest = self._drive(self._newest(request))
             left_seconds = deadline - time.monotonic()
             if newest > request.after or left_seconds <= 0:
                 return newest
             pause.wait(min(left_seconds, LOOK_AGAIN_SECONDS))
 
-    def _newest(self, prefix: str) -> Effect[int]:
+    def _newest(self, request: Wait | KvWait) -> Effect[int]:
         yield from self._engine.refresh()
-        return self._engine.index.newest_position(prefix)
+        return self._engine.index.newest(request)
 
 
 _stores: "weakref.WeakSet[FileStore]" = weakref.WeakSet()
@@ -326,12 +342,12 @@ class FileStore(_Host):
         self._group = GroupCommit(self._commit)
         self._compacting = threading.Lock()
         self._is_half_copied = self._is_let_go = False
-        self._watchers: dict[object, tuple[int, str, Notify]] = {}
+        self._watchers = Watchers()
         self.handlers: Handlers = {
             **rows_of(BlobFiles(BLOBS, sole_writer=os.urandom(8)), root, self._drive),
             **dict.fromkeys(WRITES, self._write),
             **dict.fromkeys(READS, self._read),
-            Wait: self._wait,
+            **dict.fromkeys((Wait, KvWait), self._wait),
         }
         self._commits = self._commits_seen = self._commits_proved = 0
         self._closing = Gate()
@@ -383,7 +399,8 @@ class FileStore(_Host):
             self._let_go_if_idle()
             raise
         finally:
-            self._wake_all()
+            if self._is_closed:
+                self._watchers.tell_all()
 
     def _close(self) -> None:
         self._closing.open()
@@ -420,15 +437,6 @@ class FileStore(_Host):
         self._abandoned.detach()
         self._is_let_go = True
 
-    def _wake_all(self) -> None:
-        """Wake those that wait for events, once the store is closed."""
-        if self._is_closed:
-            # One by one, so that after an interrupt the next closing wakes the rest.
-            for token in list(self._watchers):
-                watcher = self._watchers.pop(token, None)
-                if watcher is not None:
-                    watcher[2]()
-
     def leave_to_parent(self, *, is_whole: bool) -> None:
         """In a forked child: what waits, and the threads, are the parent's, and so is it to close the store."""
         super().leave_to_parent(is_whole=is_whole)
@@ -438,7 +446,7 @@ class FileStore(_Host):
         self._compacting = threading.Lock()
         self._closing = Gate()
         self._keeper = None
-        self._watchers = {}
+        self._watchers.forget()
 
     def _holds(self, path: Path) -> bool:
         """Whether it is this store that has a directory open."""
@@ -513,7 +521,7 @@ class FileStore(_Host):
         outcomes = self._drive(self._engine.commit(requests))
         self._commits += 1
         if self._watchers:
-            self._notify(requests)
+            self._tell(requests)
         return outcomes
 
     # Reads
@@ -529,55 +537,50 @@ class FileStore(_Host):
 
     # Waiting
 
-    def watch(self, after: int, prefix: str, notify: Notify) -> Callable[[], None]:
-        """Call ``notify()`` once: a stream under the prefix has an event past a position, or the store is closed.
+    def watch(self, request: Wait | KvWait, notify: Notify) -> Callable[[], None]:
+        """Call ``notify()`` once as soon as a wait is over, or the store is closed.
 
-        Returns the function that ends the watch.
+        Args:
+            request: What is waited for. Its timeout is for the caller to see to.
+            notify: Called in the thread that commits or closes, or at once; it must be quick and must not raise.
+
+        Returns:
+            The function that ends the watch.
         """
-        token = object()
+        token = None
         with self._lock:
-            is_past = self._is_closed or self._engine.index.newest_position(prefix) > after
-            if not is_past:
-                self._watchers[token] = (after, prefix, notify)
-        if is_past:
+            if not self._is_closed and self._engine.index.newest(request) <= request.after:
+                token = self._watchers.add(request, notify)
+        if token is None:
             notify()
 
-        def cancel() -> None:
+        def end_watch() -> None:
             with self._lock:
-                self._watchers.pop(token, None)
+                self._watchers.remove(token)
 
-        return cancel
+        return end_watch
 
-    def _wait(self, request: Wait) -> int:
-        if request.timeout > 0:
-            past = Gate()
-            cancel = self.watch(request.after, request.prefix, past.open)
-            try:
-                wait_until_told(
-                    past, request.timeout, lambda: self._drive(self._newest(request.prefix)) > request.after
-                )
-            finally:
-                cancel()
-        return self._drive(self._newest(request.prefix))
+    def _wait(self, request: Wait | KvWait) -> int:
+        return wait(request, self.watch, self._newest)
 
-    def _newest(self, prefix: str) -> Effect[int]:
-        return self._engine.index.newest_position(prefix)
-        yield
-
-    def _notify(self, requests: Sequence[WriteRequest]) -> None:
-        appended = {name for request in requests for name in _streams_of(request)}
-        streams = self._engine.index.streams
+    def _newest(self, request: Wait | KvWait) -> int:
         with self._lock:
+            if self._is_closed:
+                raise self._closed()
+            return self._engine.index.newest(request)
+
+    def _tell(self, requests: Sequence[WriteRequest]) -> None:
+        """Tell those that wait for what these requests have brought."""
+        index = self._engine.index
+        with self._lock:
+            changed, keys = _changed_by(requests)
+            # Where all that was asked of a new one conflicted, it is not there.
+            streams = (index.streams[name] for name in changed & index.streams.keys())
             ready = [
-                token
-                for token, (after, prefix, _) in self._watchers.items()
-                if any(
-                    name.startswith(prefix) and name in streams and streams[name].last_position > after
-                    for name in appended
-                )
+                *self._watchers.take(Wait, {stream.name: stream.last_position for stream in streams}),
+                *self._watchers.take(KvWait, {key: index.last_change_of(key) for key in keys}),
             ]
-            notifies = [self._watchers.pop(token)[2] for token in ready]
-        for notify in notifies:
+        for notify in ready:
             notify()
 
 
@@ -617,9 +620,13 @@ def _place_of_caller() -> str:
     return "an unknown place" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-def _streams_of(request: Request[Any]) -> Sequence[str]:
-    if isinstance(request, Append):
-        return (request.stream,)
-    if isinstance(request, Transact):
-        return [write.stream for write in request.writes if isinstance(write, Append)]
-    return ()
+def _changed_by(requests: Sequence[Request[Any]]) -> tuple[set[str], set[str]]:
+    """The streams and the keys that requests may have changed."""
+    streams, keys = set(), set()
+    for request in requests:
+        for write in request.writes if isinstance(request, Transact) else (request,):
+            if isinstance(write, Append | Begin):
+                streams.add(write.stream)
+            elif isinstance(write, KvPut | KvDelete):
+                keys.add(write.key)
+    return streams, keys

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from interpreters.stores.served.transport import Transport, receive_frame, send_frame
+from interpreters.threads.gates import wait_in_slices
 from persist_effects import codec
 from persist_effects.errors import (
     InternalError,
@@ -16,8 +17,8 @@ from persist_effects.errors import (
     error_to_record,
     repr_of,
 )
-from persist_effects.machine import Handlers, settled
-from persist_effects.requests import Request, Wait
+from persist_effects.machine import Handler, Handlers, settled
+from persist_effects.requests import KvWait, Request, Wait
 from persist_effects.rows import UNSETTLED
 
 _decode_call = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw]).decode
@@ -27,9 +28,9 @@ _encode = msgspec.msgpack.Encoder().encode
 def serve(handlers: Handlers, transport: Transport) -> None:
     """Answer the requests that come over a transport, in order, until the peer closes it. Then close it too.
 
-    Requests that wait for events get a thread each, so the others go on. An error from a handler goes to the client
-    and ends nothing. Raises `StoreUnavailable` if the connection breaks in the middle of a frame, and
-    `InvalidRequest` for a frame that is not a call.
+    Requests that wait get a thread each, which ends with the connection, so the others go on. An error from a handler
+    goes to the client and ends nothing. Raises `StoreUnavailable` if the connection breaks in the middle of a frame,
+    and `InvalidRequest` for a frame that is not a call.
 
     >>> import socket, threading
     >>> from interpreters import Store, open_store
@@ -92,7 +93,7 @@ class _Connection:
         except InvalidRequest as error:
             self._send(call_id, False, error_to_record(error))
             return
-        if isinstance(request, Wait) and request.timeout > 0:
+        if isinstance(request, Wait | KvWait) and request.timeout > 0:
             threading.Thread(target=self._carry_out, args=(call_id, request), daemon=True).start()
         else:
             self._carry_out(call_id, request)
@@ -102,13 +103,25 @@ class _Connection:
             handler = self._handlers.get(type(request))
             if handler is None:
                 raise UnhandledEffect(request.op, type(request).__name__)
-            answer = handler(request)
-            if type(answer) in UNSETTLED:
-                answer = settled(answer, handler, request, self._handlers)
+            is_wait = isinstance(request, Wait | KvWait)
+            answer = self._wait(request, handler) if is_wait else self._answer(request, handler)
         except Exception as error:
             self._send(call_id, False, error_to_record(error))
         else:
             self._send(call_id, True, answer)
+
+    def _answer(self, request: Request[Any], handler: Handler) -> Any:
+        answer = handler(request)
+        return settled(answer, handler, request, self._handlers) if type(answer) in UNSETTLED else answer
+
+    def _wait(self, request: Any, handler: Handler) -> Any:
+        """The answer to a wait, which ends soon after the connection has."""
+
+        def ask(seconds: float) -> int:
+            newest: int = self._answer(msgspec.structs.replace(request, timeout=seconds), handler)
+            return newest
+
+        return wait_in_slices(ask, request.after, request.timeout, lambda: self._is_closed)
 
     def _send(self, call_id: int, is_answer: bool, content: Any) -> None:
         try:

@@ -209,7 +209,7 @@ def invoice_before_its_bytes(order):
 def catch_up_in_two_transactions():
     """Counts the sales, and then moves its checkpoint."""
     done = yield from kv.get_or("counted", 0)
-    for event in (yield from log.read_all(done, LEDGER)).events:
+    for event in (yield from log.page_all(done, LEDGER)).events:
         for write in (yield from example.count_sale(event)):
             yield from kv.put(write.key, write.value)
         yield from perform(KvPut("counted", event.position))

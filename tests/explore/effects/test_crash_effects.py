@@ -112,7 +112,7 @@ def follow_numbers():
 
 def follow_in_two_steps():
     position = yield from kv.get_or("position", 0)
-    page = yield from log.read_all(position, "numbers")
+    page = yield from log.page_all(position, "numbers")
     for event in page.events:
         yield from perform(copy(event)[0])
         yield from kv.put("position", event.position)

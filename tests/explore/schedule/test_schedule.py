@@ -104,7 +104,7 @@ def follow_in_one_step():
 
 def follow_in_two_steps():
     position = yield from kv.get_or("position", 0)
-    page = yield from log.read_all(position, "numbers")
+    page = yield from log.page_all(position, "numbers")
     for event in page.events:
         yield from transact(*copy(event))
         yield from transact(KvPut("position", event.position))

@@ -230,7 +230,7 @@ def test_a_store_that_holds_something_already_passes():
         yield from kv.put_expect("leader", entry.revision, "new")
         yield from log.append("terms", "elected", "new")
         yield from log.append_expect("gone", 1, "made", 2)
-        yield from log.read_all()
+        yield from log.page_all()
         return (yield from log.read("terms"))
 
     report = explore([look_around, claim("bob")], filled, linearizable=True, bound=1)
@@ -267,7 +267,7 @@ def test_transactions_and_several_requests_at_once_are_operations_too():
         return (yield from transact(*writes, checks=[ExpectSeq("other", 0)]))
 
     def look():
-        yield from all_of(kv.get("a"), kv.put("b", 1), log.read_all(), kv.delete("b"), log.streams(), kv.keys())
+        yield from all_of(kv.get("a"), kv.put("b", 1), log.page_all(), kv.delete("b"), log.streams(), kv.keys())
 
     report = explore([transfer, transfer, look], Planted, linearizable=True, bound=2)
     assert report.verdict == "passed"

@@ -67,7 +67,7 @@ def get(key, count=1):
 
 
 def read_all():
-    yield from log.read_all()
+    yield from log.page_all()
 
 
 def update():

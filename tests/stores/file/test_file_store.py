@@ -158,7 +158,7 @@ def test_a_reader_follows_a_writer_through_commits_and_roll_overs(tmp_path):
             assert reader.run(log.last_seq(event.stream)) == event.seq
             assert reader.run(log.read_back(event.stream, 1)) == [event]
             assert reader.run(kv.entry("last")) == writer.run(kv.entry("last"))
-        assert reader.run(log.read_all(limit=1000)) == writer.run(log.read_all(limit=1000))
+        assert reader.run(log.page_all(limit=1000)) == writer.run(log.page_all(limit=1000))
 
 
 def test_a_position_whose_event_was_dropped_is_not_given_again_after_a_compaction(tmp_path):
@@ -256,10 +256,10 @@ def test_writers_and_readers_go_on_while_it_compacts(tmp_path):
             writer.join()
         assert errors == []
         assert results[0].bytes_after < results[0].bytes_before / 2
-        before = store.run(log.read_all(limit=10_000))
+        before = store.run(log.page_all(limit=10_000))
         keys = {key: store.run(kv.entry(key)) for key in store.run(kv.keys())}
     with open_file(tmp_path) as store:
-        assert store.run(log.read_all(limit=10_000)) == before
+        assert store.run(log.page_all(limit=10_000)) == before
         assert {key: store.run(kv.entry(key)) for key in store.run(kv.keys())} == keys
 
 

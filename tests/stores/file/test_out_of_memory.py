@@ -17,7 +17,7 @@ from interpreters.stores.file import engine, frames, group, index, queries, segm
 from interpreters.stores.file.group import GroupCommit
 from interpreters.stores.file.store import FileStore
 from persist_effects import Append, Draft, KvDelete, KvPut, StoreUnavailable, UncertainOutcome, kv, log, transact
-from persist_effects.requests import Failed, TruncateThrough
+from persist_effects.requests import Failed, TruncateThrough, Wait
 
 FILE = tuple(module.__file__ for module in (engine, frames, group, index, queries, segments, staging, store, writer))
 MEMORY = (memory.__file__,)
@@ -42,7 +42,7 @@ def fill(opened: Store) -> None:
 
 def shown(opened: Store) -> list[object]:
     """All that a store holds."""
-    events = [(event.stream, event.seq, event.data) for event in opened.run(log.read_all()).events]
+    events = [(event.stream, event.seq, event.data) for event in opened.run(log.page_all()).events]
     streams = opened.run(log.streams())
     by_stream = [(name, event.seq, event.data) for name in streams for event in opened.run(log.read(name, after=3))]
     keys = opened.run(kv.keys())
@@ -178,7 +178,7 @@ def test_whoever_waits_for_an_event_is_woken_when_a_memory_store_has_become_of_n
         raise MemoryError
 
     woken = threading.Event()
-    opened.interpreter.watch(5, "", woken.set)
+    opened.interpreter.watch(Wait(5), woken.set)
     monkeypatch.setattr(opened.interpreter, "_apply_put", put)
     assert write(opened, [APPEND, KvPut("color", "blue")]) == "uncertain"
     assert woken.is_set()
