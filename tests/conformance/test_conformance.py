@@ -1,5 +1,6 @@
 """The memory store is the specification, so it passes first: through the subclass, and through the call."""
 
+import threading
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -10,24 +11,10 @@ from interpreters import Store, open_store
 from interpreters.conformance import Capabilities, NotConforming, StoreConformance, check_conformance, facts_of
 from interpreters.stores.memory import MemoryStore
 from persist_effects.errors import InvalidRequest
-from persist_effects.event import Event
-from persist_effects.machine import Handlers
-from persist_effects.requests import (
-    Append,
-    Appended,
-    Conflict,
-    KvDelete,
-    KvPut,
-    Page,
-    Read,
-    ReadAll,
-    Request,
-    Transact,
-    Wait,
-)
+from persist_effects.requests import WRITES, KvWait, Page, Read, ReadAll, Request, Transact, Wait
 
 GAP = 5
-"""Between two positions of the sparse store."""
+"""How many positions, and revisions, the sparse store leaves out before a commit."""
 
 
 class TestMemoryStore(StoreConformance):
@@ -42,47 +29,37 @@ class TestMemoryStore(StoreConformance):
 
 
 class _SparseMemoryStore:
-    """Chooses for itself what a store may: its positions and revisions have gaps, and its pages are short."""
+    """Chooses for itself what a store may: between commits its numbers have gaps, and its pages are short."""
 
     def __init__(self) -> None:
         self._dense = MemoryStore()
+        self._lock = threading.Lock()
         self._rows = self._dense.handlers
-        own: Handlers = {
-            Append: lambda request: _spread(self._rows[Append](request)),
-            Transact: self._transact,
-            Read: self._read,
-            ReadAll: self._read_all,
-            Wait: lambda request: GAP * self._rows[Wait](structs.replace(request, after=request.after // GAP)),
-            KvPut: self._put,
+        self.handlers = {
+            **self._rows,
+            **dict.fromkeys(WRITES, self._write),
+            **dict.fromkeys((Read, ReadAll), self._read),
         }
-        self.handlers = {**self._rows, **own}
 
     def close(self) -> None:
         self._dense.close()
 
-    def _transact(self, request: Transact) -> list[Any] | Conflict:
-        answers: list[Any] | Conflict = self._rows[Transact](request)
-        return answers if isinstance(answers, Conflict) else [_spread(answer) for answer in answers]
+    def _write(self, request: Request[Any]) -> Any:
+        dense = self._dense
+        with self._lock:
+            position, revision = dense._position, dense._revision
+            dense._position, dense._revision = position + GAP, revision + GAP
+            try:
+                return self._rows[type(request)](request)
+            finally:
+                if dense._position == position + GAP:
+                    dense._position = position
+                if dense._revision == revision + GAP:
+                    dense._revision = revision
 
-    def _read(self, request: Read) -> Page:
-        page: Page = self._rows[Read](structs.replace(request, limit=min(request.limit, 8)))
-        return structs.replace(page, events=[_spread(event) for event in page.events])
-
-    def _read_all(self, request: ReadAll) -> Page:
-        after, limit = request.after // GAP, min(request.limit, 8)
-        page: Page = self._rows[ReadAll](structs.replace(request, after=after, limit=limit))
-        events = [_spread(event) for event in page.events]
-        return structs.replace(page, events=events, next=max(GAP * page.next, request.after), head=GAP * page.head)
-
-    def _put(self, request: KvPut) -> int | Conflict:
-        # A transaction that leaves nothing behind takes a revision away.
-        self._rows[Transact](Transact((KvPut("passing", None), KvDelete("passing"))))
-        answer: int | Conflict = self._rows[KvPut](request)
-        return answer
-
-
-def _spread(answer: Any) -> Any:
-    return structs.replace(answer, position=GAP * answer.position) if isinstance(answer, Appended | Event) else answer
+    def _read(self, request: Read | ReadAll) -> Page:
+        page: Page = self._rows[type(request)](structs.replace(request, limit=min(request.limit, 8)))
+        return page
 
 
 class TestSparseMemoryStore(StoreConformance):
@@ -105,7 +82,7 @@ class TestMemoryStoreThatCannotMuch(StoreConformance):
     capabilities = Capabilities(transact=False, wait=False)
 
     def open_store(self) -> Store:
-        return Store(_Claiming(without=(Transact, Wait)))
+        return Store(_Claiming(without=(Transact, Wait, KvWait)))
 
 
 class _MemoryStoreThatCanAgain(TestMemoryStoreThatCannotMuch):

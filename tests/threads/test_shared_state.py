@@ -118,10 +118,17 @@ TABLE: dict[str, dict[str, Row]] = {
         "_entries": Row(ANY, "MemoryStore._lock", "test_racing_updates_of_a_key_lose_nothing"),
         "_keys": Row(ANY, "MemoryStore._lock", "test_racing_updates_of_a_key_lose_nothing"),
         "_revision": Row(ANY, "MemoryStore._lock", "test_racing_updates_of_a_key_lose_nothing"),
-        "_watchers": Row(
-            ANY, "MemoryStore._lock; once it is closed, each is taken in one step; who waits looks again", NOT_TOLD
+        "_ended": Row(ANY, "MemoryStore._lock; it goes one way only, once", CLOSED_MEANWHILE),
+    },
+    "stores/waiting.py Watchers": {
+        "_watching": Row(
+            ANY, "the store's lock; once it is closed, each is taken in one step; who waits looks again", NOT_TOLD
         ),
     },
+    "stores/waiting.py Revisions": dict.fromkeys(
+        ("_deleted", "_forgotten"),
+        Row("whoever changes what is stored", "as the keys of the store", "test_racing_updates_of_a_key_lose_nothing"),
+    ),
     "stores/memory.py _Stream": {
         "events": MEMORY,
         "dropped": MEMORY,
@@ -220,9 +227,6 @@ TABLE: dict[str, dict[str, Row]] = {
             ANY, ONCE, "test_after_an_interrupt_anywhere_in_closing_it_the_store_can_be_closed_again_and_then_opened"
         ),
         "_is_closed": Row(ANY, "_Host._lock", CLOSED_MEANWHILE),
-        "_watchers": Row(
-            ANY, "_Host._lock; once it is closed, each is taken in one step; who waits looks again", NOT_TOLD
-        ),
         "_commits": Row(COMMITTER, "GroupCommit.turn", PROVED_WHEN_IDLE),
         "_commits_seen": Row(KEEPER, "no other does", PROVED_WHEN_IDLE),
         "_commits_proved": Row(KEEPER, "no other does", PROVED_WHEN_IDLE),
@@ -342,12 +346,12 @@ MAKES = {"__init__"}
 ONE_THREAD = {"leave_to_parent", "_leave_to_parent", "_forget_half_copied"}
 # Read and set within one call, by whoever made them; or a part of what the row of its owner tells of.
 OWNED_BY_ONE = {
-    "stores/memory.py _Closed", "stores/memory.py _Heads", "stores/file/frames.py Chunk",
+    "stores/memory.py _Heads", "stores/file/index.py SegmentGone", "stores/file/frames.py Chunk",
     "stores/file/frames.py StreamPart", "stores/file/frames.py LogPart", "disk/files.py Directory",
     "disk/files.py _Descriptor",
 }  # fmt: skip
 # Tables that are filled where they are made.
-FILLED_ONCE = {"handlers", "_answers", "_command", "_disk_rows"}
+FILLED_ONCE = {"handlers", "_known", "_read_from_segments", "_command", "_disk_rows"}
 MUTABLE = (ast.Dict, ast.List, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
 
 
