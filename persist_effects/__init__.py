@@ -57,6 +57,7 @@ from persist_effects.projection import State
 from persist_effects.requests import (
     Append,
     Appended,
+    Begin,
     BlobRef,
     Conflict,
     Entry,
@@ -78,6 +79,7 @@ __all__ = [
     "AlreadyUsed",
     "Append",
     "Appended",
+    "Begin",
     "BlobNotFound",
     "BlobRef",
     "CallerError",

@@ -411,7 +411,7 @@ def test_the_conformance_suite_without_its_packages_names_the_extra():
 
 EXPORTS = {
     persist_effects: (
-        "Abandoned AlreadyUsed Append Appended BlobNotFound BlobRef CallerError Conflict CorruptStore Diverged "
+        "Abandoned AlreadyUsed Append Appended Begin BlobNotFound BlobRef CallerError Conflict CorruptStore Diverged "
         "Done Draft Effect Entry Event ExpectRevision ExpectSeq Handlers Hub InternalError InvalidAnswer "
         "InvalidRequest KvDelete KvPut NeverRun NewerFormat NotAProgram NotARequest Page PersistError RecordedError "
         "Request Schema SchemaMismatch SnapshotMismatch Spinning State StoreClosed StoreLocked StoreUnavailable "

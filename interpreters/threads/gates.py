@@ -15,6 +15,10 @@ LOOK_AGAIN_SECONDS_MAX = 60.0
 telling of it has lost what was to be told."""
 
 
+SLICE_SECONDS = 0.04
+"""How long a wait lasts that cannot be ended from outside, before it is looked whether anybody still wants it."""
+
+
 def pauses() -> Iterator[float]:
     """How long one that waits sleeps before each look, in seconds: ever longer, so that many who wait cost little.
 
@@ -26,6 +30,26 @@ def pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(2 * pause, LOOK_AGAIN_SECONDS_MAX)
+
+
+def slices(seconds: float) -> Iterator[float]:
+    """The parts of a wait of so many seconds, which each block: one, or in the main thread many.
+
+    A Ctrl-C that comes right before a thread blocks is told when it goes on, and only the main thread is told.
+
+    >>> from itertools import islice
+    >>> list(slices(0.0)), len(list(islice(slices(float("inf")), 3)))
+    ([0.0], 3)
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield min(seconds, threading.TIMEOUT_MAX)
+        return
+    deadline = time.monotonic() + seconds
+    while True:
+        left = deadline - time.monotonic()
+        yield max(0.0, min(left, SLICE_SECONDS))
+        if left <= SLICE_SECONDS:
+            return
 
 
 class Gate:
@@ -53,14 +77,11 @@ class Gate:
 
     def wait(self, seconds: float) -> bool:
         """Wait for so long at the most. Whether it is open."""
-        if not self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX)):
-            return False
-        self.open()
-        return True
-
-
-SLICE_SECONDS = 0.04
-"""How long a wait lasts that cannot be ended from outside, before it is looked whether anybody still wants it."""
+        for slice_seconds in slices(seconds):
+            if self._lock.acquire(timeout=slice_seconds):
+                self.open()
+                return True
+        return False
 
 
 def wait_in_slices(

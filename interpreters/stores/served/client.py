@@ -1,6 +1,7 @@
 """The client's side: an interpreter whose requests are answered in another process."""
 
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -8,6 +9,8 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -15,6 +18,7 @@ import msgspec
 
 from interpreters.stores.served.transport import PipeTransport, Transport, leave_to_parent, receive_frame, send_frame
 from interpreters.threads import forks
+from interpreters.threads.gates import slices
 from persist_effects import codec
 from persist_effects.errors import (
     InternalError,
@@ -143,7 +147,13 @@ class RemoteStore:
         self.close()
 
     def _ask(self, request: Request[Any]) -> Any:
-        return self._send(request).result()
+        answer = self._send(request)
+        for seconds in slices(math.inf):
+            with suppress(FutureTimeout):
+                return answer.result(seconds)
+            if answer.done():
+                break
+        return answer.result()
 
     def _try_send(self, request: Request[Any]) -> "Future[Any]":
         try:
