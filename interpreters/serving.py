@@ -1,6 +1,6 @@
 """``python -m interpreters.serving URL [OPTION=VALUE …]``: open a store and serve it over stdin and stdout.
 
-It ends when stdin does. Its first frame is the reply to call 0, which nobody made: whether the store is open.
+It ends when stdin does. Its first frame is the reply to call 0, which nobody made: that the store is open, or why not.
 """
 
 import sys
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     transport = PipeTransport(cast(BinaryIO, sys.stdin.buffer), cast(BinaryIO, sys.stdout.buffer))
     try:
         with _opened(arguments, transport) as store:
-            serve(store.handlers, transport)
+            serve(store.handlers, transport, store.capabilities)
     except PersistError as error:
         print(f"persist-effects serve: {error}", file=sys.stderr)
         return 2
@@ -36,12 +36,10 @@ def main(arguments: list[str]) -> int:
 def _opened(arguments: list[str], transport: PipeTransport) -> Store:
     url, *options = arguments
     try:
-        store = open_store(url, **dict(map(_option, options)))
+        return open_store(url, **dict(map(_option, options)))
     except Exception as error:
         send_reply(transport, 0, False, error_to_record(error))
         raise
-    send_reply(transport, 0, True, None)
-    return store
 
 
 def _option(argument: str) -> tuple[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from interpreters import Store, open_store
 from interpreters.serving import _option as option_of
 from interpreters.stores.served import RemoteStore, SocketTransport, serve
+from interpreters.stores.served.server import send_greeting
 from interpreters.stores.served.transport import receive_frame, send_frame
 from persist_effects import (
     CallerError,
@@ -182,6 +183,7 @@ def test_a_server_refuses_a_frame_that_is_deep_or_broken(socket_pair, frame):
     send_frame(here, frame)
     with open_store("memory:") as store, pytest.raises(InvalidRequest, match="is not a call"):
         serve(store.handlers, there)
+    receive_frame(here)  # the greeting
     assert receive_frame(here) is None
 
 
@@ -193,7 +195,7 @@ def test_a_server_refuses_a_request_that_is_deeper_than_values_are_and_goes_on(s
     with open_store("memory:") as store:
         server = threading.Thread(target=serve, args=(store.handlers, there))
         server.start()
-        replies = [msgspec.msgpack.decode(receive_frame(here)) for _ in range(2)]
+        _, *replies = [msgspec.msgpack.decode(receive_frame(here)) for _ in range(3)]
         here.close()
         server.join()
     assert [replies[0][:2], replies[0][2][0], replies[1]] == [[1, False], "InvalidRequest", [2, True, []]]
@@ -215,6 +217,7 @@ def test_an_answer_that_is_deep_is_an_error_and_the_connection_goes_on(socket_pa
 @pytest.mark.parametrize("frame", [DEEP_BYTES, b"\x93\x01\xc3" + DEEP_BYTES, b"\x93\x01\xc2" + DEEP_BYTES, b"\xa1\xff"])
 def test_a_client_that_gets_a_deep_or_broken_frame_says_that_the_store_is_lost(socket_pair, frame):
     here, there = socket_pair
+    send_greeting(there)
     with Store(RemoteStore(here)) as remote:
         send_frame(there, frame)
         with pytest.raises(StoreUnavailable, match="is not a reply"):

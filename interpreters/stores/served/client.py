@@ -16,10 +16,18 @@ from typing import Any, BinaryIO, cast
 
 import msgspec
 
-from interpreters.stores.served.transport import PipeTransport, Transport, leave_to_parent, receive_frame, send_frame
+from interpreters.stores.served.transport import (
+    WIRE_VERSION,
+    PipeTransport,
+    Transport,
+    leave_to_parent,
+    receive_frame,
+    send_frame,
+)
 from interpreters.threads import forks
 from interpreters.threads.gates import slices
 from persist_effects import codec
+from persist_effects.capabilities import Capabilities
 from persist_effects.errors import (
     InternalError,
     InvalidRequest,
@@ -64,6 +72,13 @@ class RemoteStore:
     def __init__(self, transport: Transport, *, _child: "_Child | None" = None) -> None:
         self._transport = transport
         self._child = _child
+        try:
+            promised = _promised_by(transport, _child)
+        except BaseException:
+            transport.close()
+            raise
+        if promised is not None:
+            self.capabilities = promised
         # Held while a frame is sent, which may take until the peer has read it.
         self._sending = threading.Lock()
         # Never held for long: replies must be taken in while a frame is being sent, or both sides wait for ever.
@@ -93,7 +108,6 @@ class RemoteStore:
         child = _Child(url, options)
         try:
             child.start()
-            child.await_opening()
             return cls(child.transport, _child=child)
         except BaseException:
             child.end()
@@ -250,6 +264,33 @@ def _decode_reply(frame: bytes) -> tuple[int, bool, msgspec.Raw]:
         raise StoreUnavailable(f"a frame of {len(frame)} bytes is not a reply: {error}") from error
 
 
+class _Greeting(msgspec.Struct, forbid_unknown_fields=True):
+    wire: int
+    capabilities: Capabilities | None
+
+
+def _promised_by(transport: Transport, child: "_Child | None") -> Capabilities | None:
+    """What the peer's store promises, as it greets with. Raises what opening it raised there, and where it has none."""
+    frame = receive_frame(transport)
+    if frame is None:
+        if child is not None:
+            raise StoreUnavailable(f"the store {child.url!r} was not opened: {child.how_it_ended()}")
+        raise StoreUnavailable("the peer closed the connection before it greeted: see what it says of it")
+    call_id, is_open, content = _decode_reply(frame)
+    if not is_open:
+        raise _error_of_opening(content)
+    try:
+        greeting = msgspec.msgpack.decode(content, type=_Greeting) if call_id == 0 else _Greeting(1, None)
+    except ValueError:
+        greeting = _Greeting(1, None)
+    if greeting.wire != WIRE_VERSION:
+        raise StoreUnavailable(
+            f"the peer speaks version {greeting.wire} of the wire, and this package version {WIRE_VERSION}: use the "
+            "same release of persist-effects on both sides"
+        )
+    return greeting.capabilities
+
+
 def _error_of_opening(content: msgspec.Raw) -> PersistError:
     try:
         return error_from_record(codec.decode(bytes(content)))
@@ -319,15 +360,6 @@ class _Child:
             leave_to_parent(self.transport)
             # How it ends is for the parent to ask.
             self.process.returncode = 0
-
-    def await_opening(self) -> None:
-        """Return when the store is open there; raise what opening it raised."""
-        frame = receive_frame(self.transport)
-        if frame is None:
-            raise StoreUnavailable(f"the store {self.url!r} was not opened: {self.how_it_ended()}")
-        _, is_open, content = _decode_reply(frame)
-        if not is_open:
-            raise _error_of_opening(content)
 
     def how_it_ended(self) -> str:
         """Say it of a process that has closed its stdout, and so is at its end."""

@@ -1,13 +1,15 @@
 """Serving a handler table over a transport: one client, until it closes."""
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from interpreters.stores.served.transport import Transport, receive_frame, send_frame
+from interpreters.stores.served.transport import WIRE_VERSION, Transport, receive_frame, send_frame
 from interpreters.threads.gates import wait_in_slices
 from persist_effects import codec
+from persist_effects.capabilities import Capabilities
 from persist_effects.errors import (
     InternalError,
     InvalidRequest,
@@ -25,7 +27,7 @@ _decode_call = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw]).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def serve(handlers: Handlers, transport: Transport) -> None:
+def serve(handlers: Handlers, transport: Transport, capabilities: Capabilities | None = None) -> None:
     """Answer the requests that come over a transport, in order, until the peer closes it. Then close it too.
 
     Requests that wait get a thread each, which ends with the connection, so the others go on. An error from a handler
@@ -47,6 +49,7 @@ def serve(handlers: Handlers, transport: Transport) -> None:
     connection = _Connection(handlers, transport)
     try:
         codec.check_ops("the table to serve", handlers)
+        connection.greet(capabilities)
         while (frame := receive_frame(transport)) is not None:
             connection.answer(frame)
     finally:
@@ -61,6 +64,12 @@ def send_reply(transport: Transport, call_id: int, is_answer: bool, content: Any
         raise
     except Exception as error:
         send_frame(transport, _encode([call_id, False, error_to_record(_unsendable(content, error))]))
+
+
+def send_greeting(transport: Transport, capabilities: Capabilities | None = None) -> None:
+    """Send the reply to call 0, which nobody made: that the store is open, what is spoken, and what it promises."""
+    promised = None if capabilities is None else msgspec.to_builtins(capabilities)
+    send_reply(transport, 0, True, {"wire": WIRE_VERSION, "capabilities": promised})
 
 
 def _unsendable(content: Any, error: Exception) -> PersistError:
@@ -97,6 +106,11 @@ class _Connection:
             threading.Thread(target=self._carry_out, args=(call_id, request), daemon=True).start()
         else:
             self._carry_out(call_id, request)
+
+    def greet(self, capabilities: Capabilities | None) -> None:
+        # A peer that is gone already is found out by the loop that receives.
+        with suppress(BrokenPipeError, ConnectionError):
+            send_greeting(self._transport, capabilities)
 
     def _carry_out(self, call_id: int, request: Request[Any]) -> None:
         try:

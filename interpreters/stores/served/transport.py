@@ -10,6 +10,9 @@ from persist_effects.errors import InvalidRequest, StoreUnavailable
 FRAME_LIMIT_BYTES = 1024 * 1024 * 1024
 """No request and no page of the largest events comes near it: a longer frame means that the peer speaks otherwise."""
 
+WIRE_VERSION = 2
+"""What both sides speak. A peer of version 1 does not say so: it greets by nothing."""
+
 _LENGTH_BYTES = 4
 
 _PIECE_BYTES = 128 * 1024
@@ -54,8 +57,11 @@ class SocketTransport:
         self._socket.sendall(data)
 
     def receive(self, size_bytes: int) -> bytes:
-        """Receive some bytes."""
-        return self._socket.recv(size_bytes)
+        """Receive some bytes. A peer that closes without having read all that was sent has closed, too."""
+        try:
+            return self._socket.recv(size_bytes)
+        except ConnectionResetError:
+            return b""
 
     def close(self) -> None:
         """Shut the connection down and close it."""

@@ -15,7 +15,8 @@ import pytest
 from interpreters import Store, open_store
 from interpreters.conformance import StoreConformance
 from interpreters.stores.served import PipeTransport, RemoteStore, SocketTransport, serve
-from interpreters.stores.served.transport import receive_frame, send_frame
+from interpreters.stores.served.server import send_greeting, send_reply
+from interpreters.stores.served.transport import WIRE_VERSION, receive_frame, send_frame
 from persist_effects import (
     BlobNotFound,
     InternalError,
@@ -140,6 +141,7 @@ def lost_peer(answer_frames):
 
     def peer():
         with there:
+            send_greeting(SocketTransport(there))
             receive_frame(SocketTransport(there))
             for frame in answer_frames:
                 there.sendall(frame)
@@ -186,6 +188,9 @@ def test_a_peer_that_speaks_otherwise_is_found_out(frames, error, message):
         ask(*lost_peer(frames), LastSeq("s"))
 
 
+GREETING = [0, True, {"wire": WIRE_VERSION, "capabilities": None}]
+
+
 def serve_frames(handlers, frames):
     """Serve these frames from a client that then closes, and give the replies."""
     here, there = socket.socketpair()
@@ -194,6 +199,7 @@ def serve_frames(handlers, frames):
             send_frame(SocketTransport(here), body)
         here.shutdown(socket.SHUT_WR)
         serve(handlers, SocketTransport(there))
+        assert msgspec.msgpack.decode(receive_frame(SocketTransport(here))) == GREETING
         replies = []
         while (reply := receive_frame(SocketTransport(here))) is not None:
             replies.append(msgspec.msgpack.decode(reply))
@@ -380,6 +386,7 @@ def refuse(text):
 @pytest.mark.parametrize("content", [[], ["Truncated"], 7])
 def test_a_reply_that_is_nothing_like_one_fails_its_request_alone(socket_pair, content):
     here, there = socket_pair
+    send_greeting(there)
     with Store(RemoteStore(here)) as remote, ThreadPoolExecutor(1) as thread:
         asked = thread.submit(remote.run, kv.get("color"))
         assert receive_frame(there) is not None
@@ -387,3 +394,35 @@ def test_a_reply_that_is_nothing_like_one_fails_its_request_alone(socket_pair, c
         with pytest.raises(InternalError, match="the reply to persist/kv-get is not what a store answers"):
             asked.result(60.0)
         there.close()
+
+
+# What the peer greets with
+
+
+def test_a_client_knows_what_the_store_behind_the_connection_promises(tmp_path):
+    with Store(RemoteStore.spawn(f"file:{tmp_path / 'store'}", sync="os", payload_limit_bytes=100)) as store:
+        promised = store.capabilities
+    assert (promised.durability, promised.processes, promised.payload_limit_bytes) == ("os", "one-writer", 100)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "message"),
+    [
+        ([0, True, None], "the peer speaks version 1 of the wire, and this package version 2: use the same release"),
+        ([0, True, {"wire": 3, "capabilities": None}], "the peer speaks version 3 of the wire"),
+        ([7, True, {"wire": 2, "capabilities": None}], "the peer speaks version 1 of the wire"),
+    ],
+)
+def test_a_peer_that_speaks_another_version_is_refused_by_name(socket_pair, greeting, message):
+    here, there = socket_pair
+    send_reply(there, *greeting)
+    with pytest.raises(StoreUnavailable, match=message):
+        RemoteStore(here)
+    assert receive_frame(there) is None
+
+
+def test_a_peer_that_closes_before_it_greets_is_told_of(socket_pair):
+    here, there = socket_pair
+    there.close()
+    with pytest.raises(StoreUnavailable, match="the peer closed the connection before it greeted"):
+        RemoteStore(here)

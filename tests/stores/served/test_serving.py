@@ -57,7 +57,6 @@ def test_its_first_reply_is_that_the_store_is_open_and_it_ends_when_its_input_do
 
     server = threading.Thread(target=run)
     server.start()
-    assert first_reply(process.reading) == (True, None)
     with Store(RemoteStore(PipeTransport(process.reading, process.writing))) as store:
         assert store.run(kv.put("a", 1)) == 1
         with pytest.raises(errors.TooLarge, match="100"):
@@ -89,7 +88,7 @@ def test_without_a_url_it_says_how_it_is_called(process):
 
 
 def test_an_interrupt_ends_it_in_one_line(process, monkeypatch):
-    def interrupted(handlers, transport):
+    def interrupted(handlers, transport, capabilities):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(serving, "serve", interrupted)
