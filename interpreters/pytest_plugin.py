@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 # The stores are imported when a test uses them: this module is imported by every run of pytest.
 
-Program = Callable[[], Effect[Any]]
-Check = Callable[..., Effect[Any]]
 Test = Callable[..., None]
 
 FIRST_TIME = 1_700_000_000_000_000
@@ -93,7 +91,7 @@ _IS_EXPLORATION = "_persist_effects_explores"
 _DECORATORS = {"states": "crash_test", "interleavings": "explore_test"}
 
 
-def crash_test(check: Check | None = None, **options: Any) -> Callable[[Program | Callable[[], Any]], Test]:
+def crash_test(check: Callable[..., Effect[Any]] | None = None, **options: Any) -> Callable[[Callable[[], Any]], Test]:
     """Make a generator function a test that it survives every crash: see `interpreters.explore.explore_crashes`.
 
     The function is the workload, or returns a list of functions that make the programs of one. ``options`` are those
@@ -109,7 +107,9 @@ def crash_test(check: Check | None = None, **options: Any) -> Callable[[Program 
     return functools.partial(_as_test, explore, "states")
 
 
-def explore_test(check: Check | None = None, **options: Any) -> Callable[[Callable[[], Any]], Test]:
+def explore_test(
+    check: Callable[..., Effect[Any]] | None = None, **options: Any
+) -> Callable[[Callable[[], Any]], Test]:
     """Make a function a test of every interleaving of the programs' functions that it returns: see `schedule.explore`.
 
     ``store_factory`` among the options makes the store of each interleaving, otherwise a memory store.

@@ -25,7 +25,7 @@ from persist_effects.programs import refused
 from persist_effects.projection import StepFunction
 from persist_effects.requests import Answered, Append, Appended, Conflict, Failed, LastSeq, Outcome, Page, Read, Request
 from persist_effects.source import source_of
-from persist_effects.trace.replay import Program, fresh_program
+from persist_effects.trace.replay import Replayable, fresh_program
 
 A = TypeVar("A")
 S = TypeVar("S")
@@ -37,7 +37,7 @@ _NO_ROWS: Handlers = {}
 _LIMITS = Limits()
 
 
-def perform_sequence(steps: Iterable[tuple[Request[Any], Any]], program: Program[A]) -> A:
+def perform_sequence(steps: Iterable[tuple[Request[Any], Any]], program: Replayable[A]) -> A:
     """Answer a program by hand: it must perform these requests, in order, and no others. Returns its value.
 
     An answer that is an exception is raised in the program. Raises AssertionError at the first request that is
@@ -121,7 +121,7 @@ class Given:
         """Fold the events as a projection does."""
         return Folded(reduce(step, self._log.events(self._stream), seed))
 
-    def when(self, program: Program[Any], effects: Handlers = _NO_ROWS) -> "Result":
+    def when(self, program: Replayable[Any], effects: Handlers = _NO_ROWS) -> "Result":
         """Run a program that reads and appends events. ``effects`` are rows for its other requests.
 
         A row that answers with another type than its request promises raises `InvalidAnswer`.

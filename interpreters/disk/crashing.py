@@ -18,11 +18,11 @@ from interpreters.disk.survivors import (
     SECTOR_BYTES,
     Bound,
     Change,
+    DiskState,
     File,
     Image,
     NameChange,
     OnDisk,
-    State,
     apply_names,
     directory_of,
     overwritten,
@@ -39,10 +39,10 @@ __all__ = [
     "SILENT",
     "Bound",
     "CrashDisk",
+    "DiskState",
     "Fault",
     "Image",
     "Interrupted",
-    "State",
     "SteadyDisk",
     "faults_of",
     "overwritten",
@@ -407,7 +407,7 @@ class CrashDisk:
 
     def states(
         self, profile: str = "posix", bound: Bound = DEFAULT_BOUND, read: Container[str] | None = None
-    ) -> Iterator[State]:
+    ) -> Iterator[DiskState]:
         """The images that a loss of power may leave now; the first is that nothing was lost. Some may be equal.
 
         With ``read``, other files than these are varied in their sizes only, since nobody looks into them.

@@ -36,7 +36,7 @@ class Bound(NamedTuple):
 DEFAULT_BOUND = Bound()
 
 
-class State(NamedTuple):
+class DiskState(NamedTuple):
     """An image that may survive, its class of fault, and what of the unsynced did not survive."""
 
     image: Image
@@ -133,7 +133,7 @@ class OnDisk:
 
     def states(
         self, profile: str = "posix", bound: Bound = DEFAULT_BOUND, read: Container[str] | None = None
-    ) -> Iterator[State]:
+    ) -> Iterator[DiskState]:
         """The images that a loss of power may leave now; the first is that nothing was lost. Some may be equal.
 
         With ``read``, other files than these are varied in their sizes only, since nobody looks into them.
@@ -197,14 +197,14 @@ def _seen(choices: list[Choice], paths: Sequence[str], read: Container[str] | No
 
 def _combined(
     names: Mapping[str, File], name_losses: tuple[str, ...], choices: list[list[Choice]], places: list[list[str]]
-) -> Iterator[State]:
+) -> Iterator[DiskState]:
     settled = {path: file.durable for path, file in names.items()}
     for combination in product(*choices):
         image = settled | {path: choice[0] for at, choice in zip(places, combination, strict=True) for path in at}
         kinds = {choice[2] for choice in combination}
         kind = next(kind for kind in ("torn", "stale bytes", "lost", "") if kind in kinds or not kind)
         lost = tuple((at[-1], choice[1]) for at, choice in zip(places, combination, strict=True))
-        yield State(image, kind or ("names lost" if name_losses else "nothing lost"), name_losses, lost)
+        yield DiskState(image, kind or ("names lost" if name_losses else "nothing lost"), name_losses, lost)
 
 
 def _subsets(file: File, bound: Bound) -> list[Choice]:

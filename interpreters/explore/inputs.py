@@ -11,8 +11,19 @@ from persist_effects import machine
 from persist_effects.errors import InvalidRequest, NotAProgram, describe
 from persist_effects.machine import Effect
 from persist_effects.programs import refused
+from persist_effects.requests import Outcome, Request
+
+ProgramMaker = Callable[[], Effect[Any]]
+"""A program before it runs: what is explored runs again and again, each time anew."""
 
 StoreFactory = Callable[[], Store | Interpreter]
+
+CheckOfWrites = Callable[[list[tuple[Request[Any], Any]], list[Request[Any]]], Effect[Any]]
+"""A program that raises where a state is wrong. It is given the writes that were acknowledged, with their answers, and
+those of which nobody knows."""
+
+CheckOfOutcomes = Callable[[list[Outcome]], Effect[Any]]
+"""Likewise, of programs that have all ended: it is given how."""
 
 
 def new_store(store_factory: StoreFactory) -> Store:

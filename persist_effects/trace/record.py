@@ -12,7 +12,7 @@ from persist_effects.rows import UNSETTLED
 from persist_effects.trace.diff import HasHandlers, handlers_of
 from persist_effects.trace.errors import encode_error, full_name, is_foreign
 from persist_effects.trace.format import Trace, by_op
-from persist_effects.trace.replay import Program, fresh_program
+from persist_effects.trace.replay import Replayable, fresh_program
 from persist_effects.trace.values import (
     STORE_REQUESTS,
     check_answer_type,
@@ -27,7 +27,7 @@ from persist_effects.trace.values import (
 A = TypeVar("A")
 
 
-def record(program: Program[A], handlers: HasHandlers | Handlers) -> tuple[Outcome, Trace]:
+def record(program: Replayable[A], handlers: HasHandlers | Handlers) -> tuple[Outcome, Trace]:
     """Run a program on a store, or a handler table, as `machine.run` does; how it ended, and its trace.
 
     Requests and answers become bytes before anyone else gets them, so what is done to them later changes no trace.

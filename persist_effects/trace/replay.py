@@ -16,11 +16,11 @@ from persist_effects.trace.values import encode, encode_request, is_same, shown
 
 A = TypeVar("A")
 
-Program = Effect[A] | Callable[[], Effect[A]]
+Replayable = Effect[A] | Callable[[], Effect[A]]
 """A fresh program, or a function that makes one."""
 
 
-def replay(program: Program[A], trace: Trace) -> A:
+def replay(program: Replayable[A], trace: Trace) -> A:
     """Run a program from its trace, without a store: the value that it came to, or the error that it raised.
 
     Errors come back as they were, but in a trace that was decoded those of other packages do only where their classes
@@ -42,7 +42,7 @@ def replay(program: Program[A], trace: Trace) -> A:
     return step.value
 
 
-def resume_at(program: Program[A], trace: Trace, k: int) -> Suspended[A]:
+def resume_at(program: Replayable[A], trace: Trace, k: int) -> Suspended[A]:
     """The program at its k-th request, from 0, after it was given the first ``k`` answers: as it stood then.
 
     Go on with the recorded answer or with another, once; for another time, use `Continuation`. Raises `Diverged`, and
@@ -151,7 +151,7 @@ def _check_trace_of(trace: object, program: object) -> None:
     check_trace(trace)
 
 
-def fresh_program(program: Program[A]) -> Effect[A]:
+def fresh_program(program: Replayable[A]) -> Effect[A]:
     """A fresh program, made if need be. Raises `NotAProgram` and `AlreadyUsed` for what is none.
 
     >>> from persist_effects import kv

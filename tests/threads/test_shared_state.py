@@ -285,7 +285,7 @@ TABLE: dict[str, dict[str, Row]] = {
         "queries": Row("any thread", HOST_LOCK, COMPACTING),
         "log": ENGINE,
     },
-    "stores/file/segments.py Log": {
+    "stores/file/segments.py SegmentLog": {
         "_manifest": ENGINE,
         "_writer": ENGINE,
         "_next_segment": ENGINE,
@@ -322,11 +322,11 @@ TABLE: dict[str, dict[str, Row]] = {
         Row("any thread", HOST_LOCK, COMPACTING),
     ),
     "stores/file/queries.py Queries": {"_reader": Row("any thread", HOST_LOCK, COMPACTING)},
-    "stores/file/frames.py Reader": {
+    "stores/file/frames.py FrameReader": {
         "_chunk": Row("any thread", f"{IN_ONE_STEP}; who reads goes on with the one it has", COMPACTING),
         "_commit": Row("any thread", f"{IN_ONE_STEP}; who reads goes on with the one it has", COMPACTING),
     },
-    "stores/file/beside_writer.py ReadingEngine": dict.fromkeys(
+    "stores/file/beside_writer.py ReaderEngine": dict.fromkeys(
         ("index", "_queries", "_manifest", "_active", "_proved"),
         Row(
             "any thread",

@@ -9,13 +9,12 @@ from typing import Any, cast
 
 from interpreters.disk import requests as disk
 from interpreters.disk.crashing import DEFAULT_BOUND, FAULTS, PROFILES, Bound
-from interpreters.explore.crashes.judge import Check
 from interpreters.explore.crashes.simulated import difference
-from interpreters.explore.crashes.states import FAILURES_MAX, Exploration, Found, Options, Progress
-from interpreters.explore.crashes.token import Token, parsed
+from interpreters.explore.crashes.states import FAILURES_MAX, CrashOptions, Exploration, Found, Progress
+from interpreters.explore.crashes.token import CrashToken, parsed
 from interpreters.explore.crashes.workload import Maker, Setting, Workload, WrongAnswer
 from interpreters.explore.faults import SHARED
-from interpreters.explore.inputs import checked_check
+from interpreters.explore.inputs import CheckOfWrites, checked_check
 from interpreters.explore.limits import Hangs, as_failure, note, noted
 from interpreters.explore.report import NOT_DETERMINISTIC, Failure, Report, told_end
 from interpreters.explore.words import are_alike, told_error
@@ -26,7 +25,7 @@ from persist_effects.requests import Answered, Failed, Request
 
 def explore_crashes(
     workload: Maker | Sequence[Maker],
-    check: Check | None = None,
+    check: CheckOfWrites | None = None,
     *,
     profile: str = "posix",
     depth: int = 2,
@@ -73,7 +72,7 @@ def explore_crashes(
     seed = 0 if limit is not None and seed is None else seed
     if only is not None:
         depth = max(depth, len(only.places))
-    options = Options(makers, check, profile, depth, wanted, seed, limit, bound, setting)
+    options = CrashOptions(makers, check, profile, depth, wanted, seed, limit, bound, setting)
     report = Report(_names_of(makers), profile, depth, seed=seed, bound=_bound_in_words(options))
     report.arguments = _arguments_again(options)
     first, failure = _first_run(makers, setting)
@@ -99,7 +98,7 @@ def explore_crashes(
     return report
 
 
-def _failures(found: Iterable[Found], options: Options, only: Token | None) -> Iterator[Failure]:
+def _failures(found: Iterable[Found], options: CrashOptions, only: CrashToken | None) -> Iterator[Failure]:
     """The failures, each with the fewest programs, unless these were given, and with what would mend it."""
     for one in found:
         with noted(partial(told_end, options.profile, str(one.token), _arguments_again(options))):
@@ -190,7 +189,7 @@ def _names_of(makers: Sequence[Maker]) -> str:
     )
 
 
-def _arguments_again(options: Options) -> str:
+def _arguments_again(options: CrashOptions) -> str:
     setting = options.setting
     given = [
         ("profile", options.profile, "posix"),
@@ -202,7 +201,7 @@ def _arguments_again(options: Options) -> str:
     return ", ".join([*told, *(["effects=effects"] if setting.effects is not None else [])])
 
 
-def _bound_in_words(options: Options) -> str:
+def _bound_in_words(options: CrashOptions) -> str:
     bound = options.bound
     return (
         f"{options.depth} crash{'es' if options.depth > 1 else ''}, at most one torn write in each state, at multiples "
@@ -311,7 +310,7 @@ def simplest(found: Sequence[Found]) -> list[Found]:
     return sorted(best.values(), key=lambda one: one.rank)[:FAILURES_MAX]
 
 
-def with_fewest_programs(found: Found, options: Options) -> Found:
+def with_fewest_programs(found: Found, options: CrashOptions) -> Found:
     """The same kind of failure, of as few of the workload's programs as show it at one crash."""
     programs = list(range(len(options.makers)))
     for index in range(len(programs) - 1, -1, -1):
@@ -322,7 +321,7 @@ def with_fewest_programs(found: Found, options: Options) -> Found:
     return found
 
 
-def _found_with(programs: Sequence[int], kind: str, options: Options) -> Found | None:
+def _found_with(programs: Sequence[int], kind: str, options: CrashOptions) -> Found | None:
     makers = tuple(options.makers[index] for index in programs)
     smaller = options._replace(makers=makers, depth=1, faults=(), limit=None)
     _, failure = _first_run(makers, options.setting)
@@ -334,7 +333,7 @@ def _found_with(programs: Sequence[int], kind: str, options: Options) -> Found |
     return found[0]._replace(token=found[0].token._replace(programs=tuple(programs))) if found else None
 
 
-def remedy_of(found: Found, options: Options) -> str | None:
+def remedy_of(found: Found, options: CrashOptions) -> str | None:
     """A sync that would mend it, if there is one: it is made after a request, and the crash tried again."""
     if found.token.faults or len(found.token.places) != 1 or not found.losses:
         return None
@@ -353,7 +352,7 @@ def remedy_of(found: Found, options: Options) -> str | None:
     return None
 
 
-def _barriers(options: Options, number: int) -> list[tuple[int, Any]]:
+def _barriers(options: CrashOptions, number: int) -> list[tuple[int, Any]]:
     found: list[tuple[int, Any]] = []
 
     def at(workload: Workload, now: int, request: Request[Any] | None) -> None:
@@ -373,7 +372,7 @@ def _barriers_after(request: Request[Any]) -> list[Request[Any]]:
     return []
 
 
-def _passes(options: Options, number: int, barriers: Mapping[int, Request[Any]]) -> bool:
+def _passes(options: CrashOptions, number: int, barriers: Mapping[int, Request[Any]]) -> bool:
     """Whether nothing is wrong in any state at this crash, with some syncs more."""
     exploration = Exploration(options, Report("", options.profile, 1))
 

@@ -1,21 +1,19 @@
 """What is checked of every image that a crash leaves: it opens, shows what was promised, and works on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from interpreters.disk.crashing import CrashDisk, Image, SteadyDisk
 from interpreters.explore.crashes.memo import End, Memo
 from interpreters.explore.crashes.simulated import NO_EFFECTS, Contents, contents, difference, engine_of, over_disk
 from interpreters.explore.crashes.workload import Moment, Setting
+from interpreters.explore.inputs import CheckOfWrites
 from interpreters.explore.limits import outcome_of_check
 from interpreters.explore.report import Problem
 from interpreters.explore.words import told_error
 from persist_effects import kv, log
 from persist_effects.errors import CorruptStore
 from persist_effects.machine import Effect, Handlers, outcome_of
-from persist_effects.requests import Request
-
-Check = Callable[[list[tuple[Request[Any], Any]], list[Request[Any]]], Effect[Any]]
 
 _PROBE = "probe of a recovered store"
 
@@ -23,7 +21,7 @@ _PROBE = "probe of a recovered store"
 class Judge:
     """Judges images after crashes of one run of a workload. The same image is recovered once."""
 
-    def __init__(self, setting: Setting, check: Check | None, *, boot: int) -> None:
+    def __init__(self, setting: Setting, check: CheckOfWrites | None, *, boot: int) -> None:
         self._setting = setting
         self._check = check
         self._boot = boot
@@ -120,7 +118,7 @@ class Judge:
         on.paths_read |= paths
         return problem
 
-    def _run_check(self, check: Check, on: CrashDisk, moment: Moment) -> Problem | None:
+    def _run_check(self, check: CheckOfWrites, on: CrashDisk, moment: Moment) -> Problem | None:
         limit = self._setting.requests_limit
         program = outcome_of_check(check, list(moment.acked), list(moment.maybe), requests_limit=limit)
         end = self._boot_again(on, 99, program, self._effects_after(moment))

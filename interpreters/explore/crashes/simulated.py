@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from interpreters.disk.crashing import CrashDisk
-from interpreters.stores.file.engine import Engine, Options
+from interpreters.stores.file.engine import Engine, EngineOptions
 from interpreters.stores.file.queries import Queries
 from interpreters.stores.file.staging import WriteRequest
 from persist_effects.errors import PersistError, StoreUnavailable, UnhandledEffect
@@ -103,7 +103,7 @@ def engine_of(boot: int, segment_bytes: int) -> Engine:
         return hashlib.blake2b(f"{_SEED} {boot} {next(drawn)}".encode(), digest_size=count).digest()
 
     # The clock stands still: the order of events is by number alone.
-    return Engine(Options(lambda: START_MICROSECONDS, random_bytes, f"boot {boot}", "commit", segment_bytes))
+    return Engine(EngineOptions(lambda: START_MICROSECONDS, random_bytes, f"boot {boot}", "commit", segment_bytes))
 
 
 class Contents(msgspec.Struct, frozen=True):

@@ -4,12 +4,13 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from interpreters.disk.crashing import FAULTS, MUTATING, Bound, CrashDisk, Fault, Image, State, faults_of
+from interpreters.disk.crashing import FAULTS, MUTATING, Bound, CrashDisk, DiskState, Fault, Image, faults_of
 from interpreters.disk.requests import Sync
-from interpreters.explore.crashes.judge import Check, Judge
+from interpreters.explore.crashes.judge import Judge
 from interpreters.explore.crashes.restarts import WHOLE, Restart, Restarts
-from interpreters.explore.crashes.token import RESTART, Place, Token
+from interpreters.explore.crashes.token import RESTART, CrashToken, Place
 from interpreters.explore.crashes.workload import Maker, Moment, Setting, Workload, WrongAnswer
+from interpreters.explore.inputs import CheckOfWrites
 from interpreters.explore.limits import Hangs
 from interpreters.explore.report import Cell, Problem, Report
 from interpreters.explore.words import named, told_error
@@ -26,11 +27,11 @@ _SHARE_OF_RECOVERY = 0.5
 Progress = Callable[[int], None]
 
 
-class Options(NamedTuple):
+class CrashOptions(NamedTuple):
     """What is explored, and how far."""
 
     makers: tuple[Maker, ...]
-    check: Check | None
+    check: CheckOfWrites | None
     profile: str
     depth: int
     faults: tuple[str, ...]
@@ -43,7 +44,7 @@ class Options(NamedTuple):
 class Found(NamedTuple):
     """A state in which something was wrong."""
 
-    token: Token
+    token: CrashToken
     problem: Problem
     crashes: tuple[str, ...]
     losses: tuple[str, ...]
@@ -92,7 +93,7 @@ class Exploration:
     """One workload, explored. ``report`` is filled while it goes on."""
 
     def __init__(
-        self, options: Options, report: Report, *, progress: Progress | None = None, only: Token | None = None
+        self, options: CrashOptions, report: Report, *, progress: Progress | None = None, only: CrashToken | None = None
     ) -> None:
         self._options = options
         self._report = report
@@ -116,7 +117,7 @@ class Exploration:
     @property
     def where(self) -> str:
         """The token of the state that is looked at, or was last."""
-        return str(Token(self._faults, self._places or (Place(0, RESTART),)))
+        return str(CrashToken(self._faults, self._places or (Place(0, RESTART),)))
 
     def explore(self) -> None:
         """Explore without faults, then with each fault at each request that can meet it."""
@@ -260,11 +261,11 @@ class Exploration:
             counts[0] += 1
             counts[1] += restart.problem is not None
             if restart.problem is not None:
-                token = Token(self._faults, (place,), restart.met)
+                token = CrashToken(self._faults, (place,), restart.met)
                 crash = (f"at {restart.row}: {restart.fault}",)
                 self.found.append(Found(token, restart.problem, crash, restart.losses, _trace(workload, place.request)))
 
-    def _states(self, on: CrashDisk, level: int) -> Iterator[State]:
+    def _states(self, on: CrashDisk, level: int) -> Iterator[DiskState]:
         """The states to look at; those that differ only in what nobody reads are one, unless one is looked for."""
         if self._only is not None:
             if level < len(self._only.places):
@@ -279,7 +280,7 @@ class Exploration:
             if self._is_taken(at in drawn):
                 yield state
 
-    def _those_that_differ(self, on: CrashDisk, level: int) -> Iterator[State]:
+    def _those_that_differ(self, on: CrashDisk, level: int) -> Iterator[DiskState]:
         before = None
         while before != len(self._read):
             # Again if meanwhile somebody has read a file that was not varied.
@@ -297,7 +298,7 @@ class Exploration:
         return is_taken
 
     def _reach(
-        self, workload: Workload, state: State, moment: Moment, before: tuple[Place, ...], at: tuple[int, str]
+        self, workload: Workload, state: DiskState, moment: Moment, before: tuple[Place, ...], at: tuple[int, str]
     ) -> Problem | None:
         """Judge a state, unless an equal one was, and go on from it to a crash of its recovery."""
         number, row = at
@@ -330,7 +331,7 @@ class Exploration:
                 self._crash_recovery(workload, state, moment, (*before, Place(number, state.digest)))
         return problem
 
-    def _crash_recovery(self, workload: Workload, state: State, moment: Moment, places: tuple[Place, ...]) -> None:
+    def _crash_recovery(self, workload: Workload, state: DiskState, moment: Moment, places: tuple[Place, ...]) -> None:
         judge = self._judge
         assert judge is not None
         on = CrashDisk(state.image)
@@ -370,18 +371,18 @@ class Exploration:
     # Failures
 
     def _note(
-        self, workload: Workload, problem: Problem, places: tuple[Place, ...], states: tuple[State, ...], row: str
+        self, workload: Workload, problem: Problem, places: tuple[Place, ...], states: tuple[DiskState, ...], row: str
     ) -> None:
         losses = tuple(loss for state in states for loss in state.losses)
         crashes = (f"before request {row}",)
-        token = Token(self._faults, places)
+        token = CrashToken(self._faults, places)
         self.found.append(Found(token, problem, crashes, losses, _trace(workload, places[0].request)))
 
     def _note_end(self, workload: Workload, problem: Problem) -> None:
         number = workload.disk.count
         self._report.checked += 1
         self._count(f"#{number}", "answers", problem)
-        token = Token(self._faults, (Place(number, RESTART),))
+        token = CrashToken(self._faults, (Place(number, RESTART),))
         self.found.append(Found(token, problem, (f"at request #{number}",), (), _trace(workload, number)))
 
 

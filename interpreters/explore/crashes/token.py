@@ -23,12 +23,12 @@ class Place(NamedTuple):
     state: str
 
 
-class Token(NamedTuple):
+class CrashToken(NamedTuple):
     """Names a state. As text, a token can be pasted.
 
     ``recovery`` is a fault at a request of the recovery after it, ``programs`` says which ones run, if not all.
 
-    >>> token = Token(((7, Fault("EIO")),), (Place(13, "0a1b2c3d"), Place(2, "00ff00ff")))
+    >>> token = CrashToken(((7, Fault("EIO")),), (Place(13, "0a1b2c3d"), Place(2, "00ff00ff")))
     >>> str(token)
     'EIO@7;13.0a1b2c3d/2.00ff00ff'
     >>> parsed(str(token)) == token
@@ -47,7 +47,7 @@ class Token(NamedTuple):
         return programs + faults + recovery + "/".join(f"{place.request}.{place.state}" for place in self.places)
 
 
-def parsed(text: str) -> Token:
+def parsed(text: str) -> CrashToken:
     """The token that a text is. Raises `InvalidRequest` for what is none."""
     *faults, places = text.split(";") if isinstance(text, str) else [""]
     if not re.fullmatch(rf"{_NUMBER}\.([0-9a-f]{{8}}|r)(/{_NUMBER}\.[0-9a-f]{{8}})*", places):
@@ -68,7 +68,7 @@ def parsed(text: str) -> Token:
             found.append(placed)
     pairs = [place.split(".") for place in places.split("/")]
     where = tuple(Place(int(at), state) for at, state in pairs)
-    return Token(tuple(found), where, recovery, programs)
+    return CrashToken(tuple(found), where, recovery, programs)
 
 
 def _told(number: int, fault: Fault) -> str:

@@ -38,9 +38,16 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from interpreters.explore.effects.runs import Application, Asked, Check, Program, Run, State
+from interpreters.explore.effects.runs import Application, Asked, PlacedFaults, Run
 from interpreters.explore.faults import AT_A_RESTART, CRASHES, FAULTS, SHARED
-from interpreters.explore.inputs import StoreFactory, check_program, check_stores, checked_check
+from interpreters.explore.inputs import (
+    CheckOfWrites,
+    ProgramMaker,
+    StoreFactory,
+    check_program,
+    check_stores,
+    checked_check,
+)
 from interpreters.explore.limits import noted
 from interpreters.explore.report import NOT_DETERMINISTIC, Cell, Failure, Report, told_end
 from interpreters.explore.words import named, told_writes, window
@@ -49,9 +56,9 @@ from persist_effects.event import check_integer
 
 
 def explore_effects(
-    program: Program | Sequence[Program],
+    program: ProgramMaker | Sequence[ProgramMaker],
     store_factory: StoreFactory,
-    check: Check,
+    check: CheckOfWrites,
     *,
     depth: int = 1,
     restart: bool = True,
@@ -106,7 +113,7 @@ def explore_effects(
 # The search
 
 
-def _run(application: Application, state: State) -> Run:
+def _run(application: Application, state: PlacedFaults) -> Run:
     with noted(lambda: told_end("effects", _token(state, restart=application.restart))):
         return application.run(state)
 
@@ -117,7 +124,7 @@ _FAILURES_TOLD = 10
 class _Next(NamedTuple):
     """A state that may be checked, and the run without its last fault."""
 
-    state: State
+    state: PlacedFaults
     before: Run
 
 
@@ -138,7 +145,7 @@ class _Search:
         if self._base.problem is not None:
             self._tell((), self._base)
 
-    def repeat(self, state: State) -> None:
+    def repeat(self, state: PlacedFaults) -> None:
         """Run one state alone."""
         token = _token(state, restart=self._application.restart)
         if not state or self._base.problem is not None:
@@ -179,7 +186,7 @@ class _Search:
             self.report.is_exhaustive = False
             self._tell((), last)
 
-    def _states_after(self, state: State, run: Run) -> list[_Next]:
+    def _states_after(self, state: PlacedFaults, run: Run) -> list[_Next]:
         """The states with one fault more, one of those that are equal."""
         after = state[-1][0] if state else 0
         points = _CrashPoints(run.asked)
@@ -218,7 +225,7 @@ class _Search:
                 following += self._states_after(state, run)
         return following
 
-    def _take_in(self, state: State, run: Run) -> None:
+    def _take_in(self, state: PlacedFaults, run: Run) -> None:
         self.report.checked += 1
         # A state with two faults counts for the first of them, whose request every run has.
         cell = self._cells.setdefault(state[0], [0, 0])
@@ -227,7 +234,7 @@ class _Search:
             cell[1] += 1
             self._tell(state, run)
 
-    def _tell(self, state: State, run: Run) -> None:
+    def _tell(self, state: PlacedFaults, run: Run) -> None:
         """Add a failure, unless one like it was told, which had fewer faults or struck earlier."""
         assert run.problem is not None
         kind, expected, found = run.problem
@@ -275,7 +282,7 @@ class _CrashPoints:
         return self._changes[carried_out], self._changes[self._first[group] - 1]
 
 
-def _remedy(state: State, run: Run) -> str | None:
+def _remedy(state: PlacedFaults, run: Run) -> str | None:
     if run.problem is not None and run.problem.kind == NOT_DETERMINISTIC:
         return SHARED
     if not state or run.problem is None or run.problem.kind != "check failed":
@@ -292,12 +299,12 @@ def _place(run: Run, number: int) -> str:
 _TOKEN = re.compile(r"e1:(no-fault|[1-9][0-9]{0,8}:[a-z-]+(?:,[1-9][0-9]{0,8}:[a-z-]+)?)(:no-restart)?")
 
 
-def _token(state: State, *, restart: bool) -> str:
+def _token(state: PlacedFaults, *, restart: bool) -> str:
     faults = ",".join(f"{number}:{fault}" for number, fault in state)
     return f"e1:{faults or 'no-fault'}{'' if restart else ':no-restart'}"
 
 
-def _parse(token: str) -> tuple[State, bool]:
+def _parse(token: str) -> tuple[PlacedFaults, bool]:
     """The state that a token names, and whether the application is started anew in it."""
     found = _TOKEN.fullmatch(token) if type(token) is str else None
     if found is None:
@@ -340,7 +347,7 @@ def _check_options(depth: int, restart: bool, requests_limit: int, seed: int | N
         check_integer("limit", limit, 1)
 
 
-def _checked_programs(program: Program | Sequence[Program]) -> tuple[Program, ...]:
+def _checked_programs(program: ProgramMaker | Sequence[ProgramMaker]) -> tuple[ProgramMaker, ...]:
     programs: tuple[Any, ...] = tuple(program) if isinstance(program, list | tuple) else (program,)
     if not programs:
         raise InvalidRequest("program is an empty list: give a function that makes a program, or several")

@@ -1,12 +1,12 @@
 """One run of an application on a store of its own, with faults put at some of its requests."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import copy_context
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from interpreters.explore.faults import FAULTS, conflict_of, faults_of, is_own
-from interpreters.explore.inputs import StoreFactory, new_store
+from interpreters.explore.inputs import CheckOfWrites, ProgramMaker, StoreFactory, new_store
 from interpreters.explore.limits import as_failure, give_up, is_said_by_pytest, outcome_of_check, thrown
 from interpreters.explore.report import NOT_DETERMINISTIC, Problem
 from interpreters.explore.words import MARK, name_of, told, told_error, told_outcome
@@ -33,10 +33,7 @@ from persist_effects.requests import (
     at_once,
 )
 
-Program = Callable[[], Effect[Any]]
-Check = Callable[[list[tuple[Request[Any], Any]], list[Request[Any]]], Effect[Any]]
-
-State = tuple[tuple[int, str], ...]
+PlacedFaults = tuple[tuple[int, str], ...]
 """The faults of one run, each with the number of its request."""
 
 _DIFFERENCE_WIDTH = 200
@@ -67,9 +64,9 @@ class _Broken(Exception):
 class Application(NamedTuple):
     """What is explored, and how a run of it is made."""
 
-    programs: tuple[Program, ...]
+    programs: tuple[ProgramMaker, ...]
     store_factory: StoreFactory
-    check: Check
+    check: CheckOfWrites
     restart: bool
     requests_limit: int
 
@@ -78,7 +75,7 @@ class Application(NamedTuple):
         """What its programs are called."""
         return ", ".join(name_of(make) for make in self.programs)
 
-    def run(self, state: State) -> "Run":
+    def run(self, state: PlacedFaults) -> "Run":
         """What became of the application in this state, on a new store."""
         with new_store(self.store_factory) as store:
             run = Run(self, state, store)
@@ -89,7 +86,7 @@ class Application(NamedTuple):
 class Run:
     """One run: what was asked, what is known to be written, what may be, and how it is told."""
 
-    def __init__(self, application: Application, state: State, store: Store) -> None:
+    def __init__(self, application: Application, state: PlacedFaults, store: Store) -> None:
         self.asked: list[Asked] = []
         self.acked: list[tuple[Request[Any], Any]] = []
         self.maybe: list[Request[Any]] = []

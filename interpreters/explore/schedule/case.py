@@ -1,23 +1,20 @@
 """What is explored: some programs, a maker of stores, and what must hold in the end."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from interpreters.explore.inputs import StoreFactory
+from interpreters.explore.inputs import CheckOfOutcomes, ProgramMaker, StoreFactory
 from interpreters.explore.limits import is_said_by_pytest, note, outcome_of_check
 from interpreters.explore.report import Problem, told_end
 from interpreters.explore.schedule.linear import Contents, contents_of, linear_problem
 from interpreters.explore.schedule.recorded import RecordedWorld
 from interpreters.explore.schedule.token import token_of
-from interpreters.explore.schedule.world import Move, Program, World
+from interpreters.explore.schedule.world import Move, World
 from interpreters.explore.words import told_error
 from interpreters.runtime.interpreter import Interpreter
 from interpreters.runtime.store import Store
 from persist_effects.errors import NotAProgram, NotARequest, UnhandledEffect
-from persist_effects.machine import Effect
-from persist_effects.requests import Answered, Failed, Outcome
-
-Check = Callable[[list[Outcome]], Effect[Any]]
+from persist_effects.requests import Answered, Failed
 
 MISTAKES = (AttributeError, ImportError, NameError, TypeError, NotAProgram, NotARequest, UnhandledEffect)
 """Errors that are no outcome for a check to judge, but mistakes in a program."""
@@ -38,9 +35,9 @@ class Case(NamedTuple):
     """
 
     names: tuple[str, ...]
-    programs: tuple[Program, ...]
+    programs: tuple[ProgramMaker, ...]
     store_factory: StoreFactory
-    check: Check | None
+    check: CheckOfOutcomes | None
     requests_limit: int
     contents: Contents | None = None
     chosen: tuple[int, ...] | None = None
@@ -96,7 +93,7 @@ class Case(NamedTuple):
             return linear_problem(world.trace, self.contents, self.names)
         return None
 
-    def _failure_of_check(self, check: Check, world: World) -> Exception | None:
+    def _failure_of_check(self, check: CheckOfOutcomes, world: World) -> Exception | None:
         program = outcome_of_check(check, world.outcomes, requests_limit=self.requests_limit)
         try:
             failure: Exception | None = world.run_alone(program)

@@ -40,9 +40,9 @@ from typing import Any
 import msgspec
 
 from interpreters.explore.faults import AT_A_RESTART, SHARED
-from interpreters.explore.inputs import StoreFactory, check_stores, trouble_in_a_call
+from interpreters.explore.inputs import CheckOfOutcomes, StoreFactory, check_stores, trouble_in_a_call
 from interpreters.explore.report import NOT_DETERMINISTIC, Cell, Failure, Problem, Report
-from interpreters.explore.schedule.case import Case, Check, Found
+from interpreters.explore.schedule.case import Case, Found
 from interpreters.explore.schedule.footprint import Touched
 from interpreters.explore.schedule.ordered import FAULTS, Ordered
 from interpreters.explore.schedule.programs import Programs, named_programs
@@ -58,7 +58,7 @@ from interpreters.explore.schedule.sameness import (
 from interpreters.explore.schedule.sampled import Sampled
 from interpreters.explore.schedule.shrink import Shrunk, shrunk
 from interpreters.explore.schedule.telling import essence, told_steps
-from interpreters.explore.schedule.token import Token, parsed, refused, token_of
+from interpreters.explore.schedule.token import ScheduleToken, parsed, refused, token_of
 from interpreters.explore.words import name_of, named
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import check_integer
@@ -69,7 +69,7 @@ _FAILURES_TOLD = 5
 def explore(
     programs: Programs,
     store_factory: StoreFactory,
-    check: Check | None = None,
+    check: CheckOfOutcomes | None = None,
     *,
     bound: int | None = None,
     seed: int | None = None,
@@ -162,7 +162,7 @@ class _Exploration:
             self.report.is_exhaustive = False
         self._name_kinds()
 
-    def repeat(self, token: Token) -> None:
+    def repeat(self, token: ScheduleToken) -> None:
         """Check one interleaving alone."""
         case = self._case if token.only is None else self._case.only(token.only)
         run = replay(case, token.moves(len(case.programs)))
@@ -316,12 +316,12 @@ def _check_options(
             raise InvalidRequest(f"{name} is {describe(given)}: give a bool")
 
 
-def _checked_check(check: Any) -> Check | None:
+def _checked_check(check: Any) -> CheckOfOutcomes | None:
     if check is None:
         return None
     if not inspect.isgeneratorfunction(check):
         raise InvalidRequest(f"check is {describe(check)}: give a generator function of the programs' outcomes")
     if trouble := trouble_in_a_call(check, []):
         raise InvalidRequest(f"check {name_of(check)!r} takes other arguments than the outcomes: {trouble}")
-    made: Check = check
+    made: CheckOfOutcomes = check
     return made

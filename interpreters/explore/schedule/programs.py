@@ -3,16 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from interpreters.explore.inputs import check_program
-from interpreters.explore.schedule.world import Program
+from interpreters.explore.inputs import ProgramMaker, check_program
 from interpreters.explore.words import name_of
 from persist_effects.errors import InvalidRequest, describe
 
-Programs = Program | Sequence[Program] | Mapping[str, Program]
+Programs = ProgramMaker | Sequence[ProgramMaker] | Mapping[str, ProgramMaker]
 """Functions without arguments, each of which makes a fresh program; in a dict, under the names to tell them by."""
 
 
-def named_programs(programs: Programs) -> tuple[tuple[str, ...], tuple[Program, ...]]:
+def named_programs(programs: Programs) -> tuple[tuple[str, ...], tuple[ProgramMaker, ...]]:
     """The names of the programs, and the functions that make them. Raises `InvalidRequest` for anything else.
 
     >>> def pay():

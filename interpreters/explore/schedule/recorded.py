@@ -4,8 +4,9 @@ from collections.abc import Generator, Sequence
 from types import GeneratorType
 from typing import Any
 
+from interpreters.explore.inputs import ProgramMaker
 from interpreters.explore.limits import as_failure
-from interpreters.explore.schedule.world import Program, Task, World
+from interpreters.explore.schedule.world import Task, World
 from persist_effects.machine import Handlers
 from persist_effects.requests import Answered, Failed, Outcome
 
@@ -34,7 +35,7 @@ class Step:
 class RecordedWorld(World):
     """Keeps the steps. They cost about as much again as the running."""
 
-    def __init__(self, makers: Sequence[Program], handlers: Handlers) -> None:
+    def __init__(self, makers: Sequence[ProgramMaker], handlers: Handlers) -> None:
         self.trace: list[Step] = []
         self._steps = 0
         super().__init__(makers, handlers)

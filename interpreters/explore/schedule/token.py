@@ -12,10 +12,10 @@ _FAULTS = ("", "b", "d")
 _TOKEN = re.compile(r"s1:(?:only ([0-9]{1,4}(?:,[0-9]{1,4})*):)?((?:[0-9]{1,4}[bd]?(?:,[0-9]{1,4}[bd]?)*)?)")
 
 
-class Token(NamedTuple):
+class ScheduleToken(NamedTuple):
     """Names an interleaving. ``only``: which of the programs run, if not all; the turns count those.
 
-    >>> str(Token(None, ((0, 0), (1, 0), (1, 2), (0, 0))))
+    >>> str(ScheduleToken(None, ((0, 0), (1, 0), (1, 2), (0, 0))))
     's1:0,1,1d,0'
     >>> parsed("s1:only 0,2:0,1,1,0").only
     (0, 2)
@@ -35,10 +35,10 @@ class Token(NamedTuple):
 
 def token_of(moves: tuple[Move, ...], count: int, only: tuple[int, ...] | None) -> str:
     """The token of these moves of so many programs."""
-    return str(Token(only, tuple((move % count, move // count) for move in moves)))
+    return str(ScheduleToken(only, tuple((move % count, move // count) for move in moves)))
 
 
-def parsed(text: object, count: int | None = None) -> Token:
+def parsed(text: object, count: int | None = None) -> ScheduleToken:
     """The token that a text is. Raises `InvalidRequest` for what is none, or names programs past ``count``."""
     found = _TOKEN.fullmatch(text) if isinstance(text, str) else None
     if found is None:
@@ -47,13 +47,13 @@ def parsed(text: object, count: int | None = None) -> Token:
     turns = tuple(
         (int(turn.rstrip("bd")), _FAULTS.index(turn.lstrip("0123456789"))) for turn in found[2].split(",") if turn
     )
-    token = Token(only, turns)
+    token = ScheduleToken(only, turns)
     if count is not None:
         _check(text, token, count)
     return token
 
 
-def _check(text: object, token: Token, count: int) -> None:
+def _check(text: object, token: ScheduleToken, count: int) -> None:
     if token.only is not None:
         if sorted(set(token.only)) != [*token.only]:
             raise refused(text, "the programs that take part do not stand in order, each once")

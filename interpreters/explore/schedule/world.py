@@ -21,6 +21,7 @@ from functools import partial
 from types import GeneratorType
 from typing import Any, NamedTuple, NoReturn
 
+from interpreters.explore.inputs import ProgramMaker
 from interpreters.explore.limits import as_failure, ends_all, give_up
 from interpreters.explore.schedule.footprint import Touched, orders_seen_by
 from interpreters.explore.schedule.requests import Pause, Sleep
@@ -42,7 +43,6 @@ from persist_effects.requests import (
     at_once,
 )
 
-Program = Callable[[], Effect[Any]]
 Move = int
 """Whose turn it is, by the number of the program; a crash before its request is that plus the number of programs,
 and a crash once the request was carried out is that plus twice the number of programs."""
@@ -57,7 +57,7 @@ class Task:
         "answer", "asked", "deadline", "frames", "index", "make", "outcome", "request", "row", "run_in", "send", "top",
     )  # fmt: skip
 
-    def __init__(self, index: int, make: Program) -> None:
+    def __init__(self, index: int, make: ProgramMaker) -> None:
         self.index = index
         self.make = make
         self.request: Any = None
@@ -80,7 +80,7 @@ class Task:
 class World:
     """The programs, and the table that answers them."""
 
-    def __init__(self, makers: Sequence[Program], handlers: Handlers) -> None:
+    def __init__(self, makers: Sequence[ProgramMaker], handlers: Handlers) -> None:
         self.handlers = checked_rows(handlers)
         self.now = 0.0
         self.orders_seen: frozenset[Touched] = frozenset()

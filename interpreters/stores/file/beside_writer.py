@@ -27,7 +27,7 @@ _ATTEMPTS = 100
 """How often a reader begins anew because a compaction took a file away: each time is a new manifest."""
 
 
-class ReadingEngine:
+class ReaderEngine:
     """One store, open for reading beside its writer. Its methods are programs over `disk/*`."""
 
     def __init__(self) -> None:

@@ -32,7 +32,7 @@ from interpreters.stores.file.frames import READ_AHEAD_BYTES
 from interpreters.stores.file.index import Index, SegmentIndex, ref_of
 from interpreters.stores.file.manifest import Sealed, segment_path
 from interpreters.stores.file.sealed import take_in, with_index, write_index
-from interpreters.stores.file.segments import Log
+from interpreters.stores.file.segments import SegmentLog
 from interpreters.stores.file.writer import Writer
 from persist_effects.codec import decode_event
 from persist_effects.errors import CorruptStore, PersistError
@@ -49,7 +49,7 @@ class Compacted(NamedTuple):
 class Compaction:
     """One compaction of all segments that are sealed when it begins: `copy`, then `publish`."""
 
-    def __init__(self, index: Index, log: Log) -> None:
+    def __init__(self, index: Index, log: SegmentLog) -> None:
         self._index = index
         self._log = log
         self._old = list(log.manifest.sealed)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from interpreters.stores.file.compaction import Compaction
 from interpreters.stores.file.index import Index
 from interpreters.stores.file.queries import Queries
-from interpreters.stores.file.segments import Log
+from interpreters.stores.file.segments import SegmentLog
 from interpreters.stores.file.staging import Staging, WriteRequest
 from interpreters.stores.file.writer import NO_MEMORY, NO_MEMORY_NOR_WORD
 from persist_effects import codec
@@ -32,7 +32,7 @@ from persist_effects.requests import (
 _DROP_NOTHING: frozenset[type[Request[Any]]] = frozenset({Append, Begin, KvPut, KvDelete})
 
 
-class Options(NamedTuple):
+class EngineOptions(NamedTuple):
     """How an engine works. ``sync``: acknowledged means on the disk ("commit"), or handed to the system ("os")."""
 
     clock: Callable[[], int]
@@ -48,10 +48,12 @@ class Options(NamedTuple):
 class Engine:
     """One store, open for reading and writing. Its methods are programs over `disk/*`, one writing at a time."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: EngineOptions) -> None:
         self._options = options
         self.index = Index()
-        self.log = Log(self.index, options.random_bytes, options.segment_bytes, options.holder, options.is_check_due)
+        self.log = SegmentLog(
+            self.index, options.random_bytes, options.segment_bytes, options.holder, options.is_check_due
+        )
         self.queries = Queries(self.index)
         self._limits = Limits(options.payload_limit_bytes, codec.encode_new_events)
 

@@ -153,7 +153,7 @@ class LogPart:
         return f"the event at position {self.positions[index]}"
 
 
-class Reader:
+class FrameReader:
     """Reads frames of segments. It keeps the last bytes read, which never change, for the reader that goes on there."""
 
     def __init__(self, segments: Mapping[int, SegmentIndex]) -> None:

@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from interpreters.stores.file.frames import LogPart, Reader, StreamPart, disagrees, offsets_in
+from interpreters.stores.file.frames import FrameReader, LogPart, StreamPart, disagrees, offsets_in
 from interpreters.stores.file.index import Index, SegmentGone, SegmentIndex, StreamIndex, offset_of, segment_of
 from interpreters.stores.file.manifest import index_path, segment_path
 from interpreters.stores.ranges import page_range
@@ -34,7 +34,7 @@ class Queries:
 
     def __init__(self, index: Index) -> None:
         self.index = index
-        self._reader = Reader(index.segments)
+        self._reader = FrameReader(index.segments)
         self._known: dict[type[Request[Any]], Callable[[Any], Any]] = {
             LastSeq: lambda request: index.last_seq(request.stream),
             Streams: lambda request: index.stream_names.page(request.prefix, request.after, request.limit),

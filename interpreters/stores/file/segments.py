@@ -68,7 +68,7 @@ _CHANGED_HANDS = "close this store, see what became of its directory, and open i
 _OF_A_STORE = re.compile(r"MANIFEST-\d{8,}|log/\d{8,}\.(seg|idx)")
 
 
-class Log:
+class SegmentLog:
     """The segments of a store and the one that is written. Each opening and each roll-over publishes a manifest."""
 
     def __init__(

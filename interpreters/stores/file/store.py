@@ -20,9 +20,9 @@ from interpreters.disk.files import PRIVATE, refuse_home
 from interpreters.disk.real import RealDisk
 from interpreters.disk.requests import CheckHeld, ForeignFile
 from interpreters.stores.clock import Clock, checked_clock, wall_clock
-from interpreters.stores.file.beside_writer import ReadingEngine
+from interpreters.stores.file.beside_writer import ReaderEngine
 from interpreters.stores.file.compaction import Compacted
-from interpreters.stores.file.engine import Engine, Options
+from interpreters.stores.file.engine import Engine, EngineOptions
 from interpreters.stores.file.group import GroupCommit
 from interpreters.stores.file.manifest import BLOBS, CURRENT, Moment
 from interpreters.stores.file.staging import WriteRequest
@@ -122,7 +122,7 @@ class _Host:
             finally:
                 self._take_lock_back()
 
-    def _open(self, engine: Engine | ReadingEngine) -> None:
+    def _open(self, engine: Engine | ReaderEngine) -> None:
         try:
             self._drive(engine.open())
         except InvalidRequest as error:
@@ -223,7 +223,7 @@ class FileReader(_Host):
         except OSError as error:
             raise StoreUnavailable(f"{root} cannot be opened: {error}") from error
         super().__init__(root, real_disk)
-        self._engine = ReadingEngine()
+        self._engine = ReaderEngine()
         self._is_check_due: Callable[[], bool] = _Seldom(CHECK_SECONDS)
         # One at a time: each takes in what is new before it reads, and asks the disk in between.
         self._reading = threading.Lock()
@@ -252,7 +252,7 @@ class FileReader(_Host):
         self._reading = threading.Lock()
 
     def _forget_half_copied(self) -> None:
-        self._engine = ReadingEngine()
+        self._engine = ReaderEngine()
 
     def _read(self, request: Request[Any]) -> Any:
         with self._reading:
@@ -336,7 +336,7 @@ class FileStore(_Host):
             raise StoreUnavailable(f"{root} cannot be made or opened: {error}") from error
         holder = f"process {os.getpid()} on {socket.gethostname()}"
         is_due = _Seldom(CHECK_SECONDS)
-        options = Options(clock, os.urandom, holder, sync, segment_bytes, payload_limit_bytes, is_due)
+        options = EngineOptions(clock, os.urandom, holder, sync, segment_bytes, payload_limit_bytes, is_due)
         super().__init__(root, real_disk, sync, payload_limit_bytes)
         self._engine = Engine(options)
         self._group = GroupCommit(self._commit)

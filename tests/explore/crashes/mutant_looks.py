@@ -18,7 +18,7 @@ from interpreters.disk.real import RealDisk
 from interpreters.explore import Compact, Reopen, explore_crashes
 from interpreters.explore.crashes.simulated import Contents, SimulatedStore, contents
 from interpreters.explore.crashes.workload import Setting, Workload
-from interpreters.stores.file.beside_writer import ReadingEngine
+from interpreters.stores.file.beside_writer import ReaderEngine
 from interpreters.stores.file.upkeep.backup import backup_store
 from interpreters.stores.file.upkeep.two_disks import two_disks
 from persist_effects import Draft, kv, log, snapshot
@@ -564,7 +564,7 @@ def reads_along(directory: Path) -> Caught:
 
 
 def shown_along() -> Effect[Contents]:
-    engine = ReadingEngine()
+    engine = ReaderEngine()
     yield from engine.open()
     program = contents()
     request = next(program)

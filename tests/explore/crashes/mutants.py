@@ -34,9 +34,9 @@ from interpreters.stores.file import format as formats
 from interpreters.stores.file import manifest, recovery, sealed
 from interpreters.stores.file.compaction import Compaction
 from interpreters.stores.file.format import HEADER_BYTES, Digest
-from interpreters.stores.file.frames import Reader
+from interpreters.stores.file.frames import FrameReader
 from interpreters.stores.file.index import Index, SegmentIndex
-from interpreters.stores.file.segments import Log
+from interpreters.stores.file.segments import SegmentLog
 from interpreters.stores.file.staging import Staging
 from interpreters.stores.file.writer import Writer
 from persist_effects import log, snapshot
@@ -98,15 +98,15 @@ def both(*patches: Patch) -> Patch:
 
 def go_on_in_the_recovered_segment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write the next frame where the torn tail began, as if nothing could stand behind it."""
-    recover_active, start_segment = Log._recover_active, Log._start_segment
-    left: dict[Log, Any] = {}
+    recover_active, start_segment = SegmentLog._recover_active, SegmentLog._start_segment
+    left: dict[SegmentLog, Any] = {}
 
-    def keep(self: Log, number: int, seals: Any) -> Effect[Any]:
+    def keep(self: SegmentLog, number: int, seals: Any) -> Effect[Any]:
         left[self] = yield from recovery.recover(number)
         return []
         yield from recover_active(self, number, seals)
 
-    def go_on(self: Log, seals: Any, copied: Any, epoch: int, *room: int) -> Effect[None]:
+    def go_on(self: SegmentLog, seals: Any, copied: Any, epoch: int, *room: int) -> Effect[None]:
         recovered = left.pop(self, None)
         if recovered is None:
             yield from start_segment(self, seals, copied, epoch, *room)
@@ -125,8 +125,8 @@ def go_on_in_the_recovered_segment(monkeypatch: pytest.MonkeyPatch) -> None:
         yield from self._publish(seals, writer.header.number, epoch)
         self._writer = writer
 
-    monkeypatch.setattr(Log, "_recover_active", keep)
-    monkeypatch.setattr(Log, "_start_segment", go_on)
+    monkeypatch.setattr(SegmentLog, "_recover_active", keep)
+    monkeypatch.setattr(SegmentLog, "_start_segment", go_on)
 
 
 MUTANTS = [
@@ -134,7 +134,7 @@ MUTANTS = [
         1,
         "acknowledged before the sync",
         edit(
-            Log.append,
+            SegmentLog.append,
             """
             -    if sync:
             +    if False:
@@ -148,7 +148,7 @@ MUTANTS = [
         2,
         "no directory sync after the segment was created",
         edit(
-            Log._start_segment,
+            SegmentLog._start_segment,
             """
             -    yield from perform(disk.SyncDirectory("log"))
             """,
@@ -229,7 +229,7 @@ MUTANTS = [
         7,
         "the segment's header not synced",
         edit(
-            Log._start_segment,
+            SegmentLog._start_segment,
             """
             -    yield from writer.sync()
             """,
@@ -256,7 +256,7 @@ MUTANTS = [
         9,
         "a tail cut off before the copy of its frames is synced",
         edit(
-            Log._start_segment,
+            SegmentLog._start_segment,
             """
                  yield from writer.create()
             +    yield from perform(disk.Sync(writer.path))
@@ -294,7 +294,7 @@ MUTANTS = [
         12,
         "the salt is constant",
         edit(
-            Log.new_writer,
+            SegmentLog.new_writer,
             """
             -        int.from_bytes(self._random_bytes(8), "little"),
             +        0,
@@ -323,7 +323,7 @@ MUTANTS = [
                 """,
             ),
             edit(
-                Reader._take_events,
+                FrameReader._take_events,
                 """
                 -            if kind != EVENT or end > size_bytes or crc32(view[at + 4 : end], seed ^ (offset >> 3)) != checksum:
                 +            if kind != EVENT or end > size_bytes or crc32(view[at + 4 : at + 16], seed ^ (offset >> 3)) != checksum:
@@ -357,7 +357,7 @@ MUTANTS = [
                 """,
             ),
             edit(
-                Reader._take_events,
+                FrameReader._take_events,
                 """
                 -            if kind != EVENT or end > size_bytes or crc32(view[at + 4 : end], seed ^ (offset >> 3)) != checksum:
                 +            if kind != EVENT or end > size_bytes or crc32(view[at + 8 : end], seed ^ (offset >> 3)) != checksum:
@@ -402,7 +402,7 @@ MUTANTS = [
         17,
         "the index updated before the write fails",
         edit(
-            Log.append,
+            SegmentLog.append,
             """
             -    offsets = yield from writer.append(payloads, fill=sync)
             +    segment = self._index.segments[writer.header.number]
@@ -486,7 +486,7 @@ MUTANTS = [
         22,
         "two writers unfenced",
         edit(
-            Log.check_in_force,
+            SegmentLog.check_in_force,
             """
             -    if in_force is not None and in_force.epoch != self.manifest.epoch:
             +    if False:
@@ -544,13 +544,13 @@ MUTANTS = [
         "going on after an interrupt in publication",
         both(
             edit(
-                Log.guarded,
+                SegmentLog.guarded,
                 """
                 -        self.poison(f"{what} was interrupted by {error!r}")
                 """,
             ),
             edit(
-                Log._publish,
+                SegmentLog._publish,
                 """
                 -    if in_force not in (None, before):
                 +    if False:
@@ -566,14 +566,14 @@ MUTANTS = [
         "publishing into a directory that has changed hands",
         both(
             edit(
-                Log.check_held,
+                SegmentLog.check_held,
                 """
                 -        yield from perform(disk.CheckHeld(LOCK if writer is None else writer.path))
                 +        yield from ()
                 """,
             ),
             edit(
-                Log.check_in_force,
+                SegmentLog.check_in_force,
                 """
                 -    in_force = yield from load_beside_writer()
                 +    in_force = self.manifest
@@ -603,7 +603,7 @@ MUTANTS = [
         29,
         "SYNCED published before the sync",
         edit(
-            Log.sync,
+            SegmentLog.sync,
             """
             +    yield from publish_synced(writer.header.number, writer.offset)
                  yield from writer.sync()
@@ -662,7 +662,7 @@ MUTANTS = [
         33,
         "the epoch not raised",
         edit(
-            Log.open,
+            SegmentLog.open,
             """
             -    yield from self._start_segment(seals, copied, epoch=found.epoch + 1)
             +    yield from self._start_segment(seals, copied, epoch=found.epoch)
@@ -708,7 +708,7 @@ MUTANTS = [
         36,
         "the index updated before the sync",
         edit(
-            Log.append,
+            SegmentLog.append,
             """
             -    if sync:
             -        yield from self.sync(is_commit=True)
@@ -838,7 +838,7 @@ MUTANTS = [
                 """,
             ),
             edit(
-                Reader._take_events,
+                FrameReader._take_events,
                 """
                 -            if kind != EVENT or end > size_bytes or crc32(view[at + 4 : end], seed ^ (offset >> 3)) != checksum:
                 +            if kind != EVENT or end > size_bytes:
@@ -916,7 +916,7 @@ MUTANTS = [
         49,
         "the fence looked at only when a manifest is published",
         edit(
-            Log._roll_over,
+            SegmentLog._roll_over,
             """
             -        yield from self.check_in_force()
             """,
@@ -929,7 +929,7 @@ MUTANTS = [
         50,
         "what an opening finds by name not synced",
         edit(
-            Log.open,
+            SegmentLog.open,
             """
             -    yield from perform(disk.SyncDirectory("."))
             """,
@@ -970,7 +970,7 @@ MUTANTS = [
         53,
         "files that no manifest names are left lying about",
         edit(
-            Log._remove_what_no_manifest_names,
+            SegmentLog._remove_what_no_manifest_names,
             """
             -    manifest = self.manifest
             +    return

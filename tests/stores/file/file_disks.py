@@ -14,7 +14,7 @@ from typing import Any
 from interpreters import Store
 from interpreters.disk import requests as disk
 from interpreters.disk.crashing import MUTATING
-from interpreters.stores.file.engine import Engine, Options
+from interpreters.stores.file.engine import Engine, EngineOptions
 from persist_effects import Draft, StoreUnavailable, run
 from persist_effects.machine import Effect, Handlers
 from persist_effects.requests import (
@@ -292,7 +292,7 @@ class EngineStore:
     def __init__(self, on: MemoryDisk, *, segment_bytes: int = 4096, seed: int = 0, sync: str = "commit") -> None:
         self.disk = on
         ticks = itertools.count(1_700_000_000_000_000, 1_000)
-        options = Options(
+        options = EngineOptions(
             clock=lambda: next(ticks),
             random_bytes=Random(f"{seed} salts").randbytes,
             holder="process 1 on tests",

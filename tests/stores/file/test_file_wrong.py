@@ -18,8 +18,8 @@ import pytest
 from file_disks import READS, EngineStore, MemoryDisk, Workload, contents, first_difference
 
 from interpreters import open_store
-from interpreters.stores.file.beside_writer import ReadingEngine
-from interpreters.stores.file.engine import Engine, Options
+from interpreters.stores.file.beside_writer import ReaderEngine
+from interpreters.stores.file.engine import Engine, EngineOptions
 from interpreters.stores.file.format import (
     COMMIT,
     ENTRY,
@@ -224,7 +224,7 @@ def contents_of(url: str) -> dict:
 def read_along(image: dict[str, bytes]) -> dict:
     """What a reader is shown, that takes no lock."""
     disk = MemoryDisk(image)
-    engine = ReadingEngine()
+    engine = ReaderEngine()
     handlers = dict.fromkeys(READS, lambda request: run(engine.answer(request), disk.handlers))
     return contents(handlers)
 
@@ -242,7 +242,7 @@ def backed_up(image: dict[str, bytes]) -> dict[str, bytes]:
 def salvaged(image: dict[str, bytes]) -> dict:
     """What salvage makes of a store."""
     target = MemoryDisk()
-    engine = Engine(Options(lambda: 0, Random(1).randbytes, "a test", segment_bytes=SEGMENT_BYTES))
+    engine = Engine(EngineOptions(lambda: 0, Random(1).randbytes, "a test", segment_bytes=SEGMENT_BYTES))
     run(salvage_store(engine), two_disks(MemoryDisk(image).handlers, target.handlers))
     return contents(EngineStore(target, segment_bytes=SEGMENT_BYTES).handlers)
 

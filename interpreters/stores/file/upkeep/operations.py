@@ -14,7 +14,7 @@ from interpreters.disk.files import refuse_home
 from interpreters.disk.real import RealDisk, new_directory
 from interpreters.disk.requests import ForeignFile
 from interpreters.stores.clock import wall_clock
-from interpreters.stores.file.engine import Engine, Options
+from interpreters.stores.file.engine import Engine, EngineOptions
 from interpreters.stores.file.manifest import Moment
 from interpreters.stores.file.segments import LOCK
 from interpreters.stores.file.store import FileStore
@@ -93,7 +93,7 @@ def salvage(path: StrPath, into: StrPath, progress: Progress | None = None) -> S
     in it.
     """
     holder = f"process {os.getpid()} on {socket.gethostname()}, salvaging"
-    engine = Engine(Options(wall_clock, os.urandom, holder, "os"))
+    engine = Engine(EngineOptions(wall_clock, os.urandom, holder, "os"))
     nothing = "nothing was salvaged"
     with _reading(path, alone=True) as source, _making(into, nothing) as target, _errors_of(path, nothing):
         return run(salvage_store(engine, progress), two_disks(source.handlers, target.handlers))

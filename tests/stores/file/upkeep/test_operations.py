@@ -18,7 +18,7 @@ from file_disks import EngineStore, FailingDisk, MemoryDisk, SmallDisk, Workload
 from interpreters import Store, open_store
 from interpreters.disk import requests as disk
 from interpreters.stores.file import scan
-from interpreters.stores.file.engine import Engine, Options
+from interpreters.stores.file.engine import Engine, EngineOptions
 from interpreters.stores.file.format import (
     COMMIT,
     EVENT,
@@ -84,7 +84,7 @@ def built(seed: int = 3, *, is_open: bool = False, commits: int = 40):
 
 
 def new_engine() -> Engine:
-    return Engine(Options(lambda: 0, Random(0).randbytes, "tests", "os", SEGMENT_BYTES))
+    return Engine(EngineOptions(lambda: 0, Random(0).randbytes, "tests", "os", SEGMENT_BYTES))
 
 
 def salvaged(image):
