@@ -24,7 +24,7 @@ from interpreters.stores.file import options_of_url
 from interpreters.stores.file.upkeep import operations
 from interpreters.stores.file.upkeep.backup import BackedUp
 from interpreters.stores.file.upkeep.salvage import Salvaged
-from interpreters.stores.file.upkeep.verify import Report
+from interpreters.stores.file.upkeep.verify import Verified
 from persist_effects import log
 from persist_effects.errors import CallerError, CorruptStore, InvalidRequest, PersistError
 from persist_effects.event import Event
@@ -368,7 +368,7 @@ _NUMBERS = (
 )
 
 
-def _lines_of_report(report: Report) -> list[str]:
+def _lines_of_report(report: Verified) -> list[str]:
     lines = [f"damage: {damage}" for damage in report.damages]
     lines += [f"repairable: {damage}: the next opening makes it again" for damage in report.repairable]
     lines += [f"note: {note}" for note in report.notes]
@@ -382,7 +382,7 @@ def _line_of_backup(copied: BackedUp, into: Path) -> str:
     return f"{copied.segments} segments, {copied.bytes} bytes{_blobs(copied)}, in {into}"
 
 
-def _blobs(found: BackedUp | Report) -> str:
+def _blobs(found: BackedUp | Verified) -> str:
     return f", {found.blobs} blobs of {found.blob_bytes} bytes" if found.blobs else ""
 
 

@@ -41,7 +41,7 @@ class Lost(NamedTuple):
         )
 
 
-Report = Callable[[Lost], None]
+NeverRunReport = Callable[[Lost], None]
 
 
 class _Made(NamedTuple):
@@ -65,7 +65,7 @@ class Watcher:
     'kv.put'
     """
 
-    def __init__(self, report: Report, made_in: Callable[[], str] = str) -> None:
+    def __init__(self, report: NeverRunReport, made_in: Callable[[], str] = str) -> None:
         self._report = report
         self._made_in = made_in
         self._made: dict[int, _Made] = {}

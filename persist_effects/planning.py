@@ -93,7 +93,7 @@ class Limits(NamedTuple):
     encode_events: Callable[[list[Event], int], Any] | None = None
 
 
-Run = tuple[list[Event], Any]
+PlannedRun = tuple[list[Event], Any]
 """The events of one append, with consecutive sequence numbers and positions, and what they were encoded as."""
 
 
@@ -118,7 +118,7 @@ class Change:
 
     def __init__(self, position: int, revision: int) -> None:
         self.begun: dict[str, Begun] = {}
-        self.runs: list[Run] = []
+        self.runs: list[PlannedRun] = []
         self.drops: dict[str, int] = {}
         self.puts: dict[str, Put] = {}
         self.deleted: dict[str, int] = {}
@@ -176,7 +176,7 @@ def plan(request: Write | Transact, heads: Heads, now: int, limits: Limits) -> P
 
 def plan_append(
     request: Append, last_seq: int, position: int, now: int, limits: Limits
-) -> tuple[Appended | Conflict, Run]:
+) -> tuple[Appended | Conflict, PlannedRun]:
     """Plan a commit of one append, without what only others need: it is what stores do most.
 
     Args:

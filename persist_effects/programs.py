@@ -27,7 +27,7 @@ class NeverRun(RuntimeWarning):
     """A program was made and dropped, and never run: nothing that it asks for was done."""
 
 
-class Watch(Protocol):
+class ProgramWatch(Protocol):
     """Whoever wants to know what becomes of programs."""
 
     def marked(self, function: FunctionType) -> FunctionType:
@@ -43,7 +43,7 @@ functions: WeakSet[FunctionType] = WeakSet()
 """The functions that are marked."""
 
 _codes: WeakSet[CodeType] = WeakSet()
-_watch: Watch | None = None
+_watch: ProgramWatch | None = None
 
 
 def program(function: F) -> F:
@@ -69,7 +69,7 @@ def program(function: F) -> F:
     return function if _watch is None else _watch.marked(function)  # type: ignore[return-value]
 
 
-def watch(watching: Watch | None) -> Watch | None:
+def watch(watching: ProgramWatch | None) -> ProgramWatch | None:
     """Have somebody told from now on, or nobody any more; returns who was told before.
 
     >>> before = watch(None)

@@ -409,6 +409,31 @@ def test_the_conformance_suite_without_its_packages_names_the_extra():
     )
 
 
+# The requests of a disk are named as what they are for a file, and always said with their module: `disk.Read`.
+NAMED_WITH_THEIR_MODULE = {"interpreters/disk/requests.py"}
+
+
+def test_no_two_things_have_one_name() -> None:
+    places: dict[str, list[str]] = {}
+    for path in (*(ROOT / "persist_effects").rglob("*.py"), *(ROOT / "interpreters").rglob("*.py")):
+        place = path.relative_to(ROOT).as_posix()
+        if place not in NAMED_WITH_THEIR_MODULE:
+            for name in names_of_things(ast.parse(path.read_text())):
+                places.setdefault(name, []).append(place)
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def names_of_things(module: ast.Module) -> list[str]:
+    """The public classes and types that a module defines."""
+    names = [node.name for node in module.body if isinstance(node, ast.ClassDef)]
+    for node in module.body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        names += [target.id for target in targets if isinstance(target, ast.Name)]
+    return [name for name in names if re.fullmatch(r"[A-Z]+[a-z]\w*", name)]
+
+
 EXPORTS = {
     persist_effects: (
         "Abandoned AlreadyUsed Append Appended Begin BlobNotFound BlobRef CallerError Conflict CorruptStore Diverged "

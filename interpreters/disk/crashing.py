@@ -17,9 +17,9 @@ from interpreters.disk.survivors import (
     PROFILES,
     SECTOR_BYTES,
     Bound,
-    Change,
+    DiskChange,
+    DiskFile,
     DiskState,
-    File,
     Image,
     NameChange,
     OnDisk,
@@ -39,8 +39,8 @@ __all__ = [
     "SILENT",
     "Bound",
     "CrashDisk",
+    "DiskFault",
     "DiskState",
-    "Fault",
     "Image",
     "Interrupted",
     "SteadyDisk",
@@ -94,7 +94,7 @@ class Interrupted(BaseException):
     """What an interrupt raises, as Ctrl-C raises KeyboardInterrupt. The process goes on."""
 
 
-class Fault(NamedTuple):
+class DiskFault(NamedTuple):
     """Something that goes wrong at a request: one of `FAULTS`, once or from then on."""
 
     kind: str
@@ -111,9 +111,9 @@ class Fault(NamedTuple):
         return self.kind in INTERRUPTS
 
 
-def faults_of(kind: str) -> tuple[Fault, ...]:
+def faults_of(kind: str) -> tuple[DiskFault, ...]:
     """The faults of a kind: once and for good, but an interrupt comes once."""
-    return (Fault(kind),) if kind in INTERRUPTS else (Fault(kind), Fault(kind, is_for_good=True))
+    return (DiskFault(kind),) if kind in INTERRUPTS else (DiskFault(kind), DiskFault(kind, is_for_good=True))
 
 
 SILENT = frozenset({"lost write", "misdirected write", "failed sync, ext4 data"})
@@ -141,22 +141,22 @@ class CrashDisk:
     def __init__(
         self,
         image: Mapping[str, bytes] | None = None,
-        faults: Mapping[int, Fault] | None = None,
+        faults: Mapping[int, DiskFault] | None = None,
         barriers: Mapping[int, Request[Any]] | None = None,
     ) -> None:
-        self._names: dict[str, File] = {path: File(content) for path, content in (image or {}).items()}
+        self._names: dict[str, DiskFile] = {path: DiskFile(content) for path, content in (image or {}).items()}
         self._on_disk = OnDisk(self._names)
         self._faults = dict(faults or {})
         self._barriers = dict(barriers or {})
-        self._standing: dict[type[Request[Any]], Fault] = {}
+        self._standing: dict[type[Request[Any]], DiskFault] = {}
         self.count = 0
         """How many requests were made; while one is carried out, its number."""
-        self.met: list[tuple[int, Request[Any], Fault]] = []
+        self.met: list[tuple[int, Request[Any], DiskFault]] = []
         """The faults that were met: at which request."""
         self.paths_read: set[str] = set()
         """The files of which bytes were read."""
         self._before: Callable[[int, Request[Any]], None] | None = None
-        self._former: dict[str, File] = {}
+        self._former: dict[str, DiskFile] = {}
         self._has_changed_hands = False
 
     @cached_property
@@ -175,9 +175,9 @@ class CrashDisk:
     def copy(self) -> "CrashDisk":
         """The same disk, for another process: nobody watches it, and it fails no more."""
         copy = CrashDisk()
-        files: dict[int, File] = {}
+        files: dict[int, DiskFile] = {}
 
-        def copied(file: File) -> File:
+        def copied(file: DiskFile) -> DiskFile:
             return files.setdefault(id(file), file.copy())
 
         copy._names = {path: copied(file) for path, file in self._names.items()}
@@ -196,7 +196,7 @@ class CrashDisk:
         What it makes, renames, removes or looks for is among the new files.
         """
         self._former, self._has_changed_hands = dict(self._names), True
-        self._names = {path: File(content) for path, content in image.items()}
+        self._names = {path: DiskFile(content) for path, content in image.items()}
         self._on_disk = OnDisk(self._names)
 
     def image(self) -> Image:
@@ -220,7 +220,7 @@ class CrashDisk:
                 self.answer(self._barriers[number])
             self.count += 1
 
-    def _due(self, number: int, request: Request[Any]) -> Fault | None:
+    def _due(self, number: int, request: Request[Any]) -> DiskFault | None:
         fault = self._faults.get(number)
         if fault is not None and fault.is_for_good:
             for kind in FAULTS[fault.kind]:
@@ -229,7 +229,7 @@ class CrashDisk:
             fault = self._standing.get(type(request))
         return fault if fault is not None and type(request) in FAULTS[fault.kind] else None
 
-    def _interrupt(self, fault: Fault, row: "Row", request: Any) -> None:
+    def _interrupt(self, fault: DiskFault, row: "Row", request: Any) -> None:
         if fault.kind == "interrupt after":
             row(self, request)
         elif fault.kind == "interrupt in a failed sync":
@@ -237,7 +237,7 @@ class CrashDisk:
                 self._fail_sync(fault, request)
         raise Interrupted(f"{fault.kind} {type(request).__name__}")
 
-    def _fail(self, fault: Fault, request: Any) -> Any:
+    def _fail(self, fault: DiskFault, request: Any) -> Any:
         if fault.kind == "lost write":
             return None
         if fault.kind == "misdirected write":
@@ -250,7 +250,7 @@ class CrashDisk:
         code = errno.ENOSPC if fault.kind == "ENOSPC" else errno.EIO
         raise OSError(code, os.strerror(code), getattr(request, "path", None))
 
-    def _fail_sync(self, fault: Fault, request: disk.Sync) -> None:
+    def _fail_sync(self, fault: DiskFault, request: disk.Sync) -> None:
         file = self._found(request.path)
         if fault.kind == "failed sync, ext4 data":
             # It is in the journal, so the sync succeeds; that it never gets from there to its place, the next one says.
@@ -272,21 +272,21 @@ class CrashDisk:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), request.path)
         if path not in self._names:
             self._check_directory(request.path)
-            self._name((path, File()))
+            self._name((path, DiskFile()))
 
     def _create(self, request: disk.Create) -> None:
         if request.path in self._names or f"{request.path}/" in self._names:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), request.path)
         self._check_directory(request.path)
         self._former.pop(request.path, None)
-        self._name((request.path, File()))
+        self._name((request.path, DiskFile()))
 
     def _write(self, request: disk.Write) -> None:
         file = self._found(request.path)
         # To write nothing changes nothing, not even the size.
         if request.data:
             end = request.offset + len(request.data)
-            file.change(Change(self.count, request.offset, request.data, end))
+            file.change(DiskChange(self.count, request.offset, request.data, end))
 
     def _read(self, request: disk.Read) -> bytes:
         self.paths_read.add(request.path)
@@ -300,10 +300,10 @@ class CrashDisk:
         file.settle()
 
     def _truncate(self, request: disk.Truncate) -> None:
-        self._found(request.path).change(Change(self.count, None, b"", request.size_bytes, may_shrink=True))
+        self._found(request.path).change(DiskChange(self.count, None, b"", request.size_bytes, may_shrink=True))
 
     def _allocate(self, request: disk.Allocate) -> None:
-        self._found(request.path).change(Change(self.count, None, b"", request.size_bytes))
+        self._found(request.path).change(DiskChange(self.count, None, b"", request.size_bytes))
 
     def _rename(self, request: disk.Rename) -> None:
         file = self._named(request.source)
@@ -347,7 +347,7 @@ class CrashDisk:
         # A lock ends with the process that holds it, so after a crash it is free.
         if request.path not in self._names:
             self._check_no_directory(request.path)
-            self._name((request.path, File()))
+            self._name((request.path, DiskFile()))
         self._names[request.path].content = request.holder.encode()
 
     def _check_held(self, request: disk.CheckHeld) -> None:
@@ -357,16 +357,16 @@ class CrashDisk:
     def _let_go_of(self, request: disk.LetGo) -> None:
         """It keeps nothing open that a path does not lead to."""
 
-    def _name(self, *names: tuple[str, File | None]) -> None:
+    def _name(self, *names: tuple[str, DiskFile | None]) -> None:
         change = NameChange(self.count, names)
         apply_names(self._names, change)
         self._on_disk.name_changes.append(change)
 
-    def _found(self, path: str) -> File:
+    def _found(self, path: str) -> DiskFile:
         """The file at a path, as it was opened."""
         return self._former.get(path) or self._named(path)
 
-    def _named(self, path: str) -> File:
+    def _named(self, path: str) -> DiskFile:
         file = self._names.get(path)
         if file is None:
             raise self._missing(path)
@@ -430,7 +430,7 @@ class SteadyDisk(CrashDisk):
         file = self._found(request.path)
         self._resize(file, max(len(file.content), request.size_bytes))
 
-    def _resize(self, file: File, size_bytes: int) -> None:
+    def _resize(self, file: DiskFile, size_bytes: int) -> None:
         file.content = file.content[:size_bytes].ljust(size_bytes, b"\0")
 
     def _sync(self, request: disk.Sync) -> None:
@@ -439,7 +439,7 @@ class SteadyDisk(CrashDisk):
     def _sync_directory(self, request: disk.SyncDirectory) -> None:
         self._found_directory(request.path)
 
-    def _name(self, *names: tuple[str, File | None]) -> None:
+    def _name(self, *names: tuple[str, DiskFile | None]) -> None:
         for path, file in names:
             if file is None:
                 del self._names[path]

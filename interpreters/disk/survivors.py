@@ -58,7 +58,7 @@ class DiskState(NamedTuple):
         return (*self.names_lost, *(f"{path}: {words}" for path, words in self.contents_lost if words))
 
 
-class Change(NamedTuple):
+class DiskChange(NamedTuple):
     """A change of a file's bytes by a request of this number; ``offset`` None: of its size alone."""
 
     number: int
@@ -80,10 +80,10 @@ class NameChange(NamedTuple):
     """Names that one directory operation gives and takes away, all or none."""
 
     number: int
-    names: tuple[tuple[str, "File | None"], ...]
+    names: tuple[tuple[str, "DiskFile | None"], ...]
 
 
-class File:
+class DiskFile:
     """What readers see of a file, what is on the disk, and the changes between."""
 
     __slots__ = ("changes", "content", "doomed", "durable")
@@ -91,16 +91,16 @@ class File:
     def __init__(self, content: bytes = b"") -> None:
         self.content = content
         self.durable = content
-        self.changes: list[Change] = []
+        self.changes: list[DiskChange] = []
         self.doomed: bytes | None = None
 
-    def copy(self) -> "File":
+    def copy(self) -> "DiskFile":
         """The same file, for another process."""
-        copy = File(self.content)
+        copy = DiskFile(self.content)
         copy.durable, copy.changes, copy.doomed = self.durable, list(self.changes), self.doomed
         return copy
 
-    def change(self, change: Change) -> None:
+    def change(self, change: DiskChange) -> None:
         """Let readers see a change, which is not on the disk yet."""
         self.content = change.apply(self.content)
         self.changes.append(change)
@@ -119,7 +119,7 @@ class File:
 class OnDisk:
     """Which files are on the disk under which names, the changes of names since, and the contents of removed files."""
 
-    def __init__(self, names: Mapping[str, File]) -> None:
+    def __init__(self, names: Mapping[str, DiskFile]) -> None:
         self.names = dict(names)
         self.name_changes: list[NameChange] = []
         self.removed: list[bytes] = []
@@ -143,7 +143,7 @@ class OnDisk:
         whole = {id(file): _subsets(file, bound) for file in self._changed()}
         for names, name_losses in self._namings(profile, bound):
             # Where a rename survived and the one before it did not, a file has two names.
-            here: dict[File, list[str]] = {}
+            here: dict[DiskFile, list[str]] = {}
             for path, file in names.items():
                 if file.changes:
                     here.setdefault(file, []).append(path)
@@ -154,13 +154,13 @@ class OnDisk:
                 torn = _seen(_tears(file, profile, bound, self.removed), paths, read)
                 yield from _combined(names, name_losses, [*choices[:index], torn, *choices[index + 1 :]], places)
 
-    def _changed(self) -> list[File]:
+    def _changed(self) -> list[DiskFile]:
         """The files with unsynced changes that may survive under some name."""
         pending = [file for change in self.name_changes for _, file in change.names if file is not None]
         files = {id(file): file for file in [*self.names.values(), *pending]}
         return [file for file in files.values() if file.changes]
 
-    def _namings(self, profile: str, bound: Bound) -> Iterator[tuple[dict[str, File], tuple[str, ...]]]:
+    def _namings(self, profile: str, bound: Bound) -> Iterator[tuple[dict[str, DiskFile], tuple[str, ...]]]:
         changes = self.name_changes
         is_prefix = profile == "ordered" or 2 ** len(changes) > bound.subsets
         kept_sets: Iterable[tuple[bool, ...]] = (
@@ -196,7 +196,7 @@ def _seen(choices: list[Choice], paths: Sequence[str], read: Container[str] | No
 
 
 def _combined(
-    names: Mapping[str, File], name_losses: tuple[str, ...], choices: list[list[Choice]], places: list[list[str]]
+    names: Mapping[str, DiskFile], name_losses: tuple[str, ...], choices: list[list[Choice]], places: list[list[str]]
 ) -> Iterator[DiskState]:
     settled = {path: file.durable for path, file in names.items()}
     for combination in product(*choices):
@@ -207,7 +207,7 @@ def _combined(
         yield DiskState(image, kind or ("names lost" if name_losses else "nothing lost"), name_losses, lost)
 
 
-def _subsets(file: File, bound: Bound) -> list[Choice]:
+def _subsets(file: DiskFile, bound: Bound) -> list[Choice]:
     """The contents that any of the unsynced changes leave, each of them whole; first all of them."""
     changes = file.changes
     everything = _all(changes)
@@ -219,7 +219,7 @@ def _subsets(file: File, bound: Bound) -> list[Choice]:
     ]
 
 
-def _landed(content: bytes, changes: Iterable[Change], *, is_prefix: bool) -> dict[bytes, tuple[int, ...]]:
+def _landed(content: bytes, changes: Iterable[DiskChange], *, is_prefix: bool) -> dict[bytes, tuple[int, ...]]:
     """The contents that any of these changes, or any first ones, make of this one, and the numbers of which did."""
     found: dict[bytes, tuple[int, ...]] = {content: ()}
     newest = content
@@ -231,11 +231,11 @@ def _landed(content: bytes, changes: Iterable[Change], *, is_prefix: bool) -> di
     return found
 
 
-def _none_or_all(content: bytes, changes: Sequence[Change]) -> dict[bytes, tuple[int, ...]]:
+def _none_or_all(content: bytes, changes: Sequence[DiskChange]) -> dict[bytes, tuple[int, ...]]:
     return {content: (), applied(content, changes): _all(changes)}
 
 
-def _tears(file: File, profile: str, bound: Bound, removed: list[bytes]) -> list[Choice]:
+def _tears(file: DiskFile, profile: str, bound: Bound, removed: list[bytes]) -> list[Choice]:
     """The contents in which one unsynced write is torn, beside any of the others; first those with all before it.
 
     Where these have more combinations than the bound has room for: all or none of those before it, and of the later.
@@ -266,7 +266,7 @@ def _tears(file: File, profile: str, bound: Bound, removed: list[bytes]) -> list
     return list(found.values())
 
 
-def _pieces(change: Change, bound: Bound) -> Iterator[tuple[list[tuple[int, bytes]], str]]:
+def _pieces(change: DiskChange, bound: Bound) -> Iterator[tuple[list[tuple[int, bytes]], str]]:
     """What may be left of a write: its beginning, its end, or both without a hole between."""
     offset, data = change.offset or 0, change.data
     cuts = cuts_of(offset, len(data), bound.tear_bytes) if bound.tear_bytes else []
@@ -292,7 +292,7 @@ def overwritten(content: bytes, offset: int, data: bytes) -> bytes:
     return content[:offset] + data + content[offset + len(data) :]
 
 
-def applied(content: bytes, changes: Iterable[Change]) -> bytes:
+def applied(content: bytes, changes: Iterable[DiskChange]) -> bytes:
     """A content after these changes."""
     for change in changes:
         content = change.apply(content)
@@ -305,16 +305,16 @@ def _stale(start: int, end: int, removed: list[bytes]) -> bytes:
     return old + b"\xa5" * (end - start - len(old))
 
 
-def _all(changes: Iterable[Change]) -> tuple[int, ...]:
+def _all(changes: Iterable[DiskChange]) -> tuple[int, ...]:
     return tuple(change.number for change in changes)
 
 
-def _losses(changes: Iterable[Change], landed: Iterable[int]) -> str:
+def _losses(changes: Iterable[DiskChange], landed: Iterable[int]) -> str:
     lost = [_told(change) for change in changes if change.number not in set(landed)]
     return f"lost {', '.join(lost)}" if lost else ""
 
 
-def _told(change: Change) -> str:
+def _told(change: DiskChange) -> str:
     if change.offset is None:
         return f"the size of {change.size_bytes} bytes (request {change.number})"
     return f"the {len(change.data)} bytes at {change.offset} (request {change.number})"
@@ -325,7 +325,7 @@ def _name_loss(change: NameChange) -> str:
     return f"the directory lost request {change.number}: {', '.join(told)}"
 
 
-def apply_names(names: dict[str, File], change: NameChange) -> None:
+def apply_names(names: dict[str, DiskFile], change: NameChange) -> None:
     """Give and take away the names that an operation does."""
     for path, file in change.names:
         if file is None:
@@ -334,7 +334,7 @@ def apply_names(names: dict[str, File], change: NameChange) -> None:
             names[path] = file
 
 
-def reachable(names: Mapping[str, "File"]) -> dict[str, "File"]:
+def reachable(names: Mapping[str, "DiskFile"]) -> dict[str, "DiskFile"]:
     """The names of which all directories above are there."""
     there = {""}
     # A directory comes before what is in it.

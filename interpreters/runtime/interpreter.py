@@ -12,10 +12,10 @@ from persist_effects.rows import is_async_generator_row
 
 AnswerAll = Callable[[Sequence[Request[Any]]], list[Outcome]]
 
-Done = Callable[[int, Outcome], None]
+OnOutcome = Callable[[int, Outcome], None]
 """Takes the outcome of one of the requests that were submitted together, by its index among them."""
 
-Submit = Callable[[Sequence[Request[Any]], Done], None]
+Submit = Callable[[Sequence[Request[Any]], OnOutcome], None]
 """Begins several requests, and returns at once. Each outcome is given to ``done`` as it comes.
 
 ``done`` is called once for each index, in any order, from any thread, perhaps before ``submit`` has returned. It

@@ -20,7 +20,7 @@ import anyio.to_thread
 import msgspec
 
 from interpreters.runtime.flights import Flight, out_of_range
-from interpreters.runtime.interpreter import Composed, Done, Submit
+from interpreters.runtime.interpreter import Composed, OnOutcome, Submit
 from interpreters.threads import forks
 from interpreters.threads.gates import pauses, wait_in_slices
 from persist_effects import machine
@@ -441,7 +441,7 @@ class _Party:
             _call_soon(loop, self.all_there.set)
 
 
-def _shared_out(parties: Sequence[_Party]) -> Done:
+def _shared_out(parties: Sequence[_Party]) -> OnOutcome:
     """Gives each party its share of the outcomes of requests that were submitted one party's after another's."""
     places = [(party.flight, index) for party in parties for index in range(len(party.requests))]
 

@@ -25,7 +25,7 @@ from persist_effects.capabilities import Capabilities
 from persist_effects.errors import StoreClosed, StoreUnavailable, UncertainOutcome
 from persist_effects.event import check_integer
 from persist_effects.machine import Handlers
-from persist_effects.planning import Begun, Change, Limits, Put, Run, plan, plan_append, plan_put
+from persist_effects.planning import Begun, Change, Limits, PlannedRun, Put, plan, plan_append, plan_put
 from persist_effects.requests import (
     Append,
     Appended,
@@ -192,7 +192,7 @@ class MemoryStore:
             self._ended = self._ended or _closed
         self._watchers.tell_all()
 
-    def state_lock(self) -> forks.Lock | None:
+    def state_lock(self) -> forks.StateLock | None:
         """What a fork waits for, so that the child has the store whole."""
         return self._lock
 
@@ -296,7 +296,7 @@ class MemoryStore:
         self._stream_names.added(name)
         self._streams[name] = stream
 
-    def _apply_run(self, run: Run) -> None:
+    def _apply_run(self, run: PlannedRun) -> None:
         events, encoded = run
         first = events[0]
         name, last_seq = first.stream, first.seq - 1

@@ -13,7 +13,7 @@ from persist_effects.requests import KvWait, Request, Wait
 DELETIONS_KEPT = 1_024
 """Of how many deleted keys a store knows when that was, so that only waits for other keys are told too high."""
 
-Watch = Callable[[Wait | KvWait, Notify], Callable[[], None]]
+_Watch = Callable[[Wait | KvWait, Notify], Callable[[], None]]
 
 
 class Watchers:
@@ -85,7 +85,7 @@ class Watchers:
                 told[1]()
 
 
-def wait(request: Wait | KvWait, watch: Watch, newest: Callable[[Wait | KvWait], int]) -> int:
+def wait(request: Wait | KvWait, watch: _Watch, newest: Callable[[Wait | KvWait], int]) -> int:
     """Answer a wait in the calling thread.
 
     Args:

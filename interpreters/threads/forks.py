@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 5.0
 """How long a fork waits for what other threads are doing. A commit in memory takes microseconds."""
 
 
-class Lock(Protocol):
+class StateLock(Protocol):
     """A `threading.Lock`, or one that its owner may take again."""
 
     def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool:
@@ -36,7 +36,7 @@ class Lock(Protocol):
 class Shared(Protocol):
     """What several threads use, and a fork copies."""
 
-    def state_lock(self) -> Lock | None:
+    def state_lock(self) -> StateLock | None:
         """The lock that is held by whoever has it half-changed; None where nothing of it is used in a child."""
         ...
 
@@ -70,15 +70,15 @@ class _Fork:
     """The locks that are held for one fork."""
 
     def __init__(self) -> None:
-        self.locks: list[Lock] = []
+        self.locks: list[StateLock] = []
         self.are_held: list[bool] = []
 
-    def take(self, lock: Lock, timeout_seconds: float) -> None:
+    def take(self, lock: StateLock, timeout_seconds: float) -> None:
         self.locks.append(lock)
         # In one step of Python's, so that no interrupt comes between taking a lock and knowing it.
         self.are_held.extend(map(methodcaller("acquire", timeout=timeout_seconds), [lock]))
 
-    def held(self) -> list[Lock]:
+    def held(self) -> list[StateLock]:
         return [lock for lock, is_held in zip(self.locks, self.are_held, strict=False) if is_held]
 
 

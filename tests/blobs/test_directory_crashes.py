@@ -10,7 +10,7 @@ import pytest
 from interpreters.blobs.cid import cid_of
 from interpreters.blobs.directory import BlobFiles
 from interpreters.disk import requests as disk
-from interpreters.disk.crashing import FAULTS, INTERRUPTS, PROFILES, Bound, CrashDisk, Fault, Image, Interrupted
+from interpreters.disk.crashing import FAULTS, INTERRUPTS, PROFILES, Bound, CrashDisk, DiskFault, Image, Interrupted
 from persist_effects.machine import Handlers, run
 
 BOUND = Bound(tear_bytes=3, subsets=1 << 20)
@@ -118,7 +118,7 @@ def count_of_requests(make: Callable[[int], BlobFiles]) -> int:
     return crash_disk.count
 
 
-LOUD = [kind for kind in FAULTS if not Fault(kind).is_silent]
+LOUD = [kind for kind in FAULTS if not DiskFault(kind).is_silent]
 
 
 @Made
@@ -126,7 +126,7 @@ LOUD = [kind for kind in FAULTS if not Fault(kind).is_silent]
 def test_what_a_disk_refuses_once_and_an_interrupt_at_any_request_leave_nothing_broken(make, kind):
     met = 0
     for number in range(count_of_requests(make)):
-        crash_disk, files = CrashDisk(faults={number: Fault(kind)}), make(1)
+        crash_disk, files = CrashDisk(faults={number: DiskFault(kind)}), make(1)
         acknowledged = []
         for data in DAY:
             try:
@@ -146,7 +146,7 @@ def test_what_a_disk_refuses_once_and_an_interrupt_at_any_request_leave_nothing_
 @pytest.mark.parametrize("kind", [kind for kind in LOUD if kind not in INTERRUPTS])
 def test_a_disk_that_refuses_for_good_acknowledges_nothing_that_it_loses(make, kind):
     for number in range(count_of_requests(make)):
-        crash_disk, files = CrashDisk(faults={number: Fault(kind, is_for_good=True)}), make(1)
+        crash_disk, files = CrashDisk(faults={number: DiskFault(kind, is_for_good=True)}), make(1)
         acknowledged = []
         for data in DAY:
             try:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interpreters.disk.crashing import Bound, CrashDisk, Fault
+from interpreters.disk.crashing import Bound, CrashDisk, DiskFault
 from interpreters.disk.requests import (
     Allocate,
     Create,
@@ -277,7 +277,7 @@ def test_what_a_failed_sync_has_marked_clean_is_not_written_by_the_next(kind):
             yield from perform(Write("a", 4, b"kept"))
             yield from perform(Sync("a"))
 
-    on = CrashDisk({"a": b""}, faults={1: Fault(kind)})
+    on = CrashDisk({"a": b""}, faults={1: DiskFault(kind)})
     run(writing(), on.handlers)
     assert on.image() == {"a": b"lostkept"}
     assert [state.image for state in on.states()] == [{"a": b"\0\0\0\0kept"}]

@@ -10,7 +10,7 @@ from typing import Any, cast
 from interpreters.disk import requests as disk
 from interpreters.disk.crashing import DEFAULT_BOUND, FAULTS, PROFILES, Bound
 from interpreters.explore.crashes.simulated import difference
-from interpreters.explore.crashes.states import FAILURES_MAX, CrashOptions, Exploration, Found, Progress
+from interpreters.explore.crashes.states import FAILURES_MAX, CrashOptions, Exploration, FoundState, StatesProgress
 from interpreters.explore.crashes.token import CrashToken, parsed
 from interpreters.explore.crashes.workload import Maker, Setting, Workload, WrongAnswer
 from interpreters.explore.faults import SHARED
@@ -37,7 +37,7 @@ def explore_crashes(
     segment_bytes: int = 4096,
     requests_limit: int = 10_000,
     effects: Callable[[], Handlers] | None = None,
-    progress: Progress | None = None,
+    progress: StatesProgress | None = None,
 ) -> Report:
     """Let the power fail at every request of a workload that changes the disk, and look at all that it may leave.
 
@@ -98,7 +98,7 @@ def explore_crashes(
     return report
 
 
-def _failures(found: Iterable[Found], options: CrashOptions, only: CrashToken | None) -> Iterator[Failure]:
+def _failures(found: Iterable[FoundState], options: CrashOptions, only: CrashToken | None) -> Iterator[Failure]:
     """The failures, each with the fewest programs, unless these were given, and with what would mend it."""
     for one in found:
         with noted(partial(told_end, options.profile, str(one.token), _arguments_again(options))):
@@ -286,7 +286,7 @@ def _verdict(kind: str, expected: str, found: str, workload: Workload, remedy: s
 # Failures
 
 
-def failure_of(found: Found, remedy: str | None) -> Failure:
+def failure_of(found: FoundState, remedy: str | None) -> Failure:
     """What was found, as it is told."""
     return Failure(
         found.problem.kind,
@@ -300,9 +300,9 @@ def failure_of(found: Found, remedy: str | None) -> Failure:
     )
 
 
-def simplest(found: Sequence[Found]) -> list[Found]:
+def simplest(found: Sequence[FoundState]) -> list[FoundState]:
     """Of each kind of problem the one that is the easiest to understand."""
-    best: dict[str, Found] = {}
+    best: dict[str, FoundState] = {}
     for one in found:
         known = best.get(one.problem.kind)
         if known is None or one.rank < known.rank:
@@ -310,7 +310,7 @@ def simplest(found: Sequence[Found]) -> list[Found]:
     return sorted(best.values(), key=lambda one: one.rank)[:FAILURES_MAX]
 
 
-def with_fewest_programs(found: Found, options: CrashOptions) -> Found:
+def with_fewest_programs(found: FoundState, options: CrashOptions) -> FoundState:
     """The same kind of failure, of as few of the workload's programs as show it at one crash."""
     programs = list(range(len(options.makers)))
     for index in range(len(programs) - 1, -1, -1):
@@ -321,7 +321,7 @@ def with_fewest_programs(found: Found, options: CrashOptions) -> Found:
     return found
 
 
-def _found_with(programs: Sequence[int], kind: str, options: CrashOptions) -> Found | None:
+def _found_with(programs: Sequence[int], kind: str, options: CrashOptions) -> FoundState | None:
     makers = tuple(options.makers[index] for index in programs)
     smaller = options._replace(makers=makers, depth=1, faults=(), limit=None)
     _, failure = _first_run(makers, options.setting)
@@ -333,7 +333,7 @@ def _found_with(programs: Sequence[int], kind: str, options: CrashOptions) -> Fo
     return found[0]._replace(token=found[0].token._replace(programs=tuple(programs))) if found else None
 
 
-def remedy_of(found: Found, options: CrashOptions) -> str | None:
+def remedy_of(found: FoundState, options: CrashOptions) -> str | None:
     """A sync that would mend it, if there is one: it is made after a request, and the crash tried again."""
     if found.token.faults or len(found.token.places) != 1 or not found.losses:
         return None

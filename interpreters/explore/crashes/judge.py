@@ -6,7 +6,7 @@ from typing import Any, cast
 from interpreters.disk.crashing import CrashDisk, Image, SteadyDisk
 from interpreters.explore.crashes.memo import End, Memo
 from interpreters.explore.crashes.simulated import NO_EFFECTS, Contents, contents, difference, engine_of, over_disk
-from interpreters.explore.crashes.workload import Moment, Setting
+from interpreters.explore.crashes.workload import Setting, WorkloadMoment
 from interpreters.explore.inputs import CheckOfWrites
 from interpreters.explore.limits import outcome_of_check
 from interpreters.explore.report import Problem
@@ -53,7 +53,7 @@ class Judge:
         return self._opened(self._boot + crashes, contents())
 
     def judge(
-        self, end: End[Contents], on: CrashDisk, moment: Moment, history: Sequence[Contents], *, is_silent: bool
+        self, end: End[Contents], on: CrashDisk, moment: WorkloadMoment, history: Sequence[Contents], *, is_silent: bool
     ) -> Problem | None:
         """What is wrong, if anything, with a state that recovered to this end.
 
@@ -107,7 +107,9 @@ class Judge:
 
     # The user's invariant
 
-    def _look_at_invariant(self, key: frozenset[tuple[str, bytes]], on: CrashDisk, moment: Moment) -> Problem | None:
+    def _look_at_invariant(
+        self, key: frozenset[tuple[str, bytes]], on: CrashDisk, moment: WorkloadMoment
+    ) -> Problem | None:
         if self._check is None:
             return None
         at = (key, len(moment.acked), moment.commits_issued, len(moment.maybe), len(moment.performed))
@@ -118,14 +120,14 @@ class Judge:
         on.paths_read |= paths
         return problem
 
-    def _run_check(self, check: CheckOfWrites, on: CrashDisk, moment: Moment) -> Problem | None:
+    def _run_check(self, check: CheckOfWrites, on: CrashDisk, moment: WorkloadMoment) -> Problem | None:
         limit = self._setting.requests_limit
         program = outcome_of_check(check, list(moment.acked), list(moment.maybe), requests_limit=limit)
         end = self._boot_again(on, 99, program, self._effects_after(moment))
         failure = end.error or end.value
         return None if failure is None else Problem("invariant", "the check to pass", told_error(failure))
 
-    def _effects_after(self, moment: Moment) -> Handlers:
+    def _effects_after(self, moment: WorkloadMoment) -> Handlers:
         """Effects of its own for a check, in the state in which the workload had brought its own."""
         if self._setting.effects is None:
             return NO_EFFECTS
@@ -166,7 +168,7 @@ def _problem_of_probe(before: Contents, given: tuple[int, int, int], after: Cont
     return Problem("the store is not usable afterwards", "what was written before and after", f"{after!r:.300}")
 
 
-def _misfit(shown: Contents, history: Sequence[Contents], moment: Moment) -> Problem:
+def _misfit(shown: Contents, history: Sequence[Contents], moment: WorkloadMoment) -> Problem:
     if shown in history[: moment.commits_acked]:
         return Problem("an acknowledged commit is lost", *difference(shown, history[moment.commits_acked]))
     wanted = history[moment.commits_acked]

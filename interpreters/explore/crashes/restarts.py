@@ -7,11 +7,11 @@ and what is left of that after the power has failed.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from interpreters.disk.crashing import FAULTS, Bound, CrashDisk, Fault, Image, Interrupted, faults_of
+from interpreters.disk.crashing import FAULTS, Bound, CrashDisk, DiskFault, Image, Interrupted, faults_of
 from interpreters.explore.crashes.judge import Judge
 from interpreters.explore.crashes.memo import End
 from interpreters.explore.crashes.simulated import Contents
-from interpreters.explore.crashes.workload import Moment
+from interpreters.explore.crashes.workload import WorkloadMoment
 from interpreters.explore.report import Problem
 from interpreters.explore.words import named
 from persist_effects.errors import CorruptStore, PersistError, StoreUnavailable
@@ -29,14 +29,14 @@ class Restart(NamedTuple):
     fault: str
     losses: tuple[str, ...]
     problem: Problem | None
-    met: tuple[int, Fault] | None = None
+    met: tuple[int, DiskFault] | None = None
     """The fault that was put at a request of the recovery."""
 
 
 class Restarts:
     """Starts of one store. ``history`` and ``moment`` are of the workload that was interrupted."""
 
-    def __init__(self, judge: Judge, moment: Moment, history: Sequence[Contents], profile: str) -> None:
+    def __init__(self, judge: Judge, moment: WorkloadMoment, history: Sequence[Contents], profile: str) -> None:
         self._judge = judge
         self._moment = moment
         self._history = history
@@ -52,7 +52,7 @@ class Restarts:
             yield from self._after_power_loss(on, end, row, "restart, then a crash", is_silent=is_silent)
 
     def on_failing_disk(
-        self, image: Image, kinds: Sequence[str], only: tuple[int, Fault] | None = None
+        self, image: Image, kinds: Sequence[str], only: tuple[int, DiskFault] | None = None
     ) -> Iterator[Restart]:
         """Start with each fault at each request of the recovery, once and for good; then without it."""
         for number, request in enumerate(self._requests(image)):
@@ -62,7 +62,7 @@ class Restarts:
                         for restart in self._with_fault(image, number, request, fault):
                             yield restart._replace(met=(number, fault))
 
-    def _with_fault(self, image: Image, number: int, request: Request[object], fault: Fault) -> Iterator[Restart]:
+    def _with_fault(self, image: Image, number: int, request: Request[object], fault: DiskFault) -> Iterator[Restart]:
         row = f"recovery #{number} {named(request)}"
         column = f"{fault.kind}, {'for good' if fault.is_for_good else 'once'}"
         is_silent = fault.is_silent
@@ -88,7 +88,7 @@ class Restarts:
             problem = self._judge.judge(end, after, moment, self._history, is_silent=is_silent)
             yield Restart(row, fault, state.losses, problem)
 
-    def _at_least(self, end: End[Contents]) -> Moment:
+    def _at_least(self, end: End[Contents]) -> WorkloadMoment:
         """The moment from which on what was shown by this start may not be lost any more."""
         if end.value is None or end.value not in self._history:
             return self._moment

@@ -4,12 +4,12 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from interpreters.disk.crashing import FAULTS, MUTATING, Bound, CrashDisk, DiskState, Fault, Image, faults_of
+from interpreters.disk.crashing import FAULTS, MUTATING, Bound, CrashDisk, DiskFault, DiskState, Image, faults_of
 from interpreters.disk.requests import Sync
 from interpreters.explore.crashes.judge import Judge
 from interpreters.explore.crashes.restarts import WHOLE, Restart, Restarts
-from interpreters.explore.crashes.token import RESTART, CrashToken, Place
-from interpreters.explore.crashes.workload import Maker, Moment, Setting, Workload, WrongAnswer
+from interpreters.explore.crashes.token import RESTART, CrashPlace, CrashToken
+from interpreters.explore.crashes.workload import Maker, Setting, Workload, WorkloadMoment, WrongAnswer
 from interpreters.explore.inputs import CheckOfWrites
 from interpreters.explore.limits import Hangs
 from interpreters.explore.report import Cell, Problem, Report
@@ -24,7 +24,7 @@ FAILURES_MAX = 10
 _SHARE_OF_RECOVERY = 0.5
 """In a sample, which share of the states that a crash of a recovery leaves is looked at."""
 
-Progress = Callable[[int], None]
+StatesProgress = Callable[[int], None]
 
 
 class CrashOptions(NamedTuple):
@@ -41,7 +41,7 @@ class CrashOptions(NamedTuple):
     setting: Setting
 
 
-class Found(NamedTuple):
+class FoundState(NamedTuple):
     """A state in which something was wrong."""
 
     token: CrashToken
@@ -93,7 +93,12 @@ class Exploration:
     """One workload, explored. ``report`` is filled while it goes on."""
 
     def __init__(
-        self, options: CrashOptions, report: Report, *, progress: Progress | None = None, only: CrashToken | None = None
+        self,
+        options: CrashOptions,
+        report: Report,
+        *,
+        progress: StatesProgress | None = None,
+        only: CrashToken | None = None,
     ) -> None:
         self._options = options
         self._report = report
@@ -106,18 +111,18 @@ class Exploration:
         self._judges: dict[int, Judge] = {}
         self._judge: Judge | None = None
         self._bound = options.bound
-        self._latest: tuple[int, Image, Moment] | None = None
+        self._latest: tuple[int, Image, WorkloadMoment] | None = None
         self._read: set[str] = set()
         self._seen = _Seen()
         self._deepened: set[Any] = set()
-        self._faults: tuple[tuple[int, Fault], ...] = ()
-        self._places: tuple[Place, ...] = ()
-        self.found: list[Found] = []
+        self._faults: tuple[tuple[int, DiskFault], ...] = ()
+        self._places: tuple[CrashPlace, ...] = ()
+        self.found: list[FoundState] = []
 
     @property
     def where(self) -> str:
         """The token of the state that is looked at, or was last."""
-        return str(CrashToken(self._faults, self._places or (Place(0, RESTART),)))
+        return str(CrashToken(self._faults, self._places or (CrashPlace(0, RESTART),)))
 
     def explore(self) -> None:
         """Explore without faults, then with each fault at each request that can meet it."""
@@ -160,7 +165,7 @@ class Exploration:
         workload.run()
         return kinds
 
-    def _explore_run(self, faults: tuple[tuple[int, Fault], ...]) -> None:
+    def _explore_run(self, faults: tuple[tuple[int, DiskFault], ...]) -> None:
         self._faults, self._judge, self._places = faults, None, ()
         for judge in self._judges.values():
             judge.forget_checks()
@@ -205,7 +210,7 @@ class Exploration:
         for state in self._states(workload.disk, 0):
             problem = self._reach(workload, state, moment, (), (number, row))
             if problem is not None:
-                self._note(workload, problem, (Place(number, state.digest),), (state,), row)
+                self._note(workload, problem, (CrashPlace(number, state.digest),), (state,), row)
         if workload.disk.is_over(self._bound, self._read):
             self._report.is_exhaustive = False
         if self._progress is not None:
@@ -231,7 +236,7 @@ class Exploration:
         if self._faults:
             row = f"#{self._faults[0][0]}"
             found = self._restarts(workload, workload.moment())
-            place = Place(workload.disk.count, RESTART)
+            place = CrashPlace(workload.disk.count, RESTART)
             self._take(workload, place, found.with_power_on(workload.disk, row, is_silent=self._is_silent()))
             return
         images = [(workload.disk.count, workload.disk.image(), workload.moment())]
@@ -243,13 +248,13 @@ class Exploration:
             kinds = (only[1].kind,)
         for number, image, moment in images:
             found = self._restarts(workload, moment)
-            self._take(workload, Place(number, RESTART), found.on_failing_disk(image, kinds, only))
+            self._take(workload, CrashPlace(number, RESTART), found.on_failing_disk(image, kinds, only))
 
-    def _restarts(self, workload: Workload, moment: Moment) -> Restarts:
+    def _restarts(self, workload: Workload, moment: WorkloadMoment) -> Restarts:
         self._judge = self._judge_of(workload)
         return Restarts(self._judge, moment, workload.history, self._options.profile)
 
-    def _take(self, workload: Workload, place: Place, restarts: Iterator[Restart]) -> None:
+    def _take(self, workload: Workload, place: CrashPlace, restarts: Iterator[Restart]) -> None:
         if self._only is not None and self._only.places != (place,):
             return
         self._places = (place,)
@@ -263,7 +268,9 @@ class Exploration:
             if restart.problem is not None:
                 token = CrashToken(self._faults, (place,), restart.met)
                 crash = (f"at {restart.row}: {restart.fault}",)
-                self.found.append(Found(token, restart.problem, crash, restart.losses, _trace(workload, place.request)))
+                self.found.append(
+                    FoundState(token, restart.problem, crash, restart.losses, _trace(workload, place.request))
+                )
 
     def _states(self, on: CrashDisk, level: int) -> Iterator[DiskState]:
         """The states to look at; those that differ only in what nobody reads are one, unless one is looked for."""
@@ -298,7 +305,12 @@ class Exploration:
         return is_taken
 
     def _reach(
-        self, workload: Workload, state: DiskState, moment: Moment, before: tuple[Place, ...], at: tuple[int, str]
+        self,
+        workload: Workload,
+        state: DiskState,
+        moment: WorkloadMoment,
+        before: tuple[CrashPlace, ...],
+        at: tuple[int, str],
     ) -> Problem | None:
         """Judge a state, unless an equal one was, and go on from it to a crash of its recovery."""
         number, row = at
@@ -310,7 +322,7 @@ class Exploration:
             self._report.equal += 1
             return None
         self._check_limit()
-        self._places = (*before, Place(number, state.digest))
+        self._places = (*before, CrashPlace(number, state.digest))
         judge = self._judge
         assert judge is not None
         end, on = judge.recover(state.image, crashes)
@@ -328,10 +340,12 @@ class Exploration:
             class_of = (id(end), expected, unread)
             if class_of not in self._deepened:
                 self._deepened.add(class_of)
-                self._crash_recovery(workload, state, moment, (*before, Place(number, state.digest)))
+                self._crash_recovery(workload, state, moment, (*before, CrashPlace(number, state.digest)))
         return problem
 
-    def _crash_recovery(self, workload: Workload, state: DiskState, moment: Moment, places: tuple[Place, ...]) -> None:
+    def _crash_recovery(
+        self, workload: Workload, state: DiskState, moment: WorkloadMoment, places: tuple[CrashPlace, ...]
+    ) -> None:
         judge = self._judge
         assert judge is not None
         on = CrashDisk(state.image)
@@ -343,7 +357,7 @@ class Exploration:
             for after in self._states(on, len(places)):
                 problem = self._reach(workload, after, moment, places, (number, row))
                 if problem is not None:
-                    where = (*places, Place(number, after.digest))
+                    where = (*places, CrashPlace(number, after.digest))
                     self._note(workload, problem, where, (state, after), row)
 
         on.watch(at)
@@ -371,19 +385,24 @@ class Exploration:
     # Failures
 
     def _note(
-        self, workload: Workload, problem: Problem, places: tuple[Place, ...], states: tuple[DiskState, ...], row: str
+        self,
+        workload: Workload,
+        problem: Problem,
+        places: tuple[CrashPlace, ...],
+        states: tuple[DiskState, ...],
+        row: str,
     ) -> None:
         losses = tuple(loss for state in states for loss in state.losses)
         crashes = (f"before request {row}",)
         token = CrashToken(self._faults, places)
-        self.found.append(Found(token, problem, crashes, losses, _trace(workload, places[0].request)))
+        self.found.append(FoundState(token, problem, crashes, losses, _trace(workload, places[0].request)))
 
     def _note_end(self, workload: Workload, problem: Problem) -> None:
         number = workload.disk.count
         self._report.checked += 1
         self._count(f"#{number}", "answers", problem)
-        token = CrashToken(self._faults, (Place(number, RESTART),))
-        self.found.append(Found(token, problem, (f"at request #{number}",), (), _trace(workload, number)))
+        token = CrashToken(self._faults, (CrashPlace(number, RESTART),))
+        self.found.append(FoundState(token, problem, (f"at request #{number}",), (), _trace(workload, number)))
 
 
 def _problem_of_ends(outcomes: Sequence[Any], *, is_faulty: bool) -> Problem | None:

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from interpreters.disk.crashing import FAULTS, Fault
+from interpreters.disk.crashing import FAULTS, DiskFault
 from persist_effects.errors import InvalidRequest
 
 RESTART = "r"
@@ -16,7 +16,7 @@ _PROGRAMS = "programs "
 _NUMBER = "[0-9]{1,15}"
 
 
-class Place(NamedTuple):
+class CrashPlace(NamedTuple):
     """A crash: before which request of the disk's, and which of the states that it may leave, by its digest."""
 
     request: int
@@ -28,16 +28,16 @@ class CrashToken(NamedTuple):
 
     ``recovery`` is a fault at a request of the recovery after it, ``programs`` says which ones run, if not all.
 
-    >>> token = CrashToken(((7, Fault("EIO")),), (Place(13, "0a1b2c3d"), Place(2, "00ff00ff")))
+    >>> token = CrashToken(((7, DiskFault("EIO")),), (CrashPlace(13, "0a1b2c3d"), CrashPlace(2, "00ff00ff")))
     >>> str(token)
     'EIO@7;13.0a1b2c3d/2.00ff00ff'
     >>> parsed(str(token)) == token
     True
     """
 
-    faults: tuple[tuple[int, Fault], ...]
-    places: tuple[Place, ...]
-    recovery: tuple[int, Fault] | None = None
+    faults: tuple[tuple[int, DiskFault], ...]
+    places: tuple[CrashPlace, ...]
+    recovery: tuple[int, DiskFault] | None = None
     programs: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
@@ -61,17 +61,17 @@ def parsed(text: str) -> CrashToken:
         match = re.fullmatch(rf"({_RECOVERY})?(.+)@({_NUMBER})(!?)", fault)
         if match is None or match[2] not in FAULTS:
             raise _refusal(text)
-        placed = (int(match[3]), Fault(match[2], bool(match[4])))
+        placed = (int(match[3]), DiskFault(match[2], bool(match[4])))
         if match[1]:
             recovery = placed
         else:
             found.append(placed)
     pairs = [place.split(".") for place in places.split("/")]
-    where = tuple(Place(int(at), state) for at, state in pairs)
+    where = tuple(CrashPlace(int(at), state) for at, state in pairs)
     return CrashToken(tuple(found), where, recovery, programs)
 
 
-def _told(number: int, fault: Fault) -> str:
+def _told(number: int, fault: DiskFault) -> str:
     return f"{fault.kind}@{number}{'!' if fault.is_for_good else ''};"
 
 

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from interpreters.disk.crashing import MUTATING, CrashDisk, Fault, Interrupted
+from interpreters.disk.crashing import MUTATING, CrashDisk, DiskFault, Interrupted
 from interpreters.disk.requests import Sync
 from interpreters.disk.requests import Write as DiskWrite
 from interpreters.explore.crashes.simulated import (
@@ -65,7 +65,7 @@ class WrongAnswer(Exception):
     """The store under test answered what it should not have: expected, found."""
 
 
-class Moment(NamedTuple):
+class WorkloadMoment(NamedTuple):
     """What was acknowledged when the power went, and what was on its way."""
 
     acked: list[tuple[Request[Any], Any]]
@@ -89,7 +89,7 @@ class Workload:
         makers: Sequence[Maker],
         setting: Setting,
         at: Callable[["Workload", int, Request[Any] | None], None] | None = None,
-        faults: Mapping[int, Fault] | None = None,
+        faults: Mapping[int, DiskFault] | None = None,
         barriers: Mapping[int, Request[Any]] | None = None,
     ) -> None:
         self._makers = makers
@@ -119,11 +119,11 @@ class Workload:
         """What the store must show after each commit, the first before any."""
         return self._twin.history
 
-    def moment(self) -> Moment:
+    def moment(self) -> WorkloadMoment:
         """What was acknowledged by now."""
         issued = len(self.history) - 1
         proved = 0 if self._loses_for_good else self._commits_proved
-        return Moment(
+        return WorkloadMoment(
             list(self._acked),
             list(self._in_flight),
             self._commits_acked,

@@ -38,7 +38,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from interpreters.explore.effects.runs import Application, Asked, PlacedFaults, Run
+from interpreters.explore.effects.runs import Application, Asked, FaultyRun, PlacedFaults
 from interpreters.explore.faults import AT_A_RESTART, CRASHES, FAULTS, SHARED
 from interpreters.explore.inputs import (
     CheckOfWrites,
@@ -113,7 +113,7 @@ def explore_effects(
 # The search
 
 
-def _run(application: Application, state: PlacedFaults) -> Run:
+def _run(application: Application, state: PlacedFaults) -> FaultyRun:
     with noted(lambda: told_end("effects", _token(state, restart=application.restart))):
         return application.run(state)
 
@@ -125,13 +125,13 @@ class _Next(NamedTuple):
     """A state that may be checked, and the run without its last fault."""
 
     state: PlacedFaults
-    before: Run
+    before: FaultyRun
 
 
 class _Search:
     """Which states there are, which of them are checked, and what is found."""
 
-    def __init__(self, application: Application, base: Run, depth: int) -> None:
+    def __init__(self, application: Application, base: FaultyRun, depth: int) -> None:
         self.report = Report(application.name, "effects", depth)
         self._application = application
         self._base = base
@@ -186,7 +186,7 @@ class _Search:
             self.report.is_exhaustive = False
             self._tell((), last)
 
-    def _states_after(self, state: PlacedFaults, run: Run) -> list[_Next]:
+    def _states_after(self, state: PlacedFaults, run: FaultyRun) -> list[_Next]:
         """The states with one fault more, one of those that are equal."""
         after = state[-1][0] if state else 0
         points = _CrashPoints(run.asked)
@@ -225,7 +225,7 @@ class _Search:
                 following += self._states_after(state, run)
         return following
 
-    def _take_in(self, state: PlacedFaults, run: Run) -> None:
+    def _take_in(self, state: PlacedFaults, run: FaultyRun) -> None:
         self.report.checked += 1
         # A state with two faults counts for the first of them, whose request every run has.
         cell = self._cells.setdefault(state[0], [0, 0])
@@ -234,7 +234,7 @@ class _Search:
             cell[1] += 1
             self._tell(state, run)
 
-    def _tell(self, state: PlacedFaults, run: Run) -> None:
+    def _tell(self, state: PlacedFaults, run: FaultyRun) -> None:
         """Add a failure, unless one like it was told, which had fewer faults or struck earlier."""
         assert run.problem is not None
         kind, expected, found = run.problem
@@ -282,7 +282,7 @@ class _CrashPoints:
         return self._changes[carried_out], self._changes[self._first[group] - 1]
 
 
-def _remedy(state: PlacedFaults, run: Run) -> str | None:
+def _remedy(state: PlacedFaults, run: FaultyRun) -> str | None:
     if run.problem is not None and run.problem.kind == NOT_DETERMINISTIC:
         return SHARED
     if not state or run.problem is None or run.problem.kind != "check failed":
@@ -290,7 +290,7 @@ def _remedy(state: PlacedFaults, run: Run) -> str | None:
     return AT_A_RESTART if run.was_restarted else FAULTS[state[-1][1]].remedy
 
 
-def _place(run: Run, number: int) -> str:
+def _place(run: FaultyRun, number: int) -> str:
     return named(run.asked[number - 1].request) if number <= len(run.asked) else "which was not reached"
 
 
@@ -318,7 +318,7 @@ def _parse(token: str) -> tuple[PlacedFaults, bool]:
     return tuple((int(number), fault) for number, fault in pairs), found[2] is None
 
 
-def _check_place(token: str, number: int, fault: str, run: Run, after: int) -> None:
+def _check_place(token: str, number: int, fault: str, run: FaultyRun, after: int) -> None:
     """Refuse a fault at a request that is not there, or does not have it."""
     count = len(run.asked)
     if not after < number <= count:

@@ -75,15 +75,15 @@ class Application(NamedTuple):
         """What its programs are called."""
         return ", ".join(name_of(make) for make in self.programs)
 
-    def run(self, state: PlacedFaults) -> "Run":
+    def run(self, state: PlacedFaults) -> "FaultyRun":
         """What became of the application in this state, on a new store."""
         with new_store(self.store_factory) as store:
-            run = Run(self, state, store)
+            run = FaultyRun(self, state, store)
             run.go()
             return run
 
 
-class Run:
+class FaultyRun:
     """One run: what was asked, what is known to be written, what may be, and how it is told."""
 
     def __init__(self, application: Application, state: PlacedFaults, store: Store) -> None:
@@ -114,7 +114,7 @@ class Run:
             self.problem = broken.problem
             self.lines.append(f"{'' if self._faults else MARK}{broken.problem.kind}: {broken.problem.found}")
 
-    def compare(self, before: "Run", count: int | None = None) -> None:
+    def compare(self, before: "FaultyRun", count: int | None = None) -> None:
         """Find out whether the first ``count`` requests, or all, are those of another run that should be the same."""
         found = _difference(before.asked[:count], self.asked[:count])
         if not found and count is None and (before.problem is None) != (self.problem is None):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from interpreters.explore.inputs import CheckOfOutcomes, ProgramMaker, StoreFactory
 from interpreters.explore.limits import is_said_by_pytest, note, outcome_of_check
 from interpreters.explore.report import Problem, told_end
-from interpreters.explore.schedule.linear import Contents, contents_of, linear_problem
+from interpreters.explore.schedule.linear import Filling, contents_of, linear_problem
 from interpreters.explore.schedule.recorded import RecordedWorld
 from interpreters.explore.schedule.token import token_of
 from interpreters.explore.schedule.world import Move, World
@@ -20,7 +20,7 @@ MISTAKES = (AttributeError, ImportError, NameError, TypeError, NotAProgram, NotA
 """Errors that are no outcome for a check to judge, but mistakes in a program."""
 
 
-class Found(NamedTuple):
+class FoundOrder(NamedTuple):
     """An interleaving in which something is wrong: whose turn it was, and how often a program had to give way."""
 
     moves: tuple[Move, ...]
@@ -39,7 +39,7 @@ class Case(NamedTuple):
     store_factory: StoreFactory
     check: CheckOfOutcomes | None
     requests_limit: int
-    contents: Contents | None = None
+    contents: Filling | None = None
     chosen: tuple[int, ...] | None = None
     """Which of the programs that were given these are, if not all."""
 

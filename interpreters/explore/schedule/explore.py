@@ -42,11 +42,11 @@ import msgspec
 from interpreters.explore.faults import AT_A_RESTART, SHARED
 from interpreters.explore.inputs import CheckOfOutcomes, StoreFactory, check_stores, trouble_in_a_call
 from interpreters.explore.report import NOT_DETERMINISTIC, Cell, Failure, Problem, Report
-from interpreters.explore.schedule.case import Case, Found
+from interpreters.explore.schedule.case import Case, FoundOrder
 from interpreters.explore.schedule.footprint import Touched
 from interpreters.explore.schedule.ordered import FAULTS, Ordered
 from interpreters.explore.schedule.programs import Programs, named_programs
-from interpreters.explore.schedule.recorded import Step
+from interpreters.explore.schedule.recorded import RecordedStep
 from interpreters.explore.schedule.replayed import Replayed, replay
 from interpreters.explore.schedule.sameness import (
     NOT_FRESH,
@@ -171,7 +171,7 @@ class _Exploration:
         self._count(1, 0, run.switches)
         self.report.bound = f"the interleaving of {token}"
         difference = difference_of(case, run, replay(case, run.moves))
-        found = run.found if difference is None else Found(run.moves, run.switches, difference)
+        found = run.found if difference is None else FoundOrder(run.moves, run.switches, difference)
         if found is not None:
             self.report.failed = 1
             self._tell(Shrunk(token.only, found))
@@ -206,7 +206,7 @@ class _Exploration:
         self.report.enumerated += checked + equal
         self.report.depth = max(self.report.depth, switches)
 
-    def _tell_all(self, failures: Iterable[Found], count: int) -> None:
+    def _tell_all(self, failures: Iterable[FoundOrder], count: int) -> None:
         self.report.failed = (self.report.failed or 0) + count
         for found in failures:
             if _likeness(found) not in self._told and len(self.report.failures) < _FAILURES_TOLD:
@@ -254,16 +254,16 @@ class _Exploration:
             self.report.cells.append(Cell(label, fault, states, failures))
 
 
-def _distinct(failures: Iterable[Found]) -> list[Found]:
+def _distinct(failures: Iterable[FoundOrder]) -> list[FoundOrder]:
     """The first failure of each sort, and no more than are told."""
-    first: dict[tuple[str, str], Found] = {}
+    first: dict[tuple[str, str], FoundOrder] = {}
     for found in failures:
         if len(first) < _FAILURES_TOLD:
             first.setdefault(_likeness(found), found)
     return [*first.values()]
 
 
-def _as_it_is_again(found: Found, run: Replayed) -> Found:
+def _as_it_is_again(found: FoundOrder, run: Replayed) -> FoundOrder:
     """What is wrong with an interleaving that was run again: as before, or that it is not as before."""
     again = run.problem
     if found.problem.kind == NOT_DETERMINISTIC or (again is not None and again.kind == found.problem.kind):
@@ -273,11 +273,11 @@ def _as_it_is_again(found: Found, run: Replayed) -> Found:
     return found._replace(problem=Problem(NOT_DETERMINISTIC, "two runs of one order end alike", told))
 
 
-def _likeness(found: Found) -> tuple[str, str]:
+def _likeness(found: FoundOrder) -> tuple[str, str]:
     return found.problem.kind, found.problem.found
 
 
-def _remedy(found: Found, count: int) -> str | None:
+def _remedy(found: FoundOrder, count: int) -> str | None:
     """What may help, where that can be said from afar."""
     if is_about_stores(found.problem):
         return NOT_FRESH
@@ -298,7 +298,7 @@ _REMEDIES = {
 _LINES_TOLD = 60
 
 
-def _last_lines(case: Case, trace: Sequence[Step]) -> tuple[str, ...]:
+def _last_lines(case: Case, trace: Sequence[RecordedStep]) -> tuple[str, ...]:
     lines = [*told_steps(case.names, trace)]
     more = len(lines) - _LINES_TOLD
     return tuple(lines if more <= 0 else [f"… {more:,} steps", *lines[-_LINES_TOLD:]])

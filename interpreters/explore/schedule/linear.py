@@ -15,7 +15,7 @@ import msgspec
 
 from interpreters.explore.faults import is_own
 from interpreters.explore.report import Problem
-from interpreters.explore.schedule.recorded import Step
+from interpreters.explore.schedule.recorded import RecordedStep
 from interpreters.explore.schedule.world import World
 from interpreters.explore.words import told, told_error, told_outcome
 from interpreters.stores.memory import MemoryStore
@@ -50,7 +50,7 @@ NEVER = 1 << 62
 """When an operation ended of which nobody knows whether it did."""
 
 
-class Contents(NamedTuple):
+class Filling(NamedTuple):
     """What a store holds: the writes that fill an empty one likewise."""
 
     writes: tuple[Any, ...]
@@ -59,13 +59,13 @@ class Contents(NamedTuple):
 class Operation(NamedTuple):
     """One operation of a history: between which steps it was done, and what came of it, None where nobody knows."""
 
-    step: Step
+    step: RecordedStep
     began: int
     ended: int
     outcome: Outcome | None
 
 
-def contents_of(handlers: Handlers) -> Contents:
+def contents_of(handlers: Handlers) -> Filling:
     """Read everything that a store holds.
 
     >>> store = MemoryStore()
@@ -73,7 +73,7 @@ def contents_of(handlers: Handlers) -> Contents:
     >>> contents_of(store.handlers).writes
     (KvPut(key='color', value='red', expected=None),)
     """
-    return Contents(tuple(World((), handlers).run_alone(_writes())))
+    return Filling(tuple(World((), handlers).run_alone(_writes())))
 
 
 def _writes() -> Effect[list[Any]]:
@@ -89,7 +89,7 @@ def _writes() -> Effect[list[Any]]:
     return [*writes, *(KvPut(key, entry.value) for key, entry in found)]
 
 
-def linear_problem(trace: Sequence[Step], contents: Contents, names: Sequence[str]) -> Problem | None:
+def linear_problem(trace: Sequence[RecordedStep], contents: Filling, names: Sequence[str]) -> Problem | None:
     """What is wrong with a history, None if it can be put in a row."""
     history = operations_in(trace)
     search = _Rows(history, contents)
@@ -102,7 +102,7 @@ def linear_problem(trace: Sequence[Step], contents: Contents, names: Sequence[st
     )
 
 
-def operations_in(trace: Sequence[Step]) -> list[Operation]:
+def operations_in(trace: Sequence[RecordedStep]) -> list[Operation]:
     """The operations of a history that count, in the order in which they began."""
     found = []
     for step in trace:
@@ -131,7 +131,7 @@ def _told_history(history: Sequence[Operation], names: Sequence[str]) -> Iterato
 class _Rows:
     """The search for an order: depth first, each order on a memory store from the start."""
 
-    def __init__(self, history: Sequence[Operation], contents: Contents) -> None:
+    def __init__(self, history: Sequence[Operation], contents: Filling) -> None:
         self._history = history
         self._contents = contents
         self._best: tuple[list[Operation], str] = ([], "")

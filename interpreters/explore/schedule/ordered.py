@@ -15,7 +15,7 @@ from typing import Any
 
 from interpreters.explore.faults import is_own
 from interpreters.explore.report import NOT_DETERMINISTIC, Problem
-from interpreters.explore.schedule.case import Case, Found
+from interpreters.explore.schedule.case import Case, FoundOrder
 from interpreters.explore.schedule.footprint import Causes, Touched
 from interpreters.explore.schedule.requests import Sleep
 from interpreters.explore.schedule.sameness import told_difference
@@ -25,7 +25,7 @@ from persist_effects.requests import CHANGES, Outcome
 
 FAULTS = ("switch", "crash-before", "crash-during")
 
-Place = tuple[int, int, str]
+SwitchPlace = tuple[int, int, str]
 """A program, the number of its request, and what happened there: one of the `FAULTS`."""
 
 
@@ -51,7 +51,7 @@ class _Node:
         self.asker: int
         self.request: Any
         self.spent: int
-        self.place: Place | None
+        self.place: SwitchPlace | None
         self.event: tuple[int, int, tuple[int, ...]]
         self.after: tuple[int, ...]
         self.answer: Any
@@ -76,7 +76,7 @@ class Ordered:
         """Whether the bound kept any interleaving out."""
         self.orders_seen: frozenset[Touched] = frozenset()
         """Which orders, of all streams or of all keys, anything has asked for."""
-        self.places: dict[Place, list[int]] = {}
+        self.places: dict[SwitchPlace, list[int]] = {}
         """How many interleavings had a switch or a crash at each place, and how many of them failed."""
         self.requests: dict[tuple[int, int], Any] = {}
         """What each program first asked at each place."""
@@ -92,7 +92,7 @@ class Ordered:
         self._known: dict[int, tuple[Any, Any]] = {}
         """By history and program: what it was answered at the end of it, and where it stood then."""
 
-    def failures(self, limit: int | None = None) -> Iterator[Found]:
+    def failures(self, limit: int | None = None) -> Iterator[FoundOrder]:
         """Check them, at most so many, and give those that fail."""
         while not self.is_finished and (limit is None or self.checked + self.equal < limit):
             problem = self._run()
@@ -101,7 +101,7 @@ class Ordered:
             if problem is not None:
                 self.failed += 1
                 moves = (*(node.move for node in self._path), *self._tail)
-                yield Found(moves, self._path[-1].spent if self._path else 0, problem)
+                yield FoundOrder(moves, self._path[-1].spent if self._path else 0, problem)
                 if problem.kind in ("hangs", NOT_DETERMINISTIC):
                     break
             self._go_back()

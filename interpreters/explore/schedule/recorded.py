@@ -11,7 +11,7 @@ from persist_effects.machine import Handlers
 from persist_effects.requests import Answered, Failed, Outcome
 
 
-class Step:
+class RecordedStep:
     """A request that was carried out, or a crash.
 
     ``number`` counts the steps of all programs, ``ordinal`` the requests of its own in this life. ``ended`` is the
@@ -36,7 +36,7 @@ class RecordedWorld(World):
     """Keeps the steps. They cost about as much again as the running."""
 
     def __init__(self, makers: Sequence[ProgramMaker], handlers: Handlers) -> None:
-        self.trace: list[Step] = []
+        self.trace: list[RecordedStep] = []
         self._steps = 0
         super().__init__(makers, handlers)
 
@@ -55,7 +55,9 @@ class RecordedWorld(World):
     def crash(self, index: int, *, is_carried_out: bool) -> None:
         """Give a program up, and note that nobody hears what its requests came to."""
         task = self.tasks[index]
-        crash = Step(self._steps, task, is_inner=False, fault="crash-during" if is_carried_out else "crash-before")
+        crash = RecordedStep(
+            self._steps, task, is_inner=False, fault="crash-during" if is_carried_out else "crash-before"
+        )
         count = len(self.trace)
         unheard = [step for step in self.trace if step.index == index and step.ended is None]
         super().crash(index, is_carried_out=is_carried_out)
@@ -71,7 +73,7 @@ class RecordedWorld(World):
 
         def answer(request: Any) -> Any:
             self._steps += 1
-            step = Step(self._steps, task, is_inner=is_inner)
+            step = RecordedStep(self._steps, task, is_inner=is_inner)
             self.trace.append(step)
             try:
                 found = row(request)
@@ -85,7 +87,7 @@ class RecordedWorld(World):
 
         task.row = answer
 
-    def _watched(self, operation: Generator[Any, Any, Any], step: Step) -> Generator[Any, Any, Any]:
+    def _watched(self, operation: Generator[Any, Any, Any], step: RecordedStep) -> Generator[Any, Any, Any]:
         try:
             found = yield from operation
         except GeneratorExit:
@@ -96,5 +98,5 @@ class RecordedWorld(World):
         self._end(step, Answered(found))
         return found
 
-    def _end(self, step: Step, outcome: Outcome) -> None:
+    def _end(self, step: RecordedStep, outcome: Outcome) -> None:
         step.outcome, step.ended = outcome, self._steps

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from interpreters.explore.report import Problem
-from interpreters.explore.schedule.case import Case, Found, told_outcomes
-from interpreters.explore.schedule.recorded import RecordedWorld, Step
+from interpreters.explore.schedule.case import Case, FoundOrder, told_outcomes
+from interpreters.explore.schedule.recorded import RecordedStep, RecordedWorld
 from interpreters.explore.schedule.world import Move
 from persist_effects.requests import Outcome
 
@@ -15,7 +15,7 @@ class Replayed(NamedTuple):
 
     moves: tuple[Move, ...]
     switches: int
-    trace: list[Step]
+    trace: list[RecordedStep]
     outcomes: list[str]
     problem: Problem | None
     refused: str = ""
@@ -23,9 +23,9 @@ class Replayed(NamedTuple):
     """How each program ended, None where it has not."""
 
     @property
-    def found(self) -> Found | None:
+    def found(self) -> FoundOrder | None:
         """What is wrong with it."""
-        return None if self.problem is None else Found(self.moves, self.switches, self.problem)
+        return None if self.problem is None else FoundOrder(self.moves, self.switches, self.problem)
 
 
 def replay(case: Case, moves: Sequence[Move], *, is_backwards: bool = False) -> Replayed:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from interpreters.explore.faults import is_own
 from interpreters.explore.report import NOT_DETERMINISTIC, Problem
-from interpreters.explore.schedule.case import Case, Found
+from interpreters.explore.schedule.case import Case, FoundOrder
 from interpreters.explore.schedule.linear import SameNumbers
-from interpreters.explore.schedule.recorded import Step
+from interpreters.explore.schedule.recorded import RecordedStep
 from interpreters.explore.schedule.replayed import Replayed, replay
 from interpreters.explore.words import are_alike, told, told_error, told_outcome
 from persist_effects.requests import Answered, Failed, Outcome
@@ -42,13 +42,13 @@ def trials(case: Case) -> list[Trial]:
     return [Trial(is_backwards, replay(case, (), is_backwards=is_backwards)) for is_backwards in directions]
 
 
-def difference_now(case: Case, firsts: Sequence[Trial]) -> Found | None:
+def difference_now(case: Case, firsts: Sequence[Trial]) -> FoundOrder | None:
     """Run the trials again. What they differ in from the first time, if in anything."""
     for trial in firsts:
         again = replay(case, (), is_backwards=trial.is_backwards)
         problem = difference_of(case, trial.run, again)
         if problem is not None:
-            return Found(trial.run.moves, trial.run.switches, problem)
+            return FoundOrder(trial.run.moves, trial.run.switches, problem)
     return None
 
 
@@ -82,7 +82,9 @@ def told_difference(name: str, number: int, before: Any, now: Any, when: str) ->
     return Problem(NOT_DETERMINISTIC, _ASKS_THE_SAME, found)
 
 
-def _difference_in_request(case: Case, before: Step | None, now: Step | None, last: int) -> Problem | None:
+def _difference_in_request(
+    case: Case, before: RecordedStep | None, now: RecordedStep | None, last: int
+) -> Problem | None:
     if before is not None and now is not None and before.index == now.index and are_alike(before.request, now.request):
         return None
     # Where different programs ask, it is the one that had the turn before which goes on in one run alone.
@@ -92,7 +94,9 @@ def _difference_in_request(case: Case, before: Step | None, now: Step | None, la
     return told_difference(case.names[known.index], known.ordinal, stands[0], stands[1], "the first time")
 
 
-def _difference_in_answer(case: Case, before: Step | None, now: Step | None, numbers: SameNumbers) -> Problem | None:
+def _difference_in_answer(
+    case: Case, before: RecordedStep | None, now: RecordedStep | None, numbers: SameNumbers
+) -> Problem | None:
     assert before is not None, "what was asked is the same"
     assert now is not None, "what was asked is the same"
     first, second = before.outcome, now.outcome

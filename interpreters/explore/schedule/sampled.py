@@ -9,7 +9,7 @@ number of interleavings.
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
-from interpreters.explore.schedule.case import Case, Found
+from interpreters.explore.schedule.case import Case, FoundOrder
 from interpreters.explore.schedule.ordered import may_change
 from interpreters.explore.schedule.world import Move, World
 
@@ -29,7 +29,7 @@ class Sampled:
         self._random = Random(seed)  # noqa: S311 - a sample, no secret
         self._longest = 1
 
-    def failures(self, count: int) -> Iterator[Found]:
+    def failures(self, count: int) -> Iterator[FoundOrder]:
         """Check so many, and give those that fail."""
         for number in range(count):
             choose = self._by_priorities() if number % 2 else self._at_random()
@@ -57,7 +57,7 @@ class Sampled:
 
         return choose
 
-    def _run(self, choose: Choose, crash_at: int | None) -> Found | None:
+    def _run(self, choose: Choose, crash_at: int | None) -> FoundOrder | None:
         moves: list[Move] = []
         try:
             return self._run_on_new_store(choose, crash_at, moves)
@@ -65,13 +65,13 @@ class Sampled:
             self._case.note_end(error, moves)
             raise
 
-    def _run_on_new_store(self, choose: Choose, crash_at: int | None, moves: list[Move]) -> Found | None:
+    def _run_on_new_store(self, choose: Choose, crash_at: int | None, moves: list[Move]) -> FoundOrder | None:
         world, store = self._case.begin()
         switches, last = 0, -1
         try:
             while ready := world.ready():
                 if len(moves) == self._case.requests_limit:
-                    return Found(tuple(moves), switches, self._case.hang())
+                    return FoundOrder(tuple(moves), switches, self._case.hang())
                 move = choose(len(moves), ready)
                 switches += last in ready and move != last
                 last = move
@@ -80,7 +80,7 @@ class Sampled:
                 moves.append(move)
                 world.play(move)
             problem = self._case.judge(world)
-            return None if problem is None else Found(tuple(moves), switches, problem)
+            return None if problem is None else FoundOrder(tuple(moves), switches, problem)
         finally:
             self._longest = max(self._longest, len(moves))
             self.most_switches = max(self.most_switches, switches)

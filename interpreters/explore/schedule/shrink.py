@@ -7,7 +7,7 @@ of them would fail of itself, and who waits for one that is left out would wait 
 from itertools import combinations
 from typing import NamedTuple
 
-from interpreters.explore.schedule.case import Case, Found
+from interpreters.explore.schedule.case import Case, FoundOrder
 from interpreters.explore.schedule.footprint import ORDERS
 from interpreters.explore.schedule.ordered import Ordered
 
@@ -19,10 +19,10 @@ class Shrunk(NamedTuple):
     """A failure of some of the programs; ``only`` says of which, None for all."""
 
     only: tuple[int, ...] | None
-    found: Found
+    found: FoundOrder
 
 
-def shrunk(case: Case, found: Found) -> Shrunk:
+def shrunk(case: Case, found: FoundOrder) -> Shrunk:
     """The smallest failure of the same kind."""
     count = len(case.programs)
     has_crash = any(move >= count for move in found.moves)
@@ -43,7 +43,7 @@ def _passes_in_turn(case: Case) -> bool:
     return not any(Ordered(case, bound=0, reduce=False, crashes=False).failures(_RUNS))
 
 
-def _smallest(case: Case, found: Found, *, has_crash: bool) -> Found | None:
+def _smallest(case: Case, found: FoundOrder, *, has_crash: bool) -> FoundOrder | None:
     for crashes in sorted({False, has_crash}):
         for bound in range(found.switches + 1):
             search = Ordered(case, bound=bound, reduce=case.contents is None, crashes=crashes, orders=ORDERS)
@@ -53,11 +53,11 @@ def _smallest(case: Case, found: Found, *, has_crash: bool) -> Found | None:
     return None
 
 
-def _crashes_in(found: Found, case: Case) -> bool:
+def _crashes_in(found: FoundOrder, case: Case) -> bool:
     return any(move >= len(case.programs) for move in found.moves)
 
 
-def _are_alike(one: Found, other: Found) -> bool:
+def _are_alike(one: FoundOrder, other: FoundOrder) -> bool:
     """Whether two failures are of the same kind, and met the same error."""
     return (
         one.problem.kind == other.problem.kind and one.problem.found.split(":")[0] == other.problem.found.split(":")[0]

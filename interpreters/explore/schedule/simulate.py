@@ -16,7 +16,7 @@ import msgspec
 from interpreters.explore.faults import is_own
 from interpreters.explore.limits import is_said_by_pytest, noted, thrown
 from interpreters.explore.schedule.programs import Programs, named_programs
-from interpreters.explore.schedule.recorded import RecordedWorld, Step
+from interpreters.explore.schedule.recorded import RecordedStep, RecordedWorld
 from interpreters.explore.schedule.telling import told_steps
 from interpreters.runtime.interpreter import Interpreter
 from interpreters.runtime.store import Store
@@ -135,7 +135,9 @@ def _as_store(store: object) -> Store:
 # The canonical encoding of a trace
 
 
-def _records(names: Sequence[str], steps: Sequence[Step], outcomes: Sequence[Outcome | None]) -> Iterator[bytes]:
+def _records(
+    names: Sequence[str], steps: Sequence[RecordedStep], outcomes: Sequence[Outcome | None]
+) -> Iterator[bytes]:
     for step in steps:
         yield names[step.index].encode("utf-8", "surrogatepass")
         yield _record_of_request(step.request)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from interpreters.explore.schedule.recorded import Step
+from interpreters.explore.schedule.recorded import RecordedStep
 from interpreters.explore.schedule.requests import Pause, Sleep
 from interpreters.explore.words import MARK, told, told_outcome
 
@@ -10,7 +10,7 @@ _TOLD_STRETCH = 4
 """How many requests of a stretch are told in the essence."""
 
 
-def told_steps(names: Sequence[str], trace: Sequence[Step]) -> Iterator[str]:
+def told_steps(names: Sequence[str], trace: Sequence[RecordedStep]) -> Iterator[str]:
     """A line for each step: the program, the number of its request, the request and its outcome."""
     width = max(map(len, names))
     for step in trace:
@@ -22,14 +22,14 @@ def told_steps(names: Sequence[str], trace: Sequence[Step]) -> Iterator[str]:
         yield f"{name} {_told_request(step)}{_told_end(step)}"
 
 
-def _told_request(step: Step) -> str:
+def _told_request(step: RecordedStep) -> str:
     request = step.request
     if isinstance(request, Sleep):
         return f"{request.op} {request.seconds}"
     return told(request)
 
 
-def _told_end(step: Step) -> str:
+def _told_end(step: RecordedStep) -> str:
     if isinstance(step.request, Sleep | Pause):
         return ""
     if step.outcome is None:
@@ -38,7 +38,7 @@ def _told_end(step: Step) -> str:
     return told_outcome(step.request, step.outcome) + later
 
 
-def essence(names: Sequence[str], trace: Sequence[Step]) -> Iterator[str]:
+def essence(names: Sequence[str], trace: Sequence[RecordedStep]) -> Iterator[str]:
     """What is special about an order: who was held up where, and what others did meanwhile; who was gone where."""
     stretches = [*_stretches(trace)]
     for place, stretch in enumerate(stretches):
@@ -58,9 +58,9 @@ def essence(names: Sequence[str], trace: Sequence[Step]) -> Iterator[str]:
         yield f"meanwhile {names[meanwhile[0].index]} does {', '.join(words)}{more}"
 
 
-def _stretches(trace: Sequence[Step]) -> Iterator[list[Step]]:
+def _stretches(trace: Sequence[RecordedStep]) -> Iterator[list[RecordedStep]]:
     """The steps that one program makes without another between them; a crash stands by itself."""
-    stretch: list[Step] = []
+    stretch: list[RecordedStep] = []
     for step in trace:
         if stretch and (step.index != stretch[-1].index or step.fault or stretch[-1].fault):
             yield stretch

@@ -161,7 +161,7 @@ class _Host:
         if interrupt is not None:
             raise interrupt
 
-    def state_lock(self) -> forks.Lock | None:
+    def state_lock(self) -> forks.StateLock | None:
         """What a fork waits for, so that the child has the index whole."""
         return self._lock
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from interpreters.disk import requests as disk
-from interpreters.disk.crashing import Bound, CrashDisk, Fault, Image
+from interpreters.disk.crashing import Bound, CrashDisk, DiskFault, Image
 from interpreters.disk.real import RealDisk
 from interpreters.explore import Compact, Reopen, explore_crashes
 from interpreters.explore.crashes.simulated import Contents, SimulatedStore, contents
@@ -342,7 +342,7 @@ def recovers_on_a_failing_disk(directory: Path) -> Caught:
     by: dict[str, str] = {}
     count = 0
     for number in range(quiet.count):
-        for fault in (Fault(kind, is_for_good) for kind in ("EIO", "ENOSPC") for is_for_good in (False, True)):
+        for fault in (DiskFault(kind, is_for_good) for kind in ("EIO", "ENOSPC") for is_for_good in (False, True)):
             on = CrashDisk(store.image, faults={number: fault})
             try:
                 opened = run(contents(), SimulatedStore(on, boot=2, segment_bytes=1024).handlers)

@@ -36,7 +36,7 @@ from interpreters.stores.file.upkeep.backup import backup_store
 from interpreters.stores.file.upkeep.operations import backup, salvage, verify
 from interpreters.stores.file.upkeep.salvage import salvage_store
 from interpreters.stores.file.upkeep.two_disks import two_disks
-from interpreters.stores.file.upkeep.verify import Report, verify_store
+from interpreters.stores.file.upkeep.verify import Verified, verify_store
 from persist_effects import CorruptStore, Draft, run
 from persist_effects.requests import Append, KvGet, KvPut, Read, ReadAll, Transact
 
@@ -229,7 +229,7 @@ def read_along(image: dict[str, bytes]) -> dict:
     return contents(handlers)
 
 
-def verified(image: dict[str, bytes]) -> Report:
+def verified(image: dict[str, bytes]) -> Verified:
     return run(verify_store(), MemoryDisk(image).handlers)
 
 

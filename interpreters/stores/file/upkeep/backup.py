@@ -23,7 +23,7 @@ from interpreters.stores.file.manifest import (
 from interpreters.stores.file.scan import Bad, Damage, Scan, Segment
 from interpreters.stores.file.sealed import check_nothing_is_left_out, check_order, index_limit_bytes, read_headers
 from interpreters.stores.file.upkeep.blobs import copy_blobs
-from interpreters.stores.file.upkeep.survey import Progress, find_segment
+from interpreters.stores.file.upkeep.survey import BytesProgress, find_segment
 from interpreters.stores.file.upkeep.two_disks import on_target
 from persist_effects.errors import CorruptStore, InvalidRequest, StoreUnavailable
 from persist_effects.machine import Effect, perform
@@ -42,7 +42,7 @@ class BackedUp(msgspec.Struct, frozen=True):
     blob_bytes: int = 0
 
 
-def backup_store(moment: Moment | None = None, progress: Progress | None = None) -> Effect[BackedUp]:
+def backup_store(moment: Moment | None = None, progress: BytesProgress | None = None) -> Effect[BackedUp]:
     """Copy the store on the first disk to the second (`two_disks`), as it was at a moment, or else now.
 
     At a moment: no compaction may have run since. Now: the copy may have a commit that was just being made. Raises
@@ -69,7 +69,7 @@ def backup_store(moment: Moment | None = None, progress: Progress | None = None)
 class _Backup:
     """One attempt to copy what a manifest names; of the active segment, what comes before ``until``."""
 
-    def __init__(self, manifest: Manifest, until: int | None, progress: Progress | None) -> None:
+    def __init__(self, manifest: Manifest, until: int | None, progress: BytesProgress | None) -> None:
         self._manifest = manifest
         self._until = until
         self._progress = progress

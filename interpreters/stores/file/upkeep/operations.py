@@ -20,16 +20,16 @@ from interpreters.stores.file.segments import LOCK
 from interpreters.stores.file.store import FileStore
 from interpreters.stores.file.upkeep.backup import BackedUp, backup_store
 from interpreters.stores.file.upkeep.salvage import Salvaged, salvage_store
-from interpreters.stores.file.upkeep.survey import Progress
+from interpreters.stores.file.upkeep.survey import BytesProgress
 from interpreters.stores.file.upkeep.two_disks import two_disks
-from interpreters.stores.file.upkeep.verify import Report, verify_store
+from interpreters.stores.file.upkeep.verify import Verified, verify_store
 from persist_effects.errors import CorruptStore, InvalidRequest, NewerFormat, StoreLocked, StoreUnavailable
 from persist_effects.machine import run
 
 StrPath = str | os.PathLike[str]
 
 
-def verify(path: StrPath, progress: Progress | None = None) -> Report:
+def verify(path: StrPath, progress: BytesProgress | None = None) -> Verified:
     """Look for damage in the store in a directory. Nothing is changed, and a writer may be at work.
 
     Raises `InvalidRequest` where there is no store.
@@ -45,7 +45,7 @@ def verify(path: StrPath, progress: Progress | None = None) -> Report:
         return run(verify_store(progress), source.handlers)
 
 
-def backup(store: StrPath | FileStore, into: StrPath, progress: Progress | None = None) -> BackedUp:
+def backup(store: StrPath | FileStore, into: StrPath, progress: BytesProgress | None = None) -> BackedUp:
     """Copy a store, as it is at one moment, into a directory that is not there or empty.
 
     Args:
@@ -79,14 +79,14 @@ def backup(store: StrPath | FileStore, into: StrPath, progress: Progress | None 
 
 
 def _backed_up(
-    source: RealDisk, path: StrPath, into: StrPath, progress: Progress | None, moment: Moment | None
+    source: RealDisk, path: StrPath, into: StrPath, progress: BytesProgress | None, moment: Moment | None
 ) -> BackedUp:
     nothing = "nothing was backed up"
     with _making(into, nothing) as target, _errors_of(path, nothing):
         return run(backup_store(moment, progress), two_disks(source.handlers, target.handlers))
 
 
-def salvage(path: StrPath, into: StrPath, progress: Progress | None = None) -> Salvaged:
+def salvage(path: StrPath, into: StrPath, progress: BytesProgress | None = None) -> Salvaged:
     """Copy what is sound of a store into a new one, in a directory that is not there or empty, and say what is lost.
 
     No writer may be at work: then `StoreLocked` is raised. Raises `InvalidRequest` for a directory that has something

@@ -32,7 +32,7 @@ from interpreters.stores.file.scan import Bad, Damage, Scan, Segment
 from interpreters.stores.file.sealed import SEGMENT_FILE, left_out, order_damages, read_headers
 from interpreters.stores.file.staging import Frames
 from interpreters.stores.file.upkeep.blobs import copy_blobs
-from interpreters.stores.file.upkeep.survey import Progress, find_manifest, find_segment, index_of
+from interpreters.stores.file.upkeep.survey import BytesProgress, find_manifest, find_segment, index_of
 from interpreters.stores.file.upkeep.tally import Ledger, StreamLedger
 from interpreters.stores.file.upkeep.two_disks import on_target
 from persist_effects.errors import CorruptStore, InvalidRequest
@@ -89,7 +89,7 @@ class _Kept(msgspec.Struct, frozen=True):
     dropped_position: int
 
 
-def salvage_store(engine: Engine, progress: Progress | None = None) -> Effect[Salvaged]:
+def salvage_store(engine: Engine, progress: BytesProgress | None = None) -> Effect[Salvaged]:
     """Copy what is sound of the store on the first disk into an engine, not yet opened, on the second (`two_disks`).
 
     Raises `InvalidRequest` where there is no store, or where there is one on the second disk.
@@ -102,7 +102,7 @@ def salvage_store(engine: Engine, progress: Progress | None = None) -> Effect[Sa
 class _Salvage:
     """Two readings: the first finds out what can be kept, the second copies it."""
 
-    def __init__(self, engine: Engine, progress: Progress | None) -> None:
+    def __init__(self, engine: Engine, progress: BytesProgress | None) -> None:
         self._engine = engine
         self._progress = progress
         self._salvaged = Salvaged()

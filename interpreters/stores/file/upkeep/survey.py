@@ -24,7 +24,7 @@ from interpreters.stores.file.segments import LOCK
 from persist_effects.errors import CorruptStore, InvalidRequest
 from persist_effects.machine import Effect, perform
 
-Progress = Callable[[int, int], None]
+BytesProgress = Callable[[int, int], None]
 """Told now and then how many bytes are done, and how many there are."""
 
 _SALT = slice(40, 48)

@@ -18,7 +18,7 @@ from interpreters.stores.file.manifest import CURRENT, Manifest, Sealed, index_p
 from interpreters.stores.file.scan import Bad, Damage, Scan, Segment
 from interpreters.stores.file.sealed import left_out, order_damages, read_headers, read_index, take_in
 from interpreters.stores.file.upkeep.blobs import BlobWalk
-from interpreters.stores.file.upkeep.survey import Progress, find_manifest, find_segment, index_of
+from interpreters.stores.file.upkeep.survey import BytesProgress, find_manifest, find_segment, index_of
 from interpreters.stores.file.upkeep.tally import Ledger
 from persist_effects.errors import StoreUnavailable
 from persist_effects.machine import Effect, perform
@@ -27,7 +27,7 @@ _ATTEMPTS = 20
 """How often everything is looked at again because the store was changed meanwhile."""
 
 
-class Report(msgspec.Struct):
+class Verified(msgspec.Struct):
     """What was found. ``repairable`` is made good by the next opening; ``notes`` are no fault.
 
     ``garbage_bytes`` is what compaction would give back of the segments' ``bytes``: events that were dropped, and
@@ -55,7 +55,7 @@ class Report(msgspec.Struct):
         return not self.damages
 
 
-def verify_store(progress: Progress | None = None) -> Effect[Report]:
+def verify_store(progress: BytesProgress | None = None) -> Effect[Verified]:
     """Look at all of a store. Raises `InvalidRequest` where there is none.
 
     Raises `StoreUnavailable` where it changes faster than it can be read.
@@ -79,14 +79,14 @@ def _current() -> Effect[bytes]:
 class _Verification:
     """One look at everything."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: BytesProgress | None) -> None:
         self._progress = progress
-        self._report = Report()
+        self._report = Verified()
         self._ledger = Ledger()
         self._done_bytes = 0
         self._total_bytes = 0
 
-    def run(self) -> Effect[Report]:
+    def run(self) -> Effect[Verified]:
         report = self._report
         manifest, damages = yield from find_manifest()
         report.damages += damages

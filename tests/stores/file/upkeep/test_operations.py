@@ -44,7 +44,7 @@ from interpreters.stores.file.upkeep.backup import backup_store
 from interpreters.stores.file.upkeep.salvage import salvage_store
 from interpreters.stores.file.upkeep.tally import Ledger
 from interpreters.stores.file.upkeep.two_disks import OnTarget, two_disks
-from interpreters.stores.file.upkeep.verify import Report, verify_store
+from interpreters.stores.file.upkeep.verify import Verified, verify_store
 from persist_effects import CorruptStore, Draft, Event, InvalidRequest, StoreClosed, codec, kv, log, run, start
 from persist_effects.errors import StoreLocked, StoreUnavailable
 from persist_effects.machine import Suspended
@@ -53,7 +53,7 @@ from persist_effects.requests import Append, KvPut, TruncateThrough
 SEGMENT_BYTES = 1500
 
 
-def verified(image) -> Report:
+def verified(image) -> Verified:
     return run(verify_store(), MemoryDisk(image).handlers)
 
 
@@ -108,7 +108,7 @@ def flipped(image, path: str, offset: int):
     return {**image, path: bytes(data)}
 
 
-def places(report: Report) -> list[tuple[str, int]]:
+def places(report: Verified) -> list[tuple[str, int]]:
     return [(damage.file, damage.offset) for damage in report.damages]
 
 
