@@ -33,7 +33,7 @@ from persist_effects.programs import program as _program
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
 from persist_effects.rows import is_program_row, refuse_async
 from persist_effects.slips import instead_of_program, instead_of_request, said
-from persist_effects.spinning import Trouble, counted
+from persist_effects.spinning import Trouble, counted, give_up
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -180,6 +180,51 @@ def run(program: Effect[A], handlers: Handlers) -> A:
     """
     _check_fresh(program)
     return _drive(program, program.send, None, handlers, None)
+
+
+def through(
+    program: Effect[A],
+    carry_out: Callable[[Request[Any]], Effect[Any]],
+    errors: tuple[type[BaseException], ...] = (BaseException,),
+) -> Effect[A]:
+    """A program whose requests are carried out by programs of others: one that asks a store as one that asks its disk.
+
+    Args:
+        program: A fresh one.
+        carry_out: Makes of each of its requests the program that answers it.
+        errors: Those that are raised in the program when its request meets them. Any other ends both, as if their
+            process were gone: what the program's ``finally`` blocks ask for is then not carried out.
+
+    Returns:
+        What the program returns.
+
+    >>> class Ask(Request[str], frozen=True, tag="example/ask"):
+    ...     question: str
+    >>> def greet():
+    ...     return "hello " + (yield from perform(Ask("name?")))
+    >>> def politely(request):
+    ...     return (yield from perform(Ask(f"please, {request.question}")))
+    >>> run(through(greet(), politely), {Ask: lambda request: f"<{request.question}>"})
+    'hello <please, name?>'
+    """
+    try:
+        request = next(program)
+        while True:
+            try:
+                answer = yield from carry_out(request)
+            except GeneratorExit:
+                give_up(program)
+                raise
+            except errors as error:
+                request = program.throw(error)
+            except BaseException:
+                give_up(program)
+                raise
+            else:
+                request = program.send(answer)
+    except StopIteration as end:
+        value: A = end.value
+        return value
 
 
 def unwind(program: Effect[Any], error: BaseException, handlers: Handlers) -> None:

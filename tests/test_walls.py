@@ -475,7 +475,7 @@ PUBLIC_FUNCTIONS = {
     "view": "attach peek refresh value",
     "machine": (
         "all_of check_fresh check_returned ended next_request outcome_of outcomes_by_kind outcomes_of perform run "
-        "settled start unwind unwind_all"
+        "settled start through unwind unwind_all"
     ),
     "contexts": "here leaves_contexts_alone own_contexts parts_in runs_of",
     "programs": "is_fresh_program program refused watch",

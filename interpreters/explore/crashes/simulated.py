@@ -12,7 +12,7 @@ from interpreters.stores.file.queries import Queries
 from interpreters.stores.file.staging import WriteRequest
 from persist_effects.errors import PersistError, StoreUnavailable, UnhandledEffect
 from persist_effects.listing import all_names
-from persist_effects.machine import Effect, Handlers, perform, run
+from persist_effects.machine import Effect, Handlers, perform, run, through
 from persist_effects.requests import (
     PAGE_SIZE_MAX,
     READS,
@@ -142,18 +142,7 @@ def contents() -> Effect[Contents]:
 
 def over_disk(engine: Engine, program: Effect[A], effects: Handlers = NO_EFFECTS) -> Effect[A]:
     """A program of an open engine's requests as one of `disk/*` requests; ``effects`` answer others at once."""
-    try:
-        request = next(program)
-        while True:
-            try:
-                answer = yield from _answered(engine, request, effects)
-            except (PersistError, OSError) as error:
-                request = program.throw(error)
-            else:
-                request = program.send(answer)
-    except StopIteration as end:
-        value: A = end.value
-        return value
+    return (yield from through(program, lambda request: _answered(engine, request, effects), (PersistError, OSError)))
 
 
 def _answered(engine: Engine, request: Request[Any], effects: Handlers) -> Effect[Any]:

@@ -23,7 +23,7 @@ from interpreters.stores.file.upkeep.backup import backup_store
 from interpreters.stores.file.upkeep.two_disks import two_disks
 from persist_effects import Draft, kv, log, snapshot
 from persist_effects.errors import CorruptStore, InvalidRequest, PersistError, Truncated
-from persist_effects.machine import Effect, perform, run
+from persist_effects.machine import Effect, perform, run, through
 from persist_effects.projection import State
 from persist_effects.requests import Append, KvPut, TruncateThrough
 from persist_effects.transaction import transact
@@ -566,14 +566,7 @@ def reads_along(directory: Path) -> Caught:
 def shown_along() -> Effect[Contents]:
     engine = ReaderEngine()
     yield from engine.open()
-    program = contents()
-    request = next(program)
-    while True:
-        answer = yield from engine.answer(request)
-        try:
-            request = program.send(answer)
-        except StopIteration as end:
-            return end.value
+    return (yield from through(contents(), engine.answer))
 
 
 RECOVERING = Look("recovers on a failing disk", recovers_on_a_failing_disk)

@@ -5,9 +5,8 @@ A program's own requests go to the first. What it runs with `on_target` goes to 
 
 from typing import Any, TypeVar
 
-from persist_effects.machine import Effect, Handlers, Suspended, perform, start
+from persist_effects.machine import Effect, Handlers, perform, through
 from persist_effects.requests import Request
-from persist_effects.spinning import give_up
 
 A = TypeVar("A")
 
@@ -20,18 +19,7 @@ class OnTarget(Request[Any], frozen=True, tag="disk/on-target"):
 
 def on_target(program: Effect[A]) -> Effect[A]:
     """Run a program over `disk/*` on the second disk."""
-    step = start(program)
-    try:
-        while isinstance(step, Suspended):
-            try:
-                answer = yield from perform(OnTarget(step.request))
-            except Exception as error:
-                step = step.throw(error)
-            else:
-                step = step.resume(answer)
-    finally:
-        give_up(program)
-    return step.value
+    return (yield from through(program, lambda request: perform(OnTarget(request)), (Exception,)))
 
 
 def two_disks(source: Handlers, target: Handlers) -> Handlers:
