@@ -112,16 +112,21 @@ def are_alike(one: Any, other: Any) -> bool:
     >>> are_alike(Answered(1), Answered(2)), are_alike(Answered(object()), Answered(object()))
     (False, True)
     """
-    try:
-        # Most that is compared is the same, and this is asked at every step.
-        if one == other:
-            return True
-    except Exception:  # noqa: S110 - of what does not say whether it is equal, its words do
-        pass
+    # Most that is compared is the same, and this is asked at every step.
+    if _say_they_are_equal(one, other):
+        return True
     if isinstance(one, Failed) and isinstance(other, Failed):
         return _without_addresses(told_error(one.error)) == _without_addresses(told_error(other.error))
     # As of floats that are no numbers, and of objects that are equal to themselves alone.
     return type(one) is type(other) and _without_addresses(repr(one)) == _without_addresses(repr(other))
+
+
+def _say_they_are_equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:
+        # Of what does not say whether it is equal, its words do.
+        return False
 
 
 def _without_addresses(text: str) -> str:

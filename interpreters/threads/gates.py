@@ -32,6 +32,27 @@ def pauses() -> Iterator[float]:
         pause = min(2 * pause, LOOK_AGAIN_SECONDS_MAX)
 
 
+class OwnedLock(type(threading.RLock())):  # type: ignore[misc]
+    """A lock that may be taken again by the thread that has it, and that knows whether this thread does.
+
+    It knows so as soon as it is taken, which a note beside it could not: an interrupt may come in between.
+
+    >>> lock = OwnedLock()
+    >>> with lock:
+    ...     lock.is_mine()
+    True
+    >>> lock.is_mine()
+    False
+    """
+
+    # What a Condition asks of its lock.
+    _is_owned: Callable[[], bool]
+
+    def is_mine(self) -> bool:
+        """Whether the calling thread has it."""
+        return self._is_owned()
+
+
 def slices(seconds: float) -> Iterator[float]:
     """The parts of a wait of so many seconds, which each block: one, or in the main thread many.
 

@@ -29,7 +29,7 @@ from interpreters.stores.file.staging import WriteRequest
 from interpreters.stores.file.writer import NO_ROOM
 from interpreters.stores.waiting import Watchers, wait
 from interpreters.threads import forks
-from interpreters.threads.gates import Gate, Notify
+from interpreters.threads.gates import Gate, Notify, OwnedLock
 from persist_effects import codec
 from persist_effects.capabilities import Capabilities, Durability
 from persist_effects.errors import (
@@ -92,7 +92,7 @@ class _Host:
             reopen=True,
         )
         self._disk = disk
-        self._lock = threading.RLock()
+        self._lock = OwnedLock()
         self._is_closed = False
         self._is_fork = False
         self._disk_rows: Handlers = {kind: self._unlocked(row) for kind, row in disk.handlers.items()}
@@ -152,8 +152,7 @@ class _Host:
         Done a second time after an error, and where the lock is let go for good: the Ctrl-C may come on the way here.
         """
         interrupt: BaseException | None = None
-        # A lock knows its owner as soon as it is taken, which a note of ours beside it could not.
-        while not self._lock._is_owned():  # type: ignore[attr-defined]
+        while not self._lock.is_mine():
             try:
                 self._lock.acquire()
             except BaseException as error:
@@ -167,7 +166,7 @@ class _Host:
 
     def leave_to_parent(self, *, is_whole: bool) -> None:
         """In a forked child, where no thread is left that could let go of a lock: the store goes on as a reader."""
-        self._lock = threading.RLock()
+        self._lock = OwnedLock()
         self._is_fork = True
         if not is_whole:
             self._forget_half_copied()
