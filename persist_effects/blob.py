@@ -14,7 +14,14 @@ AnyRef = BlobRef | Mapping[str, Any] | str
 
 @program
 def put(data: bytes, mime: str = "application/octet-stream") -> Effect[BlobRef]:
-    """Store bytes, and return the reference to keep. Its ``cid`` is a CIDv1: raw codec, sha2-256, base32.
+    """Store bytes.
+
+    Args:
+        data: The bytes.
+        mime: Their MIME type.
+
+    Returns:
+        The reference to keep. Its ``cid`` is a CIDv1: raw codec, sha2-256, base32.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(put(b"hello", "text/plain"))
@@ -25,9 +32,16 @@ def put(data: bytes, mime: str = "application/octet-stream") -> Effect[BlobRef]:
 
 @program
 def get(ref: AnyRef) -> Effect[bytes]:
-    """The bytes of a reference, also as it comes back from a log or a key: a dict with a ``"cid"``; or of a bare CID.
+    """The bytes of a reference.
 
-    Raises `BlobNotFound`.
+    Args:
+        ref: The reference, also as it comes back from a log or a key, a dict with a ``"cid"``; or a bare CID.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        BlobNotFound: If the blob store does not have them.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -43,7 +57,13 @@ def get(ref: AnyRef) -> Effect[bytes]:
 
 @program
 def has(ref: AnyRef) -> Effect[bool]:
-    """Whether the blob store has the bytes of a reference, given as to `get`.
+    """Whether the blob store has the bytes of a reference.
+
+    Args:
+        ref: The reference, given as to `get`.
+
+    Returns:
+        Whether it has.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(has("bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq"))

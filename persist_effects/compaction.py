@@ -31,9 +31,23 @@ def compact(
     version: int = 1,
     lift: Lift | None = None,
 ) -> Effect[State[S]]:
-    """Checkpoint a stream under a snapshot name and drop the events that the snapshot covers, in one transaction.
+    """Checkpoint a stream under a snapshot's name and drop the events that it covers, in one transaction.
 
-    Raises as `persist_effects.snapshot.replay` does.
+    Args:
+        name: The snapshot's name.
+        stream: The stream's name.
+        step: Gives the next value of a value and an event. It is pure.
+        seed: The value before the first event.
+        state_type: The type of the value, as a snapshot is decoded; None for plain values.
+        version: That of the fold, from 1 on: to be raised where the fold changes.
+        lift: For each older version, what converts its value to the next.
+
+    Returns:
+        The state that the snapshot keeps.
+
+    Raises:
+        SnapshotMismatch: If the snapshot is of another version or shape, and its events were dropped.
+        Truncated: If events that the snapshot does not cover were dropped.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -53,9 +67,16 @@ def compact(
 
 @program
 def should_compact(name: str, stream: str, every: int, *, version: int = 1) -> Effect[bool]:
-    """Whether the stream has at least ``every`` events that the snapshot does not cover.
+    """Whether a stream has so many events that its snapshot does not cover.
 
-    False where the snapshot is of a higher version: then it is that release's to compact.
+    Args:
+        name: The snapshot's name.
+        stream: The stream's name.
+        every: How many events at least.
+        version: That of the fold. Where the snapshot is of a higher one, it is that release's to compact.
+
+    Returns:
+        Whether it has.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(should_compact("balance", "account/1", 100))
@@ -82,7 +103,24 @@ def maybe_compact(
     version: int = 1,
     lift: Lift | None = None,
 ) -> Effect[State[S] | None]:
-    """Compact if `should_compact`, and return the state; else None.
+    """Compact a stream if `should_compact`.
+
+    Args:
+        name: The snapshot's name.
+        stream: The stream's name.
+        step: Gives the next value of a value and an event. It is pure.
+        seed: The value before the first event.
+        every: How many events at least that the snapshot does not cover.
+        state_type: The type of the value, as a snapshot is decoded; None for plain values.
+        version: That of the fold, from 1 on: to be raised where the fold changes.
+        lift: For each older version, what converts its value to the next.
+
+    Returns:
+        The state that the snapshot keeps; None where nothing was compacted.
+
+    Raises:
+        SnapshotMismatch: If the snapshot is of another version or shape, and its events were dropped.
+        Truncated: If events that the snapshot does not cover were dropped.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")

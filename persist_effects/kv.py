@@ -27,7 +27,13 @@ V = TypeVar("V")
 @program
 @leaves_contexts_alone
 def get(key: str) -> Effect[Any]:
-    """The value under a key, None if there is none. Where None may be stored, use `entry` or `has`.
+    """The value under a key. Where None may be stored, use `entry` or `has`.
+
+    Args:
+        key: The key.
+
+    Returns:
+        The value, None if there is none.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(get("color")) is None
@@ -40,7 +46,14 @@ def get(key: str) -> Effect[Any]:
 @program
 @leaves_contexts_alone
 def get_or(key: str, default: V) -> Effect[Any | V]:
-    """The value under a key, or the default where there is none.
+    """The value under a key, or another one where there is none.
+
+    Args:
+        key: The key.
+        default: What to return where nothing is under the key.
+
+    Returns:
+        The value, or the default.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(get_or("color", "red"))
@@ -53,7 +66,13 @@ def get_or(key: str, default: V) -> Effect[Any | V]:
 @program
 @leaves_contexts_alone
 def entry(key: str) -> Effect[Entry | None]:
-    """The value under a key with its revision, or None.
+    """The value under a key, with its revision.
+
+    Args:
+        key: The key.
+
+    Returns:
+        Both, None if there is no value.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -67,9 +86,18 @@ def entry(key: str) -> Effect[Entry | None]:
 @program
 @leaves_contexts_alone
 def put(key: str, value: Any) -> Effect[int]:
-    """Put a value under a key, and return its revision, which is higher than any given before.
+    """Put a value under a key.
 
-    Raises `InvalidRequest` and `TooLarge` before anything is written.
+    Args:
+        key: The key.
+        value: A value that can be stored.
+
+    Returns:
+        Its revision, which is higher than any given before.
+
+    Raises:
+        InvalidRequest: If the value cannot be stored, before anything is written.
+        TooLarge: If it is over the store's limit, likewise.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -84,7 +112,19 @@ def put(key: str, value: Any) -> Effect[int]:
 @program
 @leaves_contexts_alone
 def put_expect(key: str, revision: int, value: Any) -> Effect[int | Conflict]:
-    """Put a value only if the key's revision is this one (0: the key must be absent).
+    """Put a value under a key only if a revision is the key's.
+
+    Args:
+        key: The key.
+        revision: The revision, as the caller knows it; 0: the key must be absent.
+        value: A value that can be stored.
+
+    Returns:
+        The new revision; or a `Conflict`, with both revisions, where it is another one. Nothing is written then.
+
+    Raises:
+        InvalidRequest: If the value cannot be stored, before anything is written.
+        TooLarge: If it is over the store's limit, likewise.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(put_expect("color", 7, "red"))
@@ -96,7 +136,13 @@ def put_expect(key: str, revision: int, value: Any) -> Effect[int | Conflict]:
 @program
 @leaves_contexts_alone
 def delete(key: str) -> Effect[bool]:
-    """Delete a key, and return whether it was there.
+    """Delete a key.
+
+    Args:
+        key: The key.
+
+    Returns:
+        Whether it was there. If it was, the deletion has taken a revision.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(delete("color"))
@@ -110,7 +156,14 @@ def delete(key: str) -> Effect[bool]:
 @program
 @leaves_contexts_alone
 def delete_expect(key: str, revision: int) -> Effect[bool | Conflict]:
-    """Delete a key only if its revision is this one, and return whether it was there (0: it must be absent).
+    """Delete a key only if a revision is the key's.
+
+    Args:
+        key: The key.
+        revision: The revision, as the caller knows it; 0: the key must be absent.
+
+    Returns:
+        Whether it was there; or a `Conflict`, with both revisions, where it is another one.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -126,7 +179,13 @@ def delete_expect(key: str, revision: int) -> Effect[bool | Conflict]:
 @program
 @leaves_contexts_alone
 def has(key: str) -> Effect[bool]:
-    """Whether there is an entry under a key.
+    """Whether there is a value under a key.
+
+    Args:
+        key: The key.
+
+    Returns:
+        Whether there is.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(has("color"))
@@ -137,7 +196,13 @@ def has(key: str) -> Effect[bool]:
 
 @program
 def keys(prefix: str = "") -> Effect[list[str]]:
-    """All keys that start with ``prefix``, sorted by code point.
+    """All keys that start with a prefix.
+
+    Args:
+        prefix: How they start.
+
+    Returns:
+        The keys, sorted by code point.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -198,9 +263,19 @@ def wait(after: int, prefix: str = "", timeout: float = math.inf) -> Effect[int]
 
 @program
 def update(key: str, fn: Callable[[Any], V], default: Any = None) -> Effect[V]:
-    """Put ``fn(value)`` in the place of the value under a key (``default`` where there is none), and return it.
+    """Put what a function makes of the value under a key in its place.
 
-    ``fn`` is pure, and applied again to what is there where another writer came first.
+    Args:
+        key: The key.
+        fn: Gives the new value of the old one. It is pure, and applied again where another writer came first.
+        default: What it is given where nothing is under the key.
+
+    Returns:
+        The new value.
+
+    Raises:
+        InvalidRequest: If the new value cannot be stored.
+        TooLarge: If it is over the store's limit.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")

@@ -46,8 +46,19 @@ def append(
 ) -> Effect[Event]:
     """Append one event and return it.
 
-    ``at`` is in microseconds since 1970, UTC; the store's clock fills it in. Raises `InvalidRequest` and `TooLarge`
-    before anything is written.
+    Args:
+        stream: The stream's name.
+        type: The event's type.
+        data: What happened: a value that can be stored.
+        at: Its time, in microseconds since 1970, UTC. The store's clock gives one unless it is given.
+        meta: What is kept beside the data, such as who did it.
+
+    Returns:
+        The event, as readers will find it.
+
+    Raises:
+        InvalidRequest: If something in it cannot be stored, before anything is written.
+        TooLarge: If the data or the meta is over the store's limit, likewise.
 
     >>> from interpreters import open_store
     >>> event = open_store("memory:").run(append("orders/1", "placed", {"total": 12}))
@@ -65,7 +76,22 @@ def append(
 def append_expect(
     stream: str, expected: int, type: str, data: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
 ) -> Effect[Event | Conflict]:
-    """Append one event only if ``expected`` is the stream's last sequence number (0: it has none yet).
+    """Append one event only if a sequence number is the stream's last one.
+
+    Args:
+        stream: The stream's name.
+        expected: The last sequence number, as the caller knows it; 0: the stream was never used.
+        type: The event's type.
+        data: What happened: a value that can be stored.
+        at: Its time, in microseconds since 1970, UTC. The store's clock gives one unless it is given.
+        meta: What is kept beside the data, such as who did it.
+
+    Returns:
+        The event; or a `Conflict`, with both numbers, where another one is the last. Nothing is written then.
+
+    Raises:
+        InvalidRequest: If something in it cannot be stored, before anything is written.
+        TooLarge: If the data or the meta is over the store's limit, likewise.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(append_expect("orders/1", 4, "paid", None))
@@ -78,7 +104,19 @@ def append_expect(
 
 @program
 def append_many(stream: str, drafts: Iterable[Draft], *, expected: int | None = None) -> Effect[Appended | Conflict]:
-    """Append several drafts, all or none. At least one is needed.
+    """Append several events, all or none.
+
+    Args:
+        stream: The stream's name.
+        drafts: The events, at least one.
+        expected: If it is given, they are appended only if this is the stream's last sequence number.
+
+    Returns:
+        The sequence numbers that they got; or a `Conflict` where another one is the last.
+
+    Raises:
+        InvalidRequest: If something in it cannot be stored, before anything is written.
+        TooLarge: If the data or the meta is over the store's limit, likewise.
 
     >>> from interpreters import open_store
     >>> appended = open_store("memory:").run(append_many("orders/1", [Draft("placed", 1), Draft("paid", 2)]))
@@ -95,8 +133,24 @@ def append_once(
     """Append one event under a key of the caller's: performed again with the same key, it returns the first event.
 
     So it may be repeated after a crash and after an `UncertainOutcome`, which it settles itself where the store
-    comes back. The key is kept, as long as the store, in kv under ``once/``. Raises `Truncated` if the event was
-    appended under this key and has since been dropped.
+    comes back. The key is kept, as long as the store, in kv under ``once/``.
+
+    Args:
+        stream: The stream's name.
+        key: What makes it the same event, such as the number of a payment. It counts within the stream.
+        type: The event's type.
+        data: What happened: a value that can be stored.
+        at: Its time, in microseconds since 1970, UTC. The store's clock gives one unless it is given.
+        meta: What is kept beside the data, such as who did it.
+
+    Returns:
+        The event that was appended first under this key.
+
+    Raises:
+        Truncated: If it was appended before and has since been dropped.
+        UncertainOutcome: If the store has not come back after some attempts.
+        InvalidRequest: If something in it cannot be stored, before anything is written.
+        TooLarge: If the data or the meta is over the store's limit, likewise.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -135,9 +189,19 @@ def append_once(
 def read(
     stream: str, *, after: int = 0, until: int | None = None, limit: int | None = None, backwards: bool = False
 ) -> Effect[list[Event]]:
-    """The events with ``after < seq <= until``, oldest first or ``backwards``; all of them unless ``limit`` is given.
+    """The events of a stream, to the end. They are in memory together.
 
-    They are held in memory together: to fold a long stream, use `persist_effects.projection.project`.
+    To fold a long stream, use `persist_effects.projection.project`.
+
+    Args:
+        stream: The stream's name.
+        after: Only events past this sequence number.
+        until: Only events up to and with this sequence number.
+        limit: At most so many; None for all of them.
+        backwards: The newest of them first.
+
+    Returns:
+        The events. What truncation dropped is left out.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -162,7 +226,15 @@ def read(
 
 @program
 def read_from(stream: str, seq: int, *, limit: int | None = None) -> Effect[list[Event]]:
-    """The events from the sequence number ``seq`` on, that one included.
+    """The events of a stream from a sequence number on, that one included.
+
+    Args:
+        stream: The stream's name.
+        seq: The first sequence number, from 1 on.
+        limit: At most so many; None for all of them.
+
+    Returns:
+        The events, oldest first.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -176,7 +248,15 @@ def read_from(stream: str, seq: int, *, limit: int | None = None) -> Effect[list
 
 @program
 def read_range(stream: str, first: int, last: int) -> Effect[list[Event]]:
-    """The events from the sequence number ``first`` to ``last``, both included.
+    """The events of a stream between two sequence numbers, both included.
+
+    Args:
+        stream: The stream's name.
+        first: The first sequence number, from 1 on.
+        last: The last one.
+
+    Returns:
+        The events, oldest first.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -190,7 +270,14 @@ def read_range(stream: str, first: int, last: int) -> Effect[list[Event]]:
 
 @program
 def read_back(stream: str, limit: int) -> Effect[list[Event]]:
-    """The newest ``limit`` events, newest first.
+    """The newest events of a stream, newest first.
+
+    Args:
+        stream: The stream's name.
+        limit: At most so many.
+
+    Returns:
+        The events.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -336,7 +423,13 @@ def wait(after: int, prefix: str = "", timeout: float = math.inf) -> Effect[int]
 @program
 @leaves_contexts_alone
 def last_seq(stream: str) -> Effect[int]:
-    """The sequence number last given in the stream, 0 if none. Truncation does not lower it.
+    """The sequence number last given in a stream. Truncation does not lower it.
+
+    Args:
+        stream: The stream's name.
+
+    Returns:
+        The number, 0 if the stream was never used.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(last_seq("orders/1"))
@@ -347,7 +440,13 @@ def last_seq(stream: str) -> Effect[int]:
 
 @program
 def streams(prefix: str = "") -> Effect[list[str]]:
-    """The names, sorted, of all streams ever used that start with ``prefix``.
+    """The names of all streams ever used under a prefix.
+
+    Args:
+        prefix: How they start.
+
+    Returns:
+        The names, sorted by code point.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -361,7 +460,14 @@ def streams(prefix: str = "") -> Effect[list[str]]:
 @program
 @leaves_contexts_alone
 def truncate_through(stream: str, seq: int) -> Effect[int]:
-    """Drop the events up to and with ``seq``, and return how many there were. The sequence goes on as before.
+    """Drop the events of a stream up to and with a sequence number. The sequence goes on as before.
+
+    Args:
+        stream: The stream's name.
+        seq: The sequence number. One past the last drops all there are, and none to come.
+
+    Returns:
+        How many events were dropped.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")

@@ -30,7 +30,18 @@ class State(msgspec.Struct, Generic[S], frozen=True):
 
 @program
 def project(stream: str, step: StepFunction[S], seed: S) -> Effect[State[S]]:
-    """Fold a whole stream. Raises `Truncated` if its beginning was dropped: use `persist_effects.snapshot.replay`.
+    """Fold a whole stream. Memory holds a page of it at a time.
+
+    Args:
+        stream: The stream's name.
+        step: Gives the next value of a value and an event. It is pure.
+        seed: The value before the first event.
+
+    Returns:
+        The state: the value, and the sequence number up to which it was folded.
+
+    Raises:
+        Truncated: If its beginning was dropped: use `persist_effects.snapshot.replay`.
 
     >>> from interpreters import open_store
     >>> from persist_effects import log
@@ -45,10 +56,19 @@ def project(stream: str, step: StepFunction[S], seed: S) -> Effect[State[S]]:
 
 @program
 def project_resume(stream: str, step: StepFunction[S], state: State[S]) -> Effect[State[S]]:
-    """Go on with a fold from a state it has come to.
+    """Go on with a fold from a state that it has come to.
 
-    Raises `Truncated` if events after the state were dropped, and `InvalidRequest` if the state is ahead of the
-    stream.
+    Args:
+        stream: The stream's name.
+        step: Gives the next value of a value and an event. It is pure.
+        state: Where it is.
+
+    Returns:
+        The state at the stream's end.
+
+    Raises:
+        Truncated: If events after the state were dropped.
+        InvalidRequest: If the state is ahead of the stream.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(project_resume("account/1", lambda balance, event: balance, State(0, 0)))
@@ -60,9 +80,18 @@ def project_resume(stream: str, step: StepFunction[S], state: State[S]) -> Effec
 
 @program
 def project_all(prefix: str, step: StepFunction[S], seed: S) -> Effect[State[S]]:
-    """Fold the events of all streams under a prefix, in the order of their positions. ``seq`` is a position.
+    """Fold the events of all streams under a prefix, in the order of their positions.
 
-    Raises `Truncated`, naming the stream, if any of them lost events.
+    Args:
+        prefix: How the streams' names start.
+        step: Gives the next value of a value and an event. It is pure.
+        seed: The value before the first event.
+
+    Returns:
+        The state: the value, and as its ``seq`` the position up to which it was folded.
+
+    Raises:
+        Truncated: If any of the streams has lost events. It names the stream.
 
     >>> from interpreters import open_store
     >>> from persist_effects import log
@@ -77,7 +106,19 @@ def project_all(prefix: str, step: StepFunction[S], seed: S) -> Effect[State[S]]
 
 @program
 def project_all_resume(prefix: str, step: StepFunction[S], state: State[S]) -> Effect[State[S]]:
-    """Go on with `project_all` from a state it has come to. Raises as `project_resume` does.
+    """Go on with `project_all` from a state that it has come to.
+
+    Args:
+        prefix: How the streams' names start.
+        step: Gives the next value of a value and an event. It is pure.
+        state: Where it is; its ``seq`` is a position.
+
+    Returns:
+        The state at the end.
+
+    Raises:
+        Truncated: If events after the state were dropped.
+        InvalidRequest: If the state is ahead of the store.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(project_all_resume("orders/", lambda count, event: count, State(0, 0)))

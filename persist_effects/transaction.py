@@ -11,12 +11,22 @@ from persist_effects.requests import Check, Conflict, Transact, Write
 
 @program
 def transact(*writes: Write, checks: Iterable[Check] = (), noting: bool = False) -> Effect[list[Any] | Conflict]:
-    """Perform write requests all or nothing, and return the list of their answers, or the first `Conflict`.
+    """Perform writes, all or nothing.
 
-    The checks are made first, on what was there before; each write sees those before it. Use `ExpectSeq` and
-    `ExpectRevision` for what the decision read and the transaction does not write: else two transactions may each
-    pass by the other. With ``noting``, the last write, a put of a dict or an append of one draft, also keeps the
-    answers of those before it, under ``"answers"`` in the dict or in the draft's meta.
+    Args:
+        writes: `Append`, `TruncateThrough`, `Begin`, `KvPut` and `KvDelete` requests, at least one. Each sees those
+            before it.
+        checks: `ExpectSeq` and `ExpectRevision`, which are made first, on what was there before. They are for what the
+            decision read and the transaction does not write: else two transactions may each pass by the other.
+        noting: The last write, a put of a dict or an append of one draft, also keeps the answers of those before it,
+            under ``"answers"`` in the dict or in the draft's meta.
+
+    Returns:
+        The list of the writes' answers; or the first `Conflict`, and then nothing was written.
+
+    Raises:
+        InvalidRequest: If something in it cannot be stored, before anything is written.
+        TooLarge: If a value is over the store's limit, likewise.
 
     >>> from interpreters import open_store
     >>> from persist_effects.requests import ExpectRevision, KvPut

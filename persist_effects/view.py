@@ -79,9 +79,14 @@ class _Refreshing:
 
 
 def attach(hub: Hub, view: View[Any]) -> None:
-    """Refresh the view on each publish to its stream.
+    """Refresh a view on each publish to its stream.
 
-    Raises `InvalidRequest` if a view of this name and another stream is attached to the hub.
+    Args:
+        hub: The hub that publishes.
+        view: The view.
+
+    Raises:
+        InvalidRequest: If a view of this name and another stream is attached to the hub.
 
     >>> attach(Hub(), View("count", "account/1", lambda count, event: count + 1, 0))
     """
@@ -97,7 +102,18 @@ def attach(hub: Hub, view: View[Any]) -> None:
 
 @program
 def refresh(view: View[S]) -> Effect[State[S]]:
-    """Fold the events that the view has not seen, and keep the state.
+    """Fold the events that a view has not seen, and keep its state.
+
+    Args:
+        view: The view.
+
+    Returns:
+        The state.
+
+    Raises:
+        SnapshotMismatch: If what is kept is of another version or shape, and its events were dropped.
+        Truncated: If events that it has not seen were dropped.
+        InvalidRequest: If the name is that of another stream's view.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(refresh(View("count", "account/1", lambda count, event: count + 1, 0)))
@@ -118,10 +134,18 @@ def refresh(view: View[S]) -> Effect[State[S]]:
 
 @program
 def peek(view: View[S]) -> Effect[S]:
-    """The view as it was last refreshed, in one read; the seed if it never was.
+    """A view as it was last refreshed, in one read.
 
     Where what is kept is of another version, or does not fit the state's type, this is `value`, and raises as it does.
-    Raises `InvalidRequest` if the name is that of another stream's view.
+
+    Args:
+        view: The view.
+
+    Returns:
+        Its value; the seed if it never was refreshed.
+
+    Raises:
+        InvalidRequest: If the name is that of another stream's view.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(peek(View("count", "account/1", lambda count, event: count + 1, 0)))
@@ -136,7 +160,18 @@ def peek(view: View[S]) -> Effect[S]:
 
 @program
 def value(view: View[S]) -> Effect[S]:
-    """The view with all events folded that the stream has: never stale. Writes nothing.
+    """A view with all events folded that the stream has: never stale. Writes nothing.
+
+    Args:
+        view: The view.
+
+    Returns:
+        Its value.
+
+    Raises:
+        SnapshotMismatch: If what is kept is of another version or shape, and its events were dropped.
+        Truncated: If events that it has not seen were dropped.
+        InvalidRequest: If the name is that of another stream's view.
 
     >>> from interpreters import open_store
     >>> from persist_effects import log
