@@ -25,10 +25,23 @@ def open_store(url: str, *, effects: Handlers | None = None, blobs: Interpreter 
     """Open the store that a URL names. Close it, or use it in a ``with`` block.
 
     ``memory:`` is a new, empty store in this process; its options are ``clock`` (a function that gives microseconds
-    since 1970, UTC) and ``payload_limit_bytes``. ``effects`` are rows for your own requests, ``blobs`` is a blob store:
-    unless given, a memory store has a `MemoryBlobs`, and a file store keeps blobs in its directory. Other packages add
-    schemes by entry points of the group ``persist_effects.stores``. Raises `InvalidRequest` for a URL that names no
-    store, and for a package's store that cannot be had.
+    since 1970, UTC) and ``payload_limit_bytes``. Other packages add schemes by entry points of the group
+    ``persist_effects.stores``.
+
+    Args:
+        url: The URL.
+        effects: Rows for your own requests: from their types to functions of one request.
+        blobs: A blob store. Unless given, a memory store has a `MemoryBlobs`, and a file store keeps blobs in its
+            directory.
+        options: Those of the store, as they may also stand in its URL.
+
+    Returns:
+        The open store.
+
+    Raises:
+        InvalidRequest: If the URL names no store, or an option is wrong; if a package's store cannot be had.
+        StoreUnavailable: If it cannot be opened now. `StoreLocked` is one.
+        CorruptStore: If it is damaged.
 
     >>> from persist_effects import log
     >>> with open_store("memory:") as store:

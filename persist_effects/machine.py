@@ -50,10 +50,17 @@ Handlers = Mapping[type[Request[Any]], Handler]
 
 @_program
 def perform(request: Request[A]) -> Effect[A]:
-    """Suspend the program until the request is answered, and return the answer.
+    """Suspend the program until a request is answered.
 
-    Raises in the program whatever the handler raises, `UnhandledEffect` where no row answers the request, and
-    `NotARequest` where it is none.
+    Args:
+        request: The request.
+
+    Returns:
+        Its answer.
+
+    Raises:
+        UnhandledEffect: In the program, if no row answers the request; and whatever the handler raises.
+        NotARequest: If it is not one.
     """
     return (yield request)  # type: ignore[no-any-return]
 
@@ -109,7 +116,14 @@ class Suspended(Generic[A]):
         return self._program is None
 
     def resume(self, answer: Any) -> "Step[A]":
-        """Go on with the answer, to the next request or to the end. Raises what the program raises."""
+        """Go on with the answer, to the next request or to the end. Raises what the program raises.
+
+        Args:
+            answer: What the program gets for its request.
+
+        Returns:
+            Where it stopped next.
+        """
         program = self._take("resumed")
         trouble = self._trouble
         if trouble is not None:
@@ -119,8 +133,15 @@ class Suspended(Generic[A]):
     def throw(self, error: BaseException) -> "Step[A]":
         """Go on with an error raised where the program waits. Raises what the program raises.
 
-        Raises `Spinning` where the program was refused the same too often in a row, and an interrupt itself where
-        it has caught too many: then the program is given up.
+        Args:
+            error: The error.
+
+        Returns:
+            Where it stopped next.
+
+        Raises:
+            Spinning: If the program was refused the same too often in a row; and an interrupt itself where it has
+                caught too many. The program is given up then.
         """
         program = self._take("thrown into")
         trouble = counted(self._trouble, program, self.request, error)
@@ -151,8 +172,16 @@ _NO_HANDLERS: Handlers = {}
 def start(program: Effect[A], handlers: Handlers = _NO_HANDLERS) -> Step[A]:
     """Run a fresh program to its first request that the table does not answer, or to its end.
 
-    Without a table it stops at every request: so host code drives a program by hand. Raises `NotAProgram` and
-    `AlreadyUsed` before anything runs, and what the program raises.
+    Args:
+        program: The program.
+        handlers: The table. Without one it stops at every request: so host code drives a program by hand.
+
+    Returns:
+        Where it stopped: `Suspended` or `Done`.
+
+    Raises:
+        NotAProgram: If it is not one, before anything runs; and whatever the program raises.
+        AlreadyUsed: If it was started before, likewise.
 
     >>> from persist_effects import kv
     >>> step = start(kv.get_or("color", "red"))
@@ -164,14 +193,24 @@ def start(program: Effect[A], handlers: Handlers = _NO_HANDLERS) -> Step[A]:
 
 
 def run(program: Effect[A], handlers: Handlers) -> A:
-    """Drive a fresh program to its end and return its value.
+    """Drive a fresh program to its end.
 
-    An error from a handler is thrown in at the guilty ``yield``. A request that no row answers raises
-    `UnhandledEffect` there, where the program may catch it. An interrupt that comes between a handler and the
+    An error from a handler is thrown in at the guilty ``yield``. An interrupt that comes between a handler and the
     program is raised in the program too, whose ``finally`` blocks may perform requests.
 
-    A program that goes on for ever is ended: one that is refused the same request for good, too often in a row, with
-    `Spinning`; one that catches interrupt after interrupt, with the last of them.
+    Args:
+        program: The program.
+        handlers: The table. A request that no row answers raises `UnhandledEffect` at its ``yield``, where the program
+            may catch it.
+
+    Returns:
+        The program's value.
+
+    Raises:
+        NotAProgram: If it is not one, before anything runs; and whatever the program raises.
+        AlreadyUsed: If it was started before, likewise.
+        Spinning: If it goes on for ever, refused the same request for good too often in a row. One that catches
+            interrupt after interrupt is ended by the last of them.
 
     >>> from persist_effects import kv
     >>> from persist_effects.requests import KvHas
@@ -233,6 +272,11 @@ def unwind(program: Effect[Any], error: BaseException, handlers: Handlers) -> No
     Does nothing to a program that has ended, or was never started. Another error than this one, raised by the
     cleaning up, becomes a note on it; an interrupt that comes meanwhile is raised, unless the error is one.
 
+    Args:
+        program: The program.
+        error: The error.
+        handlers: The table that answers its requests.
+
     >>> from persist_effects import kv
     >>> program = kv.get("color")
     >>> step = start(program)
@@ -258,7 +302,11 @@ def unwind_all(
 ) -> None:
     """Give up several programs for an error, as `unwind` does each. An interrupt is raised once all are given up.
 
-    ``runs`` are the contexts of the programs, where they have their own.
+    Args:
+        programs: The programs.
+        error: The error.
+        handlers: The table that answers their requests.
+        runs: Their contexts, where they have their own.
 
     >>> from persist_effects import kv
     >>> both = [kv.get("color"), kv.get("size")]
@@ -373,6 +421,13 @@ def check_returned(program: Any, value: object) -> None:
 
     Only those of functions that are marked with `persist_effects.program` are known, as those of this package are.
 
+    Args:
+        program: The program that has ended.
+        value: What it returned.
+
+    Raises:
+        NotAProgram: If the value is a program that was not run.
+
     >>> from persist_effects import kv
     >>> def forgetful():
     ...     yield from kv.has("color")
@@ -392,7 +447,12 @@ def check_returned(program: Any, value: object) -> None:
 def next_request(program: Effect[Any], found: object) -> Request[Any]:
     """The request that a program asks, having yielded something: what is not a request is refused at that ``yield``.
 
-    Raises what the program raises, StopIteration where it ends.
+    Args:
+        program: The program.
+        found: What it yielded.
+
+    Returns:
+        The request. What the program raises is raised, StopIteration where it ends.
 
     >>> def careless():
     ...     try:
@@ -440,7 +500,11 @@ class Together:
         self.resume([Answered(None)] * len(programs))
 
     def resume(self, outcomes: Sequence[Outcome | None]) -> None:
-        """Go on with the outcome of each request. One whose outcome is None yet goes on waiting."""
+        """Go on with the outcome of each request.
+
+        Args:
+            outcomes: In the order of the requests. One whose outcome is None yet goes on waiting.
+        """
         # Runs for every request of `Store.run_many`.
         programs, runs, before, troubles = self._programs, self.runs, self.requests, self._troubles
         still_asking: list[int] = []
@@ -474,6 +538,13 @@ class Together:
 def ended(program: Any, value: Any) -> Outcome:
     """How a program ended that returned a value: see `check_returned`.
 
+    Args:
+        program: The program.
+        value: What it returned.
+
+    Returns:
+        The value, or the error that it should not be a program, as an outcome.
+
     >>> ended(None, 7)
     Answered(value=7)
     """
@@ -487,6 +558,13 @@ def ended(program: Any, value: Any) -> Outcome:
 def outcome_of(request: Request[A], handlers: Handlers) -> Outcome:
     """The answer to one request, or the error that it met, as a value.
 
+    Args:
+        request: The request.
+        handlers: The table.
+
+    Returns:
+        The outcome.
+
     >>> from persist_effects.requests import KvHas
     >>> outcome_of(KvHas("color"), {KvHas: lambda request: True})
     Answered(value=True)
@@ -499,6 +577,13 @@ def outcome_of(request: Request[A], handlers: Handlers) -> Outcome:
 
 def outcomes_of(request: AllOf, handlers: Handlers) -> list[Outcome]:
     """The outcomes of the parts of a request, one after the other, each in the context of the program that asks it.
+
+    Args:
+        request: What was asked at once.
+        handlers: The table.
+
+    Returns:
+        The outcomes, in the order of the parts.
 
     >>> from persist_effects.requests import KvHas
     >>> outcomes_of(AllOf((KvHas("color"), KvHas("size"))), {KvHas: lambda request: True})
@@ -520,6 +605,9 @@ def outcomes_by_kind(
         kinds: The types of requests that are answered together.
         answer_together: Gives the outcome of each of these, in order. It is not called for none.
         answer_alone: Gives the outcome of another one, told its index and itself.
+
+    Returns:
+        The outcomes, in the order of the requests.
 
     >>> from persist_effects.requests import KvHas, LastSeq
     >>> asked = [LastSeq("orders/1"), KvHas("color"), KvHas("size")]
@@ -550,8 +638,17 @@ def _answer_to(request: Request[Any], handlers: Handlers) -> Any:
 def settled(answer: Any, row: Handler, request: Request[Any], handlers: Handlers) -> Any:
     """What a row's generator or coroutine comes to: the value of its program, run with the same table.
 
-    Raises what the program raises, and `InvalidRequest` for a coroutine, since nothing awaits it. A generator that is
-    the answer of a plain function is an answer.
+    Args:
+        answer: What the row gave.
+        row: The row. A generator that is the answer of a plain function is an answer.
+        request: The request.
+        handlers: The table.
+
+    Returns:
+        The answer.
+
+    Raises:
+        InvalidRequest: If it is a coroutine, since nothing awaits it; and whatever the program raises.
 
     >>> class Ask(Request[str], frozen=True, tag="settled/ask"):
     ...     pass
@@ -585,14 +682,19 @@ def all_of(
 def all_of(*items: Effect[A] | Request[A]) -> Effect[tuple[A, ...]]: ...
 @_program
 def all_of(*items: Effect[Any] | Request[Any]) -> Effect[tuple[Any, ...]]:
-    """Perform several programs or requests at once, and return their values in order.
+    """Perform several programs or requests at once.
 
     They go on in rounds: the requests that all of them wait for are performed together, which lets an interpreter
     batch them, then each is resumed, in order. Where one raises, `Abandoned` is raised in the others, whose
     ``finally`` blocks may perform requests; then the error is raised here. What goes wrong in a ``finally`` becomes
-    a note on it.
+    a note on it. Each program has a context of its own: of the context variables that it sets, no other one sees
+    anything.
 
-    Each program has a context of its own: of the context variables that it sets, no other one sees anything.
+    Args:
+        items: Programs and requests.
+
+    Returns:
+        Their values, in order.
 
     >>> from interpreters import open_store
     >>> from persist_effects import kv
@@ -675,6 +777,13 @@ def _unfinished(steps: list[Step[Any]]) -> list[int]:
 
 def check_fresh(*programs: object) -> None:
     """Refuse what is not a program, was started already, or stands among the others twice. Nothing is started.
+
+    Args:
+        programs: What is to be run.
+
+    Raises:
+        NotAProgram: If one of them is not a program.
+        AlreadyUsed: If one was started, or is given twice.
 
     >>> check_fresh(len)
     Traceback (most recent call last):

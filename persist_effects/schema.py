@@ -55,7 +55,18 @@ class Schema:
                 raise InvalidRequest(f"there are upcasters for the event type {name!r}, but no type: add it to `types`")
 
     def draft(self, value: Any, *, at: int | None = None, meta: dict[str, Any] | None = None) -> Draft:
-        """The draft of a typed event. Raises `InvalidRequest` if its class is not in the schema.
+        """The draft of a typed event.
+
+        Args:
+            value: The event's data, of a class of the schema.
+            at: Its time, in microseconds since 1970, UTC; None: the store's clock gives one.
+            meta: What is kept beside the data.
+
+        Returns:
+            The draft.
+
+        Raises:
+            InvalidRequest: If the value's class is not in the schema.
 
         >>> class Placed(msgspec.Struct, frozen=True):
         ...     total: int
@@ -72,7 +83,20 @@ class Schema:
     def append(
         self, stream: str, value: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
     ) -> Effect[Event]:
-        """Append a typed event, and return it typed."""
+        """Append a typed event.
+
+        Args:
+            stream: The stream's name.
+            value: The event's data, of a class of the schema.
+            at: Its time, in microseconds since 1970, UTC; None: the store's clock gives one.
+            meta: What is kept beside the data.
+
+        Returns:
+            The event, typed.
+
+        Raises:
+            InvalidRequest: If the value's class is not in the schema.
+        """
         draft = self.draft(value, at=at, meta=meta)
         event = yield from log.append(stream, draft.type, draft.data, at=at, meta=draft.meta)
         return self.lift(event)
@@ -80,13 +104,37 @@ class Schema:
     def append_expect(
         self, stream: str, expected: int, value: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
     ) -> Effect[Event | Conflict]:
-        """Append a typed event only if ``expected`` is the stream's last sequence number."""
+        """Append a typed event only if a sequence number is the stream's last one.
+
+        Args:
+            stream: The stream's name.
+            expected: The last sequence number, as the caller knows it; 0: the stream was never used.
+            value: The event's data, of a class of the schema.
+            at: Its time, in microseconds since 1970, UTC; None: the store's clock gives one.
+            meta: What is kept beside the data.
+
+        Returns:
+            The event, typed; or a `Conflict` where another number is the last.
+
+        Raises:
+            InvalidRequest: If the value's class is not in the schema.
+        """
         draft = self.draft(value, at=at, meta=meta)
         answer = yield from log.append_expect(stream, expected, draft.type, draft.data, at=at, meta=draft.meta)
         return answer if isinstance(answer, Conflict) else self.lift(answer)
 
     def lift(self, event: Event) -> Event:
-        """The same event with its data as the schema's type. Raises `SchemaMismatch`, naming stream and seq."""
+        """The same event with its data as the schema's type.
+
+        Args:
+            event: The event as it was read, perhaps of an old shape.
+
+        Returns:
+            The event, typed.
+
+        Raises:
+            SchemaMismatch: If its data does not fit. It names stream and sequence number.
+        """
         kind = self._types.get(event.type)
         if kind is None:
             raise SchemaMismatch(event.stream, event.seq, event.type, "the schema has no such event type")
@@ -107,6 +155,12 @@ class Schema:
 
     def typed(self, step: StepFunction[S]) -> StepFunction[S]:
         """A step for a projection that gets its events lifted.
+
+        Args:
+            step: A step that takes typed events.
+
+        Returns:
+            The step for the projection.
 
         >>> from interpreters import open_store
         >>> from persist_effects import projection

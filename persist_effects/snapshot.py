@@ -36,9 +36,22 @@ S = TypeVar("S")
 def read(
     name: str, *, stream: str | None = None, state_type: Any = None, version: int = 1, lift: Lift | None = None
 ) -> Effect[State[Any] | None]:
-    """The snapshot under a name, or None where there is none that this version of the fold can use.
+    """The snapshot under a name.
 
-    Raises `InvalidRequest` if it is the snapshot of another stream, and `SnapshotMismatch` if ``lift`` fails.
+    Args:
+        name: The snapshot's name.
+        stream: The stream that it is of; None: of any.
+        state_type: The type that the value is read back as; None for a plain value, or the type of a Struct that is the
+            seed.
+        version: That of the fold, from 1 on: to be raised where the fold changes.
+        lift: For each older version, what converts its value to the next.
+
+    Returns:
+        The state; None where there is none that this version of the fold can use.
+
+    Raises:
+        InvalidRequest: If it is the snapshot of another stream.
+        SnapshotMismatch: If ``lift`` fails.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -65,9 +78,17 @@ def write(
 ) -> Effect[None]:
     """Keep a state under a name, unless a later one, or one of a higher version, is kept there already.
 
-    ``drop`` is carried out in the same transaction, if what is kept after it is of this version and can be read; else
-    nothing is written. Without ``stream`` the snapshot is taken for that of any stream. Raises `InvalidRequest` if the
-    value would not come back as it is, or if the name is in use for another stream.
+    Args:
+        name: The snapshot's name.
+        state: The value, and the sequence number up to which it was folded.
+        stream: The stream that it is of. Without it the snapshot is taken for that of any stream.
+        state_type: The type that the value is read back as; None for a plain value.
+        version: That of the fold, from 1 on.
+        drop: A truncation, made in the same transaction if what is kept after it is of this version and can be read;
+            else nothing is written.
+
+    Raises:
+        InvalidRequest: If the value would not come back as it is, or if the name is in use for another stream.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(write("balance", State(12, 2), stream="account/1"))
@@ -107,8 +128,25 @@ def replay(
 ) -> Effect[State[S]]:
     """The state of a stream: its snapshot, and the tail folded on top. Writes nothing.
 
-    A snapshot that this version of the fold cannot use is passed over. Where the stream's beginning was dropped, it is
-    lifted, or `SnapshotMismatch` is raised; `Truncated` where no snapshot covers what was dropped.
+    A snapshot that this version of the fold cannot use is passed over, as long as the stream's beginning is there.
+
+    Args:
+        name: The snapshot's name.
+        stream: The stream's name.
+        step: Gives the next value of a value and an event. It is pure.
+        seed: The value before the first event.
+        state_type: The type that the value is read back as; None for a plain value, or the type of a Struct that is the
+            seed.
+        version: That of the fold, from 1 on: to be raised where the fold changes.
+        lift: For each older version, what converts its value to the next.
+
+    Returns:
+        The state at the stream's end.
+
+    Raises:
+        SnapshotMismatch: If the beginning was dropped, and the snapshot, the only copy of it, cannot be lifted.
+        Truncated: If no snapshot covers what was dropped.
+        InvalidRequest: If it is the snapshot of another stream.
 
     >>> from interpreters import open_store
     >>> from persist_effects import log
@@ -149,7 +187,25 @@ def checkpoint(
     version: int = 1,
     lift: Lift | None = None,
 ) -> Effect[State[S]]:
-    """Replay, and keep the state that came out as the snapshot, as `write` does. Raises as `replay` does.
+    """Replay a stream, and keep the state that came out as its snapshot, as `write` does.
+
+    Args:
+        name: The snapshot's name.
+        stream: The stream's name.
+        step: Gives the next value of a value and an event. It is pure.
+        seed: The value before the first event.
+        state_type: The type that the value is read back as; None for a plain value, or the type of a Struct that is the
+            seed.
+        version: That of the fold, from 1 on: to be raised where the fold changes.
+        lift: For each older version, what converts its value to the next.
+
+    Returns:
+        The state at the stream's end.
+
+    Raises:
+        SnapshotMismatch: As `replay` does.
+        Truncated: As `replay` does.
+        InvalidRequest: As `replay` and `write` do.
 
     >>> from interpreters import open_store
     >>> from persist_effects import log
@@ -167,9 +223,17 @@ def checkpoint(
 
 @program
 def kept(name: str, *, stream: str | None = None) -> Effect[Kept | None]:
-    """What is kept under a name, in its plain form, whichever version made it; None: nothing is.
+    """What is kept under a name, in its plain form, whichever version made it.
 
-    Raises `InvalidRequest` if it is the snapshot of another stream.
+    Args:
+        name: The snapshot's name.
+        stream: The stream that it is of; None: of any.
+
+    Returns:
+        What is kept; None: nothing is.
+
+    Raises:
+        InvalidRequest: If it is the snapshot of another stream.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -186,9 +250,17 @@ def kept(name: str, *, stream: str | None = None) -> Effect[Kept | None]:
 
 @program
 def covered_seq(name: str, *, stream: str | None = None) -> Effect[int]:
-    """Up to which sequence number the snapshot under a name reaches, of any version; 0 where there is none.
+    """Up to which sequence number the snapshot under a name reaches, of any version.
 
-    Raises `InvalidRequest` if it is the snapshot of another stream.
+    Args:
+        name: The snapshot's name.
+        stream: The stream that it is of; None: of any.
+
+    Returns:
+        The sequence number, 0 where there is no snapshot.
+
+    Raises:
+        InvalidRequest: If it is the snapshot of another stream.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(covered_seq("balance"))
@@ -199,7 +271,14 @@ def covered_seq(name: str, *, stream: str | None = None) -> Effect[int]:
 
 
 def state_type_of(seed: object, state_type: Any) -> Any:
-    """The type that a state is read back as: the one that was said, or a Struct seed's own; None: a plain value.
+    """The type that a state is read back as.
+
+    Args:
+        seed: The value before the first event.
+        state_type: The type that was said, None where none was.
+
+    Returns:
+        That one, or a Struct seed's own; None: a plain value.
 
     >>> state_type_of(set(), set[str]), state_type_of(0, None)
     (set[str], None)

@@ -45,24 +45,48 @@ class Hub:
         self._callbacks: dict[str, tuple[Callback, ...]] = {}
 
     def subscribe(self, stream: str, callback: Callback) -> None:
-        """Run ``callback(event)``, a program, after each publish to the stream, in the order of subscription."""
+        """Run a callback after each publish to a stream, in the order of subscription.
+
+        Args:
+            stream: The stream's name.
+            callback: A function of an event that gives a program.
+        """
         check_name("stream name", stream)
         if not callable(callback):
             raise InvalidRequest(f"a callback is {describe(callback)}: give a generator function of one event")
         self._callbacks[stream] = (*self.callbacks(stream), callback)
 
     def unsubscribe(self, stream: str, callback: Callback) -> bool:
-        """Take a callback out again, and return whether it was there."""
+        """Take a callback out again.
+
+        Args:
+            stream: The stream's name.
+            callback: The one that was subscribed.
+
+        Returns:
+            Whether it was there.
+        """
         before = self.callbacks(stream)
         self._callbacks[stream] = tuple(kept for kept in before if kept != callback)
         return len(self._callbacks[stream]) < len(before)
 
     def callbacks(self, stream: str) -> tuple[Callback, ...]:
-        """The callbacks of a stream, in the order of subscription."""
+        """The callbacks of a stream.
+
+        Args:
+            stream: The stream's name.
+
+        Returns:
+            The callbacks, in the order of subscription.
+        """
         return self._callbacks.get(stream, ())
 
     def streams(self) -> tuple[str, ...]:
-        """The streams that have, or had, callbacks."""
+        """The streams that have, or had, callbacks.
+
+        Returns:
+            Their names.
+        """
         return tuple(self._callbacks)
 
 
@@ -70,10 +94,26 @@ class Hub:
 def publish(
     hub: Hub, stream: str, type: str, data: Any, *, at: int | None = None, meta: dict[str, Any] | None = None
 ) -> Effect[Event]:
-    """Append one event, run the hub's callbacks for its stream, and return it. A plain append bypasses them.
+    """Append one event, and run the hub's callbacks for its stream. A plain append bypasses them.
 
     An error from a callback is raised here, with a note that the event was appended; the callbacks after it do not
     run. What must not be missed belongs into `follow`.
+
+    Args:
+        hub: The hub.
+        stream: The stream's name.
+        type: The event's type.
+        data: What happened: a value that can be stored.
+        at: Its time, in microseconds since 1970, UTC. The store's clock gives one unless it is given.
+        meta: What is kept beside the data.
+
+    Returns:
+        The event.
+
+    Raises:
+        InvalidRequest: If something in it cannot be stored, before anything is written; or if a callback is not a
+            program.
+        TooLarge: If the data or the meta is over the store's limit, before anything is written.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(publish(Hub(), "orders/1", "placed", {"total": 12})).seq
@@ -106,21 +146,32 @@ def follow(
     timeout: float = 0.0,
     skip_truncated: bool = False,
 ) -> Effect[int]:
-    """Handle each event under a prefix once, from the checkpoint on, and return the position reached.
+    """Handle each event under a prefix once, from the checkpoint on.
 
-    ``handler(event)`` returns the writes that the event shall have (requests, such as ``KvPut``), or is a program
-    that reads first and returns them; they and the checkpoint, kept in kv under ``follow/<name>``, are one
-    transaction. Where it conflicts, because another follower of the same name or another writer came first, the
-    checkpoint is read again and the handler asked again.
+    The writes of an event and the checkpoint, kept in kv under ``follow/<name>``, are one transaction. Where it
+    conflicts, because another follower of the same name or another writer came first, the checkpoint is read again and
+    the handler asked again. The checkpoint says which prefix and types it is of: a name is one follower's, and with
+    others it is refused, since it has passed over events that they would never see. Over events that are not followed
+    it is moved by itself, now and then, and at once over other types under the prefix, so that those may be truncated.
 
-    ``batch`` events share a transaction: faster, but handlers of one batch do not see each other's writes. Caught
-    up, it waits ``timeout`` seconds for the next event, and returns when none came; ``float("inf")`` follows for
-    ever. Where truncation dropped events that this follower has not seen it raises `Truncated`, unless
-    ``skip_truncated``.
+    Args:
+        name: The follower's name.
+        prefix: How the streams' names start.
+        handler: A function of an event that returns the writes that it shall have (requests, such as ``KvPut``); or a
+            program that reads first and returns them.
+        types: Only events of these types.
+        batch: How many events share a transaction. More are faster, but handlers of one batch do not see each other's
+            writes.
+        timeout: How many seconds to wait for the next event, once all were handled; ``float("inf")`` follows for ever.
+        skip_truncated: Whether to pass over events that were dropped before this follower has seen them.
 
-    The checkpoint says which prefix and types it is of: a name is one follower's, and with others it is refused, since
-    it has passed over events that they would never see. Over events that are not followed it is moved by itself, now
-    and then, and at once over other types under the prefix, so that those may be truncated.
+    Returns:
+        The position reached.
+
+    Raises:
+        Truncated: If events were dropped that this follower has not seen.
+        InvalidRequest: If the name is another follower's; if what the handler gives is not a list of writes; if the
+            same events met too many conflicts.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")

@@ -38,10 +38,17 @@ _LIMITS = Limits()
 
 
 def perform_sequence(steps: Iterable[tuple[Request[Any], Any]], program: Replayable[A]) -> A:
-    """Answer a program by hand: it must perform these requests, in order, and no others. Returns its value.
+    """Answer a program by hand: it must perform these requests, in order, and no others.
 
-    An answer that is an exception is raised in the program. Raises AssertionError at the first request that is
-    another, or is missing, with the line that performs it; and whatever the program raises.
+    Args:
+        steps: Pairs of a request and its answer. An answer that is an exception is raised in the program.
+        program: The program, or a function that makes it.
+
+    Returns:
+        The program's value.
+
+    Raises:
+        AssertionError: At the first request that is another one, or is missing, with the line that performs it.
 
     >>> from persist_effects import kv
     >>> from persist_effects.requests import Entry, KvGet, KvPut
@@ -97,7 +104,15 @@ def _mismatch(index: int, expected: str, actual: str, source: str) -> str:
 
 
 def given(events: Past = (), *, stream: str = "given", at: int = 0) -> "Given":
-    """The past of a test: events of one stream, whose time is ``at`` unless their drafts say another.
+    """The past of a test: events of one stream.
+
+    Args:
+        events: Events, drafts or typed values, oldest first.
+        stream: The stream's name.
+        at: Their time, in microseconds since 1970, UTC, unless their drafts say another.
+
+    Returns:
+        What goes on with `fold` or `when`.
 
     >>> def add(balance, event):
     ...     return balance + event.data
@@ -118,13 +133,29 @@ class Given:
         self._count = len(drafts)
 
     def fold(self, step: StepFunction[S], seed: S) -> "Folded[S]":
-        """Fold the events as a projection does."""
+        """Fold the events as a projection does.
+
+        Args:
+            step: Gives the next value of a value and an event.
+            seed: The value before the first event.
+
+        Returns:
+            What goes on with `then` or `when`.
+        """
         return Folded(reduce(step, self._log.events(self._stream), seed))
 
     def when(self, program: Replayable[Any], effects: Handlers = _NO_ROWS) -> "Result":
-        """Run a program that reads and appends events. ``effects`` are rows for its other requests.
+        """Run a program that reads and appends events.
 
-        A row that answers with another type than its request promises raises `InvalidAnswer`.
+        Args:
+            program: The program, or a function that makes it.
+            effects: Rows for its other requests.
+
+        Returns:
+            What goes on with `then`, `then_appended` or `then_raises`.
+
+        Raises:
+            InvalidAnswer: If a row answers with another type than its request promises.
 
         >>> from persist_effects import log
         >>> given(stream="a").when(log.append_expect("a", 3, "paid", None)).then(Conflict("stream", "a", 3, 0))
@@ -146,11 +177,21 @@ class Folded(Generic[S]):
         self.value = value
 
     def then(self, expected: S) -> None:
-        """Check the state."""
+        """Check the state.
+
+        Args:
+            expected: The state that must have come out.
+        """
         _check_equal("the state", expected, self.value)
 
     def when(self, decide: Callable[[S], Any]) -> "Result":
         """Decide on the state.
+
+        Args:
+            decide: A function of the state.
+
+        Returns:
+            What goes on with `then` or `then_raises`.
 
         >>> state = given([("deposited", 5)]).fold(lambda balance, event: balance + event.data, 0)
         >>> state.when(lambda balance: "declined" if balance < 7 else "paid").then("declined")
@@ -170,13 +211,20 @@ class Result:
         self._elsewhere = elsewhere
 
     def then(self, expected: Any) -> None:
-        """Check the value."""
+        """Check the value.
+
+        Args:
+            expected: What must have been returned.
+        """
         _check_equal("the value", expected, self._value())
 
     def then_appended(self, expected: Past) -> None:
-        """Check which events were appended, and that no error was raised. Drafts without a time have any.
+        """Check which events were appended, and that no error was raised.
 
         They are those of the stream of `given`; where none are expected, other streams must have none either.
+
+        Args:
+            expected: Events, drafts or typed values. Drafts without a time have any.
         """
         self._value()
         drafts = [_draft(event) for event in expected]
@@ -189,7 +237,11 @@ class Result:
             self._check_nothing_elsewhere()
 
     def then_raises(self, kind: type[Exception], text: str = "") -> None:
-        """Check that an error of this type was raised, whose message holds the text, and nothing was appended.
+        """Check that an error was raised, and nothing was appended.
+
+        Args:
+            kind: The error's type.
+            text: What its message must hold.
 
         >>> from persist_effects import log
         >>> given().when(log.append("", "paid", None)).then_raises(InvalidRequest, "is empty")

@@ -91,7 +91,14 @@ class Store:
         self._is_closed = False
 
     def run(self, program: Effect[A]) -> A:
-        """Drive a program to its end in this thread, and return its value or raise its error."""
+        """Drive a program to its end in this thread.
+
+        Args:
+            program: A fresh program.
+
+        Returns:
+            Its value. What it raises is raised.
+        """
         if self._is_closed:
             raise self._closed(program)
         return machine.run(program, self.handlers)
@@ -100,6 +107,12 @@ class Store:
         """Drive a program to the first request that this store does not answer, or to its end.
 
         So host code answers its own effects by hand, and the store the rest: `Suspended.resume` goes on likewise.
+
+        Args:
+            program: A fresh program.
+
+        Returns:
+            Where it stopped: `Suspended` or `Done`.
 
         >>> from interpreters import open_store
         >>> from persist_effects import Request, kv, perform
@@ -117,16 +130,24 @@ class Store:
         return machine.start(program, self.handlers)
 
     def run_many(self, programs: Iterable[Effect[A]], *, return_exceptions: bool = False) -> list[A]:
-        """Drive many programs to their ends in this thread, together, and return their values in order.
+        """Drive many programs to their ends in this thread, together.
 
         In each round, the requests that all of them wait for are answered together, in order, so an interpreter
-        can make one commit of them. A program that waits for events lets the others go on. If programs raise, the
-        others still go to their ends; then an ExceptionGroup of the errors is raised, or with ``return_exceptions``
-        the errors stand among the values. What is no Exception, such as a KeyboardInterrupt, is raised in all of
-        them instead, then here.
+        can make one commit of them. A program that waits for events lets the others go on. What is no Exception, such
+        as a KeyboardInterrupt, is raised in all of them, then here.
 
         Each program has a copy of this context, as a task of asyncio's has: of the context variables that it sets no
         other one sees anything, nor does the caller. So do the rows of ``effects`` that it asks.
+
+        Args:
+            programs: Fresh programs.
+            return_exceptions: Whether errors stand among the values, and are not raised.
+
+        Returns:
+            Their values, in order.
+
+        Raises:
+            ExceptionGroup: If programs raised: of their errors, once the others have come to their ends.
 
         >>> from interpreters import open_store
         >>> from persist_effects import kv
@@ -143,13 +164,22 @@ class Store:
         return [outcome.value if isinstance(outcome, Answered) else cast(A, outcome.error) for outcome in outcomes]
 
     async def arun(self, program: Effect[A]) -> A:
-        """Drive a program to its end in this task, under asyncio or trio, and return its value or raise its error.
+        """Drive a program to its end in this task, under asyncio or trio. Needs the extra ``async``.
 
         Rows that are async functions are awaited; plain rows that may block run in worker threads. A cancelled task
         raises its cancellation at the program's ``yield``; requests that the program's ``finally`` blocks then
         perform are still carried out. A write that has begun is never abandoned: its answer comes first, then the
         cancellation. A plain row in its thread is left to end by itself where ``asyncio.Task.cancel`` comes, since
-        only a cancelled scope waits for it. Needs the extra ``async``.
+        only a cancelled scope waits for it.
+
+        Args:
+            program: A fresh program.
+
+        Returns:
+            Its value. What it raises is raised.
+
+        Raises:
+            InvalidRequest: If anyio is not installed.
 
         >>> import anyio
         >>> from interpreters import open_store

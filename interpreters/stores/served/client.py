@@ -99,11 +99,18 @@ class RemoteStore:
 
     @classmethod
     def spawn(cls, url: str, **options: Any) -> "RemoteStore":
-        """Start a process that opens the store of this URL, and be its client over pipes until `close`.
+        """Start a process that opens a store, and be its client over pipes until `close`.
 
-        The options are those of `open_store` that JSON can hold, such as ``payload_limit_bytes``. Raises what opening
-        the store raises there, such as `InvalidRequest` for a URL that names no store, and `StoreUnavailable` where
-        the process ends without a word.
+        Args:
+            url: The store's URL, as for `open_store`.
+            options: Those of `open_store` that JSON can hold, such as ``payload_limit_bytes``.
+
+        Returns:
+            The client, of a store that is open.
+
+        Raises:
+            InvalidRequest: If the URL names no store; and whatever else opening the store raises there.
+            StoreUnavailable: If the process ends without a word.
         """
         child = _Child(url, options)
         try:
@@ -114,7 +121,14 @@ class RemoteStore:
             raise
 
     def answer_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
-        """The outcomes of several requests, sent without waiting for one another."""
+        """The outcomes of several requests, sent without waiting for one another.
+
+        Args:
+            requests: The requests.
+
+        Returns:
+            The outcomes, in order.
+        """
         return [_outcome(answer) for answer in [self._try_send(request) for request in requests]]
 
     def state_lock(self) -> None:

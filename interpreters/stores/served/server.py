@@ -31,8 +31,16 @@ def serve(handlers: Handlers, transport: Transport, capabilities: Capabilities |
     """Answer the requests that come over a transport, in order, until the peer closes it. Then close it too.
 
     Requests that wait get a thread each, which ends with the connection, so the others go on. An error from a handler
-    goes to the client and ends nothing. Raises `StoreUnavailable` if the connection breaks in the middle of a frame,
-    and `InvalidRequest` for a frame that is not a call.
+    goes to the client and ends nothing.
+
+    Args:
+        handlers: The table that answers them.
+        transport: The connection to the one client.
+        capabilities: What the store promises, which the client is told; None: it is not known.
+
+    Raises:
+        StoreUnavailable: If the connection breaks in the middle of a frame.
+        InvalidRequest: If a frame is not a call.
 
     >>> import socket, threading
     >>> from interpreters import Store, open_store
