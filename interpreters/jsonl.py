@@ -84,7 +84,16 @@ class Counts(msgspec.Struct):
 def export(store: Store, out: BinaryIO, progress: Progress | None = None) -> Counts:
     """Write all that a store holds as lines to a binary file.
 
-    Raises `Truncated` where events were dropped before they were read.
+    Args:
+        store: The store.
+        out: The file.
+        progress: Told now and then how many events were done, and how many there are.
+
+    Returns:
+        How many events, streams and keys were written.
+
+    Raises:
+        Truncated: If events were dropped before they were read.
 
     >>> import io
     >>> from interpreters import open_store
@@ -118,6 +127,12 @@ def export(store: Store, out: BinaryIO, progress: Progress | None = None) -> Cou
 
 def event_line(event: Event) -> bytes:
     r"""The line of an event.
+
+    Args:
+        event: The event.
+
+    Returns:
+        The line, with its end.
 
     >>> event_line(Event("orders/1", 1, "placed", 0, {"total": 12}, 7))
     b'{"event":["orders/1",1,"placed",0,{"total":12},null],"position":7}\n'
@@ -166,10 +181,20 @@ def _write(out: BinaryIO, line: dict[str, Any]) -> None:
 def import_(
     store: Store, lines: Iterable[bytes], progress: Progress | None = None, *, skip: Collection[str] = ()
 ) -> Counts:
-    """Write what `export` wrote into an empty store. A binary file gives its lines. ``skip`` are keys to leave out.
+    """Write what `export` wrote into an empty store.
 
-    Raises `InvalidRequest` for a store that is not empty, before anything is written, and for a line that is wrong, by
-    its number; the store then holds what came before it, and is to be thrown away.
+    Args:
+        store: The store.
+        lines: The lines. A binary file gives its own.
+        progress: Told now and then how many events were done.
+        skip: Keys to leave out.
+
+    Returns:
+        How many events, streams and keys were written.
+
+    Raises:
+        InvalidRequest: If the store is not empty, before anything is written. If a line is wrong, by its number: the
+            store then holds what came before it, and is to be thrown away.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")

@@ -19,6 +19,10 @@ from persist_effects.trace.replay import check_trace
 def save(trace: Trace, path: str | Path) -> None:
     """Write a trace to a file, in the place of what was there. Directories that are missing are made.
 
+    Args:
+        trace: The trace.
+        path: The file's path.
+
     >>> import tempfile
     >>> from persist_effects import kv
     >>> from persist_effects.requests import KvHas
@@ -41,9 +45,20 @@ def load(
 ) -> Trace:
     """Read a trace from a file. The example stands at `save`.
 
-    ``kinds`` are the types of your own requests in it, ``errors`` the classes of errors that are to come back as what
-    they were, as in `persist_effects.trace.Trace.decode`. What is wrong inside is told when it is read, by the file.
-    Raises `InvalidRequest`, naming the file, for one that holds no trace, is damaged or cut; and OSError.
+    What is wrong inside is told when it is read, with the name of the file.
+
+    Args:
+        path: The file's path.
+        kinds: The types of your own requests in it.
+        errors: The classes of errors that are to come back as what they were. Those of Python and of this package need
+            not be named.
+
+    Returns:
+        The trace.
+
+    Raises:
+        InvalidRequest: If the file holds no trace, is damaged or cut. It names the file.
+        OSError: If it cannot be read.
     """
     path = Path(path)
     _refuse_directory(path)
@@ -60,10 +75,16 @@ def load(
 def check_golden(
     trace: Trace, path: str | Path, update: bool = False, how: str = "check_golden(trace, path, update=True)"
 ) -> None:
-    """Compare a trace with the golden one in a file, or ``update`` the file with it.
+    """Compare a trace with the golden one in a file, or write the file anew.
 
-    Raises AssertionError where they differ, with the requests and answers that do, and where there is no file. It says
-    to write the file anew by ``how``.
+    Args:
+        trace: The trace.
+        path: The file's path.
+        update: Whether to write the file anew.
+        how: How to do that, for the message.
+
+    Raises:
+        AssertionError: If they differ, with the requests and answers that do; if there is no file.
 
     >>> import tempfile
     >>> from persist_effects import kv

@@ -237,3 +237,51 @@ def test_every_page_that_a_docstring_names_is_there() -> None:
     named = [(where, page) for where, text in texts_that_name_code() for page in re.findall(r"[A-Z]+\.md", text)]
     assert named
     assert not [f"{where}: {page}" for where, page in named if page not in there]
+
+
+# What users call. What a function takes, returns and raises stands in sections of its docstring.
+CALLED_BY_USERS = (
+    *(f"persist_effects/{name}.py" for name in (
+        "blob", "compaction", "kv", "log", "machine", "projection", "schema", "snapshot", "subscription",
+        "testing", "transaction", "view", "trace/diff", "trace/record", "trace/replay",
+    )),
+    *(f"interpreters/{name}.py" for name in (
+        "opening", "traces", "conformance/suite", "explore/effects/explore", "explore/schedule/explore",
+        "explore/schedule/simulate", "runtime/store",
+    )),
+)  # fmt: skip
+_SECTION = re.compile(r"^(Args|Returns|Raises):\n((?:    .*\n?|\n)+)", re.MULTILINE)
+_ITEM = re.compile(r"^    \*{0,2}(\w+):", re.MULTILINE)
+
+
+@pytest.mark.parametrize("place", CALLED_BY_USERS)
+def test_a_function_that_users_call_says_what_it_takes_and_returns(place: str) -> None:
+    lacking = [
+        f"{name}: {what}"
+        for name, function in functions_of(ast.parse((ROOT / place).read_text()))
+        for what in lacks(function)
+    ]
+    assert lacking == []
+
+
+def functions_of(module: ast.Module) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """The public functions of a module and the public methods of its public classes, but for overloads."""
+    for owner in (module, *(node for node in module.body if isinstance(node, ast.ClassDef) and node.name[0] != "_")):
+        for node in owner.body:
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.name[0] == "_":
+                continue
+            if {"overload", "property", "_fixture"}.isdisjoint(map(ast.unparse, node.decorator_list)):
+                yield node.name if owner is module else f"{owner.name}.{node.name}", node
+
+
+def lacks(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """The arguments that its docstring does not name, and ``Returns:`` where that is missing."""
+    sections = dict(
+        re.findall(r"^(Args|Returns|Raises):\n((?:    .*\n?|\n)+)", ast.get_docstring(function) or "", re.MULTILINE)
+    )
+    arguments = function.args
+    given = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    names = [one.arg for one in given if one is not None and one.arg not in {"self", "cls"}]
+    missing = sorted(set(names) - set(_ITEM.findall(sections.get("Args", ""))))
+    gives = "" if function.returns is None else ast.unparse(function.returns)
+    return missing + (["Returns"] if gives not in {"None", "Effect[None]", ""} and "Returns" not in sections else [])

@@ -84,7 +84,11 @@ class MachineFacts(Facts):
     """How many sequences to try: raise ``max_examples`` for a longer search."""
 
     def new_machine(self) -> StoreMachine:
-        """The store beside the model: where they differ, Hypothesis prints code that begins with this call."""
+        """The store beside the model: where they differ, Hypothesis prints code that begins with this call.
+
+        Returns:
+            The machine.
+        """
         return StoreMachine(self.open_store, self.reopen, self.capabilities)
 
     def test_the_store_agrees_with_the_model_over_any_sequence_of_requests(self) -> None:

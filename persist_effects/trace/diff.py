@@ -32,7 +32,16 @@ class HasHandlers(Protocol):
 
 
 def handlers_of(store: HasHandlers | Handlers) -> Handlers:
-    """The handler table of a store, or the table itself. Raises `InvalidRequest` for what is neither.
+    """The handler table of a store, or the table itself.
+
+    Args:
+        store: The store, or the table.
+
+    Returns:
+        The table.
+
+    Raises:
+        InvalidRequest: If it is neither.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -72,6 +81,13 @@ class Difference(msgspec.Struct, frozen=True):
 def as_text(differences: Sequence[Difference], limit: int = 20) -> str:
     """Differences to read: after ``-`` what the first trace has, after ``+`` the second.
 
+    Args:
+        differences: What `diff` or `compare` found.
+        limit: How many are told at the most.
+
+    Returns:
+        The text.
+
     >>> as_text([])
     'no difference'
     """
@@ -87,6 +103,13 @@ def diff(first: Trace, second: Trace) -> list[Difference]:
     """Where two traces differ, aligned by their requests: one more or less does not make the rest differ.
 
     Where thousands of requests differ on both sides, they are not searched for each other, but pair in order.
+
+    Args:
+        first: A trace.
+        second: Another one.
+
+    Returns:
+        The differences, none where they are equal.
 
     >>> from persist_effects import kv
     >>> from persist_effects.requests import KvHas
@@ -109,8 +132,15 @@ def diff(first: Trace, second: Trace) -> list[Difference]:
 def compare(trace: Trace, store: HasHandlers | Handlers) -> list[Difference]:
     """Perform each recorded request on a store, or a handler table, and say where it answers otherwise.
 
-    The requests are those of the trace, whatever the store answers. Give the store the state that the recorded one
-    began with, and a fixed clock, because times are answers too. A `Wait` waits again.
+    The requests are those of the trace, whatever the store answers. A `Wait` waits again.
+
+    Args:
+        trace: The trace.
+        store: The store, in the state that the recorded one began with, and with a fixed clock, because times are
+            answers too; or a table.
+
+    Returns:
+        The differences, none where it answers the same.
 
     >>> from persist_effects import kv
     >>> from persist_effects.requests import KvHas

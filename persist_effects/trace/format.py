@@ -136,7 +136,14 @@ class Trace:
         return Trace.decode, (self.encode(),)
 
     def first(self, count: int) -> "Trace":
-        """The trace of the first requests alone."""
+        """The trace of the first requests alone.
+
+        Args:
+            count: How many.
+
+        Returns:
+            The shorter trace.
+        """
         failed = {index for index in self.failed if index < count}
         first = Trace(
             self.requests[:count],
@@ -212,6 +219,9 @@ class Trace:
     def encode(self) -> bytes:
         """The trace as bytes.
 
+        Returns:
+            The bytes, for `decode`.
+
         >>> from persist_effects import kv
         >>> from persist_effects.requests import KvHas
         >>> from persist_effects.trace import record
@@ -229,10 +239,17 @@ class Trace:
     ) -> "Trace":
         """The trace that `encode` made these bytes of.
 
-        ``kinds`` are the types of your own requests in it, ``errors`` the classes of errors that programs are to meet
-        as what they were; those of Python and of this package need not be named.
+        Args:
+            data: The bytes.
+            kinds: The types of your own requests in it.
+            errors: The classes of errors that are to come back as what they were. Those of Python and of this package
+                need not be named.
 
-        Raises `InvalidRequest` for bytes that are no trace, are damaged or cut, or of a newer version.
+        Returns:
+            The trace.
+
+        Raises:
+            InvalidRequest: If they are not a trace, are damaged or cut, or of a newer version.
 
         >>> Trace.decode(b"persist-effects trace 7")
         Traceback (most recent call last):
@@ -262,6 +279,9 @@ class Trace:
     def to_json_lines(self) -> str:
         r"""The trace as lines to read: a header, then each request with its answer or error.
 
+        Returns:
+            The lines.
+
         >>> from persist_effects import kv
         >>> from persist_effects.requests import KvHas
         >>> from persist_effects.trace import record
@@ -289,9 +309,19 @@ class Trace:
     def from_json_lines(
         text: str, kinds: Collection[type[Request[Any]]] = (), errors: Collection[type[Exception]] = ()
     ) -> "Trace":
-        r"""The trace that `to_json_lines` wrote; ``kinds`` and ``errors`` are as in `decode`.
+        r"""The trace that `to_json_lines` wrote.
 
-        Raises `InvalidRequest` for what it would not write, by its line, and for lines that were cut or are newer.
+        Args:
+            text: The lines.
+            kinds: The types of your own requests in it.
+            errors: The classes of errors that are to come back as what they were. Those of Python and of this package
+                need not be named.
+
+        Returns:
+            The trace.
+
+        Raises:
+            InvalidRequest: If it would not write so, by the line; if lines were cut, or are of a newer version.
 
         >>> Trace.from_json_lines('{"format":"persist-effects-trace","version":1,"package":"0.1.0","requests":3}\n')
         Traceback (most recent call last):

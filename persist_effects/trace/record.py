@@ -28,11 +28,20 @@ A = TypeVar("A")
 
 
 def record(program: Replayable[A], handlers: HasHandlers | Handlers) -> tuple[Outcome, Trace]:
-    """Run a program on a store, or a handler table, as `machine.run` does; how it ended, and its trace.
+    """Run a program on a store, or a handler table, as `machine.run` does, and record it.
 
     Requests and answers become bytes before anyone else gets them, so what is done to them later changes no trace.
-    Raises `InvalidRequest` for a request or an answer that cannot be recorded, after `Abandoned` was raised in the
-    program. An interrupt is raised in the program, and then here.
+    An interrupt is raised in the program, and then here.
+
+    Args:
+        program: The program, or a function that makes it.
+        handlers: The store, or the table.
+
+    Returns:
+        How it ended, and its trace.
+
+    Raises:
+        InvalidRequest: If a request or an answer cannot be recorded, after `Abandoned` was raised in the program.
 
     >>> from persist_effects import log
     >>> from persist_effects.requests import LastSeq

@@ -21,11 +21,20 @@ Replayable = Effect[A] | Callable[[], Effect[A]]
 
 
 def replay(program: Replayable[A], trace: Trace) -> A:
-    """Run a program from its trace, without a store: the value that it came to, or the error that it raised.
+    """Run a program from its trace, without a store.
 
     Errors come back as they were, but in a trace that was decoded those of other packages do only where their classes
-    were given to `Trace.decode`; else as `RecordedError`, with a note that says so. Raises `Diverged` at the first
-    request that is not the one recorded, for a program that ends too early, and for one that asks for more.
+    were given to `Trace.decode`; else as `RecordedError`, with a note that says so.
+
+    Args:
+        program: The program, or a function that makes it.
+        trace: What it was answered.
+
+    Returns:
+        The value that it came to. The error that it raised is raised.
+
+    Raises:
+        Diverged: At the first request that is not the one recorded; if it ends too early, or asks for more.
 
     >>> from persist_effects import kv
     >>> from persist_effects.requests import KvPut
@@ -43,10 +52,21 @@ def replay(program: Replayable[A], trace: Trace) -> A:
 
 
 def resume_at(program: Replayable[A], trace: Trace, k: int) -> Suspended[A]:
-    """The program at its k-th request, from 0, after it was given the first ``k`` answers: as it stood then.
+    """The program at one of its requests, after it was given the answers before: as it stood then.
 
-    Go on with the recorded answer or with another, once; for another time, use `Continuation`. Raises `Diverged`, and
-    `InvalidRequest` for a ``k`` that the trace has not.
+    Go on with the recorded answer or with another, once; for another time, use `Continuation`.
+
+    Args:
+        program: The program, or a function that makes it.
+        trace: What it was answered.
+        k: The number of the request, from 0.
+
+    Returns:
+        The program, suspended there.
+
+    Raises:
+        Diverged: If the program asks otherwise before.
+        InvalidRequest: If the trace does not have such a request.
 
     >>> from persist_effects import kv
     >>> from persist_effects.requests import KvHas
@@ -98,19 +118,41 @@ class Continuation(Generic[A]):
         self.k = k
 
     def suspended(self) -> Suspended[A]:
-        """A fresh program that waits at the request."""
+        """A fresh program that waits at the request.
+
+        Returns:
+            The program, suspended there.
+        """
         return resume_at(self.make, self.trace, self.k)
 
     def resume(self, answer: Any) -> Step[A]:
-        """Go on with an answer, to the next request or to the end. Raises what the program raises."""
+        """Go on with an answer, to the next request or to the end. Raises what the program raises.
+
+        Args:
+            answer: What the program gets for its request.
+
+        Returns:
+            Where it stopped next.
+        """
         return self.suspended().resume(answer)
 
     def throw(self, error: BaseException) -> Step[A]:
-        """Go on with an error raised where the program waits. Raises what the program raises."""
+        """Go on with an error raised where the program waits. Raises what the program raises.
+
+        Args:
+            error: The error.
+
+        Returns:
+            Where it stopped next.
+        """
         return self.suspended().throw(error)
 
     def encode(self) -> bytes:
-        """The place and the trace as bytes."""
+        """The place and the trace as bytes.
+
+        Returns:
+            The bytes, for `decode`.
+        """
         return encode((self.k, self.trace.encode()))
 
     @staticmethod
@@ -120,9 +162,20 @@ class Continuation(Generic[A]):
         kinds: Collection[type[Request[Any]]] = (),
         errors: Collection[type[Exception]] = (),
     ) -> "Continuation[A]":
-        """The continuation that `encode` made these bytes of; ``kinds`` and ``errors`` are as in `Trace.decode`.
+        """The continuation that `encode` made these bytes of.
 
-        Raises `InvalidRequest` for other bytes.
+        Args:
+            make: Makes the program.
+            data: The bytes.
+            kinds: The types of your own requests in it.
+            errors: The classes of errors that are to come back as what they were. Those of Python and of this package
+                need not be named.
+
+        Returns:
+            The continuation.
+
+        Raises:
+            InvalidRequest: If they are other bytes.
         """
         try:
             k, trace = msgspec.msgpack.decode(data, type=tuple[int, bytes])
@@ -135,7 +188,13 @@ class Continuation(Generic[A]):
 
 
 def check_trace(found: object) -> None:
-    """Raise `InvalidRequest` for what is not a trace, as the pair that `record` returns.
+    """Refuse what is not a trace, such as the pair that `record` returns.
+
+    Args:
+        found: What was given.
+
+    Raises:
+        InvalidRequest: If it is not one.
 
     >>> check_trace(7)
     Traceback (most recent call last):
@@ -152,7 +211,17 @@ def _check_trace_of(trace: object, program: object) -> None:
 
 
 def fresh_program(program: Replayable[A]) -> Effect[A]:
-    """A fresh program, made if need be. Raises `NotAProgram` and `AlreadyUsed` for what is none.
+    """A fresh program, made if need be.
+
+    Args:
+        program: The program, or a function that makes it.
+
+    Returns:
+        The program.
+
+    Raises:
+        NotAProgram: If it is not one.
+        AlreadyUsed: If it was started before.
 
     >>> from persist_effects import kv
     >>> next(fresh_program(lambda: kv.get("color")))

@@ -41,17 +41,31 @@ def explore_crashes(
 ) -> Report:
     """Let the power fail at every request of a workload that changes the disk, and look at all that it may leave.
 
-    ``workload`` is a function that makes a program, or several, which then run together and share commits; besides the
-    store's requests they may perform `Compact`, `Reopen` and `Mark`. Each image that may survive is opened by the
-    file store, which must show all that was acknowledged, commits whole or not at all and in order, nothing that was
-    never written, dropped or overwritten, and must take writes; then ``check(acked, maybe)``, if given, makes a
-    program that is run on it and raises where your own invariant is broken: ``acked`` are the writes with their
-    answers, in order, ``maybe`` those on their way.
+    Each image that may survive is opened by the file store, which must show all that was acknowledged, commits whole or
+    not at all and in order, nothing that was never written, dropped or overwritten, and must take writes.
 
-    ``profile`` says what a file system may do (`crash_disk.PROFILES`). ``depth`` is the number of crashes, the later
-    ones inside recovery. ``faults`` (of `crash_disk.FAULTS`) are put at each request that can meet them, once and for
-    good. With ``limit``, at most so many states are checked, drawn by ``seed``. ``repro`` is the token of a failure.
-    ``effects()`` makes the rows for your own requests and for blobs; they are outside of the disk, and survive.
+    Args:
+        workload: A function that makes a program, or several, which then run together and share commits; besides the
+            store's requests they may perform `Compact`, `Reopen` and `Mark`.
+        check: Given ``(acked, maybe)``, it makes a program that is run on each image and raises where your own
+            invariant is broken: ``acked`` are the writes with their answers, in order, ``maybe`` those on their way.
+        profile: What a file system may do, of `crash_disk.PROFILES`.
+        depth: The number of crashes, the later ones inside recovery.
+        faults: Of `crash_disk.FAULTS`; they are put at each request that can meet them, once and for good.
+        seed: Draws the states that are checked where there are more than ``limit``.
+        limit: How many states are checked at the most; None: all.
+        repro: The token of a failure, which alone is looked at again.
+        bound: Up to how much that is unsynced all combinations of it are tried: see `Bound`.
+        segment_bytes: The size at which the store begins the next file.
+        requests_limit: A program that asks more often hangs.
+        effects: Makes the rows for your own requests and for blobs; they are outside of the disk, and survive.
+        progress: Told now and then how far it is.
+
+    Returns:
+        What was explored, and the failures, each with its trace and token.
+
+    Raises:
+        InvalidRequest: If arguments make no sense, before any program runs.
 
     >>> from persist_effects import log
     >>> def workload():

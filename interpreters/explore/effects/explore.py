@@ -69,19 +69,26 @@ def explore_effects(
 ) -> Report:
     """Put each fault at each request of a program, start it anew, and check what the store holds then.
 
-    ``program`` is a function without arguments that makes a fresh program, or a list of such, which run one after the
-    other. ``store_factory`` makes a store of its own for each run; what it fills in is there before the program.
-    ``check(acked, maybe)`` is a generator function, run on the store at the end, that raises where it finds something
-    wrong; without ``restart`` it sees what the fault left. Lives, faults, ``acked`` and ``maybe`` are explained at
-    the top of this module.
+    Lives, faults, ``acked`` and ``maybe`` are explained at the top of this module.
 
-    With ``depth=2``, a second fault is put at each request that follows, unless the first one alone is a failure.
-    At most ``limit`` states are checked: where there are more, those are a sample, drawn by ``seed`` (0 unless
-    given). A program that asks more than ``requests_limit`` times in one life hangs. ``repro``, the token of a
-    failure, runs that state alone, as it was found.
+    Args:
+        program: A function without arguments that makes a fresh program, or a list of such, which run one after the
+            other.
+        store_factory: Makes a store of its own for each run; what it fills in is there before the program.
+        check: A generator function, given ``(acked, maybe)`` and run on the store at the end, that raises where it
+            finds something wrong.
+        depth: With 2, a second fault is put at each request that follows, unless the first one alone is a failure.
+        restart: Whether the program is started anew; else the check sees what the fault left.
+        requests_limit: A program that asks more often in one life hangs.
+        seed: Draws the states that are checked where there are more than ``limit``; 0 unless given.
+        limit: How many states are checked at the most; None: all.
+        repro: The token of a failure, which runs that state alone, as it was found.
 
-    Raises `InvalidRequest` for arguments that make no sense, before any program runs, and for a token that fits no
-    request of the program.
+    Returns:
+        What was explored, and the failures.
+
+    Raises:
+        InvalidRequest: If arguments make no sense, before any program runs; if a token fits no request of the program.
 
     >>> from interpreters import open_store
     >>> from persist_effects import log

@@ -82,18 +82,27 @@ def explore(
 ) -> Report:
     r"""Run the programs in every order of their requests, each on a fresh store, and check what comes of it.
 
-    ``programs`` are functions without arguments that make fresh programs, in a list, or in a dict by name.
-    ``store_factory`` makes the store of an interleaving; what it fills in is there before the programs.
-    ``check(outcomes)`` is a generator function, run on the store at the end, that raises where it finds something
-    wrong; it is given an `Answered` or a `Failed` for each program, in order. Where a failure is made small, it may be
-    given fewer. Without a check, a program that raises is a failure.
+    Args:
+        programs: Functions without arguments that make fresh programs, in a list, or in a dict by name.
+        store_factory: Makes the store of an interleaving; what it fills in is there before the programs.
+        check: A generator function, run on the store at the end, that raises where it finds something wrong. It is
+            given an `Answered` or a `Failed` for each program, in order; where a failure is made small, perhaps fewer.
+            Without a check, a program that raises is a failure.
+        bound: How many switches are made at the most; None: any number.
+        seed: Draws interleavings where there are more than ``limit``; 0 unless given.
+        limit: How many interleavings are gone through in order at the most. Where there are more, as many again are
+            drawn, half of them at random and half by priorities. The report says so.
+        reduce: Whether orders that lead to the same state are looked at once.
+        linearizable: Whether the operations must be explained by some order of them.
+        crashes: Whether programs also crash, before a request and after it was carried out.
+        requests_limit: A program that asks more often hangs.
+        repro: The token of a failure, which runs that interleaving alone.
 
-    At most ``bound`` switches are made (None: any number). With ``limit``, at most so many interleavings are gone
-    through in order; where there are more, as many again are drawn by ``seed`` (0 unless given), half of them at random
-    and half by priorities. The report says so. ``repro``, the token of a failure, runs that interleaving alone.
+    Returns:
+        What was explored, and the failures, each made small and with its token.
 
-    Raises `InvalidRequest` for arguments that make no sense, before any program runs, and for a token that
-    fits no interleaving.
+    Raises:
+        InvalidRequest: If arguments make no sense, before any program runs; if a token fits no interleaving.
 
     >>> from interpreters import open_store
     >>> from persist_effects import kv

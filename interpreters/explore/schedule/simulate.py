@@ -72,9 +72,19 @@ _STEPS_NOTED = 20
 def simulate(programs: Programs, store: Store | Interpreter, seed: int, *, requests_limit: int = 100_000) -> Simulated:
     """Run the programs together on a store, whose turn it is drawn by the seed at every request.
 
-    ``programs`` are functions without arguments that make programs, in a list, or in a dict by name. Errors that they
-    raise are outcomes. Nothing waits in real time: a `Wait` or a `Sleep` ends when nothing else can go on. Raises
-    `InvalidRequest` for what is not a program or no store. The store stays open.
+    Nothing waits in real time: a `Wait` or a `Sleep` ends when nothing else can go on.
+
+    Args:
+        programs: Functions without arguments that make programs, in a list, or in a dict by name.
+        store: The store, which stays open.
+        seed: One seed is one order.
+        requests_limit: A program that asks more often hangs.
+
+    Returns:
+        How the programs ended, and what happened. Errors that they raise are outcomes.
+
+    Raises:
+        InvalidRequest: If something is not a program, or not a store.
 
     >>> from interpreters import open_store
     >>> from persist_effects import kv

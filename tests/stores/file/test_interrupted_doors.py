@@ -10,6 +10,7 @@ import threading
 import warnings
 from pathlib import Path
 
+import msgspec
 import pytest
 from interrupts import Interrupt
 
@@ -19,6 +20,7 @@ from interpreters.disk import real as real_disk
 from interpreters.runtime import store as store_room
 from interpreters.stores.file import store as file_store
 from interpreters.stores.served import RemoteStore, client
+from interpreters.stores.served.transport import WIRE_VERSION
 from persist_effects import kv
 
 LONG_SECONDS = 60
@@ -120,7 +122,9 @@ def test_after_an_interrupt_anywhere_in_closing_it_the_store_can_be_closed_again
 def quick_server(tmp_path, monkeypatch):
     """In the place of a process that serves: one that says that the store is open, and ends when its stdin does."""
     script = tmp_path / "serve"
-    script.write_text("#!/bin/sh\nprintf '\\000\\000\\000\\004\\223\\000\\303\\300'\nexec cat >/dev/null\n")
+    body = msgspec.msgpack.encode([0, True, {"wire": WIRE_VERSION, "capabilities": None}])
+    greeting = "".join(f"\\{byte:03o}" for byte in len(body).to_bytes(4, "big") + body)
+    script.write_text(f"#!/bin/sh\nprintf '{greeting}'\nexec cat >/dev/null\n")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
 
