@@ -221,6 +221,7 @@ def run(program: Effect[A], handlers: Handlers) -> A:
     return _drive(program, program.send, None, handlers, None)
 
 
+@_program
 def through(
     program: Effect[A],
     carry_out: Callable[[Request[Any]], Effect[Any]],
@@ -246,6 +247,7 @@ def through(
     >>> run(through(greet(), politely), {Ask: lambda request: f"<{request.question}>"})
     'hello <please, name?>'
     """
+    check_fresh(program)
     try:
         request = next(program)
         while True:
