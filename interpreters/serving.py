@@ -16,7 +16,14 @@ from persist_effects.errors import InvalidRequest, PersistError, error_to_record
 
 
 def main(arguments: list[str]) -> int:
-    """Serve the store that the first argument names, opened with the options. Returns the process's exit code."""
+    """Serve one store to the process at the other end of stdin and stdout.
+
+    Args:
+        arguments: The store's URL, then options as ``NAME=JSON``.
+
+    Returns:
+        The process's exit code: 0, 2 for an error that was told, 130 when interrupted.
+    """
     if not arguments:
         print("usage: python -m interpreters.serving URL [OPTION=VALUE ...]", file=sys.stderr)
         return 2

@@ -246,8 +246,9 @@ CALLED_BY_USERS = (
         "testing", "transaction", "view", "trace/diff", "trace/record", "trace/replay",
     )),
     *(f"interpreters/{name}.py" for name in (
-        "opening", "traces", "conformance/suite", "explore/effects/explore", "explore/schedule/explore",
-        "explore/schedule/simulate", "runtime/store",
+        "blobs/directory", "opening", "traces", "conformance/suite", "explore/effects/explore",
+        "explore/schedule/explore", "explore/schedule/simulate", "runtime/interpreter", "runtime/store",
+        "stores/clock", "stores/names", "stores/ranges", "stores/waiting",
     )),
 )  # fmt: skip
 _SECTION = re.compile(r"^(Args|Returns|Raises):\n((?:    .*\n?|\n)+)", re.MULTILINE)

@@ -65,7 +65,16 @@ class BlobFiles:
         self._shards: set[str] = set()
 
     def path_of(self, cid: str) -> str:
-        """Where a blob's file is. Raises `InvalidRequest` for what is not an identifier, before it is a path.
+        """Where a blob's file is.
+
+        Args:
+            cid: The blob's identifier.
+
+        Returns:
+            The path on the disk.
+
+        Raises:
+            InvalidRequest: It is not an identifier; told before it is a path.
 
         >>> BlobFiles("").path_of(cid_of(b"hello"))
         'e/bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq'
@@ -74,11 +83,25 @@ class BlobFiles:
         return self._inside(f"{cid[-2]}/{cid}")
 
     def has(self, cid: str) -> Effect[bool]:
-        """Whether a blob is there."""
+        """Whether a blob is there.
+
+        Args:
+            cid: The blob's identifier.
+
+        Returns:
+            Whether there is a file of that name.
+        """
         return (yield from perform(disk.Size(self.path_of(cid)))) is not None
 
     def read(self, cid: str) -> Effect[bytes | None]:
-        """The bytes in a blob's file, whatever they are (`check_bytes`); None where there is no file."""
+        """The bytes in a blob's file, whatever they are: `check_bytes` judges them.
+
+        Args:
+            cid: The blob's identifier.
+
+        Returns:
+            The bytes; None where there is no file.
+        """
         path = self.path_of(cid)
         size_bytes = yield from perform(disk.Size(path))
         if size_bytes is None:
@@ -88,20 +111,40 @@ class BlobFiles:
         return data
 
     def shards(self) -> Effect[list[str]]:
-        """The paths of the directories that blobs lie in. Raises FileNotFoundError where no blob was ever put."""
+        """The directories that blobs lie in.
+
+        Returns:
+            Their paths.
+
+        Raises:
+            FileNotFoundError: No blob was ever put.
+        """
         names = yield from perform(disk.List(self._root))
         return [self._inside(name) for name in names if _SHARD.fullmatch(name)]
 
     def cids_in(self, shard: str) -> Effect[list[str]]:
-        """The identifiers of the blobs in one of these directories, sorted."""
+        """The blobs in one of the directories that `shards` gives.
+
+        Args:
+            shard: The directory's path.
+
+        Returns:
+            The blobs' identifiers, sorted.
+        """
         names = yield from perform(disk.List(shard))
         return [name for name in names if is_cid(name) and self.path_of(name) == f"{shard}/{name}"]
 
     def put(self, cid: str, data: bytes) -> Effect[None]:
-        """Return when these bytes, of which ``cid`` is the identifier, are on the disk under their name.
+        """Return when these bytes are on the disk under their name.
 
-        Bytes that are there are not written again, and damaged ones are replaced. Raises OSError where the disk
-        refuses: then the blob is there or not, and may be put again.
+        Bytes that are there are not written again, and damaged ones are replaced.
+
+        Args:
+            cid: The identifier of the bytes.
+            data: The bytes.
+
+        Raises:
+            OSError: The disk refuses: the blob is there or not, and may be put again.
         """
         path = self.path_of(cid)
         if (yield from self.read(cid)) != data:
@@ -185,7 +228,15 @@ class BlobFiles:
 
 
 def check_bytes(cid: str, data: bytes, place: str) -> None:
-    """Raise `CorruptStore`, naming the file, where the bytes that were found in it are not those of the identifier.
+    """Refuse bytes that are not those of the identifier.
+
+    Args:
+        cid: The identifier.
+        data: What was found.
+        place: The file that it was found in, for the message.
+
+    Raises:
+        CorruptStore: Naming the file, what was expected and what was found.
 
     >>> check_bytes(cid_of(b"hello"), b"hellO", "var/blobs/q/…")
     Traceback (most recent call last):
@@ -206,6 +257,9 @@ def rows_of(files: BlobFiles, place: str | os.PathLike[str], drive: Callable[[Ef
         files: Where the blobs are.
         place: What the disk's root is called in errors.
         drive: Runs a program over `disk/*`, and tells the disk's errors as the package's.
+
+    Returns:
+        The rows.
     """
 
     def put(request: BlobPut) -> BlobRef:

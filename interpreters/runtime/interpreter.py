@@ -125,12 +125,27 @@ def pass_on(wrapper: Any, inner: Interpreter, change: Callable[[Request[Any]], R
 
 
 def check_blobs(blobs: object) -> None:
-    """Raises `InvalidRequest` for what cannot be a store's blob store."""
+    """Refuse what cannot be a store's blob store.
+
+    Args:
+        blobs: What was given for one.
+
+    Raises:
+        InvalidRequest: It is not an interpreter.
+    """
     check_interpreter("a store's blob store", blobs)
 
 
 def check_interpreter(what: str, interpreter: object) -> None:
-    """Raises `InvalidRequest` for what is not an interpreter; ``what`` it was to be stands in the message."""
+    """Refuse what is not an interpreter.
+
+    Args:
+        what: What it was to be, for the message.
+        interpreter: What was given for one.
+
+    Raises:
+        InvalidRequest: It has no ``handlers`` or no ``close()``.
+    """
     is_one = isinstance(getattr(interpreter, "handlers", None), Mapping) and callable(
         getattr(interpreter, "close", None)
     )
@@ -147,7 +162,17 @@ def _unchanged(request: Request[Any]) -> Request[Any]:
 
 
 def checked_effects(effects: Handlers | None) -> Handlers:
-    """The user's rows as a dict. Raises `InvalidRequest` for what is not a table of rows."""
+    """Take the rows that a user gives beside the store's.
+
+    Args:
+        effects: The user's rows; None: none.
+
+    Returns:
+        The rows, as a dict of their own.
+
+    Raises:
+        InvalidRequest: It is not a table from request types to functions, or two of its types have one op.
+    """
     if effects is None:
         return {}
     if not isinstance(effects, Mapping):

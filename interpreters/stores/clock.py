@@ -11,7 +11,10 @@ Clock = Callable[[], int]
 
 
 def wall_clock() -> int:
-    """Microseconds since the Unix epoch, UTC.
+    """The machine's clock.
+
+    Returns:
+        Microseconds since the Unix epoch, UTC.
 
     >>> wall_clock() > 1_600_000_000_000_000
     True
@@ -20,9 +23,16 @@ def wall_clock() -> int:
 
 
 def checked_clock(clock: Clock) -> Clock:
-    """The same clock, whose times are refused where they are no integers, before they are written.
+    """The same clock, whose times are judged before they are written.
 
-    Raises `InvalidRequest` for what is not a function, and, when it is called, for a time that is not an integer.
+    Args:
+        clock: The clock that a store was given.
+
+    Returns:
+        A clock that raises `InvalidRequest` for a time that is not an integer.
+
+    Raises:
+        InvalidRequest: It is not a function.
 
     >>> checked_clock(lambda: 7)()
     7

@@ -24,11 +24,24 @@ class SortedNames:
         self._new: list[str] = []
 
     def added(self, name: str) -> None:
-        """Say that a name came into the mapping."""
+        """Say that a name came into the mapping.
+
+        Args:
+            name: The name.
+        """
         self._new.append(name)
 
     def page(self, prefix: str, after: str, limit: int) -> list[str]:
-        """The first ``limit`` names that start with the prefix and are greater than ``after``."""
+        """One page of the names, in order.
+
+        Args:
+            prefix: What they begin with; "": all.
+            after: They are greater than this one; "": from the first.
+            limit: At most so many.
+
+        Returns:
+            The names.
+        """
         if self._new:
             self._sort_in()
         names = self._sorted

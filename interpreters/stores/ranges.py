@@ -15,7 +15,15 @@ class PageRange(NamedTuple):
 
 
 def page_range(request: Read, dropped: int, head: int) -> PageRange:
-    """Which events of a stream answer a request, where those through ``dropped`` are gone and ``head`` is the last.
+    """Which events of a stream answer a request.
+
+    Args:
+        request: The request.
+        dropped: Those through this sequence number are gone.
+        head: The stream's last sequence number.
+
+    Returns:
+        The range, and the page's ``next`` and ``hole``.
 
     >>> page_range(Read("orders/1", after=2, limit=3), dropped=4, head=9)
     PageRange(low=4, high=7, next=7, hole=Hole(stream='orders/1', first_left=5))

@@ -51,7 +51,11 @@ class Watchers:
         return token
 
     def remove(self, token: object) -> None:
-        """Forget one that waits. Again: nothing."""
+        """Forget one that waits. Again: nothing.
+
+        Args:
+            token: What `add` returned for it.
+        """
         self._watching.pop(token, None)
 
     def forget(self) -> None:
@@ -136,7 +140,12 @@ class Revisions:
         self._forgotten = 0
 
     def deleted(self, key: str, revision: int) -> None:
-        """Note when a key was deleted."""
+        """Note when a key was deleted.
+
+        Args:
+            key: The key that is not there any more.
+            revision: That of its deletion, higher than all before.
+        """
         self._deleted.pop(key, None)
         self._deleted[key] = revision
         if len(self._deleted) > DELETIONS_KEPT:
@@ -145,15 +154,33 @@ class Revisions:
             self._forgotten = max(self._forgotten, self._deleted.pop(oldest))
 
     def of_deleted(self, key: str) -> int:
-        """When a key that is not there was deleted, 0 if it never was there; perhaps too high, never too low."""
+        """When a key that is not there was deleted.
+
+        Args:
+            key: The key.
+
+        Returns:
+            The revision of its deletion, 0 if it never was there; perhaps too high, never too low.
+        """
         return self._deleted.get(key, self._forgotten)
 
     def forget(self, revision: int) -> None:
-        """Say that deletions up to a revision are not known."""
+        """Say which deletions are not known, after opening.
+
+        Args:
+            revision: Those up to this one.
+        """
         self._forgotten = max(self._forgotten, revision)
 
     def newest(self, prefix: str) -> int:
-        """The newest revision of a key under a prefix; perhaps that of another one's deletion, never a lower one."""
+        """The newest revision of a key under a prefix.
+
+        Args:
+            prefix: What the keys begin with; "": all.
+
+        Returns:
+            The revision of the last put or deletion; perhaps that of another deletion, never a lower one. 0: none.
+        """
         live = (revision for key, revision in self._live() if key.startswith(prefix))
         gone = (revision for key, revision in self._deleted.items() if key.startswith(prefix))
         return max(self._forgotten, max(live, default=0), max(gone, default=0))

@@ -487,7 +487,11 @@ class FileStore(_Host):
             self._commits_proved = commits
 
     def compact(self) -> Compacted:
-        """Give back the space of what was truncated, overwritten and deleted, while others read and write."""
+        """Give back the space of what was truncated, overwritten and deleted, while others read and write.
+
+        Returns:
+            How many bytes the sealed segments took before, and take now.
+        """
         with self._compacting:
             with self._group.turn:
                 self._drive(self._engine.roll_over())
