@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
 
+from interpreters.conformance.catching_up import Acknowledged
 from interpreters.runtime.store import Store
 from persist_effects.capabilities import Capabilities
 from persist_effects.event import Draft, Event
 from persist_effects.machine import outcome_of, perform
-from persist_effects.requests import Append, Appended, Failed, KvPut, Page, Read, ReadAll, Request
+from persist_effects.requests import Append, Appended, Failed, KvPut, Page, Read, ReadAll, Request, Wait
 
 A = TypeVar("A")
 FactT = TypeVar("FactT", bound=Callable[..., None])
@@ -25,6 +26,9 @@ Calls = deque[tuple[Request[Any], Any]]
 """Requests and what each was answered with, or the error that it met."""
 
 _RECORDED: WeakKeyDictionary[Store, Calls] = WeakKeyDictionary()
+
+_ACKNOWLEDGED: WeakKeyDictionary[Store, Acknowledged] = WeakKeyDictionary()
+"""For each store whose order lags."""
 
 
 def needs(*capabilities: str) -> Callable[[FactT], FactT]:
@@ -80,6 +84,14 @@ class Facts:
         """Close this store and open another on the same data. Needed with ``Capabilities(reopen=True)``."""
         raise NotImplementedError(f"{type(self).__name__} says that it can reopen, so it must define reopen")
 
+    def reopened(self, store: Store) -> Store:
+        """The store that `reopen` gives. Where the order lags, it is to show in the end what this one acknowledged."""
+        acknowledged = _acknowledged_by(store)
+        again = self.reopen(store)
+        if acknowledged is not None:
+            _ACKNOWLEDGED[again] = acknowledged
+        return again
+
     def together(self, *functions: Callable[[], A]) -> list[A]:
         """What the functions return, each run in a thread of its own; or the first error.
 
@@ -100,14 +112,31 @@ class Facts:
 
 
 def ask(store: Store, request: Request[A]) -> A:
-    """The store's answer to one request.
+    """The store's answer to one request. Where its order lags, it is first waited for to show what it acknowledged.
 
     >>> from interpreters import open_store
     >>> from persist_effects.requests import KvHas
     >>> ask(open_store("memory:"), KvHas("color"))
     False
     """
-    return _told(store, request, partial(store.run, perform(request)))
+    acknowledged = _acknowledged_by(store)
+    if acknowledged is not None and isinstance(request, ReadAll | Wait):
+        acknowledged.wait_until_shown(store, PATIENCE_SECONDS)
+    return ask_at_once(store, request)
+
+
+def ask_at_once(store: Store, request: Request[A]) -> A:
+    """The store's answer to one request, as it is now: where its order lags, that of some time ago.
+
+    >>> from interpreters import open_store
+    >>> ask_at_once(open_store("memory:"), ReadAll()).head
+    0
+    """
+    answer = _told(store, request, partial(store.run, perform(request)))
+    acknowledged = _acknowledged_by(store)
+    if acknowledged is not None:
+        acknowledged.note(request, answer)
+    return answer
 
 
 def error_of(store: Store, request: Request[Any]) -> Exception:
@@ -120,6 +149,10 @@ def error_of(store: Store, request: Request[Any]) -> Exception:
     outcome = _told(store, request, partial(outcome_of, request, store.handlers))
     assert isinstance(outcome, Failed), f"{request!r:.200} was not refused, but answered: {outcome!r:.200}"
     return outcome.error
+
+
+def _acknowledged_by(store: Store) -> Acknowledged | None:
+    return _ACKNOWLEDGED.setdefault(store, Acknowledged()) if store.capabilities.order_lags else None
 
 
 def record_calls(store: Store, calls: Calls) -> Store:

@@ -5,7 +5,16 @@ A page may be shorter than its limit, so facts about many events go on where a p
 is counted on to come in one page.
 """
 
-from interpreters.conformance.facts.base import Facts, append, ask, data_of, put, read_everything, read_whole
+from interpreters.conformance.facts.base import (
+    Facts,
+    append,
+    ask,
+    ask_at_once,
+    data_of,
+    put,
+    read_everything,
+    read_whole,
+)
 from interpreters.runtime.store import Store
 from persist_effects.event import INT64_MAX, Draft, Event
 from persist_effects.requests import Append, Hole, Page, Read, ReadAll, TruncateThrough
@@ -153,6 +162,18 @@ class ReadAllFacts(Facts):
             append(store, f"stream {item % 3}", item)
         for limit in (1, 3, 10, 11):
             assert data_of(read_everything(store, limit=limit)) == list(range(10))
+
+    def test_a_reader_that_goes_on_at_once_misses_nothing(self, store: Store) -> None:
+        """Also where the order lags, what a page shows has no gap: what comes later is behind it."""
+        seen: list[Event] = []
+        after = 0
+        for item in range(12):
+            append(store, f"stream {item % 3}", item, item)
+            page = ask_at_once(store, ReadAll(after))
+            seen += page.events
+            after = page.next
+        seen += ask(store, ReadAll(after)).events
+        assert seen == read_everything(store)
 
     def test_past_the_head_there_is_nothing_and_the_reader_stays(self, store: Store) -> None:
         head = append(store, "a", 1).position
