@@ -18,6 +18,7 @@ from benchmarks import (
     rows_memory,
     rows_schedule,
     rows_trace,
+    rows_waiting,
 )
 from benchmarks.table import Result, Row, as_record, as_table, measure, selected
 
@@ -31,6 +32,7 @@ ROWS: tuple[Row, ...] = (
     *rows_file_compact.ROWS,
     *rows_crash.ROWS,
     *rows_schedule.ROWS,
+    *rows_waiting.ROWS,
 )
 
 FILE_WIDTH = 160

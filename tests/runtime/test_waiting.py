@@ -125,6 +125,19 @@ WAYS = {
 
 
 @both_waits
+def test_a_wait_ends_as_soon_as_a_store_begins_to_close_though_a_copy_of_it_is_still_being_made(kind):
+    store = open_store(f"file:{tempfile.mkdtemp()}")
+    noting = Noting(store.interpreter)
+    with store.interpreter.standing_still():
+        end = in_thread(lambda: Store(noting).run(endless(kind)))
+        noting.await_begun()
+        end_closing = in_thread(store.close)
+        assert isinstance(end(), StoreClosed)
+        assert isinstance(in_thread(lambda: Store(noting).run(endless(kind)))(), StoreClosed)
+    assert end_closing() is None
+
+
+@both_waits
 @pytest.mark.parametrize("way", WAYS)
 def test_closing_the_store_ends_a_wait_without_end(noting, way, kind):
     store = Store(noting)

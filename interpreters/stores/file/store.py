@@ -350,6 +350,8 @@ class FileStore(_Host):
         }
         self._commits = self._commits_seen = self._commits_proved = 0
         self._closing = Gate()
+        # From then on nobody waits any more, though writes, or a copy of the store, may still go on.
+        self._is_closing = False
         self._keeper: threading.Thread | None = None
         self._opened_at = _place_of_caller()
         self._abandoned = weakref.finalize(self, _abandon, self._disk, self._closing, str(root), self._opened_at)
@@ -402,6 +404,9 @@ class FileStore(_Host):
                 self._watchers.tell_all()
 
     def _close(self) -> None:
+        with self._lock:
+            self._is_closing = True
+        self._watchers.tell_all()
         self._closing.open()
         if self._keeper is not None and self._keeper.ident is not None:  # and was started
             self._keeper.join()
@@ -444,6 +449,7 @@ class FileStore(_Host):
         self._group = GroupCommit(self._commit)
         self._compacting = threading.Lock()
         self._closing = Gate()
+        self._is_closing = False
         self._keeper = None
         self._watchers.forget()
 
@@ -552,7 +558,8 @@ class FileStore(_Host):
         """
         token = None
         with self._lock:
-            if not self._is_closed and self._engine.index.newest(request) <= request.after:
+            is_open = not self._is_closing and not self._is_closed
+            if is_open and self._engine.index.newest(request) <= request.after:
                 token = self._watchers.add(request, notify)
         if token is None:
             notify()
@@ -568,7 +575,7 @@ class FileStore(_Host):
 
     def _newest(self, request: Wait | KvWait) -> int:
         with self._lock:
-            if self._is_closed:
+            if self._is_closing or self._is_closed:
                 raise self._closed()
             return self._engine.index.newest(request)
 
