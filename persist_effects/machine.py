@@ -248,23 +248,34 @@ def through(
     'hello <please, name?>'
     """
     check_fresh(program)
+    trouble: Trouble | None = None
     try:
         request = next(program)
         while True:
+            if not isinstance(request, Request):
+                error: BaseException = _no_request(program, request)
+                trouble = counted(trouble, program, request, error)
+                request = program.throw(error)
+                continue
             try:
                 answer = yield from carry_out(request)
             except GeneratorExit:
                 give_up(program)
                 raise
-            except errors as error:
-                request = program.throw(error)
+            except errors as met:
+                trouble = counted(trouble, program, request, met)
+                request = program.throw(met)
             except BaseException:
                 give_up(program)
                 raise
             else:
+                if trouble is not None:
+                    trouble.answered()
                 request = program.send(answer)
     except StopIteration as end:
         value: A = end.value
+        if type(value) is GeneratorType:
+            check_returned(program, value)
         return value
 
 

@@ -125,7 +125,7 @@ WAYS = {
 
 
 @both_waits
-def test_a_wait_ends_as_soon_as_a_store_begins_to_close_though_a_copy_of_it_is_still_being_made(kind):
+def test_a_wait_ends_as_soon_as_a_file_store_begins_to_close_whatever_it_has_to_do_yet(kind):
     store = open_store(f"file:{tempfile.mkdtemp()}")
     noting = Noting(store.interpreter)
     with store.interpreter.standing_still():

@@ -227,7 +227,7 @@ TABLE: dict[str, dict[str, Row]] = {
             ANY, ONCE, "test_after_an_interrupt_anywhere_in_closing_it_the_store_can_be_closed_again_and_then_opened"
         ),
         "_is_closing": Row(
-            ANY, "_Host._lock", "test_a_wait_ends_as_soon_as_a_store_begins_to_close_though_a_copy_of_it_is_still_being_made"
+            ANY, "_Host._lock", "test_a_wait_ends_as_soon_as_a_file_store_begins_to_close_whatever_it_has_to_do_yet"
         ),
         "_is_closed": Row(ANY, "_Host._lock", CLOSED_MEANWHILE),
         "_commits": Row(COMMITTER, "GroupCommit.turn", PROVED_WHEN_IDLE),

@@ -183,6 +183,21 @@ def _checked_root(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def _disk_of(root: Path, permissions: int | None) -> RealDisk:
+    """A store's directory, made where there is none. Without permissions they stay as they are."""
+    if os.path.exists(root) and not os.path.isdir(root):
+        raise InvalidRequest(f"{root} is a file: a store is a directory, give the path of one or of a new one")
+    try:
+        disk = RealDisk(root, permissions=PRIVATE if permissions is None else permissions)
+        if permissions is None:
+            disk.keep_permissions_of(CURRENT)
+    except ForeignFile as error:
+        raise CorruptStore(f"{root}: {error}") from error
+    except OSError as error:
+        raise StoreUnavailable(f"{root} cannot be made or opened: {error}") from error
+    return disk
+
+
 def _check_permissions(permissions: int | None) -> None:
     is_given = permissions is not None
     if is_given and (type(permissions) is not int or permissions & PRIVATE != PRIVATE or permissions & ~0o666):
@@ -323,16 +338,7 @@ class FileStore(_Host):
             raise InvalidRequest(f"interval_seconds is {describe(interval_seconds)}: give a number from 0.001 on")
         clock = checked_clock(clock)
         _check_permissions(permissions)
-        if os.path.exists(root) and not os.path.isdir(root):
-            raise InvalidRequest(f"{root} is a file: a store is a directory, give the path of one or of a new one")
-        try:
-            real_disk = RealDisk(root, permissions=PRIVATE if permissions is None else permissions)
-            if permissions is None:
-                real_disk.keep_permissions_of(CURRENT)
-        except ForeignFile as error:
-            raise CorruptStore(f"{root}: {error}") from error
-        except OSError as error:
-            raise StoreUnavailable(f"{root} cannot be made or opened: {error}") from error
+        real_disk = _disk_of(root, permissions)
         holder = f"process {os.getpid()} on {socket.gethostname()}"
         is_due = _Seldom(CHECK_SECONDS)
         options = EngineOptions(clock, os.urandom, holder, sync, segment_bytes, payload_limit_bytes, is_due)
@@ -361,17 +367,20 @@ class FileStore(_Host):
             self._open_alone(holder)
             with forks.no_fork():
                 _stores.add(self)
-            if sync != "os":
-                look = FileStore.sync if sync == "interval" else FileStore.mark_when_idle
-                pause_seconds = interval_seconds if sync == "interval" else IDLE_SECONDS
-                arguments = (weakref.ref(self), self._closing, look, pause_seconds)
-                self._keeper = threading.Thread(target=_keep, args=arguments, daemon=True)
-                self._keeper.start()
+            if sync == "interval":
+                self._look_after_it(FileStore.sync, interval_seconds)
+            elif sync == "commit":
+                self._look_after_it(FileStore.mark_when_idle, IDLE_SECONDS)
         except BaseException:
             # An interrupt too must not leave the directory locked for as long as the process lives.
             self._let_go()
             raise
         forks.register(self)
+
+    def _look_after_it(self, look: "Callable[[FileStore], None]", pause_seconds: float) -> None:
+        arguments = (weakref.ref(self), self._closing, look, pause_seconds)
+        self._keeper = threading.Thread(target=_keep, args=arguments, daemon=True)
+        self._keeper.start()
 
     def _open_alone(self, holder: str) -> None:
         """Open the store, or say which other store has it open."""
