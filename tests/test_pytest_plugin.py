@@ -506,7 +506,6 @@ def run_in_workers(pytester, *arguments):
 
 @pytest.fixture
 def workers(pytester):
-    pytest.importorskip("xdist")
     return lambda *arguments: run_in_workers(pytester, *arguments)
 
 
