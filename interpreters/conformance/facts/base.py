@@ -120,7 +120,7 @@ def ask(store: Store, request: Request[A]) -> A:
     False
     """
     acknowledged = _acknowledged_by(store)
-    if acknowledged is not None and isinstance(request, ReadAll | Wait):
+    if acknowledged is not None and type(request) in (ReadAll, Wait):
         acknowledged.wait_until_shown(store, PATIENCE_SECONDS)
     return ask_at_once(store, request)
 
