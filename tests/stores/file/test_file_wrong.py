@@ -567,11 +567,12 @@ PAYLOADS = [
 def test_a_frame_that_fits_its_checksum_and_is_no_commit_is_told(kind, payload):
     image, _ = built()
     changed = with_frame(image, kind, payload)
-    verified(changed)
+    _, met_on_opening = attempt(lambda: opened(changed))
+    _, met_on_reading = attempt(lambda: read_along(changed))
+    assert bool(met_on_opening) == bool(met_on_reading)
+    if met_on_opening:
+        assert verified(changed).damages
     salvaged(changed)
-    for look in (lambda: opened(changed), lambda: read_along(changed)):
-        with contextlib.suppress(CorruptStore):
-            look()
 
 
 # Files that are larger than they can be
