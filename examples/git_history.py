@@ -14,6 +14,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from heapq import nlargest
 from io import TextIOWrapper
 from itertools import islice
@@ -119,9 +120,11 @@ def import_history(store: Store, bars: Bars, repository: Repository, head: str) 
     missing = [commit for commit in repository.commit_ids(head) if COMMIT + commit not in held]
     bars.begin("commits", len(held) + len(missing))
     bars.show(Progressed("commits", len(held)))
-    numbered = enumerate(repository.commits(missing), len(held) + 1)
-    while batch := list(islice(numbered, BATCH_SIZE)):
-        store.run_many(record(commit, number) for number, commit in batch)
+    # Closed where a batch fails, so that git ends then, and not when the error is forgotten.
+    with closing(repository.commits(missing)) as commits:
+        numbered = enumerate(commits, len(held) + 1)
+        while batch := list(islice(numbered, BATCH_SIZE)):
+            store.run_many(record(commit, number) for number, commit in batch)
     return len(held)
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
@@ -114,8 +114,8 @@ class Repository:
         """The ids of all commits that can be reached from this one, parents before children."""
         return self._ask("rev-list", "--topo-order", "--reverse", head).decode("ascii").split()
 
-    def commits(self, ids: Sequence[str]) -> Iterator[Commit]:
-        """The commits of these ids, in this order, read as git finds them."""
+    def commits(self, ids: Sequence[str]) -> Generator[Commit, None, None]:
+        """The commits of these ids, in this order, read as git finds them. Closing the generator ends git."""
         if not ids:
             return
         with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:

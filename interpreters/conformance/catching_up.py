@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 from interpreters.runtime.store import Store
+from interpreters.threads.gates import Gate
 from persist_effects.machine import perform
 from persist_effects.requests import Appended, Begin, ReadAll, Request, Transact, TruncateThrough
 
@@ -65,7 +66,7 @@ class Acknowledged:
             AssertionError: It took longer.
         """
         deadline = monotonic() + patience_seconds
-        pause = threading.Event()
+        pause = Gate()
         while not self.is_shown_by(store):
             assert monotonic() < deadline, (
                 f"read-all still does not show, {patience_seconds:g} s later, all that was acknowledged: "

@@ -592,6 +592,21 @@ def is_without_children() -> bool:
     return False
 
 
+def test_a_run_that_dies_has_ended_its_git_by_the_time_that_it_is_told(
+    linear: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = git_reader.Repository(str(linear))
+    commits = repository.commits(all_commits(linear))
+    monkeypatch.setattr(repository, "commits", lambda _: commits)
+    monkeypatch.setattr(git_history, "BATCH_SIZE", 1)
+    with open_store("memory:", payload_limit_bytes=1) as store:
+        with pytest.raises(ExceptionGroup) as caught:
+            git_history.import_history(store, git_history.Bars(), repository, all_commits(linear)[-1])
+        # Whoever holds the error holds the frames that it went through.
+        assert caught.value.__traceback__ is not None
+        assert inspect.getgeneratorstate(commits) == inspect.GEN_CLOSED
+
+
 def test_control_c_anywhere_in_starting_and_reading_git_leaves_no_git_behind(linear: Path) -> None:
     repository = git_reader.Repository(str(linear))
     head = repository.head()
