@@ -10,7 +10,8 @@ SEED ?= 0
 
 help:
 	@echo "make demo [REPO=path] [ARGS='--at COMMIT']   the main job, on this repository or another; goes on where it stopped"
-	@echo "make test                                    the tests"
+	@echo "make test                                    the tests, but for those that go through very many states"
+	@echo "make explored                                those"
 	@echo "make check                                   format, lint, types, tests with coverage: the one door"
 	@echo "make format                                  mend the format and what lint can mend"
 	@echo "make kill [ROUNDS=2000] [SEED=0]             kill a writing process again and again, and look what is there"
@@ -30,7 +31,7 @@ demo: .venv/filled
 	$(BIN)/python examples/git_history.py "$(REPO)" $(ARGS)
 
 test: .venv/filled
-	$(PYTEST)
+	$(PYTEST) -m "not exploration"
 
 check: .venv/filled
 	$(BIN)/ruff format --check .
@@ -43,16 +44,12 @@ check: .venv/filled
 # On all cores, and whichever has nothing left to do takes over from another.
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
-# What goes through very many states says nothing more about coverage, and takes three times as long where it is measured.
-EXPLORATIONS := \
-	$(addprefix tests/explore/crashes/test_crash_,bit_rot.py explorer.py ledger.py mutants.py) \
-	$(addprefix tests/stores/file/test_file_,damage.py interrupts.py killed.py signals.py)
-
+# What goes through very many states takes three times as long where coverage is measured, and says nothing more of it.
 explored: .venv/filled
-	$(PYTEST) -p no:cacheprovider $(EXPLORATIONS)
+	$(PYTEST) -p no:cacheprovider -m exploration
 
 covered: .venv/filled
-	$(PYTEST) --cov --cov-fail-under=$(COVERAGE_FLOOR) $(addprefix --ignore=,$(EXPLORATIONS))
+	$(PYTEST) -m "not exploration" --cov --cov-fail-under=$(COVERAGE_FLOOR)
 
 # Coverage of branches stands at 96.2 %, of which a little depends on how threads meet. It may be raised.
 COVERAGE_FLOOR := 96

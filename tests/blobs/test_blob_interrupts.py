@@ -9,6 +9,8 @@ from interpreters.blobs.directory import DirectoryBlobs
 from interpreters.stores.file import store
 from persist_effects import BlobNotFound, blob, log, run
 
+pytestmark = pytest.mark.exploration
+
 FILES = tuple(module.__file__ for module in (directory, store))
 TEA = b"tea" * 1_000
 

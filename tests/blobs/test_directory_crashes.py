@@ -13,6 +13,8 @@ from interpreters.disk import requests as disk
 from interpreters.disk.crashing import FAULTS, INTERRUPTS, PROFILES, Bound, CrashDisk, DiskFault, Image, Interrupted
 from persist_effects.machine import Handlers, run
 
+pytestmark = pytest.mark.exploration
+
 BOUND = Bound(tear_bytes=3, subsets=1 << 20)
 UNTORN = Bound(tear_bytes=0, subsets=1 << 20)
 TEA, MILK, NOTHING = b"tea, green", b"milk", b""

@@ -1178,6 +1178,7 @@ def interrupted(use):
         yield interrupt.place
 
 
+@pytest.mark.exploration
 def test_an_interrupt_at_any_step_of_using_a_disk_leaves_no_descriptor_and_is_not_lost(tmp_path, unraisable):
     (tmp_path / "there").mkdir()
 
@@ -1203,6 +1204,7 @@ def test_an_interrupt_at_any_step_of_using_a_disk_leaves_no_descriptor_and_is_no
         assert not unraisable, place
 
 
+@pytest.mark.exploration
 def test_an_interrupt_at_any_step_of_making_a_directory_leaves_none_behind(tmp_path, unraisable):
     def use():
         with real_disk.new_directory(tmp_path / "new") as disk:
@@ -1216,6 +1218,7 @@ def test_an_interrupt_at_any_step_of_making_a_directory_leaves_none_behind(tmp_p
         shutil.rmtree(tmp_path / "new", ignore_errors=True)
 
 
+@pytest.mark.exploration
 def test_an_interrupt_at_any_step_of_making_a_file_leaves_none_behind_or_all_of_it(tmp_path, unraisable):
     def use():
         with real_files.new_file(tmp_path / "new") as file:

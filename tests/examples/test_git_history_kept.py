@@ -188,6 +188,7 @@ def test_a_rewritten_history_is_proved_also_when_git_has_forgotten_the_old_one(s
     assert answers(lines) == answers(run(small, "memory:").stdout.splitlines())
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("seed", range(3))
 def test_wherever_head_goes_and_whenever_a_run_dies_the_next_is_proved(
     tmp_path: Path, url: str, seed: int, monkeypatch: pytest.MonkeyPatch
@@ -238,6 +239,7 @@ def dies(repo: Path, url: str, at: int, monkeypatch: pytest.MonkeyPatch, *args: 
     return False
 
 
+@pytest.mark.exploration
 @pytest.mark.usefixtures("frugal_git")
 def test_dying_at_any_change_of_the_disk_and_run_again_it_is_proved(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -324,6 +326,7 @@ def interrupted(repo: Path, url: str, at: int, monkeypatch: pytest.MonkeyPatch) 
     return result if changes.count >= at else None
 
 
+@pytest.mark.exploration
 @pytest.mark.usefixtures("frugal_git")
 def test_control_c_at_any_change_of_the_disk_closes_the_store_and_the_next_run_is_proved(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -174,6 +174,7 @@ def test_what_one_opening_compacted_the_next_one_goes_on_from(url: str) -> None:
         store.run(example.check_ledger())
 
 
+@pytest.mark.exploration
 def test_dying_at_any_change_of_the_disk_and_run_again_it_converges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,8 @@ from persist_effects import CorruptStore, Draft, run
 from persist_effects.machine import Effect
 from persist_effects.requests import Append, KvDelete, KvPut, Transact, TruncateThrough
 
+pytestmark = pytest.mark.exploration
+
 SEGMENT_BYTES = 400
 
 COMMITS = [

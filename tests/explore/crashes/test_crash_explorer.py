@@ -19,6 +19,8 @@ from interpreters.explore import explore_crashes
 from interpreters.explore.crashes.workload import Setting, Workload
 from persist_effects.requests import Request
 
+pytestmark = pytest.mark.exploration
+
 EXPLORATIONS = [("posix", 1), ("ordered", 1), ("writeback", 1), ("posix", 2)]
 
 # Of each exploration of a workload, in the order above: enumerated, equal, checked.

@@ -21,6 +21,8 @@ from interpreters.explore.crashes.simulated import SimulatedStore, contents
 from persist_effects import Effect, KvPut, blob, kv, log, perform, run, snapshot
 from persist_effects.requests import Append, Event, Request
 
+pytestmark = pytest.mark.exploration
+
 LEDGER = example.LEDGER
 STEP = example.SCHEMA.typed(example.step)
 

@@ -7,6 +7,8 @@ from mutants import MUTANTS, Mutant, edit
 
 from interpreters.stores.file.writer import Writer
 
+pytestmark = pytest.mark.exploration
+
 CATCHABLE = [mutant for mutant in MUTANTS if not mutant.why]
 NOT_CATCHABLE = [mutant for mutant in MUTANTS if mutant.why]
 LOOKS = list(dict.fromkeys(look for mutant in MUTANTS for look in mutant.looks))

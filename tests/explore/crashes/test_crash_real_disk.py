@@ -195,6 +195,7 @@ def assert_alike(tmp_path: Path, sample: list[tuple[str, Image]]) -> list[Any]:
     return ends
 
 
+@pytest.mark.exploration
 def test_the_file_store_opens_what_a_crash_left_to_the_same_contents(tmp_path):
     sample = [crash for seed in range(7) for crash in crashes_of(seed)]
     ends = assert_alike(tmp_path, sample)

@@ -245,6 +245,7 @@ def no_sync_of_what_recovery_copies(monkeypatch):
     monkeypatch.setattr(Writer, "sync", skip_the_first_of_later_segments)
 
 
+@pytest.mark.exploration
 def test_a_failure_after_two_crashes_is_shown_again_by_its_token(monkeypatch):
     no_sync_of_what_recovery_copies(monkeypatch)
     assert explore_crashes(two_appends, depth=1).verdict == "passed"

@@ -32,6 +32,8 @@ from persist_effects.requests import (
     Wait,
 )
 
+pytestmark = pytest.mark.exploration
+
 
 def memory():
     return MemoryStore(clock=lambda: 0)

@@ -20,6 +20,8 @@ from interpreters.stores.file.store import FileStore
 from persist_effects import CorruptStore, Draft, NewerFormat
 from persist_effects.requests import Append
 
+pytestmark = pytest.mark.exploration
+
 ROUNDS = int(os.environ.get("DAMAGE_ROUNDS", "20000"))
 SEED = int(os.environ.get("DAMAGE_SEED", "0"))
 

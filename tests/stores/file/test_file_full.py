@@ -32,6 +32,8 @@ from interpreters.stores.file.store import FileStore
 from persist_effects import Draft, PersistError, StoreUnavailable, UncertainOutcome, log
 from persist_effects.requests import Append, ReadAll
 
+pytestmark = pytest.mark.exploration
+
 WRITES = 24
 SEGMENT_BYTES = 600
 MAKES_DOUBT = (disk.Sync, disk.SyncDirectory, disk.Rename, disk.Truncate)

@@ -16,6 +16,8 @@ from interpreters.stores.file.store import FileStore
 from interpreters.threads import gates
 from persist_effects import StoreUnavailable, UncertainOutcome, kv, log
 
+pytestmark = pytest.mark.exploration
+
 LONG_SECONDS = 60.0
 FILES = tuple(module.__file__ for module in (engine, frames, group, index, queries, segments, staging, store, writer))
 

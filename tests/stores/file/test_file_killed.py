@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
 from file_disks import EngineStore, MemoryDisk
 from write_ledger import Ledger
 
@@ -22,6 +23,8 @@ from interpreters.disk.requests import Read
 from interpreters.stores.file.store import FileStore
 from persist_effects import Draft, requests, run
 from persist_effects.requests import Append, TruncateThrough
+
+pytestmark = pytest.mark.exploration
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "200"))
 SEED = int(os.environ.get("KILL_SEED", "0"))

@@ -12,8 +12,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from interrupt_alarm import PLACES
 from interrupt_commands import Commands, CommandSweep
+
+pytestmark = pytest.mark.exploration
 
 INTERRUPTS = int(os.environ.get("INTERRUPT_ROUNDS", "120"))
 SEED = int(os.environ.get("INTERRUPT_SEED", "0"))

@@ -255,6 +255,7 @@ def manifest_of(image: dict[str, bytes]) -> str:
     return image["CURRENT"].split(b" ")[0].decode()
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("compacted", [False, True])
 def test_an_index_file_with_wrong_contents_is_made_again(compacted):
     image, shown = built(compacted=compacted)
@@ -301,6 +302,7 @@ def test_an_index_of_a_damaged_segment_is_no_witness_unless_the_manifest_means_i
             assert not verified(changed).is_sound
 
 
+@pytest.mark.exploration
 def test_an_index_and_a_manifest_wrong_together_show_no_wrong_event_and_raise_no_other_error():
     image, shown = built()
     path, name = segments_of(image, ".idx")[1], manifest_of(image)
@@ -349,6 +351,7 @@ def is_of_newer_format(fields: list[Any]) -> bool:
     return type(fields[0]) is int and fields[0] > FORMAT_VERSION
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("compacted", [False, True])
 @pytest.mark.parametrize("is_open", [False, True])
 def test_a_manifest_with_wrong_contents_is_refused_or_shows_what_is_right(is_open, compacted):

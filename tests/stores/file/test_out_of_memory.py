@@ -19,6 +19,8 @@ from interpreters.stores.file.store import FileStore
 from persist_effects import Append, Draft, KvDelete, KvPut, StoreUnavailable, UncertainOutcome, kv, log, transact
 from persist_effects.requests import Failed, TruncateThrough, Wait
 
+pytestmark = pytest.mark.exploration
+
 FILE = tuple(module.__file__ for module in (engine, frames, group, index, queries, segments, staging, store, writer))
 MEMORY = (memory.__file__,)
 HANDS_ON = ("return ", "if isinstance(outcome, Answered)")

@@ -245,6 +245,7 @@ def test_each_class_of_damage_is_found_and_named(damage):
     assert offset is None or (file, offset) in named
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("is_open", [False, True], ids=["closed", "open"])
 def test_every_flipped_byte_that_counts_is_found_in_its_file(is_open):
     image, _ = built(is_open=is_open, commits=24)
@@ -559,6 +560,7 @@ def test_a_salvaged_store_goes_on_counting():
     assert again.commit([KvPut("k", 3)]) == [3]
 
 
+@pytest.mark.exploration
 def test_after_any_flipped_byte_what_is_saved_is_as_it_was_and_what_is_not_is_told():
     image, shown = built(commits=30)
     for path in segments_of(image):
