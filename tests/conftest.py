@@ -1,5 +1,6 @@
 """What the tests share."""
 
+import gc
 import os
 import re
 import subprocess
@@ -31,6 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if re.search(r"0x[0-9a-f]{6,}", item.name):
             raise pytest.UsageError(f"{item.nodeid}: its name holds an address: give it an id by `steady`")
+
+
+def pytest_collection_finish() -> None:
+    """The tests themselves stay until the end, so that no collection of garbage need look at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -213,6 +213,7 @@ print(digest.hexdigest())
 """
 
 
+@pytest.mark.exploration
 def test_ten_thousand_seeds_give_the_same_traces_under_another_hash_seed():
     one, other = printed_under_hash_seeds(_SCRIPT, 0, 12345)
     assert one == other

@@ -82,6 +82,7 @@ def sweep(use, files):
             yield interrupt.place
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("options", ["?" + SMALL, "?mode=r"])
 def test_an_interrupt_anywhere_while_a_file_store_is_opened_leaves_nothing_behind(path, options):
     before = left_behind()
@@ -137,6 +138,7 @@ def has_children() -> bool:
     return True
 
 
+@pytest.mark.exploration
 def test_an_interrupt_anywhere_while_a_process_is_spawned_leaves_none_behind(quick_server):
     before = left_behind()
     opened = []
@@ -153,6 +155,7 @@ def test_an_interrupt_anywhere_while_a_process_is_spawned_leaves_none_behind(qui
         assert not has_children(), place
 
 
+@pytest.mark.exploration
 def test_an_interrupt_anywhere_while_a_served_store_is_closed_leaves_nothing_behind(quick_server):
     before = left_behind()
     opened = [Store(RemoteStore.spawn("memory:"))]

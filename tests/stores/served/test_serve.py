@@ -40,6 +40,11 @@ class TestServedStore(StoreConformance):
     def open_store(self) -> Store:
         return Store(RemoteStore.spawn("memory:"))
 
+    # Each of the sequences has a process of its own.
+    @pytest.mark.exploration
+    def test_the_store_agrees_with_the_model_over_any_sequence_of_requests(self) -> None:
+        super().test_the_store_agrees_with_the_model_over_any_sequence_of_requests()
+
 
 @pytest.fixture
 def served():
