@@ -47,12 +47,9 @@ def is_as_before(before: tuple[set[threading.Thread], int]) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def frozen():
-    """What was there before need not be looked at each time that garbage is collected."""
+def tidy():
+    """What earlier tests left is gone before what this one leaves is looked for."""
     gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture
