@@ -260,7 +260,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str 
 
 
 def _cell(value: str | int) -> Text:
-    # Text, so that brackets in a name are no markup.
+    # Text, so that brackets in a name are not markup.
     return Text(printable(str(value)), justify="right" if isinstance(value, int) else "left")
 
 

@@ -225,7 +225,7 @@ def to_plain(value: Any, kind: Any, what: str) -> Any:
 
 
 def from_plain(plain: Any, kind: Any) -> Any:
-    """The value that `to_plain` made plain. Raises `msgspec.ValidationError` for what is no such value.
+    """The value that `to_plain` made plain. Raises `msgspec.ValidationError` for what is not such a value.
 
     >>> from_plain([[1, 2]], set[tuple[int, int]])
     {(1, 2)}
@@ -448,7 +448,7 @@ def decode_answer(request: Request[Any], encoded: bytes) -> Any:
         conflict = _old_conflict(request, encoded)
         if conflict is not None:
             return conflict
-        raise InvalidRequest(f"{len(encoded)} bytes are no answer to {request.op}: {error}") from error
+        raise InvalidRequest(f"{len(encoded)} bytes are not an answer to {request.op}: {error}") from error
 
 
 def _decode_transacted(request: Transact, encoded: bytes) -> list[Any] | Conflict:

@@ -407,7 +407,7 @@ def error_class(name: str) -> type[PersistError] | None:
 def error_to_record(error: Exception) -> list[Any]:
     """An error as plain values, for another process: its class's name, then its arguments.
 
-    Where these are no plain values, its text stands for them. One of a class derived from this package's becomes the
+    Where these are not plain values, its text stands for them. One of a class derived from this package's becomes the
     nearest of these that a text alone makes, and any other an `InternalError`; both name the class that it had.
 
     >>> error_to_record(Truncated("orders/7", 12))

@@ -234,7 +234,7 @@ class TruncateThrough(Request[int], frozen=True, gc=False, tag="persist/truncate
 class Begin(Request[int | Conflict], frozen=True, gc=False, tag="persist/begin"):
     """Begin a stream that was never used after ``seq``, as if so many events had been appended to it and truncated.
 
-    Answered with a position that is no event's, at which a reader of all streams meets the hole; or with a
+    Answered with a position that is not an event's, at which a reader of all streams meets the hole; or with a
     `Conflict`, which expected 0, where the stream was used before.
     """
 

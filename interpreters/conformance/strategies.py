@@ -52,7 +52,7 @@ AWKWARD_NAMES: tuple[str, ...] = (
     " a",
     "a ",
     "CON",
-    # What text is like: two spellings of one word, cases that fold oddly, line ends that are no control characters.
+    # What text is like: two spellings of one word, cases that fold oddly, line ends that are not control characters.
     "café",
     "cafe\u0301",
     "straße",

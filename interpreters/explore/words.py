@@ -117,7 +117,7 @@ def are_alike(one: Any, other: Any) -> bool:
         return True
     if isinstance(one, Failed) and isinstance(other, Failed):
         return _without_addresses(told_error(one.error)) == _without_addresses(told_error(other.error))
-    # As of floats that are no numbers, and of objects that are equal to themselves alone.
+    # As of floats that are not numbers, and of objects that are equal to themselves alone.
     return type(one) is type(other) and _without_addresses(repr(one)) == _without_addresses(repr(other))
 
 

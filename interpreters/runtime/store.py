@@ -133,8 +133,8 @@ class Store:
         """Drive many programs to their ends in this thread, together.
 
         In each round, the requests that all of them wait for are answered together, in order, so an interpreter
-        can make one commit of them. A program that waits for events lets the others go on. What is no Exception, such
-        as a KeyboardInterrupt, is raised in all of them, then here.
+        can make one commit of them. A program that waits for events lets the others go on. What is not an Exception,
+        such as a KeyboardInterrupt, is raised in all of them, then here.
 
         Each program has a copy of this context, as a task of asyncio's has: of the context variables that it sets no
         other one sees anything, nor does the caller. So do the rows of ``effects`` that it asks.

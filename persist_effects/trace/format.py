@@ -256,7 +256,7 @@ class Trace:
         persist_effects.errors.InvalidRequest: the trace has version 7, and this package reads up to 2: use a newer ...
         """
         if not data.startswith(_MAGIC):
-            raise InvalidRequest(f"these {len(data)} bytes are no trace: {data[:20]!r}")
+            raise InvalidRequest(f"these {len(data)} bytes are not a trace: {data[:20]!r}")
         version, _, rest = data[len(_MAGIC) :].partition(b"\n")
         _check_version(int(version) if version.isdigit() and len(version) < _DIGITS_LIMIT else None)
         digest, body = rest[:_DIGEST_BYTES], rest[_DIGEST_BYTES:]

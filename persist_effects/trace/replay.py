@@ -180,7 +180,7 @@ class Continuation(Generic[A]):
         try:
             k, trace = msgspec.msgpack.decode(data, type=tuple[int, bytes])
         except (ValueError, RecursionError) as error:
-            raise InvalidRequest(f"these {len(data)} bytes are no continuation: {error}") from error
+            raise InvalidRequest(f"these {len(data)} bytes are not a continuation: {error}") from error
         return Continuation(make, Trace.decode(trace, kinds, errors), k)
 
     def __reduce__(self) -> tuple[Any, tuple[Any, bytes]]:

@@ -835,7 +835,7 @@ def test_a_continuation_needs_a_function():
     _, trace = record(guarded, store().handlers)
     with pytest.raises(InvalidRequest, match="needs a function"):
         Continuation(guarded(), trace, 0)  # type: ignore[arg-type]
-    with pytest.raises(InvalidRequest, match="no continuation"):
+    with pytest.raises(InvalidRequest, match="not a continuation"):
         Continuation.decode(guarded, b"garbage")
 
 

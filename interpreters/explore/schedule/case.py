@@ -17,7 +17,7 @@ from persist_effects.errors import NotAProgram, NotARequest, UnhandledEffect
 from persist_effects.requests import Answered, Failed
 
 MISTAKES = (AttributeError, ImportError, NameError, TypeError, NotAProgram, NotARequest, UnhandledEffect)
-"""Errors that are no outcome for a check to judge, but mistakes in a program."""
+"""Errors that are not an outcome for a check to judge, but mistakes in a program."""
 
 
 class FoundOrder(NamedTuple):

@@ -193,7 +193,7 @@ def _manifest_in(name: str, data: bytes) -> Manifest:
         check_version(_decode_format(data[4:]).format, name)
         manifest = _decode(data[4:])
     except DECODING_ERRORS as error:
-        raise CorruptStore(f"{name}: the bytes fit their checksum and are no manifest: {error}: {_ADVICE}") from error
+        raise CorruptStore(f"{name}: its checksum fits and it is not a manifest: {error}: {_ADVICE}") from error
     if manifest.name != name:
         raise CorruptStore(f"{name} says that it is {manifest.name}: one was copied over the other: {_ADVICE}")
     trouble = _trouble_in(manifest)
