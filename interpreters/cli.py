@@ -194,16 +194,18 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        app()
+        try:
+            app()
+        finally:
+            # All is done. What comes now ends the process, as it would without Python, and prints nothing; what comes
+            # before this has taken effect is told below.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
     except KeyboardInterrupt:
         _end_interrupted()
     except SystemExit as end:
         if end.code == INTERRUPTED:
             _end_interrupted()
         raise
-    finally:
-        # All is done. What comes now ends the process, as it would without Python, and prints nothing.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _end_interrupted() -> NoReturn:

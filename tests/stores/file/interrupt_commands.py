@@ -50,7 +50,7 @@ COMMANDS: dict[str, list[str]] = {
 }
 GOOD, INTERRUPTED = 0, 130
 KILLED = -signal.SIGINT
-"""Killed by the signal, in Python's own end, where nobody handles it any more. A shell says 130 of that too."""
+"""Killed by the signal, before a command begins or in Python's own end. A shell says 130 of that too."""
 
 
 class Commands:
@@ -159,8 +159,8 @@ class CommandSweep:
             # Made whole, just before the interrupt.
             assert operations.verify(base / "made").is_sound
             return
-        elif name == "export" and code == KILLED:
-            # Python was at its end, and so was the command.
+        elif name == "export" and code == KILLED and (base / "made.jsonl").exists():
+            # Python was at its end, and so was the command. Else neither had begun.
             assert b'{"end":' in (base / "made.jsonl").read_bytes()
             return
         again, _ = commands.run(arguments, base / "again", None)
@@ -179,7 +179,8 @@ def serve() -> list[str] | None:
         if pid == 0:
             for number, name in ((1, output), (2, f"{output}.errors")):
                 os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT, 0o600), number)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            # As the command's first line has it. What comes while Python itself begins is Python's to tell.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             return arguments
         print(pid, flush=True)
         sys.stdin.readline()
