@@ -51,8 +51,8 @@ explored: .venv/filled
 covered: .venv/filled
 	$(PYTEST) -m "not exploration" --cov --cov-fail-under=$(COVERAGE_FLOOR)
 
-# Coverage of branches stands at 96.2 %, of which a little depends on how threads meet. It may be raised.
-COVERAGE_FLOOR := 96
+# Coverage stands at 96.0 % without the explorations, of which a little depends on how threads meet. It may be raised.
+COVERAGE_FLOOR := 95
 
 format: .venv/filled
 	$(BIN)/ruff format .
