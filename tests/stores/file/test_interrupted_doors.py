@@ -48,8 +48,9 @@ def is_as_before(before: tuple[set[threading.Thread], int]) -> bool:
 
 @pytest.fixture(autouse=True)
 def tidy():
-    """What earlier tests left is gone before what this one leaves is looked for."""
+    """What earlier tests left is gone before what this one leaves is looked for, and what stays is not looked at."""
     gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
