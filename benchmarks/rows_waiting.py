@@ -7,7 +7,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from benchmarks.ground import new_directory, open_file_store
 from benchmarks.table import Bound, Row
@@ -57,14 +58,23 @@ def closing_file() -> float:
         return _thread_after_closing(open_file_store(directory))
 
 
+@contextmanager
+def _served() -> Iterator[tuple[RemoteStore, threading.Thread]]:
+    """A memory store that a thread serves over a socket, and that thread, which ends once the store is closed."""
+    ours, theirs = socket.socketpair()
+    with open_store("memory:") as behind:
+        server = threading.Thread(target=serve, args=(behind.handlers, SocketTransport(theirs), behind.capabilities))
+        server.start()
+        remote = RemoteStore(SocketTransport(ours))
+        try:
+            yield remote, server
+        finally:
+            remote.close()
+            server.join()
+
+
 def cancelling_a_task_of_a_served_store() -> float:
     """The served store cannot be watched, so its waits are asked for again and again."""
-    ours, theirs = socket.socketpair()
-    server_store = open_store("memory:")
-    server = threading.Thread(
-        target=serve, args=(server_store.handlers, SocketTransport(theirs), server_store.capabilities)
-    )
-    server.start()
 
     async def cancel() -> float:
         task = asyncio.ensure_future(store.arun(perform(_FOREVER)))
@@ -74,21 +84,13 @@ def cancelling_a_task_of_a_served_store() -> float:
         await asyncio.wait([task])
         return time.perf_counter() - start
 
-    with server_store, Store(RemoteStore(SocketTransport(ours))) as store:
-        took = asyncio.run(cancel())
-    server.join()
-    return took
+    with _served() as (remote, _), Store(remote) as store:
+        return asyncio.run(cancel())
 
 
 def losing_the_client() -> float:
     """From the moment that a client is gone which waits until no thread of the server serves it any more."""
-    ours, theirs = socket.socketpair()
-    with open_store("memory:") as server_store:
-        server = threading.Thread(
-            target=serve, args=(server_store.handlers, SocketTransport(theirs), server_store.capabilities)
-        )
-        server.start()
-        remote = RemoteStore(SocketTransport(ours))
+    with _served() as (remote, server):
         threads_before = threading.active_count()
         waiting = threading.Thread(target=_ignoring_its_end, args=(remote,))
         waiting.start()
