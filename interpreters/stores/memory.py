@@ -9,14 +9,15 @@ back, or the store answers nothing any more.
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NoReturn
 
 import msgspec
 
 from interpreters.stores.clock import Clock, checked_clock, wall_clock
+from interpreters.stores.merging import merged, places_to_scan
 from interpreters.stores.names import SortedNames
-from interpreters.stores.ranges import page_range
+from interpreters.stores.ranges import hole_after, page_range
 from interpreters.stores.waiting import Revisions, Watchers, wait
 from interpreters.threads import forks
 from interpreters.threads.gates import Notify
@@ -32,7 +33,6 @@ from persist_effects.requests import (
     Begin,
     Conflict,
     Entry,
-    Hole,
     KvDelete,
     KvEntries,
     KvGet,
@@ -53,13 +53,13 @@ from persist_effects.requests import (
 
 
 class _Stream:
-    """The encoded events of a stream that are left, and how many before them were dropped."""
+    """The events of a stream that are left, and how many before them were dropped."""
 
     __slots__ = ("dropped", "dropped_position", "events", "last_position", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.events: list[bytes] = []
+        self.events: list[_Logged] = []
         self.dropped = 0
         self.dropped_position = 0
         self.last_position = 0
@@ -70,7 +70,7 @@ class _Stream:
 
 
 class _Logged(msgspec.Struct, frozen=True, gc=False):
-    """An event's place in the order of all streams."""
+    """An event, encoded, and its place in the order of all streams."""
 
     position: int
     stream: _Stream
@@ -155,15 +155,16 @@ class MemoryStore:
         # What whoever uses it is told, once it is of no use any more.
         self._ended: Callable[[], StoreUnavailable] | None = None
         self._streams: dict[str, _Stream] = {}
-        self._stream_names = SortedNames(self._streams)
+        self._stream_names = SortedNames(self._streams, attrgetter("last_position"))
+        self._truncated: dict[str, _Stream] = {}
+        self._truncated_names = SortedNames(self._truncated, attrgetter("dropped_position"))
         self._log: list[_Logged] = []
         self._dropped_in_log = 0
         self._position = 0
-        self._highest_dropped_position = 0
         self._entries: dict[str, Put] = {}
-        self._keys = SortedNames(self._entries)
+        self._keys = SortedNames(self._entries, itemgetter(1))
         self._revision = 0
-        self._revisions = Revisions(self._live_revisions)
+        self._revisions = Revisions(self._keys.newest)
         self._watchers = Watchers()
         self._heads = _Heads(self)
         self.handlers: Handlers = {
@@ -281,7 +282,7 @@ class MemoryStore:
 
     def _spoil(self) -> None:
         # Of a transaction, say, of which some writes were applied, and perhaps not all.
-        self._streams = self._entries = self._log = self._stream_names = self._keys = _SPOILT
+        self._streams = self._entries = self._log = self._stream_names = self._keys = self._truncated_names = _SPOILT
         self._watchers.tell_all()
 
     # An interrupt, or a lack of memory, may end each of them at any line: it is applied then, or not at all.
@@ -292,8 +293,8 @@ class MemoryStore:
         stream.last_position = begun[1]
         # The number first: where an interrupt comes in between, one is left out, and nothing is begun.
         self._position = max(self._position, begun[1])
-        self._highest_dropped_position = max(self._highest_dropped_position, begun[1])
-        self._stream_names.added(name)
+        self._stream_names.note(name)
+        self._note_truncated(stream)
         self._streams[name] = stream
 
     def _apply_run(self, run: PlannedRun) -> None:
@@ -302,12 +303,16 @@ class MemoryStore:
         name, last_seq = first.stream, first.seq - 1
         try:
             stream = self._streams.get(name)
+            if stream is None or self._stream_names.is_ranked:
+                self._stream_names.note(name)
             if stream is None:
                 stream = self._streams[name] = _Stream(name)
-                self._stream_names.added(name)
-            for event, event_bytes in zip(events, encoded, strict=True):
-                self._log.append(_Logged(event.position, stream, event.seq, event.type, event_bytes))
-            stream.events += encoded
+            logged = [
+                _Logged(event.position, stream, event.seq, event.type, event_bytes)
+                for event, event_bytes in zip(events, encoded, strict=True)
+            ]
+            self._log += logged
+            stream.events += logged
             self._position = stream.last_position = events[-1].position
         except BaseException:
             self._take_back_append(name, last_seq)
@@ -329,9 +334,8 @@ class MemoryStore:
     def _apply_drop(self, name: str, seq: int) -> None:
         stream = self._streams[name]
         count = seq - stream.dropped
-        position = codec.decode_event(stream.events[count - 1]).position
-        # Being too high, before anything was dropped, it has others look for a hole, and they find none.
-        self._highest_dropped_position = max(self._highest_dropped_position, position)
+        position = stream.events[count - 1].position
+        self._note_truncated(stream)
         left, dropped = stream.events[count:], stream.dropped + count
         stream.events, stream.dropped, stream.dropped_position = left, dropped, position
         self._dropped_in_log += count
@@ -339,15 +343,21 @@ class MemoryStore:
             self._log = [logged for logged in self._log if logged.seq > logged.stream.dropped]
             self._dropped_in_log = 0
 
+    def _note_truncated(self, stream: _Stream) -> None:
+        # Before anything was dropped, it has others look for a hole, and they find none.
+        self._truncated_names.note(stream.name)
+        self._truncated[stream.name] = stream
+
     def _apply_put(self, key: str, put: Put) -> None:
-        if key not in self._entries:
-            self._keys.added(key)
+        if self._keys.is_ranked or key not in self._entries:
+            self._keys.note(key)
         self._entries[key], self._revision = put, put[1]
 
     def _apply_deletion(self, key: str, revision: int) -> None:
         # The number first: where an interrupt comes between the two, one is left out, and nothing is deleted.
         self._revision = revision
         self._revisions.deleted(key, revision)
+        self._keys.note(key)
         self._entries.pop(key, None)
 
     # Reads
@@ -379,10 +389,10 @@ class MemoryStore:
                 return Page([], request.after, 0)
             dropped, head = stream.dropped, stream.last_seq
             low, high, next_seq, hole = page_range(request, dropped, head)
-            encoded = stream.events[low - dropped : high - dropped]
-        # Bytes do not change, so they are decoded outside of the lock.
+            found = stream.events[low - dropped : high - dropped]
+        # What is in the log does not change, so it is decoded outside of the lock.
         decode = codec.decode_event
-        events = [decode(event) for event in encoded]
+        events = [decode(logged.event) for logged in found]
         if request.backwards:
             events.reverse()
         return Page(events, next_seq, head, hole)
@@ -394,11 +404,8 @@ class MemoryStore:
                 raise self._ended()
             head = self._position
             until = max(request.last_position(head), request.after)
-            first = bisect_right(self._log, request.after, key=_position_of)
-            last = len(self._log) if until >= head else bisect_right(self._log, until, key=_position_of)
             next_position = request.after if request.backwards else until
-            for index in range(last - 1, first - 1, -1) if request.backwards else range(first, last):
-                logged = self._log[index]
+            for logged in self._between(request, until):
                 if not _is_wanted(logged, request):
                     continue
                 if len(found) == request.limit:
@@ -406,18 +413,27 @@ class MemoryStore:
                     next_position = newest - 1 if request.backwards else newest
                     break
                 found.append(logged)
-            hole = self._hole_after(request.after, request.prefix) if until > request.after else None
+            hole = hole_after(request.after, request.prefix, self._truncated_names) if until > request.after else None
         decode = codec.decode_event
         return Page([decode(logged.event) for logged in found], next_position, head, hole)
 
-    def _hole_after(self, position: int, prefix: str) -> Hole | None:
-        """A stream under the prefix of which an event past the position was dropped, if there is one."""
-        if position >= self._highest_dropped_position:
-            return None
-        for stream in self._streams.values():
-            if stream.dropped_position > position and stream.name.startswith(prefix):
-                return Hole(stream.name, stream.dropped + 1)
-        return None
+    def _between(self, request: ReadAll, until: int) -> Iterator[_Logged]:
+        """The events past a position up to another, in the order asked for; of streams under the prefix all of them."""
+        after, backwards = request.after, bool(request.backwards)
+        first = bisect_right(self._log, after, key=_position_of)
+        last = len(self._log) if until >= self._position else bisect_right(self._log, until, key=_position_of)
+        places = range(last - 1, first - 1, -1) if backwards else range(first, last)
+        if not request.prefix:
+            yield from map(self._log.__getitem__, places)
+            return
+        count = places_to_scan(request, self._stream_names, len(self._streams))
+        yield from map(self._log.__getitem__, places[:count])
+        if len(places) > count:
+            # From there on.
+            position = self._log[places[count]].position
+            after, until = (after, position) if backwards else (position - 1, until)
+            streams = [stream.events for stream in self._stream_names.past(request.prefix, after)]
+            yield from merged(streams, _position_of, after, until, backwards=backwards)
 
     def _list_streams(self, request: Streams) -> list[str]:
         with self._lock:
@@ -490,14 +506,7 @@ class MemoryStore:
         prefix = request.prefix
         if type(request) is KvWait:
             return self._revisions.newest(prefix) if prefix else self._revision
-        if not prefix:
-            return self._position
-        return max(
-            (stream.last_position for name, stream in self._streams.items() if name.startswith(prefix)), default=0
-        )
-
-    def _live_revisions(self) -> Iterator[tuple[str, int]]:
-        return ((key, revision) for key, (_, revision) in self._entries.items())
+        return self._stream_names.newest(prefix) if prefix else self._position
 
     def _take_ready(self, change: Change) -> list[Notify]:
         """Those that waited for what a change has brought."""

@@ -1,8 +1,16 @@
-"""What a page of one stream holds: the arithmetic of `Read`, which is the same for every store with an index."""
+"""What a page holds, and which hole it tells of: the same for every store with an index."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from interpreters.stores.names import SortedNames
 from persist_effects.requests import Hole, Read
+
+
+class Truncated(Protocol):
+    """A stream that has lost events, those through a sequence number."""
+
+    name: str
+    dropped: int
 
 
 class PageRange(NamedTuple):
@@ -38,3 +46,19 @@ def page_range(request: Read, dropped: int, head: int) -> PageRange:
         return PageRange(first, high, first if first > low else request.after, hole)
     last = min(high, low + request.limit)
     return PageRange(low, last, last if last < until else max(until, request.after), hole)
+
+
+def hole_after(position: int, prefix: str, truncated: SortedNames[Truncated]) -> Hole | None:
+    """What a page of all streams tells of what was dropped.
+
+    Args:
+        position: The page is asked for past this position.
+        prefix: Of streams under this prefix.
+        truncated: The streams that have lost events, by the positions of the last ones that they have lost.
+
+    Returns:
+        The first of those streams that has lost an event past the position, or None.
+    """
+    for stream in truncated.past(prefix, position):
+        return Hole(stream.name, stream.dropped + 1)
+    return None

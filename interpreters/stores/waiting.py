@@ -5,15 +5,15 @@ decides under its own lock, and tells outside of it.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from interpreters.threads.gates import Gate, Notify, wait_until_told
-from persist_effects.requests import KvWait, Request, Wait
+from persist_effects.requests import KvWait, Wait
 
 DELETIONS_KEPT = 1_024
 """Of how many deleted keys a store knows when that was, so that only waits for other keys are told too high."""
 
 _Watch = Callable[[Wait | KvWait, Notify], Callable[[], None]]
+_Tokens = dict[type[Wait | KvWait], dict[int, dict[str, dict[object, None]]]]
 
 
 class Watchers:
@@ -28,10 +28,12 @@ class Watchers:
     told
     """
 
-    __slots__ = ("_watching",)
+    __slots__ = ("_tokens", "_watching")
 
     def __init__(self) -> None:
         self._watching: dict[object, tuple[Wait | KvWait, Notify]] = {}
+        # Those that wait for one thing: by the kind of request, the length of the prefix, and the prefix.
+        self._tokens: _Tokens = {Wait: {}, KvWait: {}}
 
     def __bool__(self) -> bool:
         return bool(self._watching)
@@ -46,7 +48,8 @@ class Watchers:
         Returns:
             The token.
         """
-        token = object()
+        token, prefix = object(), request.prefix
+        self._tokens[type(request)].setdefault(len(prefix), {}).setdefault(prefix, {})[token] = None
         self._watching[token] = (request, notify)
         return token
 
@@ -56,14 +59,16 @@ class Watchers:
         Args:
             token: What `add` returned for it.
         """
-        self._watching.pop(token, None)
+        self._take_out(token)
 
     def forget(self) -> None:
         """Forget all, in a forked child: whoever waits is a thread or an event loop of the parent's."""
-        self._watching = {}
+        self._watching, self._tokens = {}, {Wait: {}, KvWait: {}}
 
-    def take(self, kind: type[Request[Any]], newest: Mapping[str, int]) -> list[Notify]:
+    def take(self, kind: type[Wait | KvWait], newest: Mapping[str, int]) -> list[Notify]:
         """Take out those that a commit has made ready.
+
+        What that costs grows with the names, and with those that wait for one of them, not with both at once.
 
         Args:
             kind: `Wait` or `KvWait`.
@@ -73,13 +78,41 @@ class Watchers:
         Returns:
             How to tell each of them.
         """
+        changed: dict[str, int] = {}
+        by_length = self._tokens[kind]
+        for name, number in newest.items():
+            for length, by_prefix in by_length.items():
+                prefix = name[:length]
+                if prefix in by_prefix:
+                    changed[prefix] = max(number, changed.get(prefix, 0))
         ready = [
-            token
-            for token, (request, _) in self._watching.items()
-            if type(request) is kind
-            and any(number > request.after and name.startswith(request.prefix) for name, number in newest.items())
+            self._take_out(token)
+            for prefix, number in changed.items()
+            for token in list(by_length[len(prefix)][prefix])
+            if self._is_over(token, number)
         ]
-        return [self._watching.pop(token)[1] for token in ready]
+        return [notify for notify in ready if notify is not None]
+
+    def _is_over(self, token: object, number: int) -> bool:
+        # Whoever closes the store may just be telling it.
+        found = self._watching.get(token)
+        return found is None or found[0].after < number
+
+    def _take_out(self, token: object) -> Notify | None:
+        found = self._watching.pop(token, None)
+        if found is None:
+            return None
+        request, notify = found
+        by_length, length = self._tokens[type(request)], len(request.prefix)
+        by_prefix = by_length.get(length, {})
+        tokens = by_prefix.get(request.prefix, {})
+        tokens.pop(token, None)
+        # An interrupt may leave one of them empty, which does no harm.
+        if not tokens:
+            by_prefix.pop(request.prefix, None)
+        if not by_prefix:
+            by_length.pop(length, None)
+        return notify
 
     def tell_all(self) -> None:
         """Tell everybody that the store was closed. One by one: after an interrupt the next call tells the rest."""
@@ -120,9 +153,9 @@ class Revisions:
     """The newest revision under a prefix, that of a deletion too. Of deletions long ago it knows only the last.
 
     Args:
-        live: The revision of each key that is there.
+        newest_put: Gives the newest revision of the keys under a prefix that are there.
 
-    >>> revisions = Revisions(lambda: {"color": 4, "size": 2}.items())
+    >>> revisions = Revisions({"": 4, "s": 2, "sh": 0, "z": 0}.get)
     >>> revisions.deleted("shape", 3)
     >>> [revisions.newest(prefix) for prefix in ("", "s", "sh", "z")]
     [4, 3, 3, 0]
@@ -131,10 +164,10 @@ class Revisions:
     9
     """
 
-    __slots__ = ("_deleted", "_forgotten", "_live")
+    __slots__ = ("_deleted", "_forgotten", "_newest_put")
 
-    def __init__(self, live: Callable[[], Any]) -> None:
-        self._live = live
+    def __init__(self, newest_put: Callable[[str], int]) -> None:
+        self._newest_put = newest_put
         self._deleted: dict[str, int] = {}
         # The highest revision of a deletion of which the key is not known any more.
         self._forgotten = 0
@@ -181,6 +214,11 @@ class Revisions:
         Returns:
             The revision of the last put or deletion; perhaps that of another deletion, never a lower one. 0: none.
         """
-        live = (revision for key, revision in self._live() if key.startswith(prefix))
-        gone = (revision for key, revision in self._deleted.items() if key.startswith(prefix))
-        return max(self._forgotten, max(live, default=0), max(gone, default=0))
+        newest = max(self._forgotten, self._newest_put(prefix))
+        # From the last deletion on, which has the highest revision.
+        for key, revision in reversed(self._deleted.items()):
+            if revision <= newest:
+                break
+            if key.startswith(prefix):
+                return revision
+        return newest

@@ -2461,7 +2461,9 @@ def _count_revisions_by_entries(healthy: MemoryStore) -> None:
 
 
 def _forget_holes(healthy: MemoryStore) -> None:
-    healthy._highest_dropped_position = 0
+    for name in list(healthy._truncated):
+        healthy._truncated_names.note(name)
+        del healthy._truncated[name]
 
 
 def _lose_the_last_event(healthy: MemoryStore) -> None:

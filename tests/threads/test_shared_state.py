@@ -59,6 +59,7 @@ UNSYNCED = "test_open_files_are_bounded_but_for_the_unsynced"
 
 MEMORY = Row(ANY, "MemoryStore._lock", THREADS)
 ENGINE = Row(COMMITTER, TURN, COMPACTING)
+WAITING = Row(ANY, "the store's lock; once it is closed, each is taken in one step; who waits looks again", NOT_TOLD)
 TASK = Row("the task that runs the program", "a task is one thing at a time", LOOPS)
 
 TABLE: dict[str, dict[str, Row]] = {
@@ -114,16 +115,16 @@ TABLE: dict[str, dict[str, Row]] = {
         "_log": MEMORY,
         "_dropped_in_log": MEMORY,
         "_position": MEMORY,
-        "_highest_dropped_position": MEMORY,
+        "_truncated": MEMORY,
+        "_truncated_names": MEMORY,
         "_entries": Row(ANY, "MemoryStore._lock", "test_racing_updates_of_a_key_lose_nothing"),
         "_keys": Row(ANY, "MemoryStore._lock", "test_racing_updates_of_a_key_lose_nothing"),
         "_revision": Row(ANY, "MemoryStore._lock", "test_racing_updates_of_a_key_lose_nothing"),
         "_ended": Row(ANY, "MemoryStore._lock; it goes one way only, once", CLOSED_MEANWHILE),
     },
     "stores/waiting.py Watchers": {
-        "_watching": Row(
-            ANY, "the store's lock; once it is closed, each is taken in one step; who waits looks again", NOT_TOLD
-        ),
+        "_watching": WAITING,
+        "_tokens": WAITING,
     },
     "stores/waiting.py Revisions": dict.fromkeys(
         ("_deleted", "_forgotten"),
@@ -135,7 +136,14 @@ TABLE: dict[str, dict[str, Row]] = {
         "dropped_position": MEMORY,
         "last_position": MEMORY,
     },
-    "stores/names.py SortedNames": {"_members": MEMORY, "_sorted": MEMORY, "_new": MEMORY},
+    "stores/names.py SortedNames": dict.fromkeys(
+        ("_runs", "_firsts", "_newest", "_tops", "_changed", "_is_sorted", "is_ranked"),
+        Row(
+            ANY,
+            "the store's lock; after an interrupt all is made anew",
+            "test_an_interrupt_at_any_line_of_a_change_leaves_the_names_as_they_are_in_the_mapping",
+        ),
+    ),
     "blobs/memory.py MemoryBlobs": {
         "_blobs": Row(ANY, "bytes by their own name: whoever puts them puts the same", "test_threads_may_put_one_blob"),
     },
@@ -308,8 +316,8 @@ TABLE: dict[str, dict[str, Row]] = {
     },
     "stores/file/index.py Index": dict.fromkeys(
         (
-            "streams", "stream_names", "entries", "key_names", "segments", "position", "revision",
-            "highest_dropped_position", "generation", "is_changing",
+            "streams", "stream_names", "truncated", "truncated_names", "entries", "key_names", "segments", "position",
+            "revision", "generation", "shape", "is_changing",
         ),
         Row("any thread", HOST_LOCK, COMPACTING),
     ),
@@ -319,8 +327,8 @@ TABLE: dict[str, dict[str, Row]] = {
     ),
     "stores/file/index.py SegmentIndex": dict.fromkeys(
         (
-            "length_bytes", "frames", "positions", "first_position", "last_position", "streams", "keys", "drops",
-            "states",
+            "length_bytes", "rank", "frames", "positions", "first_position", "last_position", "streams", "keys",
+            "drops", "states",
         ),
         Row("any thread", HOST_LOCK, COMPACTING),
     ),

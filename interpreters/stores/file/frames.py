@@ -5,7 +5,8 @@ A page is asked for as a `Part`: of one stream, or of the whole log. What is rea
 
 import struct
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Protocol
@@ -34,13 +35,16 @@ from persist_effects.codec import decode, decode_event
 from persist_effects.errors import CorruptStore
 from persist_effects.event import Event
 from persist_effects.machine import Effect, perform
-from persist_effects.requests import Entry
+from persist_effects.requests import Entry, ReadAll
 
 READ_AHEAD_BYTES = 256 * 1024
 """How much is read at once where frames stand close together: some pages of usual events."""
 
 FIRST_READ_BYTES = 1024
 """How much is read of a frame whose length is not known yet: most frames are shorter."""
+
+CLOSE_BYTES = 8 * 1024
+"""How far frames may stand from one another to be read at once: farther, a read of its own for each is quicker."""
 
 _KEPT_BYTES = 1024 * 1024
 
@@ -59,8 +63,8 @@ class Chunk:
 class Part(Protocol):
     """Which events are wanted, and which is the next."""
 
-    def wanted(self, commit: Commit) -> Iterable[msgspec.Raw]:
-        """Those of a commit."""
+    def events_of(self, commit: Commit) -> Iterable[Event]:
+        """Those of a commit, decoded."""
         ...
 
     def fits(self, commit: Commit, index: int) -> bool:
@@ -84,8 +88,11 @@ class StreamPart:
         self.next_seq = low + 1
         self.high = high
 
-    def wanted(self, commit: Commit) -> Iterable[msgspec.Raw]:
-        """Those of a commit."""
+    def events_of(self, commit: Commit) -> Iterable[Event]:
+        """Those of a commit, decoded."""
+        return map(decode_event, self._wanted(commit))
+
+    def _wanted(self, commit: Commit) -> Iterator[msgspec.Raw]:
         low, start = self.next_seq - 1, 0
         for run in commit.runs:
             if run.stream == self.stream:
@@ -120,21 +127,58 @@ class StreamPart:
 
 
 class LogPart:
-    """The events of streams under a prefix past a position. Frame by frame, ``positions`` are of their first events."""
+    """What a page of all streams wants of some frames.
 
-    def __init__(self, after: int, prefix: str, positions: Sequence[int]) -> None:
-        self.after = after
-        self.prefix = prefix
+    Args:
+        request: What is asked for.
+        until: Up to which position.
+        enough: How many events of one commit are enough: the first ones, or the last where they are read backwards.
+        dropped_of: Through which sequence number a stream was truncated.
+        positions: Frame by frame, those of the first events.
+    """
+
+    def __init__(
+        self, request: ReadAll, until: int, enough: int, dropped_of: Callable[[str], int], positions: Sequence[int]
+    ) -> None:
+        self.request = request
+        self.until = until
+        self.enough = enough
+        self.dropped_of = dropped_of
         self.positions = positions
 
-    def wanted(self, commit: Commit) -> Iterable[msgspec.Raw]:
-        """Those of a commit."""
-        start = 0
+    def events_of(self, commit: Commit) -> Iterable[Event]:
+        """Those of a commit, decoded: no more of them than are wanted."""
+        types, backwards = self.request.types, self.request.backwards
+        events: Iterable[Event] = map(decode_event, self._wanted(commit))
+        if types is not None:
+            events = (event for event in events if event.type in types)
+        enough = list(islice(events, self.enough))
+        return reversed(enough) if backwards else enough
+
+    def _wanted(self, commit: Commit) -> Iterator[msgspec.Raw]:
+        request, end = self.request, 0
+        parts = []
         for run in commit.runs:
-            if run.stream.startswith(self.prefix):
-                first = max(0, self.after + 1 - run.first_position)
-                yield from islice(commit.events, start + first, max(start + first, start + run.count))
-            start += run.count
+            start, end = end, end + run.count
+            if run.stream.startswith(request.prefix):
+                first = max(0, request.after + 1 - run.first_position, self.dropped_of(run.stream) + 1 - run.first_seq)
+                last = min(run.count, self.until + 1 - run.first_position)
+                parts.append(range(start + first, start + last))
+        for part in reversed(parts) if request.backwards else parts:
+            yield from map(commit.events.__getitem__, reversed(part) if request.backwards else part)
+
+    def wanted_of(self, events: Iterable[Event]) -> list[Event]:
+        """Those of some events, whatever commits they are of."""
+        request, until, dropped_of = self.request, self.until, self.dropped_of
+        after, prefix, types = request.after, request.prefix, request.types
+        return [
+            event
+            for event in events
+            if after < event.position <= until
+            and event.stream.startswith(prefix)
+            and (types is None or event.type in types)
+            and event.seq > dropped_of(event.stream)
+        ]
 
     def fits(self, commit: Commit, index: int) -> bool:
         """Whether a commit begins with the position that the index has for it."""
@@ -169,14 +213,14 @@ class FrameReader:
         events: list[Event] = []
         index = 0
         while index < len(offsets):
-            chunk = yield from self._chunk_at(number, offsets[index], offsets[-1])
+            chunk = yield from self._chunk_at(number, offsets, index)
             begin = len(events)
             stopped_at = self._take_events(chunk, offsets, index, events)
             if stopped_at == index:
                 # A commit of several, a frame longer than the chunk, or damage.
                 commit = yield from self.commit(number, offsets[index])
                 with _decoding(number, offsets[index]):
-                    events.extend(map(decode_event, part.wanted(commit)))
+                    events.extend(part.events_of(commit))
                 if not part.fits(commit, index):
                     raise disagrees(number, offsets[index], part.next_at(index), "a commit without it")
                 stopped_at += 1
@@ -216,12 +260,15 @@ class FrameReader:
             raise undecodable(chunk.number, offset, error) from error
         return len(offsets)
 
-    def _chunk_at(self, number: int, offset: int, last: int) -> Effect[Chunk]:
-        """Some bytes of a segment in which the offset stands, as many as the frames up to ``last`` may need."""
-        chunk = self._chunk
+    def _chunk_at(self, number: int, offsets: Sequence[int], index: int) -> Effect[Chunk]:
+        """Some bytes of a segment with an offset in it, and those after it, as far as they stand close together."""
+        chunk, offset = self._chunk, offsets[index]
         if chunk.number == number and chunk.start <= offset and self._is_whole_in(chunk, offset):
             return chunk
-        size_bytes = max(FIRST_READ_BYTES, min(last - offset + FIRST_READ_BYTES, READ_AHEAD_BYTES))
+        end = bisect_right(offsets, offset + READ_AHEAD_BYTES, index)
+        span = offsets[end - 1] - offset
+        is_close = span <= CLOSE_BYTES * (end - index)
+        size_bytes = max(FIRST_READ_BYTES, min(span + FIRST_READ_BYTES, READ_AHEAD_BYTES) if is_close else 0)
         data = yield from self._read(number, offset, size_bytes)
         return Chunk(number, offset, data)
 

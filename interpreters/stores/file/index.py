@@ -7,7 +7,8 @@ share a frame, both are shared.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from operator import attrgetter, itemgetter
 
 import msgspec
 
@@ -147,6 +148,8 @@ class SegmentIndex:
 
     def __init__(self, number: int, seed: int, length_bytes: int) -> None:
         self.number = number
+        # Its place among the segments.
+        self.rank = 0
         self.seed = seed
         self.length_bytes = length_bytes
         self.frames = array("I")
@@ -176,17 +179,44 @@ class SegmentIndex:
         frames.append(offset >> 3)
         self.last_position = last
 
-    def frames_between(self, after: int, until: int) -> "tuple[array[int], Sequence[int]]":
-        """Where, in units of 8 bytes, frames may hold an event past a position up to another; their first positions."""
+    # Frames by their numbers, from 0 on.
+
+    def frames_between(self, after: int, until: int) -> range:
+        """Which frames may hold an event past a position up to another."""
         if after >= self.last_position or until < self.first_position:
-            return array("I"), ()
+            return range(0)
         if self.positions is None:
-            start, first = max(0, after + 1 - self.first_position), self.first_position
-            end = min(len(self.frames), until + 1 - first)
-            return self.frames[start:end], range(first + start, first + end)
-        start = max(0, bisect_right(self.positions, after + 1) - 1)
-        end = bisect_right(self.positions, until)
-        return self.frames[start:end], self.positions[start:end]
+            first = self.first_position
+            return range(max(0, after + 1 - first), min(len(self.frames), until + 1 - first))
+        return range(max(0, bisect_right(self.positions, after + 1) - 1), bisect_right(self.positions, until))
+
+    def first_frames(self, frames: range, after: int, events: int) -> range:
+        """The first of these frames, with so many events past a position, if there are so many; one at the least."""
+        if self.positions is None:
+            return frames[:events]
+        wanted = max(self.positions[frames[0]], after + 1) + events
+        return frames[: max(1, bisect_left(self.positions, wanted, frames.start, frames.stop) - frames.start)]
+
+    def last_frames(self, frames: range, until: int, events: int) -> range:
+        """The last of these frames, with so many events up to a position, if there are so many; one at the least."""
+        if self.positions is None:
+            return frames[-events:]
+        end = self.last_position if frames.stop == len(self.frames) else self.positions[frames.stop] - 1
+        wanted = min(end, until) + 1 - events
+        return frames[max(0, bisect_right(self.positions, wanted, frames.start, frames.stop) - 1 - frames.start) :]
+
+    def positions_of(self, frames: range) -> Sequence[int]:
+        """The positions of the first events in these frames."""
+        if self.positions is None:
+            return range(self.first_position + frames.start, self.first_position + frames.stop)
+        return self.positions[frames.start : frames.stop]
+
+    def position_at(self, place: int) -> int:
+        """The position of the first event in the frame at an offset, in units of 8 bytes; 0 where there is none."""
+        frame = bisect_left(self.frames, place)
+        if frame == len(self.frames) or self.frames[frame] != place:
+            return 0
+        return self.first_position + frame if self.positions is None else self.positions[frame]
 
 
 class SegmentGone(LookupError):
@@ -198,10 +228,18 @@ class SegmentGone(LookupError):
 
 
 class Segments(dict[int, SegmentIndex]):
-    """The segments by their numbers, in the order of the log."""
+    """The segments by their numbers, in the order of the log, which compaction makes another than that of numbers."""
 
     def __missing__(self, number: int) -> SegmentIndex:
         raise SegmentGone(number)
+
+    def __setitem__(self, number: int, segment: SegmentIndex) -> None:
+        segment.rank = next(reversed(self.values())).rank + 1 if self else 0
+        super().__setitem__(number, segment)
+
+    def place_of(self, ref: int) -> int:
+        """A number by which refs are in the order of the log."""
+        return self[ref >> 32].rank << 32 | ref & 0xFFFFFFFF
 
 
 class IndexedStream(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -247,16 +285,19 @@ class Index:
 
     def __init__(self) -> None:
         self.streams: dict[str, StreamIndex] = {}
-        self.stream_names = SortedNames(self.streams)
+        self.stream_names = SortedNames(self.streams, attrgetter("last_position"))
+        self.truncated: dict[str, StreamIndex] = {}
+        self.truncated_names = SortedNames(self.truncated, attrgetter("dropped_position"))
         self.entries: dict[str, tuple[int, int]] = {}
-        self.key_names = SortedNames(self.entries)
+        self.key_names = SortedNames(self.entries, itemgetter(1))
         self.segments = Segments()
-        self.revisions = Revisions(self._live_revisions)
+        self.revisions = Revisions(self.key_names.newest)
         self.position = 0
         self.revision = 0
-        self.highest_dropped_position = 0
         # Grows when segments are replaced, so that a reader on its way to an old one can begin anew.
         self.generation = 0
+        # Grows when refs are taken out from among others, which then stand elsewhere.
+        self.shape = 0
         # Stays so where an interrupt ended a change half-way: nobody is shown half of a commit.
         self.is_changing = False
 
@@ -284,28 +325,9 @@ class Index:
         """The revision of a key, or of its deletion; perhaps too high, never too low."""
         return self.revision_of(key) or self.revisions.of_deleted(key)
 
-    def _live_revisions(self) -> Iterator[tuple[str, int]]:
-        return ((key, revision) for key, (_, revision) in self.entries.items())
-
     def newest_position(self, prefix: str) -> int:
         """The position of the newest event ever appended under a prefix."""
-        if not prefix:
-            return self.position
-        positions = (stream.last_position for name, stream in self.streams.items() if name.startswith(prefix))
-        return max(positions, default=0)
-
-    def frames_between(
-        self, after: int, until: int, *, backwards: bool
-    ) -> Iterator[tuple[SegmentIndex, "array[int]", Sequence[int]]]:
-        """The frames, by segment, that may hold events past a position up to another, and their first positions.
-
-        The segments come in order, or backwards; the frames of each in order.
-        """
-        segments = list(self.segments.values())
-        for segment in reversed(segments) if backwards else segments:
-            frames, positions = segment.frames_between(after, until)
-            if frames:
-                yield segment, frames, positions
+        return self.stream_names.newest(prefix) if prefix else self.position
 
     # Commits
 
@@ -327,7 +349,7 @@ class Index:
         segment.add_frame(offset, position, position)
         segment.streams.add(name)
         stream = self.streams.get(name)
-        if stream is None:
+        if stream is None or self.stream_names.is_ranked:
             stream = self._stream(name)
         stream.add(segment.number << 32 | offset >> 3, event.seq, 1, position)
         # Compaction notes the newest position of all before the events that are left.
@@ -359,36 +381,45 @@ class Index:
         for key in commit.deleted:
             segment.keys[key] = False
             self.revisions.deleted(key, commit.revision)
-            self.entries.pop(key, None)
+            self._delete(key)
         for drop in commit.drops:
             segment.drops.append(drop)
-            self._drop(drop)
+            self._drop(drop.stream, drop.seq, drop.position)
         self.position = max(self.position, commit.position)
         self.revision = max(self.revision, commit.revision)
 
     def _stream(self, name: str) -> StreamIndex:
+        """The stream of a name, which is about to come further."""
         stream = self.streams.get(name)
+        if stream is None or self.stream_names.is_ranked:
+            self.stream_names.note(name)
         if stream is None:
             stream = self.streams[name] = StreamIndex(name)
-            self.stream_names.added(name)
         return stream
 
     def _put(self, key: str, ref: int, revision: int) -> None:
-        if key not in self.entries:
-            self.key_names.added(key)
+        if self.key_names.is_ranked or key not in self.entries:
+            self.key_names.note(key)
         self.entries[key] = (ref, revision)
 
-    def _drop(self, drop: Drop) -> None:
-        self._stream(drop.stream).drop(drop.seq, drop.position)
-        self.highest_dropped_position = max(self.highest_dropped_position, drop.position)
+    def _delete(self, key: str) -> None:
+        self.key_names.note(key)
+        self.entries.pop(key, None)
+
+    def _drop(self, name: str, seq: int, position: int) -> None:
+        stream = self._stream(name)
+        if seq > stream.dropped:
+            self.truncated_names.note(name)
+            self.truncated[name] = stream
+            stream.drop(seq, position)
+            self.shape += 1
 
     def _apply_state(self, segment: SegmentIndex, state: StreamState) -> None:
         segment.states.append(state)
         stream = self._stream(state.stream)
         stream.last_seq = max(stream.last_seq, state.last_seq)
         stream.last_position = max(stream.last_position, state.last_position)
-        stream.drop(state.dropped, state.dropped_position)
-        self.highest_dropped_position = max(self.highest_dropped_position, state.dropped_position)
+        self._drop(state.stream, state.dropped, state.dropped_position)
 
     # Compaction
 
@@ -398,8 +429,8 @@ class Index:
         gone = set(old)
         rest = {number: segment for number, segment in self.segments.items() if number not in gone}
         self.segments.clear()
-        self.segments.update(copies.segments)
-        self.segments.update(rest)
+        for number, segment in (copies.segments | rest).items():
+            self.segments[number] = segment
         for name, stream in self.streams.items():
             stream.replace_front(gone, copies.streams.get(name))
         for key, (ref, revision) in copies.entries.items():
@@ -408,6 +439,7 @@ class Index:
             if found is not None and found[1] == revision:
                 self.entries[key] = (ref, revision)
         self.generation += 1
+        self.shape += 1
         self.is_changing = False
 
     # Index files
@@ -470,7 +502,7 @@ class Index:
         segment.forget_contents()
         # Before the events: the refs are what was left after the drops, and may not follow on those that went.
         for drop in file.drops:
-            self._drop(drop)
+            self._drop(drop.stream, drop.seq, drop.position)
         for indexed in file.streams:
             stream = self._stream(indexed.name)
             refs, firsts = _array(indexed.refs), None if indexed.firsts is None else _array(indexed.firsts)
@@ -483,7 +515,7 @@ class Index:
         for entry in file.entries:
             self._put(entry.key, entry.ref, entry.revision)
         for key in file.deleted:
-            self.entries.pop(key, None)
+            self._delete(key)
         self.position = max(self.position, file.position)
         self.revision = max(self.revision, file.revision)
 

@@ -1,19 +1,18 @@
 """Answering the requests that write nothing, from the index and the frames. All are programs over `disk/*`."""
 
-from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from interpreters.stores.file.choosing import Choice
 from interpreters.stores.file.frames import FrameReader, LogPart, StreamPart, disagrees, offsets_in
 from interpreters.stores.file.index import Index, SegmentGone, SegmentIndex, StreamIndex, offset_of, segment_of
 from interpreters.stores.file.manifest import index_path, segment_path
-from interpreters.stores.ranges import page_range
+from interpreters.stores.ranges import hole_after, page_range
 from persist_effects.errors import CorruptStore, StoreUnavailable
 from persist_effects.event import Event
 from persist_effects.machine import Effect
 from persist_effects.requests import (
     Entry,
-    Hole,
     KvEntries,
     KvGet,
     KvHas,
@@ -88,50 +87,41 @@ class Queries:
         return events
 
     def _read_all(self, request: ReadAll) -> Effect[Page]:
-        head, backwards = self.index.position, bool(request.backwards)
+        index, backwards = self.index, bool(request.backwards)
+        head = index.position
         until = max(request.last_position(head), request.after)
-        hole = self._hole_after(request.after, request.prefix) if until > request.after else None
+        hole = hole_after(request.after, request.prefix, index.truncated_names) if until > request.after else None
         events: list[Event] = []
-        for segment, frames, positions in self.index.frames_between(request.after, until, backwards=backwards):
-            # As many frames at once as may be wanted, so that a page costs few reads.
-            for some in _slices(len(frames), request.limit + 1, backwards=backwards):
-                part = LogPart(request.after, request.prefix, positions[some])
-                found = yield from self._matching(segment, frames[some], part, request, until)
-                events += reversed(found) if backwards else found
-                if len(events) > request.limit:
-                    del events[request.limit :]
-                    last = events[-1].position
-                    return Page(events, last - 1 if backwards else last, head, hole)
+        choice = Choice(index, request, until)
+        for segment, offsets, positions in choice.parts():
+            part = LogPart(request, until, choice.wanted, self._dropped_of(segment), positions)
+            found = yield from self._reader.events(segment.number, offsets, part)
+            is_whole = not request.prefix and request.types is None and not index.truncated
+            # Whether nothing is chosen among events, which is to be known without a look at each.
+            if not (is_whole and found and request.after < positions[0] and found[-1].position <= until):
+                found = part.wanted_of(found)
+            events += reversed(found) if backwards else found
+            if len(events) > request.limit:
+                del events[request.limit :]
+                last = events[-1].position
+                return Page(events, last - 1 if backwards else last, head, hole)
+            choice.wanted = request.limit + 1 - len(events)
         return Page(events, request.after if backwards else until, head, hole)
 
-    def _matching(
-        self, segment: SegmentIndex, frames: "array[int]", part: LogPart, request: ReadAll, until: int
-    ) -> Effect[list[Event]]:
-        found = yield from self._reader.events(segment.number, [frame << 3 for frame in frames], part)
-        streams = self.index.streams
-        try:
-            return [
-                event
-                for event in found
-                if request.after < event.position <= until
-                and event.stream.startswith(request.prefix)
-                and (request.types is None or event.type in request.types)
-                and event.seq > streams[event.stream].dropped
-            ]
-        except KeyError as error:
+    def _dropped_of(self, segment: SegmentIndex) -> Callable[[str], int]:
+        """Through which sequence number a stream was truncated of which a segment holds events."""
+
+        def dropped_of(name: str) -> int:
+            stream = self.index.streams.get(name)
+            if stream is not None:
+                return stream.dropped
             path = index_path(segment.number)
             raise CorruptStore(
-                f"{path}: expected stream {error}, of which {segment_path(segment.number)} holds events, found none: "
+                f"{path}: expected stream {name!r}, of which {segment_path(segment.number)} holds events, found none: "
                 f"close the store, remove {path}, which is then made again from the segment, and open it anew"
-            ) from error
+            )
 
-    def _hole_after(self, position: int, prefix: str) -> Hole | None:
-        if position >= self.index.highest_dropped_position:
-            return None
-        for stream in self.index.streams.values():
-            if stream.dropped_position > position and stream.name.startswith(prefix):
-                return Hole(stream.name, stream.dropped + 1)
-        return None
+        return dropped_of
 
     def _get(self, request: KvGet) -> Effect[Entry | None]:
         found = self.index.entries.get(request.key)
@@ -152,13 +142,6 @@ class Queries:
             return entry
         expected = f"key {key!r} at revision {revision}"
         raise disagrees(segment_of(ref), offset_of(ref), expected, "a commit without it")
-
-
-def _slices(count: int, size: int, *, backwards: bool) -> Iterator[slice]:
-    """So many places in slices of a size, from the beginning on, or from the end."""
-    if backwards:
-        return (slice(max(0, end - size), end) for end in range(count, 0, -size))
-    return (slice(start, start + size) for start in range(0, count, size))
 
 
 def _without_segment(error: FileNotFoundError | SegmentGone) -> Exception:

@@ -1,0 +1,100 @@
+"""Which frames a page of all streams is read from: some at a time, until the page is full."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, groupby, islice
+from typing import NamedTuple
+
+from interpreters.stores.file.index import Index, SegmentGone, SegmentIndex, segment_of
+from interpreters.stores.merging import merged, places_to_scan
+from persist_effects.requests import ReadAll
+
+
+class Chosen(NamedTuple):
+    """Some frames of a segment, at ascending offsets, and the positions of their first events."""
+
+    segment: SegmentIndex
+    offsets: list[int]
+    positions: Sequence[int]
+
+
+class Choice:
+    """The frames that may hold what a page asks for, in its order, in parts that hold about what is wanted yet.
+
+    Between two parts the store goes on: frames are added at the end, streams are truncated, segments are replaced.
+    ``wanted`` is how many events are wanted yet.
+    """
+
+    def __init__(self, index: Index, request: ReadAll, until: int) -> None:
+        self._index = index
+        self._request = request
+        self._until = until
+        self._backwards = bool(request.backwards)
+        self._generation = index.generation
+        # The frame that was looked at last, by its place in the log.
+        self._place: int | None = None
+        self.wanted = request.limit + 1
+
+    def parts(self) -> Iterator[Chosen]:
+        """The parts, each chosen when it is asked for."""
+        index, request = self._index, self._request
+        if not request.prefix:
+            return self._scanned(None)
+        places = places_to_scan(request, index.stream_names, len(index.streams))
+        return chain(self._scanned(places), self._merged())
+
+    def _scanned(self, places: int | None) -> Iterator[Chosen]:
+        """All frames, or so many of them."""
+        segments = [one for one in self._index.segments.values() if one.last_position > self._request.after]
+        for segment in reversed(segments) if self._backwards else segments:
+            frames = segment.frames_between(self._request.after, self._until)
+            while frames and places != 0:
+                if self._backwards:
+                    some = segment.last_frames(frames, self._until, self.wanted)[-places if places else 0 :]
+                    frames = frames[: -len(some)]
+                else:
+                    some = segment.first_frames(frames, self._request.after, self.wanted)[:places]
+                    frames = frames[len(some) :]
+                if places is not None:
+                    places -= len(some)
+                offsets = [place << 3 for place in segment.frames[some.start : some.stop]]
+                yield self._looked_at(Chosen(segment, offsets, segment.positions_of(some)))
+
+    def _merged(self) -> Iterator[Chosen]:
+        """The frames of streams under the prefix, from where the log was looked at."""
+        index, request = self._index, self._request
+        while True:
+            if self._generation != index.generation:
+                # Places are others now. Whoever asks for the page begins anew.
+                raise SegmentGone(next(iter(index.segments)))
+            shape = index.shape
+            streams = [stream.refs for stream in index.stream_names.past(request.prefix, request.after)]
+            refs = merged(streams, index.segments.place_of, *self._places(), backwards=self._backwards)
+            # Several streams may have events in one frame.
+            distinct = (ref for ref, _ in groupby(refs))
+            while shape == index.shape:
+                some = list(islice(distinct, self.wanted))
+                if not some:
+                    return
+                for number, of_one in groupby(some, key=segment_of):
+                    yield self._looked_at(self._chosen(index.segments[number], list(of_one)))
+
+    def _chosen(self, segment: SegmentIndex, refs: list[int]) -> Chosen:
+        places = [ref & 0xFFFFFFFF for ref in (reversed(refs) if self._backwards else refs)]
+        return Chosen(segment, [place << 3 for place in places], list(map(segment.position_at, places)))
+
+    def _places(self) -> tuple[int, int]:
+        """Between which places, the first not included, frames may hold what was not looked at yet."""
+        first = last = -1
+        for segment in self._index.segments.values():
+            frames = segment.frames_between(self._request.after, self._until)
+            if frames:
+                first = (segment.rank << 32 | segment.frames[frames.start]) - 1 if first == -1 else first
+                last = segment.rank << 32 | segment.frames[frames.stop - 1]
+        if self._place is None:
+            return first, last
+        return (first, self._place - 1) if self._backwards else (self._place, last)
+
+    def _looked_at(self, chosen: Chosen) -> Chosen:
+        offset = chosen.offsets[0 if self._backwards else -1]
+        self._place = chosen.segment.rank << 32 | offset >> 3
+        return chosen
