@@ -6,7 +6,7 @@ from interpreters.stores.names import SortedNames
 from persist_effects.requests import Hole, Read
 
 
-class Truncated(Protocol):
+class Shortened(Protocol):
     """A stream that has lost events, those through a sequence number."""
 
     name: str
@@ -48,7 +48,7 @@ def page_range(request: Read, dropped: int, head: int) -> PageRange:
     return PageRange(low, last, last if last < until else max(until, request.after), hole)
 
 
-def hole_after(position: int, prefix: str, truncated: SortedNames[Truncated]) -> Hole | None:
+def hole_after(position: int, prefix: str, truncated: SortedNames[Shortened]) -> Hole | None:
     """What a page of all streams tells of what was dropped.
 
     Args:

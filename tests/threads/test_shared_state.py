@@ -337,6 +337,15 @@ TABLE: dict[str, dict[str, Row]] = {
         "_chunk": Row("any thread", f"{IN_ONE_STEP}; who reads goes on with the one it has", COMPACTING),
         "_commit": Row("any thread", f"{IN_ONE_STEP}; who reads goes on with the one it has", COMPACTING),
     },
+    "stores/file/values.py Values": {},
+    "stores/file/values.py Recent": dict.fromkeys(
+        ("_young", "_old", "_young_bytes"),
+        Row(
+            ANY,
+            "what has a revision never changes; a count that is wrong is made anew",
+            "test_threads_that_read_and_write_keys_see_each_commit_whole",
+        ),
+    ),
     "stores/file/beside_writer.py ReaderEngine": dict.fromkeys(
         ("index", "_queries", "_manifest", "_active", "_proved"),
         Row(

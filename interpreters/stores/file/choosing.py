@@ -21,7 +21,7 @@ class Choice:
     """The frames that may hold what a page asks for, in its order, in parts that hold about what is wanted yet.
 
     Between two parts the store goes on: frames are added at the end, streams are truncated, segments are replaced.
-    ``wanted`` is how many events are wanted yet.
+    ``wanted`` is how many events are wanted yet: one more than a page has, to know what comes next.
     """
 
     def __init__(self, index: Index, request: ReadAll, until: int) -> None:
@@ -33,6 +33,10 @@ class Choice:
         # The frame that was looked at last, by its place in the log.
         self._place: int | None = None
         self.wanted = request.limit + 1
+
+    def found(self, events: int) -> None:
+        """Say how many events were wanted of the last part."""
+        self.wanted -= events
 
     def parts(self) -> Iterator[Chosen]:
         """The parts, each chosen when it is asked for."""

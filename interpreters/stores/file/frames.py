@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 from zlib import crc32
 
 import msgspec
@@ -283,7 +283,8 @@ class FrameReader:
             chunk = Chunk(number, offset, (yield from perform(self._read_request(number, offset, FIRST_READ_BYTES))))
             self._chunk = chunk
         try:
-            found = _single_entry_at(chunk, offset, self._segments[number].seed)
+            encoded = single_entry_in(chunk.data, offset - chunk.start, offset, self._segments[number].seed)
+            found = None if encoded is None else decode_put(encoded)
         except DECODING_ERRORS as error:
             raise undecodable(number, offset, error) from error
         if found is not None:
@@ -362,11 +363,9 @@ def _decoding(number: int, offset: int) -> Iterator[None]:
         raise undecodable(number, offset, error) from error
 
 
-def _single_entry_at(chunk: Chunk, offset: int, seed: int) -> tuple[str, int, Any] | None:
-    """The key, revision and value in a frame of one key, where that is whole in the chunk, and sound."""
-    # Runs for every `KvGet`.
-    data = chunk.data
-    at = offset - chunk.start
+def single_entry_in(data: bytes, at: int, offset: int, seed: int) -> bytes | None:
+    """What a frame of one key holds, if it is whole in these bytes, ``at`` so many from their beginning, and sound."""
+    # Runs for every `KvGet` that is not answered from memory.
     body = at + FRAME_HEADER_BYTES
     if body > len(data):
         return None
@@ -375,7 +374,7 @@ def _single_entry_at(chunk: Chunk, offset: int, seed: int) -> tuple[str, int, An
     if kind != ENTRY or end > len(data):
         return None
     rest = data[at + 4 : end]
-    return decode_put(rest[12 : 12 + length]) if crc32(rest, seed ^ (offset >> 3)) == checksum else None
+    return rest[12 : 12 + length] if crc32(rest, seed ^ (offset >> 3)) == checksum else None
 
 
 def offsets_in(refs: "array[int]") -> "list[tuple[int, list[int]]]":

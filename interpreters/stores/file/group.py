@@ -47,6 +47,11 @@ class GroupCommit:
     def write(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
         """The outcomes of these writes, in order, once they are committed."""
         try:
+            if not self._waiting and not self._taken and not self.turn.locked():
+                # Nobody commits or waits. Where another is quicker, this waits for its turn, and then commits alone.
+                with self.turn:
+                    if not self._taken:
+                        return self._outcomes_of(requests)
             return self._write(_Party(requests))
         except MemoryError as error:
             raise UncertainOutcome(NO_MEMORY_NOR_WORD) from error
@@ -99,14 +104,16 @@ class GroupCommit:
         if not parties:
             return
         requests = parties[0].requests if len(parties) == 1 else [one for party in parties for one in party.requests]
+        self._settle(parties, self._outcomes_of(requests))
+
+    def _outcomes_of(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
         try:
-            outcomes = self._commit(requests)
+            return self._commit(requests)
         except MemoryError:
             # Where it is known that nothing was written, the engine says so by an error of ours.
-            outcomes = [Failed(UncertainOutcome(NO_MEMORY_NOR_WORD)) for _ in requests]
+            return [Failed(UncertainOutcome(NO_MEMORY_NOR_WORD)) for _ in requests]
         except Exception as error:
-            outcomes = [Failed(_copy(error)) for _ in requests]
-        self._settle(parties, outcomes)
+            return [Failed(_copy(error)) for _ in requests]
 
     def _settle(self, parties: Sequence[_Party], outcomes: Sequence[Outcome]) -> None:
         """Give each party its share of the outcomes, which are in the order of their writes, and let them through."""

@@ -105,7 +105,7 @@ class Queries:
                 del events[request.limit :]
                 last = events[-1].position
                 return Page(events, last - 1 if backwards else last, head, hole)
-            choice.wanted = request.limit + 1 - len(events)
+            choice.found(len(found))
         return Page(events, request.after if backwards else until, head, hole)
 
     def _dropped_of(self, segment: SegmentIndex) -> Callable[[str], int]:

@@ -19,6 +19,7 @@ from interpreters.blobs.directory import BlobFiles, rows_of
 from interpreters.disk.files import PRIVATE, refuse_home
 from interpreters.disk.real import RealDisk
 from interpreters.disk.requests import CheckHeld, ForeignFile
+from interpreters.disk.requests import Read as ReadBytes
 from interpreters.stores.clock import Clock, checked_clock, wall_clock
 from interpreters.stores.file.beside_writer import ReaderEngine
 from interpreters.stores.file.compaction import Compacted
@@ -26,6 +27,7 @@ from interpreters.stores.file.engine import Engine, EngineOptions
 from interpreters.stores.file.group import GroupCommit
 from interpreters.stores.file.manifest import BLOBS, CURRENT, Moment
 from interpreters.stores.file.staging import WriteRequest
+from interpreters.stores.file.values import Values
 from interpreters.stores.file.writer import NO_ROOM
 from interpreters.stores.waiting import Watchers, wait
 from interpreters.threads import forks
@@ -51,8 +53,10 @@ from persist_effects.requests import (
     Append,
     Begin,
     BlobPut,
+    Entry,
     Failed,
     KvDelete,
+    KvGet,
     KvPut,
     KvWait,
     Outcome,
@@ -353,7 +357,9 @@ class FileStore(_Host):
             **dict.fromkeys(WRITES, self._write),
             **dict.fromkeys(READS, self._read),
             **dict.fromkeys((Wait, KvWait), self._wait),
+            KvGet: self._get,
         }
+        self._values = Values(self._engine.index, self._disk.handlers[ReadBytes])
         self._commits = self._commits_seen = self._commits_proved = 0
         self._closing = Gate()
         # From then on nobody waits any more, though writes, or a copy of the store, may still go on.
@@ -546,6 +552,15 @@ class FileStore(_Host):
 
     def _read(self, request: Request[Any]) -> Any:
         return self._drive(self._engine.queries.answer(request))
+
+    def _get(self, request: KvGet) -> Entry | None:
+        if self._is_closed:
+            raise self._closed()
+        try:
+            return self._values.get(request.key)
+        except LookupError:
+            answer: Entry | None = self._read(request)
+            return answer
 
     def _outcome(self, request: Request[Any]) -> Outcome:
         try:
