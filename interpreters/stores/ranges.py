@@ -9,8 +9,15 @@ from persist_effects.requests import Hole, Read
 class Shortened(Protocol):
     """A stream that has lost events, those through a sequence number."""
 
-    name: str
-    dropped: int
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """The events through this one are gone."""
+        ...
 
 
 class PageRange(NamedTuple):

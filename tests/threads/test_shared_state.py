@@ -60,6 +60,7 @@ UNSYNCED = "test_open_files_are_bounded_but_for_the_unsynced"
 MEMORY = Row(ANY, "MemoryStore._lock", THREADS)
 ENGINE = Row(COMMITTER, TURN, COMPACTING)
 WAITING = Row(ANY, "the store's lock; once it is closed, each is taken in one step; who waits looks again", NOT_TOLD)
+INDEX = Row("any thread", HOST_LOCK, COMPACTING)
 TASK = Row("the task that runs the program", "a task is one thing at a time", LOOPS)
 
 TABLE: dict[str, dict[str, Row]] = {
@@ -316,15 +317,13 @@ TABLE: dict[str, dict[str, Row]] = {
     },
     "stores/file/index.py Index": dict.fromkeys(
         (
-            "streams", "stream_names", "truncated", "truncated_names", "entries", "key_names", "segments", "position",
+            "streams", "stream_names", "truncated", "truncated_names", "spots", "key_names", "segments", "position",
             "revision", "generation", "shape", "is_changing",
         ),
         Row("any thread", HOST_LOCK, COMPACTING),
     ),
-    "stores/file/index.py StreamIndex": dict.fromkeys(
-        ("refs", "firsts", "first_seq", "last_seq", "last_position", "dropped", "dropped_position", "tail"),
-        Row("any thread", HOST_LOCK, COMPACTING),
-    ),
+    "stores/file/places.py StreamIndex": dict.fromkeys(("frames", "last_seq", "last_position"), INDEX),
+    "stores/file/places.py _Frames": dict.fromkeys(("firsts", "first_seq", "dropped", "dropped_position"), INDEX),
     "stores/file/index.py SegmentIndex": dict.fromkeys(
         (
             "length_bytes", "rank", "frames", "positions", "first_position", "last_position", "streams", "keys",
@@ -435,7 +434,9 @@ def test_what_may_change_has_a_row_that_says_who_may_touch_it(name):
 
 def is_record(node: ast.ClassDef) -> bool:
     """A tuple or a frozen struct, which cannot change."""
-    return any(ast.unparse(base) in {"NamedTuple", "Protocol", "msgspec.Struct"} for base in node.bases)
+    bases = {ast.unparse(base) for base in node.bases}
+    is_frozen = any(keyword.arg == "frozen" for keyword in node.keywords)
+    return bool(bases & {"NamedTuple", "Protocol"}) or ("msgspec.Struct" in bases and is_frozen)
 
 
 @pytest.mark.parametrize("name", sorted(TABLE))

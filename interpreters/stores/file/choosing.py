@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, groupby, islice
 from typing import NamedTuple
 
-from interpreters.stores.file.index import Index, SegmentGone, SegmentIndex, segment_of
+from interpreters.stores.file.index import Index, SegmentGone, SegmentIndex
+from interpreters.stores.file.places import segment_of
 from interpreters.stores.merging import merged, places_to_scan
 from persist_effects.requests import ReadAll
 
@@ -17,7 +18,7 @@ class Chosen(NamedTuple):
     positions: Sequence[int]
 
 
-class Choice:
+class PageFrames:
     """The frames that may hold what a page asks for, in its order, in parts that hold about what is wanted yet.
 
     Between two parts the store goes on: frames are added at the end, streams are truncated, segments are replaced.

@@ -22,6 +22,7 @@ from interpreters.stores.file.format import (
     Frame,
     Payload,
     Run,
+    StoredEntry,
     announced_bytes,
     decode_commit,
     decode_entry,
@@ -29,8 +30,9 @@ from interpreters.stores.file.format import (
     encode_commit,
 )
 from interpreters.stores.file.frames import READ_AHEAD_BYTES
-from interpreters.stores.file.index import Index, SegmentIndex, ref_of
+from interpreters.stores.file.index import Index, SegmentIndex
 from interpreters.stores.file.manifest import Sealed, segment_path
+from interpreters.stores.file.places import ref_of, spot_of
 from interpreters.stores.file.sealed import take_in, with_index, write_index
 from interpreters.stores.file.segments import SegmentLog
 from interpreters.stores.file.writer import Writer
@@ -137,14 +139,17 @@ class Compaction:
             return [(EVENT, frame.payload)] if event.seq > self._dropped(event.stream) else []
         if frame.type == ENTRY:
             entry = decode_entry(frame.payload)
-            is_newest = self._index.entries.get(entry.key) == (ref_of(number, frame.offset), entry.revision)
+            is_newest = self._is_newest(entry, ref_of(number, frame.offset))
             return [(ENTRY, frame.payload)] if is_newest else []
         if frame.type == COMMIT:
             return self._wanted_of(decode_commit(frame.payload), ref_of(number, frame.offset))
         return []
 
+    def _is_newest(self, entry: StoredEntry, ref: int) -> bool:
+        return self._index.spots.get(entry.key) == spot_of(ref, entry.revision)
+
     def _wanted_of(self, commit: Commit, ref: int) -> list[Payload]:
-        entries = [entry for entry in commit.entries if self._index.entries.get(entry.key) == (ref, entry.revision)]
+        entries = [entry for entry in commit.entries if self._is_newest(entry, ref)]
         runs, events = self._wanted_events(commit)
         if not entries and not runs:
             return []

@@ -29,8 +29,9 @@ from interpreters.stores.file.format import (
     decode_put,
     unpack_frame_header,
 )
-from interpreters.stores.file.index import SegmentIndex, ref_of
+from interpreters.stores.file.index import SegmentIndex
 from interpreters.stores.file.manifest import index_path, segment_path
+from interpreters.stores.file.places import ref_of
 from persist_effects.codec import decode, decode_event
 from persist_effects.errors import CorruptStore
 from persist_effects.event import Event

@@ -1,18 +1,18 @@
 """Where everything is: the in-memory index of a store, and the index files that make opening quick.
 
-A place is a *ref*: the segment's number in the upper 32 bits, the frame's offset in units of 8 bytes in the lower. An
-event of a stream costs its ref, 8 bytes, and an entry in its segment's table of frames, 4 bytes; where many events
+An event of a stream costs its ref, 8 bytes, and an entry in its segment's table of frames, 4 bytes; where many events
 share a frame, both are shared.
 """
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
-from operator import attrgetter, itemgetter
+from collections.abc import Sequence
+from operator import attrgetter
 
 import msgspec
 
 from interpreters.stores.file.format import Commit, Count, Drop, EventPlace, Name, StoredEntry, StreamState
+from interpreters.stores.file.places import StreamIndex, array_of, ref_in, ref_of, revision_in, spot_of
 from interpreters.stores.names import SortedNames
 from interpreters.stores.waiting import Revisions
 from persist_effects.event import Event
@@ -20,127 +20,6 @@ from persist_effects.requests import KvWait, Wait
 
 Content = Event | StoredEntry | Commit
 """What is to be known of a frame: of the one event or key in it where that belongs, or the commit."""
-
-
-def ref_of(number: int, offset: int) -> int:
-    """The ref of the frame at an offset of a segment."""
-    return number << 32 | offset >> 3
-
-
-def segment_of(ref: int) -> int:
-    """The number of the segment that a ref points into."""
-    return ref >> 32
-
-
-def offset_of(ref: int) -> int:
-    """The offset in its segment that a ref points at."""
-    return (ref & 0xFFFFFFFF) << 3
-
-
-class StreamIndex:
-    """Where a stream's events are. ``firsts`` is None as long as each ref stands for one event."""
-
-    __slots__ = (
-        "dropped",
-        "dropped_position",
-        "first_seq",
-        "firsts",
-        "last_position",
-        "last_seq",
-        "name",
-        "refs",
-        "tail",
-    )
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.refs = array("Q")
-        self.firsts: array[int] | None = None
-        self.first_seq = 1
-        self.last_seq = 0
-        self.last_position = 0
-        self.dropped = 0
-        self.dropped_position = 0
-        # From where on the refs are of the active segment.
-        self.tail = 0
-
-    def add(self, ref: int, first_seq: int, count: int, last_position: int) -> None:
-        """Note that the next events, ``count`` of them, are in this frame."""
-        if not self.refs:
-            self.first_seq, self.firsts = first_seq, None
-        if count != 1 and self.firsts is None:
-            self.firsts = array("Q", range(self.first_seq, self.first_seq + len(self.refs)))
-        if self.firsts is not None:
-            self.firsts.append(first_seq)
-        self.refs.append(ref)
-        self.last_seq = first_seq + count - 1
-        self.last_position = last_position
-
-    def extend(self, refs: "array[int]", firsts: "array[int] | None", first_seq: int) -> None:
-        """Note frames of a sealed segment, all at once."""
-        if not refs:
-            return
-        if not self.refs:
-            self.first_seq, self.firsts = first_seq, None
-        if firsts is not None or self.firsts is not None:
-            mine = self.firsts
-            if mine is None:
-                mine = array("Q", range(self.first_seq, self.first_seq + len(self.refs)))
-            mine.extend(array("Q", range(first_seq, first_seq + len(refs))) if firsts is None else firsts)
-            self.firsts = mine
-        self.refs.extend(refs)
-
-    def drop(self, seq: int, position: int) -> None:
-        """Forget the events through ``seq``."""
-        if seq <= self.dropped:
-            return
-        self.dropped, self.dropped_position = seq, max(self.dropped_position, position)
-        count = self._frames_through(seq)
-        del self.refs[:count]
-        if self.firsts is not None:
-            del self.firsts[:count]
-            self.first_seq = self.firsts[0] if self.firsts else seq + 1
-        else:
-            self.first_seq += count
-        self.tail = max(0, self.tail - count)
-
-    def _frames_through(self, seq: int) -> int:
-        """How many frames hold no event after ``seq``."""
-        if seq >= self.last_seq:
-            return len(self.refs)
-        if self.firsts is None:
-            return max(0, min(len(self.refs), seq - self.first_seq + 1))
-        return max(0, bisect_right(self.firsts, seq + 1) - 1)
-
-    def frames_between(self, low: int, high: int) -> "array[int]":
-        """The refs of the frames that hold the events after ``low`` through ``high``, which are there."""
-        if low >= high or not self.refs:
-            return array("Q")
-        if self.firsts is None:
-            return self.refs[max(0, low + 1 - self.first_seq) : high + 1 - self.first_seq]
-        return self.refs[max(0, bisect_right(self.firsts, low + 1) - 1) : bisect_right(self.firsts, high)]
-
-    def replace_front(self, gone: set[int], copy: "StreamIndex | None") -> None:
-        """Put the frames of ``copy`` in the place of those in segments that are gone, which are the first."""
-        count = bisect_left(self.refs, True, key=lambda ref: segment_of(ref) not in gone)
-        if not count:
-            return
-        later = StreamIndex(self.name)
-        if copy is not None:
-            later.extend(copy.refs, copy.firsts, copy.first_seq)
-        if len(self.refs) > count:
-            firsts = None if self.firsts is None else self.firsts[count:]
-            later.extend(self.refs[count:], firsts, self.first_seq + count if firsts is None else firsts[0])
-        tail_count = len(self.refs) - self.tail
-        later.last_seq = self.last_seq
-        # What was dropped while it was copied.
-        later.drop(self.dropped, self.dropped_position)
-        self.refs, self.firsts, self.first_seq = later.refs, later.firsts, later.first_seq
-        self.tail = max(0, len(self.refs) - tail_count)
-
-    def state(self) -> StreamState:
-        """What compaction must keep of it beside the events."""
-        return StreamState(self.name, self.last_seq, self.last_position, self.dropped, self.dropped_position)
 
 
 class SegmentIndex:
@@ -288,8 +167,8 @@ class Index:
         self.stream_names = SortedNames(self.streams, attrgetter("last_position"))
         self.truncated: dict[str, StreamIndex] = {}
         self.truncated_names = SortedNames(self.truncated, attrgetter("dropped_position"))
-        self.entries: dict[str, tuple[int, int]] = {}
-        self.key_names = SortedNames(self.entries, itemgetter(1))
+        self.spots: dict[str, int] = {}
+        self.key_names = SortedNames(self.spots, revision_in)
         self.segments = Segments()
         self.revisions = Revisions(self.key_names.newest)
         self.position = 0
@@ -310,8 +189,8 @@ class Index:
 
     def revision_of(self, key: str) -> int:
         """The revision of a key, 0 if it is absent."""
-        found = self.entries.get(key)
-        return 0 if found is None else found[1]
+        spot = self.spots.get(key)
+        return 0 if spot is None else revision_in(spot)
 
     def newest(self, request: Wait | KvWait) -> int:
         """The newest position, or revision, under the prefix of a wait."""
@@ -398,13 +277,13 @@ class Index:
         return stream
 
     def _put(self, key: str, ref: int, revision: int) -> None:
-        if self.key_names.is_ranked or key not in self.entries:
+        if self.key_names.is_ranked or key not in self.spots:
             self.key_names.note(key)
-        self.entries[key] = (ref, revision)
+        self.spots[key] = spot_of(ref, revision)
 
     def _delete(self, key: str) -> None:
         self.key_names.note(key)
-        self.entries.pop(key, None)
+        self.spots.pop(key, None)
 
     def _drop(self, name: str, seq: int, position: int) -> None:
         stream = self._stream(name)
@@ -433,11 +312,10 @@ class Index:
             self.segments[number] = segment
         for name, stream in self.streams.items():
             stream.replace_front(gone, copies.streams.get(name))
-        for key, (ref, revision) in copies.entries.items():
+        for key, spot in copies.spots.items():
             # One that was overwritten or deleted meanwhile was copied in vain.
-            found = self.entries.get(key)
-            if found is not None and found[1] == revision:
-                self.entries[key] = (ref, revision)
+            if self.revision_of(key) == revision_in(spot):
+                self.spots[key] = spot
         self.generation += 1
         self.shape += 1
         self.is_changing = False
@@ -447,9 +325,6 @@ class Index:
     def seal(self, segment: SegmentIndex, digest: bytes) -> IndexFile:
         """Take the active segment for sealed, and return what its index file says. The next one starts empty."""
         file = self.describe(segment, digest)
-        for name in segment.streams:
-            stream = self.streams[name]
-            stream.tail = len(stream.refs)
         segment.forget_contents()
         return file
 
@@ -458,11 +333,11 @@ class Index:
         streams = []
         for name in sorted(segment.streams):
             stream = self.streams[name]
-            tail = stream.tail
-            firsts = None if stream.firsts is None else stream.firsts[tail:].tobytes()
-            first_seq = stream.first_seq + tail if stream.firsts is None else _first(stream.firsts[tail:])
-            refs = stream.refs[tail:].tobytes()
-            streams.append(IndexedStream(name, refs, firsts, first_seq, stream.last_seq, stream.last_position))
+            refs, firsts, first_seq = stream.frames_in(segment.number)
+            encoded = None if firsts is None else firsts.tobytes()
+            streams.append(
+                IndexedStream(name, refs.tobytes(), encoded, first_seq, stream.last_seq, stream.last_position)
+            )
         return IndexFile(
             segment.number,
             digest,
@@ -473,7 +348,7 @@ class Index:
             segment.last_position,
             streams,
             [
-                IndexedEntry(key, self.entries[key][1], self.entries[key][0])
+                IndexedEntry(key, revision_in(self.spots[key]), ref_in(self.spots[key]))
                 for key, is_put in segment.keys.items()
                 if is_put
             ],
@@ -492,7 +367,7 @@ class Index:
         segment = SegmentIndex(file.number, file.seed, length_bytes)
         segment.frames.frombytes(file.frames)
         if file.positions is not None:
-            segment.positions = _array(file.positions)
+            segment.positions = array_of(file.positions)
             if len(segment.positions) != len(segment.frames):
                 raise ValueError(f"{len(segment.positions)} positions of {len(segment.frames)} frames")
         segment.first_position, segment.last_position = file.first_position, file.last_position
@@ -505,26 +380,15 @@ class Index:
             self._drop(drop.stream, drop.seq, drop.position)
         for indexed in file.streams:
             stream = self._stream(indexed.name)
-            refs, firsts = _array(indexed.refs), None if indexed.firsts is None else _array(indexed.firsts)
-            if firsts is not None and len(firsts) != len(refs):
-                raise ValueError(f"{len(firsts)} sequence numbers of {len(refs)} frames of stream {indexed.name!r}")
+            refs, firsts = indexed.refs, indexed.firsts
+            if len(refs) % 8 or (firsts is not None and len(firsts) != len(refs)):
+                raise ValueError(f"{len(firsts or b'')} bytes of sequence numbers of {len(refs)} bytes of refs")
             stream.extend(refs, firsts, indexed.first_seq)
             stream.last_seq = max(stream.last_seq, indexed.last_seq)
             stream.last_position = max(stream.last_position, indexed.last_position)
-            stream.tail = len(stream.refs)
         for entry in file.entries:
             self._put(entry.key, entry.ref, entry.revision)
         for key in file.deleted:
             self._delete(key)
         self.position = max(self.position, file.position)
         self.revision = max(self.revision, file.revision)
-
-
-def _array(data: bytes) -> "array[int]":
-    values = array("Q")
-    values.frombytes(data)
-    return values
-
-
-def _first(values: Iterable[int]) -> int:
-    return next(iter(values), 0)

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from interpreters.stores.file.choosing import Choice
+from interpreters.stores.file.choosing import PageFrames
 from interpreters.stores.file.frames import FrameReader, LogPart, StreamPart, disagrees, offsets_in
-from interpreters.stores.file.index import Index, SegmentGone, SegmentIndex, StreamIndex, offset_of, segment_of
+from interpreters.stores.file.index import Index, SegmentGone, SegmentIndex
 from interpreters.stores.file.manifest import index_path, segment_path
+from interpreters.stores.file.places import StreamIndex, offset_of, ref_in, revision_in, segment_of
 from interpreters.stores.ranges import hole_after, page_range
 from persist_effects.errors import CorruptStore, StoreUnavailable
 from persist_effects.event import Event
@@ -37,7 +38,7 @@ class Queries:
         self._known: dict[type[Request[Any]], Callable[[Any], Any]] = {
             LastSeq: lambda request: index.last_seq(request.stream),
             Streams: lambda request: index.stream_names.page(request.prefix, request.after, request.limit),
-            KvHas: lambda request: request.key in index.entries,
+            KvHas: lambda request: request.key in index.spots,
             KvKeys: lambda request: index.key_names.page(request.prefix, request.after, request.limit),
         }
         self._read_from_segments: dict[type[Request[Any]], Callable[[Any], Effect[Any]]] = {
@@ -92,13 +93,11 @@ class Queries:
         until = max(request.last_position(head), request.after)
         hole = hole_after(request.after, request.prefix, index.truncated_names) if until > request.after else None
         events: list[Event] = []
-        choice = Choice(index, request, until)
+        choice = PageFrames(index, request, until)
         for segment, offsets, positions in choice.parts():
             part = LogPart(request, until, choice.wanted, self._dropped_of(segment), positions)
             found = yield from self._reader.events(segment.number, offsets, part)
-            is_whole = not request.prefix and request.types is None and not index.truncated
-            # Whether nothing is chosen among events, which is to be known without a look at each.
-            if not (is_whole and found and request.after < positions[0] and found[-1].position <= until):
+            if not self._are_all_wanted(request, until, positions, found):
                 found = part.wanted_of(found)
             events += reversed(found) if backwards else found
             if len(events) > request.limit:
@@ -107,6 +106,13 @@ class Queries:
                 return Page(events, last - 1 if backwards else last, head, hole)
             choice.found(len(found))
         return Page(events, request.after if backwards else until, head, hole)
+
+    def _are_all_wanted(self, request: ReadAll, until: int, positions: Sequence[int], found: Sequence[Event]) -> bool:
+        """Whether none of these events is to be left out, where that is known without a look at each by each."""
+        if request.prefix or request.types is not None or self.index.truncated or not found:
+            return False
+        is_within = request.after < positions[0] and found[-1].position <= until
+        return is_within and self.index.streams.keys() >= {event.stream for event in found}
 
     def _dropped_of(self, segment: SegmentIndex) -> Callable[[str], int]:
         """Through which sequence number a stream was truncated of which a segment holds events."""
@@ -124,19 +130,20 @@ class Queries:
         return dropped_of
 
     def _get(self, request: KvGet) -> Effect[Entry | None]:
-        found = self.index.entries.get(request.key)
-        return None if found is None else (yield from self._entry(request.key, *found))
+        spot = self.index.spots.get(request.key)
+        return None if spot is None else (yield from self._entry(request.key, spot))
 
     def _entries(self, request: KvEntries) -> Effect[list[tuple[str, Entry]]]:
         keys = self.index.key_names.page(request.prefix, request.after, request.limit)
         # All as of now, whatever is put while they are read.
-        found = [(key, *self.index.entries[key]) for key in keys]
+        found = [(key, self.index.spots[key]) for key in keys]
         entries: list[tuple[str, Entry]] = []
-        for key, ref, revision in found:
-            entries.append((key, (yield from self._entry(key, ref, revision))))
+        for key, spot in found:
+            entries.append((key, (yield from self._entry(key, spot))))
         return entries
 
-    def _entry(self, key: str, ref: int, revision: int) -> Effect[Entry]:
+    def _entry(self, key: str, spot: int) -> Effect[Entry]:
+        ref, revision = ref_in(spot), revision_in(spot)
         entry = yield from self._reader.entry(segment_of(ref), offset_of(ref), key)
         if entry is not None and entry.revision == revision:
             return entry

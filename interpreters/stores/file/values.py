@@ -9,8 +9,9 @@ from collections.abc import Callable
 from interpreters.disk import requests as disk
 from interpreters.stores.file.format import DECODING_ERRORS, decode_put
 from interpreters.stores.file.frames import FIRST_READ_BYTES, single_entry_in
-from interpreters.stores.file.index import Index, SegmentGone, offset_of, segment_of
+from interpreters.stores.file.index import Index, SegmentGone
 from interpreters.stores.file.manifest import segment_path
+from interpreters.stores.file.places import offset_of, ref_in, revision_in, segment_of
 from persist_effects.errors import PersistError
 from persist_effects.requests import Entry
 
@@ -80,13 +81,13 @@ class Values:
         one key, or is not what the index says.
         """
         index = self._index
-        found = index.entries.get(key)
+        spot = index.spots.get(key)
         # In this order: what was found in the middle of a commit is not shown before all of that is.
         if index.is_changing:
             raise LookupError(key)
-        if found is None:
+        if spot is None:
             return None
-        ref, revision = found
+        ref, revision = ref_in(spot), revision_in(spot)
         encoded = self._recent.get(revision)
         if encoded is not None:
             return Entry(decode_put(encoded)[2], revision)

@@ -32,6 +32,7 @@ from interpreters.stores.file.format import (
     digest_of,
     encode_frame,
 )
+from interpreters.stores.file.places import ref_in, revision_in, spot_of
 from interpreters.stores.file.upkeep.backup import backup_store
 from interpreters.stores.file.upkeep.operations import backup, salvage, verify
 from interpreters.stores.file.upkeep.salvage import salvage_store
@@ -78,7 +79,7 @@ def test_a_stream_is_never_read_by_wrong_refs(name, change):
     requests = [Read(name, after, limit=3, backwards=way) for after in range(30) for way in (False, True)]
     wanted = [store.handlers[Read](request) for request in requests]
     stream, other = store.engine.index.streams[name], store.engine.index.streams["other"]
-    stream.refs = wrong_refs(stream.refs, other.refs)[change]
+    stream.frames.refs = wrong_refs(stream.refs, other.refs)[change]
     for request, page in zip(requests, wanted, strict=True):
         with contextlib.suppress(CorruptStore):
             assert store.handlers[Read](request) == page
@@ -122,9 +123,9 @@ def test_an_event_of_a_stream_that_the_index_does_not_know_is_not_shown():
 
 def test_a_key_is_never_read_by_a_wrong_ref():
     store = filled()
-    entries = store.engine.index.entries
-    for ref in [entries["key/1"][0], 9 << 32 | 10, 1 << 32 | 11, 1 << 32 | 1 << 20]:
-        entries["key/0"] = (ref, entries["key/0"][1])
+    spots = store.engine.index.spots
+    for ref in [ref_in(spots["key/1"]), 9 << 32 | 10, 1 << 32 | 11, 1 << 32 | 1 << 20]:
+        spots["key/0"] = spot_of(ref, revision_in(spots["key/0"]))
         with pytest.raises(CorruptStore, match=r"log/.*\.(seg|idx)"):
             store.handlers[KvGet](KvGet("key/0"))
 
