@@ -18,6 +18,7 @@ from interpreters.stores.file.format import (
     digest_of,
     frame_bytes,
 )
+from interpreters.stores.file.gathering import Gathered, to_gather
 from interpreters.stores.file.index import Index, SegmentIndex
 from interpreters.stores.file.manifest import (
     CURRENT,
@@ -35,6 +36,7 @@ from interpreters.stores.file.manifest import (
 from interpreters.stores.file.recovery import recover
 from interpreters.stores.file.scan import Scan, Segment
 from interpreters.stores.file.sealed import (
+    Loaded,
     check_header,
     check_nothing_is_left_out,
     check_order,
@@ -202,17 +204,54 @@ class SegmentLog:
         # Of each segment not more is kept than these: an index takes as many bytes as its file.
         seals: list[Sealed] = []
         headers: list[SegmentHeader | None] = []
-        for sealed in manifest.sealed:
+        headers_now: list[SegmentHeader | None] = []
+        first_small = to_gather([sealed.length_bytes for sealed in manifest.sealed])
+        for number, sealed in enumerate(manifest.sealed):
+            if number == first_small:
+                together = yield from self._gathered(manifest.sealed[number:], seals, headers)
+                if together is not None:
+                    take_in_sealed(self._index, together)
+                    seals.append(together.sealed)
+                    headers_now.append(together.header)
+                    break
             loaded = yield from load_sealed(sealed, manifest.uuid, mend=True)
             take_in_sealed(self._index, loaded)
             seals.append(loaded.sealed)
             headers.append(loaded.header)
+            headers_now.append(loaded.header)
             del loaded
         if manifest.active is not None:
             headers.append((yield from read_header(manifest.active, manifest.uuid)))
+            headers_now.append(headers[-1])
         check_order(manifest, headers)
         yield from check_nothing_is_left_out(manifest, headers)
-        return with_what_was_replaced(seals, headers)
+        return with_what_was_replaced(seals, headers_now)
+
+    def _gathered(
+        self, small: Sequence[Sealed], before: Sequence[Sealed], headers: list[SegmentHeader | None]
+    ) -> Effect[Loaded | None]:
+        """Small segments as one, after those before; None where it cannot be made: then each is as good as it was.
+
+        Adds to the headers those of the small segments.
+        """
+        size_bytes = sum(sealed.length_bytes for sealed in small)
+        found: list[SegmentHeader] = []
+        try:
+            writer = self.new_writer(before, size_bytes, 0, segment_bytes=size_bytes)
+            yield from writer.create()
+            gathered = Gathered(writer)
+            for sealed in small:
+                header = yield from read_header(sealed.number, self.manifest.uuid)
+                if header is None:
+                    return None
+                found.append(header)
+                yield from gathered.add(sealed, header)
+            together = yield from gathered.seal(small[-1].replaced or small[-1].digest)
+        except (CorruptStore, OSError, StoreUnavailable):
+            # What was written has no name in a manifest, and is removed at the end of the opening.
+            return None
+        headers += found
+        return together
 
     def _recover_active(self, number: int, seals: list[Sealed]) -> Effect[list[Frame]]:
         """Take in the segment that was active, and return the frames that are to be copied into the next one."""
@@ -230,8 +269,13 @@ class SegmentLog:
         yield from write_index(file)
         return recovered.unproved
 
-    def new_writer(self, seals: Sequence[Sealed], payload_bytes: int, frames: int) -> Writer:
-        """A writer for a new segment after these, in which so many frames fit. Nothing is on the disk yet."""
+    def new_writer(
+        self, seals: Sequence[Sealed], payload_bytes: int, frames: int, *, segment_bytes: int | None = None
+    ) -> Writer:
+        """A writer for a new segment after these, in which so many frames fit. Nothing is on the disk yet.
+
+        It takes the room of a usual segment, or ``segment_bytes``, if its frames do not need more.
+        """
         if self._next_segment + 1 >= NUMBER_LIMIT:
             raise StoreUnavailable(f"segment {self._next_segment} would be the last number there is: salvage the store")
         header = SegmentHeader(
@@ -243,7 +287,7 @@ class SegmentLog:
         )
         self._next_segment += 1
         needed_bytes = HEADER_BYTES + payload_bytes + frames * (frame_bytes(0) + 7) + FOOTER_BYTES
-        return Writer(header, max(self._segment_bytes, needed_bytes))
+        return Writer(header, max(segment_bytes or self._segment_bytes, needed_bytes))
 
     def _start_segment(
         self, seals: list[Sealed], copied: Sequence[Frame], epoch: int, payload_bytes: int = 0, frames: int = 0

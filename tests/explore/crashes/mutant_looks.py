@@ -18,6 +18,7 @@ from interpreters.disk.real import RealDisk
 from interpreters.explore import Compact, Reopen, explore_crashes
 from interpreters.explore.crashes.simulated import Contents, SimulatedStore, contents
 from interpreters.explore.crashes.workload import Setting, Workload
+from interpreters.stores.file import gathering
 from interpreters.stores.file.beside_writer import ReaderEngine
 from interpreters.stores.file.upkeep.backup import backup_store
 from interpreters.stores.file.upkeep.two_disks import two_disks
@@ -74,6 +75,13 @@ def reopened() -> Effect[None]:
     yield from log.append("orders/1", "placed", 1)
     yield from perform(Reopen())
     yield from log.append("orders/1", "placed", 2)
+
+
+def reopened_twice() -> Effect[None]:
+    yield from log.append_many("orders/1", [Draft("placed", 1), Draft("placed", 2)])
+    yield from perform(Reopen())
+    yield from log.append("orders/1", "placed", 3)
+    yield from perform(Reopen())
 
 
 def rolled_over() -> Effect[None]:
@@ -216,11 +224,25 @@ def exploring(name: str, workload: Any, check: Any = None, **options: Any) -> Lo
     return Look(name, look)
 
 
+def gathering_pairs(look: Look) -> Look:
+    """The same look, where two small segments already become one."""
+
+    def pairs(directory: Path) -> Caught:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gathering, "TOGETHER", 2)
+            return look.run(directory)
+
+    return look._replace(run=pairs)
+
+
 FINE = Bound(tear_bytes=8)
 APPENDS = exploring("appends", appends)
 LOSING = exploring("appends, lost writes", appends, faults=("lost write",), segment_bytes=1024)
 APPENDS_TWICE = exploring("an append, two crashes", one_append, depth=2)
 REOPENED = exploring("reopened", reopened)
+GATHERED = gathering_pairs(
+    exploring("reopened twice, segments gathered", reopened_twice, bound=Bound(tear_bytes=0, subsets=4))
+)
 ROLLED_OVER = exploring("rolled over", rolled_over, segment_bytes=400)
 INTERRUPTED = exploring("an append, interrupted", one_append, faults=["interrupt after"])
 ROLLED_OVER_INTERRUPTED = exploring(

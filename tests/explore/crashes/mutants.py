@@ -35,6 +35,7 @@ from interpreters.stores.file import manifest, recovery, sealed
 from interpreters.stores.file.compaction import Compaction
 from interpreters.stores.file.format import HEADER_BYTES, Digest
 from interpreters.stores.file.frames import FrameReader
+from interpreters.stores.file.gathering import Gathered
 from interpreters.stores.file.index import Index, SegmentIndex
 from interpreters.stores.file.segments import SegmentLog
 from interpreters.stores.file.staging import Staging
@@ -938,9 +939,37 @@ MUTANTS = [
         CLOSED,
         "interrupt after, once",
     ),
-    # What nothing can catch.
     Mutant(
         51,
+        "small segments gathered but for what is of several",
+        edit(
+            Gathered.add,
+            """
+            -        yield from self._append([frame for frame in frames if frame.type not in (FOOTER, MARK)])
+            +        yield from self._append([frame for frame in frames if frame.type not in (FOOTER, MARK, 1)])
+            """,
+        ),
+        [looks.GATHERED],
+        UNUSABLE,
+        "nothing lost",
+    ),
+    Mutant(
+        52,
+        "small segments gathered into one that is not synced",
+        edit(
+            Gathered.seal,
+            """
+            -    digest = yield from writer.seal()
+            +    digest = writer.digest.value()
+            """,
+        ),
+        [looks.GATHERED],
+        CLOSED,
+        "lost",
+    ),
+    # What nothing can catch.
+    Mutant(
+        53,
         "the padding of a frame not looked at",
         edit(
             formats.decode_frame,
@@ -953,7 +982,7 @@ MUTANTS = [
         why="The checksum covers the padding, so only an engine that itself wrote other padding could tell.",
     ),
     Mutant(
-        52,
+        54,
         "an index believed whose seed is not that of the segment's header",
         edit(
             sealed.load_sealed,
@@ -967,7 +996,7 @@ MUTANTS = [
         "its checksum any more, which readers find: by the seed it is only found earlier.",
     ),
     Mutant(
-        53,
+        55,
         "files that no manifest names are left lying about",
         edit(
             SegmentLog._remove_what_no_manifest_names,
