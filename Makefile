@@ -6,7 +6,7 @@ REPO ?= .
 ARGS ?=
 SEED ?= 0
 
-.PHONY: help demo test check explored covered format kill interrupts damage crash bench clean
+.PHONY: help demo test check explored covered format kill interrupts damage differential crash bench clean
 
 help:
 	@echo "make demo [REPO=path] [ARGS='--at COMMIT']   the main job, on this repository or another; goes on where it stopped"
@@ -17,6 +17,7 @@ help:
 	@echo "make kill [ROUNDS=2000] [SEED=0]             kill a writing process again and again, and look what is there"
 	@echo "make interrupts [ROUNDS=2000] [SEED=0]       interrupt all that a store does, and each command, and look what is there"
 	@echo "make damage [ROUNDS=400000] [SEED=0]         damage stores in every way, and look what is read"
+	@echo "make differential [ROUNDS=500000] [SEED=0]   ask the file store and the memory store the same, and compare"
 	@echo "make crash [CRASH_SECONDS=600]               let the power fail at every request of workload after workload"
 	@echo "make bench                                   the table of speeds, as ratios"
 
@@ -69,6 +70,10 @@ interrupts: .venv/filled
 damage: ROUNDS ?= 400000
 damage: .venv/filled
 	DAMAGE_ROUNDS=$(ROUNDS) DAMAGE_SEED=$(SEED) $(BIN)/python -m pytest tests/stores/file/test_file_damage.py
+
+differential: ROUNDS ?= 500000
+differential: .venv/filled
+	DIFFERENTIAL_ROUNDS=$(ROUNDS) DIFFERENTIAL_SEED=$(SEED) $(PYTEST) tests/stores/test_differential.py
 
 # Goes on where it stopped; CRASH_SEED=n in the environment explores that one workload and shows all of it.
 crash: .venv/filled

@@ -6,7 +6,9 @@ appends and then waits, open, to be killed.
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from benchmarks.appends import BATCH_SIZE
@@ -15,6 +17,7 @@ from benchmarks.orders import order
 from benchmarks.peers import lmdb_store
 from interpreters.runtime.store import Store
 from persist_effects import Draft, Event, log, transact
+from persist_effects.machine import perform
 from persist_effects.requests import Append, KvPut
 
 STREAM_COUNT = 10_000
@@ -108,6 +111,29 @@ def mostly_dead_store(count: int) -> Path:
         for start in range(0, half, BATCH_SIZE):
             size = min(BATCH_SIZE, half - start)
             store.run(log.truncate_through(f"orders/{start:08}", size - size // VERSIONS))
+    return directory
+
+
+@cache
+def many_streams_store(count: int) -> Path:
+    """One event in each of many streams; closed."""
+    return _filled("many-streams", (Append(f"orders/{number:08}", _EVENT) for number in range(count)))
+
+
+@cache
+def many_keys_store(count: int) -> Path:
+    """Many keys; closed."""
+    return _filled("many-keys", (KvPut(f"orders/{number:08}", number) for number in range(count)))
+
+
+_EVENT = (Draft("placed", None),)
+
+
+def _filled(name: str, writes: Iterator[Append | KvPut]) -> Path:
+    directory = _new_place(name)
+    with open_file_store(directory, sync="os") as store:
+        while some := list(islice(writes, BATCH_SIZE)):
+            store.run_many(map(perform, some))
     return directory
 
 

@@ -1,9 +1,9 @@
 """What a store in a directory takes of a fresh process's memory: `python -m benchmarks.index_memory DIRECTORY`.
 
 It prints bytes: how far ``RssAnon``, the memory that is this process's own and not some file's, grew from before the
-store was opened to when an event had been read from each stream, at places spread over the whole log, so that an
-index which is loaded when first used is counted too. Before, the same was done with a store of one event, so
-what every store takes (modules, threads, buffers) is left out. Of the allocator's waste, all is counted.
+store was opened to when an event had been read from each stream, at places spread over the whole log, and each key was
+looked for, so that an index which is loaded when first used is counted too. Before, the same was done with a store of
+one event, so what every store takes (modules, threads, buffers) is left out. Of the allocator's waste, all is counted.
 """
 
 import gc
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.ground import new_directory, open_file_store
 from interpreters.runtime.store import Store
-from persist_effects import log
+from persist_effects import kv, log
 
 
 def growth_bytes(directory: Path) -> int:
@@ -30,6 +30,8 @@ def growth_bytes(directory: Path) -> int:
 
 def read_from_all_over(store: Store) -> None:
     """Read one event of each stream: of the first stream its first, of the last its last, and between likewise."""
+    for key in store.run(kv.keys()):
+        assert store.run(kv.has(key))
     names = store.run(log.streams())
     for index, name in enumerate(names):
         last_seq = store.run(log.last_seq(name))

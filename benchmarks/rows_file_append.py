@@ -60,7 +60,7 @@ ONE_BY_ONE = Row(
     name="file: durable append, one program after another, against the raw limit",
     unit="events/s",
     bound=Bound.AT_LEAST,
-    must=0.8,
+    must=0.7,
     operations=2_000,
     prepare=prepared_appends,
     ours=ours(append_in_programs, "commit"),
@@ -70,7 +70,7 @@ IN_BATCHES = Row(
     name="file: durable append, 1,000 events a commit, against SQLite FULL",
     unit="events/s",
     bound=Bound.AT_LEAST,
-    must=4.0,
+    must=2.0,
     operations=50_000,
     prepare=prepared_appends,
     ours=ours(append_in_batches, "commit"),
@@ -80,7 +80,7 @@ UNSYNCED = Row(
     name="file: append with sync=os, one event a commit, against SQLite NORMAL",
     unit="events/s",
     bound=Bound.AT_LEAST,
-    must=4.0,
+    must=1.6,
     operations=30_000,
     prepare=prepared_appends,
     ours=ours(append_in_programs, "os"),
@@ -91,12 +91,12 @@ ROWS = (
     ONE_BY_ONE,
     ONE_BY_ONE._replace(
         name="file: durable append, one program after another, against SQLite FULL",
-        must=1.4,
+        must=1.3,
         peer=peer(lambda path: sqlite_log(path, "FULL"), lambda log, given: log.append_each(events_in_turn(given))),
     ),
     ONE_BY_ONE._replace(
         name="file: durable append, 1,000 programs by run_many, against the raw limit of one writer",
-        must=40.0,
+        must=14.0,
         operations=20_000,
         ours=ours(append_together, "commit"),
     ),
@@ -108,14 +108,14 @@ ROWS = (
     ),
     ONE_BY_ONE._replace(
         name="file: durable append, 1,000 asyncio tasks, against the raw limit of one writer",
-        must=12.0,
+        must=8.0,
         operations=20_000,
         ours=ours(append_in_tasks, "commit"),
     ),
     IN_BATCHES,
     IN_BATCHES._replace(
         name="file: durable append, 1,000 events a commit, against LMDB",
-        must=1.2,
+        must=0.9,
         peer=peer(
             lambda path: lmdb_store(path, sync=True), lambda log, given: log.append_batches(events_in_batches(given))
         ),
@@ -123,7 +123,7 @@ ROWS = (
     UNSYNCED,
     UNSYNCED._replace(
         name="file: append with sync=os, one event a commit, against LMDB without sync",
-        must=1.0,
+        must=0.8,
         peer=peer(lambda path: lmdb_store(path, sync=False), lambda log, given: log.append_each(events_in_turn(given))),
     ),
 )

@@ -11,7 +11,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.built_stores import batches_store, killed_store, single_appends_store
+from benchmarks.built_stores import (
+    batches_store,
+    killed_store,
+    many_keys_store,
+    many_streams_store,
+    single_appends_store,
+)
 from benchmarks.ground import BENCH, copy_of, open_file_store
 from benchmarks.table import Bound, Row, seconds
 from interpreters.runtime.store import Store
@@ -33,13 +39,13 @@ def prepared(build: Callable[[int], Path]) -> Callable[[int], AbstractContextMan
     return prepare
 
 
-def open_seconds(directory: Path, event_count: int) -> float:
+def open_seconds(directory: Path, event_count: int, stream: str = "orders/00000") -> float:
     opened: list[Store] = []
     answers: list[int] = []
 
     def open_and_ask() -> None:
         opened.append(open_file_store(directory))
-        answers.append(opened[0].run(log.last_seq("orders/00000")))
+        answers.append(opened[0].run(log.last_seq(stream)))
 
     taken = seconds(open_and_ask)
     with opened[0] as store:
@@ -79,12 +85,31 @@ MEMORY = CLEAN._replace(
     name="file: memory for each event's index, single appends",
     unit="bytes",
     ours=bytes_per_event,
-    peer=lambda _: 24.0,
+    peer=lambda _: 16.0,
     rounds=3,
 )
 
 ROWS = (
     CLEAN,
+    CLEAN._replace(
+        name="file: open after a clean close, one event in each of 1,000,000 streams",
+        prepare=prepared(many_streams_store),
+        ours=lambda built: open_seconds(built.directory, built.event_count, "orders/00000000"),
+        peer=lambda _: 0.3,
+        rounds=3,
+    ),
+    MEMORY._replace(
+        name="file: memory for each stream's index, one event in each",
+        operations=200_000,
+        prepare=prepared(many_streams_store),
+        peer=lambda _: 230.0,
+    ),
+    MEMORY._replace(
+        name="file: memory for each key's index",
+        operations=200_000,
+        prepare=prepared(many_keys_store),
+        peer=lambda _: 160.0,
+    ),
     CLEAN._replace(
         name="file: open after a clean close, batches of 1,000",
         operations=10_000_000,

@@ -379,16 +379,20 @@ class Index:
         for drop in file.drops:
             self._drop(drop.stream, drop.seq, drop.position)
         for indexed in file.streams:
-            stream = self._stream(indexed.name)
-            refs, firsts = indexed.refs, indexed.firsts
-            if len(refs) % 8 or (firsts is not None and len(firsts) != len(refs)):
-                raise ValueError(f"{len(firsts or b'')} bytes of sequence numbers of {len(refs)} bytes of refs")
-            stream.extend(refs, firsts, indexed.first_seq)
-            stream.last_seq = max(stream.last_seq, indexed.last_seq)
-            stream.last_position = max(stream.last_position, indexed.last_position)
+            self._load_stream(indexed)
         for entry in file.entries:
             self._put(entry.key, entry.ref, entry.revision)
         for key in file.deleted:
             self._delete(key)
         self.position = max(self.position, file.position)
         self.revision = max(self.revision, file.revision)
+
+    def _load_stream(self, indexed: IndexedStream) -> None:
+        # Runs for every stream of every segment when a store is opened.
+        refs, firsts = indexed.refs, indexed.firsts
+        if len(refs) % 8 or (firsts is not None and len(firsts) != len(refs)):
+            raise ValueError(f"{len(firsts or b'')} bytes of sequence numbers, {len(refs)} of refs: {indexed.name!r}")
+        stream = self._stream(indexed.name)
+        stream.extend(refs, firsts, indexed.first_seq)
+        stream.last_seq = max(stream.last_seq, indexed.last_seq)
+        stream.last_position = max(stream.last_position, indexed.last_position)

@@ -1,0 +1,282 @@
+"""What a question with the same answer costs in stores of a thousand to a million streams and keys.
+
+A row's figure is how many times dearer it gets from one size to the next, but for the logarithm, at the worst.
+``python -m benchmarks.rows_growth [--size N] [--only NAME]`` prints what each question costs at each size.
+"""
+
+import argparse
+import atexit
+import itertools
+import math
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.ground import lasting_directory, open_file_store
+from benchmarks.table import Bound, Row, cost_ns
+from interpreters.opening import open_store
+from interpreters.runtime.store import Store
+from interpreters.stores.served import RemoteStore, SocketTransport, serve
+from persist_effects import Draft
+from persist_effects.requests import (
+    PAGE_SIZE,
+    Append,
+    KvEntries,
+    KvGet,
+    KvKeys,
+    KvPut,
+    KvWait,
+    LastSeq,
+    Read,
+    ReadAll,
+    Request,
+    Streams,
+    TruncateThrough,
+    Wait,
+)
+
+DEARER = 1.5
+"""How many times dearer a question may get from one size to the next, but for the logarithm."""
+
+STEPS = (100, 10)
+"""From the smallest size to the next, and from that to the largest."""
+
+FEW = 10
+"""So many streams, of so many events each, and so many keys are under the prefix that is asked for."""
+
+TOGETHER = 1_000
+"""How many writes are one commit while a store is filled."""
+
+
+# Stores
+
+
+def writes(size: int) -> Iterator[Request[Any]]:
+    """What a store of a size is filled with: many streams and keys, among which those that are asked for lie spread."""
+    parts = range(FEW * FEW)
+    for part in parts:
+        for number in range(part * size // len(parts), (part + 1) * size // len(parts)):
+            yield Append(f"s/{number:08}", (Draft("made", number),))
+            yield KvPut(f"k/{number:08}", number)
+            if number % 100 == 0:
+                yield Append(f"cut/{number:08}", (Draft("made", number),))
+                yield TruncateThrough(f"cut/{number:08}", 1)
+        yield Append(f"few/{part % FEW}", (Draft("rare", part),))
+        yield KvPut(f"few/{part % FEW}", part)
+    for start in range(0, size, TOGETHER):
+        drafts = tuple(Draft("made", number) for number in range(start, min(start + TOGETHER, size)))
+        yield Append(f"batches/{start // TOGETHER % FEW}", drafts)
+
+
+def fill(store: Store, size: int) -> None:
+    """Make the writes, some together."""
+    every = writes(size)
+    while some := list(itertools.islice(every, TOGETHER)):
+        answer_all = getattr(store.interpreter, "answer_all", None)
+        if answer_all is not None:
+            answer_all(some)
+        else:
+            for request in some:
+                store.interpreter.handlers[type(request)](request)
+
+
+@cache
+def memory_store(size: int) -> Store:
+    store = open_store("memory:")
+    fill(store, size)
+    return store
+
+
+@cache
+def file_store(size: int) -> Store:
+    store = open_file_store(lasting_directory() / f"growth-{size}", sync="os")
+    atexit.register(store.close)
+    fill(store, size)
+    return store
+
+
+@cache
+def served_store(size: int) -> Store:
+    """The file store, asked through a socket."""
+    here, there = socket.socketpair()
+    thread = threading.Thread(
+        target=serve, args=(file_store(size).interpreter.handlers, SocketTransport(there)), daemon=True
+    )
+    thread.start()
+    store = Store(RemoteStore(SocketTransport(here)))
+    atexit.register(store.close)
+    return store
+
+
+KINDS: dict[str, Callable[[int], Store]] = {"memory": memory_store, "file": file_store, "served": served_store}
+
+
+# Questions
+
+
+_fresh = itertools.count()
+"""Numbers that no name has had yet."""
+
+Ask = Callable[[Request[Any]], Any]
+
+
+def _append_and_list(ask: Ask, _: int) -> None:
+    name = f"s/{next(_fresh) * 7919 % 10**8:08}/new"
+    ask(Append(name, (Draft("made", None),)))
+    assert len(ask(Streams(name[:-4], "", 10))) <= 10
+
+
+def _put_and_list(ask: Ask, _: int) -> None:
+    name = f"k/{next(_fresh) * 7919 % 10**8:08}/new"
+    ask(KvPut(name, None))
+    assert ask(KvKeys(name[:-1], "", 10)) == [name]
+
+
+def _append_and_wait(ask: Ask, _: int) -> None:
+    position = ask(Append("few/own", (Draft("made", None),))).position
+    assert ask(Wait(position - 1, "few/o", 0)) == position
+
+
+def _put_and_wait(ask: Ask, _: int) -> None:
+    revision = ask(KvPut("few/own", None))
+    assert ask(KvWait(revision - 1, "few/o", 0)) == revision
+
+
+def _truncate(ask: Ask, _: int) -> None:
+    last_seq = ask(Append("cut/own", (Draft("made", None),))).last_seq
+    assert ask(TruncateThrough("cut/own", last_seq)) == 1
+
+
+def _few_of(events: Sequence[Any]) -> None:
+    assert len([event for event in events if event.type == "rare"]) == FEW * FEW
+
+
+def _tail(ask: Ask, _: int) -> None:
+    head = ask(ReadAll(0, limit=1)).head
+    assert len(ask(ReadAll(head - 10)).events) == 10
+
+
+QUESTIONS: dict[str, Callable[[Ask, int], None]] = {
+    "the last sequence number": lambda ask, _: _is(ask(LastSeq("few/3")), FEW),
+    "a stream of 10 events": lambda ask, _: _is(len(ask(Read("few/3")).events), FEW),
+    "10 streams of all, by prefix": lambda ask, _: _few_of(ask(ReadAll(0, "few/", None, 1_000)).events),
+    "1 stream of all, by prefix": lambda ask, _: _is(len(ask(ReadAll(0, "few/3")).events), FEW),
+    "10 streams of all, backwards": lambda ask, _: _few_of(ask(ReadAll(0, "few/", None, 1_000, backwards=True)).events),
+    "10 streams of all, by prefix and type": lambda ask, _: _few_of(ask(ReadAll(0, "few/", ("rare",), 1_000)).events),
+    "all streams, by a common prefix": lambda ask, _: _is(len(ask(ReadAll(0, "s/")).events), PAGE_SIZE),
+    "all streams, from the middle on": lambda ask, size: _is(len(ask(ReadAll(size, limit=10)).events), 10),
+    "all streams, the newest": _tail,
+    "a page of a stream of long commits": lambda ask, _: _is(len(ask(Read("batches/0", 7)).events), PAGE_SIZE),
+    "a page of all of long commits": lambda ask, size: _is(
+        len(ask(ReadAll(size + size // 100 + 200)).events), PAGE_SIZE
+    ),
+    "10 streams' names": lambda ask, _: _is(len(ask(Streams("few/", "", 20))) >= FEW, True),
+    "names after a new one": _append_and_list,
+    "a wait by prefix after an append": _append_and_wait,
+    "a wait by a prefix of nearly all": lambda ask, size: _is(ask(Wait(0, "s/", 0)) >= size, True),
+    "an append": lambda ask, _: _is(ask(Append("own", (Draft("made", None),))).first_seq > 0, True),
+    "a truncation": _truncate,
+    "a key": lambda ask, _: _is(ask(KvGet("few/3")).value, FEW * FEW - FEW + 3),
+    "a put": lambda ask, _: _is(ask(KvPut("own", None)) > 0, True),
+    "10 entries": lambda ask, _: _is(len(ask(KvEntries("few/", "", 10))), FEW),
+    "keys after a new one": _put_and_list,
+    "a wait for a key after a put": _put_and_wait,
+    "a wait for nearly all keys": lambda ask, size: _is(ask(KvWait(0, "k/", 0)) >= size, True),
+}
+
+
+def _is(found: Any, wanted: Any) -> None:
+    assert found == wanted, f"{found}, not {wanted}"
+
+
+def cost_of(question: Callable[[Ask, int], None], store: Store, size: int) -> float:
+    """What a question costs, in nanoseconds: the least of some lots, since whatever disturbs one makes it dearer."""
+    handlers = store.interpreter.handlers
+
+    def ask(request: Request[Any]) -> Any:
+        return handlers[type(request)](request)
+
+    question(ask, size)
+    (once,) = _costs(lambda: question(ask, size), 1, 1)
+    return min(_costs(lambda: question(ask, size), max(1, min(50, int(5e6 / once))), 9))
+
+
+def _costs(work: Callable[[], None], times: int, lots: int) -> list[float]:
+    def lot() -> None:
+        for _ in range(times):
+            work()
+
+    return [cost_ns(times, lot) for _ in range(lots)]
+
+
+# Rows
+
+
+class Sizes(NamedTuple):
+    """Stores of one kind in all sizes, the smallest first."""
+
+    stores: list[tuple[int, Store]]
+
+
+def sizes_up_to(largest: int) -> list[int]:
+    """The sizes: the largest, and those before it by the steps, but not less than a thousand."""
+    sizes = [max(1_000, largest)]
+    for step in reversed(STEPS):
+        sizes.insert(0, max(1_000, sizes[0] // step))
+    return sizes
+
+
+@contextmanager
+def stores_of(kind: str, largest: int) -> Iterator[Sizes]:
+    yield Sizes([(size, KINDS[kind](size)) for size in sizes_up_to(largest)])
+
+
+def worst_step(question: Callable[[Ask, int], None], sizes: Sizes) -> float:
+    """How many times dearer a question gets from one size to the next, at the worst, but for the logarithm."""
+    costs = [(size, cost_of(question, store, size)) for size, store in sizes.stores]
+    return max(
+        dearer / cheaper / (math.log(larger) / math.log(smaller))
+        for (smaller, cheaper), (larger, dearer) in itertools.pairwise(costs)
+    )
+
+
+ROWS = tuple(
+    Row(
+        name=f"growth: {name}, {kind}: dearer from one size to the next, but for the logarithm",
+        unit="times",
+        bound=Bound.AT_MOST,
+        must=1.0,
+        operations=1_000_000,
+        prepare=partial(stores_of, kind),
+        ours=partial(worst_step, question),
+        peer=lambda _: DEARER,
+        rounds=3,
+    )
+    for kind in KINDS
+    for name, question in QUESTIONS.items()
+)
+
+
+def main() -> None:
+    """Print what each question costs at each size."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rows_growth")
+    parser.add_argument("--size", type=int, default=1_000_000, help="the largest size")
+    parser.add_argument("--only", default="", help="questions whose names hold this text")
+    options = parser.parse_args()
+    sizes = sizes_up_to(options.size)
+    table = Table("question", *(f"{kind} {size:,}" for kind in KINDS for size in sizes), title="microseconds")
+    for name, question in QUESTIONS.items():
+        if options.only in name:
+            costs = [cost_of(question, KINDS[kind](size), size) for kind in KINDS for size in sizes]
+            table.add_row(name, *(f"{cost / 1e3:,.1f}" for cost in costs))
+    Console(width=200).print(table)
+
+
+if __name__ == "__main__":
+    main()
