@@ -139,13 +139,13 @@ def _put_and_list(ask: Ask, _: int) -> None:
 
 
 def _append_and_wait(ask: Ask, _: int) -> None:
-    position = ask(Append("few/own", (Draft("made", None),))).position
-    assert ask(Wait(position - 1, "few/o", 0)) == position
+    position = ask(Append("own/few", (Draft("made", None),))).position
+    assert ask(Wait(position - 1, "own/f", 0)) == position
 
 
 def _put_and_wait(ask: Ask, _: int) -> None:
-    revision = ask(KvPut("few/own", None))
-    assert ask(KvWait(revision - 1, "few/o", 0)) == revision
+    revision = ask(KvPut("own/few", None))
+    assert ask(KvWait(revision - 1, "own/f", 0)) == revision
 
 
 def _truncate(ask: Ask, _: int) -> None:
@@ -159,7 +159,7 @@ def _few_of(events: Sequence[Any]) -> None:
 
 def _tail(ask: Ask, _: int) -> None:
     head = ask(ReadAll(0, limit=1)).head
-    assert len(ask(ReadAll(head - 10)).events) == 10
+    assert len(ask(ReadAll(head - 10)).events) <= 10
 
 
 QUESTIONS: dict[str, Callable[[Ask, int], None]] = {

@@ -505,9 +505,12 @@ def begin(stream: str, seq: int) -> Effect[int | Conflict]:
 
 def _event(stream: str, draft: Draft, appended: Appended) -> Event:
     """The single event that was appended, as a reader will find it."""
-    at = appended.at if draft.at is None else draft.at
-    data, meta = fresh(draft.data), fresh(draft.meta)
-    return Event(stream, appended.last_seq, draft.type, at, data, appended.position, meta)
+    at, meta = draft.at, draft.meta
+    if at is None:
+        at = appended.at
+    if meta is not None:
+        meta = fresh(meta)
+    return Event(stream, appended.last_seq, draft.type, at, fresh(draft.data), appended.position, meta)
 
 
 def _event_at(stream: str, seq: int) -> Effect[Event]:

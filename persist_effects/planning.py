@@ -199,6 +199,16 @@ def plan_append(
     (Appended(first_seq=5, last_seq=5, position=11, at=0), 11)
     """
     name, expected = request.stream, request.expected
+    limit_bytes, encode_events = limits
+    if len(request.events) == 1 and encode_events is None:
+        # What is appended most, without a list that is gone through twice.
+        (draft,) = request.events
+        at = now if draft.at is None else draft.at
+        event = Event(name, last_seq + 1, draft.type, at, draft.data, position + 1, draft.meta)
+        run = [event], [codec.encode_new_event(event, limit_bytes)]
+        if expected is not None and expected != last_seq:
+            return Conflict("stream", name, expected, last_seq), run
+        return Appended(last_seq + 1, last_seq + 1, position + 1, now), run
     events = [
         Event(
             name,
@@ -211,7 +221,6 @@ def plan_append(
         )
         for number, draft in enumerate(request.events, 1)
     ]
-    limit_bytes, encode_events = limits
     if encode_events is None:
         encode = codec.encode_new_event
         encoded: Any = [encode(event, limit_bytes) for event in events]

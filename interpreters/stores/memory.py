@@ -307,12 +307,10 @@ class MemoryStore:
                 self._stream_names.note(name)
             if stream is None:
                 stream = self._streams[name] = _Stream(name)
-            logged = [
-                _Logged(event.position, stream, event.seq, event.type, event_bytes)
-                for event, event_bytes in zip(events, encoded, strict=True)
-            ]
-            self._log += logged
-            stream.events += logged
+            for event, event_bytes in zip(events, encoded, strict=True):
+                logged = _Logged(event.position, stream, event.seq, event.type, event_bytes)
+                self._log.append(logged)
+                stream.events.append(logged)
             self._position = stream.last_position = events[-1].position
         except BaseException:
             self._take_back_append(name, last_seq)

@@ -47,7 +47,7 @@ def merged(
         until: And up to this one.
         backwards: From the last to the first.
 
-    Yields:
+    Returns:
         The items.
 
     >>> list(merged([[1, 4, 6], [2, 3, 9]], lambda place: place, after=1, until=6, backwards=False))

@@ -149,7 +149,7 @@ class SortedNames(Generic[M_co]):
             prefix: What the names begin with; "": all.
             number: That number.
 
-        Yields:
+        Returns:
             The members, in the order of their names. None may change meanwhile.
         """
         self._settle(ranked=True)

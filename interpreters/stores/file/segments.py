@@ -42,6 +42,7 @@ from interpreters.stores.file.sealed import (
     check_order,
     load_sealed,
     read_header,
+    read_headers,
     take_in_frame,
     take_in_sealed,
     with_index,
@@ -201,57 +202,50 @@ class SegmentLog:
 
     def _load_sealed(self, manifest: Manifest) -> Effect[list[Sealed]]:
         """Take in the sealed segments, and return them as the next manifest is to name them."""
+        small = to_gather([sealed.length_bytes for sealed in manifest.sealed])
+        together = None if small is None else (yield from self._gathered(manifest, small))
         # Of each segment not more is kept than these: an index takes as many bytes as its file.
         seals: list[Sealed] = []
         headers: list[SegmentHeader | None] = []
-        headers_now: list[SegmentHeader | None] = []
-        first_small = to_gather([sealed.length_bytes for sealed in manifest.sealed])
-        for number, sealed in enumerate(manifest.sealed):
-            if number == first_small:
-                together = yield from self._gathered(manifest.sealed[number:], seals, headers)
-                if together is not None:
-                    take_in_sealed(self._index, together)
-                    seals.append(together.sealed)
-                    headers_now.append(together.header)
-                    break
+        for sealed in manifest.sealed if together is None else manifest.sealed[:small]:
             loaded = yield from load_sealed(sealed, manifest.uuid, mend=True)
             take_in_sealed(self._index, loaded)
             seals.append(loaded.sealed)
             headers.append(loaded.header)
-            headers_now.append(loaded.header)
             del loaded
+        if together is not None:
+            take_in_sealed(self._index, together)
+            seals.append(together.sealed)
+            headers.append(together.header)
         if manifest.active is not None:
             headers.append((yield from read_header(manifest.active, manifest.uuid)))
-            headers_now.append(headers[-1])
-        check_order(manifest, headers)
-        yield from check_nothing_is_left_out(manifest, headers)
-        return with_what_was_replaced(seals, headers_now)
+        if together is None:
+            yield from _check_whole(manifest, headers)
+        return with_what_was_replaced(seals, headers)
 
-    def _gathered(
-        self, small: Sequence[Sealed], before: Sequence[Sealed], headers: list[SegmentHeader | None]
-    ) -> Effect[Loaded | None]:
-        """Small segments as one, after those before; None where it cannot be made: then each is as good as it was.
+    def _gathered(self, manifest: Manifest, small: int) -> Effect[Loaded | None]:
+        """The sealed segments from this one on as one; None where it cannot be made: then they are as good as before.
 
-        Adds to the headers those of the small segments.
+        Raises `CorruptStore`, before anything is written, for a manifest whose segments do not follow on one another.
         """
-        size_bytes = sum(sealed.length_bytes for sealed in small)
-        found: list[SegmentHeader] = []
+        headers = yield from read_headers(manifest)
+        yield from _check_whole(manifest, headers)
+        first, seals = headers[small], manifest.sealed[small:]
+        if first is None:
+            return None
         try:
-            writer = self.new_writer(before, size_bytes, 0, segment_bytes=size_bytes)
+            header = first._replace(number=self._new_number(), salt=self._new_salt())
+            writer = Writer(header, sum(sealed.length_bytes for sealed in seals) + FOOTER_BYTES)
             yield from writer.create()
             gathered = Gathered(writer)
-            for sealed in small:
-                header = yield from read_header(sealed.number, self.manifest.uuid)
-                if header is None:
+            for sealed, found in zip(seals, headers[small:], strict=False):
+                if found is None:
                     return None
-                found.append(header)
-                yield from gathered.add(sealed, header)
-            together = yield from gathered.seal(small[-1].replaced or small[-1].digest)
+                yield from gathered.add(sealed, found)
+            return (yield from gathered.seal(seals[-1].replaced or seals[-1].digest))
         except (CorruptStore, OSError, StoreUnavailable):
             # What was written has no name in a manifest, and is removed at the end of the opening.
             return None
-        headers += found
-        return together
 
     def _recover_active(self, number: int, seals: list[Sealed]) -> Effect[list[Frame]]:
         """Take in the segment that was active, and return the frames that are to be copied into the next one."""
@@ -269,25 +263,27 @@ class SegmentLog:
         yield from write_index(file)
         return recovered.unproved
 
-    def new_writer(
-        self, seals: Sequence[Sealed], payload_bytes: int, frames: int, *, segment_bytes: int | None = None
-    ) -> Writer:
-        """A writer for a new segment after these, in which so many frames fit. Nothing is on the disk yet.
-
-        It takes the room of a usual segment, or ``segment_bytes``, if its frames do not need more.
-        """
-        if self._next_segment + 1 >= NUMBER_LIMIT:
-            raise StoreUnavailable(f"segment {self._next_segment} would be the last number there is: salvage the store")
+    def new_writer(self, seals: Sequence[Sealed], payload_bytes: int, frames: int) -> Writer:
+        """A writer for a new segment after these, in which so many frames fit. Nothing is on the disk yet."""
         header = SegmentHeader(
             self.manifest.uuid,
-            self._next_segment,
-            int.from_bytes(self._random_bytes(8), "little"),
+            self._new_number(),
+            self._new_salt(),
             self._index.position + 1,
             seals[-1].digest if seals else NO_DIGEST,
         )
-        self._next_segment += 1
         needed_bytes = HEADER_BYTES + payload_bytes + frames * (frame_bytes(0) + 7) + FOOTER_BYTES
-        return Writer(header, max(segment_bytes or self._segment_bytes, needed_bytes))
+        return Writer(header, max(self._segment_bytes, needed_bytes))
+
+    def _new_number(self) -> int:
+        number = self._next_segment
+        if number + 1 >= NUMBER_LIMIT:
+            raise StoreUnavailable(f"segment {number} would be the last number there is: salvage the store")
+        self._next_segment += 1
+        return number
+
+    def _new_salt(self) -> int:
+        return int.from_bytes(self._random_bytes(8), "little")
 
     def _start_segment(
         self, seals: list[Sealed], copied: Sequence[Frame], epoch: int, payload_bytes: int = 0, frames: int = 0
@@ -503,6 +499,11 @@ class SegmentLog:
         yield from self._publish([*manifest.sealed, *sealed], None, manifest.epoch)
         self._writer = None
         yield from self._settle(writer, sealed)
+
+
+def _check_whole(manifest: Manifest, headers: Sequence[SegmentHeader | None]) -> Effect[None]:
+    check_order(manifest, headers)
+    yield from check_nothing_is_left_out(manifest, headers)
 
 
 def _tidy(program: Effect[None]) -> Effect[None]:
