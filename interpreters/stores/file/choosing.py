@@ -72,8 +72,11 @@ class PageFrames:
                 # Places are others now. Whoever asks for the page begins anew.
                 raise SegmentGone(next(iter(index.segments)))
             shape = index.shape
+            first, last = self._places()
+            if first >= last:
+                return
             streams = [stream.refs for stream in index.stream_names.past(request.prefix, request.after)]
-            refs = merged(streams, index.segments.place_of, *self._places(), backwards=self._backwards)
+            refs = merged(streams, index.segments.place_of, first, last, backwards=self._backwards)
             # Several streams may have events in one frame.
             distinct = (ref for ref, _ in groupby(refs))
             while shape == index.shape:

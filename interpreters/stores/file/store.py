@@ -560,6 +560,8 @@ class FileStore(_Host):
             return self._values.get(request.key)
         except LookupError:
             answer: Entry | None = self._read(request)
+            if answer is not None:
+                self._values.keep(request.key, answer)
             return answer
 
     def _outcome(self, request: Request[Any]) -> Outcome:

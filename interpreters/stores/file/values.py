@@ -12,6 +12,7 @@ from interpreters.stores.file.frames import FIRST_READ_BYTES, single_entry_in
 from interpreters.stores.file.index import Index, SegmentGone
 from interpreters.stores.file.manifest import segment_path
 from interpreters.stores.file.places import offset_of, ref_in, revision_in, segment_of
+from persist_effects import codec
 from persist_effects.errors import PersistError
 from persist_effects.requests import Entry
 
@@ -97,6 +98,10 @@ class Values:
             raise LookupError(key)
         self._recent.add(revision, encoded)
         return Entry(decoded[2], revision)
+
+    def keep(self, key: str, entry: Entry) -> None:
+        """Keep what was read with the lock, as of a transaction, or longer than what is read at once."""
+        self._recent.add(entry.revision, codec.encode_new_entry(key, entry.value, entry.revision))
 
     def _encoded(self, ref: int) -> bytes:
         try:

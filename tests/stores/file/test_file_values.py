@@ -56,6 +56,8 @@ def test_a_value_of_any_length_and_one_of_a_larger_commit_is_read(tmp_path, size
         for _ in range(2):
             assert store.run(kv.entry("alone")).value == "x" * size_bytes
             assert store.run(kv.entry("together")).value == "y" * size_bytes
+        recent = store.interpreter._values._recent
+        assert set(recent._young) | set(recent._old) == {1, 2}
 
 
 def test_a_store_that_was_closed_gives_no_value_that_is_still_kept(tmp_path):
