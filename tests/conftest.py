@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,8 +24,11 @@ settings.load_profile("without a clock")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A test that makes a program and does not run it fails, as under the plugin."""
+    """A test that makes a program and does not run it fails, as under the plugin. Ctrl-C is told to every test."""
     config.pluginmanager.register(NeverRunPlugin(), "persist-effects-never-run")
+    # Of what a shell starts in the background it is ignored, and then by all that such a process starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
