@@ -88,8 +88,9 @@ class Gathered:
         """
         writer = self._writer
         digest = yield from writer.seal()
-        yield from perform(disk.Truncate(writer.path, writer.offset))
         file = self._index.seal(self._segment, digest)
         yield from write_index(file)
+        # It took more room than it needs.
+        yield from perform(disk.Truncate(writer.path, writer.offset))
         sealed = Sealed(writer.header.number, writer.offset, digest, replaced=replaced)
         return Loaded(with_index(sealed, file), file, writer.header)

@@ -68,6 +68,8 @@ _FIRST_SEGMENT = segment_path(1)
 _OWN_NAMES = {LOCK, SYNCED, "log", _FIRST_SEGMENT, "CURRENT.tmp", "MANIFEST-00000001"}
 """What an interrupted making of a new store may have left."""
 _CHANGED_HANDS = "close this store, see what became of its directory, and open it again"
+_ROOM_BESIDE_BYTES = 64 * 1024
+"""More than an opening needs beside the next segment and indexes: for a manifest."""
 _OF_A_STORE = re.compile(r"MANIFEST-\d{8,}|log/\d{8,}\.(seg|idx)")
 
 
@@ -233,9 +235,12 @@ class SegmentLog:
         first, seals = headers[small], manifest.sealed[small:]
         if first is None:
             return None
+        writer: Writer | None = None
         try:
             header = first._replace(number=self._new_number(), salt=self._new_salt())
-            writer = Writer(header, sum(sealed.length_bytes for sealed in seals) + FOOTER_BYTES)
+            # With the room that the rest of the opening needs, an index among it: it is given back by the sealing.
+            size_bytes = sum(sealed.length_bytes for sealed in seals) + FOOTER_BYTES
+            writer = Writer(header, 2 * size_bytes + self._segment_bytes + _ROOM_BESIDE_BYTES)
             yield from writer.create()
             gathered = Gathered(writer)
             for sealed, found in zip(seals, headers[small:], strict=False):
@@ -244,7 +249,9 @@ class SegmentLog:
                 yield from gathered.add(sealed, found)
             return (yield from gathered.seal(seals[-1].replaced or seals[-1].digest))
         except (CorruptStore, OSError, StoreUnavailable):
-            # What was written has no name in a manifest, and is removed at the end of the opening.
+            # No manifest names it. Now, and not at the end of the opening, which may need the room.
+            if writer is not None:
+                yield from _tidy(perform(disk.Remove(writer.path)))
             return None
 
     def _recover_active(self, number: int, seals: list[Sealed]) -> Effect[list[Frame]]:

@@ -297,7 +297,7 @@ MUTANTS = [
         edit(
             SegmentLog.new_writer,
             """
-            -        int.from_bytes(self._random_bytes(8), "little"),
+            -        self._new_salt(),
             +        0,
             """,
         ),

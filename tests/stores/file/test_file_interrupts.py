@@ -10,7 +10,7 @@ from interrupts import Interrupt, InterruptInside
 
 from interpreters import Store
 from interpreters.disk import requests as disk
-from interpreters.stores.file import engine, frames, group, index, queries, segments, staging, store, writer
+from interpreters.stores.file import engine, frames, group, index, queries, segments, staging, store, values, writer
 from interpreters.stores.file.group import GroupCommit
 from interpreters.stores.file.store import FileStore
 from interpreters.threads import gates
@@ -19,7 +19,9 @@ from persist_effects import StoreUnavailable, UncertainOutcome, kv, log
 pytestmark = pytest.mark.exploration
 
 LONG_SECONDS = 60.0
-FILES = tuple(module.__file__ for module in (engine, frames, group, index, queries, segments, staging, store, writer))
+FILES = tuple(
+    module.__file__ for module in (engine, frames, group, index, queries, segments, staging, store, values, writer)
+)
 
 
 def lines_of(use: Callable[[Store], object], path) -> int:
@@ -33,8 +35,12 @@ def lines_of(use: Callable[[Store], object], path) -> int:
 
 @pytest.mark.parametrize(
     "use",
-    [lambda opened: opened.run(log.append("s", "made", "mine")), lambda opened: opened.run(kv.get("color"))],
-    ids=["writing", "reading"],
+    [
+        lambda opened: opened.run(log.append("s", "made", "mine")),
+        lambda opened: opened.run(log.last_seq("s")),
+        lambda opened: opened.run(kv.get("color")),
+    ],
+    ids=["writing", "reading", "getting"],
 )
 def test_whichever_line_an_interrupt_comes_at_the_other_threads_go_on(use, tmp_path):
     places = lines_of(use, tmp_path / "counted")
