@@ -1,8 +1,8 @@
 """Reading from the file store, and its keys, against LMDB."""
 
 import random
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,8 @@ from benchmarks.peers import LmdbStore, lmdb_store
 from benchmarks.table import Bound, Row, rate
 from interpreters.runtime.store import Store
 from persist_effects import kv
-from persist_effects.projection import project, project_all
+from persist_effects.machine import Effect
+from persist_effects.projection import State, project, project_all
 
 SEED = 0x5EED
 HOT_KEYS = 1_000
@@ -31,40 +32,29 @@ class Replays(NamedTuple):
     lmdb: Path
 
 
-@contextmanager
-def prepared_replays(count: int) -> Iterator[Replays]:
-    total_cents = sum(order(number)["total_cents"] for number in range(count))
-    yield Replays(count, total_cents, one_stream_store(count), one_stream_lmdb(count))
+def prepared_replays(build: Callable[[int], Path]) -> Callable[[int], AbstractContextManager[Replays]]:
+    @contextmanager
+    def prepare(count: int) -> Iterator[Replays]:
+        total_cents = sum(order(number)["total_cents"] for number in range(count))
+        yield Replays(count, total_cents, build(count), one_stream_lmdb(count))
+
+    return prepare
 
 
-def replay(replays: Replays) -> float:
+def replay(projected: Callable[[], Effect[State]]) -> Callable[[Replays], float]:
     """Opened and read, with nothing of the files in the page cache."""
-    drop_page_cache(replays.store)
 
-    def fold() -> None:
-        with open_file_store(replays.store) as store:
-            state = store.run(project("orders", add_total, 0))
-        assert state.value == replays.total_cents
+    def replay_ours(replays: Replays) -> float:
+        drop_page_cache(replays.store)
 
-    return rate(replays.event_count, fold)
+        def fold() -> None:
+            with open_file_store(replays.store) as store:
+                state = store.run(projected())
+            assert state.value == replays.total_cents
 
+        return rate(replays.event_count, fold)
 
-@contextmanager
-def prepared_single_appends(count: int) -> Iterator[Replays]:
-    total_cents = sum(order(number)["total_cents"] for number in range(count))
-    yield Replays(count, total_cents, single_appends_store(count), one_stream_lmdb(count))
-
-
-def replay_all(replays: Replays) -> float:
-    """Opened and read in the order of all streams, likewise."""
-    drop_page_cache(replays.store)
-
-    def fold() -> None:
-        with open_file_store(replays.store) as store:
-            state = store.run(project_all("", add_total, 0))
-        assert state.value == replays.total_cents
-
-    return rate(replays.event_count, fold)
+    return replay_ours
 
 
 def replay_lmdb(replays: Replays) -> float:
@@ -163,8 +153,8 @@ ROWS = (
         bound=Bound.AT_LEAST,
         must=1.0,
         operations=1_000_000,
-        prepare=prepared_replays,
-        ours=replay,
+        prepare=prepared_replays(one_stream_store),
+        ours=replay(lambda: project("orders", add_total, 0)),
         peer=replay_lmdb,
         rounds=5,
     ),
@@ -174,8 +164,8 @@ ROWS = (
         bound=Bound.AT_LEAST,
         must=1.0,
         operations=1_000_000,
-        prepare=prepared_single_appends,
-        ours=replay_all,
+        prepare=prepared_replays(single_appends_store),
+        ours=replay(lambda: project_all("", add_total, 0)),
         peer=replay_lmdb,
         rounds=5,
     ),

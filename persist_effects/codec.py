@@ -104,12 +104,8 @@ def encode_new_event(event: Event, limit_bytes: int = PAYLOAD_LIMIT_BYTES) -> by
     {'total': 12}
     """
     if _is_storable(event.data, DEPTH_LIMIT) and (event.meta is None or _is_storable(event.meta, DEPTH_LIMIT)):
-        # As `_encoded_if_it_can_be` does, without a call: this runs for every event that is appended.
-        try:
-            encoded = _encode(event)
-        except _ENCODING_ERRORS:
-            encoded = b""
-        if encoded and len(encoded) <= limit_bytes:
+        encoded = _encoded_if_it_can_be(event, limit_bytes)
+        if encoded:
             return encoded
     for part, value in (("data", event.data), ("meta", event.meta)):
         encode(value, payload_name(part, event.stream, event.type), limit_bytes)

@@ -232,21 +232,20 @@ class SegmentLog:
         """
         headers = yield from read_headers(manifest)
         yield from _check_whole(manifest, headers)
-        first, seals = headers[small], manifest.sealed[small:]
-        if first is None:
+        seals = manifest.sealed[small:]
+        found = [header for header in headers[small : len(manifest.sealed)] if header is not None]
+        if len(found) < len(seals):
             return None
         writer: Writer | None = None
         try:
-            header = first._replace(number=self._new_number(), salt=self._new_salt())
+            header = found[0]._replace(number=self._new_number(), salt=self._new_salt())
             # With the room that the rest of the opening needs, an index among it: it is given back by the sealing.
             size_bytes = sum(sealed.length_bytes for sealed in seals) + FOOTER_BYTES
             writer = Writer(header, 2 * size_bytes + self._segment_bytes + _ROOM_BESIDE_BYTES)
             yield from writer.create()
             gathered = Gathered(writer)
-            for sealed, found in zip(seals, headers[small:], strict=False):
-                if found is None:
-                    return None
-                yield from gathered.add(sealed, found)
+            for sealed, header in zip(seals, found, strict=True):
+                yield from gathered.add(sealed, header)
             return (yield from gathered.seal(seals[-1].replaced or seals[-1].digest))
         except (CorruptStore, OSError, StoreUnavailable):
             # No manifest names it. Now, and not at the end of the opening, which may need the room.
