@@ -44,7 +44,7 @@ class PageFrames:
         index, request = self._index, self._request
         if not request.prefix:
             return self._scanned(None)
-        places = places_to_scan(request, index.stream_names, len(index.streams))
+        places = places_to_scan(request, index.stream_names, index.stream_count)
         return chain(self._scanned(places), self._merged())
 
     def _scanned(self, places: int | None) -> Iterator[Chosen]:

@@ -60,7 +60,7 @@ class Compaction:
         self._new: list[Sealed] = []
         self._copies = Index()
         # As of now, for the whole of the copying: else a stream truncated meanwhile would have a hole in its middle.
-        self._states = {name: stream.state() for name, stream in index.streams.items() if stream.dropped}
+        self._states = {name: stream.state() for name, stream in index.truncated.items()}
         self._writer: Writer | None = None
 
     def copy(self) -> Effect[None]:
@@ -146,7 +146,7 @@ class Compaction:
         return []
 
     def _is_newest(self, entry: StoredEntry, ref: int) -> bool:
-        return self._index.spots.get(entry.key) == spot_of(ref, entry.revision)
+        return self._index.spot(entry.key) == spot_of(ref, entry.revision)
 
     def _wanted_of(self, commit: Commit, ref: int) -> list[Payload]:
         entries = [entry for entry in commit.entries if self._is_newest(entry, ref)]

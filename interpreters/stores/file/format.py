@@ -303,10 +303,3 @@ class Digest:
     def _hash_waiting(self) -> None:
         self._hash.update(b"".join(self._waiting))
         self._waiting.clear()
-
-
-def digest_of(frames: Iterable[Frame]) -> bytes:
-    """The digest of these frames, footers left out."""
-    digest = Digest()
-    digest.add([_CHECKSUM.pack(frame.checksum) for frame in frames if frame.type != FOOTER])
-    return digest.value()

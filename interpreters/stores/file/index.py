@@ -1,7 +1,7 @@
 """Where everything is: the in-memory index of a store, and the index files that make opening quick.
 
 An event of a stream costs its ref, 8 bytes, and an entry in its segment's table of frames, 4 bytes; where many events
-share a frame, both are shared.
+share a frame, both are shared. Of the sealed segments, streams and keys are taken in as they are asked for.
 """
 
 from array import array
@@ -11,8 +11,18 @@ from operator import attrgetter
 
 import msgspec
 
-from interpreters.stores.file.format import Commit, Count, Drop, EventPlace, Name, StoredEntry, StreamState
-from interpreters.stores.file.places import StreamIndex, array_of, ref_in, ref_of, revision_in, spot_of
+from interpreters.stores.file.format import Commit, Count, Drop, EventPlace, StoredEntry, StreamState
+from interpreters.stores.file.places import StreamIndex, array_of, ref_of, revision_in, spot_of
+from interpreters.stores.file.tables import (
+    IndexedStream,
+    KeyColumns,
+    KeyTable,
+    StreamColumns,
+    StreamTable,
+    Tables,
+    key_columns,
+    stream_columns,
+)
 from interpreters.stores.names import SortedNames
 from interpreters.stores.waiting import Revisions
 from persist_effects.event import Event
@@ -121,25 +131,6 @@ class Segments(dict[int, SegmentIndex]):
         return self[ref >> 32].rank << 32 | ref & 0xFFFFFFFF
 
 
-class IndexedStream(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What an index file says of a stream."""
-
-    name: Name
-    refs: bytes
-    firsts: bytes | None
-    first_seq: Count
-    last_seq: Count
-    last_position: Count
-
-
-class IndexedEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What an index file says of a key that was put."""
-
-    key: Name
-    revision: Count
-    ref: Count
-
-
 class IndexFile(msgspec.Struct, frozen=True, array_like=True):
     """The contents of a sealed segment's index file. ``digest`` is the segment's, which binds the two."""
 
@@ -150,27 +141,37 @@ class IndexFile(msgspec.Struct, frozen=True, array_like=True):
     positions: bytes | None
     first_position: Count
     last_position: Count
-    streams: list[IndexedStream]
-    entries: list[IndexedEntry]
-    deleted: list[Name]
+    streams: StreamColumns
+    keys: KeyColumns
     drops: list[Drop]
     states: list[StreamState]
     revision: Count
     position: Count
+
+    def stream_table(self) -> StreamTable:
+        """What it says of streams. Raises ValueError where that cannot be."""
+        return StreamTable(self.number, self.streams)
+
+    def key_table(self) -> KeyTable:
+        """What it says of keys. Raises ValueError where that cannot be."""
+        return KeyTable(self.keys)
 
 
 class Index:
     """Streams, keys and segments of a store, as far as they are committed."""
 
     def __init__(self) -> None:
-        self.streams: dict[str, StreamIndex] = {}
-        self.stream_names = SortedNames(self.streams, attrgetter("last_position"))
+        # Those that were asked for, or changed, since the store was opened; of others the tables know.
+        self._streams: dict[str, StreamIndex] = {}
+        self._stream_tables = Tables(self._streams)
+        self._stream_names = SortedNames(self._streams, attrgetter("last_position"))
         self.truncated: dict[str, StreamIndex] = {}
         self.truncated_names = SortedNames(self.truncated, attrgetter("dropped_position"))
-        self.spots: dict[str, int] = {}
-        self.key_names = SortedNames(self.spots, revision_in)
+        self._spots: dict[str, int] = {}
+        self._key_tables = Tables(self._spots)
+        self._key_names = SortedNames(self._spots, revision_in)
         self.segments = Segments()
-        self.revisions = Revisions(self.key_names.newest)
+        self.revisions = Revisions(self._newest_put)
         self.position = 0
         self.revision = 0
         # Grows when segments are replaced, so that a reader on its way to an old one can begin anew.
@@ -182,14 +183,55 @@ class Index:
 
     # Questions
 
+    def stream(self, name: str) -> StreamIndex | None:
+        """A stream, or None if there never was one of this name."""
+        stream = self._streams.get(name)
+        if stream is None and not self._stream_tables.are_taken_in:
+            stream = self._stream_tables.take(name)
+        return stream
+
+    def spot(self, key: str) -> int | None:
+        """The spot of a key, or None if it is absent."""
+        spot = self._spots.get(key)
+        if spot is None and not self._key_tables.are_taken_in:
+            spot = self._key_tables.take(key)
+        return spot
+
+    def spot_without_lock(self, key: str) -> int | None:
+        """The same, asked while others change the index. Raises LookupError where that takes the lock."""
+        spot = self._spots.get(key)
+        # In this order: what was found in the middle of a commit is not shown before all of that is. And what was not
+        # found may have been taken in meanwhile, with all the rest.
+        if self.is_changing or (spot is None and (not self._key_tables.are_taken_in or key in self._spots)):
+            raise LookupError(key)
+        return spot
+
+    @property
+    def stream_names(self) -> SortedNames[StreamIndex]:
+        """The names of all streams, by their last positions."""
+        self._stream_tables.take_all()
+        return self._stream_names
+
+    @property
+    def key_names(self) -> SortedNames[int]:
+        """All keys, by their revisions."""
+        self._key_tables.take_all()
+        return self._key_names
+
+    @property
+    def stream_count(self) -> int:
+        """How many streams there are."""
+        self._stream_tables.take_all()
+        return len(self._streams)
+
     def last_seq(self, name: str) -> int:
         """The high-water mark of a stream."""
-        stream = self.streams.get(name)
+        stream = self.stream(name)
         return 0 if stream is None else stream.last_seq
 
     def revision_of(self, key: str) -> int:
         """The revision of a key, 0 if it is absent."""
-        spot = self.spots.get(key)
+        spot = self.spot(key)
         return 0 if spot is None else revision_in(spot)
 
     def newest(self, request: Wait | KvWait) -> int:
@@ -199,6 +241,9 @@ class Index:
     def newest_revision(self, prefix: str) -> int:
         """The newest revision of a key under a prefix, that of a deletion too; perhaps too high, never too low."""
         return self.revisions.newest(prefix) if prefix else self.revision
+
+    def _newest_put(self, prefix: str) -> int:
+        return self.key_names.newest(prefix)
 
     def last_change_of(self, key: str) -> int:
         """The revision of a key, or of its deletion; perhaps too high, never too low."""
@@ -227,8 +272,8 @@ class Index:
         name, position = event.stream, event.position
         segment.add_frame(offset, position, position)
         segment.streams.add(name)
-        stream = self.streams.get(name)
-        if stream is None or self.stream_names.is_ranked:
+        stream = self._streams.get(name)
+        if stream is None or self._stream_names.is_ranked:
             stream = self._stream(name)
         stream.add(segment.number << 32 | offset >> 3, event.seq, 1, position)
         # Compaction notes the newest position of all before the events that are left.
@@ -269,21 +314,22 @@ class Index:
 
     def _stream(self, name: str) -> StreamIndex:
         """The stream of a name, which is about to come further."""
-        stream = self.streams.get(name)
-        if stream is None or self.stream_names.is_ranked:
-            self.stream_names.note(name)
+        stream = self.stream(name)
+        if stream is None or self._stream_names.is_ranked:
+            self._stream_names.note(name)
         if stream is None:
-            stream = self.streams[name] = StreamIndex(name)
+            stream = self._streams[name] = StreamIndex(name)
         return stream
 
     def _put(self, key: str, ref: int, revision: int) -> None:
-        if self.key_names.is_ranked or key not in self.spots:
-            self.key_names.note(key)
-        self.spots[key] = spot_of(ref, revision)
+        if self._key_names.is_ranked or key not in self._spots:
+            self._key_names.note(key)
+        self._spots[key] = spot_of(ref, revision)
 
     def _delete(self, key: str) -> None:
-        self.key_names.note(key)
-        self.spots.pop(key, None)
+        self._key_names.note(key)
+        self._key_tables.note_gone(key)
+        self._spots.pop(key, None)
 
     def _drop(self, name: str, seq: int, position: int) -> None:
         stream = self._stream(name)
@@ -310,12 +356,15 @@ class Index:
         self.segments.clear()
         for number, segment in (copies.segments | rest).items():
             self.segments[number] = segment
-        for name, stream in self.streams.items():
-            stream.replace_front(gone, copies.streams.get(name))
-        for key, spot in copies.spots.items():
+        # From here on the tables would point to segments that are gone.
+        self._stream_tables.take_all()
+        self._key_tables.take_all()
+        for name, stream in self._streams.items():
+            stream.replace_front(gone, copies.stream(name))
+        for key, spot in copies._spots.items():
             # One that was overwritten or deleted meanwhile was copied in vain.
             if self.revision_of(key) == revision_in(spot):
-                self.spots[key] = spot
+                self._spots[key] = spot
         self.generation += 1
         self.shape += 1
         self.is_changing = False
@@ -330,14 +379,7 @@ class Index:
 
     def describe(self, segment: SegmentIndex, digest: bytes) -> IndexFile:
         """What the index file of the active segment says if it is sealed now."""
-        streams = []
-        for name in sorted(segment.streams):
-            stream = self.streams[name]
-            refs, firsts, first_seq = stream.frames_in(segment.number)
-            encoded = None if firsts is None else firsts.tobytes()
-            streams.append(
-                IndexedStream(name, refs.tobytes(), encoded, first_seq, stream.last_seq, stream.last_position)
-            )
+        spots = self._spots
         return IndexFile(
             segment.number,
             digest,
@@ -346,18 +388,19 @@ class Index:
             None if segment.positions is None else segment.positions.tobytes(),
             segment.first_position,
             segment.last_position,
-            streams,
-            [
-                IndexedEntry(key, revision_in(self.spots[key]), ref_in(self.spots[key]))
-                for key, is_put in segment.keys.items()
-                if is_put
-            ],
-            [key for key, is_put in segment.keys.items() if not is_put],
+            stream_columns(self._indexed_stream(name, segment.number) for name in sorted(segment.streams)),
+            key_columns((key, spots[key] if segment.keys[key] else 0) for key in sorted(segment.keys)),
             segment.drops,
             segment.states,
             self.revision,
             self.position,
         )
+
+    def _indexed_stream(self, name: str, number: int) -> IndexedStream:
+        stream = self._streams[name]
+        refs, firsts, first_seq = stream.frames_in(number)
+        encoded = None if firsts is None else firsts.tobytes()
+        return IndexedStream(name, refs.tobytes(), encoded, first_seq, stream.last_seq, stream.last_position)
 
     def load(self, file: IndexFile, length_bytes: int) -> None:
         """Take in a sealed segment by its index file, in the order of the log.
@@ -378,21 +421,7 @@ class Index:
         # Before the events: the refs are what was left after the drops, and may not follow on those that went.
         for drop in file.drops:
             self._drop(drop.stream, drop.seq, drop.position)
-        for indexed in file.streams:
-            self._load_stream(indexed)
-        for entry in file.entries:
-            self._put(entry.key, entry.ref, entry.revision)
-        for key in file.deleted:
-            self._delete(key)
+        self._stream_tables.add(file.stream_table())
+        self._key_tables.add(file.key_table())
         self.position = max(self.position, file.position)
         self.revision = max(self.revision, file.revision)
-
-    def _load_stream(self, indexed: IndexedStream) -> None:
-        # Runs for every stream of every segment when a store is opened.
-        refs, firsts = indexed.refs, indexed.firsts
-        if len(refs) % 8 or (firsts is not None and len(firsts) != len(refs)):
-            raise ValueError(f"{len(firsts or b'')} bytes of sequence numbers, {len(refs)} of refs: {indexed.name!r}")
-        stream = self._stream(indexed.name)
-        stream.extend(refs, firsts, indexed.first_seq)
-        stream.last_seq = max(stream.last_seq, indexed.last_seq)
-        stream.last_position = max(stream.last_position, indexed.last_position)

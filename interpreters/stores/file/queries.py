@@ -38,7 +38,7 @@ class Queries:
         self._known: dict[type[Request[Any]], Callable[[Any], Any]] = {
             LastSeq: lambda request: index.last_seq(request.stream),
             Streams: lambda request: index.stream_names.page(request.prefix, request.after, request.limit),
-            KvHas: lambda request: request.key in index.spots,
+            KvHas: lambda request: index.spot(request.key) is not None,
             KvKeys: lambda request: index.key_names.page(request.prefix, request.after, request.limit),
         }
         self._read_from_segments: dict[type[Request[Any]], Callable[[Any], Effect[Any]]] = {
@@ -67,7 +67,7 @@ class Queries:
                     raise _without_segment(error) from error
 
     def _read(self, request: Read) -> Effect[Page]:
-        stream = self.index.streams.get(request.stream)
+        stream = self.index.stream(request.stream)
         if stream is None:
             return Page([], request.after, 0)
         head = stream.last_seq
@@ -112,13 +112,13 @@ class Queries:
         if request.prefix or request.types is not None or self.index.truncated or not found:
             return False
         is_within = request.after < positions[0] and found[-1].position <= until
-        return is_within and self.index.streams.keys() >= {event.stream for event in found}
+        return is_within and all(map(self.index.stream, {event.stream for event in found}))
 
     def _dropped_of(self, segment: SegmentIndex) -> Callable[[str], int]:
         """Through which sequence number a stream was truncated of which a segment holds events."""
 
         def dropped_of(name: str) -> int:
-            stream = self.index.streams.get(name)
+            stream = self.index.stream(name)
             if stream is not None:
                 return stream.dropped
             path = index_path(segment.number)
@@ -130,13 +130,13 @@ class Queries:
         return dropped_of
 
     def _get(self, request: KvGet) -> Effect[Entry | None]:
-        spot = self.index.spots.get(request.key)
+        spot = self.index.spot(request.key)
         return None if spot is None else (yield from self._entry(request.key, spot))
 
     def _entries(self, request: KvEntries) -> Effect[list[tuple[str, Entry]]]:
         keys = self.index.key_names.page(request.prefix, request.after, request.limit)
         # All as of now, whatever is put while they are read.
-        found = [(key, self.index.spots[key]) for key in keys]
+        found = [(key, spot) for key in keys if (spot := self.index.spot(key)) is not None]
         entries: list[tuple[str, Entry]] = []
         for key, spot in found:
             entries.append((key, (yield from self._entry(key, spot))))

@@ -296,7 +296,9 @@ def read_index(number: int, segment_bytes: int) -> Effect[FoundIndex]:
     if len(data) < 4 or crc32(body) != int.from_bytes(data[:4], "little"):
         return FoundIndex(None, b"", f"{len(data)} bytes that do not fit their checksum")
     try:
-        return FoundIndex(_decode_index(body), body, "")
+        file = _decode_index(body)
+        file.stream_table(), file.key_table()
+        return FoundIndex(file, body, "")
     except DECODING_ERRORS as error:
         return FoundIndex(None, b"", f"something else: {error}")
 

@@ -15,7 +15,6 @@ from interpreters.stores.file.format import (
     Frame,
     SegmentHeader,
     decode_header,
-    digest_of,
     frame_bytes,
 )
 from interpreters.stores.file.gathering import Gathered, to_gather
@@ -37,7 +36,6 @@ from interpreters.stores.file.recovery import recover
 from interpreters.stores.file.scan import Scan, Segment
 from interpreters.stores.file.sealed import (
     Loaded,
-    check_header,
     check_nothing_is_left_out,
     check_order,
     load_sealed,
@@ -255,15 +253,19 @@ class SegmentLog:
 
     def _recover_active(self, number: int, seals: list[Sealed]) -> Effect[list[Frame]]:
         """Take in the segment that was active, and return the frames that are to be copied into the next one."""
-        recovered = yield from recover(number)
-        check_header(recovered.header, number, self.manifest.uuid)
-        if not recovered.proved:
+        segments = self._index.segments
+
+        def take(header: SegmentHeader, frame: Frame) -> None:
+            if number not in segments:
+                segments[number] = SegmentIndex(number, header.seed, HEADER_BYTES)
+            take_in_frame(self._index, segments[number], frame)
+
+        recovered = yield from recover(number, self.manifest.uuid, take)
+        if number not in segments:
             return recovered.unproved
-        segment = SegmentIndex(number, recovered.header.seed, recovered.proved_end)
-        self._index.segments[number] = segment
-        for frame in recovered.proved:
-            take_in_frame(self._index, segment, frame)
-        sealed = Sealed(number, recovered.proved_end, digest_of(recovered.proved))
+        segment = segments[number]
+        segment.length_bytes = recovered.proved_end
+        sealed = Sealed(number, recovered.proved_end, recovered.digest)
         file = self._index.seal(segment, sealed.digest)
         seals.append(with_index(sealed, file))
         yield from write_index(file)

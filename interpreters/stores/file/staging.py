@@ -104,7 +104,7 @@ class Staging:
 
     def last_dropped(self, request: TruncateThrough) -> int | None:
         """Which stored event a truncation drops last, if it drops one that is stored now."""
-        stream = self._index.streams.get(request.stream)
+        stream = self._index.stream(request.stream)
         if stream is None:
             return None
         seq = min(request.seq, stream.last_seq)
@@ -180,7 +180,7 @@ class Staging:
 
     def dropped(self, stream: str) -> int:
         """Through which sequence number the events of a stream were dropped."""
-        found = self._index.streams.get(stream)
+        found = self._index.stream(stream)
         return self._dropped.get(stream, 0 if found is None else found.dropped)
 
     def revision_of(self, key: str) -> int:

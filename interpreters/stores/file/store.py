@@ -611,7 +611,7 @@ class FileStore(_Host):
         with self._lock:
             changed, keys = _changed_by(requests)
             # Where all that was asked of a new one conflicted, it is not there.
-            streams = (index.streams[name] for name in changed & index.streams.keys())
+            streams = filter(None, map(index.stream, changed))
             ready = [
                 *self._watchers.take(Wait, {stream.name: stream.last_position for stream in streams}),
                 *self._watchers.take(KvWait, {key: index.last_change_of(key) for key in keys}),

@@ -81,11 +81,7 @@ class Values:
         Raises LookupError where it is to be asked for with the lock: the store is changing, the frame is not that of
         one key, or is not what the index says.
         """
-        index = self._index
-        spot = index.spots.get(key)
-        # In this order: what was found in the middle of a commit is not shown before all of that is.
-        if index.is_changing:
-            raise LookupError(key)
+        spot = self._index.spot_without_lock(key)
         if spot is None:
             return None
         ref, revision = ref_in(spot), revision_in(spot)

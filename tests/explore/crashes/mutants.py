@@ -103,18 +103,20 @@ def go_on_in_the_recovered_segment(monkeypatch: pytest.MonkeyPatch) -> None:
     left: dict[SegmentLog, Any] = {}
 
     def keep(self: SegmentLog, number: int, seals: Any) -> Effect[Any]:
-        left[self] = yield from recovery.recover(number)
+        proved: list[Any] = []
+        found = yield from recovery.recover(number, self.manifest.uuid, lambda _, frame: proved.append(frame))
+        left[self] = found, proved
         return []
         yield from recover_active(self, number, seals)
 
     def go_on(self: SegmentLog, seals: Any, copied: Any, epoch: int, *room: int) -> Effect[None]:
-        recovered = left.pop(self, None)
+        recovered, proved = left.pop(self, (None, []))
         if recovered is None:
             yield from start_segment(self, seals, copied, epoch, *room)
             return
         writer = Writer(recovered.header, (yield from perform(disk.Size(f"log/{recovered.header.number:08d}.seg"))))
         yield from perform(disk.Sync(writer.path))
-        frames = recovered.proved + recovered.unproved
+        frames = proved + recovered.unproved
         segment = SegmentIndex(writer.header.number, writer.seed, HEADER_BYTES)
         self._index.segments[writer.header.number] = segment
         writer.digest = Digest()
@@ -275,8 +277,8 @@ MUTANTS = [
         edit(
             recovery.recover,
             """
-            -    return Recovered(header, frames, proved_end)
-            +    return Recovered(header, frames, size_bytes)
+            -        proved_end = max(proved_end, *(frame.watermark for frame in some))
+            +        proved_end = size_bytes
             """,
         ),
         [looks.APPENDS_TWICE],
@@ -679,8 +681,8 @@ MUTANTS = [
         edit(
             recovery.recover,
             """
-            -    return Recovered(header, frames, proved_end)
-            +    return Recovered(header, frames, bad)
+            -        proved_end = max(proved_end, *(frame.watermark for frame in some))
+            +        proved_end = scan.offset
             """,
         ),
         [looks.DOUBT],
@@ -901,12 +903,14 @@ MUTANTS = [
             recovery.recover,
             """
             -    while some := (yield from scan.frames()):
-            -        frames += some
-            +    try:
-            +        while some := (yield from scan.frames()):
-            +            frames += some
-            +    except OSError:
-            +        scan.segment = scan.segment._replace(end=scan.offset)
+            +    while True:
+            +        try:
+            +            some = yield from scan.frames()
+            +        except OSError:
+            +            scan.segment = scan.segment._replace(end=scan.offset)
+            +            break
+            +        if not some:
+            +            break
             """,
         ),
         [looks.RECOVERING],

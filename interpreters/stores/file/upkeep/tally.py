@@ -22,6 +22,7 @@ from interpreters.stores.file.format import (
 )
 from interpreters.stores.file.index import IndexFile
 from interpreters.stores.file.manifest import COUNT_LIMIT
+from interpreters.stores.file.places import revision_in
 from interpreters.stores.file.scan import Damage
 from persist_effects.codec import decode, decode_event
 from persist_effects.event import Event
@@ -144,16 +145,20 @@ class Ledger:
         """Take in what a damaged segment's index knows of the lost frames; return the keys whose entries they held."""
         for state in file.states:
             self._take_state(state)
-        for indexed in file.streams:
-            stream = self.stream(indexed.name)
-            stream.last_seq = max(stream.last_seq, indexed.last_seq)
-            stream.last_position = max(stream.last_position, indexed.last_position)
+        for name, last_seq, last_position in file.stream_table().heads():
+            stream = self.stream(name)
+            stream.last_seq = max(stream.last_seq, last_seq)
+            stream.last_position = max(stream.last_position, last_position)
         for drop in file.drops:
             self.garbage_bytes += self.stream(drop.stream).drop(drop.seq, drop.position)
-        for key in file.deleted:
-            self._take_deletion(key, file.revision)
+        entries = []
+        for key, spot in file.key_table().rows():
+            if spot:
+                entries.append((key, revision_in(spot)))
+            else:
+                self._take_deletion(key, file.revision)
         self.position, self.revision = max(self.position, file.position), max(self.revision, file.revision)
-        return [entry.key for entry in file.entries if self._revision_of(entry.key) < entry.revision]
+        return [key for key, revision in entries if self._revision_of(key) < revision]
 
     def _revision_of(self, key: str) -> int:
         return self.keys.get(key, _NO_ENTRY).revision

@@ -13,14 +13,15 @@ import msgspec
 
 from interpreters.disk import requests as disk
 from interpreters.stores.file.format import DECODING_ERRORS, FOOTER, Digest, Frame, decode_footer
-from interpreters.stores.file.index import Index, IndexedStream, IndexFile, SegmentIndex
+from interpreters.stores.file.index import Index, IndexFile, SegmentIndex
 from interpreters.stores.file.manifest import CURRENT, Manifest, Sealed, index_path, segment_path
 from interpreters.stores.file.scan import Bad, Damage, Scan, Segment
 from interpreters.stores.file.sealed import left_out, order_damages, read_headers, read_index, take_in
+from interpreters.stores.file.tables import IndexedStream
 from interpreters.stores.file.upkeep.blobs import BlobWalk
 from interpreters.stores.file.upkeep.survey import BytesProgress, find_manifest, find_segment, index_of
 from interpreters.stores.file.upkeep.tally import Ledger
-from persist_effects.errors import StoreUnavailable
+from persist_effects.errors import CorruptStore, StoreUnavailable
 from persist_effects.machine import Effect, perform
 
 _ATTEMPTS = 20
@@ -304,7 +305,7 @@ def _trouble_in(file: IndexFile, made_again: IndexFile) -> str:
         return f"that of segment {file.number} with the digest {file.digest.hex()}"
     try:
         is_right = _meaning(file) == _meaning(made_again)
-    except DECODING_ERRORS as error:
+    except (CorruptStore, *DECODING_ERRORS) as error:
         return f"one that cannot be: {error}"
     return "" if is_right else "another, made of other frames"
 
@@ -314,9 +315,8 @@ def _meaning(file: IndexFile) -> tuple[Any, ...]:
     return (
         file.frames,
         file.positions,
-        {stream.name: _places(stream) for stream in file.streams if stream.refs},
-        sorted((entry.key, entry.revision, entry.ref) for entry in file.entries),
-        sorted(file.deleted),
+        {stream.name: _places(stream) for stream in file.stream_table().rows() if stream.refs},
+        file.keys,
         file.drops,
         file.states,
     )

@@ -26,13 +26,13 @@ from interpreters.stores.file.format import (
     HEADER_BYTES,
     MARK,
     Commit,
+    Digest,
     Drop,
     Footer,
     Frame,
     Run,
     StoredEntry,
     decode_header,
-    digest_of,
     encode_commit,
     encode_footer,
     encode_frame,
@@ -459,7 +459,8 @@ def test_a_false_footer_is_damage():
     mark = encode_frame(header.seed, end, MARK, 80, b"")
     data = image[path][:HEADER_BYTES] + footer + mark
     seals = [
-        one if one.number != header.number else Sealed(one.number, len(data), digest_of([])) for one in manifest.sealed
+        one if one.number != header.number else Sealed(one.number, len(data), Digest().value())
+        for one in manifest.sealed
     ]
     target = MemoryDisk({**image, path: data})
     run(publish(msgspec.structs.replace(manifest, number=manifest.number + 1, sealed=seals)), target.handlers)
