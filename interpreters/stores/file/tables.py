@@ -8,6 +8,7 @@ after a while nothing is left to look for. A question about all names takes in a
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -126,12 +127,20 @@ class Table(Protocol[M]):
         """The name of a row."""
         ...
 
+    def names(self) -> Iterator[str]:
+        """All names."""
+        ...
+
     def find(self, name: str) -> int | None:
         """The row of a name."""
         ...
 
     def added(self, member: M | None, row: int) -> M | None:
         """What is known of a name once a row is added to what the segments before say."""
+        ...
+
+    def add_all(self, members: dict[str, M]) -> None:
+        """Add each row to what the segments before say of its name."""
         ...
 
 
@@ -150,6 +159,10 @@ class _Names:
     def name_at(self, row: int) -> str:
         """The name of a row."""
         return self._names[self._ends[row - 1] if row else 0 : self._ends[row]]
+
+    def names(self) -> Iterator[str]:
+        """All names."""
+        return map(self._names.__getitem__, map(slice, chain((0,), self._ends), self._ends))
 
     def find(self, name: str) -> int | None:
         """The row of a name."""
@@ -191,10 +204,23 @@ class StreamTable(_Names):
         member.last_position = max(member.last_position, last_position)
         return member
 
+    def add_all(self, members: dict[str, StreamIndex]) -> None:
+        """Add each row to what the segments before say of its stream."""
+        # Runs for every stream when all are asked for.
+        columns = zip(self.names(), self._ref_ends, self._first_seqs, self._last_seqs, self._last_positions, strict=True)
+        refs, has_firsts = memoryview(self._refs).cast("Q"), bool(self._first_ends)
+        begin = 0
+        for row, (name, end, first_seq, last_seq, last_position) in enumerate(columns):
+            is_first_event = end - begin == first_seq == 1 and not has_firsts
+            if is_first_event and last_seq | last_position < _LIMIT and name not in members:
+                members[name] = StreamIndex(name, last_seq, last_position, refs[begin])
+            else:
+                members[name] = self.added(members.get(name), row)
+            begin = end
+
     def heads(self) -> Iterator[tuple[str, int, int]]:
         """The name of each stream, its last sequence number and its last position."""
-        for row in range(len(self)):
-            yield self.name_at(row), self._last_seqs[row], self._last_positions[row]
+        return zip(self.names(), self._last_seqs, self._last_positions, strict=True)
 
     def rows(self) -> Iterator[IndexedStream]:
         """All rows, as they were written. Raises `CorruptStore` at one that cannot be."""
@@ -243,10 +269,16 @@ class KeyTable(_Names):
         """The spot of a row; None where the key was deleted."""
         return spot_of(self._refs[row], self._revisions[row]) or None
 
+    def add_all(self, members: dict[str, int]) -> None:
+        """Put all spots in the place of what the segments before say, and take out the keys that were deleted."""
+        members.update(self.rows())
+        if 0 in self._revisions:
+            for name in [name for name, spot in self.rows() if not spot]:
+                del members[name]
+
     def rows(self) -> Iterator[tuple[str, int]]:
         """All keys and their spots; 0 for a deleted one."""
-        for row in range(len(self)):
-            yield self.name_at(row), spot_of(self._refs[row], self._revisions[row])
+        return zip(self.names(), map(spot_of, self._refs, self._revisions), strict=True)
 
 
 class Tables(Generic[M]):
@@ -276,7 +308,7 @@ class Tables(Generic[M]):
         if len(members) * _FEW < len(table):
             rows = [row for row in map(table.find, list(members)) if row is not None]
         else:
-            rows = [row for row in range(len(table)) if table.name_at(row) in members]
+            rows = [row for row, name in enumerate(table.names()) if name in members]
         for row in rows:
             name = table.name_at(row)
             member = table.added(members[name], row)
@@ -302,14 +334,12 @@ class Tables(Generic[M]):
         """Take in all that the tables say."""
         if not self._tables:
             return
-        members, gone = self._members, self._gone
-        fresh: dict[str, M | None] = {}
+        found: dict[str, M] = {}
         for table in self._tables:
-            for row in range(len(table)):
-                name = table.name_at(row)
-                if name not in members and name not in gone:
-                    fresh[name] = table.added(fresh.get(name), row)
-        members.update((name, member) for name, member in fresh.items() if member is not None)
+            table.add_all(found)
+        for name in chain(self._members, self._gone):
+            found.pop(name, None)
+        self._members.update(found)
         self._forget()
 
     def _look_for(self, name: str) -> M | None:
