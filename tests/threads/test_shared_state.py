@@ -317,10 +317,16 @@ TABLE: dict[str, dict[str, Row]] = {
     },
     "stores/file/index.py Index": dict.fromkeys(
         (
-            "streams", "stream_names", "truncated", "truncated_names", "spots", "key_names", "segments", "position",
-            "revision", "generation", "shape", "is_changing",
+            "_streams", "_stream_names", "_stream_tables", "truncated", "truncated_names", "_spots", "_key_names",
+            "_key_tables", "segments", "position", "revision", "generation", "shape", "is_changing",
         ),
         Row("any thread", HOST_LOCK, COMPACTING),
+    ),
+    "stores/file/tables.py _Names": {},
+    "stores/file/tables.py StreamTable": {},
+    "stores/file/tables.py KeyTable": {},
+    "stores/file/tables.py Tables": dict.fromkeys(
+        ("_tables", "_gone", "_next"), Row("any thread", HOST_LOCK, COMPACTING)
     ),
     "stores/file/places.py StreamIndex": dict.fromkeys(("frames", "last_seq", "last_position"), INDEX),
     "stores/file/places.py _Frames": dict.fromkeys(("firsts", "first_seq", "dropped", "dropped_position"), INDEX),

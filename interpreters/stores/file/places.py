@@ -47,7 +47,7 @@ def revision_in(spot: int) -> int:
     return spot >> _REF_BITS
 
 
-def array_of(data: bytes) -> "array[int]":
+def array_of(data: bytes | memoryview) -> "array[int]":
     """The refs, sequence numbers or positions that an index file holds as bytes."""
     values = array("Q")
     values.frombytes(data)
@@ -160,7 +160,7 @@ class StreamIndex(msgspec.Struct, gc=False, eq=False):
         self.last_seq = first_seq + count - 1
         self.last_position = last_position
 
-    def extend(self, refs: bytes, firsts: bytes | None, first_seq: int) -> None:
+    def extend(self, refs: bytes | memoryview, firsts: bytes | memoryview | None, first_seq: int) -> None:
         """Note frames of a sealed segment, all at once, as its index file has them."""
         if len(refs) == 8 and firsts is None and self.frames == 0 and first_seq == 1:
             self.frames = int.from_bytes(refs, sys.byteorder)

@@ -8,7 +8,9 @@ after a while nothing is left to look for. A question about all names takes in a
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from heapq import merge
+from itertools import chain, count, groupby, repeat
+from operator import itemgetter
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -31,39 +33,42 @@ _FEW = 16
 
 # As index files have them
 
+Column = memoryview
+"""Numbers, one after the other. Those that were read are part of what was read, and not copied."""
+
 
 class StreamColumns(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a segment says of its streams, by ascending names: 8 bytes a number, 4 bytes an end."""
 
     names: str
     """One after the other; ``name_ends`` says how many characters come before the end of each."""
-    name_ends: bytes
-    refs: bytes
+    name_ends: Column
+    refs: Column
     """The frames of each; ``ref_ends`` says how many come before the end of each stream's."""
-    ref_ends: bytes
-    firsts: bytes
+    ref_ends: Column
+    firsts: Column
     """The first event of each of those frames, of streams where one is not one event; ``first_ends`` likewise."""
-    first_ends: bytes
-    first_seqs: bytes
-    last_seqs: bytes
-    last_positions: bytes
+    first_ends: Column
+    first_seqs: Column
+    last_seqs: Column
+    last_positions: Column
 
 
 class KeyColumns(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a segment says of its keys, by ascending names; a deleted one has 0 for its revision and its ref."""
 
     names: str
-    name_ends: bytes
-    revisions: bytes
-    refs: bytes
+    name_ends: Column
+    revisions: Column
+    refs: Column
 
 
 class IndexedStream(NamedTuple):
     """What an index file says of a stream. ``firsts`` is None where each of ``refs`` stands for one event."""
 
     name: str
-    refs: bytes
-    firsts: bytes | None
+    refs: bytes | Column
+    firsts: bytes | Column | None
     first_seq: int
     last_seq: int
     last_position: int
@@ -90,14 +95,14 @@ def stream_columns(streams: Iterable[IndexedStream]) -> StreamColumns:
         last_positions.append(stream.last_position)
     return StreamColumns(
         "".join(names),
-        name_ends.tobytes(),
-        b"".join(refs),
-        ref_ends.tobytes(),
-        b"".join(firsts),
-        first_ends.tobytes() if first_count else b"",
-        first_seqs.tobytes(),
-        last_seqs.tobytes(),
-        last_positions.tobytes(),
+        _column(name_ends),
+        memoryview(b"".join(refs)),
+        _column(ref_ends),
+        memoryview(b"".join(firsts)),
+        _column(first_ends if first_count else array("I")),
+        _column(first_seqs),
+        _column(last_seqs),
+        _column(last_positions),
     )
 
 
@@ -112,7 +117,11 @@ def key_columns(spots: Iterable[tuple[str, int]]) -> KeyColumns:
         name_ends.append(characters)
         revisions.append(revision_in(spot))
         refs.append(ref_in(spot))
-    return KeyColumns("".join(names), name_ends.tobytes(), revisions.tobytes(), refs.tobytes())
+    return KeyColumns("".join(names), _column(name_ends), _column(revisions), _column(refs))
+
+
+def _column(numbers: "array[int]") -> Column:
+    return memoryview(numbers.tobytes())
 
 
 # As they are looked into
@@ -135,19 +144,19 @@ class Table(Protocol[M]):
         """The row of a name."""
         ...
 
-    def added(self, member: M | None, row: int) -> M | None:
-        """What is known of a name once a row is added to what the segments before say."""
+    def added(self, member: M | None, name: str, row: int) -> M | None:
+        """What is known of a name once its row is added to what the segments before say."""
         ...
 
-    def add_all(self, members: dict[str, M]) -> None:
-        """Add each row to what the segments before say of its name."""
+    def add_all(self, members: dict[str, M], gone: set[str]) -> None:
+        """Add all rows of names that are no members and not gone, where no other segment says anything of them."""
         ...
 
 
 class _Names:
     """The names of a table, in one piece."""
 
-    def __init__(self, names: str, ends: bytes) -> None:
+    def __init__(self, names: str, ends: Column) -> None:
         self._names = names
         self._ends = _numbers("I", ends)
         if (self._ends[-1] if self._ends else 0) != len(names):
@@ -191,10 +200,10 @@ class StreamTable(_Names):
         _check_ends("refs", self._refs, self._ref_ends)
         _check_ends("first events", self._firsts, self._first_ends)
 
-    def added(self, member: StreamIndex | None, row: int) -> StreamIndex:
+    def added(self, member: StreamIndex | None, name: str, row: int) -> StreamIndex:
         """A stream with what a row says of it."""
         if member is None:
-            member = StreamIndex(self.name_at(row))
+            member = StreamIndex(name)
         refs, firsts = self._places_at(row)
         first_seq, last_seq, last_position = self._first_seqs[row], self._last_seqs[row], self._last_positions[row]
         if (first_seq | last_seq | last_position) >= _LIMIT:
@@ -204,18 +213,19 @@ class StreamTable(_Names):
         member.last_position = max(member.last_position, last_position)
         return member
 
-    def add_all(self, members: dict[str, StreamIndex]) -> None:
-        """Add each row to what the segments before say of its stream."""
+    def add_all(self, members: dict[str, StreamIndex], _gone: set[str]) -> None:
+        """Add all streams that are no members, where no other segment says anything of them."""
         # Runs for every stream when all are asked for.
-        columns = zip(self.names(), self._ref_ends, self._first_seqs, self._last_seqs, self._last_positions, strict=True)
-        refs, has_firsts = memoryview(self._refs).cast("Q"), bool(self._first_ends)
+        heads = zip(self.heads(), self._ref_ends, self._first_seqs, strict=True)
+        refs, has_firsts = self._refs.cast("Q"), bool(self._first_ends)
         begin = 0
-        for row, (name, end, first_seq, last_seq, last_position) in enumerate(columns):
-            is_first_event = end - begin == first_seq == 1 and not has_firsts
-            if is_first_event and last_seq | last_position < _LIMIT and name not in members:
-                members[name] = StreamIndex(name, last_seq, last_position, refs[begin])
-            else:
-                members[name] = self.added(members.get(name), row)
+        for row, ((name, last_seq, last_position), end, first_seq) in enumerate(heads):
+            if name not in members:
+                is_first_event = end - begin == first_seq == 1 and not has_firsts
+                if is_first_event and last_seq | last_position < _LIMIT:
+                    members[name] = StreamIndex(name, last_seq, last_position, refs[begin])
+                else:
+                    members[name] = self.added(None, name, row)
             begin = end
 
     def heads(self) -> Iterator[tuple[str, int, int]]:
@@ -233,7 +243,7 @@ class StreamTable(_Names):
                 self._last_positions[row],
             )
 
-    def _places_at(self, row: int) -> tuple[bytes, bytes | None]:
+    def _places_at(self, row: int) -> tuple[Column, Column | None]:
         """The refs of a row, and their first events where one is not one event."""
         ends = self._ref_ends
         refs = self._refs[(ends[row - 1] if row else 0) << 3 : ends[row] << 3]
@@ -265,16 +275,15 @@ class KeyTable(_Names):
         if {len(self._revisions), len(self._refs)} != {len(self)}:
             raise ValueError(f"{len(self._revisions)} revisions and {len(self._refs)} refs of {len(self)} keys")
 
-    def added(self, _member: int | None, row: int) -> int | None:
+    def added(self, _member: int | None, _name: str, row: int) -> int | None:
         """The spot of a row; None where the key was deleted."""
         return spot_of(self._refs[row], self._revisions[row]) or None
 
-    def add_all(self, members: dict[str, int]) -> None:
-        """Put all spots in the place of what the segments before say, and take out the keys that were deleted."""
-        members.update(self.rows())
-        if 0 in self._revisions:
-            for name in [name for name, spot in self.rows() if not spot]:
-                del members[name]
+    def add_all(self, members: dict[str, int], gone: set[str]) -> None:
+        """Add all keys that are no members and not gone, where no other segment says anything of them."""
+        for name, ref, revision in zip(self.names(), self._refs, self._revisions, strict=True):
+            if revision and name not in members and name not in gone:
+                members[name] = spot_of(ref, revision)
 
     def rows(self) -> Iterator[tuple[str, int]]:
         """All keys and their spots; 0 for a deleted one."""
@@ -311,7 +320,7 @@ class Tables(Generic[M]):
             rows = [row for row, name in enumerate(table.names()) if name in members]
         for row in rows:
             name = table.name_at(row)
-            member = table.added(members[name], row)
+            member = table.added(members[name], name, row)
             if member is None:
                 del members[name]
             else:
@@ -331,15 +340,19 @@ class Tables(Generic[M]):
         return found
 
     def take_all(self) -> None:
-        """Take in all that the tables say."""
-        if not self._tables:
-            return
-        found: dict[str, M] = {}
-        for table in self._tables:
-            table.add_all(found)
-        for name in chain(self._members, self._gone):
-            found.pop(name, None)
-        self._members.update(found)
+        """Take in all that the tables say: name by name, so that an interrupt leaves nothing half."""
+        members, gone, tables = self._members, self._gone, self._tables
+        if len(tables) == 1:
+            tables[0].add_all(members, gone)
+        elif tables:
+            rows = (zip(table.names(), repeat(number), count()) for number, table in enumerate(tables))
+            for name, of_name in groupby(merge(*rows), itemgetter(0)):
+                if name not in members and name not in gone:
+                    member: M | None = None
+                    for _, number, row in of_name:
+                        member = tables[number].added(member, name, row)
+                    if member is not None:
+                        members[name] = member
         self._forget()
 
     def _look_for(self, name: str) -> M | None:
@@ -349,7 +362,7 @@ class Tables(Generic[M]):
         for table in self._tables:
             row = table.find(name)
             if row is not None:
-                found = table.added(found, row)
+                found = table.added(found, name, row)
         if found is not None:
             self._members[name] = found
         return found
@@ -370,14 +383,14 @@ class Tables(Generic[M]):
         self._tables, self._gone, self._next = [], set(), (0, 0)
 
 
-def _numbers(code: Literal["I", "Q"], data: bytes) -> "memoryview[int]":
+def _numbers(code: Literal["I", "Q"], data: Column) -> "memoryview[int]":
     """The numbers in some bytes, which are not copied. Raises ValueError where they are no whole number of them."""
     size_bytes = array(code).itemsize
     if len(data) % size_bytes:
         raise ValueError(f"{len(data)} bytes of numbers of {size_bytes} bytes")
-    return memoryview(data).cast(code)
+    return data.cast(code)
 
 
-def _check_ends(what: str, data: bytes, ends: Sequence[int]) -> None:
+def _check_ends(what: str, data: Column, ends: Sequence[int]) -> None:
     if (ends[-1] if ends else 0) * 8 != len(data):
         raise ValueError(f"{len(data)} bytes of {what}, of which the last ends at {ends[-1] * 8 if ends else 0}")

@@ -240,7 +240,7 @@ def test_a_row_that_cannot_be_names_the_index_file():
     table = StreamTable(7, columns)
     for row, name in enumerate("ab"):
         with pytest.raises(CorruptStore, match=rf"log/00000007\.idx: expected stream '{name}'.*remove"):
-            table.added(None, row)
+            table.added(None, name, row)
 
 
 def test_names_are_found_by_code_points_whatever_their_characters_take():

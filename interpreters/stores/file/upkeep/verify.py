@@ -322,7 +322,7 @@ def _meaning(file: IndexFile) -> tuple[Any, ...]:
     )
 
 
-def _places(stream: IndexedStream) -> tuple[bytes, list[int]]:
+def _places(stream: IndexedStream) -> tuple[bytes | memoryview, list[int]]:
     if stream.firsts is not None:
         return stream.refs, array("Q", stream.firsts).tolist()
     return stream.refs, list(range(stream.first_seq, stream.first_seq + len(stream.refs) // 8))
