@@ -148,6 +148,11 @@ class IndexFile(msgspec.Struct, frozen=True, array_like=True):
     revision: Count
     position: Count
 
+    def check(self) -> None:
+        """Raise ValueError where what it says cannot be."""
+        self.stream_table()
+        self.key_table()
+
     def stream_table(self) -> StreamTable:
         """What it says of streams. Raises ValueError where that cannot be."""
         return StreamTable(self.number, self.streams)

@@ -297,7 +297,7 @@ def read_index(number: int, segment_bytes: int) -> Effect[FoundIndex]:
         return FoundIndex(None, b"", f"{len(data)} bytes that do not fit their checksum")
     try:
         file = _decode_index(body)
-        file.stream_table(), file.key_table()
+        file.check()
         return FoundIndex(file, body, "")
     except DECODING_ERRORS as error:
         return FoundIndex(None, b"", f"something else: {error}")

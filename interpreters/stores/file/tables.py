@@ -144,11 +144,11 @@ class Table(Protocol[M]):
         """The row of a name."""
         ...
 
-    def added(self, member: M | None, name: str, row: int) -> M | None:
+    def added(self, member: M | None, name: str, row: int, /) -> M | None:
         """What is known of a name once its row is added to what the segments before say."""
         ...
 
-    def add_all(self, members: dict[str, M], gone: set[str]) -> None:
+    def add_all(self, members: dict[str, M], gone: set[str], /) -> None:
         """Add all rows of names that are no members and not gone, where no other segment says anything of them."""
         ...
 
