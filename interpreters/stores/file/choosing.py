@@ -30,9 +30,12 @@ class PageFrames:
         self._request = request
         self._until = until
         self._backwards = bool(request.backwards)
+        self._types = None if request.types is None else frozenset(request.types)
         self._generation = index.generation
         # The frame that was looked at last, by its place in the log.
         self._place: int | None = None
+        # Whether all of the log was looked at.
+        self._is_scanned = False
         self.wanted = request.limit + 1
 
     def found(self, events: int) -> None:
@@ -53,21 +56,28 @@ class PageFrames:
         for segment in reversed(segments) if self._backwards else segments:
             frames = segment.frames_between(self._request.after, self._until)
             while frames and places != 0:
-                if self._backwards:
-                    some = segment.last_frames(frames, self._until, self.wanted)[-places if places else 0 :]
-                    frames = frames[: -len(some)]
-                else:
-                    some = segment.first_frames(frames, self._request.after, self.wanted)[:places]
-                    frames = frames[len(some) :]
+                some = self._some_of(segment, frames)
                 if places is not None:
+                    some = some[-places:] if self._backwards else some[:places]
                     places -= len(some)
-                offsets = [place << 3 for place in segment.frames[some.start : some.stop]]
-                yield self._looked_at(Chosen(segment, offsets, segment.positions_of(some)))
+                if not some:
+                    break
+                frames = range(frames.start, some[0]) if self._backwards else range(some[-1] + 1, frames.stop)
+                yield self._looked_at(Chosen(segment, segment.offsets_of(some), segment.positions_of(some)))
+        self._is_scanned = places != 0
+
+    def _some_of(self, segment: SegmentIndex, frames: range) -> Sequence[int]:
+        """The next of these frames that may hold what is wanted: about so many as hold enough of it."""
+        if self._types is not None:
+            return segment.kinds.holding(self._types, frames, self.wanted, backwards=self._backwards)
+        if self._backwards:
+            return segment.last_frames(frames, self._until, self.wanted)
+        return segment.first_frames(frames, self._request.after, self.wanted)
 
     def _merged(self) -> Iterator[Chosen]:
         """The frames of streams under the prefix, from where the log was looked at."""
         index, request = self._index, self._request
-        while True:
+        while not self._is_scanned:
             if self._generation != index.generation:
                 # Places are others now. Whoever asks for the page begins anew.
                 raise SegmentGone(next(iter(index.segments)))
@@ -78,13 +88,22 @@ class PageFrames:
             streams = [stream.refs for stream in index.stream_names.past(request.prefix, request.after)]
             refs = merged(streams, index.segments.place_of, first, last, backwards=self._backwards)
             # Several streams may have events in one frame.
-            distinct = (ref for ref, _ in groupby(refs))
+            distinct = (ref for ref, _ in groupby(refs) if self._may_hold(ref))
             while shape == index.shape:
                 some = list(islice(distinct, self.wanted))
                 if not some:
                     return
                 for number, of_one in groupby(some, key=segment_of):
                     yield self._looked_at(self._chosen(index.segments[number], list(of_one)))
+
+    def _may_hold(self, ref: int) -> bool:
+        """Whether a frame of one of the streams may hold an event of the types that are asked for."""
+        if self._types is None:
+            return True
+        segment = self._index.segments[segment_of(ref)]
+        frame = segment.frame_at(ref & 0xFFFFFFFF)
+        # Where none stands there, the index is wrong, and whoever reads it says so.
+        return frame is None or segment.kinds.may_hold(self._types, frame)
 
     def _chosen(self, segment: SegmentIndex, refs: list[int]) -> Chosen:
         places = [ref & 0xFFFFFFFF for ref in (reversed(refs) if self._backwards else refs)]

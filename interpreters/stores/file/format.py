@@ -276,6 +276,15 @@ class EventPlace(msgspec.Struct, frozen=True, array_like=True, gc=False):
     position: Count
 
 
+class _EventType(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The type of an `Event`. What comes after it is passed over."""
+
+    stream: Name
+    seq: Count
+    type: str
+
+
+decode_type = msgspec.msgpack.Decoder(_EventType).decode
 decode_place = msgspec.msgpack.Decoder(EventPlace).decode
 """Where the event of a frame of type EVENT belongs."""
 

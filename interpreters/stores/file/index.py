@@ -8,10 +8,12 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from operator import attrgetter
+from typing import NamedTuple
 
 import msgspec
 
 from interpreters.stores.file.format import Commit, Count, Drop, EventPlace, StoredEntry, StreamState
+from interpreters.stores.file.kinds import Kind, Kinds
 from interpreters.stores.file.places import StreamIndex, array_of, ref_of, revision_in, spot_of
 from interpreters.stores.file.tables import (
     IndexedStream,
@@ -28,7 +30,15 @@ from interpreters.stores.waiting import Revisions
 from persist_effects.event import Event
 from persist_effects.requests import KvWait, Wait
 
-Content = Event | StoredEntry | Commit
+
+class StagedCommit(NamedTuple):
+    """A commit that is written: but for its events, of which the index wants to know their types only."""
+
+    commit: Commit
+    kind: Kind
+
+
+Content = Event | StoredEntry | StagedCommit
 """What is to be known of a frame: of the one event or key in it where that belongs, or the commit."""
 
 
@@ -44,6 +54,7 @@ class SegmentIndex:
         self.frames = array("I")
         # The first position in each frame; None as long as there is one event in each, one after the other.
         self.positions: array[int] | None = None
+        self.kinds = Kinds()
         self.first_position = 0
         self.last_position = 0
         # What the segment says of streams and keys, for its index file: kept while it is active.
@@ -56,8 +67,8 @@ class SegmentIndex:
         """What the segment says of streams and keys is in its index file."""
         self.streams, self.keys, self.drops, self.states = set(), {}, [], []
 
-    def add_frame(self, offset: int, first: int, last: int) -> None:
-        """Note a frame that holds the events of these positions."""
+    def add_frame(self, offset: int, first: int, last: int, kind: Kind) -> None:
+        """Note a frame that holds the events of these positions, and of which types they are."""
         frames = self.frames
         if not frames:
             self.first_position = first
@@ -66,6 +77,7 @@ class SegmentIndex:
         if self.positions is not None:
             self.positions.append(first)
         frames.append(offset >> 3)
+        self.kinds.add(kind)
         self.last_position = last
 
     # Frames by their numbers, from 0 on.
@@ -94,16 +106,33 @@ class SegmentIndex:
         wanted = min(end, until) + 1 - events
         return frames[max(0, bisect_right(self.positions, wanted, frames.start, frames.stop) - 1 - frames.start) :]
 
-    def positions_of(self, frames: range) -> Sequence[int]:
+    def offsets_of(self, frames: Sequence[int]) -> list[int]:
+        """Where these frames stand."""
+        some = (
+            self.frames[frames.start : frames.stop]
+            if isinstance(frames, range)
+            else map(self.frames.__getitem__, frames)
+        )
+        return [place << 3 for place in some]
+
+    def positions_of(self, frames: Sequence[int]) -> Sequence[int]:
         """The positions of the first events in these frames."""
-        if self.positions is None:
+        positions = self.positions
+        if not isinstance(frames, range):
+            return [self.first_position + frame if positions is None else positions[frame] for frame in frames]
+        if positions is None:
             return range(self.first_position + frames.start, self.first_position + frames.stop)
-        return self.positions[frames.start : frames.stop]
+        return positions[frames.start : frames.stop]
+
+    def frame_at(self, place: int) -> int | None:
+        """Which frame stands at an offset, in units of 8 bytes; None where none does."""
+        frame = bisect_left(self.frames, place)
+        return frame if frame < len(self.frames) and self.frames[frame] == place else None
 
     def position_at(self, place: int) -> int:
         """The position of the first event in the frame at an offset, in units of 8 bytes; 0 where there is none."""
-        frame = bisect_left(self.frames, place)
-        if frame == len(self.frames) or self.frames[frame] != place:
+        frame = self.frame_at(place)
+        if frame is None:
             return 0
         return self.first_position + frame if self.positions is None else self.positions[frame]
 
@@ -139,6 +168,8 @@ class IndexFile(msgspec.Struct, frozen=True, array_like=True):
     seed: Count
     frames: bytes
     positions: bytes | None
+    kinds: list[Kind]
+    kinds_of_frames: bytes | None
     first_position: Count
     last_position: Count
     streams: StreamColumns
@@ -269,13 +300,13 @@ class Index:
             elif isinstance(content, StoredEntry):
                 self.add_entry(segment, offset, content)
             else:
-                self.apply(segment, offset, content)
+                self.apply(segment, offset, content.commit, content.kind)
         self.is_changing = False
 
     def add_event(self, segment: SegmentIndex, offset: int, event: Event | EventPlace) -> None:
         """Take in a frame of one event: what `apply` does for the commit that stores write most."""
         name, position = event.stream, event.position
-        segment.add_frame(offset, position, position)
+        segment.add_frame(offset, position, position, (event.type,))
         segment.streams.add(name)
         stream = self._streams.get(name)
         if stream is None or self._stream_names.is_ranked:
@@ -291,7 +322,7 @@ class Index:
         self._put(key, segment.number << 32 | offset >> 3, revision)
         self.revision = max(self.revision, revision)
 
-    def apply(self, segment: SegmentIndex, offset: int, commit: Commit) -> None:
+    def apply(self, segment: SegmentIndex, offset: int, commit: Commit, kind: Kind) -> None:
         """Take in what a frame says. It is on the disk as far as the store promises."""
         ref = ref_of(segment.number, offset)
         for state in commit.states:
@@ -299,7 +330,7 @@ class Index:
         if commit.runs:
             last_run = commit.runs[-1]
             last_position = last_run.first_position + last_run.count - 1
-            segment.add_frame(offset, commit.runs[0].first_position, last_position)
+            segment.add_frame(offset, commit.runs[0].first_position, last_position, kind)
         for run in commit.runs:
             segment.streams.add(run.stream)
             stream = self._stream(run.stream)
@@ -391,6 +422,8 @@ class Index:
             segment.seed,
             segment.frames.tobytes(),
             None if segment.positions is None else segment.positions.tobytes(),
+            list(segment.kinds.all()),
+            segment.kinds.of_frames(),
             segment.first_position,
             segment.last_position,
             stream_columns(self._indexed_stream(name, segment.number) for name in sorted(segment.streams)),
@@ -418,6 +451,7 @@ class Index:
             segment.positions = array_of(file.positions)
             if len(segment.positions) != len(segment.frames):
                 raise ValueError(f"{len(segment.positions)} positions of {len(segment.frames)} frames")
+        segment.kinds = Kinds(file.kinds, file.kinds_of_frames, len(segment.frames))
         segment.first_position, segment.last_position = file.first_position, file.last_position
         self.segments[file.number] = segment
         for state in file.states:

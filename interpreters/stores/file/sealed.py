@@ -33,8 +33,10 @@ from interpreters.stores.file.format import (
     decode_entry,
     decode_header,
     decode_place,
+    decode_type,
 )
 from interpreters.stores.file.index import Index, IndexFile, SegmentIndex
+from interpreters.stores.file.kinds import kind_of
 from interpreters.stores.file.manifest import Manifest, Sealed, index_path, segment_path
 from interpreters.stores.file.scan import Damage, Scan, Segment
 from persist_effects.errors import CorruptStore
@@ -82,7 +84,8 @@ def take_in(index: Index, segment: SegmentIndex, frame: Frame) -> None:
     elif frame.type == ENTRY:
         index.add_entry(segment, frame.offset, decode_entry(frame.payload))
     elif frame.type == COMMIT:
-        index.apply(segment, frame.offset, decode_commit(frame.payload))
+        commit = decode_commit(frame.payload)
+        index.apply(segment, frame.offset, commit, kind_of(decode_type(event).type for event in commit.events))
 
 
 def take_in_frame(index: Index, segment: SegmentIndex, frame: Frame) -> None:

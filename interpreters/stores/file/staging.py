@@ -3,7 +3,7 @@
 Nothing here touches the index or the disk: a batch that cannot be written leaves no trace.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -21,7 +21,8 @@ from interpreters.stores.file.format import (
     StreamState,
     encode_commit,
 )
-from interpreters.stores.file.index import Content, Index
+from interpreters.stores.file.index import Content, Index, StagedCommit
+from interpreters.stores.file.kinds import kind_of
 from persist_effects import codec
 from persist_effects.event import Event
 from persist_effects.planning import Change, Limits, plan
@@ -61,10 +62,11 @@ class Frames:
         self.payloads.append((ENTRY, payload))
         self.contents.append(entry)
 
-    def add_commit(self, commit: Commit, events: Iterable[bytes] = ()) -> None:
-        """Add a frame of a commit. ``events`` are those of its runs, encoded; the index keeps nothing of them."""
-        self.payloads.append((COMMIT, encode_commit(commit, events)))
-        self.contents.append(commit)
+    def add_commit(self, commit: Commit, runs: Sequence[tuple[Sequence[Event], bytes]] = ()) -> None:
+        """Add a frame of a commit. ``runs`` are the events of its runs, and these encoded."""
+        self.payloads.append((COMMIT, encode_commit(commit, [encoded for _, encoded in runs])))
+        kind = kind_of(event.type for events, _ in runs for event in events)
+        self.contents.append(StagedCommit(commit, kind))
 
 
 class Staging:
@@ -145,7 +147,7 @@ class Staging:
         answer, change = plan(request, self, self._now, self._limits)
         if change is not None and not change.is_empty:
             # Whatever fails, fails before anything that the next commit sees is changed.
-            self.frames.add_commit(self._commit_of(change), [encoded for _, encoded in change.runs])
+            self.frames.add_commit(self._commit_of(change), change.runs)
             self._seqs.update(change.seqs)
             self._revisions.update(change.revisions)
             self._dropped.update({name: seq for name, (seq, _) in change.begun.items()} | change.drops)
@@ -192,7 +194,7 @@ class Staging:
 def _runs_in(content: Content) -> Sequence[Run]:
     if isinstance(content, Event):
         return (Run(content.stream, content.seq, content.position, 1),)
-    return content.runs if isinstance(content, Commit) else ()
+    return content.commit.runs if isinstance(content, StagedCommit) else ()
 
 
 _STAGERS: dict[type[Request[Any]], Callable[[Staging, Any], Any]] = {

@@ -695,10 +695,10 @@ MUTANTS = [
         edit(
             Staging.commit,
             """
-            -        self.frames.add_commit(self._commit_of(change), [encoded for _, encoded in change.runs])
+            -        self.frames.add_commit(self._commit_of(change), change.runs)
             +        whole = self._commit_of(change)
             +        first = Commit(whole.runs, [], [], [], [], [], 0, whole.position)
-            +        self.frames.add_commit(first, [encoded for _, encoded in change.runs])
+            +        self.frames.add_commit(first, change.runs)
             +        second = Commit([], [], whole.entries, whole.deleted, whole.drops, [], whole.revision, whole.position)
             +        self.frames.add_commit(second)
             """,

@@ -5,7 +5,6 @@ Where damage is found and the manifest has changed since it was read, a compacti
 everything is looked at again.
 """
 
-from array import array
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +14,7 @@ from interpreters.disk import requests as disk
 from interpreters.stores.file.format import DECODING_ERRORS, FOOTER, Digest, Frame, decode_footer
 from interpreters.stores.file.index import Index, IndexFile, SegmentIndex
 from interpreters.stores.file.manifest import CURRENT, Manifest, Sealed, index_path, segment_path
+from interpreters.stores.file.places import array_of
 from interpreters.stores.file.scan import Bad, Damage, Scan, Segment
 from interpreters.stores.file.sealed import left_out, order_damages, read_headers, read_index, take_in
 from interpreters.stores.file.tables import IndexedStream
@@ -315,6 +315,8 @@ def _meaning(file: IndexFile) -> tuple[Any, ...]:
     return (
         file.frames,
         file.positions,
+        file.kinds,
+        file.kinds_of_frames,
         {stream.name: _places(stream) for stream in file.stream_table().rows() if stream.refs},
         file.keys,
         file.drops,
@@ -324,5 +326,5 @@ def _meaning(file: IndexFile) -> tuple[Any, ...]:
 
 def _places(stream: IndexedStream) -> tuple[bytes | memoryview, list[int]]:
     if stream.firsts is not None:
-        return stream.refs, array("Q", stream.firsts).tolist()
+        return stream.refs, array_of(stream.firsts).tolist()
     return stream.refs, list(range(stream.first_seq, stream.first_seq + len(stream.refs) // 8))
