@@ -323,7 +323,7 @@ TABLE: dict[str, dict[str, Row]] = {
         Row("any thread", HOST_LOCK, COMPACTING),
     ),
     "stores/file/kinds.py Kinds": dict.fromkeys(
-        ("_count", "_of_frames"), Row("any thread", HOST_LOCK, COMPACTING)
+        ("_count", "_numbers", "_of_frames"), Row("any thread", HOST_LOCK, COMPACTING)
     ),
     "stores/file/tables.py _Names": {},
     "stores/file/tables.py StreamTable": {},
@@ -335,8 +335,8 @@ TABLE: dict[str, dict[str, Row]] = {
     "stores/file/places.py _Frames": dict.fromkeys(("firsts", "first_seq", "dropped", "dropped_position"), INDEX),
     "stores/file/index.py SegmentIndex": dict.fromkeys(
         (
-            "length_bytes", "rank", "frames", "positions", "kinds", "first_position", "last_position", "streams", "keys",
-            "drops", "states",
+            "length_bytes", "rank", "frames", "positions", "kinds", "first_position", "last_position",
+            "streams", "keys", "drops", "states",
         ),
         Row("any thread", HOST_LOCK, COMPACTING),
     ),
