@@ -322,7 +322,7 @@ TABLE: dict[str, dict[str, Row]] = {
         ),
         Row("any thread", HOST_LOCK, COMPACTING),
     ),
-    "stores/file/kinds.py Kinds": dict.fromkeys(
+    "stores/file/kinds.py FrameKinds": dict.fromkeys(
         ("_count", "_numbers", "_of_frames"), Row("any thread", HOST_LOCK, COMPACTING)
     ),
     "stores/file/tables.py _Names": {},

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from interpreters.stores.file.format import Commit, Count, Drop, EventPlace, StoredEntry, StreamState
-from interpreters.stores.file.kinds import Kind, Kinds
+from interpreters.stores.file.kinds import FrameKinds, Kind
 from interpreters.stores.file.places import StreamIndex, array_of, ref_of, revision_in, spot_of
 from interpreters.stores.file.tables import (
     IndexedStream,
@@ -54,7 +54,7 @@ class SegmentIndex:
         self.frames = array("I")
         # The first position in each frame; None as long as there is one event in each, one after the other.
         self.positions: array[int] | None = None
-        self.kinds = Kinds()
+        self.kinds = FrameKinds()
         self.first_position = 0
         self.last_position = 0
         # What the segment says of streams and keys, for its index file: kept while it is active.
@@ -451,7 +451,7 @@ class Index:
             segment.positions = array_of(file.positions)
             if len(segment.positions) != len(segment.frames):
                 raise ValueError(f"{len(segment.positions)} positions of {len(segment.frames)} frames")
-        segment.kinds = Kinds(file.kinds, file.kinds_of_frames, len(segment.frames))
+        segment.kinds = FrameKinds(file.kinds, file.kinds_of_frames, len(segment.frames))
         segment.first_position, segment.last_position = file.first_position, file.last_position
         self.segments[file.number] = segment
         for state in file.states:

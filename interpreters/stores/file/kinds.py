@@ -22,7 +22,7 @@ def kind_of(types: Iterable[str]) -> Kind:
     return tuple(sorted(set(types)))
 
 
-class Kinds:
+class FrameKinds:
     """The kinds of a segment's frames, which are numbered from 0 on.
 
     Args:
@@ -32,7 +32,7 @@ class Kinds:
 
     Raises ValueError where these do not fit each other.
 
-    >>> kinds = Kinds()
+    >>> kinds = FrameKinds()
     >>> for types in ("placed", "paid", "placed", "sent", "paid"):
     ...     kinds.add((types,))
     >>> kinds.holding({"paid", "sent"}, range(5), 2), kinds.holding({"paid", "sent"}, range(5), 2, backwards=True)

@@ -208,6 +208,9 @@ class RemoteStore:
                     self._waiting.pop(call_id, None)
                     self._lost = f"the store is lost: the connection was lost: {error!r}"
                 self._transport.close()
+                if isinstance(error, BrokenPipeError) and self._child is not None:
+                    # It has closed what it reads from, so it is at its end. Who reads its answers says the same.
+                    self._lost = f"the store is lost: {self._child.how_it_ended()}"
                 if isinstance(error, OSError | ValueError | MemoryError):
                     raise self._lost_error(request) from error
                 raise

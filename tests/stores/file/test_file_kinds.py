@@ -7,7 +7,7 @@ from file_disks import EngineStore, MemoryDisk
 from test_file_tables import compact
 
 from interpreters.disk import requests as disk
-from interpreters.stores.file.kinds import MIXED, Kinds, kind_of
+from interpreters.stores.file.kinds import MIXED, FrameKinds, kind_of
 from persist_effects import Draft
 from persist_effects.requests import Append, ReadAll, TruncateThrough
 
@@ -22,10 +22,10 @@ def test_the_frames_that_may_hold_some_types_are_found_from_both_ends(seed, type
     frames = [
         kind_of(choose.choices(types, k=choose.choice([1, 1, 1, 2, 5]))) for _ in range(choose.choice([1, 9, 900]))
     ]
-    kinds = Kinds()
+    kinds = FrameKinds()
     for kind in frames:
         kinds.add(kind)
-    again = Kinds(kinds.all(), kinds.of_frames(), len(frames))
+    again = FrameKinds(kinds.all(), kinds.of_frames(), len(frames))
     first = list(dict.fromkeys(frames))[:MIXED]
     for _ in range(30):
         wanted = frozenset(choose.choices([*types, "never"], k=choose.choice([1, 2])))
@@ -39,7 +39,7 @@ def test_the_frames_that_may_hold_some_types_are_found_from_both_ends(seed, type
 
 
 def test_frames_cost_nothing_as_long_as_all_are_of_one_kind():
-    kinds = Kinds()
+    kinds = FrameKinds()
     for _ in range(100):
         kinds.add(("placed",))
     assert kinds.of_frames() is None
@@ -53,7 +53,7 @@ def test_frames_cost_nothing_as_long_as_all_are_of_one_kind():
 )
 def test_kinds_that_do_not_fit_their_frames_are_refused(parts):
     with pytest.raises(ValueError, match="kinds of"):
-        Kinds(*parts)
+        FrameKinds(*parts)
 
 
 def pages(store, request):

@@ -140,6 +140,17 @@ def test_a_write_that_was_on_its_way_to_a_killed_process_is_uncertain():
             store.run(kv.get("a"))
 
 
+def test_a_process_that_was_killed_before_anything_was_asked_is_named_too():
+    remote = RemoteStore.spawn("memory:")
+    with Store(remote) as store:
+        os.kill(remote._child.pid, signal.SIGKILL)
+        remote._child.process.wait()
+        # Whoever meets it first, the one who sends or the one who reads.
+        for program in (kv.get("a"), kv.get("a")):
+            with pytest.raises(StoreUnavailable, match="was killed by signal 9, SIGKILL: start it again"):
+                store.run(program)
+
+
 def lost_peer(answer_frames):
     """A client whose peer reads one request, sends these frames, and closes."""
     here, there = socket.socketpair()
