@@ -41,7 +41,7 @@ COUNTS: dict[str, dict[str, int]] = {
         "refused, seg": 3648,
         "right, LOCK": 48,
         "right, SYNCED": 160,
-        "right, idx": 1952,
+        "right, idx": 3504,
         "right, seg": 1152,
     },
     "left open": {
@@ -50,7 +50,7 @@ COUNTS: dict[str, dict[str, int]] = {
         "refused, seg": 3520,
         "right, LOCK": 48,
         "right, SYNCED": 160,
-        "right, idx": 1120,
+        "right, idx": 2016,
         "right, seg": 2048,
         "the last commit lost, seg": 384,
     },
