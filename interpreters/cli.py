@@ -20,11 +20,12 @@ import msgspec
 from interpreters import jsonl
 from interpreters.disk.files import new_file
 from interpreters.opening import open_store
-from interpreters.stores.file import options_of_url
+from interpreters.stores.file import NUMBERS
 from interpreters.stores.file.upkeep import operations
 from interpreters.stores.file.upkeep.backup import BackedUp
 from interpreters.stores.file.upkeep.salvage import Salvaged
 from interpreters.stores.file.upkeep.verify import Verified
+from interpreters.stores.urls import options_of_url
 from persist_effects import log
 from persist_effects.errors import CallerError, CorruptStore, InvalidRequest, PersistError
 from persist_effects.event import Event
@@ -229,7 +230,7 @@ def _path_of(url: str) -> str:
         raise InvalidRequest("a memory store is gone with its process, so there is none to look at: give file:PATH")
     if scheme != "file" or not colon:
         raise InvalidRequest(f"{url!r} is not a file store, and these tools are for those: give file:PATH")
-    given = options_of_url(rest)
+    given = options_of_url("file", rest, NUMBERS)
     path: str = given.pop("path", "")
     if not path or given:
         raise InvalidRequest(f"{url!r}: give file:PATH, the directory of a store, without options")

@@ -9,7 +9,7 @@ import msgspec
 from interpreters.disk.crashing import CrashDisk
 from interpreters.stores.file.engine import Engine, EngineOptions
 from interpreters.stores.file.queries import Queries
-from interpreters.stores.file.staging import WriteRequest
+from interpreters.stores.group import WriteRequest
 from persist_effects.errors import PersistError, StoreUnavailable, UnhandledEffect
 from persist_effects.listing import all_names
 from persist_effects.machine import Effect, Handlers, perform, run, through

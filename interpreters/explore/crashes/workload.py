@@ -18,7 +18,7 @@ from interpreters.explore.crashes.simulated import (
 )
 from interpreters.explore.limits import Hangs, failing
 from interpreters.explore.words import named
-from interpreters.stores.file.staging import WriteRequest
+from interpreters.stores.group import WriteRequest
 from interpreters.stores.memory import MemoryStore
 from persist_effects import machine
 from persist_effects.answers import checked_rows

@@ -11,8 +11,8 @@ from interpreters.stores.file.compaction import Compaction
 from interpreters.stores.file.index import Index
 from interpreters.stores.file.queries import Queries
 from interpreters.stores.file.segments import SegmentLog
-from interpreters.stores.file.staging import Staging, WriteRequest
-from interpreters.stores.file.writer import NO_MEMORY, NO_MEMORY_NOR_WORD
+from interpreters.stores.file.staging import Staging
+from interpreters.stores.group import NO_MEMORY, NO_MEMORY_NOR_WORD, WriteRequest
 from persist_effects import codec
 from persist_effects.errors import StoreUnavailable, UncertainOutcome
 from persist_effects.machine import Effect

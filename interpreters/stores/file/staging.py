@@ -23,6 +23,7 @@ from interpreters.stores.file.format import (
 )
 from interpreters.stores.file.index import Content, Index, StagedCommit
 from interpreters.stores.file.kinds import kind_of
+from interpreters.stores.group import WriteRequest
 from persist_effects import codec
 from persist_effects.event import Event
 from persist_effects.planning import Change, Limits, plan
@@ -41,7 +42,6 @@ from persist_effects.requests import (
     TruncateThrough,
 )
 
-WriteRequest = Append | TruncateThrough | Begin | KvPut | KvDelete | Transact
 _NO_VALUE = msgspec.Raw()
 
 

@@ -24,11 +24,10 @@ from interpreters.stores.clock import Clock, checked_clock, wall_clock
 from interpreters.stores.file.beside_writer import ReaderEngine
 from interpreters.stores.file.compaction import Compacted
 from interpreters.stores.file.engine import Engine, EngineOptions
-from interpreters.stores.file.group import GroupCommit
 from interpreters.stores.file.manifest import BLOBS, CURRENT, Moment
-from interpreters.stores.file.staging import WriteRequest
 from interpreters.stores.file.values import Values
 from interpreters.stores.file.writer import NO_ROOM
+from interpreters.stores.group import GroupCommit, WriteRequest
 from interpreters.stores.waiting import Watchers, wait
 from interpreters.threads import forks
 from interpreters.threads.gates import Gate, Notify, OwnedLock

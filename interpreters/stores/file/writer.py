@@ -19,6 +19,7 @@ from interpreters.stores.file.format import (
     frame_bytes,
 )
 from interpreters.stores.file.manifest import segment_path
+from interpreters.stores.group import NO_MEMORY
 from persist_effects.errors import StoreUnavailable, UncertainOutcome
 from persist_effects.machine import Effect, perform
 
@@ -32,9 +33,6 @@ _MAKE_ROOM = "make room, or open the store with a smaller segment_bytes"
 
 FILL_BYTES = 128 * 1024
 """How far ahead zeros are written: room for some hundred small commits."""
-
-NO_MEMORY = "this process has not enough memory"
-NO_MEMORY_NOR_WORD = f"{NO_MEMORY}: whether the commit is on the disk is not known: close the store and open it again"
 
 
 class Writer:

@@ -11,8 +11,8 @@ from interrupts import Interrupt, InterruptInside
 from interpreters import Store
 from interpreters.disk import requests as disk
 from interpreters.stores.file import engine, frames, group, index, queries, segments, staging, store, values, writer
-from interpreters.stores.file.group import GroupCommit
 from interpreters.stores.file.store import FileStore
+from interpreters.stores.group import GroupCommit
 from interpreters.threads import gates
 from persist_effects import StoreUnavailable, UncertainOutcome, kv, log
 

@@ -14,8 +14,8 @@ from interrupts import Interrupt
 from interpreters import Store, open_store
 from interpreters.stores import memory
 from interpreters.stores.file import engine, frames, group, index, queries, segments, staging, store, writer
-from interpreters.stores.file.group import GroupCommit
 from interpreters.stores.file.store import FileStore
+from interpreters.stores.group import GroupCommit
 from persist_effects import Append, Draft, KvDelete, KvPut, StoreUnavailable, UncertainOutcome, kv, log, transact
 from persist_effects.requests import Failed, TruncateThrough, Wait
 

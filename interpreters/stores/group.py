@@ -8,10 +8,14 @@ end one between any two steps, so whoever has waited for long tries to lead.
 import threading
 from collections.abc import Callable, Sequence
 
-from interpreters.stores.file.staging import WriteRequest
-from interpreters.stores.file.writer import NO_MEMORY_NOR_WORD
 from persist_effects.errors import PersistError, UncertainOutcome
-from persist_effects.requests import Failed, Outcome
+from persist_effects.requests import Failed, Outcome, Transact, Write
+
+WriteRequest = Write | Transact
+"""What several programs may have written by one commit."""
+
+NO_MEMORY = "this process has not enough memory"
+NO_MEMORY_NOR_WORD = f"{NO_MEMORY}: whether the commit is on the disk is not known: close the store and open it again"
 
 PATIENCE_SECONDS = 0.1
 """How long a thread waits to be let through before it looks whether anybody leads. A commit may well take longer."""
