@@ -18,6 +18,7 @@ from benchmarks import (
     rows_machine,
     rows_memory,
     rows_schedule,
+    rows_sqlite,
     rows_trace,
     rows_waiting,
 )
@@ -32,6 +33,7 @@ ROWS: tuple[Row, ...] = (
     *rows_file_open.ROWS,
     *rows_file_compact.ROWS,
     *rows_growth.ROWS,
+    *rows_sqlite.ROWS,
     *rows_crash.ROWS,
     *rows_schedule.ROWS,
     *rows_waiting.ROWS,

@@ -86,13 +86,20 @@ def _open_file(rest: str, options: dict[str, Any]) -> Interpreter:
     return open_file(rest, options)
 
 
+def _open_sqlite(rest: str, options: dict[str, Any]) -> Interpreter:
+    # Imported when it is used: not every Python has sqlite3.
+    from interpreters.stores.sqlite import open_sqlite
+
+    return open_sqlite(rest, options)
+
+
 Opener = Callable[[str, dict[str, Any]], Interpreter]
 """Opens what stands behind the colon of a URL, with the options that were given as keywords."""
 
 STORES = "persist_effects.stores"
 """The group of entry points by which other packages register their schemes."""
 
-_OPENERS: dict[str, Opener] = {"memory": _open_memory, "file": _open_file}
+_OPENERS: dict[str, Opener] = {"memory": _open_memory, "file": _open_file, "sqlite": _open_sqlite}
 
 
 def _entry_points() -> "list[EntryPoint]":

@@ -111,7 +111,12 @@ FLOORS = (
 # The door of the package, which hands on what is opened, and no room.
 DOOR = "interpreters/__init__.py"
 
-STORES = ("interpreters/stores/memory.py", "interpreters/stores/file/", "interpreters/stores/served/")
+STORES = (
+    "interpreters/stores/memory.py",
+    "interpreters/stores/file/",
+    "interpreters/stores/served/",
+    "interpreters/stores/sqlite/",
+)
 UPKEEP = "interpreters/stores/file/upkeep/"
 
 # What changes files, or which name means which; and the calls of `os` that open one.
@@ -219,7 +224,7 @@ def optional(house: Sources) -> Iterator[str]:
 
 def system_calls(house: Sources) -> Iterator[str]:
     for place in house.in_rooms("interpreters/"):
-        if place not in {"interpreters/disk/real.py", "interpreters/disk/files.py"}:
+        if place not in {"interpreters/disk/real.py", "interpreters/disk/files.py", "interpreters/disk/turns.py"}:
             found = changes_of_files(house.sources[place]) - OTHER_FILES.get(place, set())
             yield from (f"{place} calls {call}" for call in found)
 

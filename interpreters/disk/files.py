@@ -396,6 +396,22 @@ def new_file(path: str | os.PathLike[str], permissions: int = PRIVATE) -> Iterat
     directory.sync()
 
 
+def sync_file(path: str | os.PathLike[str]) -> None:
+    """Have a file's bytes on the disk, if there is one. Raises OSError where they are not.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     sync_file(f"{root}/nothing")
+    """
+    above, name = os.path.split(os.path.abspath(path))
+    file = File(Directory.at(above), name)
+    try:
+        file.open(os.O_RDONLY, 0)
+    except FileNotFoundError:
+        return
+    file.sync()
+
+
 def write_whole(path: str | os.PathLike[str], data: bytes, permissions: int = PRIVATE) -> None:
     """Put bytes in the place of a file: a reader, and a crash, find the old ones or the new. Makes its directories.
 

@@ -53,13 +53,16 @@ class Watchers:
         self._watching[token] = (request, notify)
         return token
 
-    def remove(self, token: object) -> None:
+    def remove(self, token: object) -> bool:
         """Forget one that waits. Again: nothing.
 
         Args:
             token: What `add` returned for it.
+
+        Returns:
+            Whether it was not told yet.
         """
-        self._take_out(token)
+        return self._take_out(token) is not None
 
     def forget(self) -> None:
         """Forget all, in a forked child: whoever waits is a thread or an event loop of the parent's."""

@@ -57,6 +57,11 @@ FORK_OF_WRITER = "test_a_fork_of_the_writer_reads_and_does_not_write_and_does_no
 PERMISSIONS = "test_what_is_made_is_for_its_owner_alone_unless_told_otherwise"
 UNSYNCED = "test_open_files_are_bounded_but_for_the_unsynced"
 
+SQLITE_CHILD = "test_a_child_of_a_fork_goes_on_with_connections_of_its_own"
+SQLITE_SHARED = "test_threads_and_programs_share_transactions"
+SQLITE_WAIT = "test_a_wait_ends_by_another_stores_write"
+SQLITE = Row(COMMITTER, "GroupCommit.turn", SQLITE_SHARED)
+
 MEMORY = Row(ANY, "MemoryStore._lock", THREADS)
 ENGINE = Row(COMMITTER, TURN, COMPACTING)
 WAITING = Row(ANY, "the store's lock; once it is closed, each is taken in one step; who waits looks again", NOT_TOLD)
@@ -123,6 +128,26 @@ TABLE: dict[str, dict[str, Row]] = {
         "_revision": Row(ANY, "MemoryStore._lock", "test_racing_updates_of_a_key_lose_nothing"),
         "_ended": Row(ANY, "MemoryStore._lock; it goes one way only, once", CLOSED_MEANWHILE),
     },
+    "stores/sqlite/store.py SqliteStore": {
+        "_lock": Row("any thread, a fork, and whoever closes", "held while it is replaced", SQLITE_CHILD),
+        "_group": Row("a fork", "SqliteStore._group.turn, held by the fork", SQLITE_CHILD),
+        "_writer": SQLITE,
+        "_heads": SQLITE,
+        "_data_version": SQLITE,
+        "_unmoved_bytes": SQLITE,
+        "_turns": SQLITE,
+        "_unsynced": Row(f"{COMMITTER}, and {KEEPER}", IN_ONE_STEP, "test_a_failed_sync_is_told_and_ends_all_writing"),
+        "_poison": Row(f"{COMMITTER}, and {KEEPER}", ONCE, "test_a_failed_sync_is_told_and_ends_all_writing"),
+        "_idle": Row(ANY, "SqliteStore._lock", SQLITE_SHARED),
+        "_blobs": Row(ANY, "SqliteStore._lock", "test_blobs_stand_beside_the_file"),
+        "_looker": Row(ANY, "SqliteStore._lock", SQLITE_WAIT),
+        "_seen": Row(ANY, "SqliteStore._lock", SQLITE_WAIT),
+        "_keeper": Row(f"{COMMITTER}, and whoever closes", IN_ONE_STEP, SQLITE_CHILD),
+        "_closing": Row("a fork", "SqliteStore._group.turn, held by the fork", SQLITE_CHILD),
+        "_is_closed": Row(ANY, ONCE, CLOSED_MEANWHILE),
+    },
+    "stores/sqlite/writing.py KnownHeads": dict.fromkeys(("position", "revision", "_streams", "_revisions"), SQLITE),
+    "stores/sqlite/writing.py Writing": {"written_bytes": SQLITE},
     "stores/waiting.py Watchers": {
         "_watching": WAITING,
         "_tokens": WAITING,
@@ -254,11 +279,11 @@ TABLE: dict[str, dict[str, Row]] = {
             "test_a_store_that_nobody_has_any_more_gives_up_its_lock_with_a_warning_like_that_of_an_unclosed_file",
         ),
     },
-    "stores/file/group.py _Party": {
+    "stores/group.py _Party": {
         "outcomes": Row("its own thread, and the leader", "GroupCommit.turn", ANY_LINE),
         "gate": Row("its own thread, and the leader", "the leader opens it; a thread looks by itself too", ANY_LINE),
     },
-    "stores/file/group.py GroupCommit": {
+    "stores/group.py GroupCommit": {
         "_waiting": Row(ANY, "GroupCommit._lock", "test_one_sync_is_shared_by_all_that_wait"),
         "_has_leader": Row(
             ANY,

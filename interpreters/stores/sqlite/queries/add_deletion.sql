@@ -1,0 +1,1 @@
+INSERT INTO deletions (revision, key) VALUES (?, ?);

@@ -1,0 +1,1 @@
+INSERT INTO streams (name, dropped, dropped_position) VALUES (?, ?, ?);

@@ -1,0 +1,1 @@
+INSERT INTO events (position, stream, seq, type, event) VALUES (?, ?, ?, ?, ?);

@@ -1,0 +1,1 @@
+DELETE FROM deletions WHERE revision <= (SELECT forgotten FROM meta);

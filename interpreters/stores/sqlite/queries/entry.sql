@@ -1,0 +1,1 @@
+SELECT revision, value FROM entries WHERE key = ?;

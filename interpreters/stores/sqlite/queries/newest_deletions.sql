@@ -1,0 +1,1 @@
+SELECT revision, key FROM deletions WHERE revision > ? ORDER BY revision DESC LIMIT ?;

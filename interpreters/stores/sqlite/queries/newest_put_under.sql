@@ -1,0 +1,1 @@
+SELECT ifnull(max(revision), 0) FROM entries WHERE key >= ? AND key < ?;

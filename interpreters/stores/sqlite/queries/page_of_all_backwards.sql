@@ -1,0 +1,1 @@
+SELECT position, event FROM events WHERE position > ? AND position <= ? ORDER BY position DESC LIMIT ?;

@@ -1,0 +1,1 @@
+INSERT OR REPLACE INTO entries (revision, key, value) VALUES (?, ?, ?);

@@ -1,0 +1,1 @@
+UPDATE streams SET dropped = ?, dropped_position = ? WHERE id = ?;

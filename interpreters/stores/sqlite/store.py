@@ -1,0 +1,580 @@
+"""The store on SQLite: one file, of which several processes may read and write at once.
+
+Whatever waits to be written in this process shares a transaction. Processes take turns: one at a time has the lock that
+stands beside the file, and whoever has waited goes first. Readers wait for nobody, and nobody waits for them.
+"""
+
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+from interpreters.blobs.cid import check_cid
+from interpreters.blobs.directory import DirectoryBlobs
+from interpreters.disk.files import sync_file
+from interpreters.disk.turns import Turns
+from interpreters.stores.clock import Clock, checked_clock, wall_clock
+from interpreters.stores.group import NO_MEMORY, NO_MEMORY_NOR_WORD, GroupCommit, WriteRequest
+from interpreters.stores.sqlite.database import Database
+from interpreters.stores.sqlite.reading import Reading
+from interpreters.stores.sqlite.writing import KnownHeads, Writing
+from interpreters.stores.waiting import Watchers, wait
+from interpreters.threads import forks
+from interpreters.threads.gates import Gate, Notify
+from persist_effects import codec
+from persist_effects.capabilities import Capabilities, Durability
+from persist_effects.errors import (
+    BlobNotFound,
+    InvalidRequest,
+    PersistError,
+    StoreClosed,
+    StoreUnavailable,
+    UncertainOutcome,
+    describe,
+)
+from persist_effects.event import check_integer
+from persist_effects.machine import Handlers, outcomes_by_kind
+from persist_effects.planning import Limits
+from persist_effects.requests import (
+    READS,
+    WRITES,
+    Answered,
+    BlobGet,
+    BlobHas,
+    BlobPut,
+    Failed,
+    KvWait,
+    Outcome,
+    Request,
+    Wait,
+)
+
+LOOK_AGAIN_SECONDS = 0.01
+"""How often it is looked, while anybody waits, whether another process has written: 1.7 % of a core."""
+
+CHECKPOINT_BYTES = 16 * 1024 * 1024
+"""After about how many bytes of its own commits a process has them moved from the write-ahead log into the file."""
+
+_PAGE_BYTES = 4096
+_PAGES_OF_A_COMMIT = 2
+
+SYNC_MODES = {"commit": "FULL", "interval": "NORMAL", "os": "NORMAL"}
+"""What SQLite calls them. In NORMAL mode the system is not waited for but at checkpoints."""
+
+_INHERITED: list[Any] = []
+"""In a forked child: what is the parent's, and must be neither used nor closed."""
+
+
+class SqliteStore:
+    """An interpreter that keeps a store in a SQLite file. Any number of processes may have it open, and any thread.
+
+    Args:
+        path: The file. It is made where it is not there, with the directories above it.
+        sync: What an acknowledgement means: "commit", the write is on the disk; "interval", it is there within
+            ``interval_seconds``; "os", when the system likes. No process that ends loses anything in any of them.
+        interval_seconds: For ``sync="interval"``.
+        busy_seconds: How long a write waits for other processes, before it is `StoreUnavailable`.
+        mode: "r" refuses writes, and makes nothing; "w" unless given.
+        clock: Gives microseconds since 1970, UTC.
+        payload_limit_bytes: How large the data and the meta of an event, and a value, may be.
+
+    Raises:
+        InvalidRequest: Where an option makes no sense, or the file is no store.
+        StoreUnavailable: Where it cannot be opened.
+        NewerFormat: Where a newer release has made it.
+        CorruptStore: Where it is damaged.
+
+    >>> import tempfile
+    >>> from persist_effects import kv, run
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     store = SqliteStore(f"{root}/app.db")
+    ...     run(kv.put("color", "red"), store.handlers)
+    ...     store.close()
+    1
+    """
+
+    blocking = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        sync: str = "commit",
+        interval_seconds: float = 0.1,
+        busy_seconds: float = 5.0,
+        mode: str = "w",
+        clock: Clock = wall_clock,
+        payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES,
+    ) -> None:
+        if "\0" in os.fspath(path):
+            raise InvalidRequest(f"{os.fspath(path)!r} is not a path: it has a zero character")
+        if sync not in SYNC_MODES:
+            raise InvalidRequest(f"sync is {sync!r}: give one of {', '.join(SYNC_MODES)}")
+        if mode not in ("r", "w"):
+            raise InvalidRequest(f"mode is {mode!r}: give r to read only, or w")
+        _check_seconds("interval_seconds", interval_seconds)
+        _check_seconds("busy_seconds", busy_seconds)
+        check_integer("payload_limit_bytes", payload_limit_bytes, 1)
+        self.path = Path(path)
+        self.capabilities = Capabilities(
+            durability=cast(Durability, sync), processes="many", payload_limit_bytes=payload_limit_bytes, reopen=True
+        )
+        self._clock = checked_clock(clock)
+        self._limits = Limits(payload_limit_bytes)
+        self._busy_seconds = busy_seconds
+        self._is_read_only = mode == "r"
+        self._interval_seconds = interval_seconds if sync == "interval" and not self._is_read_only else None
+        self._database = Database(
+            self.path, is_read_only=self._is_read_only, synchronous=SYNC_MODES[sync], busy_seconds=busy_seconds
+        )
+        self._lock = threading.Lock()
+        self._group = GroupCommit(self._commit)
+        self._turns: Turns | None = None
+        # Used by whoever has the turn in the group.
+        self._writer: sqlite3.Connection | None = None
+        self._heads: KnownHeads | None = None
+        self._data_version = -1
+        self._unmoved_bytes = 0
+        self._unsynced = False
+        # Why nothing is written any more.
+        self._poison: str | None = None
+        self._idle: list[sqlite3.Connection] = []
+        # In a directory beside the file, which is made by the first blob that is put.
+        self._blobs: DirectoryBlobs | None = None
+        self._watchers = Watchers()
+        self._looker: threading.Thread | None = None
+        self._seen = (0, 0)
+        self._keeper: threading.Thread | None = None
+        self._closing = Gate()
+        self._is_closed = False
+        self.handlers: Handlers = {
+            **dict.fromkeys(WRITES, self._refuse if self._is_read_only else self._write),
+            **dict.fromkeys(READS, self._read),
+            **dict.fromkeys((Wait, KvWait), self._wait),
+            **dict.fromkeys((BlobPut, BlobGet, BlobHas), self._ask_blobs),
+        }
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        forks.register(self)
+
+    # Opening and closing
+
+    def _open(self) -> None:
+        if not self._is_read_only:
+            self._database.make()
+            with self._in_turn():
+                connection = self._database.connect()
+                self._idle.append(connection)
+                with self._database.errors():
+                    if not self._database.check(connection):
+                        self._database.create(connection)
+        with self._reading() as reading:
+            reading.heads()
+        if self._interval_seconds is not None:
+            self._start_keeper()
+
+    def close(self) -> None:
+        """Move what was written into the file, and let go of it. Whoever waits is told. Again: nothing."""
+        self._is_closed = True
+        self._closing.open()
+        self._watchers.tell_all()
+        if self._keeper is not None and self._keeper is not threading.current_thread():
+            self._keeper.join()
+        with self._group.turn:
+            with ExitStack() as turn:
+                if self._turns is not None:
+                    # In turn if that comes in time: the last connection of all processes takes the log of writes away.
+                    turn.enter_context(self._turns.taken(self._busy_seconds))
+                self._close_connections()
+            if self._turns is not None:
+                self._turns.close()
+                self._turns = None
+        with self._lock:
+            blobs, self._blobs = self._blobs, None
+        if blobs is not None:
+            blobs.close()
+
+    def _close_connections(self) -> None:
+        if self._writer is not None:
+            # What cannot be moved now stays in the log of writes, where the next opening finds it.
+            with suppress(PersistError):
+                self._checkpoint(self._writer, "TRUNCATE")
+            self._writer.close()
+            self._writer = None
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def state_lock(self) -> forks.StateLock | None:
+        """What a fork waits for: no transaction is under way then."""
+        return self._group.turn
+
+    def leave_to_parent(self, *, is_whole: bool) -> None:
+        """In a forked child: it has the store open too, by connections of its own."""
+        # What is the parent's is not even closed here: that would end the parent's transaction, or its locks.
+        _INHERITED.append((self._writer, self._idle, self._turns, self._heads, self._blobs))
+        self._writer = self._turns = self._heads = self._blobs = None
+        self._idle = []
+        self._lock = threading.Lock()
+        self._group = GroupCommit(self._commit)
+        self._watchers.forget()
+        self._looker = self._keeper = None
+        if not self._is_closed:
+            self._closing = Gate()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise self._closed()
+        if self._poison is not None:
+            raise StoreUnavailable(f"{self._poison}: reading goes on; to write, close the store and open it again")
+
+    def _closed(self) -> StoreUnavailable:
+        return StoreClosed(f"{self.path}: the store was closed: open it again")
+
+    # Writing
+
+    def answer_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
+        """The outcomes of several requests: the writes share one transaction, then the reads are answered.
+
+        Args:
+            requests: The requests.
+
+        Returns:
+            Their outcomes, in order.
+        """
+        return outcomes_by_kind(requests, WRITES, self._write_all, lambda _, request: self._outcome(request))
+
+    def _write_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
+        if self._is_read_only:
+            return [self._outcome(request) for request in requests]
+        return self._group.write(cast(Sequence[WriteRequest], requests)) if requests else []
+
+    def _outcome(self, request: Request[Any]) -> Outcome:
+        try:
+            return Answered(self.handlers[type(request)](request))
+        except Exception as error:
+            return Failed(error)
+
+    def _write(self, request: Any) -> Any:
+        (outcome,) = self._group.write([request])
+        if isinstance(outcome, Answered):
+            return outcome.value
+        raise outcome.error
+
+    def _refuse(self, request: Request[Any]) -> Any:
+        raise InvalidRequest(f"{request.op}: {self.path} was opened to read only: open it without mode=r to write")
+
+    def _commit(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
+        """Carry out writes in one transaction. Whoever calls it has the turn in the group."""
+        self._check_open()
+        if self._interval_seconds is not None and self._keeper is None:
+            self._start_keeper()
+        with self._in_turn():
+            connection = self._begun()
+            try:
+                heads = self._heads_of(connection)
+                writing = Writing(connection, heads, self._clock(), self._limits)
+                with self._database.errors():
+                    outcomes = writing.carry_out(requests)
+            except BaseException as error:
+                self._roll_back(connection)
+                if isinstance(error, MemoryError):
+                    raise StoreUnavailable(f"{self.path}: nothing was written: {NO_MEMORY}") from error
+                raise
+            self._end(connection)
+            heads.make_room()
+            self._unsynced = True
+            self._unmoved_bytes += writing.written_bytes + _PAGES_OF_A_COMMIT * _PAGE_BYTES
+            # What was written is written, whatever comes now.
+            if self._unmoved_bytes >= CHECKPOINT_BYTES:
+                with suppress(PersistError):  # the next commit tries again
+                    self._checkpoint(connection, "PASSIVE")
+        if self._watchers:
+            with suppress(PersistError):  # who waits looks by itself now and then
+                self._tell()
+        return outcomes
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Have the turn among all processes for the block. Raises `StoreUnavailable` where it does not come in time."""
+        if self._turns is None:
+            try:
+                self._turns = Turns(self.path)
+            except OSError as error:
+                raise StoreUnavailable(f"{self.path} cannot be opened to write: {error}") from error
+        with self._turns.taken(self._busy_seconds) as is_taken:
+            if not is_taken:
+                raise StoreUnavailable(
+                    f"{self.path}: other processes have written for {self._busy_seconds:g} seconds without a pause, or "
+                    "one holds it: nothing was written: try again"
+                )
+            yield
+
+    def _begun(self) -> sqlite3.Connection:
+        """The connection that writes, at the beginning of a transaction."""
+        if self._writer is None:
+            self._heads = None
+            self._writer = self._database.connect()
+        connection = self._writer
+        if connection.in_transaction:
+            # An interrupt, and another one while it was rolled back.
+            self._roll_back(connection)
+        with self._database.errors():
+            connection.execute("BEGIN IMMEDIATE")
+        return connection
+
+    def _heads_of(self, connection: sqlite3.Connection) -> KnownHeads:
+        """What is known of streams and keys: that of the transaction before, unless another process has written."""
+        with self._database.errors():
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+            if self._heads is None or version != self._data_version:
+                self._heads, self._data_version = KnownHeads(Reading(connection)), version
+        return self._heads
+
+    def _roll_back(self, connection: sqlite3.Connection) -> None:
+        self._heads = None
+        with suppress(sqlite3.Error):
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    def _end(self, connection: sqlite3.Connection) -> None:
+        heads, self._heads = self._heads, None
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back(connection)
+            if (getattr(error, "sqlite_errorcode", 0) & 0xFF) == sqlite3.SQLITE_IOERR:
+                # It may stand in the log of writes, and be found there once the file is opened anew.
+                self._poison = f"{self.path}: a commit failed: {error}"
+                raise UncertainOutcome(
+                    f"{self._poison}: whether it is on the disk is not known: close the store and open it again"
+                ) from error
+            raise self._database.error_of(error) from error
+        except MemoryError as error:
+            raise UncertainOutcome(f"{self.path}: {NO_MEMORY_NOR_WORD}") from error
+        self._heads = heads
+
+    # Moving commits from the write-ahead log into the file
+
+    def _checkpoint(self, connection: sqlite3.Connection, how: str) -> None:
+        """Move what was written into the file, as far as readers let it.
+
+        A process that holds the turn does so, since several at once have damaged files in some releases of SQLite.
+        """
+        with self._database.errors():
+            connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
+        self._unmoved_bytes = 0
+
+    def sync(self) -> None:
+        """Return when all that was written so far is on the disk, whatever the mode."""
+        self._check_open()
+        self._unsynced = False
+        try:
+            # What is not there any more was moved into the file, and synced before.
+            sync_file(f"{self.path}-wal")
+        except OSError as error:
+            # What was to be written may count as written now: a second sync would succeed and prove nothing.
+            self._poison = f"{self.path}: a sync failed: {error}"
+            raise UncertainOutcome(
+                f"{self._poison}: whether what was written last is on the disk is not known: close the store and open "
+                "it again"
+            ) from error
+
+    def _start_keeper(self) -> None:
+        self._keeper = threading.Thread(
+            target=_keep, args=(weakref.ref(self), self._closing, self._interval_seconds), daemon=True
+        )
+        self._keeper.start()
+
+    def _sync_when_due(self) -> None:
+        if self._unsynced:
+            self.sync()
+
+    # Reading
+
+    @contextmanager
+    def _reading(self) -> Iterator[Reading]:
+        """A transaction that reads, on a connection that nobody else has meanwhile."""
+        if self._is_closed:
+            raise self._closed()
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            connection = self._database.connect()
+        try:
+            connection.execute("BEGIN")
+            yield Reading(connection)
+            connection.execute("COMMIT")
+        except BaseException as error:
+            # Whatever state it is in.
+            connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise (self._closed() if self._is_closed else self._database.error_of(error)) from error
+            raise
+        with self._lock:
+            if not self._is_closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _read(self, request: Request[Any]) -> Any:
+        with self._reading() as reading:
+            return reading.answer(request)
+
+    # Blobs
+
+    def _ask_blobs(self, request: Any) -> Any:
+        if self._is_closed:
+            raise self._closed()
+        if self._is_read_only and isinstance(request, BlobPut):
+            self._refuse(request)
+        blobs = self._blobs
+        if blobs is None:
+            place = f"{self.path}-blobs"
+            if not isinstance(request, BlobPut) and not Path(place).is_dir():
+                return _without_blobs(request)
+            blobs = self._keep_blobs(DirectoryBlobs(place, read_only=self._is_read_only))
+        return blobs.handlers[type(request)](request)
+
+    def _keep_blobs(self, opened: DirectoryBlobs) -> DirectoryBlobs:
+        """The one that is kept: another thread may have been quicker."""
+        with self._lock:
+            if self._blobs is None and not self._is_closed:
+                self._blobs = opened
+                return opened
+        opened.close()
+        if self._blobs is None:
+            raise self._closed()
+        return self._blobs
+
+    # Waiting
+
+    def watch(self, request: Wait | KvWait, notify: Notify) -> Callable[[], None]:
+        """Call ``notify()`` once as soon as a wait is over, or the store is closed.
+
+        Args:
+            request: What is waited for. Its timeout is for the caller to see to.
+            notify: Called in the thread that commits, looks or closes, or at once; it must be quick and must not raise.
+
+        Returns:
+            The function that ends the watch.
+        """
+        with self._lock:
+            token = None if self._is_closed else self._watchers.add(request, notify)
+        if token is None:
+            notify()
+            return lambda: None
+
+        def end_watch() -> None:
+            with self._lock:
+                self._watchers.remove(token)
+
+        try:
+            self._start_looking()
+            is_over = self._newest(request) > request.after
+        except StoreClosed:
+            is_over = True
+        except BaseException:
+            end_watch()
+            raise
+        if is_over:
+            # Whoever has told it already has taken it out.
+            with self._lock:
+                is_to_be_told = self._watchers.remove(token)
+            if is_to_be_told:
+                notify()
+        return end_watch
+
+    def _wait(self, request: Wait | KvWait) -> int:
+        return wait(request, self.watch, self._newest)
+
+    def _newest(self, request: Wait | KvWait) -> int:
+        with self._reading() as reading:
+            return reading.newest(request)
+
+    def _start_looking(self) -> None:
+        """See to it that a thread looks for what other processes write, as long as anybody waits."""
+        if self._looker is not None:
+            return
+        with self._reading() as reading:
+            heads = reading.heads()
+        with self._lock:
+            if self._looker is not None:
+                return
+            self._seen = heads
+            looker = threading.Thread(target=_look, args=(weakref.ref(self), self._closing), daemon=True)
+            looker.start()
+            self._looker = looker
+
+    def _tell(self) -> None:
+        """Tell those that wait for what has changed since this was called before."""
+        with self._reading() as reading:
+            streams, keys = reading.changed_since(*self._seen)
+            seen = reading.heads()
+        with self._lock:
+            self._seen = max(seen[0], self._seen[0]), max(seen[1], self._seen[1])
+            ready = [*self._watchers.take(Wait, streams), *self._watchers.take(KvWait, keys)]
+        for notify in ready:
+            notify()
+
+
+def _keep(ref: "weakref.ref[SqliteStore]", closing: Gate, interval_seconds: float) -> None:
+    """Have a store synced every so many seconds, until it is closed, or nobody has it any more."""
+    while not closing.wait(interval_seconds):
+        store = ref()
+        if store is None:
+            return
+        # Where the disk refuses, the next write is told.
+        with suppress(PersistError):
+            store._sync_when_due()
+        del store
+
+
+def _look(ref: "weakref.ref[SqliteStore]", closing: Gate) -> None:
+    """Look for what other processes write, until nobody waits any more, or the store is closed."""
+    version = None
+    connection: sqlite3.Connection | None = None
+    try:
+        while not closing.wait(LOOK_AGAIN_SECONDS):
+            store = ref()
+            if store is None:
+                return
+            with store._lock:
+                if not store._watchers:
+                    store._looker = None
+                    return
+            try:
+                if connection is None:
+                    connection = store._database.connect()
+                (newest,) = connection.execute("PRAGMA data_version").fetchone()
+                if newest != version:
+                    store._tell()
+                    version = newest
+            except (PersistError, sqlite3.Error):
+                # Who waits looks by itself now and then, and is told what is wrong.
+                version = None
+            del store
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def _without_blobs(request: BlobGet | BlobHas) -> bool:
+    """The answer where no blob was ever put."""
+    check_cid(request.cid)
+    if isinstance(request, BlobGet):
+        raise BlobNotFound(request.cid)
+    return False
+
+
+def _check_seconds(name: str, seconds: float) -> None:
+    if type(seconds) not in (int, float) or not 0.001 <= seconds <= threading.TIMEOUT_MAX:
+        raise InvalidRequest(f"{name} is {describe(seconds)}: give a number from 0.001 on")
