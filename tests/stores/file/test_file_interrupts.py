@@ -10,7 +10,8 @@ from interrupts import Interrupt, InterruptInside
 
 from interpreters import Store
 from interpreters.disk import requests as disk
-from interpreters.stores.file import engine, frames, group, index, queries, segments, staging, store, values, writer
+from interpreters.stores import group
+from interpreters.stores.file import engine, frames, index, queries, segments, staging, store, values, writer
 from interpreters.stores.file.store import FileStore
 from interpreters.stores.group import GroupCommit
 from interpreters.threads import gates

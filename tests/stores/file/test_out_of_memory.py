@@ -12,8 +12,8 @@ import pytest
 from interrupts import Interrupt
 
 from interpreters import Store, open_store
-from interpreters.stores import memory
-from interpreters.stores.file import engine, frames, group, index, queries, segments, staging, store, writer
+from interpreters.stores import group, memory
+from interpreters.stores.file import engine, frames, index, queries, segments, staging, store, writer
 from interpreters.stores.file.store import FileStore
 from interpreters.stores.group import GroupCommit
 from persist_effects import Append, Draft, KvDelete, KvPut, StoreUnavailable, UncertainOutcome, kv, log, transact
