@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -18,35 +18,29 @@ from interpreters.blobs.directory import DirectoryBlobs
 from interpreters.disk.files import sync_file
 from interpreters.disk.turns import Turns
 from interpreters.stores.clock import Clock, checked_clock, wall_clock
-from interpreters.stores.group import NO_MEMORY, NO_MEMORY_NOR_WORD, GroupCommit, WriteRequest
+from interpreters.stores.group import NO_MEMORY, NO_MEMORY_NOR_WORD, WriteRequest
+from interpreters.stores.grouped import GroupedStore
 from interpreters.stores.sqlite.database import Database
 from interpreters.stores.sqlite.reading import Reading
 from interpreters.stores.sqlite.writing import KnownHeads, Writing
-from interpreters.stores.waiting import Watchers, wait
 from interpreters.threads import forks
-from interpreters.threads.gates import Gate, Notify
+from interpreters.threads.gates import Gate
 from persist_effects import codec
 from persist_effects.capabilities import Capabilities, Durability
 from persist_effects.errors import (
     BlobNotFound,
     InvalidRequest,
     PersistError,
-    StoreClosed,
     StoreUnavailable,
     UncertainOutcome,
     describe,
 )
 from persist_effects.event import check_integer
-from persist_effects.machine import Handlers, outcomes_by_kind
 from persist_effects.planning import Limits
 from persist_effects.requests import (
-    READS,
-    WRITES,
-    Answered,
     BlobGet,
     BlobHas,
     BlobPut,
-    Failed,
     KvWait,
     Outcome,
     Request,
@@ -69,7 +63,7 @@ _INHERITED: list[Any] = []
 """In a forked child: what is the parent's, and must be neither used nor closed."""
 
 
-class SqliteStore:
+class SqliteStore(GroupedStore):
     """An interpreter that keeps a store in a SQLite file. Any number of processes may have it open, and any thread.
 
     Args:
@@ -97,8 +91,6 @@ class SqliteStore:
     1
     """
 
-    blocking = True
-
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -120,19 +112,17 @@ class SqliteStore:
         _check_seconds("busy_seconds", busy_seconds)
         check_integer("payload_limit_bytes", payload_limit_bytes, 1)
         self.path = Path(path)
+        super().__init__(str(self.path), is_read_only=mode == "r")
         self.capabilities = Capabilities(
             durability=cast(Durability, sync), processes="many", payload_limit_bytes=payload_limit_bytes, reopen=True
         )
         self._clock = checked_clock(clock)
         self._limits = Limits(payload_limit_bytes)
         self._busy_seconds = busy_seconds
-        self._is_read_only = mode == "r"
         self._interval_seconds = interval_seconds if sync == "interval" and not self._is_read_only else None
         self._database = Database(
             self.path, is_read_only=self._is_read_only, synchronous=SYNC_MODES[sync], busy_seconds=busy_seconds
         )
-        self._lock = threading.Lock()
-        self._group = GroupCommit(self._commit)
         self._turns: Turns | None = None
         # Used by whoever has the turn in the group.
         self._writer: sqlite3.Connection | None = None
@@ -145,18 +135,10 @@ class SqliteStore:
         self._idle: list[sqlite3.Connection] = []
         # In a directory beside the file, which is made by the first blob that is put.
         self._blobs: DirectoryBlobs | None = None
-        self._watchers = Watchers()
         self._looker: threading.Thread | None = None
         self._seen = (0, 0)
         self._keeper: threading.Thread | None = None
-        self._closing = Gate()
-        self._is_closed = False
-        self.handlers: Handlers = {
-            **dict.fromkeys(WRITES, self._refuse if self._is_read_only else self._write),
-            **dict.fromkeys(READS, self._read),
-            **dict.fromkeys((Wait, KvWait), self._wait),
-            **dict.fromkeys((BlobPut, BlobGet, BlobHas), self._ask_blobs),
-        }
+        self.handlers = {**self.handlers, **dict.fromkeys((BlobPut, BlobGet, BlobHas), self._ask_blobs)}
         try:
             self._open()
         except BaseException:
@@ -182,9 +164,7 @@ class SqliteStore:
 
     def close(self) -> None:
         """Move what was written into the file, and let go of it. Whoever waits is told. Again: nothing."""
-        self._is_closed = True
-        self._closing.open()
-        self._watchers.tell_all()
+        self._begin_close()
         if self._keeper is not None and self._keeper is not threading.current_thread():
             self._keeper.join()
         with self._group.turn:
@@ -223,12 +203,8 @@ class SqliteStore:
         _INHERITED.append((self._writer, self._idle, self._turns, self._heads, self._blobs))
         self._writer = self._turns = self._heads = self._blobs = None
         self._idle = []
-        self._lock = threading.Lock()
-        self._group = GroupCommit(self._commit)
-        self._watchers.forget()
         self._looker = self._keeper = None
-        if not self._is_closed:
-            self._closing = Gate()
+        self._begin_anew()
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -236,41 +212,7 @@ class SqliteStore:
         if self._poison is not None:
             raise StoreUnavailable(f"{self._poison}: reading goes on; to write, close the store and open it again")
 
-    def _closed(self) -> StoreUnavailable:
-        return StoreClosed(f"{self.path}: the store was closed: open it again")
-
     # Writing
-
-    def answer_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
-        """The outcomes of several requests: the writes share one transaction, then the reads are answered.
-
-        Args:
-            requests: The requests.
-
-        Returns:
-            Their outcomes, in order.
-        """
-        return outcomes_by_kind(requests, WRITES, self._write_all, lambda _, request: self._outcome(request))
-
-    def _write_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
-        if self._is_read_only:
-            return [self._outcome(request) for request in requests]
-        return self._group.write(cast(Sequence[WriteRequest], requests)) if requests else []
-
-    def _outcome(self, request: Request[Any]) -> Outcome:
-        try:
-            return Answered(self.handlers[type(request)](request))
-        except Exception as error:
-            return Failed(error)
-
-    def _write(self, request: Any) -> Any:
-        (outcome,) = self._group.write([request])
-        if isinstance(outcome, Answered):
-            return outcome.value
-        raise outcome.error
-
-    def _refuse(self, request: Request[Any]) -> Any:
-        raise InvalidRequest(f"{request.op}: {self.path} was opened to read only: open it without mode=r to write")
 
     def _commit(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
         """Carry out writes in one transaction. Whoever calls it has the turn in the group."""
@@ -457,45 +399,6 @@ class SqliteStore:
 
     # Waiting
 
-    def watch(self, request: Wait | KvWait, notify: Notify) -> Callable[[], None]:
-        """Call ``notify()`` once as soon as a wait is over, or the store is closed.
-
-        Args:
-            request: What is waited for. Its timeout is for the caller to see to.
-            notify: Called in the thread that commits, looks or closes, or at once; it must be quick and must not raise.
-
-        Returns:
-            The function that ends the watch.
-        """
-        with self._lock:
-            token = None if self._is_closed else self._watchers.add(request, notify)
-        if token is None:
-            notify()
-            return lambda: None
-
-        def end_watch() -> None:
-            with self._lock:
-                self._watchers.remove(token)
-
-        try:
-            self._start_looking()
-            is_over = self._newest(request) > request.after
-        except StoreClosed:
-            is_over = True
-        except BaseException:
-            end_watch()
-            raise
-        if is_over:
-            # Whoever has told it already has taken it out.
-            with self._lock:
-                is_to_be_told = self._watchers.remove(token)
-            if is_to_be_told:
-                notify()
-        return end_watch
-
-    def _wait(self, request: Wait | KvWait) -> int:
-        return wait(request, self.watch, self._newest)
-
     def _newest(self, request: Wait | KvWait) -> int:
         with self._reading() as reading:
             return reading.newest(request)
@@ -521,9 +424,7 @@ class SqliteStore:
             seen = reading.heads()
         with self._lock:
             self._seen = max(seen[0], self._seen[0]), max(seen[1], self._seen[1])
-            ready = [*self._watchers.take(Wait, streams), *self._watchers.take(KvWait, keys)]
-        for notify in ready:
-            notify()
+        self._tell_of(streams, keys)
 
 
 def _keep(ref: "weakref.ref[SqliteStore]", closing: Gate, interval_seconds: float) -> None:
