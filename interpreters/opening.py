@@ -93,13 +93,25 @@ def _open_sqlite(rest: str, options: dict[str, Any]) -> Interpreter:
     return open_sqlite(rest, options)
 
 
+def _open_postgres(rest: str, options: dict[str, Any]) -> Interpreter:
+    # Imported when it is used: it needs its driver.
+    from interpreters.stores.postgres import open_postgres
+
+    return open_postgres(rest, options)
+
+
 Opener = Callable[[str, dict[str, Any]], Interpreter]
 """Opens what stands behind the colon of a URL, with the options that were given as keywords."""
 
 STORES = "persist_effects.stores"
 """The group of entry points by which other packages register their schemes."""
 
-_OPENERS: dict[str, Opener] = {"memory": _open_memory, "file": _open_file, "sqlite": _open_sqlite}
+_OPENERS: dict[str, Opener] = {
+    "memory": _open_memory,
+    "file": _open_file,
+    "sqlite": _open_sqlite,
+    "postgresql": _open_postgres,
+}
 
 
 def _entry_points() -> "list[EntryPoint]":

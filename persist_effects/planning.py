@@ -169,7 +169,7 @@ def plan(request: Write | Transact, heads: Heads, now: int, limits: Limits) -> P
     answers: list[Any] = []
     for index, write in enumerate(request.writes):
         # All are staged, also after a conflict: what cannot be stored is told first, whatever is held.
-        staged = _noted(write, answers, limits) if index == last and request.noting else write
+        staged = with_answers(write, answers, limits) if index == last and request.noting else write
         answers.append(commit.stage(staged, index))
     return (answers, commit.change) if commit.conflict is None else (commit.conflict, None)
 
@@ -367,10 +367,23 @@ def _first_failing(checks: tuple[Check, ...], heads: Heads) -> Conflict | None:
 # Noting
 
 
-def _noted(write: Write, answers: list[Any], limits: Limits) -> Write:
-    """The last write of a transaction, with the answers of those before it.
+def with_answers(write: Write, answers: list[Any], limits: Limits) -> Write:
+    """Have the last write of a transaction that notes keep the answers of those before it.
 
-    The limit counts their numbers at their longest, so that the same transaction fits wherever it is made.
+    Args:
+        write: An append of one draft, or a put of a dict.
+        answers: The answers. A store that learns some of their numbers only later fills them in when it reads.
+        limits: What the store takes. The numbers count at their longest, so that the same transaction fits wherever it
+            is made.
+
+    Returns:
+        The write, with the answers as plain values.
+
+    Raises:
+        TooLarge: If it is over the limit with them.
+
+    >>> with_answers(KvPut("latest", {}), [7, True], Limits()).value
+    {'answers': [7, True]}
     """
     plain = [msgspec.to_builtins(answer) for answer in answers]
     longest = [_at_its_longest(answer) for answer in plain]

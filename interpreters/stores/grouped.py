@@ -147,11 +147,21 @@ class GroupedStore(ABC):
                 notify()
         return end_watch
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._watchers)
+
     def _wait(self, request: Wait | KvWait) -> int:
         return wait(request, self.watch, self._newest)
 
-    def _tell_of(self, streams: dict[str, int], keys: dict[str, int]) -> None:
-        """Tell those that wait for one of these changes: the names, and the newest number of each."""
+    def tell_of(self, streams: dict[str, int], keys: dict[str, int]) -> None:
+        """Tell those that wait for one of these changes.
+
+        Args:
+            streams: The streams that were appended to, and the newest position of each.
+            keys: The keys that were changed, and the newest revision of each.
+        """
         with self._lock:
             ready = [*self._watchers.take(Wait, streams), *self._watchers.take(KvWait, keys)]
         for notify in ready:

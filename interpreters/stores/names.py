@@ -39,6 +39,26 @@ def end_of(prefix: str) -> str | None:
     return stem[:-1] + chr(ord(stem[-1]) + 1) if stem else None
 
 
+def range_of(prefix: str) -> tuple[str, str]:
+    """From which name to before which all names begin with a prefix, for databases that can be asked for ranges only.
+
+    Args:
+        prefix: What they begin with.
+
+    Returns:
+        Both ends, without surrogates, which no name has and no database takes.
+
+    >>> range_of("orders/")
+    ('orders/', 'orders0')
+    """
+    end = end_of(prefix) or _PAST_ALL
+    return prefix, end[:-1] + "\ue000" if end[-1] == "\ud800" else end
+
+
+_PAST_ALL = "\U0010ffff" * 129
+"""Greater than every name: names have at most 512 bytes."""
+
+
 class SortedNames(Generic[M_co]):
     """The names of a mapping, in the order of their code points, and the numbers of what they stand for.
 

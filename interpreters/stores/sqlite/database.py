@@ -4,11 +4,11 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from interpreters.disk.files import directory_mode, make_directories, new_file
+from interpreters.stores.statements import Statements
 from persist_effects.errors import CorruptStore, InvalidRequest, NewerFormat, StoreUnavailable
 
 APPLICATION_ID = 0x70656631
@@ -20,33 +20,16 @@ _NOT_THERE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-class _Statements:
-    """The statements in the files of a folder, by their names."""
-
-    def __init__(self, folder: str) -> None:
-        place = files("interpreters.stores.sqlite").joinpath(folder)
-        self.texts = {
-            entry.name.removesuffix(".sql"): entry.read_text(encoding="utf-8")
-            for entry in sorted(place.iterdir(), key=lambda entry: entry.name)
-        }
-
-    def __getattr__(self, name: str) -> str:
-        try:
-            return self.texts[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-
 @cache
-def schema() -> _Statements:
+def schema() -> Statements:
     """What a new store is made of, in its order."""
-    return _Statements("schema")
+    return Statements("interpreters.stores.sqlite", "schema")
 
 
 @cache
-def queries() -> _Statements:
+def queries() -> Statements:
     """What is asked of a store, by the names of the files."""
-    return _Statements("queries")
+    return Statements("interpreters.stores.sqlite", "queries")
 
 
 class Database:

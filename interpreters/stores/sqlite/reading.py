@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple, overload
 
 from interpreters.stores.merging import merged
-from interpreters.stores.names import end_of
+from interpreters.stores.names import range_of
 from interpreters.stores.ranges import page_range
 from interpreters.stores.sqlite.database import queries
 from persist_effects import codec
@@ -29,9 +29,6 @@ from persist_effects.requests import (
     Streams,
     Wait,
 )
-
-LAST = "\U0010ffff" * 129
-"""Greater than every name: names have at most 512 bytes."""
 
 LOOKED_AT = 1_000
 """How many of the newest changes are looked at for one under a prefix, before all that is under it is."""
@@ -56,13 +53,6 @@ class _Row(NamedTuple):
     position: int
     type: str
     event: bytes
-
-
-def range_of(prefix: str) -> tuple[str, str]:
-    """From which name to before which all names begin with a prefix."""
-    end = end_of(prefix) or LAST
-    # No name has a surrogate, and no statement may.
-    return prefix, end[:-1] + "\ue000" if end[-1] == "\ud800" else end
 
 
 class Reading:

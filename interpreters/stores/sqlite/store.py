@@ -424,7 +424,7 @@ class SqliteStore(GroupedStore):
             seen = reading.heads()
         with self._lock:
             self._seen = max(seen[0], self._seen[0]), max(seen[1], self._seen[1])
-        self._tell_of(streams, keys)
+        self.tell_of(streams, keys)
 
 
 def _keep(ref: "weakref.ref[SqliteStore]", closing: Gate, interval_seconds: float) -> None:

@@ -1,0 +1,1 @@
+SELECT revision, value, noted FROM entries WHERE key = %s;

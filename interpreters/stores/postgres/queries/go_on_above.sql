@@ -1,0 +1,1 @@
+SELECT go_on_above(%s);

@@ -1,0 +1,1 @@
+LISTEN persist_effects;

@@ -1,0 +1,1 @@
+SELECT newest_settled(settled());

@@ -1,0 +1,1 @@
+SELECT newest_position(%s, %s, %s, %s);

@@ -1,0 +1,1 @@
+SELECT newest_revision(%s, %s, %s, %s);

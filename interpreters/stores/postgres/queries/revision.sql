@@ -1,0 +1,1 @@
+SELECT revision FROM entries WHERE key = %s;

@@ -1,0 +1,1 @@
+SELECT meta.version FROM meta WHERE meta.xid_offset IS NOT NULL;

@@ -1,0 +1,170 @@
+"""Answering the requests that write nothing: each is one question to the server."""
+
+from collections.abc import Callable
+from typing import Any
+
+from psycopg.types.numeric import Int4, Int8
+
+from interpreters.stores.names import range_of
+from interpreters.stores.postgres.batches import filled_in
+from interpreters.stores.ranges import page_range
+from interpreters.stores.statements import Statements
+from persist_effects import codec
+from persist_effects.event import INT64_MAX, Event
+from persist_effects.requests import (
+    ANSWERS,
+    Entry,
+    Hole,
+    KvEntries,
+    KvGet,
+    KvHas,
+    KvKeys,
+    KvWait,
+    LastSeq,
+    Page,
+    Read,
+    ReadAll,
+    Request,
+    Streams,
+    Wait,
+)
+
+LOOKED_AT = 1_000
+"""How many of the newest changes are looked at for one under a prefix, before all that is under it is."""
+
+QUERIES = Statements("interpreters.stores.postgres", "queries")
+
+Ask = Callable[..., list[Any]]
+
+
+class Reading:
+    """The answers that a server gives.
+
+    Args:
+        ask: Gives the rows for a question and its parameters.
+    """
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    def answer(self, request: Request[Any]) -> Any:
+        """The answer to a request that writes nothing."""
+        return _ANSWERS[type(request)](self, request)
+
+    # Streams
+
+    def _last_seq(self, request: LastSeq) -> int:
+        rows = self._ask(QUERIES.last_seq, (request.stream,))
+        return rows[0][0] if rows else 0
+
+    def _read(self, request: Read) -> Page:
+        query = QUERIES.read_backwards if request.backwards else QUERIES.read
+        parameters = {
+            "stream": request.stream,
+            "after": Int8(request.after),
+            "until": Int8(INT64_MAX if request.until is None else request.until),
+            "limit": Int8(request.limit),
+        }
+        rows = self._ask(query, parameters)
+        if not rows:
+            return Page([], request.after, 0)
+        dropped, head = rows[0][:2]
+        _, _, next_seq, hole = page_range(request, dropped, head)
+        events = [_event(request.stream, row[2:]) for row in rows if row[2] is not None]
+        return Page(events, next_seq, head, hole)
+
+    def _names(self, request: Streams) -> list[str]:
+        return [name for (name,) in self._page_of(QUERIES.streams, request)]
+
+    # All streams
+
+    def _read_all(self, request: ReadAll) -> Page:
+        name_from, name_to = range_of(request.prefix)
+        kind = "prefix" if request.prefix else "all" if request.types is None else "types"
+        parameters = {
+            "name_from": name_from,
+            "name_to": name_to,
+            "after": Int8(request.after),
+            "until": Int8(request.last_position(INT64_MAX)),
+            "limit": Int4(request.limit + 1),
+            "types": None if request.types is None else list(request.types),
+        }
+        rows = self._ask(getattr(QUERIES, f"page_of_{kind}{'_backwards' if request.backwards else ''}"), parameters)
+        head, shortened, dropped = rows[0][:3]
+        until = max(request.last_position(head), request.after)
+        events = [_event(row[3], row[4:]) for row in rows[: request.limit] if row[3] is not None]
+        next_position = request.after if request.backwards else until
+        if len(rows) > request.limit:
+            next_position = events[-1].position - 1 if request.backwards else events[-1].position
+        hole = None if shortened is None or until <= request.after else Hole(shortened, dropped + 1)
+        return Page(events, next_position, head, hole)
+
+    # Keys
+
+    def _get(self, request: KvGet) -> Entry | None:
+        rows = self._ask(QUERIES.entry, (request.key,))
+        return _entry(*rows[0]) if rows else None
+
+    def _has(self, request: KvHas) -> bool:
+        return bool(self._ask(QUERIES.revision, (request.key,)))
+
+    def _keys(self, request: KvKeys) -> list[str]:
+        return [key for (key,) in self._page_of(QUERIES.keys, request)]
+
+    def _entries(self, request: KvEntries) -> list[tuple[str, Entry]]:
+        return [(key, _entry(*rest)) for key, *rest in self._page_of(QUERIES.entries, request)]
+
+    def _page_of(self, query: str, request: Streams | KvKeys | KvEntries) -> list[Any]:
+        return self._ask(query, (*range_of(request.prefix), request.after, Int8(request.limit)))
+
+    # Waiting
+
+    def newest(self, request: Wait | KvWait) -> int:
+        """The newest settled position, or revision, under the prefix of a wait."""
+        parameters = (*range_of(request.prefix), Int8(request.after), Int4(LOOKED_AT))
+        if type(request) is KvWait:
+            rows = self._ask(QUERIES.newest_revision, parameters)
+        elif request.prefix:
+            rows = self._ask(QUERIES.newest_position, parameters)
+        else:
+            rows = self._ask(QUERIES.newest_of_all)
+        return int(rows[0][0])
+
+    def changed_since(self, settled: int) -> tuple[dict[str, int], dict[str, int], int, int]:
+        """What was settled since: streams and keys, with the newest number of each.
+
+        Args:
+            settled: How far all is known.
+
+        Returns:
+            The streams, the keys, how far that goes, and the newest number of all, which perhaps is not settled yet.
+        """
+        found: dict[str, dict[str, int]] = {"stream": {}, "key": {}, "settled": {}, "newest": {}}
+        for kind, name, number in self._ask(QUERIES.changed, {"after": Int8(settled - 1)}):
+            found[kind][name] = number
+        return found["stream"], found["key"], found["settled"][""], found["newest"][""]
+
+
+def _event(stream: str, row: Any) -> Event:
+    seq, event_type, at, data, position, meta, noted = row
+    decoded: Any = None if meta is None else codec.decode(meta)
+    if noted is not None:
+        decoded = filled_in(decoded, ANSWERS, noted)
+    return Event(stream, seq, event_type, at, codec.decode(data), position, decoded)
+
+
+def _entry(revision: int, value: bytes, noted: Any) -> Entry:
+    decoded = codec.decode(value)
+    return Entry(decoded if noted is None else filled_in(decoded, ANSWERS, noted), revision)
+
+
+_ANSWERS: dict[type[Request[Any]], Any] = {
+    Read: Reading._read,
+    ReadAll: Reading._read_all,
+    LastSeq: Reading._last_seq,
+    Streams: Reading._names,
+    KvGet: Reading._get,
+    KvHas: Reading._has,
+    KvKeys: Reading._keys,
+    KvEntries: Reading._entries,
+}

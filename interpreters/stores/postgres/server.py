@@ -1,0 +1,279 @@
+"""The PostgreSQL server of a store: connections to it, and what its errors mean.
+
+The driver is imported here and in no other module of the room but by name.
+"""
+
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from persist_effects.errors import (
+    CorruptStore,
+    InvalidRequest,
+    PersistError,
+    StoreUnavailable,
+    UncertainOutcome,
+)
+
+try:
+    import psycopg
+    from psycopg import sql
+    from psycopg.conninfo import conninfo_to_dict
+    from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+except ImportError as error:
+    raise InvalidRequest(
+        f"a store on PostgreSQL needs its driver: {error}: install persist-effects[postgres]"
+    ) from error
+
+Connection = psycopg.Connection[Any]
+
+_SETTINGS = {
+    # Plans are made once, and none of them may depend on how many rows there seem to be: every question has its index.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_bitmapscan": "off",
+    "max_parallel_workers_per_gather": "0",
+    "jit": "off",
+}
+
+_AGAIN = {"40001", "40P01"}
+"""A serialization failure and a deadlock: nothing was written, and it may be tried again."""
+
+_TRIES = 5
+
+_ADVICE = {
+    "25006": "it may only be read: a standby, or a role that may not write: open it with mode=r",
+    "42501": "the role lacks a privilege: let the owner call grant_to_writer or grant_to_reader for it",
+    "53100": "make room on the server's disk, then try again",
+    "53300": "it has as many connections as it allows: close some, or open the store with fewer connections",
+    "55P03": "another transaction holds what is asked for: try again",
+    "57014": "it took longer than the store's timeout_seconds: nothing was written: try again",
+    "42P01": "the store's tables are gone",
+    "42883": "the store's functions are gone",
+    "3F000": "the store's schema is gone",
+}
+
+
+class Server:
+    """The server of a store, and the connections of one process to it.
+
+    Args:
+        conninfo: What the driver connects by.
+        schema: The schema of the store.
+        is_read_only: Whether nothing may be written.
+        is_synced: Whether an acknowledged commit is on the server's disk.
+        timeout_seconds: How long a connection, a lock and a statement may take.
+        connections: How many there are at the most.
+
+    Raises:
+        InvalidRequest: For what the driver does not take.
+    """
+
+    def __init__(
+        self,
+        conninfo: str,
+        schema: str,
+        *,
+        is_read_only: bool,
+        is_synced: bool,
+        timeout_seconds: float,
+        connections: int,
+    ) -> None:
+        try:
+            given = conninfo_to_dict(conninfo)
+        except psycopg.ProgrammingError:
+            # The driver's message may show the URL, with a password in it.
+            raise InvalidRequest(
+                "the URL of the store cannot be read: write postgresql://USER@HOST:PORT/DATABASE, with what is special "
+                "in a name percent-encoded"
+            ) from None
+        self.schema = schema
+        host = given.get("host") or given.get("hostaddr") or "this machine"
+        self.where = f"PostgreSQL on {host}, database {given.get('dbname') or 'by default'}, schema {schema}"
+        self._timeout_seconds = timeout_seconds
+        self._connections = connections
+        milliseconds = max(1, round(timeout_seconds * 1000))
+        settings = {
+            **_SETTINGS,
+            "lock_timeout": milliseconds,
+            "statement_timeout": milliseconds,
+            "idle_in_transaction_session_timeout": milliseconds,
+            "default_transaction_read_only": "on" if is_read_only else "off",
+            "client_min_messages": "warning",
+        }
+        if not is_synced:
+            settings["synchronous_commit"] = "off"
+        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        self._arguments: dict[str, Any] = {
+            "connect_timeout": max(2, round(timeout_seconds)),
+            "application_name": "persist-effects",
+            "tcp_user_timeout": milliseconds,
+            **given,
+            "options": f"{given['options']} {options}" if given.get("options") else options,
+        }
+        self._pool: ConnectionPool[Connection] | None = None
+        # Of the schema, for its locks; known from the first connection on.
+        self.space = 0
+
+    # Connections
+
+    def connect(self) -> Connection:
+        """A new connection, which commits each statement by itself. What is asked first finds our schema.
+
+        Raises:
+            StoreUnavailable: Where it cannot be had.
+        """
+        try:
+            connection = psycopg.connect(**self._arguments, autocommit=True, prepare_threshold=0)
+        except psycopg.Error as error:
+            raise StoreUnavailable(f"{self.where}: no connection: {_said(error)}") from error
+        try:
+            self.find_schema(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def find_schema(self, connection: Connection) -> None:
+        """Have what is asked on a connection find our schema, and nothing else."""
+        path = sql.SQL("SET search_path = {}, pg_temp").format(sql.Identifier(self.schema))
+        connection.execute(path)
+
+    def open_pool(self, configure: Any) -> None:
+        """Have connections from now on, each set up by ``configure(connection)``."""
+        self._pool = ConnectionPool(
+            kwargs={**self._arguments, "autocommit": True, "prepare_threshold": 0},
+            min_size=0,
+            max_size=self._connections,
+            open=True,
+            timeout=self._timeout_seconds,
+            # Whoever asks for one has another try begun; nothing waits for minutes once the server is there again.
+            reconnect_timeout=min(2.0, self._timeout_seconds),
+            configure=configure,
+            check=_check,
+            num_workers=1,
+            name=self.where,
+        )
+
+    def close(self) -> None:
+        """Close all connections. Again: nothing."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close(timeout=self._timeout_seconds)
+
+    def left_to_parent(self) -> Any:
+        """In a forked child: what is the parent's, which must be neither used nor closed."""
+        pool, self._pool = self._pool, None
+        return pool
+
+    @property
+    def has_pool(self) -> bool:
+        """Whether connections can be had."""
+        return self._pool is not None
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        pool = self._pool
+        if pool is None:
+            raise StoreUnavailable(f"{self.where}: the store was closed: open it again")
+        try:
+            connection = pool.getconn()
+        except PoolTimeout as error:
+            raise StoreUnavailable(
+                f"{self.where}: no connection within {self._timeout_seconds:g} seconds: see whether the server runs, "
+                f"and whether more than {self._connections} connections are needed at once"
+            ) from error
+        except PoolClosed as error:
+            raise StoreUnavailable(f"{self.where}: the store was closed: open it again") from error
+        try:
+            yield connection
+        except BaseException:
+            # Whatever state it is in.
+            if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                connection.close()
+            raise
+        finally:
+            pool.putconn(connection)
+
+    # Asking
+
+    def read(self, query: str, parameters: Any = ()) -> list[Any]:
+        """The rows that a question is answered with. A connection that is lost is no reason not to ask once more.
+
+        Args:
+            query: The question, which writes nothing.
+            parameters: Its parameters.
+
+        Returns:
+            The rows.
+
+        Raises:
+            StoreUnavailable: Where it is not answered.
+            CorruptStore: Where the server's data is damaged.
+        """
+        for is_last in (False, True):
+            with self._connection() as connection:
+                try:
+                    return connection.cursor(binary=True).execute(query, parameters).fetchall()
+                except psycopg.Error as error:
+                    if is_last or not _is_lost(connection, error):
+                        raise self.error_of(error) from error
+        raise AssertionError
+
+    def write(self, query: str, parameters: Any) -> Any:
+        """The row that a call is answered with which writes, once that is committed.
+
+        Args:
+            query: The call.
+            parameters: Its parameters.
+
+        Returns:
+            The row.
+
+        Raises:
+            StoreUnavailable: Where nothing was written.
+            UncertainOutcome: Where the connection was lost meanwhile.
+        """
+        for number in range(1, _TRIES + 1):
+            with self._connection() as connection:
+                try:
+                    return connection.cursor(binary=True).execute(query, parameters).fetchone()
+                except psycopg.Error as error:
+                    if _is_lost(connection, error):
+                        raise UncertainOutcome(
+                            f"{self.where}: the connection was lost during a commit: {_said(error)}: whether it was "
+                            "written is not known: read before you write it again"
+                        ) from error
+                    if error.sqlstate not in _AGAIN or number == _TRIES:
+                        raise self.error_of(error) from error
+        raise AssertionError
+
+    def error_of(self, error: psycopg.Error) -> PersistError:
+        """The error of ours for one of the driver's, where nothing was written."""
+        state = error.sqlstate or ""
+        if state.startswith("XX"):
+            return CorruptStore(f"{self.where}: {_said(error)}: restore a backup")
+        advice = _ADVICE.get(state)
+        return StoreUnavailable(f"{self.where}: {_said(error)}" + (f": {advice}" if advice else ""))
+
+
+def _is_lost(connection: Connection, error: psycopg.Error) -> bool:
+    """Whether the server, or the way to it, was gone, so that what it was asked may have been done or not."""
+    return connection.closed or connection.broken or isinstance(error, psycopg.errors.AdminShutdown)
+
+
+def _check(connection: Connection) -> None:
+    """Refuse a connection that the server has closed, which is seen without asking it."""
+    readable, _, _ = select.select([connection.fileno()], [], [], 0)
+    if readable:
+        connection.pgconn.consume_input()
+        if connection.pgconn.status != psycopg.pq.ConnStatus.OK:
+            raise psycopg.OperationalError("the server has closed the connection")
+
+
+def _said(error: BaseException) -> str:
+    """What a driver's error says, on one line."""
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip()) or type(error).__name__

@@ -1,0 +1,282 @@
+"""The store on PostgreSQL: tables and functions in one schema, which any number of processes may use at once.
+
+Whatever waits to be written in this process shares one call. Writers on different streams do not wait for each other:
+a position is made of the number of its transaction, so that there is no counter to take turns at. Readers of all
+streams take only what lies below every transaction in flight. So they never pass a position that may still be filled.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, cast
+
+from psycopg.types.numeric import Int4, Int8
+
+from interpreters.stores.clock import Clock, checked_clock, wall_clock
+from interpreters.stores.group import NO_MEMORY, WriteRequest
+from interpreters.stores.grouped import GroupedStore
+from interpreters.stores.postgres.batches import Batch, Program, bucket_of, conflict, encode_apart
+from interpreters.stores.postgres.courier import Courier
+from interpreters.stores.postgres.installing import Installation
+from interpreters.stores.postgres.reading import QUERIES, Reading
+from interpreters.stores.postgres.server import Connection, Server
+from interpreters.stores.waiting import DELETIONS_KEPT
+from interpreters.threads import forks
+from persist_effects import codec
+from persist_effects.capabilities import Capabilities
+from persist_effects.errors import InvalidRequest, PersistError, StoreUnavailable, describe
+from persist_effects.event import check_integer
+from persist_effects.planning import Limits
+from persist_effects.requests import Answered, Append, Failed, KvWait, Outcome, Request, Wait
+
+DEFAULT_SCHEMA = "persist_effects"
+
+SCHEMA_LIMIT_BYTES = 63
+"""How long PostgreSQL lets a name be."""
+
+SYNC_MODES = ("commit", "interval")
+
+BATCH_BYTES = 16 * 1024 * 1024
+"""How much one call writes, unless a single program has more."""
+
+BATCH_CHANGES = 20_000
+"""How many events and writes one call has, unless a single program has more."""
+
+_INHERITED: list[Any] = []
+"""In a forked child: what is the parent's, and must be neither used nor closed."""
+
+
+class PostgresStore(GroupedStore):
+    """An interpreter that keeps a store in a schema of a PostgreSQL database. Any number of processes may have it open.
+
+    Args:
+        conninfo: What the driver connects by: a URL, or words such as ``host=db.example dbname=app``.
+        schema: The schema. It is made where it is not there, with the store's tables, if the role may do so.
+        sync: What an acknowledgement means: "commit", the write is on the server's disk; "interval", it is there within
+            three times the server's ``wal_writer_delay``, 0.6 seconds unless that is set.
+        timeout_seconds: How long to wait for a connection, a lock, or a statement, before it is `StoreUnavailable`.
+        connections: How many connections this process has at the most, beside one that waits for notifications.
+        mode: "r" refuses writes, and makes nothing; "w" unless given.
+        clock: Gives microseconds since 1970, UTC.
+        payload_limit_bytes: How large the data and the meta of an event, and a value, may be.
+
+    Raises:
+        InvalidRequest: Where an option makes no sense, or the schema is of something else.
+        StoreUnavailable: Where the server cannot be reached, or does not let us.
+        NewerFormat: Where a newer release has made the store.
+    """
+
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        schema: str = DEFAULT_SCHEMA,
+        sync: str = "commit",
+        timeout_seconds: float = 10.0,
+        connections: int = 10,
+        mode: str = "w",
+        clock: Clock = wall_clock,
+        payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES,
+    ) -> None:
+        _check_schema(schema)
+        if sync not in SYNC_MODES:
+            raise InvalidRequest(f"sync is {sync!r}: give one of {', '.join(SYNC_MODES)}")
+        if mode not in ("r", "w"):
+            raise InvalidRequest(f"mode is {mode!r}: give r to read only, or w")
+        if type(timeout_seconds) not in (int, float) or not 0.1 <= timeout_seconds <= 86_400:
+            raise InvalidRequest(f"timeout_seconds is {describe(timeout_seconds)}: give a number from 0.1 to 86400")
+        check_integer("connections", connections, 1, 1_000)
+        check_integer("payload_limit_bytes", payload_limit_bytes, 1, 2**28)
+        self._clock = checked_clock(clock)
+        self._limits = Limits(payload_limit_bytes, encode_apart)
+        self._server = Server(
+            conninfo,
+            schema,
+            is_read_only=mode == "r",
+            is_synced=sync == "commit",
+            timeout_seconds=timeout_seconds,
+            connections=connections,
+        )
+        super().__init__(self._server.where, is_read_only=mode == "r")
+        self._reading = Reading(self._server.read)
+        self._courier: Courier | None = None
+        self._deletion_count = 0
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        is_durable, is_synced = self._server.read(QUERIES.settings)[0]
+        self.capabilities = Capabilities(
+            durability="os" if not is_durable else "commit" if is_synced else "interval",
+            processes="many",
+            order_lags=True,
+            payload_limit_bytes=payload_limit_bytes,
+            reopen=True,
+        )
+        forks.register(self)
+
+    # Opening and closing
+
+    def _open(self) -> None:
+        Installation(self._server).prepare(is_read_only=self._is_read_only)
+        self._server.open_pool(self._configure)
+        # So that what is wrong is told now.
+        self._server.read(QUERIES.newest_of_all)
+
+    def _configure(self, connection: Connection) -> None:
+        """Set up a connection: it may be the first one to a server where the store was restored."""
+        self._server.find_schema(connection)
+        space, _, has_fallen_behind = cast(Any, connection.execute(QUERIES.attach).fetchone())
+        # As the two halves of an advisory lock's number are signed.
+        self._server.space = space - (1 << 32) if space >= 1 << 31 else space
+        if has_fallen_behind and not self._is_read_only:
+            connection.execute(QUERIES.go_on_above, (Int8(0),))
+
+    def close(self) -> None:
+        """Let go of all connections. Whoever waits is told. Again: nothing."""
+        self._begin_close()
+        with self._lock:
+            courier, self._courier = self._courier, None
+        if courier is not None:
+            courier.close()
+        with self._group.turn:
+            self._server.close()
+
+    def state_lock(self) -> forks.StateLock | None:
+        """What a fork waits for: no transaction is under way then."""
+        return self._group.turn
+
+    def leave_to_parent(self, *, is_whole: bool) -> None:
+        """In a forked child: it has the store open too, by connections of its own."""
+        # What is the parent's is not even closed here: that would end the parent's sessions.
+        _INHERITED.append((self._server.left_to_parent(), self._courier))
+        self._courier = None
+        self._begin_anew()
+        if not self._is_closed:
+            self._server.open_pool(self._configure)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise self._closed()
+
+    # Writing
+
+    def _commit(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
+        """Carry out writes, most often in one transaction. Whoever calls it has the turn in the group."""
+        self._check_open()
+        now = self._clock()
+        if len(requests) == 1 and type(requests[0]) is Append and len(requests[0].events) == 1:
+            outcomes = [self._append(requests[0], now)]
+        else:
+            outcomes = self._commit_all(requests, now)
+        self._call().tell()
+        return outcomes
+
+    def _commit_all(self, requests: Sequence[WriteRequest], now: int) -> list[Outcome]:
+        outcomes: list[Outcome | None] = [None] * len(requests)
+        programs: list[tuple[int, Program]] = []
+        for index, request in enumerate(requests):
+            try:
+                programs.append((index, Program(request, now, self._limits)))
+            except MemoryError as error:
+                raise StoreUnavailable(f"{self._where}: nothing was written: {NO_MEMORY}") from error
+            except Exception as error:
+                outcomes[index] = Failed(error)
+        for part in _parts(programs):
+            for (index, _), outcome in zip(part, self._commit_part([program for _, program in part]), strict=True):
+                outcomes[index] = outcome
+        return cast(list[Outcome], outcomes)
+
+    def _commit_part(self, programs: Sequence[Program]) -> list[Outcome]:
+        batch = Batch(programs)
+        try:
+            row = self._server.write(QUERIES.commit_writes, (self._server_space(), *batch.parameters()))
+        except PersistError as error:
+            # What other parts have written is written.
+            return [Failed(type(error)(*error.args)) for _ in programs]
+        self._deletion_count += sum(program.deletes for program in programs)
+        if self._deletion_count > DELETIONS_KEPT:
+            self._deletion_count = 0
+            with suppress(PersistError):  # it is done another time
+                self._server.write(QUERIES.forget_deletions, (Int4(DELETIONS_KEPT),))
+        return batch.outcomes(*row)
+
+    def _append(self, request: Append, now: int) -> Outcome:
+        """The outcome of what is written most: one event."""
+        try:
+            program = Program(request, now, self._limits)
+            (change,) = program.changes
+            (event,), ((data, meta),) = change.events, change.encoded
+            actual, position = self._server.write(
+                QUERIES.append_event,
+                (
+                    self._server_space(),
+                    Int4(bucket_of(request.stream)),
+                    request.stream,
+                    None if request.expected is None else Int8(request.expected),
+                    event.type,
+                    Int8(event.at),
+                    data,
+                    meta,
+                ),
+            )
+        except Exception as error:
+            return Failed(error)
+        if position is None:
+            return Answered(conflict(program.conditions[0], actual))
+        return Answered(program.answer([actual + 1], [position]))
+
+    def _server_space(self) -> Int4:
+        return Int4(self._server.space)
+
+    # Reading
+
+    def _read(self, request: Request[Any]) -> Any:
+        self._check_open()
+        return self._reading.answer(request)
+
+    # Waiting
+
+    def _newest(self, request: Wait | KvWait) -> int:
+        self._check_open()
+        return self._reading.newest(request)
+
+    def _start_looking(self) -> None:
+        self._call().listen()
+
+    def _call(self) -> Courier:
+        """The courier, which is there from the first write or wait on."""
+        courier = self._courier
+        if courier is not None:
+            return courier
+        with self._lock:
+            if self._is_closed:
+                raise self._closed()
+            if self._courier is None:
+                self._courier = Courier(self, self._server)
+            return self._courier
+
+
+def _parts(programs: Sequence[tuple[int, Program]]) -> Iterator[list[tuple[int, Program]]]:
+    """Programs that share a transaction: not more than what one call should have."""
+    part: list[tuple[int, Program]] = []
+    size_bytes = count = 0
+    for one in programs:
+        program = one[1]
+        if part and (size_bytes + program.size_bytes > BATCH_BYTES or count + program.change_count > BATCH_CHANGES):
+            yield part
+            part, size_bytes, count = [], 0, 0
+        part.append(one)
+        size_bytes += program.size_bytes
+        count += program.change_count
+    if part:
+        yield part
+
+
+def _check_schema(schema: object) -> None:
+    if type(schema) is not str or not schema.replace("\0", "") or "\0" in schema:
+        raise InvalidRequest(f"schema is {describe(schema)}: give the name of a schema, such as {DEFAULT_SCHEMA!r}")
+    if len(schema.encode()) > SCHEMA_LIMIT_BYTES or schema.startswith("pg_") or schema == "information_schema":
+        raise InvalidRequest(
+            f"schema is {schema!r}: give a name of up to {SCHEMA_LIMIT_BYTES} bytes that does not begin with pg_"
+        )
