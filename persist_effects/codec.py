@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from persist_effects.errors import InvalidRequest, TooLarge, describe, describe_type, repr_of
-from persist_effects.event import Event
+from persist_effects.event import Draft, Event
 from persist_effects.requests import (
     AllOf,
     Append,
@@ -130,6 +130,33 @@ def encode_new_events(events: list[Event], limit_bytes: int = PAYLOAD_LIMIT_BYTE
         if encoded:
             return encoded[_array_header_bytes(len(events)) :]
     return b"".join([encode_new_event(event, limit_bytes) for event in events])
+
+
+def encode_apart(stream: str, draft: Draft, limit_bytes: int = PAYLOAD_LIMIT_BYTES) -> tuple[bytes, bytes | None]:
+    """The bytes of a draft's data and of its meta, for a store that keeps them apart, each checked as `encode` does.
+
+    Args:
+        stream: What it is appended to.
+        draft: The draft.
+        limit_bytes: How many bytes either may have.
+
+    Returns:
+        Both; None where there is no meta.
+
+    Raises:
+        InvalidRequest: For what cannot be stored.
+        TooLarge: For what is over the limit.
+
+    >>> encode_apart("orders/1", Draft("placed", 12))
+    (b'\x0c', None)
+    """
+    data, meta = draft.data, draft.meta
+    if meta is None and _is_storable(data, DEPTH_LIMIT):
+        encoded = _encoded_if_it_can_be(data, limit_bytes)
+        if encoded:
+            return encoded, None
+    encoded = encode(data, payload_name("data", stream, draft.type), limit_bytes)
+    return encoded, None if meta is None else encode(meta, payload_name("meta", stream, draft.type), limit_bytes)
 
 
 def _array_header_bytes(count: int) -> int:

@@ -5,15 +5,15 @@ and of the keys that it changes itself, it is known beforehand what they add. So
 undoes anything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 from zlib import crc32
 
 from interpreters.stores.group import WriteRequest
 from persist_effects import codec
 from persist_effects.errors import InvalidRequest
-from persist_effects.event import Event
-from persist_effects.planning import Limits, plan_append, plan_put, with_answers
+from persist_effects.planning import Limits, with_answers
 from persist_effects.requests import (
     Answered,
     Append,
@@ -57,32 +57,7 @@ def bucket_of(name: str, *, is_key: bool = False) -> int:
     return crc32(name.encode(), 1 if is_key else 0) % BUCKETS
 
 
-def encode_apart(events: list[Event], limit_bytes: int) -> list[tuple[bytes, bytes | None]]:
-    """The bytes of each event's data and of its meta, which stand in columns of their own.
-
-    Args:
-        events: The events.
-        limit_bytes: How many either may have.
-
-    Returns:
-        Both for each; None where there is no meta.
-
-    Raises:
-        InvalidRequest: For what cannot be stored.
-        TooLarge: For what is over the limit.
-    """
-    return [
-        (
-            codec.encode(event.data, codec.payload_name("data", event.stream, event.type), limit_bytes),
-            None
-            if event.meta is None
-            else codec.encode(event.meta, codec.payload_name("meta", event.stream, event.type), limit_bytes),
-        )
-        for event in events
-    ]
-
-
-class Condition(NamedTuple):
+class _Condition(NamedTuple):
     """What must be there before a program, where it says so."""
 
     kind: int
@@ -94,100 +69,127 @@ class Condition(NamedTuple):
     write: int | None
 
 
-def conflict(condition: Condition, actual: int) -> Conflict:
-    """What a program is answered whose condition is not right.
+class _Program(NamedTuple):
+    """One request of a batch: where its conditions and its writes begin, and where they end."""
+
+    is_transaction: bool
+    notes: bool
+    first_condition: int
+    last_condition: int
+    first_write: int
+    last_write: int
+
+
+class _Added:
+    """What a program adds by itself to what is there: events, beginnings, keys that it puts (True) or deletes."""
+
+    __slots__ = ("appended", "begun", "keys", "put_count")
+
+    def __init__(self) -> None:
+        self.appended: dict[str, int] = {}
+        self.begun: set[str] = set()
+        self.keys: dict[str, bool] = {}
+        self.put_count = 0
+
+
+class Batch:
+    """The writes of several programs that share a transaction.
 
     Args:
-        condition: The condition.
-        actual: What is there.
-
-    Returns:
-        The conflict.
-    """
-    kind: Literal["stream", "key"] = "key" if condition.is_key else "stream"
-    return Conflict(kind, condition.name, condition.expected, actual, condition.write)
-
-
-class _Change(NamedTuple):
-    """One write: its kind, what it is of, its number, and what is stored."""
-
-    kind: int
-    name: str
-    number: int
-    value: bytes
-    events: Sequence[Event]
-    encoded: Sequence[tuple[bytes, bytes | None]]
-
-
-class Program:
-    """The writes of one request, checked and encoded, and what must be there before them.
-
-    Args:
-        request: The request.
         now: The time of the commit, in microseconds since 1970, UTC.
-        limits: What the store takes. Events are encoded by `encode_apart`.
+        limits: What the store takes.
 
-    Raises:
-        InvalidRequest: For what cannot be stored, whatever is held.
-        TooLarge: For a payload over the limit.
+    >>> batch = Batch(0, Limits())
+    >>> batch.add(KvPut("color", "red"))
+    >>> batch.change_count, batch.size_bytes
+    (1, 4)
     """
 
-    def __init__(self, request: WriteRequest, now: int, limits: Limits) -> None:
-        self.conditions: list[Condition] = []
-        self.changes: list[_Change] = []
-        self.is_transaction = type(request) is Transact
-        self.notes = isinstance(request, Transact) and bool(request.noting)
+    def __init__(self, now: int, limits: Limits) -> None:
+        self.size_bytes = 0
+        self.delete_count = 0
         self._now = now
         self._limits = limits
-        # What this program adds to what is there: events of streams, beginnings, keys that it puts (True) or deletes.
-        self._appended: dict[str, int] = {}
-        self._begun: set[str] = set()
-        self._keys: dict[str, bool] = {}
-        self._put_count = 0
-        writes: Sequence[Write] = request.writes if isinstance(request, Transact) else (request,)
-        for check in request.checks if isinstance(request, Transact) else ():
-            self._check(check)
-        last = len(writes) - 1
-        for index, write in enumerate(writes):
-            answers = [self._answer(change, 0, 0) for change in self.changes] if index == last and self.notes else None
-            staged = write if answers is None else with_answers(write, answers, limits)
-            _STAGERS[type(write)](self, staged, index)
-        if self.change_count > CHANGES_LIMIT:
-            raise InvalidRequest(
-                f"{request.op} has {self.change_count} events and writes: a store on PostgreSQL takes {CHANGES_LIMIT} "
-                "in one transaction: make several"
-            )
+        self._programs: list[_Program] = []
+        self._conditions: list[_Condition] = []
+        self._condition_names: list[int] = []
+        self._streams: dict[str, int] = {}
+        self._keys: dict[str, int] = {}
+        self._types: dict[str, int] = {}
+        self._write_kinds: list[int] = []
+        self._write_names: list[int] = []
+        self._write_numbers: list[int] = []
+        self._values: dict[int, bytes] = {}
+        self._event_writes: list[int] = []
+        self._event_types: list[int] = []
+        self._event_times: list[int] = []
+        self._datas: list[bytes] = []
+        self._metas: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        """How many programs it has."""
+        return len(self._programs)
 
     @property
     def change_count(self) -> int:
         """How many events and writes it has."""
-        return sum(len(change.events) + 1 for change in self.changes)
+        return len(self._write_kinds) + len(self._datas)
 
-    @property
-    def deletes(self) -> int:
-        """How many keys it deletes, if they are there."""
-        return sum(change.kind == _DELETE for change in self.changes)
+    def add(self, request: WriteRequest) -> None:
+        """Add a program.
 
-    @property
-    def size_bytes(self) -> int:
-        """How much is stored."""
-        return sum(
-            len(change.value) + sum(len(data) + len(meta or b"") for data, meta in change.encoded)
-            for change in self.changes
-        )
+        Args:
+            request: Its writes.
 
-    def answer(self, answers: Sequence[int], positions: Sequence[int]) -> Any:
-        """What the request is answered, from the numbers of its writes."""
-        found = [
-            self._answer(change, number, position)
-            for change, number, position in zip(self.changes, answers, positions, strict=True)
-        ]
-        return found if self.is_transaction else found[0]
+        Raises:
+            InvalidRequest: For what cannot be stored, whatever is held. Then it is not added.
+            TooLarge: For a payload over the limit, likewise.
+        """
+        before = self._lengths()
+        try:
+            self._add(request)
+        except BaseException:
+            self._cut_to(before)
+            raise
 
-    def _answer(self, change: _Change, number: int, position: int) -> Any:
-        if change.kind == _APPEND:
-            return Appended(number, number + change.number - 1, position, self._now)
-        return bool(number) if change.kind == _DELETE else number
+    def _add(self, request: WriteRequest) -> None:
+        first_condition, first_write = len(self._conditions), len(self._write_kinds)
+        first_event = len(self._datas)
+        added = _Added()
+        notes = False
+        if isinstance(request, Transact):
+            notes = bool(request.noting)
+            for check in request.checks:
+                self._check(check)
+            last = len(request.writes) - 1
+            for index, write in enumerate(request.writes):
+                noted = self._with_answers(write, first_write) if index == last and notes else write
+                _STAGERS[type(write)](self, noted, index, added)
+        else:
+            _STAGERS[type(request)](self, request, 0, added)
+        count = len(self._write_kinds) - first_write + len(self._datas) - first_event
+        if count > CHANGES_LIMIT:
+            raise InvalidRequest(
+                f"{request.op} has {count} events and writes: a store on PostgreSQL takes {CHANGES_LIMIT} in one "
+                "transaction: make several"
+            )
+        ends = first_condition, len(self._conditions), first_write, len(self._write_kinds)
+        self._programs.append(_Program(type(request) is Transact, notes, *ends))
+
+    def _lengths(self) -> tuple[int, ...]:
+        return len(self._conditions), len(self._write_kinds), len(self._datas), self.size_bytes, self.delete_count
+
+    def _cut_to(self, lengths: tuple[int, ...]) -> None:
+        """Take out what was added since. Names may stay: what is asked of them is not used."""
+        conditions, writes, events, self.size_bytes, self.delete_count = lengths
+        del self._conditions[conditions:], self._condition_names[conditions:]
+        for of_writes in (self._write_kinds, self._write_names, self._write_numbers):
+            del of_writes[writes:]
+        for of_events in (self._event_writes, self._event_types, self._event_times):
+            del of_events[events:]
+        del self._datas[events:]
+        self._values = {write: value for write, value in self._values.items() if write < writes}
+        self._metas = {event: meta for event, meta in self._metas.items() if event < events}
 
     # Staging
 
@@ -198,176 +200,177 @@ class Program:
             self._expect(_REVISION_IS, check.key, check.expected, None, is_key=True)
 
     def _expect(self, kind: int, name: str, expected: int, write: int | None, *, is_key: bool, added: int = 0) -> None:
-        self.conditions.append(Condition(kind, is_key, name, expected, added, write))
+        self._conditions.append(_Condition(kind, is_key, name, expected, added, write))
+        self._condition_names.append(_index_of(name, self._keys if is_key else self._streams))
 
-    def _change(
-        self,
-        kind: int,
-        name: str,
-        number: int = 0,
-        *,
-        value: bytes = b"",
-        events: Sequence[Event] = (),
-        encoded: Sequence[tuple[bytes, bytes | None]] = (),
-    ) -> None:
-        self.changes.append(_Change(kind, name, number, value, events, encoded))
+    def _change(self, kind: int, name: int, number: int = 0) -> None:
+        self._write_kinds.append(kind)
+        self._write_names.append(name)
+        self._write_numbers.append(number)
 
-    def _append(self, write: Append, index: int) -> None:
-        name = write.stream
-        _, (events, encoded) = plan_append(write, 0, 0, self._now, self._limits)
+    def _append(self, write: Append, index: int, added: _Added) -> None:
+        name, drafts, now = write.stream, write.events, self._now
         if write.expected is not None:
-            self._expect_seq(name, write.expected, index)
-        self._appended[name] = self._appended.get(name, 0) + len(events)
-        self._change(_APPEND, name, len(events), events=events, encoded=encoded)
+            self._expect_seq(name, write.expected, index, added)
+        added.appended[name] = added.appended.get(name, 0) + len(drafts)
+        self._change(_APPEND, _index_of(name, self._streams), len(drafts))
+        number, limit_bytes, types = len(self._write_kinds), self._limits.payload_bytes, self._types
+        for draft in drafts:
+            data, meta = codec.encode_apart(name, draft, limit_bytes)
+            if meta is not None:
+                self._metas[len(self._datas)] = meta
+                self.size_bytes += len(meta)
+            self._datas.append(data)
+            self._event_writes.append(number)
+            self._event_types.append(_index_of(draft.type, types))
+            self._event_times.append(now if draft.at is None else draft.at)
+            self.size_bytes += len(data)
 
-    def _expect_seq(self, name: str, expected: int, index: int) -> None:
-        added = self._appended.get(name, 0)
-        if name not in self._begun:
-            self._expect(_SEQ_IS, name, expected, index, is_key=False, added=added)
-        elif added != expected:
-            self._expect(_NEVER, name, expected, index, is_key=False, added=added)
+    def _expect_seq(self, name: str, expected: int, index: int, added: _Added) -> None:
+        own = added.appended.get(name, 0)
+        if name not in added.begun:
+            self._expect(_SEQ_IS, name, expected, index, is_key=False, added=own)
+        elif own != expected:
+            self._expect(_NEVER, name, expected, index, is_key=False, added=own)
 
-    def _truncate(self, write: TruncateThrough, _: int) -> None:
-        self._change(_TRUNCATE, write.stream, write.seq)
+    def _truncate(self, write: TruncateThrough, _: int, __: _Added) -> None:
+        self._change(_TRUNCATE, _index_of(write.stream, self._streams), write.seq)
 
-    def _begin(self, write: Begin, index: int) -> None:
-        self._expect_seq(write.stream, 0, index)
-        self._begun.add(write.stream)
-        self._appended[write.stream] = write.seq
-        self._change(_BEGIN, write.stream, write.seq)
+    def _begin(self, write: Begin, index: int, added: _Added) -> None:
+        self._expect_seq(write.stream, 0, index, added)
+        added.begun.add(write.stream)
+        added.appended[write.stream] = write.seq
+        self._change(_BEGIN, _index_of(write.stream, self._streams), write.seq)
 
-    def _put(self, write: KvPut, index: int) -> None:
-        _, (value, _) = plan_put(write, 0, 0, self._limits)
-        self._expect_revision(write, index)
-        self._keys[write.key] = True
-        self._put_count += 1
-        self._change(_PUT, write.key, value=value)
+    def _put(self, write: KvPut, index: int, added: _Added) -> None:
+        value = codec.encode(write.value, codec.value_name(write.key), self._limits.payload_bytes)
+        self._expect_revision(write, index, added)
+        added.keys[write.key] = True
+        added.put_count += 1
+        self._values[len(self._write_kinds)] = value
+        self._change(_PUT, _index_of(write.key, self._keys))
+        self.size_bytes += len(value)
 
-    def _delete(self, write: KvDelete, index: int) -> None:
-        self._expect_revision(write, index)
-        self._keys[write.key] = False
-        self._change(_DELETE, write.key)
+    def _delete(self, write: KvDelete, index: int, added: _Added) -> None:
+        self._expect_revision(write, index, added)
+        added.keys[write.key] = False
+        self._change(_DELETE, _index_of(write.key, self._keys))
+        self.delete_count += 1
 
-    def _expect_revision(self, write: KvPut | KvDelete, index: int) -> None:
+    def _expect_revision(self, write: KvPut | KvDelete, index: int, added: _Added) -> None:
         if write.expected is None:
             return
-        is_put = self._keys.get(write.key)
+        is_put = added.keys.get(write.key)
         if is_put is None:
             self._expect(_REVISION_IS, write.key, write.expected, index, is_key=True)
         elif is_put:
             # Nobody has known the revision that this very commit gives.
-            self._expect(_NEVER_BUT_NEW, write.key, write.expected, index, is_key=True, added=self._put_count)
+            self._expect(_NEVER_BUT_NEW, write.key, write.expected, index, is_key=True, added=added.put_count)
         elif write.expected:
             self._expect(_NEVER, write.key, write.expected, index, is_key=True)
 
+    def _with_answers(self, write: Write, first_write: int) -> Write:
+        """The last write of a program that notes: its answers have no numbers yet, and get them when it is read."""
+        answers = [self._answer(index, 0, 0) for index in range(first_write, len(self._write_kinds))]
+        return with_answers(write, answers, self._limits)
 
-_STAGERS: dict[type, Any] = {
-    Append: Program._append,
-    TruncateThrough: Program._truncate,
-    Begin: Program._begin,
-    KvPut: Program._put,
-    KvDelete: Program._delete,
-}
-
-
-class Batch:
-    """Several programs that share a transaction."""
-
-    def __init__(self, programs: Sequence[Program]) -> None:
-        self._programs = programs
-        self._conditions = [condition for program in programs for condition in program.conditions]
-        self._changes = [change for program in programs for change in program.changes]
+    # To the server, and back
 
     def parameters(self) -> tuple[Any, ...]:
         """What `commit_writes` is called with, but for the space of its locks."""
-        streams, keys, types = _Indexes(), _Indexes(), _Indexes()
-        payload = _Payload()
-        condition_names = [(keys if one.is_key else streams).of(one.name) for one in self._conditions]
-        write_names = [(keys if change.kind >= _PUT else streams).of(change.name) for change in self._changes]
-        write_starts = [payload.add(change.value) for change in self._changes]
-        events: list[tuple[int, ...]] = []
-        for write, change in enumerate(self._changes, 1):
-            for number, (event, (data, meta)) in enumerate(zip(change.events, change.encoded, strict=True), 1):
-                start = payload.add(data)
-                meta_length = 0 if meta is None else len(meta)
-                if meta is not None:
-                    payload.add(meta)
-                events.append((write, number, types.of(event.type), event.at, start, len(data), meta_length))
-        columns = list(zip(*events, strict=True)) or [()] * 7
-        buckets = {bucket_of(name) for name in streams.names} | {bucket_of(key, is_key=True) for key in keys.names}
+        buckets = {bucket_of(name) for name in self._streams}
+        buckets |= {bucket_of(key, is_key=True) for key in self._keys}
+        payload = [*self._datas, *self._metas.values(), *self._values.values()]
+        ends = list(accumulate(map(len, payload), initial=1))
+        metas = dict(zip(self._metas, ends[len(self._datas) :], strict=False))
+        values = dict(zip(self._values, ends[len(self._datas) + len(self._metas) :], strict=False))
+        events, writes = range(len(self._datas)), range(len(self._write_kinds))
         return (
+            self._now,
             _array(sorted(buckets)),
-            streams.names,
-            keys.names,
-            _array(len(program.conditions) for program in self._programs),
-            _array(len(program.changes) for program in self._programs),
-            _array("t" if program.notes else "f" for program in self._programs),
+            list(self._streams),
+            list(self._keys),
+            _array(program.last_condition - program.first_condition for program in self._programs),
+            _array(program.last_write - program.first_write for program in self._programs),
+            _array("ft"[program.notes] for program in self._programs),
             _array(condition.kind for condition in self._conditions),
-            _array(condition_names),
+            _array(self._condition_names),
             _array(condition.expected for condition in self._conditions),
             _array(condition.added for condition in self._conditions),
-            _array(change.kind for change in self._changes),
-            _array(write_names),
-            _array(change.number for change in self._changes),
-            _array(write_starts),
-            _array(len(change.value) for change in self._changes),
-            _array(columns[0]),
-            _array(columns[1]),
-            types.names,
-            *(_array(column) for column in columns[2:]),
-            payload.taken(),
+            _array(self._write_kinds),
+            _array(self._write_names),
+            _array(self._write_numbers),
+            _array(values.get(write, 0) for write in writes) if values else None,
+            _array(len(self._values.get(write, b"")) for write in writes) if values else None,
+            _array(self._event_writes),
+            list(self._types),
+            _array(self._event_types),
+            None if self._event_times == [self._now] * len(events) else _array(self._event_times),
+            _array(ends[: len(events)]),
+            _array(map(len, self._datas)),
+            _array(metas.get(event, 0) for event in events) if metas else None,
+            _array(len(self._metas.get(event, b"")) for event in events) if metas else None,
+            b"".join(payload),
         )
 
     def outcomes(
         self, failed: Sequence[int], actuals: Sequence[int], answers: Sequence[int], positions: Sequence[int]
     ) -> list[Outcome]:
-        """The outcome of each program, from what `commit_writes` has answered."""
+        """The outcome of each program.
+
+        Args:
+            failed: Of each program, the number of the condition that was not right; 0: all were.
+            actuals: What was there instead.
+            answers: Of each write, its number.
+            positions: Of each append, the position of its last event.
+
+        Returns:
+            The outcomes, in order.
+        """
         outcomes: list[Outcome] = []
-        start = 0
-        for program, condition, actual in zip(self._programs, failed, actuals, strict=True):
-            end = start + len(program.changes)
+        for (is_transaction, _, _, _, first, last), condition, actual in zip(
+            self._programs, failed, actuals, strict=True
+        ):
             if condition:
-                outcomes.append(Answered(conflict(self._conditions[condition - 1], actual)))
+                outcomes.append(Answered(_conflict(self._conditions[condition - 1], actual)))
+            elif is_transaction:
+                outcomes.append(
+                    Answered([self._answer(write, answers[write], positions[write]) for write in range(first, last)])
+                )
             else:
-                outcomes.append(Answered(program.answer(answers[start:end], positions[start:end])))
-            start = end
+                outcomes.append(Answered(self._answer(first, answers[first], positions[first])))
         return outcomes
 
-
-class _Indexes:
-    """Names, each once, and their numbers from 1 on."""
-
-    def __init__(self) -> None:
-        self._indexes: dict[str, int] = {}
-
-    def of(self, name: str) -> int:
-        return self._indexes.setdefault(name, len(self._indexes) + 1)
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._indexes)
+    def _answer(self, write: int, number: int, position: int) -> Any:
+        kind = self._write_kinds[write]
+        if kind == _APPEND:
+            return Appended(number, number + self._write_numbers[write] - 1, position, self._now)
+        return bool(number) if kind == _DELETE else number
 
 
-class _Payload:
-    """All bytes of a batch, one after the other, so that they are sent as they are."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._next = 1
-
-    def add(self, part: bytes) -> int:
-        """Where a part begins, counted from 1."""
-        start = self._next
-        if part:
-            self._parts.append(part)
-            self._next += len(part)
-        return start
-
-    def taken(self) -> bytes:
-        return b"".join(self._parts)
+_STAGERS: dict[type, Callable[[Batch, Any, int, _Added], None]] = {
+    Append: Batch._append,
+    TruncateThrough: Batch._truncate,
+    Begin: Batch._begin,
+    KvPut: Batch._put,
+    KvDelete: Batch._delete,
+}
 
 
-def _array(items: Any) -> str:
+def _index_of(name: str, indexes: dict[str, int]) -> int:
+    """The number of a name, from 1 on, the next one where it is new."""
+    index = indexes.get(name)
+    if index is None:
+        index = indexes[name] = len(indexes) + 1
+    return index
+
+
+def _conflict(condition: _Condition, actual: int) -> Conflict:
+    kind: Literal["stream", "key"] = "key" if condition.is_key else "stream"
+    return Conflict(kind, condition.name, condition.expected, actual, condition.write)
+
+
+def _array(items: Iterable[Any]) -> str:
     """Numbers as the text of an array: several times faster than an array of the driver's."""
     return "{" + ",".join(map(str, items)) + "}"
 

@@ -1,8 +1,11 @@
 """One thread and one connection of a store, by which processes tell each other that something was written.
 
 A commit tells nobody by itself, which would have all commits of the server wait for each other. The courier tells
-after them, for many at once. While anybody waits it listens too, and looks what was written. It also looks by itself
-now and then, for what was told is lost with a connection.
+after them, for many at once, and only if somebody may listen. While anybody waits here it listens too, and looks what
+was written. It also looks by itself now and then, for what was told is lost with a connection.
+
+Who listens holds a lock that those who write try to get, in their transactions. Who gets it knows that nobody listens,
+and whoever begins to listen meanwhile waits for the end of that transaction before it looks for the first time.
 """
 
 import select
@@ -14,13 +17,14 @@ from contextlib import suppress
 from typing import Any
 
 import psycopg
+from psycopg.types.numeric import Int4
 
 from interpreters.stores.grouped import GroupedStore
 from interpreters.stores.postgres.reading import QUERIES, Reading
 from interpreters.stores.postgres.server import Connection, Server
 from persist_effects.errors import PersistError
 
-GATHER_SECONDS = 0.005
+GATHER_SECONDS = 0.02
 """For how long what is written is told by one notification."""
 
 LOOK_AGAIN_SECONDS = 1.0
@@ -42,8 +46,9 @@ class Courier:
         self._store = weakref.ref(store, lambda _: self._wake())
         self._server = server
         self._lock = threading.Lock()
-        # Something was written here since the last notification, and since what waits here was told.
-        self._has_written = False
+        # Something was written here since the last notification; and since those were told that wait here.
+        self._is_untold = False
+        self._is_unseen = False
         self._is_to_listen = False
         self._is_closed = False
         self._seen = 0
@@ -57,8 +62,10 @@ class Courier:
 
     def tell(self) -> None:
         """Say that something was written here."""
-        if not self._has_written:
-            self._has_written = True
+        # Where it is known already, or nobody waits here, the thread is not disturbed once more.
+        is_new = not self._is_untold or (self._is_to_listen and not self._is_unseen)
+        self._is_untold = self._is_unseen = True
+        if is_new:
             self._wake()
 
     def listen(self) -> None:
@@ -91,7 +98,7 @@ class Courier:
         while not self._is_over():
             try:
                 if link is None:
-                    link = _Link(self._server.connect())
+                    link = _Link(self._server.connect(), self._server.space)
                 pause = self._work(link)
             except (psycopg.Error, PersistError, OSError):
                 # Who waits looks by itself now and then, and is told what is wrong.
@@ -112,21 +119,21 @@ class Courier:
             if self._is_to_listen and (store is None or not store.is_waited_for):
                 self._is_to_listen = False
         is_heard = link.listen(self._is_to_listen)
-        has_written, self._has_written = self._has_written, False
-        if has_written:
-            link.is_to_notify = True
+        is_unseen, self._is_unseen = self._is_unseen, False
         pause = LOOK_AGAIN_SECONDS if link.is_listening else None
         if link.is_listening and store is not None:
             now = time.monotonic()
-            if is_heard or has_written or now >= link.look_at:
+            if is_heard or is_unseen or now >= link.look_at:
                 pause = self._look(link, store)
                 link.look_at = now + pause
             else:
                 pause = link.look_at - now
-        if link.is_to_notify:
-            wait_seconds = link.notify()
-            if wait_seconds is not None:
-                pause = wait_seconds if pause is None else min(pause, wait_seconds)
+        if self._is_untold:
+            wait_seconds = link.seconds_until_notification()
+            if wait_seconds > 0:
+                return wait_seconds if pause is None else min(pause, wait_seconds)
+            self._is_untold = False
+            link.notify()
         return pause
 
     def _look(self, link: "_Link", store: GroupedStore) -> float:
@@ -155,11 +162,11 @@ class Courier:
 class _Link:
     """The courier's connection, and what has come over it."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, space: int) -> None:
         self.connection = connection
+        self._space = Int4(space)
         self.reading = Reading(self._ask)
         self.is_listening = False
-        self.is_to_notify = False
         self.look_at = 0.0
         self.lag_seconds = LAG_SECONDS[0]
         self._notified_at = float("-inf")
@@ -168,7 +175,7 @@ class _Link:
         connection.add_notify_handler(self._hear)
 
     def _ask(self, query: str, parameters: Any = ()) -> list[Any]:
-        return self.connection.cursor(binary=True).execute(query, parameters).fetchall()
+        return self.connection.ask(query, parameters).fetchall()
 
     def _hear(self, notify: psycopg.Notify) -> None:
         # What was written here is known.
@@ -179,6 +186,7 @@ class _Link:
         """Listen, or no more, and say whether there is something to look at."""
         if is_to_listen != self.is_listening:
             self.connection.execute(QUERIES.listen if is_to_listen else QUERIES.unlisten)
+            self._ask(QUERIES.await_writes if is_to_listen else QUERIES.await_no_writes, (self._space,))
             self.is_listening = is_to_listen
             self._has_heard = True
         if self._is_lost:
@@ -186,15 +194,14 @@ class _Link:
         has_heard, self._has_heard = self._has_heard, False
         return has_heard
 
-    def notify(self) -> float | None:
-        """Tell others that something was written, unless that was just done: then, how long to wait for it."""
-        left = self._notified_at + GATHER_SECONDS - time.monotonic()
-        if left > 0:
-            return left
+    def seconds_until_notification(self) -> float:
+        """How long to gather what is written before others are told of it."""
+        return self._notified_at + GATHER_SECONDS - time.monotonic()
+
+    def notify(self) -> None:
+        """Tell others that something was written."""
         self.connection.execute(QUERIES.notify)
         self._notified_at = time.monotonic()
-        self.is_to_notify = False
-        return None
 
     def receive(self) -> None:
         """Take what the server has sent."""

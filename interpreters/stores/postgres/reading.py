@@ -34,6 +34,8 @@ LOOKED_AT = 1_000
 
 QUERIES = Statements("interpreters.stores.postgres", "queries")
 
+_decode = codec.decode
+
 Ask = Callable[..., list[Any]]
 
 
@@ -70,7 +72,7 @@ class Reading:
             return Page([], request.after, 0)
         dropped, head = rows[0][:2]
         _, _, next_seq, hole = page_range(request, dropped, head)
-        events = [_event(request.stream, row[2:]) for row in rows if row[2] is not None]
+        events = [_event(position, request.stream, *rest) for _, _, position, *rest in rows if position is not None]
         return Page(events, next_seq, head, hole)
 
     def _names(self, request: Streams) -> list[str]:
@@ -90,11 +92,11 @@ class Reading:
             "types": None if request.types is None else list(request.types),
         }
         rows = self._ask(getattr(QUERIES, f"page_of_{kind}{'_backwards' if request.backwards else ''}"), parameters)
-        head, shortened, dropped = rows[0][:3]
+        head, shortened, dropped, *_ = rows[0]
         until = max(request.last_position(head), request.after)
-        events = [_event(row[3], row[4:]) for row in rows[: request.limit] if row[3] is not None]
+        events = [_event(*row) for row in rows[1 : request.limit + 1]]
         next_position = request.after if request.backwards else until
-        if len(rows) > request.limit:
+        if len(rows) - 1 > request.limit:
             next_position = events[-1].position - 1 if request.backwards else events[-1].position
         hole = None if shortened is None or until <= request.after else Hole(shortened, dropped + 1)
         return Page(events, next_position, head, hole)
@@ -145,12 +147,14 @@ class Reading:
         return found["stream"], found["key"], found["settled"][""], found["newest"][""]
 
 
-def _event(stream: str, row: Any) -> Event:
-    seq, event_type, at, data, position, meta, noted = row
-    decoded: Any = None if meta is None else codec.decode(meta)
+def _event(*row: Any) -> Event:
+    position, stream, seq, event_type, at, data, meta, noted = row
+    if meta is None:
+        return Event(stream, seq, event_type, at, _decode(data), position)
+    decoded = _decode(meta)
     if noted is not None:
         decoded = filled_in(decoded, ANSWERS, noted)
-    return Event(stream, seq, event_type, at, codec.decode(data), position, decoded)
+    return Event(stream, seq, event_type, at, _decode(data), position, decoded)
 
 
 def _entry(revision: int, value: bytes, noted: Any) -> Entry:

@@ -4,7 +4,7 @@ The driver is imported here and in no other module of the room but by name.
 """
 
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,27 @@ except ImportError as error:
         f"a store on PostgreSQL needs its driver: {error}: install persist-effects[postgres]"
     ) from error
 
-Connection = psycopg.Connection[Any]
+
+class Connection(psycopg.Connection[Any]):
+    """A connection with one cursor for all that is asked over it, which knows by then how answers are read."""
+
+    _asking: psycopg.Cursor[Any] | None = None
+
+    def ask(self, query: str, parameters: Any = ()) -> psycopg.Cursor[Any]:
+        """Ask one question.
+
+        Args:
+            query: The question.
+            parameters: Its parameters.
+
+        Returns:
+            The cursor, with the answer, until the next question.
+        """
+        cursor = self._asking
+        if cursor is None:
+            cursor = self._asking = self.cursor(binary=True)
+        return cursor.execute(query, parameters)
+
 
 _SETTINGS = {
     # Plans are made once, and none of them may depend on how many rows there seem to be: every question has its index.
@@ -115,6 +135,9 @@ class Server:
             "options": f"{given['options']} {options}" if given.get("options") else options,
         }
         self._pool: ConnectionPool[Connection] | None = None
+        # Used by whoever has the turn to write.
+        self._writer: Connection | None = None
+        self._configure: Callable[[Connection], None] = lambda _: None
         # Of the schema, for its locks; known from the first connection on.
         self.space = 0
 
@@ -127,7 +150,7 @@ class Server:
             StoreUnavailable: Where it cannot be had.
         """
         try:
-            connection = psycopg.connect(**self._arguments, autocommit=True, prepare_threshold=0)
+            connection = Connection.connect(**self._arguments, autocommit=True, prepare_threshold=0)
         except psycopg.Error as error:
             raise StoreUnavailable(f"{self.where}: no connection: {_said(error)}") from error
         try:
@@ -142,9 +165,11 @@ class Server:
         path = sql.SQL("SET search_path = {}, pg_temp").format(sql.Identifier(self.schema))
         connection.execute(path)
 
-    def open_pool(self, configure: Any) -> None:
+    def open_pool(self, configure: Callable[[Connection], None]) -> None:
         """Have connections from now on, each set up by ``configure(connection)``."""
+        self._configure = configure
         self._pool = ConnectionPool(
+            connection_class=Connection,
             kwargs={**self._arguments, "autocommit": True, "prepare_threshold": 0},
             min_size=0,
             max_size=self._connections,
@@ -163,16 +188,15 @@ class Server:
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.close(timeout=self._timeout_seconds)
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     def left_to_parent(self) -> Any:
         """In a forked child: what is the parent's, which must be neither used nor closed."""
-        pool, self._pool = self._pool, None
-        return pool
-
-    @property
-    def has_pool(self) -> bool:
-        """Whether connections can be had."""
-        return self._pool is not None
+        inherited = (self._pool, self._writer)
+        self._pool = self._writer = None
+        return inherited
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
@@ -217,7 +241,7 @@ class Server:
         for is_last in (False, True):
             with self._connection() as connection:
                 try:
-                    return connection.cursor(binary=True).execute(query, parameters).fetchall()
+                    return connection.ask(query, parameters).fetchall()
                 except psycopg.Error as error:
                     if is_last or not _is_lost(connection, error):
                         raise self.error_of(error) from error
@@ -238,18 +262,49 @@ class Server:
             UncertainOutcome: Where the connection was lost meanwhile.
         """
         for number in range(1, _TRIES + 1):
-            with self._connection() as connection:
-                try:
-                    return connection.cursor(binary=True).execute(query, parameters).fetchone()
-                except psycopg.Error as error:
-                    if _is_lost(connection, error):
-                        raise UncertainOutcome(
-                            f"{self.where}: the connection was lost during a commit: {_said(error)}: whether it was "
-                            "written is not known: read before you write it again"
-                        ) from error
-                    if error.sqlstate not in _AGAIN or number == _TRIES:
-                        raise self.error_of(error) from error
+            connection = self._writing_connection()
+            try:
+                return connection.ask(query, parameters).fetchone()
+            except psycopg.Error as error:
+                if _is_lost(connection, error):
+                    self._drop_writer()
+                    raise UncertainOutcome(
+                        f"{self.where}: the connection was lost during a commit: {_said(error)}: whether it was "
+                        "written is not known: read before you write it again"
+                    ) from error
+                if error.sqlstate not in _AGAIN or number == _TRIES:
+                    raise self.error_of(error) from error
+            except BaseException:
+                # An interrupt: whatever state it is in.
+                self._drop_writer()
+                raise
         raise AssertionError
+
+    def _writing_connection(self) -> Connection:
+        """The connection of whoever has the turn to write; a new one where the server has closed the last one."""
+        connection = self._writer
+        if connection is not None:
+            try:
+                _check(connection)
+            except psycopg.Error:
+                self._drop_writer()
+            else:
+                return connection
+        connection = self.connect()
+        try:
+            self._configure(connection)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, psycopg.Error):
+                raise self.error_of(error) from error
+            raise
+        self._writer = connection
+        return connection
+
+    def _drop_writer(self) -> None:
+        connection, self._writer = self._writer, None
+        if connection is not None:
+            connection.close()
 
     def error_of(self, error: psycopg.Error) -> PersistError:
         """The error of ours for one of the driver's, where nothing was written."""

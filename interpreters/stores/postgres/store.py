@@ -5,7 +5,7 @@ a position is made of the number of its transaction, so that there is no counter
 streams take only what lies below every transaction in flight. So they never pass a position that may still be filled.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from psycopg.types.numeric import Int4, Int8
 from interpreters.stores.clock import Clock, checked_clock, wall_clock
 from interpreters.stores.group import NO_MEMORY, WriteRequest
 from interpreters.stores.grouped import GroupedStore
-from interpreters.stores.postgres.batches import Batch, Program, bucket_of, conflict, encode_apart
+from interpreters.stores.postgres.batches import Batch, bucket_of
 from interpreters.stores.postgres.courier import Courier
 from interpreters.stores.postgres.installing import Installation
 from interpreters.stores.postgres.reading import QUERIES, Reading
@@ -26,7 +26,7 @@ from persist_effects.capabilities import Capabilities
 from persist_effects.errors import InvalidRequest, PersistError, StoreUnavailable, describe
 from persist_effects.event import check_integer
 from persist_effects.planning import Limits
-from persist_effects.requests import Answered, Append, Failed, KvWait, Outcome, Request, Wait
+from persist_effects.requests import Answered, Append, Appended, Conflict, Failed, KvWait, Outcome, Request, Wait
 
 DEFAULT_SCHEMA = "persist_effects"
 
@@ -36,10 +36,10 @@ SCHEMA_LIMIT_BYTES = 63
 SYNC_MODES = ("commit", "interval")
 
 BATCH_BYTES = 16 * 1024 * 1024
-"""How much one call writes, unless a single program has more."""
+"""About how much one call writes, unless a single program has more."""
 
 BATCH_CHANGES = 20_000
-"""How many events and writes one call has, unless a single program has more."""
+"""About how many events and writes one call has, unless a single program has more."""
 
 _INHERITED: list[Any] = []
 """In a forked child: what is the parent's, and must be neither used nor closed."""
@@ -87,7 +87,7 @@ class PostgresStore(GroupedStore):
         check_integer("connections", connections, 1, 1_000)
         check_integer("payload_limit_bytes", payload_limit_bytes, 1, 2**28)
         self._clock = checked_clock(clock)
-        self._limits = Limits(payload_limit_bytes, encode_apart)
+        self._limits = Limits(payload_limit_bytes)
         self._server = Server(
             conninfo,
             schema,
@@ -169,64 +169,76 @@ class PostgresStore(GroupedStore):
             outcomes = [self._append(requests[0], now)]
         else:
             outcomes = self._commit_all(requests, now)
-        self._call().tell()
         return outcomes
 
     def _commit_all(self, requests: Sequence[WriteRequest], now: int) -> list[Outcome]:
         outcomes: list[Outcome | None] = [None] * len(requests)
-        programs: list[tuple[int, Program]] = []
+        batch, indexes = Batch(now, self._limits), list[int]()
         for index, request in enumerate(requests):
             try:
-                programs.append((index, Program(request, now, self._limits)))
-            except MemoryError as error:
-                raise StoreUnavailable(f"{self._where}: nothing was written: {NO_MEMORY}") from error
+                batch.add(request)
+            except MemoryError:
+                outcomes[index] = Failed(StoreUnavailable(f"{self._where}: nothing was written: {NO_MEMORY}"))
+                continue
             except Exception as error:
                 outcomes[index] = Failed(error)
-        for part in _parts(programs):
-            for (index, _), outcome in zip(part, self._commit_part([program for _, program in part]), strict=True):
-                outcomes[index] = outcome
+                continue
+            indexes.append(index)
+            if batch.size_bytes >= BATCH_BYTES or batch.change_count >= BATCH_CHANGES:
+                self._commit_batch(batch, indexes, outcomes)
+                batch, indexes = Batch(now, self._limits), []
+        self._commit_batch(batch, indexes, outcomes)
         return cast(list[Outcome], outcomes)
 
-    def _commit_part(self, programs: Sequence[Program]) -> list[Outcome]:
-        batch = Batch(programs)
+    def _commit_batch(self, batch: Batch, indexes: Sequence[int], outcomes: list[Outcome | None]) -> None:
+        """Carry out a batch, and put the outcomes of its programs where they belong."""
+        if not indexes:
+            return
         try:
-            row = self._server.write(QUERIES.commit_writes, (self._server_space(), *batch.parameters()))
+            *found, is_awaited = self._server.write(QUERIES.commit_writes, (self._space(), *batch.parameters()))
+            self._tell(is_awaited)
+            of_batch = batch.outcomes(*found)
         except PersistError as error:
-            # What other parts have written is written.
-            return [Failed(type(error)(*error.args)) for _ in programs]
-        self._deletion_count += sum(program.deletes for program in programs)
+            # What other batches have written is written.
+            of_batch = [Failed(type(error)(*error.args)) for _ in indexes]
+        for index, outcome in zip(indexes, of_batch, strict=True):
+            outcomes[index] = outcome
+        self._deletion_count += batch.delete_count
         if self._deletion_count > DELETIONS_KEPT:
             self._deletion_count = 0
             with suppress(PersistError):  # it is done another time
                 self._server.write(QUERIES.forget_deletions, (Int4(DELETIONS_KEPT),))
-        return batch.outcomes(*row)
 
     def _append(self, request: Append, now: int) -> Outcome:
         """The outcome of what is written most: one event."""
+        stream, expected = request.stream, request.expected
         try:
-            program = Program(request, now, self._limits)
-            (change,) = program.changes
-            (event,), ((data, meta),) = change.events, change.encoded
-            actual, position = self._server.write(
-                QUERIES.append_event,
-                (
-                    self._server_space(),
-                    Int4(bucket_of(request.stream)),
-                    request.stream,
-                    None if request.expected is None else Int8(request.expected),
-                    event.type,
-                    Int8(event.at),
-                    data,
-                    meta,
-                ),
+            (draft,) = request.events
+            data, meta = codec.encode_apart(stream, draft, self._limits.payload_bytes)
+            parameters = (
+                self._space(),
+                Int4(bucket_of(stream)),
+                stream,
+                None if expected is None else Int8(expected),
+                draft.type,
+                Int8(now if draft.at is None else draft.at),
+                data,
+                meta,
             )
+            actual, position, is_awaited = self._server.write(QUERIES.append_event, parameters)
+            self._tell(is_awaited)
         except Exception as error:
             return Failed(error)
         if position is None:
-            return Answered(conflict(program.conditions[0], actual))
-        return Answered(program.answer([actual + 1], [position]))
+            return Answered(Conflict("stream", stream, cast(int, expected), actual))
+        return Answered(Appended(actual + 1, actual + 1, position, now))
 
-    def _server_space(self) -> Int4:
+    def _tell(self, is_awaited: bool) -> None:
+        """Have others told of what was written, where there may be some."""
+        if is_awaited and not self._is_closed:
+            self._call().tell()
+
+    def _space(self) -> Int4:
         return Int4(self._server.space)
 
     # Reading
@@ -255,22 +267,6 @@ class PostgresStore(GroupedStore):
             if self._courier is None:
                 self._courier = Courier(self, self._server)
             return self._courier
-
-
-def _parts(programs: Sequence[tuple[int, Program]]) -> Iterator[list[tuple[int, Program]]]:
-    """Programs that share a transaction: not more than what one call should have."""
-    part: list[tuple[int, Program]] = []
-    size_bytes = count = 0
-    for one in programs:
-        program = one[1]
-        if part and (size_bytes + program.size_bytes > BATCH_BYTES or count + program.change_count > BATCH_CHANGES):
-            yield part
-            part, size_bytes, count = [], 0, 0
-        part.append(one)
-        size_bytes += program.size_bytes
-        count += program.change_count
-    if part:
-        yield part
 
 
 def _check_schema(schema: object) -> None:

@@ -5,6 +5,7 @@
 -- stream begins; 4, a put; 5, a deletion. All indexes count from 1.
 CREATE OR REPLACE FUNCTION commit_writes(
     space integer,
+    now_at bigint,
     -- The locks of all streams and keys, in order.
     buckets integer[],
     stream_names text[],
@@ -25,15 +26,16 @@ CREATE OR REPLACE FUNCTION commit_writes(
     -- Where in the payload the value of a put begins, from 1, and how long it is.
     write_starts integer[],
     write_lengths integer[],
-    -- Of each event: its append, and its number there.
+    -- Of each event: its append.
     event_writes integer[],
-    event_numbers integer[],
     type_names text[],
     event_types integer[],
+    -- Null: now.
     event_times bigint[],
     event_starts integer[],
     event_lengths integer[],
-    -- The meta follows the data. 0: there is none.
+    -- Null, or a length of 0: there is no meta.
+    event_meta_starts integer[],
     event_meta_lengths integer[],
     payload bytea,
     -- Of each program, the condition that was not right, and what was there; 0: all were.
@@ -42,7 +44,9 @@ CREATE OR REPLACE FUNCTION commit_writes(
     -- Of each write: the first sequence number, how many events were dropped, a revision, whether a key was there.
     OUT answers bigint[],
     -- Of each append and beginning.
-    OUT positions bigint[]
+    OUT positions bigint[],
+    -- Whether somebody may listen for it.
+    OUT is_awaited boolean
 ) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     id_offset bigint;
@@ -60,6 +64,10 @@ DECLARE
     last_writes integer[];
     deletions_of bigint[];
     note_starts integer[];
+    -- Of each append: what is added to the number of an event in the batch, for its position and its sequence number.
+    position_steps bigint[];
+    seq_steps bigint[];
+    event_count bigint := 0;
     condition_at integer := 0;
     write_at integer := 0;
     first_write integer;
@@ -92,12 +100,15 @@ BEGIN
         FROM unnest(key_names) WITH ORDINALITY AS asked (key, at)
         LEFT JOIN entries e ON e.key = asked.key;
     END IF;
+    is_awaited := NOT pg_try_advisory_xact_lock(space, -1);
     base := (pg_current_xact_id()::text::bigint + id_offset) << 20;
     failed := array_fill(0, ARRAY[cardinality(program_writes)]);
     actuals := array_fill(0::bigint, ARRAY[cardinality(program_writes)]);
     answers := array_fill(NULL::bigint, ARRAY[cardinality(write_kinds)]);
     positions := array_fill(0::bigint, ARRAY[cardinality(write_kinds)]);
     note_starts := array_fill(0, ARRAY[cardinality(write_kinds)]);
+    position_steps := array_fill(NULL::bigint, ARRAY[cardinality(write_kinds)]);
+    seq_steps := array_fill(0::bigint, ARRAY[cardinality(write_kinds)]);
 
     FOR program IN 1 .. cardinality(program_writes) LOOP
         FOR condition IN condition_at + 1 .. condition_at + program_conditions[program] LOOP
@@ -117,8 +128,14 @@ BEGIN
         condition_at := condition_at + program_conditions[program];
         first_write := write_at + 1;
         write_at := write_at + program_writes[program];
-        CONTINUE WHEN failed[program] > 0;
-
+        IF failed[program] > 0 THEN
+            FOR write IN first_write .. write_at LOOP
+                IF write_kinds[write] = 1 THEN
+                    event_count := event_count + write_numbers[write];
+                END IF;
+            END LOOP;
+            CONTINUE;
+        END IF;
         FOR write IN first_write .. write_at LOOP
             n := write_names[write];
             number := write_numbers[write];
@@ -129,7 +146,10 @@ BEGIN
                     is_new[n] := true;
                 END IF;
                 answers[write] := heads[n] + 1;
+                seq_steps[write] := heads[n] - event_count;
+                position_steps[write] := base + position_count - event_count;
                 heads[n] := heads[n] + number;
+                event_count := event_count + number;
                 position_count := position_count + number;
                 positions[write] := base + position_count;
             WHEN 2 THEN
@@ -182,21 +202,21 @@ BEGIN
     IF cardinality(event_writes) > 0 THEN
         INSERT INTO events (position, stream, seq, type, at, data, meta, noted)
         SELECT
-            positions[e.write] - write_numbers[e.write] + e.number,
+            position_steps[e.write] + e.number,
             stream_ids[write_names[e.write]],
-            answers[e.write] - 1 + e.number,
+            seq_steps[e.write] + e.number,
             type_names[e.type],
-            e.at,
+            coalesce(e.at, now_at),
             substr(payload, e.start, e.length),
-            CASE WHEN e.meta_length > 0 THEN substr(payload, e.start + e.length, e.meta_length) END,
+            CASE WHEN e.meta_length > 0 THEN substr(payload, e.meta_start, e.meta_length) END,
             CASE
                 WHEN note_starts[e.write] > 0
                 THEN answers[note_starts[e.write] : e.write - 1] || positions[note_starts[e.write] : e.write - 1]
             END
         FROM unnest(
-            event_writes, event_numbers, event_types, event_times, event_starts, event_lengths, event_meta_lengths
-        ) AS e (write, number, type, at, start, length, meta_length)
-        WHERE answers[e.write] IS NOT NULL;
+            event_writes, event_types, event_times, event_starts, event_lengths, event_meta_starts, event_meta_lengths
+        ) WITH ORDINALITY AS e (write, type, at, start, length, meta_start, meta_length, number)
+        WHERE position_steps[e.write] IS NOT NULL;
     END IF;
     IF true = ANY (is_shortened) THEN
         FOR place IN 1 .. cardinality(stream_names) LOOP

@@ -8,7 +8,7 @@ DECLARE
     found bigint;
 BEGIN
     WHILE low < high LOOP
-        middle := (low + high) / 2;
+        middle := low + (high - low) / 2;
         SELECT e.position INTO found FROM events e WHERE e.stream = stream_id AND e.seq = middle;
         IF found > after THEN
             high := middle;

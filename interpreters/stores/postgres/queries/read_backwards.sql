@@ -7,7 +7,7 @@ WITH stream AS MATERIALIZED (
             AS head
     FROM streams WHERE streams.name = %(stream)s
 )
-SELECT stream.dropped, stream.head, e.seq, e.type, e.at, e.data, e.position, e.meta, e.noted
+SELECT stream.dropped, stream.head, e.position, e.seq, e.type, e.at, e.data, e.meta, e.noted
 FROM stream LEFT JOIN LATERAL (
     SELECT * FROM events
     WHERE events.stream = stream.id AND events.seq > %(after)s AND events.seq <= %(until)s
