@@ -6,7 +6,7 @@ Each version's folder has what is made or changed once. Functions and views are 
 from psycopg import errors, sql
 
 from interpreters.stores.postgres.reading import QUERIES
-from interpreters.stores.postgres.server import Connection, Server
+from interpreters.stores.postgres.server import NO_PRIVILEGE, Connection, Server
 from interpreters.stores.statements import Statements
 from persist_effects.errors import InvalidRequest, NewerFormat, StoreUnavailable
 
@@ -83,7 +83,10 @@ class Installation:
             raise InvalidRequest(f"{self._server.where}: the schema is of something else: give the name of a new one")
         try:
             rows = connection.execute(QUERIES.version).fetchall()
-        except (errors.UndefinedColumn, errors.UndefinedTable) as error:
+        except errors.UndefinedTable as error:
+            # It was there just now, and is not seen by who may not use the schema.
+            raise StoreUnavailable(f"{self._server.where}: permission denied: {NO_PRIVILEGE}") from error
+        except errors.UndefinedColumn as error:
             raise InvalidRequest(
                 f"{self._server.where}: the schema is of something else: give the name of a new one"
             ) from error

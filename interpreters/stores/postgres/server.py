@@ -64,9 +64,11 @@ _AGAIN = {"40001", "40P01"}
 
 _TRIES = 5
 
+NO_PRIVILEGE = "the role lacks a privilege: let the owner call grant_to_writer or grant_to_reader for it"
+
 _ADVICE = {
     "25006": "it may only be read: a standby, or a role that may not write: open it with mode=r",
-    "42501": "the role lacks a privilege: let the owner call grant_to_writer or grant_to_reader for it",
+    "42501": NO_PRIVILEGE,
     "53100": "make room on the server's disk, then try again",
     "53300": "it has as many connections as it allows: close some, or open the store with fewer connections",
     "55P03": "another transaction holds what is asked for: try again",
@@ -104,11 +106,13 @@ class Server:
     ) -> None:
         try:
             given = conninfo_to_dict(conninfo)
-        except psycopg.ProgrammingError:
-            # The driver's message may show the URL, with a password in it.
+        except psycopg.ProgrammingError as error:
+            # The driver's other messages may show the URL, with a password in it.
+            said = str(error).strip()
+            shown = said if said.startswith("invalid URI query parameter") else "it is not well formed"
             raise InvalidRequest(
-                "the URL of the store cannot be read: write postgresql://USER@HOST:PORT/DATABASE, with what is special "
-                "in a name percent-encoded"
+                f"the URL of the store cannot be read: {shown}: write "
+                "postgresql://USER@HOST:PORT/DATABASE?schema=NAME, with what is special in a name percent-encoded"
             ) from None
         self.schema = schema
         host = given.get("host") or given.get("hostaddr") or "this machine"
@@ -206,9 +210,11 @@ class Server:
         try:
             connection = pool.getconn()
         except PoolTimeout as error:
+            # Where none can be had, this says why.
+            self.connect().close()
             raise StoreUnavailable(
-                f"{self.where}: no connection within {self._timeout_seconds:g} seconds: see whether the server runs, "
-                f"and whether more than {self._connections} connections are needed at once"
+                f"{self.where}: all of the store's {self._connections} connections were in use for "
+                f"{self._timeout_seconds:g} seconds: open it with more connections"
             ) from error
         except PoolClosed as error:
             raise StoreUnavailable(f"{self.where}: the store was closed: open it again") from error
@@ -262,7 +268,7 @@ class Server:
             UncertainOutcome: Where the connection was lost meanwhile.
         """
         for number in range(1, _TRIES + 1):
-            connection = self._writing_connection()
+            connection = self.writing_connection()
             try:
                 return connection.ask(query, parameters).fetchone()
             except psycopg.Error as error:
@@ -280,8 +286,15 @@ class Server:
                 raise
         raise AssertionError
 
-    def _writing_connection(self) -> Connection:
-        """The connection of whoever has the turn to write; a new one where the server has closed the last one."""
+    def writing_connection(self) -> Connection:
+        """The connection of whoever has the turn to write; a new one where the server has closed the last one.
+
+        Returns:
+            The connection, set up.
+
+        Raises:
+            StoreUnavailable: Where there is none to be had.
+        """
         connection = self._writer
         if connection is not None:
             try:

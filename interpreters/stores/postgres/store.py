@@ -120,8 +120,8 @@ class PostgresStore(GroupedStore):
     def _open(self) -> None:
         Installation(self._server).prepare(is_read_only=self._is_read_only)
         self._server.open_pool(self._configure)
-        # So that what is wrong is told now.
-        self._server.read(QUERIES.newest_of_all)
+        # So that what is wrong is told now; a pool only tries again.
+        self._server.writing_connection()
 
     def _configure(self, connection: Connection) -> None:
         """Set up a connection: it may be the first one to a server where the store was restored."""
@@ -141,6 +141,50 @@ class PostgresStore(GroupedStore):
             courier.close()
         with self._group.turn:
             self._server.close()
+
+    def connect(self) -> Connection:
+        """A new connection to the store's schema, for what SQL is needed beside the store. Whoever calls it closes it.
+
+        Returns:
+            The driver's connection, which commits each statement by itself.
+
+        Raises:
+            StoreUnavailable: If it cannot be had.
+        """
+        return self._server.connect()
+
+    def grant_to_reader(self, role: str) -> None:
+        """Let a role read the store, and no more: it opens it with ``mode=r``.
+
+        Args:
+            role: The role's name.
+
+        Raises:
+            StoreUnavailable: If there is no such role, or the store's own role may not grant it.
+        """
+        with self._group.turn:
+            self._server.write(QUERIES.grant_to_reader, (role,))
+
+    def grant_to_writer(self, role: str) -> None:
+        """Let a role read and write the store, and no more: it can neither change the tables nor upgrade them.
+
+        Args:
+            role: The role's name.
+
+        Raises:
+            StoreUnavailable: If there is no such role, or the store's own role may not grant it.
+        """
+        with self._group.turn:
+            self._server.write(QUERIES.grant_to_writer, (role,))
+
+    def forget_deletions(self) -> None:
+        """Keep of all deletions but the newest only how new they are. The store does so by itself now and then."""
+        with self._group.turn:
+            self._forget_deletions()
+
+    def _forget_deletions(self) -> None:
+        self._deletion_count = 0
+        self._server.write(QUERIES.forget_deletions, (Int4(DELETIONS_KEPT),))
 
     def state_lock(self) -> forks.StateLock | None:
         """What a fork waits for: no transaction is under way then."""
@@ -205,9 +249,8 @@ class PostgresStore(GroupedStore):
             outcomes[index] = outcome
         self._deletion_count += batch.delete_count
         if self._deletion_count > DELETIONS_KEPT:
-            self._deletion_count = 0
             with suppress(PersistError):  # it is done another time
-                self._server.write(QUERIES.forget_deletions, (Int4(DELETIONS_KEPT),))
+                self._forget_deletions()
 
     def _append(self, request: Append, now: int) -> Outcome:
         """The outcome of what is written most: one event."""

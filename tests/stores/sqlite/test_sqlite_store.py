@@ -1,20 +1,18 @@
 """The store on SQLite: the whole conformance suite with reopening between steps, and what is its own."""
 
 import errno
-import itertools
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
+from alternating import Alternating
 
 from interpreters import Store, open_store
 from interpreters.blobs.cid import cid_of
@@ -33,7 +31,7 @@ from persist_effects import (
     kv,
     log,
 )
-from persist_effects.requests import Answered, Failed, KvHas, KvPut, KvWait, Outcome, ReadAll, Request, Wait
+from persist_effects.requests import Answered, Failed, KvHas, KvPut, ReadAll, Wait
 
 KILL_ROUNDS = int(os.environ.get("SQLITE_KILL_ROUNDS", "4"))
 
@@ -66,31 +64,16 @@ class TestSqliteStore(StoreConformance):
         return Store(_Temporary(path, sync="os"))
 
 
-class _TwoStores:
-    """Two stores on one file, as two processes have them: each request goes to the other one than that before."""
-
-    blocking = True
+class _TwoStores(Alternating):
+    """Two stores on one file, as two processes have them."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__([SqliteStore(path, sync="os"), SqliteStore(path, sync="os")])
         self.path = path
         self.is_kept = False
-        self._stores = (SqliteStore(path, sync="os"), SqliteStore(path, sync="os"))
-        self._turns = itertools.cycle(self._stores)
-        self.capabilities = self._stores[0].capabilities
-        self.handlers = dict.fromkeys(self._stores[0].handlers, self._ask)
-
-    def _ask(self, request: Request[Any]) -> Any:
-        return next(self._turns).handlers[type(request)](request)
-
-    def answer_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
-        return next(self._turns).answer_all(requests)
-
-    def watch(self, request: Wait | KvWait, notify: Callable[[], None]) -> Callable[[], None]:
-        return next(self._turns).watch(request, notify)
 
     def close(self) -> None:
-        for store in self._stores:
-            store.close()
+        super().close()
         if not self.is_kept:
             shutil.rmtree(self.path.parent, ignore_errors=True)
 

@@ -1,6 +1,6 @@
 -- What a connection must know of a store that is there: the space of its locks, and whether ids have fallen behind.
 SELECT
-    current_schema()::regnamespace::oid::bigint,
+    (SELECT pg_namespace.oid::bigint FROM pg_namespace WHERE pg_namespace.nspname = current_schema()),
     meta.version,
     (meta.xid_offset + pg_snapshot_xmax(pg_current_snapshot())::text::bigint) << 20 <= greatest(
         newest_settled(9223372036854775807),
