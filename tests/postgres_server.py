@@ -4,7 +4,7 @@ import atexit
 import os
 from functools import cache
 from itertools import count
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -42,7 +42,7 @@ def new_store_url(**options: str) -> str:
     """The URL of a store in a schema that nobody else has."""
     given = os.environ.get(GIVEN)
     if given:
-        return f"{given}?{urlencode({'schema': new_schema(), **options})}"
+        return f"{given}?{urlencode({'schema': new_schema(), **options}, quote_via=quote)}"
     return own_server().url(new_schema(), **options)
 
 

@@ -1,7 +1,7 @@
 """A store on PostgreSQL, in a schema of its own, which any number of processes may have open at once."""
 
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from interpreters.stores.postgres.store import PostgresStore
 from persist_effects.errors import InvalidRequest, describe
@@ -26,7 +26,8 @@ def open_postgres(rest: str, options: dict[str, Any]) -> PostgresStore:
     # Messages show options, and never what stands before the question mark: there may be a password.
     given: dict[str, Any] = {}
     others: list[tuple[str, str]] = []
-    for name, value in parse_qsl(query, keep_blank_values=True):
+    # As the driver reads it: a plus is a plus.
+    for name, value in (map(unquote, pair.partition("=")[::2]) for pair in query.split("&") if pair):
         if name not in _OPTIONS:
             others.append((name, value))
         elif name in given or name in options:
@@ -39,7 +40,7 @@ def open_postgres(rest: str, options: dict[str, Any]) -> PostgresStore:
             f"a store on PostgreSQL has no option {unknown[0]!r}: it takes {', '.join(_OPTIONS)}; "
             "what its driver takes, stands in the URL"
         )
-    conninfo = f"postgresql:{place}" + (f"?{urlencode(others)}" if others else "")
+    conninfo = f"postgresql:{place}" + (f"?{urlencode(others, quote_via=quote)}" if others else "")
     return PostgresStore(conninfo, **given, **options)
 
 

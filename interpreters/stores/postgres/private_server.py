@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from persist_effects.errors import StoreUnavailable
 
@@ -103,7 +103,7 @@ class PrivateServer:
         Returns:
             The URL.
         """
-        given = urlencode({"host": str(self.directory), "schema": schema, **options})
+        given = urlencode({"host": str(self.directory), "schema": schema, **options}, quote_via=quote)
         return f"postgresql://{user}@/{database}?{given}"
 
     def _run(self, program: str, *arguments: str, is_checked: bool = True) -> None:

@@ -16,7 +16,7 @@ DECLARE
     oldest bigint;
     given bigint := 0;
 BEGIN
-    SELECT (2 * sqrt(wanted::float8 * s.id))::bigint INTO places FROM streams s ORDER BY s.id DESC LIMIT 1;
+    SELECT sqrt(2 * wanted::float8 * s.id)::bigint INTO places FROM streams s ORDER BY s.id DESC LIMIT 1;
     SELECT count(*) INTO matching
     FROM (SELECT FROM streams s WHERE s.name >= name_from AND s.name < name_to LIMIT places + 1) AS found;
     IF matching > places THEN

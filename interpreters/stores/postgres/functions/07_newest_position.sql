@@ -22,9 +22,14 @@ BEGIN
         ) AS e
         WHERE s.name >= name_from AND s.name < name_to;
     END IF;
+    -- By names: OFFSET keeps this from being looked for by positions.
     RETURN greatest(found, 0, (
-        SELECT max(s.dropped_position) FROM streams s
-        WHERE s.dropped > 0 AND s.name >= name_from AND s.name < name_to AND s.dropped_position < below
+        SELECT max(s.dropped_position)
+        FROM (
+            SELECT s.dropped_position FROM streams s
+            WHERE s.dropped > 0 AND s.name >= name_from AND s.name < name_to OFFSET 0
+        ) AS s
+        WHERE s.dropped_position < below
     ));
 END
 $$;

@@ -18,8 +18,10 @@ BEGIN
     WHERE e.key >= key_from AND e.key < key_to
     ORDER BY e.revision DESC LIMIT 1;
     IF found IS NULL AND deleted <= after THEN
+        -- By keys: OFFSET keeps this from being looked for by revisions.
         SELECT max(e.revision) INTO found
-        FROM entries e WHERE e.key >= key_from AND e.key < key_to AND e.revision < below;
+        FROM (SELECT e.revision FROM entries e WHERE e.key >= key_from AND e.key < key_to OFFSET 0) AS e
+        WHERE e.revision < below;
     END IF;
     RETURN greatest(found, deleted, 0);
 END
