@@ -6,7 +6,7 @@ REPO ?= .
 ARGS ?=
 SEED ?= 0
 
-.PHONY: help demo test check explored covered format kill interrupts damage differential crash bench clean
+.PHONY: help demo test check explored covered format postgres kill interrupts damage differential crash bench clean
 
 help:
 	@echo "make demo [REPO=path] [ARGS='--at COMMIT']   the main job, on this repository or another; goes on where it stopped"
@@ -14,6 +14,7 @@ help:
 	@echo "make explored                                those"
 	@echo "make check                                   format, lint, types, tests with coverage: the one door"
 	@echo "make format                                  mend the format and what lint can mend"
+	@echo "make postgres                                run a PostgreSQL server of one's own until Ctrl-C, and say its URL"
 	@echo "make kill [ROUNDS=2000] [SEED=0]             kill a writing process again and again, and look what is there"
 	@echo "make interrupts [ROUNDS=2000] [SEED=0]       interrupt all that a store does, and each command, and look what is there"
 	@echo "make damage [ROUNDS=400000] [SEED=0]         damage stores in every way, and look what is read"
@@ -54,6 +55,10 @@ covered: .venv/filled
 
 # Coverage stands at 96.0 % without the explorations, of which a little depends on how threads meet. It may be raised.
 COVERAGE_FLOOR := 95
+
+# From the machine's binaries, in a directory of its own that is gone with it.
+postgres: .venv/filled
+	$(BIN)/python -m interpreters.stores.postgres.private_server
 
 format: .venv/filled
 	$(BIN)/ruff format .

@@ -90,6 +90,8 @@ OPTIONAL = {
     "hypothesis": ("interpreters/conformance/",),
     "pytest": ("interpreters/conformance/", "interpreters/pytest_plugin.py", "interpreters/pytest_never_run.py"),
     "multiformats": ("interpreters/blobs/cid.py",),
+    "psycopg": ("interpreters/stores/postgres/",),
+    "psycopg_pool": ("interpreters/stores/postgres/",),
     "rich": ("interpreters/cli.py", "interpreters/explore/report.py"),
     "typer": ("interpreters/cli.py",),
 }
@@ -116,6 +118,7 @@ STORES = (
     "interpreters/stores/file/",
     "interpreters/stores/served/",
     "interpreters/stores/sqlite/",
+    "interpreters/stores/postgres/",
 )
 UPKEEP = "interpreters/stores/file/upkeep/"
 
@@ -133,6 +136,8 @@ CHANGES_FILES_BY_PATH = {
 OTHER_FILES = {
     "interpreters/cli.py": {"open", "os.open"},  # what `import` reads, and where a closed pipe's output goes
     "interpreters/explore/report.py": {"write_text"},  # a page to look at
+    # Where a server of one's own has its data.
+    "interpreters/stores/postgres/private_server.py": {"shutil.rmtree", "shutil.which", "tempfile.mkdtemp"},
     "interpreters/stores/served/transport.py": {"os.open"},  # the null device, in the place of a parent's pipes
 }
 
@@ -496,8 +501,8 @@ PUBLIC_FUNCTIONS = {
     "source": "source_of",
     "testing": "given perform_sequence",
     "codec": (
-        "check_ops decode decode_answer decode_request encode encode_answer encode_new_entry encode_new_event "
-        "encode_new_events encode_request fresh from_plain "
+        "check_ops decode decode_answer decode_request encode encode_answer encode_apart encode_new_entry "
+        "encode_new_event encode_new_events encode_request fresh from_plain "
         "payload_name to_plain value_name"
     ),
 }

@@ -1,6 +1,10 @@
-"""SQL statements, which lie in files: one object each, and never a name or a value as text in them."""
+"""SQL statements, which lie in files: one object each, and never a name or a value as text in them.
+
+For type checkers they are literal strings, so that a driver that takes no others refuses what is put together.
+"""
 
 from importlib.resources import files
+from typing import Any, LiteralString
 
 
 class Statements:
@@ -16,15 +20,20 @@ class Statements:
 
     def __init__(self, package: str, folder: str) -> None:
         place = files(package).joinpath(folder)
-        self.texts = {
-            entry.name.removesuffix(".sql"): entry.read_text(encoding="utf-8")
+        self.texts: dict[str, LiteralString] = {
+            entry.name.removesuffix(".sql"): _literal(entry)
             for entry in sorted(place.iterdir(), key=lambda entry: entry.name)
             if entry.name.endswith(".sql")
         }
 
-    def __getattr__(self, name: str) -> str:
+    def __getattr__(self, name: str) -> LiteralString:
         """The statement of that name."""
         try:
             return self.texts[name]
         except KeyError:
             raise AttributeError(name) from None
+
+
+def _literal(file: Any) -> LiteralString:
+    text: LiteralString = file.read_text(encoding="utf-8")
+    return text

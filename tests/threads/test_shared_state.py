@@ -62,6 +62,10 @@ SQLITE_SHARED = "test_threads_and_programs_share_transactions"
 SQLITE_WAIT = "test_a_wait_ends_by_another_stores_write"
 SQLITE = Row(COMMITTER, "GroupCommit.turn", SQLITE_SHARED)
 
+POSTGRES_CHILD = "test_a_child_of_a_fork_goes_on_with_connections_of_its_own_and_its_parent_too"
+POSTGRES_WAIT = "test_a_wait_is_told_by_a_notification_of_another_store"
+POSTGRES = Row(COMMITTER, "GroupCommit.turn", "test_one_call_is_made_for_whatever_is_asked")
+
 MEMORY = Row(ANY, "MemoryStore._lock", THREADS)
 ENGINE = Row(COMMITTER, TURN, COMPACTING)
 WAITING = Row(ANY, "the store's lock; once it is closed, each is taken in one step; who waits looks again", NOT_TOLD)
@@ -129,8 +133,6 @@ TABLE: dict[str, dict[str, Row]] = {
         "_ended": Row(ANY, "MemoryStore._lock; it goes one way only, once", CLOSED_MEANWHILE),
     },
     "stores/sqlite/store.py SqliteStore": {
-        "_lock": Row("any thread, a fork, and whoever closes", "held while it is replaced", SQLITE_CHILD),
-        "_group": Row("a fork", "SqliteStore._group.turn, held by the fork", SQLITE_CHILD),
         "_writer": SQLITE,
         "_heads": SQLITE,
         "_data_version": SQLITE,
@@ -143,8 +145,32 @@ TABLE: dict[str, dict[str, Row]] = {
         "_looker": Row(ANY, "SqliteStore._lock", SQLITE_WAIT),
         "_seen": Row(ANY, "SqliteStore._lock", SQLITE_WAIT),
         "_keeper": Row(f"{COMMITTER}, and whoever closes", IN_ONE_STEP, SQLITE_CHILD),
-        "_closing": Row("a fork", "SqliteStore._group.turn, held by the fork", SQLITE_CHILD),
+    },
+    "stores/grouped.py GroupedStore": {
+        "_lock": Row("any thread, a fork, and whoever closes", "held while it is replaced", SQLITE_CHILD),
+        "_group": Row("a fork", "GroupCommit.turn, held by the fork", SQLITE_CHILD),
+        "_closing": Row("a fork", "GroupCommit.turn, held by the fork", SQLITE_CHILD),
         "_is_closed": Row(ANY, ONCE, CLOSED_MEANWHILE),
+    },
+    "stores/postgres/store.py PostgresStore": {
+        "_courier": Row(ANY, "GroupedStore._lock", POSTGRES_WAIT),
+        "_deletion_count": POSTGRES,
+    },
+    "stores/postgres/server.py Server": {
+        "_pool": Row("whoever opens, closes or forks", IN_ONE_STEP, POSTGRES_CHILD),
+        "_writer": POSTGRES,
+        "_configure": Row("whoever opens", ONCE, POSTGRES_CHILD),
+        "space": Row("whoever makes a connection", "always the same value", POSTGRES_CHILD),
+    },
+    "stores/postgres/server.py Connection": {
+        "_asking": Row("whoever has the connection", "the pool, or GroupCommit.turn", THREADS),
+    },
+    "stores/postgres/courier.py Courier": {
+        "_is_untold": Row("whoever writes, and the courier", "it is taken back before it is told", POSTGRES_WAIT),
+        "_is_unseen": Row("whoever writes, and the courier", "it is taken back before it is looked", POSTGRES_WAIT),
+        "_is_to_listen": Row("whoever waits, and the courier", "Courier._lock", POSTGRES_WAIT),
+        "_seen": Row("whoever waits, and the courier", "Courier._lock, before the courier listens", POSTGRES_WAIT),
+        "_is_closed": Row("whoever closes", ONCE, POSTGRES_WAIT),
     },
     "stores/sqlite/writing.py KnownHeads": dict.fromkeys(("position", "revision", "_streams", "_revisions"), SQLITE),
     "stores/sqlite/writing.py Writing": {"written_bytes": SQLITE},
@@ -401,10 +427,10 @@ ONE_THREAD = {"leave_to_parent", "_leave_to_parent", "_forget_half_copied"}
 OWNED_BY_ONE = {
     "stores/memory.py _Heads", "stores/file/index.py SegmentGone", "stores/file/frames.py Chunk",
     "stores/file/frames.py StreamPart", "stores/file/frames.py LogPart", "disk/files.py Directory",
-    "disk/files.py _Descriptor",
+    "disk/files.py _Descriptor", "stores/postgres/courier.py _Link",
 }  # fmt: skip
 # Tables that are filled where they are made.
-FILLED_ONCE = {"handlers", "_known", "_read_from_segments", "_command", "_disk_rows"}
+FILLED_ONCE = {"handlers", "_arguments", "_known", "_read_from_segments", "_command", "_disk_rows"}
 MUTABLE = (ast.Dict, ast.List, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
 
 

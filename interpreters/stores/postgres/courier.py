@@ -14,14 +14,14 @@ import threading
 import time
 import weakref
 from contextlib import suppress
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg.types.numeric import Int4
 
 from interpreters.stores.grouped import GroupedStore
-from interpreters.stores.postgres.reading import QUERIES, Reading
-from interpreters.stores.postgres.server import Connection, Server
+from interpreters.stores.postgres.questions import Questions
+from interpreters.stores.postgres.server import QUERIES, Connection, Server
 from persist_effects.errors import PersistError
 
 GATHER_SECONDS = 0.02
@@ -73,7 +73,7 @@ class Courier:
         with self._lock:
             if self._is_to_listen:
                 return
-            _, _, self._seen, _ = Reading(self._server.read).changed_since(1 << 62)
+            _, _, self._seen, _ = Questions(self._server.read).changed_since(1 << 62)
             self._is_to_listen = True
         self._wake()
 
@@ -138,7 +138,7 @@ class Courier:
 
     def _look(self, link: "_Link", store: GroupedStore) -> float:
         """Tell those that wait what has changed, and say when to look again."""
-        streams, keys, self._seen, newest = link.reading.changed_since(self._seen)
+        streams, keys, self._seen, newest = link.questions.changed_since(self._seen)
         store.tell_of(streams, keys)
         if newest < self._seen:
             link.lag_seconds = LAG_SECONDS[0]
@@ -165,7 +165,7 @@ class _Link:
     def __init__(self, connection: Connection, space: int) -> None:
         self.connection = connection
         self._space = Int4(space)
-        self.reading = Reading(self._ask)
+        self.questions = Questions(self._ask)
         self.is_listening = False
         self.look_at = 0.0
         self.lag_seconds = LAG_SECONDS[0]
@@ -174,7 +174,7 @@ class _Link:
         self._is_lost = False
         connection.add_notify_handler(self._hear)
 
-    def _ask(self, query: str, parameters: Any = ()) -> list[Any]:
+    def _ask(self, query: LiteralString, parameters: Any = ()) -> list[Any]:
         return self.connection.ask(query, parameters).fetchall()
 
     def _hear(self, notify: psycopg.Notify) -> None:

@@ -5,8 +5,7 @@ Each version's folder has what is made or changed once. Functions and views are 
 
 from psycopg import errors, sql
 
-from interpreters.stores.postgres.reading import QUERIES
-from interpreters.stores.postgres.server import NO_PRIVILEGE, Connection, Server
+from interpreters.stores.postgres.server import NO_PRIVILEGE, QUERIES, Connection, Server
 from interpreters.stores.statements import Statements
 from persist_effects.errors import InvalidRequest, NewerFormat, StoreUnavailable
 
@@ -101,7 +100,7 @@ class Installation:
             # Of several that come at once, one installs, and the others find it done.
             connection.execute(QUERIES.lock_installation, (INSTALLING, schema))
             if not connection.execute(QUERIES.has_schema, (schema,)).fetchall():
-                connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+                connection.execute(sql.SQL(QUERIES.create_schema).format(sql.Identifier(schema)))
             installed = self._version(connection)
             if installed == len(self._versions):
                 return

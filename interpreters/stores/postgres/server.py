@@ -6,8 +6,9 @@ The driver is imported here and in no other module of the room but by name.
 import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, LiteralString
 
+from interpreters.stores.statements import Statements
 from persist_effects.errors import (
     CorruptStore,
     InvalidRequest,
@@ -32,7 +33,7 @@ class Connection(psycopg.Connection[Any]):
 
     _asking: psycopg.Cursor[Any] | None = None
 
-    def ask(self, query: str, parameters: Any = ()) -> psycopg.Cursor[Any]:
+    def ask(self, query: LiteralString, parameters: Any = ()) -> psycopg.Cursor[Any]:
         """Ask one question.
 
         Args:
@@ -47,6 +48,8 @@ class Connection(psycopg.Connection[Any]):
             cursor = self._asking = self.cursor(binary=True)
         return cursor.execute(query, parameters)
 
+
+QUERIES = Statements("interpreters.stores.postgres", "queries")
 
 _SETTINGS = {
     # Plans are made once, and none of them may depend on how many rows there seem to be: every question has its index.
@@ -166,8 +169,7 @@ class Server:
 
     def find_schema(self, connection: Connection) -> None:
         """Have what is asked on a connection find our schema, and nothing else."""
-        path = sql.SQL("SET search_path = {}, pg_temp").format(sql.Identifier(self.schema))
-        connection.execute(path)
+        connection.execute(sql.SQL(QUERIES.find_schema).format(sql.Identifier(self.schema)))
 
     def open_pool(self, configure: Callable[[Connection], None]) -> None:
         """Have connections from now on, each set up by ``configure(connection)``."""
@@ -230,7 +232,7 @@ class Server:
 
     # Asking
 
-    def read(self, query: str, parameters: Any = ()) -> list[Any]:
+    def read(self, query: LiteralString, parameters: Any = ()) -> list[Any]:
         """The rows that a question is answered with. A connection that is lost is no reason not to ask once more.
 
         Args:
@@ -253,7 +255,7 @@ class Server:
                         raise self.error_of(error) from error
         raise AssertionError
 
-    def write(self, query: str, parameters: Any) -> Any:
+    def write(self, query: LiteralString, parameters: Any) -> Any:
         """The row that a call is answered with which writes, once that is committed.
 
         Args:

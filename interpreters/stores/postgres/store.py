@@ -11,22 +11,37 @@ from typing import Any, cast
 
 from psycopg.types.numeric import Int4, Int8
 
+from interpreters.blobs.cid import check_cid, cid_of
 from interpreters.stores.clock import Clock, checked_clock, wall_clock
 from interpreters.stores.group import NO_MEMORY, WriteRequest
 from interpreters.stores.grouped import GroupedStore
 from interpreters.stores.postgres.batches import Batch, bucket_of
 from interpreters.stores.postgres.courier import Courier
 from interpreters.stores.postgres.installing import Installation
-from interpreters.stores.postgres.reading import QUERIES, Reading
-from interpreters.stores.postgres.server import Connection, Server
+from interpreters.stores.postgres.questions import Questions
+from interpreters.stores.postgres.server import QUERIES, Connection, Server
 from interpreters.stores.waiting import DELETIONS_KEPT
 from interpreters.threads import forks
 from persist_effects import codec
 from persist_effects.capabilities import Capabilities
-from persist_effects.errors import InvalidRequest, PersistError, StoreUnavailable, describe
+from persist_effects.errors import BlobNotFound, InvalidRequest, PersistError, StoreUnavailable, TooLarge, describe
 from persist_effects.event import check_integer
 from persist_effects.planning import Limits
-from persist_effects.requests import Answered, Append, Appended, Conflict, Failed, KvWait, Outcome, Request, Wait
+from persist_effects.requests import (
+    Answered,
+    Append,
+    Appended,
+    BlobGet,
+    BlobHas,
+    BlobPut,
+    BlobRef,
+    Conflict,
+    Failed,
+    KvWait,
+    Outcome,
+    Request,
+    Wait,
+)
 
 DEFAULT_SCHEMA = "persist_effects"
 
@@ -34,6 +49,9 @@ SCHEMA_LIMIT_BYTES = 63
 """How long PostgreSQL lets a name be."""
 
 SYNC_MODES = ("commit", "interval")
+
+BLOB_LIMIT_BYTES = 2**28
+"""How large one blob may be: what the server takes in one value, with room for how it is sent."""
 
 BATCH_BYTES = 16 * 1024 * 1024
 """About how much one call writes, unless a single program has more."""
@@ -97,7 +115,13 @@ class PostgresStore(GroupedStore):
             connections=connections,
         )
         super().__init__(self._server.where, is_read_only=mode == "r")
-        self._reading = Reading(self._server.read)
+        self._questions = Questions(self._server.read)
+        self.handlers = {
+            **self.handlers,
+            BlobPut: self._refuse if self._is_read_only else self._put_blob,
+            BlobGet: self._blob,
+            BlobHas: self._has_blob,
+        }
         self._courier: Courier | None = None
         self._deletion_count = 0
         try:
@@ -284,17 +308,42 @@ class PostgresStore(GroupedStore):
     def _space(self) -> Int4:
         return Int4(self._server.space)
 
-    # Reading
+    # Questions
 
     def _read(self, request: Request[Any]) -> Any:
         self._check_open()
-        return self._reading.answer(request)
+        return self._questions.answer(request)
+
+    # Blobs
+
+    def _put_blob(self, request: BlobPut) -> BlobRef:
+        self._check_open()
+        size_bytes = len(request.data)
+        if size_bytes > BLOB_LIMIT_BYTES:
+            raise TooLarge("a blob in PostgreSQL", size_bytes, BLOB_LIMIT_BYTES)
+        cid = cid_of(request.data)
+        # To put it twice is to put it once, so that it may be asked again where a connection is lost.
+        self._server.read(QUERIES.put_blob, (cid, request.data))
+        return BlobRef(cid, size_bytes, request.mime)
+
+    def _blob(self, request: BlobGet) -> bytes:
+        self._check_open()
+        check_cid(request.cid)
+        rows = self._server.read(QUERIES.blob, (request.cid,))
+        if not rows:
+            raise BlobNotFound(request.cid)
+        return bytes(rows[0][0])
+
+    def _has_blob(self, request: BlobHas) -> bool:
+        self._check_open()
+        check_cid(request.cid)
+        return bool(self._server.read(QUERIES.has_blob, (request.cid,)))
 
     # Waiting
 
     def _newest(self, request: Wait | KvWait) -> int:
         self._check_open()
-        return self._reading.newest(request)
+        return self._questions.newest(request)
 
     def _start_looking(self) -> None:
         self._call().listen()

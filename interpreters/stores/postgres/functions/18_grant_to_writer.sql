@@ -7,7 +7,7 @@ BEGIN
     EXECUTE format('GRANT USAGE ON SEQUENCE %I.stream_ids TO %I', schema_name, role_name);
     EXECUTE format('GRANT INSERT ON %I.streams, %I.events TO %I', schema_name, schema_name, role_name);
     EXECUTE format('GRANT INSERT, UPDATE ON %I.entries TO %I', schema_name, role_name);
-    EXECUTE format('GRANT INSERT ON %I.deletions TO %I', schema_name, role_name);
+    EXECUTE format('GRANT INSERT ON %I.deletions, %I.blobs TO %I', schema_name, schema_name, role_name);
     -- Truncation, deletion, and what is noted of the store itself.
     EXECUTE format('GRANT UPDATE ON %I.streams, %I.meta TO %I', schema_name, schema_name, role_name);
     EXECUTE format(

@@ -1,14 +1,14 @@
 """Answering the requests that write nothing: each is one question to the server."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg.types.numeric import Int4, Int8
 
 from interpreters.stores.names import range_of
 from interpreters.stores.postgres.batches import filled_in
+from interpreters.stores.postgres.server import QUERIES
 from interpreters.stores.ranges import page_range
-from interpreters.stores.statements import Statements
 from persist_effects import codec
 from persist_effects.event import INT64_MAX, Event
 from persist_effects.requests import (
@@ -32,14 +32,12 @@ from persist_effects.requests import (
 LOOKED_AT = 1_000
 """How many of the newest changes are looked at for one under a prefix, before all that is under it is."""
 
-QUERIES = Statements("interpreters.stores.postgres", "queries")
-
 _decode = codec.decode
 
 Ask = Callable[..., list[Any]]
 
 
-class Reading:
+class Questions:
     """The answers that a server gives.
 
     Args:
@@ -116,7 +114,7 @@ class Reading:
     def _entries(self, request: KvEntries) -> list[tuple[str, Entry]]:
         return [(key, _entry(*rest)) for key, *rest in self._page_of(QUERIES.entries, request)]
 
-    def _page_of(self, query: str, request: Streams | KvKeys | KvEntries) -> list[Any]:
+    def _page_of(self, query: LiteralString, request: Streams | KvKeys | KvEntries) -> list[Any]:
         return self._ask(query, (*range_of(request.prefix), request.after, Int8(request.limit)))
 
     # Waiting
@@ -163,12 +161,12 @@ def _entry(revision: int, value: bytes, noted: Any) -> Entry:
 
 
 _ANSWERS: dict[type[Request[Any]], Any] = {
-    Read: Reading._read,
-    ReadAll: Reading._read_all,
-    LastSeq: Reading._last_seq,
-    Streams: Reading._names,
-    KvGet: Reading._get,
-    KvHas: Reading._has,
-    KvKeys: Reading._keys,
-    KvEntries: Reading._entries,
+    Read: Questions._read,
+    ReadAll: Questions._read_all,
+    LastSeq: Questions._last_seq,
+    Streams: Questions._names,
+    KvGet: Questions._get,
+    KvHas: Questions._has,
+    KvKeys: Questions._keys,
+    KvEntries: Questions._entries,
 }
