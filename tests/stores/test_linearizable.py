@@ -1,0 +1,114 @@
+"""What threads on several open stores are answered, while they really overlap, could have been done one by one.
+
+A history is split by what its operations touch, a stream or a key each: it is linearizable if every part is.
+"""
+
+import threading
+from itertools import count
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from postgres_server import new_store_url
+
+from interpreters import open_store
+from interpreters.explore.schedule.linear import Filling, linear_problem
+from persist_effects import Draft
+from persist_effects.requests import Answered, Append, Failed, KvDelete, KvGet, KvPut, LastSeq, Outcome, Read
+
+WRITERS = 16
+OPERATIONS = 6
+STREAMS = ("orders/1", "orders/2", "notes")
+KEYS = ("color", "shape", "size", "taste")
+
+
+def url_of(scheme: str, tmp_path: Path) -> str:
+    return new_store_url() if scheme == "postgresql" else f"{scheme}:{tmp_path}/store"
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("scheme", "stores"), [("file", 1), ("sqlite", 1), ("sqlite", 4), ("postgresql", 4)])
+def test_overlapping_operations_on_a_stream_or_a_key_could_have_been_done_one_by_one(scheme, stores, seed, tmp_path):
+    history = overlapping(url_of(scheme, tmp_path), stores, seed)
+    assert len(history) == WRITERS * OPERATIONS
+    for name in (*STREAMS, *KEYS):
+        part: Any = sorted((step for step in history if name_in(step.request) == name), key=lambda step: step.number)
+        problem = linear_problem(part, Filling(()), [f"writer {number}" for number in range(WRITERS)])
+        assert problem is None, f"seed {seed}, {scheme}, {name}: {problem}"
+
+
+def name_in(request: Any) -> str:
+    return str(getattr(request, "stream", None) or request.key)
+
+
+def overlapping(url: str, stores: int, seed: int) -> list[Any]:
+    """What many threads did on some stores: each operation with the moments at which it began and ended."""
+    ticks, history = count(1), list[Any]()
+    opened = [open_store(url) for _ in range(stores)]
+    barrier = threading.Barrier(WRITERS)
+
+    def work(writer: int) -> None:
+        random, handlers = Random(f"{seed} {writer}"), opened[writer % stores].handlers
+        known: dict[str, int] = {}
+        barrier.wait()
+        for ordinal in range(OPERATIONS):
+            request = chosen(random, writer, known)
+            began = next(ticks)
+            outcome = outcome_of(handlers, request)
+            ended = next(ticks)
+            learn(known, request, outcome)
+            history.append(
+                SimpleNamespace(
+                    number=began, ended=ended, index=writer, ordinal=ordinal, request=request, outcome=outcome,
+                    fault=None, is_inner=False,
+                )
+            )  # fmt: skip
+
+    threads = [threading.Thread(target=work, args=(writer,)) for writer in range(WRITERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for store in opened:
+        store.close()
+    return history
+
+
+def chosen(random: Random, writer: int, known: dict[str, int]) -> Any:
+    """An operation, which sometimes expects what its thread has seen last."""
+    stream, key = random.choice(STREAMS), random.choice(KEYS)
+    expected = random.choice([None, known.get(stream, 0)])
+    revision = random.choice([None, known.get(key, 0)])
+    drafts = (Draft("made", [writer, random.randrange(100)]),) * random.choice([1, 1, 2])
+    return random.choice(
+        [
+            Append(stream, drafts, expected),
+            KvPut(key, [writer, random.randrange(100)], revision),
+            KvDelete(key, revision),
+            Read(stream, after=known.get(stream, 0)),
+            LastSeq(stream),
+            KvGet(key),
+        ]
+    )
+
+
+def outcome_of(handlers: Any, request: Any) -> Outcome:
+    try:
+        return Answered(handlers[type(request)](request))
+    except Exception as error:
+        return Failed(error)
+
+
+def learn(known: dict[str, int], request: Any, outcome: Outcome) -> None:
+    """Keep what an answer says of what is there."""
+    assert isinstance(outcome, Answered), outcome
+    match request, outcome.value:
+        case ((Append() | Read() | LastSeq()), answer):
+            found = answer if isinstance(answer, int) else getattr(answer, "last_seq", getattr(answer, "head", None))
+            known[request.stream] = getattr(answer, "actual", 0) if found is None else found
+        case KvPut(), int(revision):
+            known[request.key] = revision
+        case KvGet(), entry:
+            known[request.key] = 0 if entry is None else entry.revision
