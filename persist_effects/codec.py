@@ -133,7 +133,7 @@ def encode_new_events(events: list[Event], limit_bytes: int = PAYLOAD_LIMIT_BYTE
 
 
 def encode_apart(stream: str, draft: Draft, limit_bytes: int = PAYLOAD_LIMIT_BYTES) -> tuple[bytes, bytes | None]:
-    """The bytes of a draft's data and of its meta, for a store that keeps them apart, each checked as `encode` does.
+    r"""The bytes of a draft's data and of its meta, for a store that keeps them apart, each checked as `encode` does.
 
     Args:
         stream: What it is appended to.

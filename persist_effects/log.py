@@ -11,7 +11,7 @@ from typing import Any
 
 from persist_effects.codec import fresh
 from persist_effects.contexts import leaves_contexts_alone
-from persist_effects.errors import InvalidRequest, Truncated, UncertainOutcome
+from persist_effects.errors import InvalidRequest, StoreUnavailable, Truncated, UncertainOutcome
 from persist_effects.event import Draft, Event, check_integer, check_items, check_name
 from persist_effects.listing import all_names
 from persist_effects.machine import Effect, perform
@@ -159,17 +159,27 @@ def append_once(
     """
     check_name("stream name", stream)
     check_name("once key", key)
-    draft = Draft(type, data, at, meta)
+    unsettled: list[UncertainOutcome] = []
+    try:
+        return (yield from _appended_once(stream, key, Draft(type, data, at, meta), unsettled))
+    except StoreUnavailable as error:
+        if not unsettled:
+            raise
+        # Of the last attempt nothing is there, but what came before may be.
+        raise UncertainOutcome(*unsettled[0].args) from error
+
+
+def _appended_once(stream: str, key: str, draft: Draft, unsettled: list[UncertainOutcome]) -> Effect[Event]:
+    """What `append_once` does, and which attempts had an outcome that nobody knows."""
     mark = _once_mark(stream, key)
-    attempts_left = _SETTLING_ATTEMPTS
     # It expects only that the mark is new, so that no other writer is in its way; the note says which event it is.
     once = Transact((Append(stream, (draft,)), KvPut(mark, {"stream": stream, "key": key}, 0)), noting=True)
     while True:
         try:
             answers = yield from perform(once)
-        except UncertainOutcome:
-            attempts_left -= 1
-            if not attempts_left:
+        except UncertainOutcome as error:
+            unsettled.append(error)
+            if len(unsettled) == _SETTLING_ATTEMPTS:
                 raise
         else:
             if not isinstance(answers, Conflict):

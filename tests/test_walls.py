@@ -91,7 +91,6 @@ OPTIONAL = {
     "pytest": ("interpreters/conformance/", "interpreters/pytest_plugin.py", "interpreters/pytest_never_run.py"),
     "multiformats": ("interpreters/blobs/cid.py",),
     "psycopg": ("interpreters/stores/postgres/",),
-    "psycopg_pool": ("interpreters/stores/postgres/",),
     "rich": ("interpreters/cli.py", "interpreters/explore/report.py"),
     "typer": ("interpreters/cli.py",),
 }
@@ -137,7 +136,13 @@ OTHER_FILES = {
     "interpreters/cli.py": {"open", "os.open"},  # what `import` reads, and where a closed pipe's output goes
     "interpreters/explore/report.py": {"write_text"},  # a page to look at
     # Where a server of one's own has its data.
-    "interpreters/stores/postgres/private_server.py": {"shutil.rmtree", "shutil.which", "tempfile.mkdtemp"},
+    "interpreters/stores/postgres/private_server.py": {
+        "shutil.rmtree",
+        "shutil.which",
+        "tempfile.mkdtemp",
+        "unlink",
+        "write_text",
+    },
     "interpreters/stores/served/transport.py": {"os.open"},  # the null device, in the place of a parent's pipes
 }
 

@@ -253,6 +253,26 @@ def test_an_unavailable_store_is_not_asked_again(store):
         run(log.append_once("a", "k", "paid", 5), {**store.handlers, KvGet: unavailable})
 
 
+@pytest.mark.parametrize("is_carried_out", [False, True])
+@pytest.mark.parametrize("lost", [KvGet, Transact])
+def test_a_store_that_is_gone_after_an_uncertain_attempt_leaves_the_outcome_uncertain(store, is_carried_out, lost):
+    losing = Losing(store, is_carried_out, times=1)
+
+    def gone(request):
+        if losing.met and losing.left == 0:
+            raise StoreUnavailable("not now")
+        return losing(request)
+
+    rows = {**losing.rows, Transact: gone} if lost is Transact else {**losing.rows, KvGet: gone}
+    if lost is Transact and is_carried_out:
+        assert run(log.append_once("a", "k", "paid", 5), rows).seq == 1
+        return
+    # Never `StoreUnavailable`, which says that nothing was written.
+    with pytest.raises(UncertainOutcome, match="the connection was lost"):
+        run(log.append_once("a", "k", "paid", 5), rows)
+    assert data_of(store.run(log.read("a"))) == [5] * is_carried_out
+
+
 def test_append_once_interrupted_at_any_request_and_performed_again_is_one_event(open_new):
     for count in range(6):
         with open_new() as store:

@@ -62,6 +62,7 @@ SQLITE_SHARED = "test_threads_and_programs_share_transactions"
 SQLITE_WAIT = "test_a_wait_ends_by_another_stores_write"
 SQLITE = Row(COMMITTER, "GroupCommit.turn", SQLITE_SHARED)
 
+POOL = Row(ANY, "Pool._lock", "test_more_threads_than_connections_take_turns_and_a_lost_one_is_made_up_for")
 POSTGRES_CHILD = "test_a_child_of_a_fork_goes_on_with_connections_of_its_own_and_its_parent_too"
 POSTGRES_WAIT = "test_a_wait_is_told_by_a_notification_of_another_store"
 POSTGRES = Row(COMMITTER, "GroupCommit.turn", "test_one_call_is_made_for_whatever_is_asked")
@@ -162,8 +163,13 @@ TABLE: dict[str, dict[str, Row]] = {
         "_configure": Row("whoever opens", ONCE, POSTGRES_CHILD),
         "space": Row("whoever makes a connection", "always the same value", POSTGRES_CHILD),
     },
-    "stores/postgres/server.py Connection": {
-        "_asking": Row("whoever has the connection", "the pool, or GroupCommit.turn", THREADS),
+    "stores/postgres/pool.py Pool": {
+        "_free": POOL,
+        "_waiting": POOL,
+        "_is_closed": Row("whoever closes", ONCE, CLOSED_MEANWHILE),
+    },
+    "stores/postgres/pool.py Connection": {
+        "_asking": Row("whoever has the connection", "Pool._lock, or GroupCommit.turn", THREADS),
     },
     "stores/postgres/courier.py Courier": {
         "_is_untold": Row("whoever writes, and the courier", "it is taken back before it is told", POSTGRES_WAIT),

@@ -20,8 +20,9 @@ import psycopg
 from psycopg.types.numeric import Int4
 
 from interpreters.stores.grouped import GroupedStore
+from interpreters.stores.postgres.pool import Connection
 from interpreters.stores.postgres.questions import Questions
-from interpreters.stores.postgres.server import QUERIES, Connection, Server
+from interpreters.stores.postgres.server import QUERIES, Server
 from persist_effects.errors import PersistError
 
 GATHER_SECONDS = 0.02

@@ -5,7 +5,8 @@ Each version's folder has what is made or changed once. Functions and views are 
 
 from psycopg import errors, sql
 
-from interpreters.stores.postgres.server import NO_PRIVILEGE, QUERIES, Connection, Server
+from interpreters.stores.postgres.pool import Connection
+from interpreters.stores.postgres.server import NO_PRIVILEGE, QUERIES, Server
 from interpreters.stores.statements import Statements
 from persist_effects.errors import InvalidRequest, NewerFormat, StoreUnavailable
 

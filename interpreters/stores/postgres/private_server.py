@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -19,6 +20,9 @@ from persist_effects.errors import StoreUnavailable
 _SETTINGS = {"listen_addresses": "", "max_connections": "200", "max_prepared_transactions": "4"}
 
 _PATIENCE_SECONDS = 60
+
+_NOBODY = "999999999"
+"""The number of no process: Linux has none so high."""
 
 
 def binaries() -> Path | None:
@@ -79,17 +83,14 @@ class PrivateServer:
 
     def kill(self) -> None:
         """Kill all its processes at once, as a machine without memory does."""
-        first = int((self.directory / "data" / "postmaster.pid").read_text().splitlines()[0])
-        pids = [first, *_children_of(first)]
-        handles = [handle for handle in map(_handle_of, pids) if handle is not None]
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        for handle in handles:
-            select.select([handle], [], [], _PATIENCE_SECONDS)
-            os.close(handle)
+        pid_path = self.directory / "data" / "postmaster.pid"
+        first, *rest = pid_path.read_text().splitlines()
+        # First the one that makes the others, so that none of them is missed.
+        _kill([int(first)])
+        _kill(_working_in(pid_path.parent))
+        # Its number stays taken until whoever adopted it asks how it ended; meanwhile it must not pass for running.
+        pid_path.write_text("\n".join([_NOBODY, *rest, ""]))
+        (self.directory / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
 
     def url(self, schema: str, *, database: str = "postgres", user: str = "postgres", **options: str) -> str:
         """The URL of a store on it.
@@ -130,16 +131,28 @@ def _user() -> str:
     return "postgres" if "postgres" in {entry.pw_name for entry in pwd.getpwall()} else "nobody"
 
 
-def _children_of(pid: int) -> list[int]:
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    return [int(child) for child in listed.split()]
+def _working_in(directory: Path) -> list[int]:
+    """The processes that have it as their working directory."""
+    pids = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):
+            if path.readlink() == directory.resolve():
+                pids.append(int(path.parent.name))
+    return pids
 
 
-def _handle_of(pid: int) -> int | None:
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
+def _kill(pids: list[int]) -> None:
+    """Kill processes, and return when they are gone."""
+    handles = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            handles.append(os.pidfd_open(pid))
+    for handle in handles:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+    for handle in handles:
+        select.select([handle], [], [], _PATIENCE_SECONDS)
+        os.close(handle)
 
 
 def main() -> None:

@@ -3,9 +3,8 @@
 The driver is imported here and in no other module of the room but by name.
 """
 
-import select
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, LiteralString
 
 from interpreters.stores.statements import Statements
@@ -13,6 +12,7 @@ from persist_effects.errors import (
     CorruptStore,
     InvalidRequest,
     PersistError,
+    StoreClosed,
     StoreUnavailable,
     UncertainOutcome,
 )
@@ -21,32 +21,12 @@ try:
     import psycopg
     from psycopg import sql
     from psycopg.conninfo import conninfo_to_dict
-    from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+
+    from interpreters.stores.postgres.pool import Connection, Pool
 except ImportError as error:
     raise InvalidRequest(
         f"a store on PostgreSQL needs its driver: {error}: install persist-effects[postgres]"
     ) from error
-
-
-class Connection(psycopg.Connection[Any]):
-    """A connection with one cursor for all that is asked over it, which knows by then how answers are read."""
-
-    _asking: psycopg.Cursor[Any] | None = None
-
-    def ask(self, query: LiteralString, parameters: Any = ()) -> psycopg.Cursor[Any]:
-        """Ask one question.
-
-        Args:
-            query: The question.
-            parameters: Its parameters.
-
-        Returns:
-            The cursor, with the answer, until the next question.
-        """
-        cursor = self._asking
-        if cursor is None:
-            cursor = self._asking = self.cursor(binary=True)
-        return cursor.execute(query, parameters)
 
 
 QUERIES = Statements("interpreters.stores.postgres", "queries")
@@ -141,7 +121,7 @@ class Server:
             **given,
             "options": f"{given['options']} {options}" if given.get("options") else options,
         }
-        self._pool: ConnectionPool[Connection] | None = None
+        self._pool: Pool | None = None
         # Used by whoever has the turn to write.
         self._writer: Connection | None = None
         self._configure: Callable[[Connection], None] = lambda _: None
@@ -162,8 +142,10 @@ class Server:
             raise StoreUnavailable(f"{self.where}: no connection: {_said(error)}") from error
         try:
             self.find_schema(connection)
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if isinstance(error, psycopg.Error):
+                raise self.error_of(error) from error
             raise
         return connection
 
@@ -174,29 +156,14 @@ class Server:
     def open_pool(self, configure: Callable[[Connection], None]) -> None:
         """Have connections from now on, each set up by ``configure(connection)``."""
         self._configure = configure
-        self._pool = ConnectionPool(
-            connection_class=Connection,
-            kwargs={**self._arguments, "autocommit": True, "prepare_threshold": 0},
-            min_size=0,
-            max_size=self._connections,
-            open=True,
-            timeout=self._timeout_seconds,
-            # Whoever asks for one has another try begun; nothing waits for minutes once the server is there again.
-            reconnect_timeout=min(2.0, self._timeout_seconds),
-            configure=configure,
-            check=_check,
-            num_workers=1,
-            name=self.where,
-        )
+        self._pool = Pool(self._new_connection, self._connections, self._timeout_seconds, self.where)
 
     def close(self) -> None:
         """Close all connections. Again: nothing."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            pool.close(timeout=self._timeout_seconds)
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
+            pool.close()
+        self._drop_writer()
 
     def left_to_parent(self) -> Any:
         """In a forked child: what is the parent's, which must be neither used nor closed."""
@@ -204,36 +171,16 @@ class Server:
         self._pool = self._writer = None
         return inherited
 
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
+    def _lent(self) -> AbstractContextManager[Connection]:
         pool = self._pool
         if pool is None:
-            raise StoreUnavailable(f"{self.where}: the store was closed: open it again")
-        try:
-            connection = pool.getconn()
-        except PoolTimeout as error:
-            # Where none can be had, this says why.
-            self.connect().close()
-            raise StoreUnavailable(
-                f"{self.where}: all of the store's {self._connections} connections were in use for "
-                f"{self._timeout_seconds:g} seconds: open it with more connections"
-            ) from error
-        except PoolClosed as error:
-            raise StoreUnavailable(f"{self.where}: the store was closed: open it again") from error
-        try:
-            yield connection
-        except BaseException:
-            # Whatever state it is in.
-            if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                connection.close()
-            raise
-        finally:
-            pool.putconn(connection)
+            raise StoreClosed(f"{self.where}: the store was closed: open it again")
+        return pool.lent()
 
     # Asking
 
     def read(self, query: LiteralString, parameters: Any = ()) -> list[Any]:
-        """The rows that a question is answered with. A connection that is lost is no reason not to ask once more.
+        """The rows that a question is answered with. A connection that is lost is no reason not to ask again.
 
         Args:
             query: The question, which writes nothing.
@@ -246,12 +193,12 @@ class Server:
             StoreUnavailable: Where it is not answered.
             CorruptStore: Where the server's data is damaged.
         """
-        for is_last in (False, True):
-            with self._connection() as connection:
+        for number in range(1, _TRIES + 1):
+            with self._lent() as connection:
                 try:
                     return connection.ask(query, parameters).fetchall()
                 except psycopg.Error as error:
-                    if is_last or not _is_lost(connection, error):
+                    if number == _TRIES or not _is_lost(connection, error):
                         raise self.error_of(error) from error
         raise AssertionError
 
@@ -299,12 +246,13 @@ class Server:
         """
         connection = self._writer
         if connection is not None:
-            try:
-                _check(connection)
-            except psycopg.Error:
-                self._drop_writer()
-            else:
+            if connection.is_alive:
                 return connection
+            self._drop_writer()
+        connection = self._writer = self._new_connection()
+        return connection
+
+    def _new_connection(self) -> Connection:
         connection = self.connect()
         try:
             self._configure(connection)
@@ -313,7 +261,6 @@ class Server:
             if isinstance(error, psycopg.Error):
                 raise self.error_of(error) from error
             raise
-        self._writer = connection
         return connection
 
     def _drop_writer(self) -> None:
@@ -333,15 +280,6 @@ class Server:
 def _is_lost(connection: Connection, error: psycopg.Error) -> bool:
     """Whether the server, or the way to it, was gone, so that what it was asked may have been done or not."""
     return connection.closed or connection.broken or isinstance(error, psycopg.errors.AdminShutdown)
-
-
-def _check(connection: Connection) -> None:
-    """Refuse a connection that the server has closed, which is seen without asking it."""
-    readable, _, _ = select.select([connection.fileno()], [], [], 0)
-    if readable:
-        connection.pgconn.consume_input()
-        if connection.pgconn.status != psycopg.pq.ConnStatus.OK:
-            raise psycopg.OperationalError("the server has closed the connection")
 
 
 def _said(error: BaseException) -> str:

@@ -18,8 +18,9 @@ from interpreters.stores.grouped import GroupedStore
 from interpreters.stores.postgres.batches import Batch, bucket_of
 from interpreters.stores.postgres.courier import Courier
 from interpreters.stores.postgres.installing import Installation
+from interpreters.stores.postgres.pool import Connection
 from interpreters.stores.postgres.questions import Questions
-from interpreters.stores.postgres.server import QUERIES, Connection, Server
+from interpreters.stores.postgres.server import QUERIES, Server
 from interpreters.stores.waiting import DELETIONS_KEPT
 from interpreters.threads import forks
 from persist_effects import codec

@@ -621,6 +621,29 @@ def test_one_call_is_made_for_whatever_is_asked(store, monkeypatch):
     assert len(asked) == len(programs) + 1
 
 
+# Connections
+
+
+def test_more_threads_than_connections_take_turns_and_a_lost_one_is_made_up_for(url):
+    with open_store(url, connections=2, timeout_seconds=0.5) as store:
+        store.run(log.append("a", "made", 1))
+        pool = store.interpreter._server._pool
+        with threads() as start:
+            for _ in range(8):
+                start(lambda: [store.run(log.last_seq("a")) for _ in range(50)])
+        with pool.lent(), pool.lent():
+            with pytest.raises(StoreUnavailable, match=r"all of the store's 2 connections were in use for 0.5 seconds"):
+                store.run(log.last_seq("a"))
+            # It was written all the same: whoever writes has a connection to itself.
+            store.run(log.append("b", "made", 1))
+        # As an interrupt leaves them, right after they were taken.
+        for _ in range(5):
+            pool._take().close()
+            assert store.run(log.last_seq("a")) == 1
+    with pytest.raises(StoreUnavailable, match="the store was closed: open it again"):
+        pool._take()
+
+
 # A restored store
 
 
