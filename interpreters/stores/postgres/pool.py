@@ -49,6 +49,9 @@ class Connection(psycopg.Connection[Any]):
             cursor = self._asking = self.cursor(binary=True)
         return cursor.execute(query, parameters)
 
+    def __del__(self) -> None:
+        """Say nothing: an interrupt has left it behind, and what it holds closes itself, but not in a forked child."""
+
     @property
     def is_alive(self) -> bool:
         """Whether the server has not closed a connection that nobody uses, which is seen without asking it.

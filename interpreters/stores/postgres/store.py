@@ -295,6 +295,8 @@ class PostgresStore(GroupedStore):
             )
             actual, position, is_awaited = self._server.write(QUERIES.append_event, parameters)
             self._tell(is_awaited)
+        except MemoryError:
+            raise
         except Exception as error:
             return Failed(error)
         if position is None:
