@@ -49,7 +49,7 @@ class Connection(psycopg.Connection[Any]):
             cursor = self._asking = self.cursor(binary=True)
         return cursor.execute(query, parameters)
 
-    def __del__(self) -> None:
+    def __del__(self, _: Any = None, /) -> None:
         """Say nothing: an interrupt has left it behind, and what it holds closes itself, but not in a forked child."""
 
     @property
