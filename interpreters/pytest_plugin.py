@@ -96,6 +96,9 @@ def crash_test(check: Callable[..., Effect[Any]] | None = None, **options: Any) 
 
     The function is the workload, or returns a list of functions that make the programs of one. ``options`` are those
     of `explore_crashes`. The function takes no fixtures and no parameters, other than the ``self`` of a method.
+
+    It runs on the file store alone, whose disk can be simulated. What a crash leaves of a database is the database's
+    own affair: on a store of those, try `interpreters.explore.explore_effects`.
     """
     _refuse_bare(check, "states")
 
@@ -112,7 +115,9 @@ def explore_test(
 ) -> Callable[[Callable[[], Any]], Test]:
     """Make a function a test of every interleaving of the programs' functions that it returns: see `schedule.explore`.
 
-    ``store_factory`` among the options makes the store of each interleaving, otherwise a memory store.
+    ``store_factory`` among the options makes the store of each interleaving, otherwise a memory store. Any store will
+    do, new and empty each time; the memory store is the fastest by far, and is what all others must agree with. On
+    PostgreSQL, where positions and revisions are others in each run, a program that hands one on is not deterministic.
     """
     _refuse_bare(check, "interleavings")
     store_factory = options.pop("store_factory", lambda: _open("memory:"))
