@@ -16,6 +16,7 @@ import msgspec
 from persist_effects.errors import InvalidRequest, TooLarge, describe, describe_type, repr_of
 from persist_effects.event import Draft, Event
 from persist_effects.requests import (
+    Advance,
     AllOf,
     Append,
     Appended,
@@ -364,6 +365,7 @@ _ANSWERS: dict[type[Request[Any]], Any] = {
     LastSeq: int,
     TruncateThrough: int,
     Begin: int | Conflict,
+    Advance: None,
     Streams: list[str],
     Wait: int,
     KvGet: Entry | None,

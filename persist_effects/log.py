@@ -19,6 +19,7 @@ from persist_effects.programs import program
 from persist_effects.requests import (
     PAGE_SIZE,
     PAGE_SIZE_MAX,
+    Advance,
     Append,
     Appended,
     Begin,
@@ -511,6 +512,26 @@ def begin(stream: str, seq: int) -> Effect[int | Conflict]:
     Conflict(kind='stream', name='orders/1', expected=0, actual=42, write=0)
     """
     return (yield from perform(Begin(stream, seq)))
+
+
+@program
+@leaves_contexts_alone
+def advance(position: int = 0, revision: int = 0) -> Effect[None]:
+    """Have the store give from now on only positions and revisions above these, as if so many had been given before.
+
+    So what comes from another store goes on above all numbers that were known there.
+
+    Args:
+        position: The highest position that is known elsewhere.
+        revision: The highest revision that is known elsewhere.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> store.run(advance(position=1_000))
+    >>> store.run(append("orders/1", "paid", None)).position
+    1001
+    """
+    yield from perform(Advance(position, revision))
 
 
 def _event(stream: str, draft: Draft, appended: Appended) -> Event:

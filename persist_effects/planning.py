@@ -21,6 +21,7 @@ from persist_effects import codec
 from persist_effects.event import Draft, Event
 from persist_effects.requests import (
     ANSWERS,
+    Advance,
     Append,
     Appended,
     Begin,
@@ -109,14 +110,17 @@ class Change:
 
     The numbers of ``drops`` are those through which events are dropped.
 
+    Where it ``advances``, the numbers of the store may be raised by it though nothing else changes.
+
     ``puts`` and ``deleted`` have the last word on each key; the numbers of ``deleted`` are the revisions that the
     deletions took. ``seqs`` and ``revisions`` are the heads afterwards of what was written, ``position`` and
     ``revision`` those of the store.
     """
 
-    __slots__ = ("begun", "deleted", "drops", "position", "puts", "revision", "revisions", "runs", "seqs")
+    __slots__ = ("advances", "begun", "deleted", "drops", "position", "puts", "revision", "revisions", "runs", "seqs")
 
     def __init__(self, position: int, revision: int) -> None:
+        self.advances = False
         self.begun: dict[str, Begun] = {}
         self.runs: list[PlannedRun] = []
         self.drops: dict[str, int] = {}
@@ -130,14 +134,14 @@ class Change:
     @property
     def is_empty(self) -> bool:
         """Whether nothing changes."""
-        return not (self.begun or self.runs or self.drops or self.puts or self.deleted)
+        return not (self.advances or self.begun or self.runs or self.drops or self.puts or self.deleted)
 
 
 Planned = tuple[Any, Change | None]
 """An answer, and the change that makes it true; None where nothing is written because of a conflict."""
 
 
-def plan(request: Write | Transact, heads: Heads, now: int, limits: Limits) -> Planned:
+def plan(request: Write | Transact | Advance, heads: Heads, now: int, limits: Limits) -> Planned:
     """Plan one commit: a transaction, or a write by itself.
 
     Args:
@@ -160,6 +164,8 @@ def plan(request: Write | Transact, heads: Heads, now: int, limits: Limits) -> P
     >>> plan(KvPut("latest", 1, expected=7), Nothing(), 0, Limits())[0]
     Conflict(kind='key', name='latest', expected=7, actual=0, write=0)
     """
+    if type(request) is Advance:
+        return None, _advanced(request, heads)
     commit = _Commit(heads, now, limits)
     if type(request) is not Transact:
         answer = commit.stage(cast(Write, request), 0)
@@ -172,6 +178,13 @@ def plan(request: Write | Transact, heads: Heads, now: int, limits: Limits) -> P
         staged = with_answers(write, answers, limits) if index == last and request.noting else write
         answers.append(commit.stage(staged, index))
     return (answers, commit.change) if commit.conflict is None else (commit.conflict, None)
+
+
+def _advanced(request: Advance, heads: Heads) -> Change:
+    position, revision = max(heads.position, request.position), max(heads.revision, request.revision)
+    change = Change(position, revision)
+    change.advances = (position, revision) != (heads.position, heads.revision)
+    return change
 
 
 def plan_append(

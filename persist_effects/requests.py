@@ -30,6 +30,9 @@ Folds are fastest there: the garbage collector has to look again and again at th
 
 PAGE_SIZE_MAX = 10_000
 
+ADVANCE_MAX = 2**62
+"""The highest position, or revision, above which a store may be told to go on: as many are left for it to give."""
+
 BEGIN_SEQ_MAX = 2**62
 """The highest sequence number after which a stream may begin: as many are left for its events."""
 
@@ -244,6 +247,21 @@ class Begin(Request[int | Conflict], frozen=True, gc=False, tag="persist/begin")
     def __post_init__(self) -> None:
         check_name("stream name", self.stream)
         check_integer("seq", self.seq, 1, BEGIN_SEQ_MAX)
+
+
+class Advance(Request[None], frozen=True, gc=False, tag="persist/advance"):
+    """Give from now on only positions and revisions above these, as if so many had been given before.
+
+    So what comes from another store meets no number here that it knew there: what expects one conflicts, and whoever
+    goes on from a position misses nothing. Numbers below those given so far change nothing.
+    """
+
+    position: int = 0
+    revision: int = 0
+
+    def __post_init__(self) -> None:
+        check_integer("position", self.position, 0, ADVANCE_MAX)
+        check_integer("revision", self.revision, 0, ADVANCE_MAX)
 
 
 class Streams(Request[list[str]], frozen=True, gc=False, tag="persist/streams"):
@@ -560,6 +578,7 @@ StoreRequest = (
     | LastSeq
     | TruncateThrough
     | Begin
+    | Advance
     | Streams
     | Wait
     | KvGet
@@ -576,7 +595,7 @@ StoreRequest = (
 )
 """Every request that can travel to a store in another process."""
 
-WRITES: frozenset[type[Request[Any]]] = frozenset({*_WRITES, Transact})
+WRITES: frozenset[type[Request[Any]]] = frozenset({*_WRITES, Transact, Advance})
 """What changes the log or the keys. Several that wait may share a commit."""
 
 READS: frozenset[type[Request[Any]]] = frozenset({Read, ReadAll, LastSeq, Streams, KvGet, KvHas, KvKeys, KvEntries})

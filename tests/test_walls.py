@@ -476,8 +476,8 @@ def test_public_names_are_exported_on_purpose(module):
 
 PUBLIC_FUNCTIONS = {
     "log": (
-        "append append_expect append_many append_once begin head last_seq page_all read read_all read_back read_from "
-        "read_range streams truncate_through wait"
+        "advance append append_expect append_many append_once begin head last_seq page_all read read_all read_back "
+        "read_from read_range streams truncate_through wait"
     ),
     "kv": "delete delete_expect entries entry get get_or has keys put put_expect update wait",
     "blob": "get has put",

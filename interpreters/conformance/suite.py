@@ -42,6 +42,7 @@ if sys.modules.get("pytest") and "interpreters.conformance.facts" not in sys.mod
     pytest.register_assert_rewrite("interpreters.conformance.facts")
 
 from interpreters.conformance.explaining import explained
+from interpreters.conformance.facts.advancing import AdvanceFacts
 from interpreters.conformance.facts.base import PATIENCE_SECONDS, Calls, Facts, needs, record_calls
 from interpreters.conformance.facts.beginning import BeginFacts
 from interpreters.conformance.facts.claims import ClaimFacts
@@ -121,6 +122,7 @@ class _Examples(
     KvFacts,
     StreamsFacts,
     BeginFacts,
+    AdvanceFacts,
     TruncateFacts,
     ReadAllFacts,
     ReadFacts,

@@ -9,9 +9,9 @@ import threading
 from collections.abc import Callable, Sequence
 
 from persist_effects.errors import PersistError, UncertainOutcome
-from persist_effects.requests import Failed, Outcome, Transact, Write
+from persist_effects.requests import Advance, Failed, Outcome, Transact, Write
 
-WriteRequest = Write | Transact
+WriteRequest = Write | Transact | Advance
 """What several programs may have written by one commit."""
 
 NO_MEMORY = "this process has not enough memory"

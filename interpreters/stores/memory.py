@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from interpreters.stores.clock import Clock, checked_clock, wall_clock
+from interpreters.stores.group import WriteRequest
 from interpreters.stores.merging import merged, places_to_scan
 from interpreters.stores.names import SortedNames
 from interpreters.stores.ranges import hole_after, page_range
@@ -28,6 +29,7 @@ from persist_effects.event import check_integer
 from persist_effects.machine import Handlers
 from persist_effects.planning import Begun, Change, Limits, PlannedRun, Put, plan, plan_append, plan_put
 from persist_effects.requests import (
+    Advance,
     Append,
     Appended,
     Begin,
@@ -48,7 +50,6 @@ from persist_effects.requests import (
     Transact,
     TruncateThrough,
     Wait,
-    Write,
 )
 
 
@@ -171,6 +172,7 @@ class MemoryStore:
             Append: self._append,
             TruncateThrough: self._commit,
             Begin: self._commit,
+            Advance: self._commit,
             KvPut: self._put,
             KvDelete: self._commit,
             Transact: self._commit,
@@ -243,7 +245,7 @@ class MemoryStore:
         except MemoryError as error:
             raise _no_memory(may_be_written=is_planned) from error
 
-    def _commit(self, request: Write | Transact) -> Any:
+    def _commit(self, request: WriteRequest) -> Any:
         is_planned = False
         try:
             with self._lock:

@@ -21,6 +21,7 @@ from persist_effects.errors import InvalidRequest, StoreClosed, StoreUnavailable
 from persist_effects.event import Draft, Event
 from persist_effects.machine import Handler, Handlers
 from persist_effects.requests import (
+    Advance,
     Append,
     Appended,
     Begin,
@@ -1855,6 +1856,43 @@ def _begins_in_spite_of_a_conflict(store: Planted, request: Transact) -> Any:
     return answers
 
 
+def _advances_the_other_number(store: Planted, request: Advance) -> None:
+    store.ask(Advance(request.revision, request.position))
+
+
+def _advances_by_an_event(store: Planted, request: Advance) -> None:
+    store.ask(request)
+    store.ask(Append("advance", (Draft("advanced", None),)))
+
+
+def _advances_one_too_little(store: Planted, request: Advance) -> None:
+    store.ask(Advance(max(request.position - 1, 0), max(request.revision - 1, 0)))
+
+
+ADVANCING = [
+    Wrong(
+        "says that it goes on above, and does not",
+        "what_is_written_after_an_advance_has_numbers_above_it",
+        row(Advance, lambda store, request: None),
+    ),
+    Wrong(
+        "takes a position for a revision",
+        "what_is_written_after_an_advance_has_numbers_above_it",
+        row(Advance, _advances_the_other_number),
+    ),
+    Wrong(
+        "goes on with the number that was told, not above it",
+        "what_is_written_after_an_advance_has_numbers_above_it",
+        row(Advance, _advances_one_too_little),
+    ),
+    Wrong(
+        "goes on above by an event of its own",
+        "an_advance_changes_nothing_that_is_there",
+        row(Advance, _advances_by_an_event),
+    ),
+]
+
+
 BEGINNING = [
     Wrong(
         "begins a stream one event later",
@@ -2531,6 +2569,7 @@ WRONG_STORES: list[Wrong] = [
     *READING_ALL,
     *BACKWARDS,
     *BEGINNING,
+    *ADVANCING,
     *TRUNCATING,
     *LISTING,
     *KEYS,

@@ -11,6 +11,7 @@ from persist_effects.errors import StoreClosed
 from persist_effects.event import Draft
 from persist_effects.machine import outcome_of
 from persist_effects.requests import (
+    Advance,
     Append,
     Begin,
     Failed,
@@ -46,6 +47,7 @@ _REQUESTS: tuple[Request[Any], ...] = (
     KvKeys(),
     KvEntries(),
     Begin("b", 1),
+    Advance(7, 7),
     Transact((KvPut("k", 1),)),
     Wait(0),
     KvWait(0),

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from persist_effects.requests import (
+    Advance,
     Append,
     Begin,
     BlobGet,
@@ -88,6 +89,7 @@ def _of_transaction(request: Transact) -> Footprint:
 _ROWS: dict[type, Callable[[Any], Footprint]] = {
     Append: lambda request: _writes(("stream", request.stream), POSITIONS),
     Begin: lambda request: _writes(("stream", request.stream), POSITIONS),
+    Advance: lambda request: _writes(POSITIONS, REVISIONS),
     TruncateThrough: lambda request: _writes(("stream", request.stream)),
     Read: lambda request: _reads(("stream", request.stream)),
     LastSeq: lambda request: _reads(("stream", request.stream)),

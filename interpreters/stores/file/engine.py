@@ -18,6 +18,7 @@ from persist_effects.errors import StoreUnavailable, UncertainOutcome
 from persist_effects.machine import Effect
 from persist_effects.planning import Limits
 from persist_effects.requests import (
+    Advance,
     Append,
     Begin,
     KvDelete,
@@ -29,7 +30,7 @@ from persist_effects.requests import (
     TruncateThrough,
 )
 
-_DROP_NOTHING: frozenset[type[Request[Any]]] = frozenset({Append, Begin, KvPut, KvDelete})
+_DROP_NOTHING: frozenset[type[Request[Any]]] = frozenset({Advance, Append, Begin, KvPut, KvDelete})
 
 
 class EngineOptions(NamedTuple):

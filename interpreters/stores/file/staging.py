@@ -28,6 +28,7 @@ from persist_effects import codec
 from persist_effects.event import Event
 from persist_effects.planning import Change, Limits, plan
 from persist_effects.requests import (
+    Advance,
     Answered,
     Append,
     Appended,
@@ -202,6 +203,7 @@ _STAGERS: dict[type[Request[Any]], Callable[[Staging, Any], Any]] = {
     Transact: Staging.commit,
     TruncateThrough: Staging.commit,
     Begin: Staging.commit,
+    Advance: Staging.commit,
     KvPut: Staging.put,
     KvDelete: Staging.commit,
 }

@@ -29,6 +29,7 @@ from persist_effects.errors import BlobNotFound, InvalidRequest, PersistError, S
 from persist_effects.event import check_integer
 from persist_effects.planning import Limits
 from persist_effects.requests import (
+    Advance,
     Answered,
     Append,
     Appended,
@@ -244,6 +245,11 @@ class PostgresStore(GroupedStore):
         outcomes: list[Outcome | None] = [None] * len(requests)
         batch, indexes = Batch(now, self._limits), list[int]()
         for index, request in enumerate(requests):
+            if isinstance(request, Advance):
+                self._commit_batch(batch, indexes, outcomes)
+                batch, indexes = Batch(now, self._limits), []
+                outcomes[index] = self._advance(request)
+                continue
             try:
                 batch.add(request)
             except MemoryError:
@@ -276,6 +282,13 @@ class PostgresStore(GroupedStore):
         if self._deletion_count > DELETIONS_KEPT:
             with suppress(PersistError):  # it is done another time
                 self._forget_deletions()
+
+    def _advance(self, request: Advance) -> Outcome:
+        try:
+            self._server.write(QUERIES.go_on_above, (Int8(max(request.position, request.revision)),))
+        except PersistError as error:
+            return Failed(error)
+        return Answered(None)
 
     def _append(self, request: Append, now: int) -> Outcome:
         """The outcome of what is written most: one event."""

@@ -101,8 +101,10 @@ class Writing:
             self._append(events, encoded)
         for name, seq in change.drops.items():
             self._drop(name, seq)
-        if change.begun or change.drops:
+        if change.begun or change.drops or change.advances:
             self._execute(self._queries.keep_position, (change.position,))
+        if change.advances:
+            self._execute(self._queries.keep_revision, (change.revision,))
         for key, (value, revision) in change.puts.items():
             self._execute(self._queries.put_entry, (revision, key, value))
             self.written_bytes += len(value)

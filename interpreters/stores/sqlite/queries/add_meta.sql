@@ -1,1 +1,1 @@
-INSERT INTO meta (id, position, forgotten) VALUES (1, 0, 0);
+INSERT INTO meta (id, position, revision, forgotten) VALUES (1, 0, 0, 0);
