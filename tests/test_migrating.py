@@ -1,0 +1,191 @@
+"""A store that is copied into one of another kind, whole, and wherever it was interrupted."""
+
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from postgres_server import new_store_url
+
+from interpreters import Store, open_store
+from interpreters.migrating import STATE, Copy, Differs, migrate
+from persist_effects import Draft, InvalidRequest, kv, log, snapshot, subscription, transact
+from persist_effects.requests import Append, KvPut
+
+KINDS = ("memory", "file", "sqlite", "postgresql")
+
+
+@pytest.fixture
+def url_of(tmp_path: Path) -> Callable[[str], str]:
+    numbers = count()
+
+    def url(kind: str) -> str:
+        if kind == "postgresql":
+            return new_store_url(sync="interval")
+        return "memory:" if kind == "memory" else f"{kind}:{tmp_path}/{next(numbers)}?sync=os"
+
+    return url
+
+
+def fill(store: Store, seed: int = 0) -> None:
+    """Something of everything: streams that were truncated, wholly too, or begin later, keys, followers, snapshots."""
+    random = Random(seed)
+    for number in range(60):
+        stream = f"orders/{random.randrange(8)}"
+        drafts = [Draft(random.choice(["placed", "paid"]), {"n": number}, at=number, meta={"by": "me"})] * 3
+        store.run(log.append_many(stream, drafts[: random.randint(1, 3)]))
+        if number % 20 == 7:
+            store.run(log.truncate_through(stream, 1))
+    store.run(log.truncate_through("orders/1", 1_000))
+    store.run(log.begin("later", 41))
+    store.run(log.append("later", "made", None))
+    store.run(log.begin("empty", 7))
+    for number in range(40):
+        store.run(kv.put(f"key/{random.randrange(20)}", [number, b"\x00", 2.5]))
+    store.run(kv.delete("key/3"))
+    store.run(subscription.follow("some", "orders/2", lambda event: [], skip_truncated=True))
+    store.run(log.append_once("orders/2", "7", "paid", 5))
+    store.run(transact(Append("a", (Draft("made", 1),)), KvPut("last", {"seq": 1})))
+    store.run(snapshot.checkpoint("sum", "a", lambda total, event: total + 1, 0))
+
+
+def read_model(store: Store) -> Any:
+    """All that must be the same in both."""
+    events = [(e.stream, e.seq, e.type, e.at, e.data, e.meta) for e in store.run(log.read_all())]
+    entries = store.run(kv.entries())
+    order = [key for key, _ in sorted(entries, key=lambda pair: pair[1].revision)]
+    values = [(key, entry.value) for key, entry in entries if not key.startswith("follow/")]
+    last = {name: store.run(log.last_seq(name)) for name in store.run(log.streams())}
+    return events, order, values, last
+
+
+@pytest.mark.parametrize("new_kind", KINDS)
+@pytest.mark.parametrize("old_kind", KINDS)
+def test_a_store_is_the_same_after_it_was_migrated_and_goes_on_above_the_old_one(old_kind, new_kind, url_of):
+    with open_store(url_of(old_kind)) as old, open_store(url_of(new_kind)) as new:
+        fill(old)
+        counts = migrate(old, new)
+        assert read_model(new) == read_model(old)
+        assert (counts.events, counts.keys) == (len(old.run(log.read_all())), len(old.run(kv.keys(""))))
+        position, revision = old.run(log.head()), max(entry.revision for _, entry in old.run(kv.entries()))
+        assert new.run(log.append("orders/2", "placed", 1)).position > position
+        assert new.run(kv.put("key/1", 1)) > revision
+        seen = []
+        new.run(subscription.follow("some", "orders/2", lambda event: seen.append(event.data) or []))
+        old.run(log.append("orders/2", "placed", 1))
+        expected = []
+        old.run(subscription.follow("some", "orders/2", lambda event: expected.append(event.data) or []))
+        assert seen == expected
+
+
+class Stopping(Exception):
+    """The process is gone."""
+
+
+def stopping_after(store: Store, requests: int) -> Store:
+    """The same store, for a process that is gone after so many requests."""
+    left = [requests]
+
+    def counted(row):
+        def ask(request):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Stopping
+            return row(request)
+
+        return ask
+
+    class Counted:
+        blocking = True
+
+        def __init__(self) -> None:
+            self.handlers = {kind: counted(row) for kind, row in store.interpreter.handlers.items()}
+
+        def close(self) -> None:
+            """The store that it is of is closed by its owner."""
+
+    return Store(Counted())
+
+
+@pytest.mark.parametrize(("old_kind", "new_kind"), [("memory", "file"), ("file", "sqlite"), ("sqlite", "postgresql")])
+def test_a_migration_that_is_stopped_after_any_request_goes_on_where_it_was(old_kind, new_kind, url_of, monkeypatch):
+    monkeypatch.setattr("interpreters.migrating.PAGE", 20)
+    with open_store(url_of(old_kind)) as old:
+        fill(old)
+        expected = read_model(old)
+        for requests in count(0, 7):
+            with open_store(url_of(new_kind)) as new:
+                try:
+                    migrate(old, stopping_after(new, requests))
+                except Stopping:
+                    migrate(old, new)
+                    assert read_model(new) == expected, f"stopped after {requests} requests"
+                else:
+                    break
+        assert requests > 20
+
+
+def test_what_was_written_since_is_copied_too(url_of):
+    with open_store("memory:") as old, open_store(url_of("sqlite")) as new:
+        copy = Copy(old, new)
+        copy.begin()
+        for seed in range(3):
+            fill_more(old, seed)
+            copy.events()
+            copy.streams()
+            copy.keys()
+            copy.compare()
+        copy.end()
+        assert read_model(new) == read_model(old)
+        assert STATE not in new.run(kv.keys(""))
+
+
+def fill_more(store: Store, seed: int) -> None:
+    random = Random(seed)
+    for number in range(40):
+        name = f"s/{random.randrange(6)}"
+        store.run(log.append_many(name, [Draft("made", number)] * random.randint(1, 4)))
+        if random.random() < 0.3:
+            # Also of what was not copied yet.
+            store.run(log.truncate_through(name, random.randrange(30)))
+        key = f"k/{random.randrange(9)}"
+        store.run(kv.delete(key) if random.random() < 0.3 else kv.put(key, number))
+
+
+def test_a_store_with_something_in_it_and_one_that_was_filled_from_another_are_refused():
+    with open_store("memory:") as old, open_store("memory:") as other, open_store("memory:") as new:
+        fill(old)
+        fill(other, seed=1)
+        copy = Copy(other, new)
+        copy.begin()
+        copy.events()
+        with pytest.raises(InvalidRequest, match=r"the new store was filled from another one: expected event \d+ of"):
+            migrate(old, new)
+        with pytest.raises(InvalidRequest, match=r"the new store has stream 'a': migrate into an empty store"):
+            migrate(new, old)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda: log.append("orders/2", "more", None), "the new store has event"),
+        (lambda: kv.put("key/1", 1), "key 'key/1': expected"),
+        (lambda: kv.delete("key/1"), "key 'key/1': expected .*, found nothing"),
+        (lambda: kv.put("other", 1), "the new store has key 'other', which the old one has not"),
+        (lambda: log.truncate_through("orders/2", 3), "expected event"),
+        (lambda: log.begin("more", 1), "stream 'more' is in one store only"),
+    ],
+)
+def test_any_difference_is_told(spoil, message):
+    with open_store("memory:") as old, open_store("memory:") as new:
+        fill(old)
+        copy = Copy(old, new)
+        copy.begin()
+        copy.events()
+        copy.streams()
+        copy.keys()
+        new.run(spoil())
+        with pytest.raises(Differs, match=message):
+            copy.compare()
