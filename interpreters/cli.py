@@ -17,7 +17,7 @@ from typing import Annotated, Any, BinaryIO, NoReturn, Protocol, cast
 
 import msgspec
 
-from interpreters import jsonl
+from interpreters import jsonl, migrating
 from interpreters.disk.files import new_file
 from interpreters.opening import open_store
 from interpreters.stores.file import NUMBERS
@@ -143,6 +143,19 @@ def import_(
     with _exit_codes(as_json), _input(source) as lines, open_store("file:", path=_path_of(url)) as store:
         with _progress("importing", as_json) as progress:
             counts = jsonl.import_(store, lines, progress, skip=skip or ())
+        _print(counts, as_json, _lines_of_counts)
+
+
+@app.command(epilog=EXIT_CODES)
+def migrate(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The store: any URL that open_store takes.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="An empty one, of any kind.")],
+    as_json: AsJson = False,
+) -> None:
+    """Copy a store that nobody writes into another one, and compare both. Interrupted, and run again, it goes on."""
+    with _exit_codes(as_json), open_store(source) as old, open_store(target) as new:
+        with _progress("migrating", as_json) as progress:
+            counts = migrating.migrate(old, new, progress)
         _print(counts, as_json, _lines_of_counts)
 
 

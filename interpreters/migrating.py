@@ -9,16 +9,17 @@ How far it is stands in the new store, under the key ``migration/state``, in the
 stopped, or killed, at any moment.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 
+from interpreters.jsonl import Counts, Progress
 from interpreters.runtime.store import Store
 from persist_effects import kv, log
-from persist_effects.errors import InvalidRequest, PersistError
+from persist_effects.errors import CorruptStore, InvalidRequest
 from persist_effects.event import INT64_MAX, Draft, Event
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import (
@@ -42,27 +43,12 @@ STATE = "migration/state"
 
 PAGE = 1_000
 
-Progress = Callable[[str, int, int], None]
-"""Told now and then what is being done, how far that is, and how far it goes; 0 where that is not known."""
-
-
-class Counts(msgspec.Struct):
-    """How many of each there are."""
-
-    events: int = 0
-    streams: int = 0
-    keys: int = 0
-
 
 class _State(msgspec.Struct):
     """How far it is: through which position and which revision of the old store."""
 
     position: int = 0
     revision: int = 0
-
-
-class Differs(PersistError):
-    """The new store does not hold what the old one holds. The message says where, what was expected, what was found."""
 
 
 def migrate(old: Store, new: Store, progress: Progress | None = None) -> Counts:
@@ -78,7 +64,7 @@ def migrate(old: Store, new: Store, progress: Progress | None = None) -> Counts:
 
     Raises:
         InvalidRequest: If the new store holds something else, before anything is written.
-        Differs: If the stores differ in the end.
+        CorruptStore: If the stores differ in the end; the new one is to be thrown away.
 
     >>> from interpreters import open_store
     >>> old, new = open_store("memory:"), open_store("memory:")
@@ -154,7 +140,7 @@ class Copy:
         while True:
             page = self._old.run(log.page_all(after=self._state.position, limit=PAGE))
             self._copy_events(page.events, page.next)
-            self._tell("events", page.next, page.head)
+            self._tell(page.next, page.head)
             if page.next >= page.head:
                 return
 
@@ -187,14 +173,15 @@ class Copy:
 
     def streams(self) -> None:
         """Begin the streams of which no event is left, and truncate those that were truncated since."""
-        for count, name in enumerate(self._old.run(log.streams()), 1):
+        names = self._old.run(log.streams())
+        for count, name in enumerate(names, 1):
             dropped, last = self._old.run(_bounds_of(name))
             found_dropped, found_last = self._new.run(_bounds_of(name))
             if last and not found_last:
                 self._run_alone(Begin(name, last))
             elif dropped > found_dropped:
                 self._run_alone(TruncateThrough(name, dropped))
-            self._tell("streams", count, 0)
+            self._tell(count, len(names))
 
     # Keys
 
@@ -208,7 +195,7 @@ class Copy:
             part = changed[start : start + PAGE]
             puts = [KvPut(key, self._value_of(key, entries[key])) for _, key in part]
             self._commit(puts, _State(self._state.position, part[-1][0]))
-            self._tell("keys", start + len(part), len(changed))
+            self._tell(start + len(part), len(changed))
         gone = [key for key, _ in self._new.run(kv_entries()) if key not in entries and key != STATE]
         for start in range(0, len(gone), PAGE):
             self._commit([KvDelete(key) for key in gone[start : start + PAGE]], self._state)
@@ -239,7 +226,7 @@ class Copy:
             How many there are.
 
         Raises:
-            Differs: Where they differ.
+            CorruptStore: Where they differ.
         """
         counts = Counts()
         after_old = after_new = 0
@@ -248,16 +235,16 @@ class Copy:
             theirs = self._new.run(perform(ReadAll(after_new, limit=max(len(ours.events), 1))))
             found, expected = [_plain(event) for event in theirs.events], [_plain(event) for event in ours.events]
             if ours.events and found != expected:
-                raise Differs(_first_difference(expected, found))
+                raise CorruptStore(_first_difference(expected, found))
             counts.events += len(ours.events)
             after_old = ours.next
             after_new = theirs.events[-1].position if ours.events else after_new
-            self._tell("compared events", after_old, ours.head)
+            self._tell(after_old, ours.head)
             if ours.next >= ours.head:
                 break
         if left := self._new.run(perform(ReadAll(after_new, limit=1))).events:
             (extra,) = left
-            raise Differs(f"the new store has event {extra.seq} of stream {extra.stream!r}, the old one has not")
+            raise CorruptStore(f"the new store has event {extra.seq} of stream {extra.stream!r}, the old one has not")
         self._compare_streams(counts)
         self._compare_keys(counts)
         return counts
@@ -266,13 +253,13 @@ class Copy:
         expected, found = self._old.run(log.streams()), self._new.run(log.streams())
         if expected != found:
             (name, *_) = sorted(set(expected) ^ set(found))
-            raise Differs(f"stream {name!r} is in one store only")
+            raise CorruptStore(f"stream {name!r} is in one store only")
         for name in expected:
             bounds, others = self._old.run(_bounds_of(name)), self._new.run(_bounds_of(name))
             if bounds != others:
-                raise Differs(f"stream {name!r}: expected (dropped, last) {bounds}, found {others}")
+                raise CorruptStore(f"stream {name!r}: expected (dropped, last) {bounds}, found {others}")
             counts.streams += 1
-            self._tell("compared streams", counts.streams, len(expected))
+            self._tell(counts.streams, len(expected))
 
     def _compare_keys(self, counts: Counts) -> None:
         expected = self._old.run(kv_entries())
@@ -283,10 +270,10 @@ class Copy:
             value = self._value_of(key, entry)
             if other is None or msgspec.msgpack.encode(other.value) != msgspec.msgpack.encode(value):
                 shown = "nothing" if other is None else f"{other.value!r:.100}"
-                raise Differs(f"key {key!r}: expected {value!r:.100}, found {shown}")
+                raise CorruptStore(f"key {key!r}: expected {value!r:.100}, found {shown}")
             counts.keys += 1
         for key in found:
-            raise Differs(f"the new store has key {key!r}, which the old one has not")
+            raise CorruptStore(f"the new store has key {key!r}, which the old one has not")
 
     # Writing
 
@@ -303,9 +290,9 @@ class Copy:
                 "another program writes to it: migrate into a store of its own"
             )
 
-    def _tell(self, what: str, done: int, of: int) -> None:
+    def _tell(self, done: int, of: int) -> None:
         if self._progress is not None:
-            self._progress(what, done, of)
+            self._progress(done, of)
 
 
 def kv_entries() -> Effect[list[tuple[str, Entry]]]:

@@ -192,9 +192,23 @@ def test_tail_keeps_to_what_is_asked_for(place):
     assert line["event"][:3] == ["users/1", 1, "joined"]
 
 
+def test_a_store_is_migrated_into_one_of_another_kind_and_again_changes_nothing(place, tmp_path):
+    target = f"sqlite:{tmp_path}/new.db"
+    done = invoke("migrate", f"file:{place}", target)
+    assert (done.exit_code, done.stdout) == (0, invoke("export", f"file:{place}", "--out", tmp_path / "x").stdout)
+    with open_store(f"file:{place}") as old, open_store(target) as new:
+        events = [[event.data for event in store.run(log.read_all())] for store in (old, new)]
+    assert events[0] == events[1] != []
+    again = invoke("migrate", f"file:{place}", target)
+    assert again.exit_code == 2
+    assert "migrate into an empty store" in again.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["migrate", "file:/no/such/place?mode=r"], "Missing argument"),
+        (["migrate", "nothing:", "memory:"], "names no store"),
         (["verify"], "Missing argument"),
         (["tidy"], "No such command"),
         (["verify", "memory:"], "gone with its process"),

@@ -10,8 +10,8 @@ import pytest
 from postgres_server import new_store_url
 
 from interpreters import Store, open_store
-from interpreters.migrating import STATE, Copy, Differs, migrate
-from persist_effects import Draft, InvalidRequest, kv, log, snapshot, subscription, transact
+from interpreters.migrating import STATE, Copy, migrate
+from persist_effects import CorruptStore, Draft, InvalidRequest, kv, log, snapshot, subscription, transact
 from persist_effects.requests import Append, KvPut
 
 KINDS = ("memory", "file", "sqlite", "postgresql")
@@ -187,5 +187,5 @@ def test_any_difference_is_told(spoil, message):
         copy.streams()
         copy.keys()
         new.run(spoil())
-        with pytest.raises(Differs, match=message):
+        with pytest.raises(CorruptStore, match=message):
             copy.compare()
