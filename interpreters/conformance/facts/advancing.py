@@ -40,20 +40,22 @@ class AdvanceFacts(Facts):
         assert put(store, "k", 2) > revision
 
     def test_whoever_read_up_to_the_advance_misses_nothing(self, store: Store) -> None:
-        append(store, "a", 1)
-        ask(store, Advance(position=_FAR))
+        position = append(store, "a", 1).position + _FAR
+        ask(store, Advance(position=position))
         append(store, "b", 2)
-        assert data_of(ask(store, ReadAll(after=_FAR)).events) == [2]
+        assert data_of(ask(store, ReadAll(after=position)).events) == [2]
 
     def test_what_expects_a_revision_of_another_store_conflicts(self, store: Store) -> None:
-        ask(store, Advance(revision=_FAR))
+        there = put(store, "k", 1) + _FAR
+        ask(store, Advance(revision=there))
         revision = put(store, "k", 1)
-        for expected in (1, _FAR):
+        for expected in (1, there):
             assert ask(store, KvPut("k", 2, expected)) == Conflict("key", "k", expected, revision)
 
     @needs("reopen")
     def test_an_advance_outlives_the_process(self, store: Store) -> None:
-        ask(store, Advance(_FAR, 2 * _FAR))
+        position, revision = append(store, "a", 1).position + _FAR, put(store, "k", 1) + 2 * _FAR
+        ask(store, Advance(position, revision))
         with self.reopened(store) as again:
-            assert append(again, "a", 1).position > _FAR
-            assert put(again, "k", 1) > 2 * _FAR
+            assert append(again, "a", 2).position > position
+            assert put(again, "k", 2) > revision
