@@ -473,7 +473,7 @@ MUTANTS = [
         21,
         "a retry appends twice",
         edit(
-            log.append_once,
+            log._appended_once,
             """
             -            answers = yield from perform(once)
             +            answers = yield from perform(Transact((Append(stream, (draft,)),)))
