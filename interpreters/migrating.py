@@ -187,7 +187,7 @@ class Copy:
 
     def keys(self) -> None:
         """Copy the keys that were changed since, in the order of their revisions, and delete those that are gone."""
-        entries = dict(self._old.run(kv_entries()))
+        entries = dict(self._old.run(kv.entries()))
         changed = sorted(
             (entry.revision, key) for key, entry in entries.items() if entry.revision > self._state.revision
         )
@@ -196,7 +196,7 @@ class Copy:
             puts = [KvPut(key, self._value_of(key, entries[key])) for _, key in part]
             self._commit(puts, _State(self._state.position, part[-1][0]))
             self._tell(start + len(part), len(changed))
-        gone = [key for key, _ in self._new.run(kv_entries()) if key not in entries and key != STATE]
+        gone = [key for key, _ in self._new.run(kv.entries()) if key not in entries and key != STATE]
         for start in range(0, len(gone), PAGE):
             self._commit([KvDelete(key) for key in gone[start : start + PAGE]], self._state)
 
@@ -262,8 +262,8 @@ class Copy:
             self._tell(counts.streams, len(expected))
 
     def _compare_keys(self, counts: Counts) -> None:
-        expected = self._old.run(kv_entries())
-        found = dict(self._new.run(kv_entries()))
+        expected = self._old.run(kv.entries())
+        found = dict(self._new.run(kv.entries()))
         found.pop(STATE, None)
         for key, entry in expected:
             other = found.pop(key, None)
@@ -293,18 +293,6 @@ class Copy:
     def _tell(self, done: int, of: int) -> None:
         if self._progress is not None:
             self._progress(done, of)
-
-
-def kv_entries() -> Effect[list[tuple[str, Entry]]]:
-    """All keys of a store with their entries, sorted."""
-    found: list[tuple[str, Entry]] = []
-    after = ""
-    while True:
-        page = yield from perform(KvEntries("", after, PAGE))
-        found += page
-        if len(page) < PAGE:
-            return found
-        after = page[-1][0]
 
 
 def _bounds_of(stream: str) -> Effect[tuple[int, int]]:

@@ -151,7 +151,6 @@ class PostgresStore(GroupedStore):
 
     def _configure(self, connection: Connection) -> None:
         """Set up a connection: it may be the first one to a server where the store was restored."""
-        self._server.find_schema(connection)
         space, _, has_fallen_behind = cast(Any, connection.execute(QUERIES.attach).fetchone())
         # As the two halves of an advisory lock's number are signed.
         self._server.space = space - (1 << 32) if space >= 1 << 31 else space
