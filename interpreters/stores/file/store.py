@@ -436,15 +436,11 @@ class FileStore(_Host):
 
     def _let_go_if_idle(self) -> None:
         # Whoever has one of the two may be writing, which must not land after another process has taken the lock.
-        if self._compacting.acquire(blocking=False):
-            try:
-                if self._group.turn.acquire(blocking=False):
-                    try:
-                        self._let_go()
-                    finally:
-                        self._group.turn.release()
-            finally:
-                self._compacting.release()
+        # Not tried by `acquire`: an interrupt right behind it would leave the lock taken. Where another thread is
+        # quicker, this waits until it is done.
+        if not self._compacting.locked() and not self._group.turn.locked():
+            with self._compacting, self._group.turn:
+                self._let_go()
 
     def _let_go(self) -> None:
         """Refuse what comes from now on, and give up the lock and the files. Again: nothing."""

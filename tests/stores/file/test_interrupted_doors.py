@@ -3,6 +3,7 @@
 No lock, descriptor, thread or process is left. What was acknowledged before is there.
 """
 
+import contextlib
 import gc
 import os
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from interrupts import Interrupt
+from interrupts import Interrupt, InterruptInside
 
 import interpreters.stores.file as file_room
 from interpreters import Store, open_store, opening
@@ -115,6 +116,37 @@ def test_after_an_interrupt_anywhere_in_closing_it_the_store_can_be_closed_again
         assert is_as_before(before), place
         opened[:] = [open_store(f"file:{path}?{SMALL}")]
     opened[0].close()
+
+
+def test_after_two_interrupts_anywhere_in_closing_it_the_store_can_be_closed_again_and_then_opened(path, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    def closed_with(interrupt):
+        store = open_store(f"file:{path}?{SMALL}")
+        with monkeypatch.context() as patch:
+            # The first one comes when it is about to seal the log.
+            patch.setattr(store.interpreter, "_seal_and_let_go", interrupted)
+            with contextlib.suppress(KeyboardInterrupt), interrupt:
+                store.close()
+        return store
+
+    counting = InterruptInside(0, FILES)
+    closed_with(counting).close()
+    assert len(counting.firsts) > 10
+    for place, at in counting.firsts.items():
+        store = closed_with(InterruptInside(at, FILES))
+        in_time(store.close, place)
+        with open_store(f"file:{path}?{SMALL}") as again:
+            assert again.run(kv.get("color")) == "red", place
+
+
+def in_time(use, place):
+    """Done in another thread, which must not wait for ever."""
+    thread = threading.Thread(target=use, daemon=True)
+    thread.start()
+    thread.join(LONG_SECONDS)
+    assert not thread.is_alive(), place
 
 
 @pytest.fixture
