@@ -94,12 +94,8 @@ class SortedNames(Generic[M_co]):
     def __init__(self, members: Mapping[str, M_co], number_of: Callable[[M_co], int]) -> None:
         self._members = members
         self._number_of = number_of
-        self._runs: list[list[str]] = []
-        # Of each run the first name, and the highest number; of each block of runs the highest number.
-        self._firsts: list[str] = []
-        self._newest: list[int] = []
-        self._tops: list[int] = []
         self._changed: set[str] = set()
+        # Until then there are no runs.
         self._is_sorted = False
         # Whether anybody has asked for numbers: until then only names that come and go are to be noted.
         self.is_ranked = False

@@ -193,6 +193,9 @@ class IndexFile(msgspec.Struct, frozen=True, array_like=True):
         return KeyTable(self.keys)
 
 
+LAST_POSITION, DROPPED_POSITION = attrgetter("last_position"), attrgetter("dropped_position")
+
+
 class Index:
     """Streams, keys and segments of a store, as far as they are committed."""
 
@@ -200,9 +203,9 @@ class Index:
         # Those that were asked for, or changed, since the store was opened; of others the tables know.
         self._streams: dict[str, StreamIndex] = {}
         self._stream_tables = Tables(self._streams)
-        self._stream_names = SortedNames(self._streams, attrgetter("last_position"))
+        self._stream_names = SortedNames(self._streams, LAST_POSITION)
         self.truncated: dict[str, StreamIndex] = {}
-        self.truncated_names = SortedNames(self.truncated, attrgetter("dropped_position"))
+        self.truncated_names = SortedNames(self.truncated, DROPPED_POSITION)
         self._spots: dict[str, int] = {}
         self._key_tables = Tables(self._spots)
         self._key_names = SortedNames(self._spots, revision_in)

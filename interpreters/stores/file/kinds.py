@@ -46,10 +46,14 @@ class FrameKinds:
         self._numbers = {kind: number for number, kind in enumerate(self._kinds)}
         self._of_frames = None if of_frames is None else bytearray(of_frames)
         self._count = count
+        if count or of_frames is not None:
+            self._check(bytes(1) if of_frames is None else of_frames)
+
+    def _check(self, of_frames: bytes) -> None:
         known = bytes(range(len(self._kinds))) + bytes((MIXED,)) if len(self._kinds) <= MIXED else b""
-        numbers = bytes(bool(count)) if of_frames is None else of_frames
-        if (of_frames is not None and len(of_frames) != count) or numbers.translate(None, known):
-            raise ValueError(f"{len(self._kinds)} kinds of {len(numbers)} frames, of which there are {count}")
+        is_short = self._of_frames is not None and len(of_frames) != self._count
+        if is_short or of_frames.translate(None, known):
+            raise ValueError(f"{len(self._kinds)} kinds of {len(of_frames)} frames, of which there are {self._count}")
 
     def add(self, kind: Kind) -> None:
         """Note the next frame."""
