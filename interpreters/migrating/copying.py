@@ -1,0 +1,388 @@
+"""A whole store copied into another one of any kind: what was begun goes on where it stopped, and all is compared.
+
+Kept are the events, their order over all streams, sequence numbers and times, high-water marks, truncations, keys and
+the order of their revisions. Positions and revisions are the new store's own, and all of them above those of the old
+one, so that what expects an old number conflicts, and whoever goes on from an old position misses nothing. The
+checkpoints of followers stand behind the event that they stood behind.
+
+How far it is stands in the new store, under the key ``migration/state``, in the transactions that copy. So it may be
+stopped, or killed, at any moment.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from interpreters.jsonl import Counts, Progress
+from interpreters.migrating.comparing import STATE, Comparison, bounds_of, plain
+from interpreters.runtime.store import Store
+from persist_effects import kv, log
+from persist_effects.errors import CorruptStore, InvalidRequest
+from persist_effects.event import INT64_MAX, Draft, Event
+from persist_effects.machine import Effect, perform
+from persist_effects.requests import (
+    Append,
+    Begin,
+    Conflict,
+    Entry,
+    KvDelete,
+    KvEntries,
+    KvPut,
+    ReadAll,
+    Streams,
+    Transact,
+    TruncateThrough,
+    Write,
+)
+
+PAGE = 1_000
+
+OnEvents = Callable[[Sequence[Event]], None]
+"""Is given the events of the old store as they are copied."""
+
+
+class CopyState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far a copy is: through which position of the old store.
+
+    The others are those of a `Mirror`. ``base``: the positions and revisions that all of the new store are above. Where
+    this store answers, ``era`` says how often that has changed, and ``bases`` above which position each era stands.
+    Where it follows, ``of`` is the era of the one that answers.
+    """
+
+    position: int = 0
+    base: tuple[int, int] = (0, 0)
+    era: int = 0
+    bases: tuple[int, ...] = ()
+    of: int = 0
+
+
+def migrate(old: Store, new: Store, progress: Progress | None = None) -> Counts:
+    """Copy all that a store holds, which nobody writes meanwhile, and compare both.
+
+    Args:
+        old: The store.
+        new: An empty one, or one that an interrupted migration from the same store has begun to fill.
+        progress: Told now and then how far it is.
+
+    Returns:
+        How many events, streams and keys there are.
+
+    Raises:
+        InvalidRequest: If the new store holds something else, before anything is written.
+        CorruptStore: If the stores differ in the end; the new one is to be thrown away.
+
+    >>> from interpreters import open_store
+    >>> old, new = open_store("memory:"), open_store("memory:")
+    >>> _ = old.run(log.append("orders/1", "placed", {"total": 12}))
+    >>> migrate(old, new).events
+    1
+    >>> new.run(log.read("orders/1"))[0].data
+    {'total': 12}
+    """
+    copy = Copy(old, new, progress)
+    copy.begin()
+    copy.events()
+    copy.streams()
+    copy.keys()
+    counts = copy.compare()
+    copy.end()
+    return counts
+
+
+class Copy:
+    """The copying of one store into another.
+
+    Args:
+        old: The store.
+        new: The other one.
+        progress: Told now and then how far it is.
+        on_events: Given the events as they are copied.
+    """
+
+    def __init__(
+        self, old: Store, new: Store, progress: Progress | None = None, on_events: OnEvents = lambda events: None
+    ) -> None:
+        self._old = old
+        self._new = new
+        self._progress = progress
+        self._on_events = on_events
+        self.state = CopyState()
+        """How far it is."""
+        self._last_seqs: dict[str, int] = {}
+        # The keys that were put since all were looked at, by the revisions that they had, and where that began.
+        self._put: list[tuple[int, str]] = []
+        self._looked_at = 0
+
+    def begin(self, headroom: int = 0) -> None:
+        """See to it that the new store is empty, or holds what was copied before, and goes on above the old one.
+
+        Args:
+            headroom: How many positions and revisions the old one may take meanwhile.
+
+        Raises:
+            InvalidRequest: If it holds something else.
+        """
+        found = state_in(self._new)
+        if found is not None:
+            self.state = found
+            self._check_last_event()
+            return
+        self._new.run(_check_empty())
+        self.begin_at(CopyState(), headroom)
+
+    def begin_at(self, state: CopyState, headroom: int) -> None:
+        """Have the new store go on above the old one, and note how far it is already.
+
+        Args:
+            state: How far it is. Its ``base`` is found here.
+            headroom: How many positions and revisions the old one may take meanwhile.
+        """
+        base = (self._old.run(log.head()) + headroom, self._old.run(kv.wait(INT64_MAX, timeout=0)) + headroom)
+        self._new.run(log.advance(*base))
+        self.state = msgspec.structs.replace(state, base=base)
+        self._run_alone(noting(self.state))
+
+    def end(self) -> None:
+        """Take away what was noted."""
+        self._new.run(kv.delete(STATE))
+
+    def _check_last_event(self) -> None:
+        """Refuse a new store that was filled from another one than this."""
+        (ours,) = self._old.run(last_through(self.state.position)) or (None,)
+        if ours is None:
+            return
+        theirs = self._new.run(log.read_range(ours.stream, ours.seq, ours.seq))
+        if [plain(event) for event in theirs] != [plain(ours)]:
+            raise InvalidRequest(
+                f"the new store was filled from another one: expected event {ours.seq} of stream {ours.stream!r} to be "
+                "as in the old one: migrate into an empty store"
+            )
+
+    # Events
+
+    def events(self) -> None:
+        """Copy the events that are not copied yet, in their order, as far as there are some now."""
+        head = self._old.run(log.head())
+        while True:
+            page = self._old.run(log.page_all(after=self.state.position, limit=PAGE))
+            self._on_events(page.events)
+            self._copy_events(page.events, page.next)
+            self._tell(page.next, page.head)
+            if page.next >= min(page.head, head):
+                return
+
+    def _copy_events(self, events: Sequence[Event], position: int) -> None:
+        writes: list[Write] = []
+        for stream, run in groupby(events, attrgetter("stream")):
+            writes += self._writes_for(stream, list(run))
+        if writes or position > self.state.position:
+            state = msgspec.structs.replace(self.state, position=position)
+            self._commit(writes, state)
+            self.state = state
+
+    def _writes_for(self, stream: str, events: Sequence[Event]) -> Iterator[Write]:
+        last = self._last_seqs.get(stream)
+        if last is None:
+            last = self._new.run(log.last_seq(stream))
+        # What was copied before is there already.
+        events = [event for event in events if event.seq > last]
+        if not events:
+            return
+        first = events[0].seq
+        if first > last + 1:
+            yield from self._dropped(stream, last, first - 1)
+        yield Append(stream, tuple(Draft(each.type, each.data, each.at, each.meta) for each in events), first - 1)
+        self._last_seqs[stream] = events[-1].seq
+
+    def _dropped(self, stream: str, last: int, through: int) -> Iterator[Write]:
+        """What brings a stream to where the events up to one were dropped, which were not copied before."""
+        if not last:
+            yield Begin(stream, through)
+        else:
+            yield Append(stream, (Draft("dropped", None),) * (through - last), last)
+            yield TruncateThrough(stream, through)
+
+    # Streams
+
+    def streams(self, names: Iterable[str] | None = None) -> None:
+        """Begin the streams of which no event is left, and truncate those that were truncated since.
+
+        Args:
+            names: Those that may have been; None: all.
+        """
+        among = self._old.run(log.streams()) if names is None else list(names)
+        for count, name in enumerate(among, 1):
+            dropped, last = self._old.run(bounds_of(name))
+            found_dropped, found_last = self._new.run(bounds_of(name))
+            if dropped == last > found_last:
+                self._run_alone(Transact(tuple(self._dropped(name, found_last, last))))
+                self._last_seqs[name] = last
+            elif found_last and dropped > found_dropped:
+                self._run_alone(TruncateThrough(name, dropped))
+            self._tell(count, len(among))
+
+    # Keys
+
+    def keys(self) -> None:
+        """Copy the keys that are not as in the old store, in the order of their revisions, and delete what is gone."""
+        self.put(self.keys_that_differ())
+
+    def keys_that_differ(self) -> dict[str, Entry | None]:
+        """What there is to be put, by key, so that all are as in the old store; None: it is not there.
+
+        A key that has a higher revision than one of those is among them, so that the order of revisions is kept.
+        """
+        self._looked_at, self._put = self._old.run(kv.wait(INT64_MAX, timeout=0)), []
+        entries, found = self._old.run(kv.entries()), dict(self._new.run(kv.entries()))
+        found.pop(STATE, None)
+        lowest = INT64_MAX
+        for key, entry in entries:
+            other = found.pop(key, None)
+            if key != STATE and (other is None or not _is_same(self._value_of(key, entry), other.value)):
+                lowest = min(lowest, entry.revision)
+        differing = {key: entry for key, entry in entries if key != STATE and entry.revision >= lowest}
+        return {**differing, **dict.fromkeys(found)}
+
+    def keys_of(self, names: Iterable[str]) -> dict[str, Entry | None]:
+        """What these keys of the old store hold; None: it is not there."""
+        asked = list(names)
+        return dict(zip(asked, self._old.run_many(map(kv.entry, asked)), strict=True))
+
+    def put(self, entries: Mapping[str, Entry | None]) -> None:
+        """Put, and delete, keys of the new store, in the order of their revisions.
+
+        Args:
+            entries: What the old store holds. All events that it had then are copied.
+        """
+        standing = {key: entry for key, entry in entries.items() if entry is not None}
+        lowest = min((entry.revision for entry in standing.values()), default=INT64_MAX)
+        standing |= self._put_above(lowest, standing)
+        in_order = sorted((entry.revision, key) for key, entry in standing.items())
+        for start in range(0, len(in_order), PAGE):
+            part = in_order[start : start + PAGE]
+            self._commit([KvPut(key, self._value_of(key, standing[key])) for _, key in part], self.state)
+            self._tell(start + len(part), len(in_order))
+        self._put += [pair for pair in in_order if pair[0] > self._looked_at]
+        gone = [key for key, entry in entries.items() if entry is None]
+        for start in range(0, len(gone), PAGE):
+            self._commit([KvDelete(key) for key in gone[start : start + PAGE]], self.state)
+
+    def _put_above(self, lowest: int, but: Mapping[str, Entry]) -> dict[str, Entry]:
+        """The keys that were put before, and have higher revisions than one that is put now: they come again."""
+        if lowest == INT64_MAX:
+            return {}
+        if lowest <= self._looked_at and self._put:
+            # A transaction that was on its way when all were looked at.
+            entries = self._old.run(kv.entries())
+            return {key: entry for key, entry in entries if entry.revision > lowest and key not in {*but, STATE}}
+        at = bisect_right(self._put, (lowest, ""))
+        above = {key for _, key in self._put[at:]} - but.keys()
+        del self._put[at:]
+        return {key: entry for key, entry in self.keys_of(above).items() if entry is not None}
+
+    def _value_of(self, key: str, entry: Entry) -> Any:
+        """A key's value, with positions of the new store where this package has put some of the old one there."""
+        value = entry.value
+        if not key.startswith("follow/") or not isinstance(value, dict) or type(value.get("position")) is not int:
+            return value
+        return {**value, "position": position_in(self._new, self._old, value["position"])}
+
+    # Comparing
+
+    def comparison(self) -> Comparison:
+        """Both stores, to be compared."""
+        return Comparison(self._old, self._new, self._value_of, self._tell)
+
+    def compare(self) -> Counts:
+        """Compare every event, stream and key.
+
+        Returns:
+            How many there are.
+
+        Raises:
+            CorruptStore: Where they differ.
+        """
+        comparison = self.comparison()
+        comparison.events()
+        for difference in (*comparison.streams().values(), *comparison.keys().values()):
+            raise CorruptStore(difference)
+        return comparison.counts
+
+    # Writing
+
+    def _commit(self, writes: Sequence[Write], state: CopyState) -> None:
+        """Write, and note in the same transaction how far it is then."""
+        self._run_alone(Transact((*writes, noting(state))))
+
+    def _run_alone(self, request: Any) -> None:
+        answer = self._new.run(perform(request))
+        if isinstance(answer, Conflict):
+            raise InvalidRequest(
+                f"{answer.kind} {answer.name!r} of the new store is at {answer.actual}, expected {answer.expected}: "
+                "another program writes to it: migrate into a store of its own"
+            )
+
+    def _tell(self, done: int, of: int) -> None:
+        if self._progress is not None:
+            self._progress(done, of)
+
+
+def noting(state: CopyState) -> KvPut:
+    """What notes in a store how far the copying into it is."""
+    return KvPut(STATE, msgspec.json.decode(msgspec.json.encode(state)))
+
+
+def state_in(store: Store) -> CopyState | None:
+    """What a store says of the copying into it, or None.
+
+    Raises:
+        InvalidRequest: If something else stands there.
+    """
+    found = store.run(kv.get(STATE))
+    try:
+        return None if found is None else msgspec.convert(found, CopyState)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"the store's key {STATE!r} is none of a migration: {error}: delete it") from error
+
+
+def position_in(store: Store, other: Store, position: int) -> int:
+    """Where whoever stands at a position of another store stands in this one, into which it is copied, or was.
+
+    Args:
+        store: This one.
+        other: The one that the position is of.
+        position: That position.
+
+    Returns:
+        The position in this one of the last event up to there that both have; 0 if there is none.
+    """
+    while True:
+        (last,) = other.run(last_through(position)) or (None,)
+        if last is None:
+            return 0
+        for found in store.run(log.read_range(last.stream, last.seq, last.seq)):
+            return found.position
+        # Dropped here, and there not yet.
+        position = last.position - 1
+
+
+def last_through(position: int) -> Effect[list[Event]]:
+    """The last event at or below a position, if one is left."""
+    page = yield from perform(ReadAll(until=position, limit=1, backwards=True))
+    return page.events
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return msgspec.msgpack.encode(one) == msgspec.msgpack.encode(other)
+
+
+def _check_empty() -> Effect[None]:
+    streams = yield from perform(Streams(limit=1))
+    keys = yield from perform(KvEntries(limit=1))
+    if streams or keys:
+        found = f"stream {streams[0]!r}" if streams else f"key {keys[0][0]!r}"
+        raise InvalidRequest(f"the new store has {found}: migrate into an empty store")
