@@ -94,6 +94,10 @@ class Comparison:
         bounds, others = self._old.run(bounds_of(name)), self._new.run(bounds_of(name))
         return None if bounds == others else f"stream {name!r}: expected (dropped, last) {bounds}, found {others}"
 
+    def are_dropped_apart(self, name: str) -> bool:
+        """Whether a stream was dropped, or begun, further in one of the two."""
+        return self._old.run(bounds_of(name))[0] != self._new.run(bounds_of(name))[0]
+
     def keys(self) -> dict[str, str]:
         """Compare the keys and their values.
 

@@ -9,7 +9,7 @@ How far it is stands in the new store, under the key ``migration/state``, in the
 stopped, or killed, at any moment.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -23,7 +23,7 @@ from interpreters.runtime.store import Store
 from persist_effects import kv, log
 from persist_effects.errors import CorruptStore, InvalidRequest
 from persist_effects.event import INT64_MAX, Draft, Event
-from persist_effects.machine import Effect, perform
+from persist_effects.machine import Effect, all_of, perform
 from persist_effects.requests import (
     Append,
     Begin,
@@ -94,7 +94,7 @@ def migrate(old: Store, new: Store, progress: Progress | None = None) -> Counts:
 
 
 class Copy:
-    """The copying of one store into another.
+    """The copying of one store into another. Where anything goes wrong, go on with a new one.
 
     Args:
         old: The store.
@@ -108,7 +108,8 @@ class Copy:
     ) -> None:
         self._old = old
         self._new = new
-        self._progress = progress
+        self.progress = progress
+        """Told now and then how far it is."""
         self._on_events = on_events
         self.state = CopyState()
         """How far it is."""
@@ -116,6 +117,8 @@ class Copy:
         # The keys that were put since all were looked at, by the revisions that they had, and where that began.
         self._put: list[tuple[int, str]] = []
         self._looked_at = 0
+        # Streams of which events were dropped that all had seen who stand at a position, by that position.
+        self._to_begin: list[tuple[int, list[str]]] = []
 
     def begin(self, headroom: int = 0) -> None:
         """See to it that the new store is empty, or holds what was copied before, and goes on above the old one.
@@ -130,9 +133,10 @@ class Copy:
         if found is not None:
             self.state = found
             self._check_last_event()
-            return
-        self._new.run(_check_empty())
-        self.begin_at(CopyState(), headroom)
+        else:
+            self._new.run(_check_empty())
+            self.begin_at(CopyState(), headroom)
+        self._find_what_was_seen_before_it_was_dropped()
 
     def begin_at(self, state: CopyState, headroom: int) -> None:
         """Have the new store go on above the old one, and note how far it is already.
@@ -143,6 +147,7 @@ class Copy:
         """
         base = (self._old.run(log.head()) + headroom, self._old.run(kv.wait(INT64_MAX, timeout=0)) + headroom)
         self._new.run(log.advance(*base))
+        self._looked_at = base[1] - headroom
         self.state = msgspec.structs.replace(state, base=base)
         self._run_alone(noting(self.state))
 
@@ -152,7 +157,7 @@ class Copy:
 
     def _check_last_event(self) -> None:
         """Refuse a new store that was filled from another one than this."""
-        (ours,) = self._old.run(last_through(self.state.position)) or (None,)
+        (ours,) = self._old.run(_last_through(self.state.position)) or (None,)
         if ours is None:
             return
         theirs = self._new.run(log.read_range(ours.stream, ours.seq, ours.seq))
@@ -161,6 +166,18 @@ class Copy:
                 f"the new store was filled from another one: expected event {ours.seq} of stream {ours.stream!r} to be "
                 "as in the old one: migrate into an empty store"
             )
+
+    def _find_what_was_seen_before_it_was_dropped(self) -> None:
+        """So that no follower is told of a hole that it had passed, nor passes one that it is to be told of."""
+        entries = self._old.run(kv.entries("follow/"))
+        positions = sorted({position for _, entry in entries if (position := _checkpoint_in(entry.value)) is not None})
+        streams: dict[int, list[str]] = {}
+        for name in self._old.run(log.streams()) if positions else ():
+            dropped, _ = self._old.run(bounds_of(name))
+            at = bisect_left(positions, True, key=lambda position: not self._old.run(_has_hole(name, position)))
+            if dropped and at < len(positions):
+                streams.setdefault(positions[at], []).append(name)
+        self._to_begin = [pair for pair in sorted(streams.items()) if pair[0] > self.state.position]
 
     # Events
 
@@ -177,12 +194,29 @@ class Copy:
 
     def _copy_events(self, events: Sequence[Event], position: int) -> None:
         writes: list[Write] = []
-        for stream, run in groupby(events, attrgetter("stream")):
-            writes += self._writes_for(stream, list(run))
+        while self._to_begin and self._to_begin[0][0] <= position:
+            at, names = self._to_begin[0]
+            before = bisect_right(events, at, key=attrgetter("position"))
+            writes += self._writes_for_all(events[:before])
+            writes += self._beginnings(names)
+            events = events[before:]
+            del self._to_begin[0]
+        writes += self._writes_for_all(events)
         if writes or position > self.state.position:
             state = msgspec.structs.replace(self.state, position=position)
             self._commit(writes, state)
             self.state = state
+
+    def _writes_for_all(self, events: Sequence[Event]) -> Iterator[Write]:
+        for stream, run in groupby(events, attrgetter("stream")):
+            yield from self._writes_for(stream, list(run))
+
+    def _beginnings(self, names: Iterable[str]) -> Iterator[Write]:
+        for name in names:
+            dropped, _ = self._old.run(bounds_of(name))
+            if dropped and not (self._last_seqs.get(name) or self._new.run(log.last_seq(name))):
+                yield Begin(name, dropped)
+                self._last_seqs[name] = dropped
 
     def _writes_for(self, stream: str, events: Sequence[Event]) -> Iterator[Write]:
         last = self._last_seqs.get(stream)
@@ -229,67 +263,74 @@ class Copy:
 
     def keys(self) -> None:
         """Copy the keys that are not as in the old store, in the order of their revisions, and delete what is gone."""
-        self.put(self.keys_that_differ())
+        self.put(self.keys_that_differ(), is_all=True)
 
     def keys_that_differ(self) -> dict[str, Entry | None]:
         """What there is to be put, by key, so that all are as in the old store; None: it is not there.
 
-        A key that has a higher revision than one of those is among them, so that the order of revisions is kept.
+        From the first key on, in the order of revisions, that differs or stands elsewhere in that order, it is all.
         """
         self._looked_at, self._put = self._old.run(kv.wait(INT64_MAX, timeout=0)), []
-        entries, found = self._old.run(kv.entries()), dict(self._new.run(kv.entries()))
-        found.pop(STATE, None)
-        lowest = INT64_MAX
-        for key, entry in entries:
-            other = found.pop(key, None)
-            if key != STATE and (other is None or not _is_same(self._value_of(key, entry), other.value)):
-                lowest = min(lowest, entry.revision)
-        differing = {key: entry for key, entry in entries if key != STATE and entry.revision >= lowest}
-        return {**differing, **dict.fromkeys(found)}
+        entries, found = dict(self._old.run(kv.entries())), dict(self._new.run(kv.entries()))
+        for each in (entries, found):
+            each.pop(STATE, None)
+        in_order = sorted(entries, key=lambda key: entries[key].revision)
+        first = self._first_apart(in_order, entries, found)
+        gone = dict.fromkeys(found.keys() - entries.keys())
+        return {**{key: entries[key] for key in in_order[first:]}, **gone}
+
+    def _first_apart(self, keys: Sequence[str], entries: Mapping[str, Entry], found: Mapping[str, Entry]) -> int:
+        newest = 0
+        for at, key in enumerate(keys):
+            other = found.get(key)
+            if other is None or other.revision < newest:
+                return at
+            if not _is_same(self._value_of(key, entries[key]), other.value):
+                return at
+            newest = other.revision
+        return len(keys)
 
     def keys_of(self, names: Iterable[str]) -> dict[str, Entry | None]:
         """What these keys of the old store hold; None: it is not there."""
         asked = list(names)
-        return dict(zip(asked, self._old.run_many(map(kv.entry, asked)), strict=True))
+        return dict(zip(asked, self._old.run(all_of(*map(kv.entry, asked))), strict=True)) if asked else {}
 
-    def put(self, entries: Mapping[str, Entry | None]) -> None:
+    def put(self, entries: Mapping[str, Entry | None], *, is_all: bool = False) -> None:
         """Put, and delete, keys of the new store, in the order of their revisions.
 
         Args:
             entries: What the old store holds. All events that it had then are copied.
+            is_all: Whether all keys that have higher revisions are among them.
         """
         standing = {key: entry for key, entry in entries.items() if entry is not None}
         lowest = min((entry.revision for entry in standing.values()), default=INT64_MAX)
-        standing |= self._put_above(lowest, standing)
+        at = bisect_left(self._put, (lowest, ""))
+        if not is_all:
+            standing |= self._standing_above(lowest, at, standing)
         in_order = sorted((entry.revision, key) for key, entry in standing.items())
         for start in range(0, len(in_order), PAGE):
             part = in_order[start : start + PAGE]
             self._commit([KvPut(key, self._value_of(key, standing[key])) for _, key in part], self.state)
             self._tell(start + len(part), len(in_order))
-        self._put += [pair for pair in in_order if pair[0] > self._looked_at]
         gone = [key for key, entry in entries.items() if entry is None]
         for start in range(0, len(gone), PAGE):
             self._commit([KvDelete(key) for key in gone[start : start + PAGE]], self.state)
+        self._put[at:] = [pair for pair in in_order if pair[0] > self._looked_at]
 
-    def _put_above(self, lowest: int, but: Mapping[str, Entry]) -> dict[str, Entry]:
+    def _standing_above(self, lowest: int, at: int, but: Mapping[str, Entry]) -> dict[str, Entry]:
         """The keys that were put before, and have higher revisions than one that is put now: they come again."""
-        if lowest == INT64_MAX:
-            return {}
-        if lowest <= self._looked_at and self._put:
-            # A transaction that was on its way when all were looked at.
+        if lowest <= self._looked_at:
+            # Of a transaction that was on its way when all were looked at, or of a checkpoint.
             entries = self._old.run(kv.entries())
             return {key: entry for key, entry in entries if entry.revision > lowest and key not in {*but, STATE}}
-        at = bisect_right(self._put, (lowest, ""))
-        above = {key for _, key in self._put[at:]} - but.keys()
-        del self._put[at:]
-        return {key: entry for key, entry in self.keys_of(above).items() if entry is not None}
+        above = self.keys_of({key for _, key in self._put[at:]} - but.keys())
+        return {key: entry for key, entry in above.items() if entry is not None}
 
     def _value_of(self, key: str, entry: Entry) -> Any:
         """A key's value, with positions of the new store where this package has put some of the old one there."""
         value = entry.value
-        if not key.startswith("follow/") or not isinstance(value, dict) or type(value.get("position")) is not int:
-            return value
-        return {**value, "position": position_in(self._new, self._old, value["position"])}
+        position = _checkpoint_in(value) if key.startswith("follow/") else None
+        return value if position is None else {**value, "position": position_in(self._new, self._old, position)}
 
     # Comparing
 
@@ -327,8 +368,8 @@ class Copy:
             )
 
     def _tell(self, done: int, of: int) -> None:
-        if self._progress is not None:
-            self._progress(done, of)
+        if self.progress is not None:
+            self.progress(done, of)
 
 
 def noting(state: CopyState) -> KvPut:
@@ -349,31 +390,45 @@ def state_in(store: Store) -> CopyState | None:
         raise InvalidRequest(f"the store's key {STATE!r} is none of a migration: {error}: delete it") from error
 
 
-def position_in(store: Store, other: Store, position: int) -> int:
+def position_in(store: Store, other: Store, position: int, end: int | None = None) -> int:
     """Where whoever stands at a position of another store stands in this one, into which it is copied, or was.
 
     Args:
         store: This one.
         other: The one that the position is of.
         position: That position.
+        end: Where whoever has seen all that the other one has stands in this one; None: at its end.
 
     Returns:
-        The position in this one of the last event up to there that both have; 0 if there is none.
+        The position in this one right before the first event that follows there and that both have. So what was dropped
+        before that position was dropped before this one.
     """
     while True:
-        (last,) = other.run(last_through(position)) or (None,)
-        if last is None:
-            return 0
-        for found in store.run(log.read_range(last.stream, last.seq, last.seq)):
-            return found.position
-        # Dropped here, and there not yet.
-        position = last.position - 1
+        page = other.run(log.page_all(after=position, limit=16))
+        for event in page.events:
+            for found in store.run(log.read_range(event.stream, event.seq, event.seq)):
+                return found.position - 1
+        if page.next >= page.head:
+            return store.run(log.head()) if end is None else end
+        position = page.next
 
 
-def last_through(position: int) -> Effect[list[Event]]:
+def _last_through(position: int) -> Effect[list[Event]]:
     """The last event at or below a position, if one is left."""
     page = yield from perform(ReadAll(until=position, limit=1, backwards=True))
     return page.events
+
+
+def _has_hole(stream: str, position: int) -> Effect[bool]:
+    """Whether events of a stream were dropped past a position."""
+    page = yield from perform(ReadAll(position, stream, limit=1))
+    return page.hole is not None and page.hole.stream == stream
+
+
+def _checkpoint_in(value: Any) -> int | None:
+    """The position in what a follower keeps, or None."""
+    position = value.get("position") if isinstance(value, dict) else None
+    return position if type(position) is int else None
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -45,6 +45,12 @@ class AdvanceFacts(Facts):
         append(store, "b", 2)
         assert data_of(ask(store, ReadAll(after=position)).events) == [2]
 
+    def test_whoever_stands_at_an_advance_is_not_past_the_end(self, store: Store) -> None:
+        position = append(store, "a", 1).position + _FAR
+        ask(store, Advance(position=position))
+        page = ask(store, ReadAll(after=position))
+        assert (page.events, page.head >= position, page.next >= position) == ([], True, True)
+
     def test_what_expects_a_revision_of_another_store_conflicts(self, store: Store) -> None:
         there = put(store, "k", 1) + _FAR
         ask(store, Advance(revision=there))

@@ -15,6 +15,7 @@ BEGIN
     ) INTO newest;
     next_id := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
     -- In flight may be who has one of the last ids; who is writing has given no position that is not counted here.
+    UPDATE meta SET above = number WHERE number > above;
     UPDATE meta SET xid_offset = (newest >> 20) + 1 - next_id WHERE (newest >> 20) >= next_id + xid_offset;
 END
 $$;

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 from postgres_server import new_store_url
+from stores_of_a_move import read_model, stopping_after
 
 from interpreters import Store, open_store
 from interpreters.migrating import STATE, Copy, migrate
@@ -51,16 +51,6 @@ def fill(store: Store, seed: int = 0) -> None:
     store.run(snapshot.checkpoint("sum", "a", lambda total, event: total + 1, 0))
 
 
-def read_model(store: Store) -> Any:
-    """All that must be the same in both."""
-    events = [(e.stream, e.seq, e.type, e.at, e.data, e.meta) for e in store.run(log.read_all())]
-    entries = store.run(kv.entries())
-    order = [key for key, _ in sorted(entries, key=lambda pair: pair[1].revision)]
-    values = [(key, entry.value) for key, entry in entries if not key.startswith("follow/")]
-    last = {name: store.run(log.last_seq(name)) for name in store.run(log.streams())}
-    return events, order, values, last
-
-
 @pytest.mark.parametrize("new_kind", KINDS)
 @pytest.mark.parametrize("old_kind", KINDS)
 def test_a_store_is_the_same_after_it_was_migrated_and_goes_on_above_the_old_one(old_kind, new_kind, url_of):
@@ -84,31 +74,6 @@ class Stopping(Exception):
     """The process is gone."""
 
 
-def stopping_after(store: Store, requests: int) -> Store:
-    """The same store, for a process that is gone after so many requests."""
-    left = [requests]
-
-    def counted(row):
-        def ask(request):
-            left[0] -= 1
-            if left[0] < 0:
-                raise Stopping
-            return row(request)
-
-        return ask
-
-    class Counted:
-        blocking = True
-
-        def __init__(self) -> None:
-            self.handlers = {kind: counted(row) for kind, row in store.interpreter.handlers.items()}
-
-        def close(self) -> None:
-            """The store that it is of is closed by its owner."""
-
-    return Store(Counted())
-
-
 @pytest.mark.parametrize(("old_kind", "new_kind"), [("memory", "file"), ("file", "sqlite"), ("sqlite", "postgresql")])
 def test_a_migration_that_is_stopped_after_any_request_goes_on_where_it_was(old_kind, new_kind, url_of, monkeypatch):
     monkeypatch.setattr("interpreters.migrating.copying.PAGE", 20)
@@ -118,7 +83,7 @@ def test_a_migration_that_is_stopped_after_any_request_goes_on_where_it_was(old_
         for requests in count(0, 7):
             with open_store(url_of(new_kind)) as new:
                 try:
-                    migrate(old, stopping_after(new, requests))
+                    migrate(old, Store(stopping_after(new.interpreter, requests, Stopping)))
                 except Stopping:
                     migrate(old, new)
                     assert read_model(new) == expected, f"stopped after {requests} requests"
