@@ -23,18 +23,18 @@ from typing import Any, cast
 import msgspec
 
 from interpreters.jsonl import Progress
-from interpreters.migrating.acknowledged import Acknowledged
 from interpreters.migrating.comparing import STATE
 from interpreters.migrating.copying import Copy, CopyState, noting, position_in, state_in
+from interpreters.migrating.written import WrittenThrough
 from interpreters.runtime.flights import answering_through
-from interpreters.runtime.interpreter import Interpreter, check_interpreter
+from interpreters.runtime.interpreter import AnswerAll, Interpreter, Submit, check_interpreter
 from interpreters.runtime.store import Store
 from interpreters.stores.group import WriteRequest
 from interpreters.stores.waiting import wait
 from interpreters.threads import forks
 from interpreters.threads.gates import Gate, Notify, wait_until_told
 from persist_effects import kv, log
-from persist_effects.capabilities import DURABILITIES, Capabilities
+from persist_effects.capabilities import DURABILITIES, Capabilities, Durability
 from persist_effects.errors import CorruptStore, InvalidRequest, PersistError, StoreClosed, StoreUnavailable
 from persist_effects.event import INT64_MAX, Event
 from persist_effects.machine import Handlers, perform
@@ -177,9 +177,9 @@ class Mirror:
         answering = states[self._lead]
         self._era, self._bases, self._cut_at = answering.era, answering.bases, answering.position
 
-    def _from_now_on(self) -> Acknowledged:
+    def _from_now_on(self) -> WrittenThrough:
         position, revision = _newest_of(self._leading)
-        return Acknowledged(position, revision)
+        return WrittenThrough(position, revision)
 
     @property
     def _leading(self) -> Store:
@@ -406,7 +406,7 @@ class Mirror:
             raise interrupt
 
     def _decide(self, state: CopyState) -> BaseException | None:
-        """Write who answers. What came instead of the answer, though it is known that it is written."""
+        """Write who answers. The interrupt that came meanwhile, where it is known that it is written."""
         try:
             self._following.run(perform(noting(state)))
         except (InvalidRequest, StoreUnavailable):
@@ -416,7 +416,7 @@ class Mirror:
             with suppress(PersistError):
                 found = state_in(self._following)
                 if found is not None and found.era == state.era:
-                    return error
+                    return None if isinstance(error, Exception) else error
             self._ended = StoreUnavailable(
                 f"whether the {STORES[1 - self._lead]} store answers now is not known: close the mirror and open it "
                 "again, once that store can be asked"
@@ -443,13 +443,13 @@ class Mirror:
     def _answered_by(self, store: Store, requests: Sequence[Request[Any]]) -> list[Outcome]:
         asked = [self._translated(request) for request in requests]
         interpreter = store.interpreter
-        answer_all = getattr(interpreter, "answer_all", None)
-        if answer_all is None and hasattr(interpreter, "submit"):
-            answer_all = answering_through(interpreter.submit)
+        submit: Submit | None = getattr(interpreter, "submit", None)
+        answer_all: AnswerAll | None = getattr(interpreter, "answer_all", None)
+        if submit is not None:
+            answer_all = answering_through(submit)
         if answer_all is None or len(asked) == 1:
             return [_outcome(interpreter, request) for request in asked]
-        outcomes: list[Outcome] = answer_all(asked)
-        return outcomes
+        return answer_all(asked)
 
     def _through(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
         """Have them answered, and note what of them was written before a cut can pass."""
@@ -629,8 +629,9 @@ def _outcome(interpreter: Interpreter, request: Request[Any]) -> Outcome:
 def _least(one: Capabilities, other: Capabilities) -> Capabilities:
     """What two stores both promise."""
     limits = [each.batch_limit for each in (one, other) if each.batch_limit is not None]
+    durability: Durability = min((one.durability, other.durability), key=DURABILITIES.index)
     return Capabilities(
-        durability=min(one.durability, other.durability, key=DURABILITIES.index),
+        durability=durability,
         order_lags=one.order_lags or other.order_lags,
         payload_limit_bytes=min(one.payload_limit_bytes, other.payload_limit_bytes),
         batch_limit=min(limits, default=None),

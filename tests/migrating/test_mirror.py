@@ -1,5 +1,7 @@
 """A store that is moved into another one while programs use it: nothing is lost or doubled, whatever comes."""
 
+import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -19,12 +21,16 @@ from persist_effects import (
     Draft,
     Event,
     InvalidRequest,
+    StoreClosed,
+    StoreUnavailable,
+    Truncated,
+    UncertainOutcome,
     kv,
     log,
     subscription,
     transact,
 )
-from persist_effects.requests import Append, KvDelete, KvPut, KvWait, Wait
+from persist_effects.requests import WRITES, Append, KvDelete, KvPut, KvWait, Wait
 
 LONG_SECONDS = 60.0
 PAIRS = (("memory", "file"), ("file", "sqlite"), ("file", "postgresql"), ("postgresql", "file"))
@@ -355,3 +361,195 @@ def move_to_and_fro(moving: Mirror, random: Random) -> None:
         moving.catch_up()
         moving.roll_back()
     moving.cut()
+
+
+def test_a_copy_that_failed_goes_on_where_it_was(make):
+    old, new = make("memory"), make("memory")
+    failing = Failing(new)
+    moving = Mirror(old, failing, in_background=False)
+    with Store(moving) as store:
+        random = Random(3)
+        for _ in range(60):
+            do_everything(store, random)
+            failing.left = random.choice([0, 1, 2, 3, 5, 8, 1000])
+            try:
+                moving.catch_up()
+            except StoreUnavailable:
+                failing.left = 1000
+            failing.left = 1000
+            moving.catch_up()
+            assert read_model(Store(new), but=STATE) == read_model(Store(old), but=STATE)
+
+
+class Failing:
+    """An interpreter that is away after so many writes."""
+
+    blocking = True
+
+    def __init__(self, interpreter: Any) -> None:
+        self.left = 1000
+        self.watch, self.close = interpreter.watch, interpreter.close
+        self.handlers = {kind: self._counted(kind, row) for kind, row in interpreter.handlers.items()}
+        self.error: BaseException = StoreUnavailable("it is away")
+        self.is_written = False
+
+    def _counted(self, kind, row):
+        def ask(request):
+            if kind in WRITES:
+                self.left -= 1
+                if self.left < 0:
+                    if self.is_written:
+                        row(request)
+                    raise self.error
+            return row(request)
+
+        return ask if kind in WRITES else row
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+@pytest.mark.parametrize("error", [UncertainOutcome("lost"), KeyboardInterrupt()], ids=["lost", "interrupted"])
+def test_where_the_write_that_decides_a_cut_is_uncertain_no_store_answers_that_should_not(error, is_written, make):
+    old, new = make("memory"), make("memory")
+    failing = Failing(new)
+    moving = Mirror(old, failing, in_background=False)
+    store = Store(moving)
+    store.run(log.append("s", "made", 1))
+    moving.catch_up()
+    failing.left, failing.error, failing.is_written = 0, error, is_written
+    if is_written:
+        # It was looked up, and is known.
+        with contextlib.suppress(KeyboardInterrupt):
+            moving.cut()
+        failing.left = 1000
+        assert moving.moving().answering == "new"
+        store.run(log.append("s", "made", 2))
+        assert Store(new).run(log.last_seq("s")) == 2
+        return
+    with pytest.raises(StoreUnavailable, match="whether the new store answers now is not known"):
+        moving.cut()
+    for program in (log.append("s", "made", 2), log.last_seq("s"), kv.wait(5)):
+        with pytest.raises(StoreUnavailable, match="close the mirror and open it again"):
+            store.run(program)
+    again = Mirror(old, new, in_background=False)
+    assert again.moving().answering == "old"
+    again.cut()
+
+
+def test_writes_that_do_not_end_let_the_old_store_answer_on(make):
+    old = make("memory")
+    is_asked, is_over = threading.Event(), threading.Event()
+    append = old.handlers[Append]
+
+    def slow(request):
+        is_asked.set()
+        assert is_over.wait(LONG_SECONDS)
+        return append(request)
+
+    old.handlers = {**old.handlers, Append: slow}
+    moving = Mirror(old, make("memory"), in_background=False)
+    store = Store(moving)
+    thread = threading.Thread(target=lambda: store.run(log.append("s", "made", 1)))
+    thread.start()
+    assert is_asked.wait(LONG_SECONDS)
+    with pytest.raises(StoreUnavailable, match="1 writes are on their way for more than 0 s: the old store answers on"):
+        moving.cut(timeout=0)
+    is_over.set()
+    thread.join(LONG_SECONDS)
+    moving.cut()
+    assert store.run(log.last_seq("s")) == 1
+    store.close()
+
+
+def test_an_outcome_that_is_not_known_is_nobody_elses(make):
+    old = Failing(make("memory"))
+    moving = Mirror(old, make("memory"), in_background=False)
+    with Store(moving) as store:
+        old.error, old.is_written = UncertainOutcome("lost"), True
+        for program in (log.append("s", "made", 1), kv.put("color", "red"), kv.delete("color"), log.begin("t", 7)):
+            old.left = 0
+            with pytest.raises(UncertainOutcome):
+                store.run(program)
+        old.left = 1000
+        moving.cut()
+        assert store.run(log.streams()) == ["s", "t"]
+
+
+def test_a_store_of_something_else_and_one_that_cannot_be_watched_are_refused(make):
+    new = make("memory")
+    Store(new).run(kv.put("color", "red"))
+    with pytest.raises(InvalidRequest, match="the new store has key 'color': migrate into an empty store"):
+        Mirror(make("memory"), new)
+    blind = Failing(make("memory"))
+    del blind.watch
+    with pytest.raises(InvalidRequest, match=r"the old store, a Failing, has no watch\(request, notify\)"):
+        Mirror(blind, make("memory"))
+
+
+def test_a_move_that_is_finished_leaves_nothing_behind_and_copies_no_more(make):
+    old, new = make("memory"), make("memory")
+    moving = Mirror(old, new)
+    store = Store(moving)
+    store.run(log.append("s", "made", 1))
+    with pytest.raises(InvalidRequest, match="the old store answers already"):
+        moving.roll_back()
+    moving.cut()
+    moving.finish()
+    moving.finish()
+    with pytest.raises(InvalidRequest, match="this move was finished"):
+        moving.roll_back()
+    store.run(log.append("s", "made", 2))
+    assert [Store(each).run(log.last_seq("s")) for each in (old, new)] == [1, 2]
+    assert [Store(each).run(kv.keys()) for each in (old, new)] == [[], []]
+    store.close()
+    store.close()
+    with pytest.raises(StoreClosed):
+        store.run(log.last_seq("s"))
+
+
+def test_a_forked_child_reads_and_is_told_to_write_in_its_parent(make):
+    moving = Mirror(make("memory"), make("memory"))
+    store = Store(moving)
+    store.run(log.append("s", "made", 1))
+    child = os.fork()
+    if not child:
+        code = 1
+        with contextlib.suppress(BaseException):
+            assert store.run(log.last_seq("s")) == 1
+            with pytest.raises(StoreUnavailable, match="this process was forked"):
+                store.run(log.append("s", "made", 2))
+            with pytest.raises(StoreUnavailable, match="this process was forked"):
+                moving.catch_up()
+            code = 0
+        os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    store.run(log.append("s", "made", 2))
+    moving.cut()
+    store.close()
+
+
+def test_a_follower_meets_the_holes_that_it_met_before_and_no_others(make):
+    """Of streams that were dropped before anything was copied it is not known when; of who stood where it is."""
+
+    def is_told(store, name):
+        try:
+            store.run(subscription.follow(name, "s/", lambda event: [], skip_truncated=False))
+        except Truncated as truncated:
+            return truncated.stream
+        return None
+
+    old, new = make("memory"), make("sqlite")
+    store = Store(old)
+    for number in range(12):
+        store.run(log.append(f"s/{number % 4}", "made", number))
+        if number % 3 == 2:
+            store.run(subscription.follow(f"after {number}", "s/", lambda event: []))
+    store.run(log.truncate_through("s/0", 1))
+    store.run(log.truncate_through("s/1", 2))
+    store.run(log.truncate_through("s/2", 3))
+    moving = Mirror(old, new, in_background=False)
+    moving.catch_up()
+    followers = [f"after {number}" for number in (2, 5, 8, 11)]
+    found = [is_told(Store(new), name) for name in followers]
+    assert found == [is_told(Store(old), name) for name in followers]
+    assert len(set(found)) > 2
+    moving.close()

@@ -24,7 +24,7 @@ from persist_effects.requests import (
 )
 
 
-class Acknowledged:
+class WrittenThrough:
     """What one of two stores has acknowledged through a mirror, since a position and a revision of it.
 
     Any thread may note. Where it is not known whether something was written, it is nobody else's.
