@@ -1,7 +1,7 @@
 """What a question with the same answer costs in stores of a thousand to a million streams and keys.
 
 A row's figure is how many times dearer it gets from one size to the next, but for the logarithm, at the worst.
-``python -m benchmarks.rows_growth [--size N] [--only NAME]`` prints what each question costs at each size.
+``python -m benchmarks.rows_growth [--size N] [--only NAME] [--kind KIND]`` prints what each costs at each size.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.ground import lasting_directory, open_file_store
+from benchmarks.rows_postgres import server
 from benchmarks.table import Bound, Row, cost_ns
 from interpreters.opening import open_store
 from interpreters.runtime.store import Store
@@ -114,7 +115,35 @@ def served_store(size: int) -> Store:
     return store
 
 
-KINDS: dict[str, Callable[[int], Store]] = {"memory": memory_store, "file": file_store, "served": served_store}
+@cache
+def sqlite_store(size: int) -> Store:
+    store = open_store(f"sqlite:{lasting_directory()}/growth-{size}.db", sync="os")
+    atexit.register(store.close)
+    fill(store, size)
+    return store
+
+
+@cache
+def postgres_store(size: int) -> Store:
+    store = open_store(server().url(f"growth_{size}"))
+    fill(store, size)
+    return store
+
+
+class Kind(NamedTuple):
+    """A kind of store, and the largest of them that is filled for a row."""
+
+    of_size: Callable[[int], Store]
+    largest: int = 1_000_000
+
+
+KINDS = {
+    "memory": Kind(memory_store),
+    "file": Kind(file_store),
+    "served": Kind(served_store),
+    "sqlite": Kind(sqlite_store, 100_000),
+    "postgresql": Kind(postgres_store, 100_000),
+}
 
 
 # Questions
@@ -162,6 +191,12 @@ def _tail(ask: Ask, _: int) -> None:
     assert len(ask(ReadAll(head - 10)).events) <= 10
 
 
+OF_A_TYPE = "100 events of a type, of all streams"
+
+NOT_OF = {"memory": {OF_A_TYPE}, "sqlite": {OF_A_TYPE}, "postgresql": {OF_A_TYPE}}
+"""The memory store looks at each event, which it has at hand, and the databases at each row."""
+
+
 QUESTIONS: dict[str, Callable[[Ask, int], None]] = {
     "the last sequence number": lambda ask, _: _is(ask(LastSeq("few/3")), FEW),
     "a stream of 10 events": lambda ask, _: _is(len(ask(Read("few/3")).events), FEW),
@@ -169,7 +204,7 @@ QUESTIONS: dict[str, Callable[[Ask, int], None]] = {
     "1 stream of all, by prefix": lambda ask, _: _is(len(ask(ReadAll(0, "few/3")).events), FEW),
     "10 streams of all, backwards": lambda ask, _: _few_of(ask(ReadAll(0, "few/", None, 1_000, backwards=True)).events),
     "10 streams of all, by prefix and type": lambda ask, _: _few_of(ask(ReadAll(0, "few/", ("rare",), 1_000)).events),
-    "100 events of a type, of all streams": lambda ask, _: _few_of(ask(ReadAll(0, "", ("rare",), 1_000)).events),
+    OF_A_TYPE: lambda ask, _: _few_of(ask(ReadAll(0, "", ("rare",), 1_000)).events),
     "all streams, by a common prefix": lambda ask, _: _is(len(ask(ReadAll(0, "s/")).events), PAGE_SIZE),
     "all streams, from the middle on": lambda ask, size: _is(len(ask(ReadAll(size, limit=10)).events), 10),
     "all streams, the newest": _tail,
@@ -190,10 +225,6 @@ QUESTIONS: dict[str, Callable[[Ask, int], None]] = {
     "a wait for a key after a put": _put_and_wait,
     "a wait for nearly all keys": lambda ask, size: _is(ask(KvWait(0, "k/", 0)) >= size, True),
 }
-
-
-NOT_OF_MEMORY = {"100 events of a type, of all streams"}
-"""The memory store looks at each event, which it has at hand."""
 
 
 def _is(found: Any, wanted: Any) -> None:
@@ -239,7 +270,7 @@ def sizes_up_to(largest: int) -> list[int]:
 
 @contextmanager
 def stores_of(kind: str, largest: int) -> Iterator[Sizes]:
-    yield Sizes([(size, KINDS[kind](size)) for size in sizes_up_to(largest)])
+    yield Sizes([(size, KINDS[kind].of_size(size)) for size in sizes_up_to(largest)])
 
 
 def worst_step(question: Callable[[Ask, int], None], sizes: Sizes) -> float:
@@ -257,15 +288,15 @@ ROWS = tuple(
         unit="times",
         bound=Bound.AT_MOST,
         must=1.0,
-        operations=1_000_000,
+        operations=of_kind.largest,
         prepare=partial(stores_of, kind),
         ours=partial(worst_step, question),
         peer=lambda _: DEARER,
         rounds=3,
     )
-    for kind in KINDS
+    for kind, of_kind in KINDS.items()
     for name, question in QUESTIONS.items()
-    if kind != "memory" or name not in NOT_OF_MEMORY
+    if name not in NOT_OF.get(kind, ())
 )
 
 
@@ -274,12 +305,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rows_growth")
     parser.add_argument("--size", type=int, default=1_000_000, help="the largest size")
     parser.add_argument("--only", default="", help="questions whose names hold this text")
+    parser.add_argument("--kind", choices=KINDS, help="stores of this kind alone")
     options = parser.parse_args()
     sizes = sizes_up_to(options.size)
-    table = Table("question", *(f"{kind} {size:,}" for kind in KINDS for size in sizes), title="microseconds")
+    kinds = [options.kind] if options.kind else [*KINDS]
+    table = Table("question", *(f"{kind} {size:,}" for kind in kinds for size in sizes), title="microseconds")
     for name, question in QUESTIONS.items():
         if options.only in name:
-            costs = [cost_of(question, KINDS[kind](size), size) for kind in KINDS for size in sizes]
+            costs = [cost_of(question, KINDS[kind].of_size(size), size) for kind in kinds for size in sizes]
             table.add_row(name, *(f"{cost / 1e3:,.1f}" for cost in costs))
     Console(width=200).print(table)
 

@@ -9,10 +9,10 @@ from itertools import count
 
 import msgspec
 import psycopg
-from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 
 from benchmarks.appends import STREAM_COUNT, Appends, append_in_programs, append_together, prepared_appends
+from benchmarks.recorders import BATCH, insert_in_batches, read_all, stored
 from benchmarks.table import Bound, Row, rate
 from interpreters.opening import open_store
 from interpreters.runtime.store import Store
@@ -20,7 +20,6 @@ from interpreters.stores.postgres.private_server import PrivateServer
 from persist_effects import Draft, log
 
 SINGLE_APPENDS = 1_000
-BATCH = 100
 WRITERS = 16
 
 _SCHEMAS = count(1)
@@ -113,48 +112,23 @@ def theirs(how: Callable[[PostgresApplicationRecorder, Appends], None]) -> Calla
     return with_a_new_table
 
 
-def _stored(appends: Appends, number: int) -> StoredEvent:
-    version = number // STREAM_COUNT + 1
-    return StoredEvent(appends.ids[number % STREAM_COUNT], version, "placed", _encode(appends.orders[number]))
-
-
 def insert_in_turn(made: PostgresApplicationRecorder, appends: Appends) -> None:
     for number in range(len(appends.orders)):
-        made.insert_events([_stored(appends, number)])
-
-
-def insert_in_batches(made: PostgresApplicationRecorder, appends: Appends) -> None:
-    for start in range(0, len(appends.orders), BATCH):
-        originator = appends.ids[start // BATCH % STREAM_COUNT]
-        first = start // BATCH // STREAM_COUNT * BATCH + 1
-        batch = [
-            StoredEvent(originator, first + index, "placed", _encode(placed))
-            for index, placed in enumerate(appends.orders[start : start + BATCH])
-        ]
-        made.insert_events(batch)
+        made.insert_events([stored(appends, number)])
 
 
 def insert_in_threads(made: PostgresApplicationRecorder, appends: Appends) -> None:
     def insert_share(first: int) -> None:
         for number in range(first, len(appends.orders), WRITERS):
-            made.insert_events([_stored(appends, number)])
+            made.insert_events([stored(appends, number)])
 
     _in_threads(insert_share)
 
 
 def read_all_of_theirs(appends: Appends) -> float:
-    decode = msgspec.msgpack.Decoder().decode
     with recorder() as made:
         insert_in_batches(made, appends)
-
-        def read_all() -> None:
-            found, start = 0, 1
-            while page := made.select_notifications(start, 256):
-                found += len([decode(notification.state) for notification in page])
-                start = page[-1].id + 1
-            _is(found, len(appends.orders))
-
-        return rate(len(appends.orders), read_all)
+        return read_all(made, len(appends.orders))
 
 
 def _is(found: int, wanted: int) -> None:

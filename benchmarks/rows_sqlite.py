@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import NamedTuple
 
+from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore
+
 from benchmarks.appends import (
     Appends,
     append_in_batches,
@@ -17,6 +19,7 @@ from benchmarks.appends import (
 )
 from benchmarks.ground import BENCH, new_directory
 from benchmarks.peers import sqlite_log
+from benchmarks.recorders import insert_in_batches, read_all
 from benchmarks.rows_file_append import peer
 from benchmarks.table import Bound, Row, rate, seconds
 from interpreters.opening import open_store
@@ -89,6 +92,14 @@ def written_by(processes: int, count: int) -> Written:
         return Written(taken, max(map(float, said)))
 
 
+def their_recorder_reads_all(appends: Appends) -> float:
+    with new_directory() as directory, SQLiteDatastore(str(directory / "theirs.db")) as datastore:
+        made = SQLiteApplicationRecorder(datastore)
+        made.create_table()
+        insert_in_batches(made, appends)
+        return read_all(made, len(appends.orders))
+
+
 def _is(found: int, wanted: int) -> None:
     assert found == wanted, f"{found}, not {wanted}"
 
@@ -146,6 +157,13 @@ ROWS = (
         operations=20_000,
         ours=ours(append_in_programs, "os"),
         peer=peer(lambda path: sqlite_log(path, "NORMAL"), lambda log, given: log.append_each(events_in_turn(given))),
+    ),
+    ONE_BY_ONE._replace(
+        name="sqlite: read all of 50,000 events, against eventsourcing's recorder with decoding",
+        must=3.0,
+        operations=50_000,
+        ours=read_all_of_ours,
+        peer=their_recorder_reads_all,
     ),
     ONE_BY_ONE._replace(
         name="sqlite: read all of 50,000 events, against a bare select with decoding",

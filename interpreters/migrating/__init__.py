@@ -2,6 +2,6 @@
 
 from interpreters.migrating.comparing import STATE
 from interpreters.migrating.copying import Copy, migrate
-from interpreters.migrating.mirror import Mirror, Moving, mirror
+from interpreters.migrating.mirroring import Mirror, Moving, mirror
 
 __all__ = ["STATE", "Copy", "Mirror", "Moving", "migrate", "mirror"]

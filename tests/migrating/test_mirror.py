@@ -10,12 +10,14 @@ from random import Random
 from typing import Any
 
 import pytest
+from interrupts import InterruptInside
 from postgres_server import new_store_url
 from stores_of_a_move import read_model, stopping_after
 
 from interpreters import Store, open_store
 from interpreters.conformance import StoreConformance
-from interpreters.migrating import STATE, Mirror
+from interpreters.migrating import STATE, Mirror, mirroring
+from interpreters.never_run import Lost, Watcher
 from interpreters.stores.memory import MemoryStore
 from persist_effects import (
     Draft,
@@ -425,7 +427,7 @@ def test_where_the_write_that_decides_a_cut_is_uncertain_no_store_answers_that_s
         store.run(log.append("s", "made", 2))
         assert Store(new).run(log.last_seq("s")) == 2
         return
-    with pytest.raises(StoreUnavailable, match="whether the new store answers now is not known"):
+    with pytest.raises((StoreUnavailable, KeyboardInterrupt)):
         moving.cut()
     for program in (log.append("s", "made", 2), log.last_seq("s"), kv.wait(5)):
         with pytest.raises(StoreUnavailable, match="close the mirror and open it again"):
@@ -433,6 +435,42 @@ def test_where_the_write_that_decides_a_cut_is_uncertain_no_store_answers_that_s
     again = Mirror(old, new, in_background=False)
     assert again.moving().answering == "old"
     again.cut()
+
+
+def test_an_interrupt_at_any_step_of_a_cut_leaves_one_store_that_answers_or_none(make):
+    """With what was acknowledged. None until both are opened again, where it came when it was being decided."""
+    files = (mirroring.__file__,)
+
+    def cut_with(interrupt):
+        old, new = make("memory"), make("memory")
+        moving = Mirror(old, new, in_background=False)
+        store = Store(moving)
+        store.run(log.append("s", "made", 1))
+        moving.catch_up()
+        # It may come right between making a program and running it.
+        with contextlib.suppress(KeyboardInterrupt), Watcher(list[Lost]().append), interrupt:
+            moving.cut()
+        return old, new, moving, store
+
+    counting = InterruptInside(0, files)
+    cut_with(counting)
+    assert len(counting.firsts) > 30
+    answering = set()
+    for place, at in counting.firsts.items():
+        old, new, moving, store = cut_with(InterruptInside(at, files))
+        expected = [1]
+        try:
+            store.run(log.append("s", "made", 2))
+            expected = [1, 2]
+        except StoreUnavailable:
+            answering.add("none")
+        else:
+            answering.add(moving.moving().answering)
+        again = Mirror(old, new, in_background=False)
+        for _ in range(2):
+            assert [event.data for event in again._leading.run(log.read("s"))] == expected, place
+            (again.roll_back if again.moving().answering == "new" else again.cut)()
+    assert answering == {"old", "new", "none"}
 
 
 def test_writes_that_do_not_end_let_the_old_store_answer_on(make):

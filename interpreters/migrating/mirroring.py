@@ -119,6 +119,7 @@ class Mirror:
         self._are_over = Gate()
         self._watched: dict[object, _Watched] = {}
         self._ended: PersistError | None = None
+        self._undecided: PersistError | None = None
         self._trouble: PersistError | None = None
         self._is_finished = False
         self._lead = 0
@@ -131,7 +132,7 @@ class Mirror:
         # Whether all that was there before was copied.
         self._is_whole = False
         self._find_out_who_answers()
-        self._acknowledged = self._from_now_on()
+        self._written = self._from_now_on()
         self._begun_copy()
         self.handlers: Handlers = {
             **dict.fromkeys(WRITES, self._write),
@@ -217,8 +218,8 @@ class Mirror:
         self._check_moving()
         copy = self._begun_copy()
         copy.progress = progress
-        acknowledged, is_whole = self._acknowledged, self._is_whole
-        streams, keys = acknowledged.take()
+        written, is_whole = self._written, self._is_whole
+        streams, keys = written.take()
         try:
             # What a key says of a position is of an event that is there by now, and is copied before it.
             entries = copy.keys_of(keys) if is_whole else copy.keys_that_differ()
@@ -227,7 +228,7 @@ class Mirror:
             copy.put(entries, is_all=not is_whole)
         except BaseException:
             # Some of it may be done. What there is to be found out is found out anew.
-            acknowledged.mark(streams, keys)
+            written.mark(streams, keys)
             self._copy, self._is_whole = None, False
             raise
         self._is_whole = True
@@ -248,7 +249,7 @@ class Mirror:
         return self._copy
 
     def _saw(self, events: Sequence[Event]) -> None:
-        self._acknowledged.saw(events)
+        self._written.saw(events)
 
     def _keep(self) -> None:
         while not self._closing.wait(INTERVAL_SECONDS):
@@ -261,8 +262,7 @@ class Mirror:
                 self._trouble = error
 
     def _check_moving(self) -> None:
-        if self._ended is not None:
-            raise self._ended
+        self._check_open()
         if self._is_finished:
             raise InvalidRequest("this move was finished: one store answers, and nothing is copied any more")
         if self._is_fork:
@@ -340,7 +340,7 @@ class Mirror:
         comparison.events(through=copy.state.position)
         streams = set(filter(comparison.are_dropped_apart, comparison.streams()))
         keys = set(comparison.keys())
-        self._acknowledged.mark(streams, keys)
+        self._written.mark(streams, keys)
         return streams, keys
 
     def _wait_for_writes(self, timeout: float) -> None:
@@ -370,13 +370,13 @@ class Mirror:
 
     def _are_all_copied(self) -> bool:
         # Events that were dropped before they were copied are seen by nobody.
-        return all(self._following.run(log.last_seq(name)) >= seq for name, seq in self._acknowledged.unseen())
+        return all(self._following.run(log.last_seq(name)) >= seq for name, seq in self._written.unseen())
 
     def _check(self, streams: Iterable[str], keys: Iterable[str]) -> None:
-        copy, acknowledged = self._begun_copy(), self._acknowledged
-        past_it = acknowledged.past_it(streams, copy.keys_of(keys))
+        copy, written = self._begun_copy(), self._written
+        past_it = written.past_it(streams, copy.keys_of(keys))
         if past_it is not None:
-            self._acknowledged = self._from_now_on()
+            self._written = self._from_now_on()
             raise InvalidRequest(
                 f"the cut is refused: past this mirror somebody wrote {past_it}: stop who does so, and cut again; what "
                 "was written was copied"
@@ -394,12 +394,18 @@ class Mirror:
 
     def _switch(self) -> None:
         copy, era = self._begun_copy(), self._era + 1
-        position = self._following.run(log.head())
+        position, revision = _newest_of(self._following)
         bases = (*self._bases, copy.state.base[0])
+        # Until it is known who answers, which an interrupt may come before, nobody does.
+        self._undecided = StoreUnavailable(
+            f"whether the {STORES[1 - self._lead]} store answers now is not known: close the mirror and open it again, "
+            "once that store can be asked"
+        )
         interrupt = self._decide(CopyState(position, era=era, bases=bases))
         # From here on the other one answers, whatever comes.
         self._lead, self._era, self._bases, self._cut_at = 1 - self._lead, era, bases, position
-        self._copy, self._acknowledged = None, self._from_now_on()
+        self._copy, self._written = None, WrittenThrough(position, revision)
+        self._undecided = None
         for watched in list(self._watched.values()):
             watched.go_on_at(self)
         if interrupt is not None:
@@ -410,6 +416,7 @@ class Mirror:
         try:
             self._following.run(perform(noting(state)))
         except (InvalidRequest, StoreUnavailable):
+            self._undecided = None
             raise
         except BaseException as error:
             # It may have been written, or be yet.
@@ -417,11 +424,9 @@ class Mirror:
                 found = state_in(self._following)
                 if found is not None and found.era == state.era:
                     return None if isinstance(error, Exception) else error
-            self._ended = StoreUnavailable(
-                f"whether the {STORES[1 - self._lead]} store answers now is not known: close the mirror and open it "
-                "again, once that store can be asked"
-            )
-            raise self._ended from error
+            if self._undecided is None or not isinstance(error, Exception):
+                raise
+            raise self._undecided from error
         return None
 
     # Answering
@@ -456,11 +461,9 @@ class Mirror:
         token = object()
         try:
             with self._gate:
-                self._check_open()
-                if self._is_fork:
-                    raise StoreUnavailable("this process was forked from the one that has the mirror: write there")
+                self._check_writable()
                 self._in_flight.add(token)
-                store, acknowledged = self._leading, self._acknowledged
+                store, written = self._leading, self._written
             outcomes: list[Outcome] = []
             try:
                 outcomes = self._answered_by(store, requests)
@@ -469,7 +472,7 @@ class Mirror:
                 unknown = [Failed(StoreUnavailable("interrupted"))] * (len(requests) - len(outcomes))
                 for request, outcome in zip(requests, [*outcomes, *unknown], strict=True):
                     if type(request) in WRITES:
-                        acknowledged.note(cast(WriteRequest, request), outcome)
+                        written.note(cast(WriteRequest, request), outcome)
             return outcomes
         finally:
             self._in_flight.discard(token)
@@ -535,8 +538,18 @@ class Mirror:
         return end_watch
 
     def _check_open(self) -> None:
+        # A cut that is at it holds the gate.
+        if self._ended is None and self._undecided is not None and not self._gate.locked():
+            self._ended = self._undecided
         if self._ended is not None:
             raise self._ended
+
+    def _check_writable(self) -> None:
+        """With the gate: a cut that was at it has ended."""
+        self._ended = self._ended or self._undecided
+        self._check_open()
+        if self._is_fork:
+            raise StoreUnavailable("this process was forked from the one that has the mirror: write there")
 
     def _translated(self, request: Request[Any]) -> Request[Any]:
         """A request in which positions of the other store, from before a cut, are of the one that answers."""
