@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from benchmarks.appends import BATCH_SIZE
 from benchmarks.ground import BENCH, lasting_directory, open_file_store
@@ -18,7 +19,7 @@ from benchmarks.peers import lmdb_store
 from interpreters.runtime.store import Store
 from persist_effects import Draft, Event, log, transact
 from persist_effects.machine import perform
-from persist_effects.requests import Append, KvPut
+from persist_effects.requests import Append, KvPut, Request
 
 STREAM_COUNT = 10_000
 BATCHED_STREAM_COUNT = 1_000
@@ -132,9 +133,14 @@ _EVENT = (Draft("placed", None),)
 def _filled(name: str, writes: Iterator[Append | KvPut]) -> Path:
     directory = _new_place(name)
     with open_file_store(directory, sync="os") as store:
-        while some := list(islice(writes, BATCH_SIZE)):
-            store.run_many(map(perform, some))
+        fill(store, writes)
     return directory
+
+
+def fill(store: Store, writes: Iterator[Request[Any]]) -> None:
+    """Make the writes, some together."""
+    while some := list(islice(writes, BATCH_SIZE)):
+        store.run_many(map(perform, some))
 
 
 def append_single(store: Store, count: int) -> None:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.built_stores import fill
 from benchmarks.ground import lasting_directory, open_file_store
 from benchmarks.rows_postgres import server
 from benchmarks.table import Bound, Row, cost_ns
@@ -75,22 +76,10 @@ def writes(size: int) -> Iterator[Request[Any]]:
         yield Append(f"batches/{start // TOGETHER % FEW}", drafts)
 
 
-def fill(store: Store, size: int) -> None:
-    """Make the writes, some together."""
-    every = writes(size)
-    while some := list(itertools.islice(every, TOGETHER)):
-        answer_all = getattr(store.interpreter, "answer_all", None)
-        if answer_all is not None:
-            answer_all(some)
-        else:
-            for request in some:
-                store.interpreter.handlers[type(request)](request)
-
-
 @cache
 def memory_store(size: int) -> Store:
     store = open_store("memory:")
-    fill(store, size)
+    fill(store, writes(size))
     return store
 
 
@@ -98,7 +87,7 @@ def memory_store(size: int) -> Store:
 def file_store(size: int) -> Store:
     store = open_file_store(lasting_directory() / f"growth-{size}", sync="os")
     atexit.register(store.close)
-    fill(store, size)
+    fill(store, writes(size))
     return store
 
 
@@ -119,14 +108,14 @@ def served_store(size: int) -> Store:
 def sqlite_store(size: int) -> Store:
     store = open_store(f"sqlite:{lasting_directory()}/growth-{size}.db", sync="os")
     atexit.register(store.close)
-    fill(store, size)
+    fill(store, writes(size))
     return store
 
 
 @cache
 def postgres_store(size: int) -> Store:
     store = open_store(server().url(f"growth_{size}"))
-    fill(store, size)
+    fill(store, writes(size))
     return store
 
 

@@ -115,13 +115,13 @@ class PageFrames:
         for segment in self._index.segments.values():
             frames = segment.frames_between(self._request.after, self._until)
             if frames:
-                first = (segment.rank << 32 | segment.frames[frames.start]) - 1 if first == -1 else first
-                last = segment.rank << 32 | segment.frames[frames.stop - 1]
+                first = segment.place_of(segment.frames[frames.start]) - 1 if first == -1 else first
+                last = segment.place_of(segment.frames[frames.stop - 1])
         if self._place is None:
             return first, last
         return (first, self._place - 1) if self._backwards else (self._place, last)
 
     def _looked_at(self, chosen: Chosen) -> Chosen:
         offset = chosen.offsets[0 if self._backwards else -1]
-        self._place = chosen.segment.rank << 32 | offset >> 3
+        self._place = chosen.segment.place_of(offset >> 3)
         return chosen

@@ -63,6 +63,10 @@ class SegmentIndex:
         self.drops: list[Drop] = []
         self.states: list[StreamState] = []
 
+    def place_of(self, frame: int) -> int:
+        """A number by which frames are in the order of the log. The frame is given as `frames` has it."""
+        return self.rank << 32 | frame
+
     def forget_contents(self) -> None:
         """What the segment says of streams and keys is in its index file."""
         self.streams, self.keys, self.drops, self.states = set(), {}, [], []
@@ -157,7 +161,7 @@ class Segments(dict[int, SegmentIndex]):
 
     def place_of(self, ref: int) -> int:
         """A number by which refs are in the order of the log."""
-        return self[ref >> 32].rank << 32 | ref & 0xFFFFFFFF
+        return self[ref >> 32].place_of(ref & 0xFFFFFFFF)
 
 
 class IndexFile(msgspec.Struct, frozen=True, array_like=True):
