@@ -298,6 +298,11 @@ class Index:
 
     # Commits
 
+    def expect(self, frames: int) -> None:
+        """Say that so many frames are about to be taken in, one by one, or were already, and that more are to come."""
+        self._stream_tables.expect(frames)
+        self._key_tables.expect(frames)
+
     def take_in(self, segment: SegmentIndex, offsets: Sequence[int], contents: Sequence[Content]) -> None:
         """Take in what frames at these offsets say. They are on the disk as far as the store promises."""
         self.is_changing = True

@@ -258,6 +258,7 @@ class SegmentLog:
         def take(header: SegmentHeader, frame: Frame) -> None:
             if number not in segments:
                 segments[number] = SegmentIndex(number, header.seed, HEADER_BYTES)
+            self._index.expect(len(segments[number].frames))
             take_in_frame(self._index, segments[number], frame)
 
         recovered = yield from recover(number, self.manifest.uuid, take)
@@ -307,6 +308,7 @@ class SegmentLog:
         yield from self._publish(seals, number, epoch)
         segment = SegmentIndex(number, writer.seed, writer.offset)
         self._index.segments[number] = segment
+        self._index.expect(len(copied))
         for frame, offset in zip(copied, offsets, strict=True):
             take_in_frame(self._index, segment, msgspec.structs.replace(frame, offset=offset))
         self._writer = writer

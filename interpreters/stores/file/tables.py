@@ -327,6 +327,11 @@ class Tables(Generic[M]):
                 members[name] = member
         self._tables.append(table)
 
+    def expect(self, count: int) -> None:
+        """Say that about so many names are about to be asked for. For many of them, all is taken in, which is cheaper."""
+        if self._tables and count * _FEW > sum(map(len, self._tables)):
+            self.take_all()
+
     def note_gone(self, name: str) -> None:
         """Say that a member was taken out: it is not to be looked for any more."""
         if self._tables:
