@@ -70,10 +70,7 @@ class SimulatedStore:
 
     def compact(self) -> None:
         """Give back the space of what is dead."""
-        self.drive(self.engine.roll_over())
-        compaction = self.engine.compaction()
-        self.drive(compaction.copy())
-        self.drive(compaction.publish())
+        self.drive(self.engine.compact())
 
     def close(self) -> None:
         """Close the store as a process does that ends well."""

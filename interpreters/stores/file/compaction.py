@@ -30,7 +30,7 @@ from interpreters.stores.file.format import (
     encode_commit,
 )
 from interpreters.stores.file.frames import READ_AHEAD_BYTES
-from interpreters.stores.file.index import Index, SegmentIndex
+from interpreters.stores.file.index import Index, IndexFile, SegmentIndex
 from interpreters.stores.file.manifest import Sealed, segment_path
 from interpreters.stores.file.places import ref_of, spot_of
 from interpreters.stores.file.sealed import take_in, with_index, write_index
@@ -49,7 +49,7 @@ class Compacted(NamedTuple):
 
 
 class Compaction:
-    """One compaction of all segments that are sealed when it begins: `copy`, then `publish`."""
+    """One compaction of all segments that are sealed when it begins: `copy`, then `publish`, then `remove_old`."""
 
     def __init__(self, index: Index, log: SegmentLog) -> None:
         self._index = index
@@ -59,6 +59,7 @@ class Compaction:
         self._replaced = log.header.digest_before
         self._new: list[Sealed] = []
         self._copies = Index()
+        self._files: list[IndexFile] = []
         # As of now, for the whole of the copying: else a stream truncated meanwhile would have a hole in its middle.
         self._states = {name: stream.state() for name, stream in index.truncated.items()}
         self._writer: Writer | None = None
@@ -84,15 +85,18 @@ class Compaction:
             # The old ones stay in force for certain.
             yield from self._give_up()
             raise
-        yield from self._log.remove(sealed.number for sealed in self._old)
         return Compacted(_bytes_of(self._old), _bytes_of(self._new))
+
+    def remove_old(self) -> Effect[None]:
+        """Remove the old segments, which takes a while where they are large. May run beside commits and reads."""
+        yield from self._log.remove(sealed.number for sealed in self._old)
 
     def _take_the_place(self) -> Effect[None]:
         # What made the old entries unwanted must be on the disk before they go.
         yield from self._log.sync()
         self._new[-1] = msgspec.structs.replace(self._new[-1], replaced=self._replaced)
         yield from self._log.replace(self._old, self._new)
-        self._index.replace_segments([sealed.number for sealed in self._old], self._copies)
+        self._index.replace_segments([sealed.number for sealed in self._old], self._copies, self._files)
 
     def _give_up(self) -> Effect[None]:
         """Take away what was written. Where that cannot be done, the next opening does it."""
@@ -195,6 +199,7 @@ class Compaction:
         segment = self._copies.segments[number]
         segment.length_bytes = writer.offset
         file = self._copies.seal(segment, digest)
+        self._files.append(file)
         self._new.append(with_index(Sealed(number, writer.offset, digest), file))
         yield from write_index(file)
         yield from perform(disk.Truncate(writer.path, writer.offset))

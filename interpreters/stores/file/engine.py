@@ -7,7 +7,7 @@ only then taken into the index, so nobody is ever shown what is not yet on the d
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from interpreters.stores.file.compaction import Compaction
+from interpreters.stores.file.compaction import Compacted, Compaction
 from interpreters.stores.file.index import Index
 from interpreters.stores.file.queries import Queries
 from interpreters.stores.file.segments import SegmentLog
@@ -114,3 +114,12 @@ class Engine:
     def compaction(self) -> Compaction:
         """A compaction of what is sealed now."""
         return Compaction(self.index, self.log)
+
+    def compact(self) -> Effect[Compacted]:
+        """A whole compaction, for who has the store to itself meanwhile."""
+        yield from self.roll_over()
+        compaction = self.compaction()
+        yield from compaction.copy()
+        compacted = yield from compaction.publish()
+        yield from compaction.remove_old()
+        return compacted

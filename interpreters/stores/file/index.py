@@ -396,17 +396,20 @@ class Index:
 
     # Compaction
 
-    def replace_segments(self, old: Sequence[int], copies: "Index") -> None:
-        """Put the segments of ``copies`` in the place of the first ones of the log."""
+    def replace_segments(self, old: Sequence[int], copies: "Index", files: Sequence[IndexFile]) -> None:
+        """Put the segments of ``copies``, of which these are the index files, in the place of the first of the log.
+
+        All segments that were there when the store was opened are among the old ones.
+        """
         self.is_changing = True
         gone = set(old)
         rest = {number: segment for number, segment in self.segments.items() if number not in gone}
         self.segments.clear()
         for number, segment in (copies.segments | rest).items():
             self.segments[number] = segment
-        # From here on the tables would point to segments that are gone.
-        self._stream_tables.take_all()
-        self._key_tables.take_all()
+        # What was not asked for yet is now where the copies have it.
+        self._stream_tables.replace([file.stream_table() for file in files])
+        self._key_tables.replace([file.key_table() for file in files])
         for name, stream in self._streams.items():
             stream.replace_front(gone, copies.stream(name))
         for key, spot in copies._spots.items():

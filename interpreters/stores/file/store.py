@@ -515,6 +515,7 @@ class FileStore(_Host):
             self._drive(compaction.copy())
             with self._group.turn:
                 compacted: Compacted = self._drive(compaction.publish())
+            self._drive(compaction.remove_old())
         return compacted
 
     @contextmanager

@@ -328,9 +328,14 @@ class Tables(Generic[M]):
         self._tables.append(table)
 
     def expect(self, count: int) -> None:
-        """Say that about so many names are about to be asked for. For many of them, all is taken in, which is cheaper."""
+        """Say that so many names are about to be asked for. For many of them, all is taken in, which is cheaper."""
         if self._tables and count * _FEW > sum(map(len, self._tables)):
             self.take_all()
+
+    def replace(self, tables: Sequence[Table[M]]) -> None:
+        """Say that other segments are in the place of all these, and what they say of names that are no members yet."""
+        if self._tables:
+            self._tables, self._next = list(tables), (0, 0)
 
     def note_gone(self, name: str) -> None:
         """Say that a member was taken out: it is not to be looked for any more."""

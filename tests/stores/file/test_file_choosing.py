@@ -48,10 +48,7 @@ class Going:
             del self.events[position]
 
     def compact(self):
-        self.run(self.engine.roll_over())
-        compaction = self.engine.compaction()
-        self.run(compaction.copy())
-        self.run(compaction.publish())
+        self.run(self.engine.compact())
 
     def go_on(self):
         self.random.choice([self.append, self.append, self.truncate, self.compact, lambda: None, lambda: None])()

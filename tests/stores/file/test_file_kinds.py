@@ -4,7 +4,6 @@ from random import Random
 
 import pytest
 from file_disks import EngineStore, MemoryDisk
-from test_file_tables import compact
 
 from interpreters.disk import requests as disk
 from interpreters.stores.file.kinds import MIXED, FrameKinds, kind_of
@@ -82,7 +81,7 @@ def test_pages_of_some_types_show_what_a_look_at_all_events_finds(seed):
         if choose.random() < 0.02:
             store.commit([TruncateThrough(stream, 3)])
         if choose.random() < 0.01:
-            compact(store)
+            store._drive(store.engine.compact())
         if choose.random() < 0.01:
             store.close()
             store = EngineStore(on, seed=seed + number)

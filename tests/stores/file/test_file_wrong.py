@@ -146,18 +146,11 @@ def built(commits: int = 60, *, compacted: bool = False, is_open: bool = False) 
     for number in range(commits):
         store.commit([workload.next()])
         if compacted and number == commits // 2:
-            compact(store)
+            store._drive(store.engine.compact())
     shown = contents(store.handlers)
     if not is_open:
         store.close()
     return disk.image(), shown
-
-
-def compact(store: EngineStore) -> None:
-    store._drive(store.engine.roll_over())
-    compaction = store.engine.compaction()
-    store._drive(compaction.copy())
-    store._drive(compaction.publish())
 
 
 def with_checksum(fields: Any) -> bytes:

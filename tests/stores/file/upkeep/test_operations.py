@@ -57,13 +57,6 @@ def verified(image) -> Verified:
     return run(verify_store(), MemoryDisk(image).handlers)
 
 
-def compact(store: EngineStore) -> None:
-    store._drive(store.engine.roll_over())
-    compaction = store.engine.compaction()
-    store._drive(compaction.copy())
-    store._drive(compaction.publish())
-
-
 @cache
 def built(seed: int = 3, *, is_open: bool = False, commits: int = 40):
     """The files of a store with everything in it, and what it shows."""
@@ -73,7 +66,7 @@ def built(seed: int = 3, *, is_open: bool = False, commits: int = 40):
     for number in range(commits):
         store.commit([workload.next()])
         if number == commits // 2:
-            compact(store)
+            store._drive(store.engine.compact())
         if number == commits * 3 // 4:
             # As a process does that goes down: the next one seals what it left.
             store = EngineStore(on, segment_bytes=SEGMENT_BYTES, seed=seed + 1)
@@ -136,7 +129,7 @@ def test_garbage_is_what_truncation_overwriting_and_deletion_leave():
     assert verified(on.image()).garbage_bytes == 9 * len("k" + "n")
     store.commit([TruncateThrough("s", 5)])
     assert verified(on.image()).garbage_bytes > 5 * 100
-    compact(store)
+    store._drive(store.engine.compact())
     assert verified(on.image()).garbage_bytes == 0
 
 
@@ -166,7 +159,7 @@ def test_a_writer_that_appends_rolls_over_and_compacts_meanwhile_is_no_damage(re
         if count < 300 and count % (requests_between + 1) == 0:
             store.commit([workload.next()])
         if count in (7, 30, 80):
-            compact(store)
+            store._drive(store.engine.compact())
     assert step.value.damages == []
 
 
@@ -515,7 +508,7 @@ def test_without_a_manifest_what_a_compaction_left_over_counts_once():
         store.commit([workload.next()])
     store._drive(store.engine.roll_over())
     old = on.image()
-    compact(store)
+    store._drive(store.engine.compact())
     for _ in range(10):
         store.commit([workload.next()])
     shown = contents(store.handlers)
@@ -660,7 +653,7 @@ def test_a_backup_beside_a_writer_is_the_store_at_one_moment(requests_between, c
             store.commit([workload.next()])
             history.append(contents(store.handlers))
         if compacts and count in (7, 30, 80):
-            compact(store)
+            store._drive(store.engine.compact())
     assert contents(EngineStore(target).handlers) in history
 
 
