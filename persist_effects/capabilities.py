@@ -25,7 +25,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
             outlives the process, not the machine. "interval": as "os", and soon after the machine too. "commit": it
             outlives the machine.
         processes: Who may have the store open: "one" process, "one-writer" with any number that read, or "many".
-        order_lags: Whether `ReadAll` and `Wait` may show later what was already acknowledged, though never with a gap.
+        order_lags: Whether `ReadAll`, `Wait` and `KvWait` may show late what was acknowledged, though without a gap.
         payload_limit_bytes: How large one value may be when it is encoded, in bytes.
         batch_limit: How many writes one transaction may have, and how many events one append; None for any number.
         reopen: Whether a store that is closed and opened again has the same data.

@@ -13,7 +13,20 @@ from interpreters.runtime.store import Store
 from persist_effects.capabilities import Capabilities
 from persist_effects.event import Draft, Event
 from persist_effects.machine import outcome_of, perform
-from persist_effects.requests import Append, Appended, Failed, KvPut, Page, Read, ReadAll, Request, Wait
+from persist_effects.requests import (
+    Append,
+    Appended,
+    Failed,
+    KvDelete,
+    KvPut,
+    KvWait,
+    Page,
+    Read,
+    ReadAll,
+    Request,
+    Transact,
+    Wait,
+)
 
 A = TypeVar("A")
 FactT = TypeVar("FactT", bound=Callable[..., None])
@@ -120,7 +133,7 @@ def ask(store: Store, request: Request[A]) -> A:
     False
     """
     acknowledged = _acknowledged_by(store)
-    if acknowledged is not None and type(request) in (ReadAll, Wait):
+    if acknowledged is not None and type(request) in (ReadAll, Wait, KvWait):
         acknowledged.wait_until_shown(store, PATIENCE_SECONDS)
     return ask_at_once(store, request)
 
@@ -132,10 +145,12 @@ def ask_at_once(store: Store, request: Request[A]) -> A:
     >>> ask_at_once(open_store("memory:"), ReadAll()).head
     0
     """
+    acknowledged, newest_revision = _acknowledged_by(store), 0
+    if acknowledged is not None and _deletes(request) and store.capabilities.wait:
+        newest_revision = acknowledged.newest_revision(store, PATIENCE_SECONDS)
     answer = _told(store, request, partial(store.run, perform(request)))
-    acknowledged = _acknowledged_by(store)
     if acknowledged is not None:
-        acknowledged.note(request, answer)
+        acknowledged.note(request, answer, newest_revision)
     return answer
 
 
@@ -149,6 +164,11 @@ def error_of(store: Store, request: Request[Any]) -> Exception:
     outcome = _told(store, request, partial(outcome_of, request, store.handlers))
     assert isinstance(outcome, Failed), f"{request!r:.200} was not refused, but answered: {outcome!r:.200}"
     return outcome.error
+
+
+def _deletes(request: Request[Any]) -> bool:
+    writes = request.writes if isinstance(request, Transact) else [request]
+    return any(isinstance(write, KvDelete) for write in writes)
 
 
 def _acknowledged_by(store: Store) -> Acknowledged | None:

@@ -237,7 +237,7 @@ class KvWaitFacts(Facts):
 
         def await_change(key: str, *, is_there: bool, after: int) -> int:
             while ask(store, KvHas(key)) is not is_there:
-                after = ask(store, KvWait(after, key, math.inf))
+                after = ask_at_once(store, KvWait(after, key, math.inf))
             return after
 
         def echo() -> None:
@@ -277,7 +277,7 @@ class KvWaitFacts(Facts):
         def follow() -> dict[str, int]:
             after, seen = 0, dict[str, int]()
             while seen.get("a/last") is None:
-                told = ask(store, KvWait(after, "a/", math.inf))
+                told = ask_at_once(store, KvWait(after, "a/", math.inf))
                 assert told > after
                 for key, entry in ask(store, KvEntries("a/")):
                     if after < entry.revision <= told:
