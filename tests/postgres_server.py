@@ -16,12 +16,15 @@ GIVEN = "PERSIST_EFFECTS_POSTGRES_URL"
 REQUIRED = "PERSIST_EFFECTS_REQUIRE_SERVERS"
 """Where it is set, tests that find no server fail, and are not skipped."""
 
+QUIET = {"autovacuum": "off"}
+"""For the servers of tests: a transaction of the server's own holds back readers of all streams at any moment."""
+
 _NUMBERS = count(1)
 
 
 @cache
 def _own() -> PrivateServer:
-    server = PrivateServer()
+    server = PrivateServer(settings=QUIET)
     atexit.register(server.stop)
     return server
 

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -44,16 +45,20 @@ class PrivateServer:
     Args:
         encoding: That of its databases.
         locale: Theirs.
+        settings: Settings of the server beside its own, by their names.
 
     Raises:
         StoreUnavailable: If there are no binaries, or it does not start.
     """
 
-    def __init__(self, *, encoding: str = "UTF8", locale: str = "C.UTF-8") -> None:
+    def __init__(
+        self, *, encoding: str = "UTF8", locale: str = "C.UTF-8", settings: Mapping[str, str] | None = None
+    ) -> None:
         bin_directory = binaries()
         if bin_directory is None:
             raise StoreUnavailable("there are no binaries of PostgreSQL here: install its server")
         self._bin = bin_directory
+        self._settings = _SETTINGS | dict(settings or {})
         self.directory = Path(tempfile.mkdtemp(prefix="persist-effects-postgres-"))
         self._user = _user() if os.geteuid() == 0 else None
         if self._user is not None:
@@ -67,7 +72,7 @@ class PrivateServer:
 
     def start(self) -> None:
         """Start it, and return when it answers."""
-        settings = {**_SETTINGS, "unix_socket_directories": str(self.directory)}
+        settings = {**self._settings, "unix_socket_directories": str(self.directory)}
         options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
         self._run("pg_ctl", "start", "--wait", "--log", str(self.directory / "log"), "--options", options)
 

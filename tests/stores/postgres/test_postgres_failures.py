@@ -28,7 +28,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgres_server import new_schema, own_server
+from postgres_server import QUIET, new_schema, own_server
 
 from interpreters import Store, open_store
 from interpreters.stores.postgres.batches import bucket_of
@@ -50,7 +50,7 @@ def server() -> Iterator[PrivateServer]:
     """A server that may be killed, as nobody else uses it."""
     if binaries() is None:
         own_server()  # which skips
-    private = PrivateServer()
+    private = PrivateServer(settings=QUIET)
     yield private
     private.stop()
 

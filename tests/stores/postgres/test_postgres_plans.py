@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from postgres_server import new_schema, own_server
+from postgres_server import QUIET, new_schema, own_server
 
 from interpreters import Store, open_store
 from interpreters.stores.postgres.private_server import PrivateServer
@@ -52,7 +52,7 @@ WATCHED = {
 @pytest.fixture(scope="module")
 def server() -> Iterator[PrivateServer]:
     own_server()
-    made = PrivateServer()
+    made = PrivateServer(settings=QUIET)
     yield made
     made.stop()
 

@@ -14,7 +14,7 @@ import pytest
 from alternating import Alternating
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from postgres_server import new_schema, new_store_url, own_server
+from postgres_server import QUIET, new_schema, new_store_url, own_server
 from psycopg import sql
 
 from interpreters import Store, open_store
@@ -107,6 +107,7 @@ def held(connection: psycopg.Connection[Any]) -> int:
 
 def test_readers_wait_before_a_position_that_a_transaction_holds_open_and_then_see_all_in_order(store):
     first = store.run(log.append("orders/1", "placed", 1))
+    assert store.run(log.wait(first.position - 1, timeout=60)) == first.position
     with connected(store) as other, other.transaction():
         position = held(other)
         later = [store.run(log.append(f"orders/{number}", "placed", number)) for number in range(5)]
@@ -117,12 +118,12 @@ def test_readers_wait_before_a_position_that_a_transaction_holds_open_and_then_s
         page = store.run(log.page_all())
         assert (page.events, page.head) == ([first], first.position)
         assert store.run(log.wait(first.position, timeout=0)) == first.position
+    assert store.run(log.wait(later[-1].position - 1, timeout=60)) == later[-1].position
     assert [event.position for event in store.run(log.read_all())] == [
         first.position,
         position,
         *(event.position for event in later),
     ]
-    assert store.run(log.wait(first.position, timeout=60)) == later[-1].position
 
 
 def test_without_that_guard_a_follower_loses_an_event(store):
@@ -148,6 +149,7 @@ def test_a_reading_transaction_and_one_of_another_kind_hold_nobody_back(store):
     with connected(store) as other, other.transaction():
         other.execute("SELECT count(*) FROM events")
         event = store.run(log.append("orders/1", "placed", 1))
+        assert store.run(log.wait(event.position - 1, timeout=60)) == event.position
         assert store.run(log.read_all()) == [event]
 
 
@@ -650,7 +652,7 @@ def test_more_threads_than_connections_take_turns_and_a_lost_one_is_made_up_for(
 @pytest.fixture
 def other_server() -> Iterator[PrivateServer]:
     own_server()
-    server = PrivateServer()
+    server = PrivateServer(settings=QUIET)
     yield server
     server.stop()
 
