@@ -94,6 +94,7 @@ def export(store: Store, out: BinaryIO, progress: Progress | None = None) -> Cou
 
     Raises:
         Truncated: If events were dropped before they were read.
+        StoreUnavailable: If the store cannot be asked, or does not show all that it has acknowledged.
 
     >>> import io
     >>> from interpreters import open_store
@@ -106,6 +107,7 @@ def export(store: Store, out: BinaryIO, progress: Progress | None = None) -> Cou
     """
     counts = Counts()
     seen: dict[str, int] = {}
+    store.wait_for_order()
     head = store.run(log.head())
     _write(out, {"format": FORMAT, "version": VERSION, "head": head})
     position = 0
@@ -415,6 +417,7 @@ class _Importer:
             )
         if self._appends:
             self._flush()
+        self._store.wait_for_order()
         return self._positions.translated(before, self._store.run(log.head()))
 
     def _take_end(self, fields: dict[str, Any]) -> None:

@@ -30,6 +30,10 @@ class Alternating:
     def watch(self, request: Wait | KvWait, notify: Callable[[], None]) -> Callable[[], None]:
         return next(self._turns).watch(request, notify)
 
+    def wait_for_order(self, timeout: float) -> None:
+        for store in self.stores:
+            store.wait_for_order(timeout)
+
     def close(self) -> None:
         for store in self.stores:
             store.close()

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lagging import LaggingMemoryStore
 from steady import steady
 
 from interpreters import Store, jsonl, open_store
@@ -410,6 +411,22 @@ def truncated_and_exported(**entries) -> bytes:
     for key, value in entries.items():
         store.run(kv.put(key.replace("_", "/"), value))
     return exported(store)
+
+
+def test_of_a_store_whose_order_lags_all_that_was_acknowledged_is_exported_and_imported():
+    with Store(LaggingMemoryStore()) as store, Store(LaggingMemoryStore()) as other:
+        for number in range(5):
+            store.run(log.append(f"s/{number % 2}", "made", number))
+            store.run(kv.put("color", number))
+        store.wait_for_order()
+        store.run(follow("reader", "", lambda event: []))
+        lines = exported(store)
+        assert lines.count(b'{"event":') == 5
+        jsonl.import_(other, lines.splitlines(keepends=True))
+        other.wait_for_order()
+        seen = []
+        other.run(follow("reader", "", lambda event: seen.append(event) or []))
+        assert (seen, len(other.run(log.read_all()))) == ([], 5)
 
 
 def test_a_checkpoint_keeps_its_place_where_positions_change():

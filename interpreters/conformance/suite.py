@@ -90,7 +90,7 @@ class MachineFacts(Facts):
         Returns:
             The machine.
         """
-        return StoreMachine(self.open_store, self.reopened, self.capabilities)
+        return StoreMachine(self.open_store, self.reopen, self.capabilities)
 
     def test_the_store_agrees_with_the_model_over_any_sequence_of_requests(self) -> None:
         run_state_machine_as_test(self._machine_type(), settings=self.machine_settings)
@@ -100,7 +100,7 @@ class MachineFacts(Facts):
 
         class Machine(StoreMachine):
             def __init__(self) -> None:
-                super().__init__(suite.open_store, suite.reopened, suite.capabilities)
+                super().__init__(suite.open_store, suite.reopen, suite.capabilities)
 
         # Hypothesis prints this name and a pair of parentheses.
         Machine.__name__ = f"{type(self).__name__}().new_machine"

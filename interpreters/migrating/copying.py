@@ -19,7 +19,7 @@ import msgspec
 
 from interpreters.jsonl import Counts, Progress
 from interpreters.migrating.comparing import STATE, Comparison, bounds_of, plain
-from interpreters.runtime.store import Store
+from interpreters.runtime.store import ORDER_SECONDS, Store
 from persist_effects import kv, log
 from persist_effects.errors import CorruptStore, InvalidRequest
 from persist_effects.event import INT64_MAX, Draft, Event
@@ -74,6 +74,7 @@ def migrate(old: Store, new: Store, progress: Progress | None = None) -> Counts:
     Raises:
         InvalidRequest: If the new store holds something else, before anything is written.
         CorruptStore: If the stores differ in the end; the new one is to be thrown away.
+        StoreUnavailable: If one of them cannot be asked, or does not show all that it has acknowledged. Do it again.
 
     >>> from interpreters import open_store
     >>> old, new = open_store("memory:"), open_store("memory:")
@@ -101,16 +102,23 @@ class Copy:
         new: The other one.
         progress: Told now and then how far it is.
         on_events: Given the events as they are copied.
+        order_seconds: How long a store whose order lags may take to show all that it has acknowledged.
     """
 
     def __init__(
-        self, old: Store, new: Store, progress: Progress | None = None, on_events: OnEvents = lambda events: None
+        self,
+        old: Store,
+        new: Store,
+        progress: Progress | None = None,
+        on_events: OnEvents = lambda events: None,
+        order_seconds: float = ORDER_SECONDS,
     ) -> None:
         self._old = old
         self._new = new
         self.progress = progress
         """Told now and then how far it is."""
         self._on_events = on_events
+        self._order_seconds = order_seconds
         self.state = CopyState()
         """How far it is."""
         self._last_seqs: dict[str, int] = {}
@@ -128,7 +136,9 @@ class Copy:
 
         Raises:
             InvalidRequest: If it holds something else.
+            StoreUnavailable: If the old one does not show all that it has acknowledged.
         """
+        self._old.wait_for_order(self._order_seconds)
         found = state_in(self._new)
         if found is not None:
             self.state = found
@@ -144,7 +154,11 @@ class Copy:
         Args:
             state: How far it is. Its ``base`` is found here.
             headroom: How many positions and revisions the old one may take meanwhile.
+
+        Raises:
+            StoreUnavailable: If the old one does not show all that it has acknowledged.
         """
+        self._old.wait_for_order(self._order_seconds)
         base = (self._old.run(log.head()) + headroom, self._old.run(kv.wait(INT64_MAX, timeout=0)) + headroom)
         self._new.run(log.advance(*base))
         self._looked_at = base[1] - headroom
@@ -303,6 +317,9 @@ class Copy:
             is_all: Whether all keys that have higher revisions are among them.
         """
         standing = {key: entry for key, entry in entries.items() if entry is not None}
+        if any(key.startswith("follow/") for key in standing):
+            # It is told where its followers stand.
+            self._new.wait_for_order(self._order_seconds)
         lowest = min((entry.revision for entry in standing.values()), default=INT64_MAX)
         at = bisect_left(self._put, (lowest, ""))
         if not is_all:
@@ -346,7 +363,10 @@ class Copy:
 
         Raises:
             CorruptStore: Where they differ.
+            StoreUnavailable: If one of them does not show all that it has acknowledged.
         """
+        self._old.wait_for_order(self._order_seconds)
+        self._new.wait_for_order(self._order_seconds)
         comparison = self.comparison()
         comparison.events()
         for difference in (*comparison.streams().values(), *comparison.keys().values()):

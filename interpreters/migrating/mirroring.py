@@ -179,6 +179,7 @@ class Mirror:
         self._era, self._bases, self._cut_at = answering.era, answering.bases, answering.position
 
     def _from_now_on(self) -> WrittenThrough:
+        self._leading.wait_for_order()
         position, revision = _newest_of(self._leading)
         return WrittenThrough(position, revision)
 
@@ -235,7 +236,8 @@ class Mirror:
 
     def _begun_copy(self) -> Copy:
         if self._copy is None:
-            copy = Copy(self._leading, self._following, on_events=self._saw)
+            # Who closes the mirror waits for it.
+            copy = Copy(self._leading, self._following, on_events=self._saw, order_seconds=MOMENT_SECONDS)
             if not self._era:
                 copy.begin(HEADROOM)
             else:
@@ -326,8 +328,9 @@ class Mirror:
             self._catch_up()
             with self._gate:
                 self._wait_for_writes(timeout)
+                self._leading.wait_for_order(timeout)
                 self._catch_up()
-                self._wait_for_order(timeout)
+                self._following.wait_for_order(timeout)
                 self._check(streams, keys)
                 self._switch()
             self._begun_copy()
@@ -336,6 +339,7 @@ class Mirror:
         """Compare all, while writes go on. Which streams and keys were not the same, beside events still to come."""
         copy = self._begun_copy()
         copy.progress = progress
+        self._following.wait_for_order()
         comparison = copy.comparison()
         comparison.events(through=copy.state.position)
         streams = set(filter(comparison.are_dropped_apart, comparison.streams()))
@@ -352,25 +356,6 @@ class Mirror:
                 f"{len(self._in_flight)} writes are on their way for more than {timeout} s: the "
                 f"{STORES[self._lead]} store answers on: cut again"
             )
-
-    def _wait_for_order(self, timeout: float) -> None:
-        """What was acknowledged may stand in the order of all streams a little later."""
-        if self._are_all_copied():
-            return
-        wait_until_told(Gate(), timeout, self._are_all_copied_now)
-        if not self._are_all_copied():
-            raise StoreUnavailable(
-                f"the {STORES[self._lead]} store does not show all that it acknowledged for more than {timeout} s, as "
-                "where a long transaction holds it back: it answers on: cut again"
-            )
-
-    def _are_all_copied_now(self) -> bool:
-        self._catch_up()
-        return self._are_all_copied()
-
-    def _are_all_copied(self) -> bool:
-        # Events that were dropped before they were copied are seen by nobody.
-        return all(self._following.run(log.last_seq(name)) >= seq for name, seq in self._written.unseen())
 
     def _check(self, streams: Iterable[str], keys: Iterable[str]) -> None:
         copy, written = self._begun_copy(), self._written
@@ -430,6 +415,18 @@ class Mirror:
         return None
 
     # Answering
+
+    def wait_for_order(self, timeout: float) -> None:
+        """Wait until the store that answers shows all that it has acknowledged by now.
+
+        Args:
+            timeout: How many seconds at the most.
+
+        Raises:
+            StoreUnavailable: If it does not, by then.
+        """
+        self._check_open()
+        self._leading.wait_for_order(timeout)
 
     def answer_all(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
         """The outcomes of several requests, together as the store that answers does it.

@@ -110,11 +110,6 @@ class WrittenThrough:
                 elif event.position > self._position:
                     self._unknown[event.stream, event.seq] = event
 
-    def unseen(self) -> list[tuple[str, int]]:
-        """Of each stream that has some, the last event that was acknowledged and not seen yet."""
-        with self._lock:
-            return [(stream, max(seqs)) for stream, seqs in self._unseen.items() if seqs]
-
     # What is to be brought after them
 
     def take(self) -> tuple[set[str], set[str]]:

@@ -37,7 +37,9 @@ class Interpreter(Protocol):
     for is there, or the store is closed, and returns the function that ends the watch; the timeout is not its concern.
     ``blocking = False`` says that no row but those of the two blocks. ``capabilities`` says what the store promises:
     see `capabilities_of`.
-    ``submit(requests, done)`` answers many that are in flight at once: see `Submit`.
+    ``submit(requests, done)`` answers many that are in flight at once: see `Submit`. ``wait_for_order(timeout)``, where
+    the order lags, waits for `ReadAll`, `Wait` and `KvWait` to show all that was acknowledged by now; after so many
+    seconds, it raises `StoreUnavailable`.
 
     A wrapper, an interpreter around an interpreter, passes on those of these that the inner one has: see `pass_on`.
     """
@@ -112,7 +114,7 @@ def pass_on(wrapper: Any, inner: Interpreter, change: Callable[[Request[Any]], R
     >>> Wrapper(MemoryStore()).blocking
     False
     """
-    for name in ("blocking", "capabilities", "watch"):
+    for name in ("blocking", "capabilities", "wait_for_order", "watch"):
         if hasattr(inner, name):
             setattr(wrapper, name, getattr(inner, name))
     changed = change or _unchanged

@@ -4,7 +4,7 @@ A store composes handler tables: the interpreter's, a blob store's, and the user
 """
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from interpreters.runtime.tasks import TaskRunner
 
 A = TypeVar("A")
+
+ORDER_SECONDS = 60.0
+"""How long a store whose order lags may take to show what it has acknowledged, unless it is told otherwise."""
 
 
 class Store:
@@ -222,6 +225,31 @@ class Store:
 
     def _all_of(self, request: AllOf) -> list[Outcome]:
         return self._outcomes_of(request.requests, runs_of(request))
+
+    def wait_for_order(self, timeout: float = ORDER_SECONDS) -> None:
+        """Wait until `ReadAll`, `Wait` and `KvWait` show all that the store has acknowledged by now.
+
+        That is at once, but where ``capabilities.order_lags``. A program that knows what it waits for uses `log.wait`.
+
+        Args:
+            timeout: How many seconds to wait for it at the most.
+
+        Raises:
+            StoreUnavailable: If they do not, by then.
+            InvalidRequest: If the order lags, and the interpreter cannot tell how far.
+
+        >>> from interpreters import open_store
+        >>> open_store("memory:").wait_for_order()
+        """
+        if not self.capabilities.order_lags:
+            return
+        waiting: Callable[[float], None] | None = getattr(self.interpreter, "wait_for_order", None)
+        if waiting is None:
+            raise InvalidRequest(
+                f"a {type(self.interpreter).__name__} cannot tell when its order shows all that was acknowledged: it "
+                "has no wait_for_order(timeout): open the store itself"
+            )
+        waiting(timeout)
 
     def _outcomes_of(self, requests: Sequence[Request[Any]], runs: Iterable[RunIn]) -> list[Outcome]:
         """Each request's outcome, in the context that asks it. What the interpreter can batch is answered together."""

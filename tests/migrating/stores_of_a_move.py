@@ -8,6 +8,7 @@ from persist_effects import kv, log
 
 def read_model(store: Store, but: str = "") -> Any:
     """All that must be the same in both."""
+    store.wait_for_order()
     events = [(e.stream, e.seq, e.type, e.at, e.data, e.meta) for e in store.run(log.read_all())]
     entries = [pair for pair in store.run(kv.entries()) if pair[0] != but]
     order = [key for key, _ in sorted(entries, key=lambda pair: pair[1].revision)]
@@ -32,6 +33,10 @@ def stopping_after(interpreter: Any, requests: int, error: type[Exception]) -> A
     class Counted:
         blocking = True
         watch = interpreter.watch
+        capabilities = interpreter.capabilities
+
+        def wait_for_order(self, timeout: float) -> None:
+            Store(interpreter).wait_for_order(timeout)
 
         def __init__(self) -> None:
             self.handlers = {kind: counted(row) for kind, row in interpreter.handlers.items()}

@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from lagging import LaggingMemoryStore
 from postgres_server import new_store_url
 from stores_of_a_move import read_model, stopping_after
 
@@ -14,19 +15,21 @@ from interpreters.migrating import STATE, Copy, migrate
 from persist_effects import CorruptStore, Draft, InvalidRequest, kv, log, snapshot, subscription, transact
 from persist_effects.requests import Append, KvPut
 
-KINDS = ("memory", "file", "sqlite", "postgresql")
+KINDS = ("memory", "lagging", "file", "sqlite", "postgresql")
 
 
 @pytest.fixture
-def url_of(tmp_path: Path) -> Callable[[str], str]:
+def opened(tmp_path: Path) -> Callable[[str], Store]:
     numbers = count()
 
-    def url(kind: str) -> str:
+    def new_store(kind: str) -> Store:
+        if kind == "lagging":
+            return Store(LaggingMemoryStore())
         if kind == "postgresql":
-            return new_store_url(sync="interval")
-        return "memory:" if kind == "memory" else f"{kind}:{tmp_path}/{next(numbers)}?sync=os"
+            return open_store(new_store_url(sync="interval"))
+        return open_store("memory:" if kind == "memory" else f"{kind}:{tmp_path}/{next(numbers)}?sync=os")
 
-    return url
+    return new_store
 
 
 def fill(store: Store, seed: int = 0) -> None:
@@ -53,8 +56,8 @@ def fill(store: Store, seed: int = 0) -> None:
 
 @pytest.mark.parametrize("new_kind", KINDS)
 @pytest.mark.parametrize("old_kind", KINDS)
-def test_a_store_is_the_same_after_it_was_migrated_and_goes_on_above_the_old_one(old_kind, new_kind, url_of):
-    with open_store(url_of(old_kind)) as old, open_store(url_of(new_kind)) as new:
+def test_a_store_is_the_same_after_it_was_migrated_and_goes_on_above_the_old_one(old_kind, new_kind, opened):
+    with opened(old_kind) as old, opened(new_kind) as new:
         fill(old)
         counts = migrate(old, new)
         assert read_model(new) == read_model(old)
@@ -62,9 +65,11 @@ def test_a_store_is_the_same_after_it_was_migrated_and_goes_on_above_the_old_one
         position, revision = old.run(log.head()), max(entry.revision for _, entry in old.run(kv.entries()))
         assert new.run(log.append("orders/2", "placed", 1)).position > position
         assert new.run(kv.put("key/1", 1)) > revision
+        new.wait_for_order()
         seen = []
         new.run(subscription.follow("some", "orders/2", lambda event: seen.append(event.data) or []))
         old.run(log.append("orders/2", "placed", 1))
+        old.wait_for_order()
         expected = []
         old.run(subscription.follow("some", "orders/2", lambda event: expected.append(event.data) or []))
         assert seen == expected
@@ -75,13 +80,13 @@ class Stopping(Exception):
 
 
 @pytest.mark.parametrize(("old_kind", "new_kind"), [("memory", "file"), ("file", "sqlite"), ("sqlite", "postgresql")])
-def test_a_migration_that_is_stopped_after_any_request_goes_on_where_it_was(old_kind, new_kind, url_of, monkeypatch):
+def test_a_migration_that_is_stopped_after_any_request_goes_on_where_it_was(old_kind, new_kind, opened, monkeypatch):
     monkeypatch.setattr("interpreters.migrating.copying.PAGE", 20)
-    with open_store(url_of(old_kind)) as old:
+    with opened(old_kind) as old:
         fill(old)
         expected = read_model(old)
         for requests in count(0, 7):
-            with open_store(url_of(new_kind)) as new:
+            with opened(new_kind) as new:
                 try:
                     migrate(old, Store(stopping_after(new.interpreter, requests, Stopping)))
                 except Stopping:
@@ -92,8 +97,8 @@ def test_a_migration_that_is_stopped_after_any_request_goes_on_where_it_was(old_
         assert requests > 20
 
 
-def test_what_was_written_since_is_copied_too(url_of):
-    with open_store("memory:") as old, open_store(url_of("sqlite")) as new:
+def test_what_was_written_since_is_copied_too(opened):
+    with open_store("memory:") as old, opened("sqlite") as new:
         copy = Copy(old, new)
         copy.begin()
         for seed in range(3):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from interrupts import InterruptInside
+from lagging import LaggingMemoryStore
 from postgres_server import new_store_url
 from stores_of_a_move import read_model, stopping_after
 
@@ -35,7 +36,7 @@ from persist_effects import (
 from persist_effects.requests import WRITES, Append, KvDelete, KvPut, KvWait, Wait
 
 LONG_SECONDS = 60.0
-PAIRS = (("memory", "file"), ("file", "sqlite"), ("file", "postgresql"), ("postgresql", "file"))
+PAIRS = (("memory", "file"), ("file", "sqlite"), ("file", "postgresql"), ("postgresql", "file"), ("lagging", "lagging"))
 
 
 @pytest.fixture
@@ -44,6 +45,8 @@ def make(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
     opened = []
 
     def interpreter(kind: str) -> Any:
+        if kind == "lagging":
+            return LaggingMemoryStore()
         if kind == "postgresql":
             where = new_store_url(sync="interval")
         else:
@@ -112,6 +115,8 @@ class Follower:
     def until(self, is_over: Callable[[], bool]) -> None:
         while True:
             over = is_over()
+            if over:
+                self.store.wait_for_order()
             page = self.store.run(log.page_all(after=self.position, prefix="own/", limit=7))
             self.seen += [(event.stream, event.seq) for event in page.events]
             self.position = page.next
@@ -155,6 +160,7 @@ class Move:
 
     def run(self) -> None:
         in_threads(self._write_all, self._follow, lambda: self.plain.until(self._are_done.is_set))
+        self.store.wait_for_order()
         self._follow_once()
 
     def _write_all(self) -> None:
@@ -327,7 +333,10 @@ class Stop(Exception):
     """The process is gone."""
 
 
-@pytest.mark.parametrize(("old_kind", "new_kind"), [("memory", "file"), ("file", "sqlite"), ("sqlite", "postgresql")])
+@pytest.mark.parametrize(
+    ("old_kind", "new_kind"),
+    [("memory", "file"), ("file", "sqlite"), ("sqlite", "postgresql"), ("lagging", "lagging")],
+)
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_move_that_dies_at_any_request_goes_on_and_one_of_the_two_answers(old_kind, new_kind, which, make):
     for requests in count(0, 3):

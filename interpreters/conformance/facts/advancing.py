@@ -62,6 +62,6 @@ class AdvanceFacts(Facts):
     def test_an_advance_outlives_the_process(self, store: Store) -> None:
         position, revision = append(store, "a", 1).position + _FAR, put(store, "k", 1) + 2 * _FAR
         ask(store, Advance(position, revision))
-        with self.reopened(store) as again:
+        with self.reopen(store) as again:
             assert append(again, "a", 2).position > position
             assert put(again, "k", 2) > revision

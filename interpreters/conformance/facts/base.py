@@ -8,25 +8,11 @@ from functools import partial
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
 
-from interpreters.conformance.catching_up import Acknowledged
 from interpreters.runtime.store import Store
 from persist_effects.capabilities import Capabilities
 from persist_effects.event import Draft, Event
 from persist_effects.machine import outcome_of, perform
-from persist_effects.requests import (
-    Append,
-    Appended,
-    Failed,
-    KvDelete,
-    KvPut,
-    KvWait,
-    Page,
-    Read,
-    ReadAll,
-    Request,
-    Transact,
-    Wait,
-)
+from persist_effects.requests import Append, Appended, Failed, KvPut, KvWait, Page, Read, ReadAll, Request, Wait
 
 A = TypeVar("A")
 FactT = TypeVar("FactT", bound=Callable[..., None])
@@ -39,9 +25,6 @@ Calls = deque[tuple[Request[Any], Any]]
 """Requests and what each was answered with, or the error that it met."""
 
 _RECORDED: WeakKeyDictionary[Store, Calls] = WeakKeyDictionary()
-
-_ACKNOWLEDGED: WeakKeyDictionary[Store, Acknowledged] = WeakKeyDictionary()
-"""For each store whose order lags."""
 
 
 def needs(*capabilities: str) -> Callable[[FactT], FactT]:
@@ -97,14 +80,6 @@ class Facts:
         """Close this store and open another on the same data. Needed with ``Capabilities(reopen=True)``."""
         raise NotImplementedError(f"{type(self).__name__} says that it can reopen, so it must define reopen")
 
-    def reopened(self, store: Store) -> Store:
-        """The store that `reopen` gives. Where the order lags, it is to show in the end what this one acknowledged."""
-        acknowledged = _acknowledged_by(store)
-        again = self.reopen(store)
-        if acknowledged is not None:
-            _ACKNOWLEDGED[again] = acknowledged
-        return again
-
     def together(self, *functions: Callable[[], A]) -> list[A]:
         """What the functions return, each run in a thread of its own; or the first error.
 
@@ -132,9 +107,8 @@ def ask(store: Store, request: Request[A]) -> A:
     >>> ask(open_store("memory:"), KvHas("color"))
     False
     """
-    acknowledged = _acknowledged_by(store)
-    if acknowledged is not None and type(request) in (ReadAll, Wait, KvWait):
-        acknowledged.wait_until_shown(store, PATIENCE_SECONDS)
+    if type(request) in (ReadAll, Wait, KvWait):
+        store.wait_for_order(PATIENCE_SECONDS)
     return ask_at_once(store, request)
 
 
@@ -145,13 +119,7 @@ def ask_at_once(store: Store, request: Request[A]) -> A:
     >>> ask_at_once(open_store("memory:"), ReadAll()).head
     0
     """
-    acknowledged, newest_revision = _acknowledged_by(store), 0
-    if acknowledged is not None and _deletes(request) and store.capabilities.wait:
-        newest_revision = acknowledged.newest_revision(store, PATIENCE_SECONDS)
-    answer = _told(store, request, partial(store.run, perform(request)))
-    if acknowledged is not None:
-        acknowledged.note(request, answer, newest_revision)
-    return answer
+    return _told(store, request, partial(store.run, perform(request)))
 
 
 def error_of(store: Store, request: Request[Any]) -> Exception:
@@ -164,15 +132,6 @@ def error_of(store: Store, request: Request[Any]) -> Exception:
     outcome = _told(store, request, partial(outcome_of, request, store.handlers))
     assert isinstance(outcome, Failed), f"{request!r:.200} was not refused, but answered: {outcome!r:.200}"
     return outcome.error
-
-
-def _deletes(request: Request[Any]) -> bool:
-    writes = request.writes if isinstance(request, Transact) else [request]
-    return any(isinstance(write, KvDelete) for write in writes)
-
-
-def _acknowledged_by(store: Store) -> Acknowledged | None:
-    return _ACKNOWLEDGED.setdefault(store, Acknowledged()) if store.capabilities.order_lags else None
 
 
 def record_calls(store: Store, calls: Calls) -> Store:

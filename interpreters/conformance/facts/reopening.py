@@ -29,7 +29,7 @@ class ReopenFacts(Facts):
         append(store, "b", 1, 2)
         revision = put(store, "k", {"color": "red"})
         before = read_everything(store)
-        with self.reopened(store) as again:
+        with self.reopen(store) as again:
             for old, new in zip(before, read_everything(again), strict=True):
                 assert (new.stream, new.seq, new.at, new.position) == (old.stream, old.seq, old.at, old.position)
                 assert same_value(new.data, old.data)
@@ -40,7 +40,7 @@ class ReopenFacts(Facts):
     def test_counting_goes_on_after_reopening(self, store: Store) -> None:
         position = append(store, "a", 1, 2).position
         revision = put(store, "k", 1)
-        with self.reopened(store) as again:
+        with self.reopen(store) as again:
             appended = append(again, "a", 3, expected=2)
             assert appended.first_seq == 3
             assert appended.position > position
@@ -51,7 +51,7 @@ class ReopenFacts(Facts):
         """With no event left, only the store's own books know where the stream was."""
         position = append(store, "a", 1, 2).position
         ask(store, TruncateThrough("a", 2))
-        with self.reopened(store) as again:
+        with self.reopen(store) as again:
             assert ask(again, LastSeq("a")) == 2
             assert ask(again, Streams()) == ["a"]
             page = ask(again, ReadAll())
@@ -65,7 +65,7 @@ class ReopenFacts(Facts):
     def test_the_revision_of_a_deleted_key_is_never_given_again_after_reopening(self, store: Store) -> None:
         revision = put(store, "k", 1)
         ask(store, KvDelete("k"))
-        with self.reopened(store) as again:
+        with self.reopen(store) as again:
             assert ask(again, KvKeys()) == []
             assert put(again, "k", 2) > revision
 
@@ -75,7 +75,7 @@ class ReopenFacts(Facts):
         assert isinstance(position, int)
         ask(store, Begin("b", 7))
         append(store, "b", 1)
-        with self.reopened(store) as again:
+        with self.reopen(store) as again:
             assert (ask(again, LastSeq("a")), ask(again, LastSeq("b"))) == (41, 8)
             assert ask(again, Begin("a", 50)) == Conflict("stream", "a", expected=0, actual=41)
             page = ask(again, ReadAll())
@@ -90,7 +90,7 @@ class ReopenFacts(Facts):
         put(store, "b", 1)
         ask(store, KvDelete("a"))
         deletion = ask(store, KvWait(0))
-        with self.reopened(store) as again:
+        with self.reopen(store) as again:
             assert ask(again, KvWait(before, "a")) >= deletion
             assert ask(again, KvWait(before)) == deletion
             assert put(again, "a", 2) > deletion
@@ -100,7 +100,7 @@ class ReopenFacts(Facts):
         for name in AWKWARD_NAMES:
             append(store, name, name)
             put(store, name, name)
-        with self.reopened(store) as again:
+        with self.reopen(store) as again:
             assert ask(again, Streams()) == ask(again, KvKeys()) == sorted(AWKWARD_NAMES)
             for name in AWKWARD_NAMES:
                 assert [event.data for event in read_whole(again, name)] == [name]

@@ -130,6 +130,16 @@ class Questions:
             rows = self._ask(QUERIES.newest_of_all)
         return int(rows[0][0])
 
+    def transactions(self) -> tuple[int, int]:
+        """Below which number all transactions are over, and from which on none has begun."""
+        ((over, begun),) = self._ask(QUERIES.transactions)
+        return over, begun
+
+    def held_back_by(self) -> str:
+        """The transaction that holds readers back for the longest time, in words."""
+        rows = self._ask(QUERIES.held_back_by)
+        return "{}, for {} hours".format(*rows[0]) if rows else "one that this role may not see, or that has just ended"
+
     def changed_since(self, settled: int) -> tuple[dict[str, int], dict[str, int], int, int]:
         """What was settled since: streams and keys, with the newest number of each.
 

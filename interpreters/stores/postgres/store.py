@@ -23,6 +23,7 @@ from interpreters.stores.postgres.questions import Questions
 from interpreters.stores.postgres.server import QUERIES, Server
 from interpreters.stores.waiting import DELETIONS_KEPT
 from interpreters.threads import forks
+from interpreters.threads.gates import Gate, wait_until_told
 from persist_effects import codec
 from persist_effects.capabilities import Capabilities
 from persist_effects.errors import BlobNotFound, InvalidRequest, PersistError, StoreUnavailable, TooLarge, describe
@@ -359,6 +360,31 @@ class PostgresStore(GroupedStore):
     def _newest(self, request: Wait | KvWait) -> int:
         self._check_open()
         return self._questions.newest(request)
+
+    def wait_for_order(self, timeout: float) -> None:
+        """Wait until what was acknowledged by now, by anyone, is below every transaction in flight, and so is shown.
+
+        Args:
+            timeout: How many seconds at the most. A transaction that somebody leaves open may take any time.
+
+        Raises:
+            StoreUnavailable: If it is not, by then. The transaction is named.
+        """
+
+        def are_over() -> bool:
+            self._check_open()
+            return self._questions.transactions()[0] >= begun
+
+        self._check_open()
+        over, begun = self._questions.transactions()
+        if over >= begun:
+            return
+        wait_until_told(Gate(), timeout, are_over)
+        if not are_over():
+            raise StoreUnavailable(
+                f"{self._where}: what was acknowledged is still not shown in the order of all streams, after {timeout} "
+                f"seconds: a transaction holds it back, {self._questions.held_back_by()}: end it, and ask again"
+            )
 
     def _start_looking(self) -> None:
         self._call().listen()

@@ -126,6 +126,28 @@ def test_readers_wait_before_a_position_that_a_transaction_holds_open_and_then_s
     ]
 
 
+def test_who_waits_for_the_order_is_told_which_transaction_holds_it_back(store):
+    store.wait_for_order(60)
+    with connected(store) as other:
+        with other.transaction():
+            held(other)
+            event = store.run(log.append("orders/1", "placed", 1))
+            pid = other.info.backend_pid
+            with pytest.raises(StoreUnavailable, match=rf"holds it back, that of process {pid} of the server, for 00:"):
+                store.wait_for_order(0)
+        store.wait_for_order(60)
+        assert store.run(log.head()) == event.position
+        other.execute("BEGIN")
+        held(other)
+        other.execute("PREPARE TRANSACTION 'it''s held'")
+        event = store.run(log.append("orders/1", "placed", 2))
+        with pytest.raises(StoreUnavailable, match="that which was prepared as 'it''s held', for 00:"):
+            store.wait_for_order(0)
+        other.execute("COMMIT PREPARED 'it''s held'")
+        store.wait_for_order(60)
+        assert store.run(log.head()) == event.position
+
+
 def test_without_that_guard_a_follower_loses_an_event(store):
     """The mutant: readers that take what they see."""
     seen: list[str] = []
