@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from interpreters import Store, open_store
 from interpreters.cli import app
 from interpreters.conformance import Capabilities, StoreConformance
-from interpreters.disk.requests import Remove, Sync, Write
+from interpreters.disk.real import RealDisk
+from interpreters.disk.requests import Sync, Write
 from interpreters.stores.file import FileReader, FileStore
 from interpreters.stores.file.upkeep import operations
 from persist_effects import (
@@ -427,21 +428,22 @@ def test_a_reader_that_opens_while_segments_come_and_go_finds_what_is_in_force(t
             compacting.join()
 
 
-def test_others_write_while_a_compaction_removes_the_old_segments(tmp_path):
-    with open_file(tmp_path) as store:
-        rows = store.interpreter._disk_rows
-        remove = rows[Remove]
-        removed = []
+def test_others_write_while_a_compaction_removes_the_old_segments(tmp_path, monkeypatch):
+    remove = RealDisk._remove
+    removed = []
 
-        def while_somebody_writes(request):
-            thread = threading.Thread(target=store.run, args=(log.append("s", "made", request.path),))
+    def while_somebody_writes(disk, request):
+        if request.path.endswith(".seg"):
+            thread = threading.Thread(target=store.run, args=(log.append("s", "made", request.path),), daemon=True)
             thread.start()
-            thread.join()
+            thread.join(60)
+            assert not thread.is_alive()
             removed.append(request.path)
-            remove(request)
+        remove(disk, request)
 
+    monkeypatch.setattr(RealDisk, "_remove", while_somebody_writes)
+    with open_file(tmp_path) as store:
         store.run(log.append("s", "made", "before"))
-        rows[Remove] = while_somebody_writes
         store.interpreter.compact()
         assert removed
         assert [event.data for event in store.run(log.read("s"))] == ["before", *removed]
