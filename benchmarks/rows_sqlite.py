@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import NamedTuple
 
 from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore
@@ -93,7 +93,7 @@ def written_by(processes: int, count: int) -> Written:
 
 
 def their_recorder_reads_all(appends: Appends) -> float:
-    with new_directory() as directory, SQLiteDatastore(str(directory / "theirs.db")) as datastore:
+    with new_directory() as directory, closing(SQLiteDatastore(str(directory / "theirs.db"))) as datastore:
         made = SQLiteApplicationRecorder(datastore)
         made.create_table()
         insert_in_batches(made, appends)

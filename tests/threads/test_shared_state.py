@@ -420,7 +420,7 @@ TABLE: dict[str, dict[str, Row]] = {
         ),
     ),
     "stores/file/compaction.py Compaction": dict.fromkeys(
-        ("_old", "_replaced", "_new", "_copies", "_states", "_writer"),
+        ("_old", "_replaced", "_new", "_copies", "_files", "_states", "_writer"),
         Row("the thread that compacts", "FileStore._compacting", COMPACTING),
     ),
 }  # fmt: skip
