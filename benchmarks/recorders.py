@@ -1,10 +1,12 @@
-"""The recorders of ``eventsourcing``, of whichever database, given the events that the stores are given."""
+"""The recorders of ``eventsourcing``, of whichever database, doing with the same events what the stores do."""
 
 import msgspec
 from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 
 from benchmarks.appends import STREAM_COUNT, Appends
 from benchmarks.table import rate
+from interpreters.runtime.store import Store
+from persist_effects import log
 
 BATCH = 100
 """How many events are one commit."""
@@ -31,8 +33,23 @@ def insert_in_batches(made: ApplicationRecorder, appends: Appends) -> None:
         made.insert_events(batch)
 
 
+def read_all_of_store(store: Store, count: int) -> float:
+    """How many events a second a store reads, page by page. No page is kept."""
+
+    def read() -> None:
+        found = position = 0
+        is_over = False
+        while not is_over:
+            page = store.run(log.page_all(after=position, limit=_PAGE))
+            found += len(page.events)
+            position, is_over = page.next, page.next >= page.head
+        assert found == count, f"{found}, not {count}"
+
+    return rate(count, read)
+
+
 def read_all(made: ApplicationRecorder, count: int) -> float:
-    """How many events a second are read, page by page, and decoded."""
+    """How many events a second a recorder reads, page by page, and how many are decoded. No page is kept."""
     decode = msgspec.msgpack.Decoder().decode
 
     def read() -> None:

@@ -12,7 +12,7 @@ import psycopg
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 
 from benchmarks.appends import STREAM_COUNT, Appends, append_in_programs, append_together, prepared_appends
-from benchmarks.recorders import BATCH, insert_in_batches, read_all, stored
+from benchmarks.recorders import BATCH, insert_in_batches, read_all, read_all_of_store, stored
 from benchmarks.table import Bound, Row, rate
 from interpreters.opening import open_store
 from interpreters.runtime.store import Store
@@ -68,7 +68,7 @@ def own_singles(appends: Appends) -> float:
 def read_all_of_ours(appends: Appends) -> float:
     with open_store(server().url(f"ours_{next(_SCHEMAS)}")) as store:
         append_in_batches(store, appends)
-        return rate(len(appends.orders), lambda: _is(len(store.run(log.read_all())), len(appends.orders)))
+        return read_all_of_store(store, len(appends.orders))
 
 
 def bare_inserts(appends: Appends) -> float:
@@ -129,10 +129,6 @@ def read_all_of_theirs(appends: Appends) -> float:
     with recorder() as made:
         insert_in_batches(made, appends)
         return read_all(made, len(appends.orders))
-
-
-def _is(found: int, wanted: int) -> None:
-    assert found == wanted, f"{found}, not {wanted}"
 
 
 ONE_BY_ONE = Row(
