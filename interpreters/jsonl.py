@@ -39,7 +39,7 @@ from persist_effects.codec import encode
 from persist_effects.errors import InvalidRequest, Truncated, repr_of
 from persist_effects.event import Draft, Event, check_integer, check_items
 from persist_effects.json_values import decode_line, from_json, to_json
-from persist_effects.machine import Effect, perform
+from persist_effects.machine import perform
 from persist_effects.requests import (
     Append,
     Appended,
@@ -204,7 +204,7 @@ def import_(
     Traceback (most recent call last):
     persist_effects.errors.InvalidRequest: line 2: the file ends without its last line, {"end": ...}: it was cut
     """
-    store.run(_check_empty())
+    check_empty(store, "import into an empty store")
     importer = _Importer(store, progress, check_items("skip", skip, "a list of keys"))
     number = 0
     for number, line in enumerate(lines, 1):
@@ -217,12 +217,19 @@ def import_(
     return importer.counts
 
 
-def _check_empty() -> Effect[None]:
-    streams = yield from perform(Streams(limit=1))
-    keys = yield from perform(KvKeys(limit=1))
-    if streams or keys:
-        found = f"stream {streams[0]!r}" if streams else f"key {keys[0]!r}"
-        raise InvalidRequest(f"the store has {found}: import into an empty store")
+def check_empty(store: Store, advice: str) -> None:
+    """Refuse a store in which anything stands.
+
+    Args:
+        store: The store that is to be filled.
+        advice: What to do where there is something.
+
+    Raises:
+        InvalidRequest: If it has a stream or a key.
+    """
+    for what, request in (("stream", Streams(limit=1)), ("key", KvKeys(limit=1))):
+        for name in store.run(perform(request)):
+            raise InvalidRequest(f"the store has {what} {name!r}: {advice}")
 
 
 class _Positions:

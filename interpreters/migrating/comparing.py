@@ -1,6 +1,9 @@
 """Two stores of which one was copied into the other, compared, also while both are written."""
 
 from collections.abc import Callable, Iterator
+from heapq import merge
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -11,7 +14,7 @@ from persist_effects import kv, log
 from persist_effects.errors import CorruptStore
 from persist_effects.event import Event
 from persist_effects.machine import Effect, perform
-from persist_effects.requests import Entry, Read
+from persist_effects.requests import Entry, KvEntries, Read
 
 STATE = "migration/state"
 """The key in the new store that says how far the copying is."""
@@ -104,13 +107,14 @@ class Comparison:
         Returns:
             Of those that differ, in what.
         """
-        expected, found = dict(self._old.run(kv.entries())), dict(self._new.run(kv.entries()))
         differences = {}
-        for key in sorted({*expected, *found} - {STATE}):
-            difference = self._difference(key, expected.get(key), found.get(key))
+        for key, expected, found in _side_by_side(self._old, self._new):
+            if key == STATE:
+                continue
+            difference = self._difference(key, expected, found)
             if difference is not None:
                 differences[key] = difference
-            self.counts.keys += key in expected
+            self.counts.keys += expected is not None
         return differences
 
     def key(self, name: str) -> str | None:
@@ -150,6 +154,22 @@ def _events_of(store: Store, through: int | None = None) -> Iterator[Event]:
         if page.next >= page.head:
             return
         after = page.next
+
+
+def _entries_of(store: Store, side: int) -> Iterator[tuple[str, int, Entry]]:
+    """All entries of a store in the order of their keys, page by page, and which store it is."""
+    after = ""
+    while page := store.run(perform(KvEntries(after=after, limit=PAGE))):
+        yield from ((key, side, entry) for key, entry in page)
+        after = page[-1][0]
+
+
+def _side_by_side(old: Store, new: Store) -> Iterator[tuple[str, Entry | None, Entry | None]]:
+    """Each key of two stores, in order, with its entry in the one and in the other."""
+    both = merge(_entries_of(old, 0), _entries_of(new, 1))
+    for key, found in groupby(both, itemgetter(0)):
+        entries = {side: entry for _, side, entry in found}
+        yield key, entries.get(0), entries.get(1)
 
 
 def _first_difference(expected: Event, found: Event | None) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from interpreters.jsonl import Counts, Progress
+from interpreters.jsonl import Counts, Progress, check_empty
 from interpreters.migrating.comparing import STATE, Comparison, bounds_of, plain
 from interpreters.runtime.store import ORDER_SECONDS, Store
 from persist_effects import kv, log
@@ -30,10 +30,8 @@ from persist_effects.requests import (
     Conflict,
     Entry,
     KvDelete,
-    KvEntries,
     KvPut,
     ReadAll,
-    Streams,
     Transact,
     TruncateThrough,
     Write,
@@ -138,13 +136,13 @@ class Copy:
             InvalidRequest: If it holds something else.
             StoreUnavailable: If the old one does not show all that it has acknowledged.
         """
-        self._old.wait_for_order(self._order_seconds)
         found = state_in(self._new)
         if found is not None:
             self.state = found
+            self._old.wait_for_order(self._order_seconds)
             self._check_last_event()
         else:
-            self._new.run(_check_empty())
+            check_empty(self._new, "migrate into an empty store")
             self.begin_at(CopyState(), headroom)
         self._find_what_was_seen_before_it_was_dropped()
 
@@ -158,10 +156,10 @@ class Copy:
         Raises:
             StoreUnavailable: If the old one does not show all that it has acknowledged.
         """
-        self._old.wait_for_order(self._order_seconds)
-        base = (self._old.run(log.head()) + headroom, self._old.run(kv.wait(INT64_MAX, timeout=0)) + headroom)
+        position, revision = newest_of(self._old, self._order_seconds)
+        base = (position + headroom, revision + headroom)
         self._new.run(log.advance(*base))
-        self._looked_at = base[1] - headroom
+        self._looked_at = revision
         self.state = msgspec.structs.replace(state, base=base)
         self._run_alone(noting(self.state))
 
@@ -410,6 +408,23 @@ def state_in(store: Store) -> CopyState | None:
         raise InvalidRequest(f"the store's key {STATE!r} is none of a migration: {error}: delete it") from error
 
 
+def newest_of(store: Store, seconds: float = ORDER_SECONDS) -> tuple[int, int]:
+    """The newest position and the newest revision of a store, once it shows all that it has acknowledged by now.
+
+    Args:
+        store: The store.
+        seconds: How long it may take to do so.
+
+    Returns:
+        The position, and the revision.
+
+    Raises:
+        StoreUnavailable: If it takes longer, or the store cannot be asked.
+    """
+    store.wait_for_order(seconds)
+    return store.run(log.head()), store.run(kv.wait(INT64_MAX, timeout=0))
+
+
 def position_in(store: Store, other: Store, position: int, end: int | None = None) -> int:
     """Where whoever stands at a position of another store stands in this one, into which it is copied, or was.
 
@@ -453,11 +468,3 @@ def _checkpoint_in(value: Any) -> int | None:
 
 def _is_same(one: Any, other: Any) -> bool:
     return msgspec.msgpack.encode(one) == msgspec.msgpack.encode(other)
-
-
-def _check_empty() -> Effect[None]:
-    streams = yield from perform(Streams(limit=1))
-    keys = yield from perform(KvEntries(limit=1))
-    if streams or keys:
-        found = f"stream {streams[0]!r}" if streams else f"key {keys[0][0]!r}"
-        raise InvalidRequest(f"the new store has {found}: migrate into an empty store")

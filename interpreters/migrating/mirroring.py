@@ -24,7 +24,7 @@ import msgspec
 
 from interpreters.jsonl import Progress
 from interpreters.migrating.comparing import STATE
-from interpreters.migrating.copying import Copy, CopyState, noting, position_in, state_in
+from interpreters.migrating.copying import Copy, CopyState, newest_of, noting, position_in, state_in
 from interpreters.migrating.written import WrittenThrough
 from interpreters.runtime.flights import answering_through
 from interpreters.runtime.interpreter import AnswerAll, Interpreter, Submit, check_interpreter
@@ -36,7 +36,7 @@ from interpreters.threads.gates import Gate, Notify, wait_until_told
 from persist_effects import kv, log
 from persist_effects.capabilities import DURABILITIES, Capabilities, Durability
 from persist_effects.errors import CorruptStore, InvalidRequest, PersistError, StoreClosed, StoreUnavailable
-from persist_effects.event import INT64_MAX, Event
+from persist_effects.event import Event
 from persist_effects.machine import Handlers, perform
 from persist_effects.requests import (
     READS,
@@ -179,9 +179,7 @@ class Mirror:
         self._era, self._bases, self._cut_at = answering.era, answering.bases, answering.position
 
     def _from_now_on(self) -> WrittenThrough:
-        self._leading.wait_for_order()
-        position, revision = _newest_of(self._leading)
-        return WrittenThrough(position, revision)
+        return WrittenThrough(*newest_of(self._leading))
 
     @property
     def _leading(self) -> Store:
@@ -370,7 +368,7 @@ class Mirror:
         for difference in (*map(comparison.stream, streams), *map(comparison.key, keys)):
             if difference is not None:
                 raise CorruptStore(difference)
-        for newest, base in zip(_newest_of(self._leading), copy.state.base, strict=True):
+        for newest, base in zip(newest_of(self._leading, MOMENT_SECONDS), copy.state.base, strict=True):
             if newest >= base:
                 raise InvalidRequest(
                     f"the {STORES[self._lead]} store has come to {newest}, and the other begins at {base}: that was "
@@ -379,7 +377,7 @@ class Mirror:
 
     def _switch(self) -> None:
         copy, era = self._begun_copy(), self._era + 1
-        position, revision = _newest_of(self._following)
+        position, revision = newest_of(self._following, MOMENT_SECONDS)
         bases = (*self._bases, copy.state.base[0])
         # Until it is known who answers, which an interrupt may come before, nobody does.
         self._undecided = StoreUnavailable(
@@ -623,10 +621,6 @@ def mirror(old: Interpreter, new: Interpreter, *, in_background: bool = True) ->
 
 def _nothing() -> None:
     """There is no watch to be ended."""
-
-
-def _newest_of(store: Store) -> tuple[int, int]:
-    return store.run(log.head()), store.run(kv.wait(INT64_MAX, timeout=0))
 
 
 def _outcome(interpreter: Interpreter, request: Request[Any]) -> Outcome:

@@ -93,6 +93,7 @@ class TestLaggingMemoryStore(StoreConformance):
     ("also", "never", "fact"),
     [
         (None, "whole", "all_streams_are_read_in_the_order_in_which_they_were_written"),
+        (None, "stops", "a_reader_that_goes_on_at_once_misses_nothing"),
         (None, "waits", "what_a_wait_answers_can_be_read"),
         (LastSeq, "", "truncation_never_lowers_the_last_sequence_number"),
         (Read, "", "drafts_of_one_append_are_numbered_in_their_order"),

@@ -136,9 +136,9 @@ class Questions:
         return over, begun
 
     def held_back_by(self) -> str:
-        """The transaction that holds readers back for the longest time, in words."""
+        """The transaction that holds readers back, in words."""
         rows = self._ask(QUERIES.held_back_by)
-        return "{}, for {} hours".format(*rows[0]) if rows else "one that this role may not see, or that has just ended"
+        return "{}, for {} s".format(*rows[0]) if rows else "one that this role may not see, or that has just ended"
 
     def changed_since(self, settled: int) -> tuple[dict[str, int], dict[str, int], int, int]:
         """What was settled since: streams and keys, with the newest number of each.
