@@ -73,7 +73,10 @@ def main(arguments: Sequence[str] | None = None, rows: Sequence[Row] = ROWS) -> 
 
 
 def _measure_all(rows: Sequence[Row]) -> list[Result]:
-    """Measure row after row. A terminal is shown how far it is, between the rounds: nothing is drawn while one runs."""
+    """Measure row after row. How far it is is told between the rounds: nothing is drawn while one runs.
+
+    A terminal is shown a bar; what else stderr goes to gets a line for each row that is done.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     results = []
@@ -83,7 +86,10 @@ def _measure_all(rows: Sequence[Row]) -> list[Result]:
         task = bar.add_task("", total=sum(row.rounds for row in rows))
         for row in rows:
             bar.update(task, description=row.name, refresh=True)
-            results.append(measure(row, lambda: bar.update(task, advance=1, refresh=True)))
+            result = measure(row, lambda: bar.update(task, advance=1, refresh=True))
+            results.append(result)
+            if not console.is_terminal:
+                print(f"{row.name}: {result.ratio:.2f}", file=sys.stderr, flush=True)
     return results
 
 

@@ -99,6 +99,11 @@ def test_rows_that_are_reached_or_only_reported_make_the_exit_code_0(capsys):
     assert "falls short" not in capsys.readouterr().out
 
 
+def test_each_row_that_is_done_is_told_where_no_terminal_shows_a_bar(capsys):
+    main(["--rounds", "1", "--json"], rows=[a_row(), a_row(ours=0.5)])
+    assert capsys.readouterr().err == "some work: 1.00\nsome work: 0.50\n"
+
+
 def test_json_holds_the_figures_of_every_round(capsys):
     assert main(["--rounds", "3", "--json"], rows=[a_row(ours=0.5)]) == 1
     (record,) = json.loads(capsys.readouterr().out)
