@@ -272,8 +272,8 @@ class RealDisk:
         for lock in self._held_locks:
             if not lock.is_in_place():
                 raise OSError(errno.ESTALE, "the lock was removed or replaced, so another may write here", lock.place)
-        identity = self._identities.get(request.path)
-        if identity is not None and not root.has(request.path, identity):
+        identity, file = self._identities.get(request.path), self._files.get(request.path)
+        if identity is not None and not (root.has(request.path, identity) if file is None else file.is_where_it_was()):
             self._check_not_by_us(root, request.path)
         if not self._may_change:
             self._check_directories(root)
@@ -304,7 +304,7 @@ class RealDisk:
             file = self._files[path]
         except KeyError:
             return self._open(path)
-        if self._may_change or file.is_in_place():
+        if self._may_change or file.is_where_it_was():
             return file
         self._let_go_of_replaced()
         return self._open(path)

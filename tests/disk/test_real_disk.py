@@ -477,6 +477,28 @@ def test_it_is_told_when_what_is_held_is_not_what_is_there(tmp_path, change, wha
         assert (caught.value.errno, caught.value.filename) == (errno.ESTALE, str(tmp_path / what))
 
 
+@pytest.mark.parametrize("change", [remove_file, replace_directory])
+def test_it_is_told_where_the_system_does_not_say_what_a_descriptor_is_called(tmp_path, monkeypatch, change):
+    monkeypatch.setattr(real_files, "_link_of", lambda number: None)
+    test_it_is_told_when_what_is_held_is_not_what_is_there(tmp_path, change, "root/log/1")
+
+
+def test_the_times_of_a_file_in_its_place_are_looked_at_once_because_its_next_sync_would_take_longer(
+    tmp_path, monkeypatch
+):
+    looks = []
+    look = os.stat
+    with closing(RealDisk(tmp_path)) as disk:
+        ask(disk, MakeDirectory("log"), Create("log/1"), Lock("LOCK", "me"))
+        monkeypatch.setattr(os, "stat", lambda path, **options: (looks.append(str(path)), look(path, **options))[1])
+        for _ in range(3):
+            ask(disk, Write("log/1", 0, b"x"), Sync("log/1"), CheckHeld("log/1"))
+        assert looks.count("1") == (1 if sys.platform == "linux" else 3)
+        (tmp_path / "log/1").rename(tmp_path / "log/2")
+        (tmp_path / "log/2").rename(tmp_path / "log/1")
+        ask(disk, CheckHeld("log/1"))
+
+
 def test_a_reader_is_told_so_too(tmp_path):
     (tmp_path / "root/log").mkdir(parents=True)
     (tmp_path / "root/log/1").write_bytes(b"x")

@@ -55,6 +55,7 @@ BLOB_THREADS = "test_threads_that_put_and_read_the_same_blobs_find_them_whole"
 PROVED_WHEN_IDLE = "test_an_idle_store_proves_its_last_commit_so_that_damage_to_it_is_found"
 FORK_OF_WRITER = "test_a_fork_of_the_writer_reads_and_does_not_write_and_does_not_keep_the_lock"
 PERMISSIONS = "test_what_is_made_is_for_its_owner_alone_unless_told_otherwise"
+LOOKED_AT_ONCE = "test_the_times_of_a_file_in_its_place_are_looked_at_once_because_its_next_sync_would_take_longer"
 UNSYNCED = "test_open_files_are_bounded_but_for_the_unsynced"
 
 SQLITE_CHILD = "test_a_child_of_a_fork_goes_on_with_connections_of_its_own"
@@ -348,6 +349,7 @@ TABLE: dict[str, dict[str, Row]] = {
     },
     "disk/files.py File": {
         "is_unsynced": Row(ANY, "set before a write, cleared before a sync", UNSYNCED),
+        "_link": Row(ANY, "set to what was just found true", LOOKED_AT_ONCE),
     },
     "stores/file/engine.py Engine": {
         "index": Row("any thread", HOST_LOCK, COMPACTING),

@@ -187,11 +187,12 @@ class LogPart:
 
     def fitting(self, events: Sequence[Event], begin: int, index: int) -> int:
         """How many of the events from ``begin`` on have the positions that the index has for them."""
-        found = events[begin:]
-        for count, (event, position) in enumerate(zip(found, self.positions[index:], strict=False)):
-            if event.position != position:
-                return count
-        return len(found)
+        # Runs for every event that is read.
+        found = [event.position for event in islice(events, begin, None)]
+        expected = list(self.positions[index : index + len(found)])
+        if found == expected:
+            return len(found)
+        return next(count for count, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
 
     def next_at(self, index: int) -> str:
         """What is next, for an error."""
@@ -239,7 +240,7 @@ class FrameReader:
     def _take_events(self, chunk: Chunk, offsets: Sequence[int], index: int, events: list[Event]) -> int:
         """Decode frames of single events as long as they are whole in the chunk; returns where it stopped."""
         data, start, seed = chunk.data, chunk.start, self._segments[chunk.number].seed
-        view, size_bytes = memoryview(data), len(data)
+        size_bytes = len(data)
         unpack, decode, append = unpack_frame_header, decode_event, events.append
         offset, at_index = 0, index
         try:
@@ -250,10 +251,12 @@ class FrameReader:
                 if body > size_bytes:
                     return at_index
                 checksum, length, kind, _ = unpack(data, at)
-                end = body + length + (-length & 7)
-                if kind != EVENT or end > size_bytes or crc32(view[at + 4 : end], seed ^ (offset >> 3)) != checksum:
+                stop = body + length
+                end = stop + (-length & 7)
+                # Copied rather than looked at, because most frames are short.
+                if kind != EVENT or end > size_bytes or crc32(data[at + 4 : end], seed ^ (offset >> 3)) != checksum:
                     return at_index
-                append(decode(view[body : body + length]))
+                append(decode(data[body:stop]))
         except struct.error:
             # Offsets that go back, to before the chunk.
             return at_index

@@ -233,6 +233,10 @@ class Index:
             stream = self._stream_tables.take(name)
         return stream
 
+    def knows_all(self, names: set[str]) -> bool:
+        """Whether there are streams of all these names."""
+        return all(map(self.stream, names.difference(self._streams)))
+
     def spot(self, key: str) -> int | None:
         """The spot of a key, or None if it is absent."""
         spot = self._spots.get(key)

@@ -112,7 +112,7 @@ class Queries:
         if request.prefix or request.types is not None or self.index.truncated or not found:
             return False
         is_within = request.after < positions[0] and found[-1].position <= until
-        return is_within and all(map(self.index.stream, {event.stream for event in found}))
+        return is_within and self.index.knows_all({event.stream for event in found})
 
     def _dropped_of(self, segment: SegmentIndex) -> Callable[[str], int]:
         """Through which sequence number a stream was truncated of which a segment holds events."""

@@ -133,7 +133,9 @@ def test_who_waits_for_the_order_is_told_which_transaction_holds_it_back(store):
             held(other)
             event = store.run(log.append("orders/1", "placed", 1))
             pid = other.info.backend_pid
-            with pytest.raises(StoreUnavailable, match=rf"holds it back, that of process {pid} of the server, for \d+ s"):
+            with pytest.raises(
+                StoreUnavailable, match=rf"holds it back, that of process {pid} of the server, for \d+ s"
+            ):
                 store.wait_for_order(0)
         store.wait_for_order(60)
         assert store.run(log.head()) == event.position
@@ -184,14 +186,19 @@ def test_who_holds_readers_back_is_shown_by_a_view(store):
 
 
 def test_of_those_that_hold_readers_back_the_one_that_wrote_first_is_shown_first(store):
-    with connected(store) as early, connected(store) as other, connected(store) as asking:
-        with early.transaction(), other.transaction():
-            early.execute("SELECT count(*) FROM events")
-            for each in (other, early):
-                each.execute("SELECT pg_current_xact_id()")
-            ours = [other.info.backend_pid, early.info.backend_pid]
-            rows = asking.execute("SELECT pid FROM holding_back").fetchall()
-            assert [pid for (pid,) in rows if pid in ours] == ours
+    with (
+        connected(store) as early,
+        connected(store) as other,
+        connected(store) as asking,
+        early.transaction(),
+        other.transaction(),
+    ):
+        early.execute("SELECT count(*) FROM events")
+        for each in (other, early):
+            each.execute("SELECT pg_current_xact_id()")
+        ours = [other.info.backend_pid, early.info.backend_pid]
+        rows = asking.execute("SELECT pid FROM holding_back").fetchall()
+        assert [pid for (pid,) in rows if pid in ours] == ours
 
 
 def test_a_wait_for_keys_is_not_told_past_a_change_in_flight(store):
