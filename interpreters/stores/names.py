@@ -150,12 +150,16 @@ class SortedNames(Generic[M_co]):
             The number; 0 if there are none.
         """
         self._settle(ranked=True)
-        begin, end = self._whole_runs(prefix)
-        newest = self._highest_of(begin, end)
-        for at, first, last in self._parts(prefix):
-            # Unless it is a whole one.
-            if not begin <= at < end and self._newest[at] > newest:
-                newest = max(newest, *map(self._number, self._runs[at][first:last]))
+        (at, first), (last_at, last) = self._place_of(prefix), self._end_of(prefix)
+        if at == last_at:
+            return self._highest_in(self._runs[at][first:last]) if first < last else 0
+        begin = at + 1 if first else at
+        newest = self._highest_of(begin, last_at)
+        # Where the prefix begins or ends within a run, that may have come further by other names.
+        if first and self._newest[at] > newest:
+            newest = max(newest, self._highest_in(self._runs[at][first:]))
+        if last and self._newest[last_at] > newest:
+            newest = max(newest, self._highest_in(self._runs[last_at][:last]))
         return newest
 
     def past(self, prefix: str, number: int) -> Iterator[M_co]:
@@ -206,11 +210,6 @@ class SortedNames(Generic[M_co]):
         end = end_of(prefix)
         return (len(self._runs), 0) if end is None else self._place_of(end)
 
-    def _whole_runs(self, prefix: str) -> tuple[int, int]:
-        """From which run to which all names are under a prefix."""
-        at, index = self._place_of(prefix)
-        return at + 1 if index else at, self._end_of(prefix)[0]
-
     def _parts(self, prefix: str, number: int = -1) -> Iterator[tuple[int, int, int]]:
         """The runs that have names under a prefix, and from where to where; but for those that are no further."""
         at, first = self._place_of(prefix)
@@ -223,9 +222,6 @@ class SortedNames(Generic[M_co]):
             if first < end and (number < 0 or self._newest[at] > number):
                 yield at, first, end
             at, first = at + 1, 0
-
-    def _number(self, name: str) -> int:
-        return self._number_of(self._members[name])
 
     def _highest_of(self, begin: int, end: int) -> int:
         """The highest number of the runs from one to another."""
