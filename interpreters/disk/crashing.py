@@ -64,6 +64,7 @@ MUTATING: tuple[type[Request[Any]], ...] = (
 REQUESTS: tuple[type[Request[Any]], ...] = (
     *MUTATING,
     disk.Read,
+    disk.ReadPlaces,
     disk.List,
     disk.Size,
     disk.Lock,
@@ -72,7 +73,7 @@ REQUESTS: tuple[type[Request[Any]], ...] = (
 )
 TAKES_ROOM = (disk.MakeDirectory, disk.Create, disk.Write, disk.Allocate, disk.Rename, disk.Sync)
 FAULTS: dict[str, tuple[type[Request[Any]], ...]] = {
-    "EIO": (*MUTATING, disk.Read, disk.List, disk.Size, disk.CheckHeld),
+    "EIO": (*MUTATING, disk.Read, disk.ReadPlaces, disk.List, disk.Size, disk.CheckHeld),
     "ENOSPC": TAKES_ROOM,
     "failed sync, ext4 ordered": (disk.Sync,),
     "failed sync, ext4 data": (disk.Sync,),
@@ -292,6 +293,9 @@ class CrashDisk:
         self.paths_read.add(request.path)
         return self._found(request.path).content[request.offset : request.offset + request.size_bytes]
 
+    def _read_places(self, request: disk.ReadPlaces) -> list[bytes]:
+        return [self._read(disk.Read(request.path, offset, request.size_bytes)) for offset in request.offsets]
+
     def _sync(self, request: disk.Sync) -> None:
         file = self._found(request.path)
         if file.doomed is not None:
@@ -433,6 +437,9 @@ class SteadyDisk(CrashDisk):
     def _resize(self, file: DiskFile, size_bytes: int) -> None:
         file.content = file.content[:size_bytes].ljust(size_bytes, b"\0")
 
+    def _read_places(self, request: disk.ReadPlaces) -> list[bytes]:
+        return [self._read(disk.Read(request.path, offset, request.size_bytes)) for offset in request.offsets]
+
     def _sync(self, request: disk.Sync) -> None:
         self._found(request.path)
 
@@ -456,6 +463,7 @@ def _rows_of(kind: type[CrashDisk]) -> dict[type[Request[Any]], Row]:
         disk.Create: kind._create,
         disk.Write: kind._write,
         disk.Read: kind._read,
+        disk.ReadPlaces: kind._read_places,
         disk.Sync: kind._sync,
         disk.Truncate: kind._truncate,
         disk.Allocate: kind._allocate,

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from operator import attrgetter
@@ -279,6 +279,10 @@ class File(_Descriptor):
             size_bytes -= len(piece)
             offset += len(piece)
         return data
+
+    def read_each(self, size_bytes: int, offsets: Sequence[int]) -> list[bytes]:
+        """Up to so many bytes from each of these offsets."""
+        return [self.read(size_bytes, offset) for offset in offsets]
 
     def sync(self) -> None:
         """Return when bytes and size are on the disk."""

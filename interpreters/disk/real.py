@@ -27,6 +27,7 @@ from interpreters.disk.requests import (
     Lock,
     MakeDirectory,
     Read,
+    ReadPlaces,
     Remove,
     Rename,
     Size,
@@ -98,6 +99,7 @@ class RealDisk:
             Create: self._create,
             Write: self._write,
             Read: self._read,
+            ReadPlaces: self._read_places,
             Sync: self._sync,
             Truncate: self._truncate,
             Allocate: self._allocate,
@@ -148,6 +150,9 @@ class RealDisk:
 
     def _read(self, request: Read) -> bytes:
         return self._file(request.path).read(request.size_bytes, request.offset)
+
+    def _read_places(self, request: ReadPlaces) -> list[bytes]:
+        return self._file(request.path).read_each(request.size_bytes, request.offsets)
 
     def _sync(self, request: Sync) -> None:
         self._file(request.path).sync()

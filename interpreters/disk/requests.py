@@ -42,6 +42,14 @@ class Read(Request[bytes], frozen=True, gc=False, tag="disk/read"):
     size_bytes: int
 
 
+class ReadPlaces(Request[list[bytes]], frozen=True, gc=False, tag="disk/read-places"):
+    """As so many `Read` of one file, all of one size, from these offsets. What is read is not of one moment."""
+
+    path: str
+    offsets: tuple[int, ...]
+    size_bytes: int
+
+
 class Sync(Request[None], frozen=True, gc=False, tag="disk/sync"):
     """Return when the file's bytes and size are on the disk."""
 

@@ -5,11 +5,11 @@ A page is asked for as a `Part`: of one stream, or of the whole log. What is rea
 
 import struct
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from zlib import crc32
 
 import msgspec
@@ -47,6 +47,9 @@ FIRST_READ_BYTES = 1024
 CLOSE_BYTES = 8 * 1024
 """How far frames may stand from one another to be read at once: farther, a read of its own for each is quicker."""
 
+PLACES = 256
+"""Of how many frames that stand farther the beginnings are read at once."""
+
 _KEPT_BYTES = 1024 * 1024
 
 
@@ -59,6 +62,23 @@ class Chunk:
         self.number = number
         self.start = start
         self.data = data
+
+
+class Seen(NamedTuple):
+    """Bytes of a segment, and where in them the frames are, from the ``first`` of those that are wanted on.
+
+    Where it ``is_spread``, the bytes are the beginnings of frames that stand far from one another, each by itself.
+    """
+
+    first: int
+    data: bytes
+    places: Sequence[int]
+    is_spread: bool
+
+    def has(self, index: int) -> bool:
+        """Whether there is something of a frame, and no more to be had by reading on from it."""
+        at = index - self.first
+        return at < len(self.places) and (self.is_spread or is_whole_in(self.data, self.places[at]))
 
 
 class Part(Protocol):
@@ -214,12 +234,14 @@ class FrameReader:
         """
         events: list[Event] = []
         index = 0
+        seen = Seen(0, b"", (), is_spread=False)
         while index < len(offsets):
-            chunk = yield from self._chunk_at(number, offsets, index)
+            if not seen.has(index):
+                seen = yield from self._seen_from(number, offsets, index)
             begin = len(events)
-            stopped_at = self._take_events(chunk, offsets, index, events)
+            stopped_at = self._take_events(number, seen, offsets, index, events)
             if stopped_at == index:
-                # A commit of several, a frame longer than the chunk, or damage.
+                # A commit of several, a frame longer than what was read, or damage.
                 commit = yield from self.commit(number, offsets[index])
                 with _decoding(number, offsets[index]):
                     events.extend(part.events_of(commit))
@@ -237,48 +259,50 @@ class FrameReader:
             index = stopped_at
         return events
 
-    def _take_events(self, chunk: Chunk, offsets: Sequence[int], index: int, events: list[Event]) -> int:
-        """Decode frames of single events as long as they are whole in the chunk; returns where it stopped."""
-        data, start, seed = chunk.data, chunk.start, self._segments[chunk.number].seed
+    def _take_events(self, number: int, seen: "Seen", offsets: Sequence[int], index: int, events: list[Event]) -> int:
+        """Decode frames of single events as long as they are whole in what was read; returns where it stopped."""
+        data, seed = seen.data, self._segments[number].seed
         size_bytes = len(data)
         unpack, decode, append = unpack_frame_header, decode_event, events.append
-        offset, at_index = 0, index
+        offset = offsets[index]
         try:
-            for at_index in range(index, len(offsets)):
-                offset = offsets[at_index]
-                at = offset - start
+            for at in seen.places[index - seen.first :]:
+                offset = offsets[index]
                 body = at + FRAME_HEADER_BYTES
                 if body > size_bytes:
-                    return at_index
+                    return index
                 checksum, length, kind, _ = unpack(data, at)
                 stop = body + length
                 end = stop + (-length & 7)
                 # Copied rather than looked at, because most frames are short.
                 if kind != EVENT or end > size_bytes or crc32(data[at + 4 : end], seed ^ (offset >> 3)) != checksum:
-                    return at_index
+                    return index
                 append(decode(data[body:stop]))
+                index += 1
         except struct.error:
-            # Offsets that go back, to before the chunk.
-            return at_index
+            # Offsets that go back, to before what was read.
+            return index
         except DECODING_ERRORS as error:
-            raise undecodable(chunk.number, offset, error) from error
-        return len(offsets)
+            raise undecodable(number, offset, error) from error
+        return index
 
-    def _chunk_at(self, number: int, offsets: Sequence[int], index: int) -> Effect[Chunk]:
-        """Some bytes of a segment with an offset in it, and those after it, as far as they stand close together."""
-        chunk, offset = self._chunk, offsets[index]
-        if chunk.number == number and chunk.start <= offset and self._is_whole_in(chunk, offset):
-            return chunk
+    def _seen_from(self, number: int, offsets: Sequence[int], index: int) -> Effect["Seen"]:
+        """What stands at this offset and those after it: at once where they stand close together, or each by itself."""
+        offset = offsets[index]
         end = bisect_right(offsets, offset + READ_AHEAD_BYTES, index)
         span = offsets[end - 1] - offset
-        is_close = span <= CLOSE_BYTES * (end - index)
-        size_bytes = max(FIRST_READ_BYTES, min(span + FIRST_READ_BYTES, READ_AHEAD_BYTES) if is_close else 0)
-        data = yield from self._read(number, offset, size_bytes)
-        return Chunk(number, offset, data)
-
-    def _is_whole_in(self, chunk: Chunk, offset: int) -> bool:
-        at = offset - chunk.start
-        return at + FRAME_HEADER_BYTES <= len(chunk.data) and at + announced_bytes(chunk.data, at) <= len(chunk.data)
+        chunk = self._chunk
+        if chunk.number != number or chunk.start > offset or not is_whole_in(chunk.data, offset - chunk.start):
+            is_close = span <= CLOSE_BYTES * (end - index)
+            if not is_close or (end - index == 1 and index + 1 < len(offsets)):
+                places = tuple(offsets[index : index + PLACES])
+                pieces = yield from perform(disk.ReadPlaces(segment_path(number), places, FIRST_READ_BYTES))
+                data = b"".join([piece.ljust(FIRST_READ_BYTES, b"\0") for piece in pieces])
+                return Seen(index, data, range(0, len(data), FIRST_READ_BYTES), is_spread=True)
+            size_bytes = max(FIRST_READ_BYTES, min(span + FIRST_READ_BYTES, READ_AHEAD_BYTES))
+            chunk = Chunk(number, offset, (yield from self._read(number, offset, size_bytes)))
+        end = bisect_left(offsets, chunk.start + len(chunk.data), index)
+        return Seen(index, chunk.data, [each - chunk.start for each in offsets[index:end]], is_spread=False)
 
     def entry(self, number: int, offset: int, key: str) -> Effect[Entry | None]:
         """What the frame at an offset puts under a key. Raises `CorruptStore`, naming file and offset."""
@@ -341,6 +365,11 @@ class FrameReader:
         # Not past what is committed: there the bytes will change.
         left_bytes = max(0, self._segments[number].length_bytes - offset)
         return disk.Read(segment_path(number), offset, min(size_bytes, left_bytes))
+
+
+def is_whole_in(data: bytes, at: int) -> bool:
+    """Whether all of a frame is in these bytes, as far as it says how long it is."""
+    return 0 <= at <= len(data) - FRAME_HEADER_BYTES and at + announced_bytes(data, at) <= len(data)
 
 
 def disagrees(number: int, offset: int, expected: str, found: str) -> CorruptStore:

@@ -50,6 +50,7 @@ class MemoryDisk:
             disk.Create: self.create,
             disk.Write: self.write,
             disk.Read: self.read,
+            disk.ReadPlaces: self.read_places,
             disk.Sync: lambda request: None,
             disk.Truncate: self.truncate,
             disk.Allocate: self.allocate,
@@ -83,6 +84,9 @@ class MemoryDisk:
 
     def read(self, request):
         return bytes(self._found(request.path)[request.offset : request.offset + request.size_bytes])
+
+    def read_places(self, request):
+        return [self.read(disk.Read(request.path, offset, request.size_bytes)) for offset in request.offsets]
 
     def truncate(self, request):
         data = self._changeable(request.path)
