@@ -159,6 +159,17 @@ ROWS = (
         rounds=5,
     ),
     Row(
+        name="file: cold read of all streams, 1,000 events a commit, against a cursor of LMDB's with decoding",
+        unit="events/s",
+        bound=Bound.AT_LEAST,
+        must=1.0,
+        operations=1_000_000,
+        prepare=prepared_replays(one_stream_store),
+        ours=replay(lambda: project_all("", add_total, 0)),
+        peer=replay_lmdb,
+        rounds=5,
+    ),
+    Row(
         name="file: cold read of all streams, single appends to 10,000, against a cursor of LMDB's with decoding",
         unit="events/s",
         bound=Bound.AT_LEAST,

@@ -8,11 +8,12 @@ from persist_effects.errors import InvalidRequest
 
 __all__ = ["NUMBERS", "FileReader", "FileStore", "open_file"]
 
-_OPTIONS = ("sync", "interval_seconds", "segment_bytes", "clock", "payload_limit_bytes", "permissions")
+_OPTIONS = ("sync", "interval_seconds", "segment_bytes", "clock", "payload_limit_bytes", "permissions", "cache_bytes")
 NUMBERS: Numbers = {
     "interval_seconds": float,
     "segment_bytes": int,
     "payload_limit_bytes": int,
+    "cache_bytes": int,
     "permissions": lambda text: int(text, 8),
 }
 

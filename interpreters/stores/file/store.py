@@ -25,7 +25,7 @@ from interpreters.stores.file.beside_writer import ReaderEngine
 from interpreters.stores.file.compaction import Compacted
 from interpreters.stores.file.engine import Engine, EngineOptions
 from interpreters.stores.file.manifest import BLOBS, CURRENT, Moment
-from interpreters.stores.file.values import Values
+from interpreters.stores.file.values import CACHE_BYTES, Values
 from interpreters.stores.file.writer import NO_ROOM
 from interpreters.stores.group import GroupCommit, WriteRequest
 from interpreters.stores.waiting import Watchers, wait
@@ -318,7 +318,7 @@ class FileStore(_Host):
     ``sync``: "commit" (acknowledged means on the disk), "interval" (synced every ``interval_seconds``), "os" (when the
     system likes). ``segment_bytes`` is the size at which the next file is begun. ``permissions`` are those of new
     files, such as 0o640: 0o600 unless given, or in a store that is there as it has them. Who may read a file may enter
-    its directory.
+    its directory. ``cache_bytes`` bounds how much of the values of keys that were read lately is kept in memory.
     """
 
     def __init__(
@@ -331,12 +331,14 @@ class FileStore(_Host):
         clock: Clock = wall_clock,
         payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES,
         permissions: int | None = None,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         root = _checked_root(path)
         if sync not in SYNC_MODES:
             raise InvalidRequest(f"sync is {sync!r}: give one of {', '.join(SYNC_MODES)}")
         check_integer("segment_bytes", segment_bytes, 4096, SEGMENT_LIMIT_BYTES)
         check_integer("payload_limit_bytes", payload_limit_bytes, 1)
+        check_integer("cache_bytes", cache_bytes)
         if type(interval_seconds) not in (int, float) or not 0.001 <= interval_seconds <= threading.TIMEOUT_MAX:
             raise InvalidRequest(f"interval_seconds is {describe(interval_seconds)}: give a number from 0.001 on")
         clock = checked_clock(clock)
@@ -358,7 +360,7 @@ class FileStore(_Host):
             **dict.fromkeys((Wait, KvWait), self._wait),
             KvGet: self._get,
         }
-        self._values = Values(self._engine.index, self._disk.handlers[ReadBytes])
+        self._values = Values(self._engine.index, self._disk.handlers[ReadBytes], cache_bytes)
         self._commits = self._commits_seen = self._commits_proved = 0
         self._closing = Gate()
         # From then on nobody waits any more, though writes, or a copy of the store, may still go on.

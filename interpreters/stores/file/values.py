@@ -16,8 +16,8 @@ from persist_effects import codec
 from persist_effects.errors import PersistError
 from persist_effects.requests import Entry
 
-KEPT_BYTES = 8 * 1024 * 1024
-"""How many bytes of encoded values are kept, about: some ten thousand usual ones."""
+CACHE_BYTES = 32 * 1024 * 1024
+"""How many bytes of values are kept unless told otherwise: some ten thousand usual ones."""
 
 KEPT_BESIDE_BYTES = 150
 """What one takes in memory beside its bytes."""
@@ -68,12 +68,13 @@ class Values:
     Args:
         index: The store's.
         read: The disk's row for `disk.Read`, to be called from any thread.
+        cache_bytes: How many bytes of encoded values are kept, about, with what each takes beside them.
     """
 
-    def __init__(self, index: Index, read: Callable[[disk.Read], bytes]) -> None:
+    def __init__(self, index: Index, read: Callable[[disk.Read], bytes], cache_bytes: int = CACHE_BYTES) -> None:
         self._index = index
         self._read = read
-        self._recent = Recent(KEPT_BYTES)
+        self._recent = Recent(cache_bytes)
 
     def get(self, key: str) -> Entry | None:
         """The entry of a key, or None if it is absent.
@@ -84,11 +85,11 @@ class Values:
         spot = self._index.spot_without_lock(key)
         if spot is None:
             return None
-        ref, revision = ref_in(spot), revision_in(spot)
+        revision = revision_in(spot)
         encoded = self._recent.get(revision)
         if encoded is not None:
             return Entry(decode_put(encoded)[2], revision)
-        encoded = self._encoded(ref)
+        encoded = self._encoded(ref_in(spot))
         decoded = decode_put(encoded)
         if decoded[0] != key or decoded[1] != revision:
             raise LookupError(key)

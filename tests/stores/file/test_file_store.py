@@ -108,6 +108,7 @@ def test_a_url_opens_a_store_that_keeps_what_was_written(tmp_path):
         ("?sync=interval&interval_seconds=nan", "interval_seconds is a float, nan: give a number from 0.001 on"),
         ("?sync=interval&interval_seconds=-1", "interval_seconds is a float, -1.0: give a number from 0.001 on"),
         ("?payload_limit_bytes=0", "payload_limit_bytes is 0: give an integer from 1 to"),
+        ("?cache_bytes=-1", "cache_bytes is -1: give an integer from 0 to"),
         ("?nonsense", "the options 'nonsense' of a URL cannot be read"),
         ("?color=red", "a file store has no option 'color': it takes mode, sync"),
         ("?mode=r&sync=os", "option 'sync' is for writing, and mode=r was given"),

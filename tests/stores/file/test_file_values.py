@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from interpreters import open_store
+from interpreters.disk.files import File
 from interpreters.stores.file.values import KEPT_BESIDE_BYTES, Recent
 from persist_effects import StoreClosed, StoreUnavailable, kv, log, transact
 from persist_effects.requests import KvPut
@@ -91,6 +92,19 @@ def test_what_was_found_lately_is_kept_and_what_was_not_goes():
     assert recent.get(99) == b"x"
     assert recent.get(3) is None
     assert len(recent._young) + len(recent._old) <= 20
+
+
+@pytest.mark.parametrize(("cache_bytes", "reads"), [(0, 3), (1_000, 1)])
+def test_a_store_keeps_as_much_of_its_values_as_it_was_told_to(tmp_path, monkeypatch, cache_bytes, reads):
+    read_at = []
+    plain = File.read
+    monkeypatch.setattr(File, "read", lambda *given: (read_at.append(given), plain(*given))[1])
+    with open_store(f"file:{tmp_path}/store?cache_bytes={cache_bytes}") as store:
+        store.run(kv.put("color", "red"))
+        read_at.clear()
+        for _ in range(3):
+            assert store.run(kv.get("color")) == "red"
+        assert len(read_at) == reads
 
 
 def test_a_value_that_is_larger_than_all_that_may_be_kept_is_not():
