@@ -123,14 +123,22 @@ class RealDisk:
 
         No other thread should still be writing: its write might land after another process has taken the lock.
         """
+        try:
+            self._close()
+        except BaseException:
+            # An interrupt: a lock that was left would be held for as long as anybody keeps the error.
+            self._close()
+            raise
+
+    def _close(self) -> None:
         with self._lock:
             self._is_closed, self._may_change = True, False
             self._files.clear()
             self._directories.clear()
-            held_locks, self._held_locks = self._held_locks, []
-        for held in held_locks:
+        for held in self._held_locks:
             # Said aloud, because a subprocess between its fork and its exec still has a copy of the descriptor.
             fcntl.flock(held.number, fcntl.LOCK_UN)
+        self._held_locks.clear()
 
     def _leave_to_parent(self) -> None:
         """In a forked child: give up what was inherited. The parent's locks stay held, since nothing is unlocked."""

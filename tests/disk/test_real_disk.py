@@ -1200,6 +1200,23 @@ def interrupted(use):
         yield interrupt.place
 
 
+def test_an_interrupt_in_the_middle_of_closing_leaves_no_lock_though_somebody_keeps_the_interrupt(tmp_path):
+    def closed(at):
+        disk = RealDisk(tmp_path)
+        assert ask(disk, Lock("LOCK", "me")) is None
+        with InterruptInside(at, (real_disk.__file__,)) as interrupt:
+            disk.close()
+        return interrupt
+
+    steps = [at for place, at in closed(0).firsts.items() if "(_close," in place]
+    assert len(steps) > 5
+    for at in steps:
+        with pytest.raises(KeyboardInterrupt) as kept:
+            closed(at)
+        with closing(RealDisk(tmp_path)) as other:
+            assert ask(other, Lock("LOCK", "another")) is None, kept.traceback[-1]
+
+
 @pytest.mark.exploration
 def test_an_interrupt_at_any_step_of_using_a_disk_leaves_no_descriptor_and_is_not_lost(tmp_path, unraisable):
     (tmp_path / "there").mkdir()

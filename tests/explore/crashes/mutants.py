@@ -328,8 +328,8 @@ MUTANTS = [
             edit(
                 FrameReader._take_events,
                 """
-                -            if kind != EVENT or end > size_bytes or crc32(view[at + 4 : end], seed ^ (offset >> 3)) != checksum:
-                +            if kind != EVENT or end > size_bytes or crc32(view[at + 4 : at + 16], seed ^ (offset >> 3)) != checksum:
+                -            if kind != EVENT or end > size_bytes or crc32(data[at + 4 : end], seed ^ (offset >> 3)) != checksum:
+                +            if kind != EVENT or end > size_bytes or crc32(data[at + 4 : at + 16], seed ^ (offset >> 3)) != checksum:
                 """,
             ),
         ),
@@ -362,8 +362,8 @@ MUTANTS = [
             edit(
                 FrameReader._take_events,
                 """
-                -            if kind != EVENT or end > size_bytes or crc32(view[at + 4 : end], seed ^ (offset >> 3)) != checksum:
-                +            if kind != EVENT or end > size_bytes or crc32(view[at + 8 : end], seed ^ (offset >> 3)) != checksum:
+                -            if kind != EVENT or end > size_bytes or crc32(data[at + 4 : end], seed ^ (offset >> 3)) != checksum:
+                +            if kind != EVENT or end > size_bytes or crc32(data[at + 8 : end], seed ^ (offset >> 3)) != checksum:
                 """,
             ),
         ),
@@ -843,7 +843,7 @@ MUTANTS = [
             edit(
                 FrameReader._take_events,
                 """
-                -            if kind != EVENT or end > size_bytes or crc32(view[at + 4 : end], seed ^ (offset >> 3)) != checksum:
+                -            if kind != EVENT or end > size_bytes or crc32(data[at + 4 : end], seed ^ (offset >> 3)) != checksum:
                 +            if kind != EVENT or end > size_bytes:
                 """,
             ),

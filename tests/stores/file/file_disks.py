@@ -347,8 +347,12 @@ def contents(handlers: Handlers) -> dict[str, Any]:
         after, head = page.next, page.head
     shown["position"] = head
     for name in names:
-        page = handlers[Read](Read(name, limit=10_000))
-        shown[f"stream {name}"] = (handlers[LastSeq](LastSeq(name)), page.events, page.hole)
+        first = page = handlers[Read](Read(name, limit=10_000))
+        events = list(page.events)
+        while page.next < page.head:
+            page = handlers[Read](Read(name, page.next, limit=10_000))
+            events += page.events
+        shown[f"stream {name}"] = (handlers[LastSeq](LastSeq(name)), events, first.hole)
     shown["keys"] = _names(handlers, KvKeys)
     for key in shown["keys"]:
         shown[f"key {key}"] = handlers[KvGet](KvGet(key))

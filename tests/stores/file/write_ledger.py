@@ -86,8 +86,10 @@ class Ledger:
         for event in shown["all"]:
             by_stream.setdefault(event.stream, []).append(event)
         for stream in shown["streams"]:
-            events = shown[f"stream {stream}"][1]
-            assert events == by_stream.get(stream, []), f"stream {stream} is by itself as it is among all"
+            events, among_all = shown[f"stream {stream}"][1], by_stream.get(stream, [])
+            assert events == among_all, (
+                f"stream {stream} is by itself as it is among all: {_numbers(events)}, {_numbers(among_all)} among all"
+            )
         for key in shown["keys"]:
             self.highest_revision = max(self.highest_revision, shown[f"key {key}"].revision)
         for number, part in found.items():
@@ -146,3 +148,7 @@ class Ledger:
                 assert number["last_seq"] <= len(self.workers[int(part.stream[0])].streams[part.stream])
             elif isinstance(part, KvPut):
                 self.highest_revision = max(self.highest_revision, number)
+
+
+def _numbers(events: list[Any]) -> list[tuple[int, int]]:
+    return [(event.seq, event.position) for event in events]
