@@ -33,6 +33,9 @@ from persist_effects.requests import (
 LOOKED_AT = 1_000
 """How many of the newest changes are looked at for one under a prefix, before all that is under it is."""
 
+FEW = 64
+"""So many streams are merged, without a look at the log."""
+
 _BLOCK = 64
 """How many rows of a stream are read at once where several are merged."""
 
@@ -174,26 +177,34 @@ class Reading:
     def _under_prefix(self, request: ReadAll, until: int) -> Iterator[tuple[int, bytes]]:
         after, types = request.after, request.types
         names = range_of(request.prefix)
-        # As in `interpreters.stores.merging`: where many streams match, the log is looked at for a while first.
-        streams = self._number(self._queries.count_streams, ())
-        places = isqrt(2 * request.limit * streams)
-        matching = self._number(self._queries.count_under, (*names, places + 1))
-        if matching > places:
+        # As in `interpreters.stores.merging`: where many streams match, the log is looked at for a while first. Whether
+        # they are enough for that is asked only where the first look has not found a whole page.
+        looked_at, places = 0, request.limit + 1
+        if self._number(self._queries.count_under, (*names, FEW + 1)) > FEW:
             query = self._queries.rows_of_all_backwards if request.backwards else self._queries.rows_of_all
-            rows = self._execute(query, (after, until, places)).fetchall()
-            for position, name, event_type, event in rows:
-                if name.startswith(request.prefix) and (types is None or event_type in types):
-                    yield position, event
-            if len(rows) < places:
-                return
-            # From there on.
-            after, until = (after, rows[-1][0] - 1) if request.backwards else (rows[-1][0], until)
+            while looked_at < places:
+                block = min(places - looked_at, max(looked_at, request.limit + 1))
+                rows = self._execute(query, (after, until, block)).fetchall()
+                for position, name, event_type, event in rows:
+                    if name.startswith(request.prefix) and (types is None or event_type in types):
+                        yield position, event
+                if len(rows) < block:
+                    return
+                # From there on.
+                after, until = (after, rows[-1][0] - 1) if request.backwards else (rows[-1][0], until)
+                if not looked_at:
+                    places = self._places_to_scan(request, names)
+                looked_at += block
         found = self._execute(self._queries.streams_under, (*names, after)).fetchall()
         sequences = [_StreamRows(self._execute, *one) for one in found]
         backwards = bool(request.backwards)
         for row in merged(sequences, itemgetter(0), after, until, backwards=backwards):
             if types is None or row.type in types:
                 yield row.position, row.event
+
+    def _places_to_scan(self, request: ReadAll, names: tuple[str, str]) -> int:
+        places = isqrt(2 * request.limit * self._number(self._queries.count_streams, ()))
+        return places if self._number(self._queries.count_under, (*names, places + 1)) > places else 0
 
     def _hole(self, request: ReadAll) -> Hole | None:
         found = self._execute(self._queries.hole, (*range_of(request.prefix), request.after)).fetchone()

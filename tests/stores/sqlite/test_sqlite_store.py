@@ -333,6 +333,7 @@ def test_pages_by_prefix_agree_whether_streams_are_merged_or_all_is_looked_at(tm
             backwards = random.choice([True, False])
             places = random.choice([1, 5, 999])
             monkeypatch.setattr("interpreters.stores.sqlite.reading.isqrt", lambda _, places=places: places)
+            monkeypatch.setattr("interpreters.stores.sqlite.reading.FEW", random.choice([0, 3, 64]))
             page = store.interpreter.handlers[ReadAll](ReadAll(after, prefix, types, limit, backwards=backwards))
             wanted = [
                 event
