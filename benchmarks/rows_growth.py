@@ -192,8 +192,8 @@ NOT_OF = {
 }
 """The memory store looks at each event, which it has at hand, and the databases at each row.
 
-SQLite keeps 2 MB of a file in memory: in a larger one each row is some pages to be read. Who waits from the beginning on
-for streams of which none was appended to for long has it look at each of them.
+SQLite keeps 2 MB of a file in memory: in a larger one each row is some pages to be read. Who waits from the beginning
+on for streams of which none was appended to for long has it look at each of them.
 """
 
 
