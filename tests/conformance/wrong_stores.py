@@ -2073,18 +2073,25 @@ def _waits_for_what_is_new(store: Planted, request: Wait) -> int:
 
 
 def _wakes_one(store: Planted) -> Handlers:
-    """Waiters stand in a queue, and an append lets through only the first of them."""
+    """Waiters stand in a queue, and an append lets through only the first of them. Two that are near may come first."""
     queue: list[tuple[str, Gate]] = []
+    come = threading.Condition()
+    have_waited: list[Wait] = []
 
     def wait(request: Wait) -> int:
         if request.timeout > 0 and _newest(store, request) <= request.after:
             gate = Gate()
-            queue.append((request.prefix, gate))
+            with come:
+                queue.append((request.prefix, gate))
+                have_waited.append(request)
+                come.notify_all()
             if _newest(store, request) <= request.after:
                 gate.wait(request.timeout)
         return _newest(store, request)
 
     def append(request: Append) -> Any:
+        with come:
+            come.wait_for(lambda: not have_waited or len(queue) > 1, timeout=0.05)
         answer = store.ask(request)
         for place in queue:
             if request.stream.startswith(place[0]):
