@@ -441,6 +441,26 @@ def sync_file(path: str | os.PathLike[str]) -> None:
     file.sync()
 
 
+def lengthen_file(path: str | os.PathLike[str], size_bytes: int, limit_bytes: int) -> None:
+    """Put so many zeros behind what a file holds, as long as it has no more bytes than a limit.
+
+    Raises OSError where that cannot be, and where there is no file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     write_whole(f"{root}/a", b"hello")
+    ...     for _ in range(3):
+    ...         lengthen_file(f"{root}/a", 3, limit_bytes=10)
+    ...     os.path.getsize(f"{root}/a")
+    10
+    """
+    above, name = os.path.split(os.path.abspath(path))
+    file = File(Directory.at(above), name)
+    file.open(os.O_WRONLY, 0)
+    end = os.fstat(file.number).st_size
+    file.write(bytes(max(0, min(size_bytes, limit_bytes - end))), end)
+
+
 def write_whole(path: str | os.PathLike[str], data: bytes, permissions: int = PRIVATE) -> None:
     """Put bytes in the place of a file: a reader, and a crash, find the old ones or the new. Makes its directories.
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from interpreters.blobs.cid import check_cid
 from interpreters.blobs.directory import DirectoryBlobs
-from interpreters.disk.files import sync_file
+from interpreters.disk.files import lengthen_file, sync_file
 from interpreters.disk.turns import Turns
 from interpreters.stores.clock import Clock, checked_clock, wall_clock
 from interpreters.stores.group import NO_MEMORY, NO_MEMORY_NOR_WORD, WriteRequest
@@ -53,8 +53,13 @@ LOOK_AGAIN_SECONDS = 0.01
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 """After about how many bytes of its own commits a process has them moved from the write-ahead log into the file."""
 
+FIRST_ROOM_BYTES = 256 * 1024
+"""How much room the write-ahead log is given at first, and about how much is written to it before: then twice as much
+each time, up to what is moved into the file at once. So who writes little gives little."""
+
 _PAGE_BYTES = 4096
 _PAGES_OF_A_COMMIT = 2
+_PAGES_OF_A_COMMIT_AT_MOST = 4
 
 SYNC_MODES = {"commit": "FULL", "interval": "NORMAL", "os": "NORMAL"}
 """What SQLite calls them. In NORMAL mode the system is not waited for but at checkpoints."""
@@ -129,6 +134,9 @@ class SqliteStore(GroupedStore):
         self._heads: KnownHeads | None = None
         self._data_version = -1
         self._unmoved_bytes = 0
+        # How much room there is yet in the log, and how much it is to be given next: 0, no more.
+        self._room_bytes = FIRST_ROOM_BYTES
+        self._next_room_bytes = FIRST_ROOM_BYTES if sync == "commit" else 0
         self._unsynced = False
         # Why nothing is written any more.
         self._poison: str | None = None
@@ -235,6 +243,7 @@ class SqliteStore(GroupedStore):
             heads.make_room()
             self._unsynced = True
             self._unmoved_bytes += writing.written_bytes + _PAGES_OF_A_COMMIT * _PAGE_BYTES
+            self._room_bytes -= writing.written_bytes + _PAGES_OF_A_COMMIT_AT_MOST * _PAGE_BYTES
             # What was written is written, whatever comes now.
             if self._unmoved_bytes >= CHECKPOINT_BYTES:
                 with suppress(PersistError):  # the next commit tries again
@@ -271,7 +280,20 @@ class SqliteStore(GroupedStore):
             self._roll_back(connection)
         with self._database.errors():
             connection.execute("BEGIN IMMEDIATE")
+        if self._room_bytes <= 0 and self._next_room_bytes:
+            self._make_room()
         return connection
+
+    def _make_room(self) -> None:
+        """Put zeros behind the write-ahead log, which commits then overwrite: else each makes it longer.
+
+        The sync of a file that became longer has the file system write its length too, and takes twice as long. Zeros
+        are no frames to SQLite. Nobody else writes there: the transaction has the log's lock.
+        """
+        with suppress(OSError):  # where there is no room, SQLite says so when it needs some
+            lengthen_file(f"{self.path}-wal", self._next_room_bytes, CHECKPOINT_BYTES)
+        self._room_bytes = self._next_room_bytes
+        self._next_room_bytes = 2 * self._next_room_bytes if self._next_room_bytes < CHECKPOINT_BYTES // 2 else 0
 
     def _heads_of(self, connection: sqlite3.Connection) -> KnownHeads:
         """What is known of streams and keys: that of the transaction before, unless another process has written."""
@@ -314,6 +336,8 @@ class SqliteStore(GroupedStore):
         with self._database.errors():
             connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
         self._unmoved_bytes = 0
+        # From now on the log is written from its beginning again.
+        self._next_room_bytes = 0
 
     def sync(self) -> None:
         """Return when all that was written so far is on the disk, whatever the mode."""

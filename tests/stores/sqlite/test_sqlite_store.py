@@ -315,6 +315,40 @@ def test_the_log_of_writes_is_moved_into_the_file_as_it_grows(tmp_path, monkeypa
         assert len(events_of(store, "s")) == 300
 
 
+def test_commits_that_are_synced_overwrite_room_in_the_log_of_writes_and_do_not_make_it_longer(tmp_path):
+    log_of_writes = tmp_path / "app.db-wal"
+    with open_store(f"sqlite:{tmp_path}/app.db") as store, open_store(f"sqlite:{tmp_path}/app.db?mode=r") as beside:
+        lengths = []
+        for number in range(200):
+            store.run(log.append("s", "made", number))
+            lengths.append(log_of_writes.stat().st_size)
+        # At first it grows with each; then it is given room, each time twice as much.
+        assert len(set(lengths[:16])) == 16
+        assert len(set(lengths[16:])) <= 6
+        assert [event.data for event in beside.run(log.read("s"))] == list(range(200))
+    with open_store(f"sqlite:{tmp_path}/app.db") as store:
+        assert [event.data for event in store.run(log.read("s"))] == list(range(200))
+
+
+def test_without_room_on_the_disk_the_log_of_writes_grows_as_it_must(tmp_path, monkeypatch):
+    def refuse(*given):
+        asked.append(given)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    asked = []
+    monkeypatch.setattr("interpreters.stores.sqlite.store.lengthen_file", refuse)
+    with open_store(f"sqlite:{tmp_path}/app.db") as store:
+        for number in range(100):
+            store.run(log.append("s", "made", number))
+        assert len(asked) >= 2
+        assert len(store.run(log.read("s"))) == 100
+    asked.clear()
+    with open_store(f"sqlite:{tmp_path}/other.db?sync=os") as store:
+        for number in range(100):
+            store.run(log.append("s", "made", number))
+    assert asked == []
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_pages_by_prefix_agree_whether_streams_are_merged_or_all_is_looked_at(tmp_path, seed, monkeypatch):
     random = Random(seed)
