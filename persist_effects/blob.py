@@ -21,7 +21,7 @@ def put(data: bytes, mime: str = "application/octet-stream") -> Effect[BlobRef]:
         mime: Their MIME type.
 
     Returns:
-        The reference to keep. Its ``cid`` is a CIDv1: raw codec, sha2-256, base32.
+        The reference to keep. Its ``cid`` is the CIDv1 that IPFS gives a file of these bytes.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(put(b"hello", "text/plain"))

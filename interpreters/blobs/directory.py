@@ -22,7 +22,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any, TypeVar
 
-from interpreters.blobs.cid import check_cid, cid_of, is_cid
+from interpreters.blobs.cid import CHUNK_BYTES, check_cid, cid_like, cid_of, is_cid, is_raw
 from interpreters.disk import requests as disk
 from interpreters.disk.files import PRIVATE
 from interpreters.disk.real import RealDisk
@@ -242,11 +242,17 @@ def check_bytes(cid: str, data: bytes, place: str) -> None:
     Traceback (most recent call last):
     persist_effects.errors.CorruptStore: var/blobs/q/…: expected the bytes of blob bafkreibm6jg3ux5qumhcn2b3flc...
     """
-    found = cid_of(data)
+    found = cid_like(cid, data)
     if found != cid:
+        # What has the hash of more than one block is put no more: the same bytes would get another identifier.
+        again = (
+            ""
+            if is_raw(cid) and len(data) > CHUNK_BYTES
+            else "put the blob's bytes again, which replaces the file, or "
+        )
         raise CorruptStore(
             f"{place}: expected the bytes of blob {cid}, found {len(data)} bytes of blob {found}: "
-            "put the blob's bytes again, which replaces the file, or restore it from a backup"
+            f"{again}restore it from a backup"
         )
 
 

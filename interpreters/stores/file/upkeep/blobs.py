@@ -6,7 +6,7 @@ fixed are at least all that it names.
 
 from collections.abc import Callable
 
-from interpreters.blobs.cid import cid_of
+from interpreters.blobs.cid import cid_like
 from interpreters.blobs.directory import BlobFiles
 from interpreters.disk import requests as disk
 from interpreters.stores.file.manifest import BLOBS
@@ -54,7 +54,7 @@ class BlobWalk:
         except OSError as error:
             self._lose(cid, Damage(path, 0, "a file that can be read", str(error)))
             return
-        found = None if data is None else cid_of(data)
+        found = None if data is None else cid_like(cid, data)
         if data is None or found != cid:
             told = "no file" if data is None else f"{len(data)} bytes of blob {found}"
             self._lose(cid, Damage(path, 0, f"the bytes of blob {cid}", told))
