@@ -52,7 +52,7 @@ def get(ref: AnyRef) -> Effect[bytes]:
     >>> store.run(get(store.run(kv.get("greeting"))))
     b'hello'
     """
-    return (yield from perform(BlobGet(_cid(ref))))
+    return (yield from perform(BlobGet(cid_in(ref))))
 
 
 @program
@@ -69,10 +69,24 @@ def has(ref: AnyRef) -> Effect[bool]:
     >>> open_store("memory:").run(has("bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq"))
     False
     """
-    return (yield from perform(BlobHas(_cid(ref))))
+    return (yield from perform(BlobHas(cid_in(ref))))
 
 
-def _cid(ref: AnyRef) -> str:
+def cid_in(ref: AnyRef) -> str:
+    """The content identifier that a reference holds. This one is a plain function.
+
+    Args:
+        ref: The reference, given as to `get`.
+
+    Returns:
+        The identifier, which is not checked.
+
+    Raises:
+        InvalidRequest: It is not a reference.
+
+    >>> cid_in({"cid": "bafkrei…", "size": 5, "mime": "text/plain"})
+    'bafkrei…'
+    """
     match ref:
         case BlobRef(cid=cid) | {"cid": str(cid)} | str(cid):
             return cid

@@ -128,6 +128,53 @@ class CidBuilder:
         )
 
 
+class LikeBuilder:
+    """Computes the identifier of bytes that come in pieces, of the kind that another identifier is.
+
+    Args:
+        cid: The other one.
+
+    >>> builder = LikeBuilder(raw_cid_of(bytes(2 * CHUNK_BYTES)))
+    >>> builder.feed(bytes(2 * CHUNK_BYTES))
+    >>> builder.cid() == raw_cid_of(bytes(2 * CHUNK_BYTES))
+    True
+    """
+
+    def __init__(self, cid: str) -> None:
+        self.size_bytes = 0
+        self._whole = sha256() if is_raw(cid) else None
+        self._levels: dict[int, bytearray] = {}
+        self._tree = CidBuilder(lambda level, digests: self._levels.setdefault(level, bytearray()).extend(digests))
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes in.
+
+        Args:
+            data: As many as there are.
+        """
+        if self._whole is None:
+            self._tree.feed(data)
+        else:
+            self._whole.update(data)
+        self.size_bytes += len(data)
+
+    def cid(self) -> str:
+        """The identifier of all that came. Nothing more may come then.
+
+        Returns:
+            The identifier.
+        """
+        return self._tree.cid() if self._whole is None else raw_cid_of_digest(self._whole.digest())
+
+    def digests(self) -> bytes:
+        """The digests below the nodes of the tree, level by level, once there is the identifier.
+
+        Returns:
+            The digests; none where it is of no tree.
+        """
+        return b"".join(self._levels[level] for level in sorted(self._levels))
+
+
 def cid_of(data: bytes) -> str:
     """The identifier of these bytes.
 
@@ -159,7 +206,22 @@ def raw_cid_of(data: bytes) -> str:
     >>> raw_cid_of(b"hello") == cid_of(b"hello"), raw_cid_of(bytes(CHUNK_BYTES + 1))[:7]
     (True, 'bafkrei')
     """
-    return text_of(RAW, sha256(data).digest())
+    return raw_cid_of_digest(sha256(data).digest())
+
+
+def raw_cid_of_digest(digest: bytes) -> str:
+    """The identifier that holds the hash of all the bytes.
+
+    Args:
+        digest: That hash.
+
+    Returns:
+        The identifier.
+
+    >>> raw_cid_of_digest(sha256(b"hello").digest()) == cid_of(b"hello")
+    True
+    """
+    return text_of(RAW, digest)
 
 
 def cid_like(cid: str, data: bytes) -> str:
