@@ -87,6 +87,7 @@ PURE = {
 # Packages behind an extra, and the only rooms that may import them.
 OPTIONAL = {
     "anyio": ("interpreters/runtime/tasks.py",),
+    "httpx": ("interpreters/blobs/ipfs.py",),
     "hypothesis": ("interpreters/conformance/",),
     "pytest": ("interpreters/conformance/", "interpreters/pytest_plugin.py", "interpreters/pytest_never_run.py"),
     "multiformats": ("interpreters/blobs/cid.py",),

@@ -12,7 +12,7 @@ Source: https://specs.ipfs.tech/unixfs/, and the package ``importer/balanced`` o
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -283,6 +283,26 @@ def digest_in(cid: str) -> bytes:
     return bytes(CID.decode(cid).raw_digest)
 
 
+def cid_in_base(text: str) -> str:
+    """An identifier as it is written here, from one in any base, as IPFS nodes write them.
+
+    Args:
+        text: The identifier.
+
+    Returns:
+        The same in base32.
+
+    Raises:
+        ValueError: It is not an identifier.
+
+    >>> cid_in_base("zb2rhZfjRh2FHHB2RkHVEvL2vJnCTcu7kwRqgVsf9gpkLgteo") == cid_of(b"hello")
+    True
+    """
+    from multiformats import CID
+
+    return str(CID.decode(text).set(base="base32", version=1))
+
+
 def is_raw(cid: str) -> bool:
     """Whether an identifier holds the hash of a blob's bytes, and not that of the root of a tree.
 
@@ -355,6 +375,62 @@ def node_block(level: int, links: Sequence[Link]) -> bytes:
     # dag-pb: each link is field 2, of a hash, a name that is empty, and a size; then comes the data, field 1.
     linked = (_field(1, begins + link.digest) + b"\x12\x00\x18" + _varint(link.total_bytes) for link in links)
     return b"".join(_field(2, link) for link in linked) + _field(1, unixfs)
+
+
+def links_in(block: bytes) -> tuple[bytes, int]:
+    """What the block of a node says.
+
+    Args:
+        block: The block.
+
+    Returns:
+        The digests of what it links to, one after the other, and how many bytes of the file lie below.
+
+    Raises:
+        ValueError: It is not the block of a node of a file.
+
+    >>> links_in(node_block(0, [Link(bytes(32), 7, 7)])) == (bytes(32), 7)
+    True
+    """
+    digests, file_bytes = bytearray(), None
+    for number, value in _fields(block):
+        if number == 2 and isinstance(value, bytes):
+            digests += dict(_bytes_fields(value))[1][-DIGEST_BYTES:]
+        elif number == 1 and isinstance(value, bytes):
+            file_bytes = dict(_fields(value)).get(3)
+    if not isinstance(file_bytes, int):
+        raise ValueError("it says nothing of the size of a file")
+    return bytes(digests), file_bytes
+
+
+def _bytes_fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    return ((number, value) for number, value in _fields(data) if isinstance(value, bytes))
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
+    """The fields of a record, by their numbers: of the two types that nodes have. Raises ValueError for others."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint_at(data, at)
+        value, at = _varint_at(data, at)
+        if tag & 7 == 0:
+            yield tag >> 3, value
+        elif tag & 7 == 2 and at + value <= len(data):
+            yield tag >> 3, data[at : at + value]
+            at += value
+        else:
+            raise ValueError(f"no field of a node begins with {tag}")
+
+
+def _varint_at(data: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while at < len(data):
+        number |= (data[at] & 127) << shift
+        shift += 7
+        at += 1
+        if data[at - 1] < 128:
+            return number, at
+    raise ValueError("a number breaks off")
 
 
 def _field(number: int, data: bytes) -> bytes:

@@ -30,7 +30,7 @@ from interpreters.blobs.homes import (
     damaged,
     pieces_of,
 )
-from interpreters.blobs.proofs import ProvedDigests, Unproved
+from interpreters.blobs.proofs import BlobTree, ProvedDigests, Unproved
 from interpreters.blobs.reading import as_file
 from interpreters.disk import requests as disk
 from interpreters.disk.files import PRIVATE
@@ -359,10 +359,11 @@ class _StoredChunks:
             whole = digest_in(self._cid)
             return lambda index: whole
         if not is_raw(self._cid):
+            tree = BlobTree(self.size_bytes)
             proved = ProvedDigests(
                 self._cid,
                 self.size_bytes,
-                lambda offset, size_bytes: self._home.read_digests(self._cid, offset, size_bytes),
+                lambda level, index, digest: self._home.read_digests(self._cid, *tree.place_of(level, index)),
             )
             with suppress(Unproved):
                 proved.of_chunk(0)

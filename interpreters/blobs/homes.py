@@ -23,8 +23,8 @@ class KeptBlob(NamedTuple):
 
     cid: str
     size_bytes: int
-    put_at: int
-    """When it was last put, in microseconds since 1970, UTC."""
+    put_at: int | None
+    """When it was last put, in microseconds since 1970, UTC; None where the home does not keep that."""
 
 
 class BlobHome(Protocol):

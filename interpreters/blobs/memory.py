@@ -198,6 +198,6 @@ class NoBlobs(MemoryBlobs):
 def _refusal(what: str) -> InvalidRequest:
     return InvalidRequest(
         f"{what}: this store is durable and has no blob store of its own: its references would outlive bytes "
-        "that are only in this process's memory. Give it a blob store that keeps them, `blobs=…`, or "
-        "`blobs=MemoryBlobs()`, of interpreters.blobs.memory, to accept that they are lost with the process"
+        "that are only in this process's memory. Give it a blob store that keeps them, as in "
+        "open_store(url, blobs='dir:var/blobs'), or blobs='memory:' to accept that they are lost with the process"
     )

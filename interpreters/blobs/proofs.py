@@ -35,21 +35,18 @@ class BlobTree:
             self.counts.append(-(-self.counts[-1] // LINKS))
         self._full_bytes: dict[int, int] = {}
 
-    @property
-    def digests_bytes(self) -> int:
-        """How many bytes the digests below all nodes take."""
-        return self.start_of(len(self.counts) - 1)
-
-    def start_of(self, level: int) -> int:
-        """Where the digests of a level begin, in bytes.
+    def place_of(self, level: int, index: int) -> tuple[int, int]:
+        """Where the digests below a node are kept.
 
         Args:
-            level: The level.
+            level: The node's level, from 1.
+            index: Which one of that level it is.
 
         Returns:
-            The offset.
+            The offset, and how many bytes they take.
         """
-        return sum(self.counts[:level]) * DIGEST_BYTES
+        first = sum(self.counts[: level - 1]) + index * LINKS
+        return first * DIGEST_BYTES, self.count_below(level, index) * DIGEST_BYTES
 
     def file_bytes(self, level: int, index: int) -> int:
         """How many of the blob's bytes lie below a node, or in a chunk.
@@ -119,18 +116,18 @@ class ProvedDigests:
     Args:
         cid: The blob's identifier, that of a tree.
         size_bytes: Its size, which is proved too.
-        read: Reads so many bytes of the digests that were kept, from an offset.
+        read: Reads the digests below a node, whatever they are: of its level, its index there, and its own digest.
 
     >>> from interpreters.blobs.cid import CidBuilder
     >>> kept = {}
     >>> builder = CidBuilder(lambda level, digests: kept.setdefault(level, digests))
     >>> builder.feed(bytes(2 * CHUNK_BYTES))
-    >>> proved = ProvedDigests(builder.cid(), 2 * CHUNK_BYTES, lambda offset, size: kept[0][offset:offset + size])
+    >>> proved = ProvedDigests(builder.cid(), 2 * CHUNK_BYTES, lambda level, index, digest: kept[level - 1])
     >>> proved.of_chunk(1) == sha256(bytes(CHUNK_BYTES)).digest()
     True
     """
 
-    def __init__(self, cid: str, size_bytes: int, read: Callable[[int, int], bytes]) -> None:
+    def __init__(self, cid: str, size_bytes: int, read: Callable[[int, int, bytes], bytes]) -> None:
         self._root = digest_in(cid)
         self._tree = BlobTree(size_bytes)
         self._read = read
@@ -164,9 +161,8 @@ class ProvedDigests:
     def _prove(self, level: int, index: int) -> bytes:
         """The digests below a node."""
         expected = self._digest(level, index)
-        size_bytes = self._tree.count_below(level, index) * DIGEST_BYTES
-        digests = self._read(self._tree.start_of(level - 1) + index * LINKS * DIGEST_BYTES, size_bytes)
-        if len(digests) != size_bytes:
+        digests = self._read(level, index, expected)
+        if len(digests) != self._tree.count_below(level, index) * DIGEST_BYTES:
             raise Unproved
         if sha256(node_block(level - 1, self._tree.links(level, index, digests))).digest() != expected:
             raise Unproved

@@ -208,6 +208,9 @@ TABLE: dict[str, dict[str, Row]] = {
         "_swept": Row(ANY, "one is added before it is taken from the others", "test_memory_drops_what_is_old_too"),
         "_blobs": Row(ANY, "bytes by their own name: whoever puts them puts the same", "test_threads_may_put_one_blob"),
     },
+    "blobs/ipfs.py IpfsBlobs": {
+        "_is_closed": Row(ANY, ONCE, "test_a_home_that_is_only_read_and_one_that_is_closed_say_so"),
+    },
     "blobs/files.py BlobFiles": {
         "_begins": Row(
             ANY,
@@ -438,7 +441,8 @@ ONE_THREAD = {"leave_to_parent", "_leave_to_parent", "_forget_half_copied"}
 OWNED_BY_ONE = {
     "stores/memory.py _Heads", "stores/file/index.py SegmentGone", "stores/file/frames.py Chunk",
     "stores/file/frames.py StreamPart", "stores/file/frames.py LogPart", "disk/files.py Directory",
-    "disk/files.py _Descriptor", "blobs/directory.py _Unfinished",
+    "disk/files.py _Descriptor", "blobs/directory.py _Unfinished", "blobs/ipfs.py _Upload",
+    "blobs/ipfs.py _NodeChunks", "blobs/ipfs.py _Refused",
     "blobs/directory.py _StoredChunks", "stores/postgres/courier.py _Link",
 }  # fmt: skip
 # Tables that are filled where they are made.
