@@ -1,19 +1,14 @@
 """Blobs in this process's memory, and what stands for a blob store where none was given that could keep them."""
 
-import time
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from interpreters.blobs.cid import CHUNK_BYTES, check_cid, cid_of
-from interpreters.blobs.homes import ANY_MIME, BlobProgress, KeptBlob, check_is, check_mime, pieces_of
+from interpreters.blobs.homes import ANY_MIME, BlobProgress, KeptBlob, check_is, check_mime, now_micros, pieces_of
 from interpreters.blobs.reading import as_file
 from persist_effects.errors import BlobNotFound, InvalidRequest
 from persist_effects.machine import Handlers
 from persist_effects.requests import BlobGet, BlobHas, BlobPut, BlobRef
-
-
-def _now() -> int:
-    return time.time_ns() // 1000
 
 
 class ChunksOf:
@@ -56,7 +51,7 @@ class MemoryBlobs:
     5
     """
 
-    def __init__(self, clock: Callable[[], int] = _now) -> None:
+    def __init__(self, clock: Callable[[], int] = now_micros) -> None:
         self._clock = clock
         # A dict's single operations are atomic, and the same key always has the same bytes: no lock is needed.
         self._blobs: dict[str, tuple[bytes, int]] = {}
