@@ -18,6 +18,11 @@ from typing import Annotated, Any, BinaryIO, NoReturn, Protocol, cast
 import msgspec
 
 from interpreters import jsonl, migrating
+from interpreters.blobs.directory import DirectoryBlobs
+from interpreters.blobs.homes import BlobHome, KeptBlob
+from interpreters.blobs.sweeping import Swept, sweep
+from interpreters.blobs.upkeep import CheckedBlobs, CopiedBlobs, check_all, copy_all
+from interpreters.blobs.urls import open_blobs
 from interpreters.disk.files import new_file
 from interpreters.opening import open_store
 from interpreters.stores.file import NUMBERS
@@ -61,9 +66,18 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+blobs_app = typer.Typer(help="Look at blobs, and keep them well.", epilog=EXIT_CODES, no_args_is_help=True)
+app.add_typer(blobs_app, name="blobs")
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="The store: file:PATH.")]
 Into = Annotated[Path, typer.Argument(metavar="INTO", help="A directory that is not there, or empty.")]
+Home = Annotated[
+    str,
+    typer.Argument(
+        metavar="HOME",
+        help="The blobs: dir:PATH, ipfs:http://HOST:PORT, or those beside a store, file:PATH or sqlite:PATH.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines, and no progress.")]
 
 
@@ -199,6 +213,58 @@ def compact(url: Url, as_json: AsJson = False) -> None:
         _print(numbers, as_json, _lines_of_numbers)
 
 
+@blobs_app.command("list", epilog=EXIT_CODES)
+def list_blobs(home: Home, as_json: AsJson = False) -> None:
+    """Print the identifier, the size and the time of the last put of each blob. With --json, a line of it for each."""
+    with _exit_codes(as_json), _home(home, read_only=True) as blobs:
+        for kept in blobs.kept():
+            typer.echo(msgspec.json.encode(kept._asdict()).decode() if as_json else _line_of_blob(kept))
+
+
+@blobs_app.command("check", epilog=EXIT_CODES)
+def check_blobs(home: Home, as_json: AsJson = False) -> None:
+    """Read every blob, and compare it with its identifier. Exit code 1: one is damaged."""
+    with _exit_codes(as_json), _home(home, read_only=True) as blobs:
+        with _progress("checking", as_json) as progress:
+            checked = check_all(blobs, progress)
+        _print(checked, as_json, _lines_of_checked)
+        _exit_if_damaged(bool(checked.damages))
+
+
+@blobs_app.command("copy", epilog=EXIT_CODES)
+def copy_blobs(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The blobs to copy, given as to `list`.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="Where to copy them, given as to `list`.")],
+    as_json: AsJson = False,
+) -> None:
+    """Copy all blobs from one home into another. Interrupted, and run again, it goes on. Exit code 1: some are left."""
+    with _exit_codes(as_json), _home(source, read_only=True) as old, _home(target) as new:
+        with _progress("copying", as_json) as progress:
+            copied = copy_all(old, new, progress)
+        _print(copied, as_json, _lines_of_copied)
+        _exit_if_damaged(bool(copied.left))
+
+
+@blobs_app.command("sweep", epilog=EXIT_CODES)
+def sweep_blobs(
+    stores: Annotated[
+        list[str], typer.Argument(metavar="URL...", help="All stores that refer to the blobs: URLs as open_store's.")
+    ],
+    *,
+    home: Annotated[str | None, typer.Option("--blobs", help="The blobs; else those beside the first store.")] = None,
+    grace_hours: Annotated[float, typer.Option(min=0, help="How long a blob is kept after it was put.")] = 24.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be given up.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give up the blobs that no log and no key reaches and nobody has put lately. Programs may go on meanwhile."""
+    with _exit_codes(as_json), contextlib.ExitStack() as opened:
+        blobs = opened.enter_context(_home(home or stores[0], read_only=dry_run))
+        reading = [opened.enter_context(_reading_any(url)) for url in stores]
+        with _progress("reading", as_json) as progress:
+            swept = sweep(blobs, *reading, grace=timedelta(hours=grace_hours), dry_run=dry_run, progress=progress)
+        _print(swept, as_json, _lines_of_swept)
+
+
 def main() -> None:
     """The entry point. Wherever Ctrl-C comes, it ends in one line at the most, and without a traceback.
 
@@ -257,6 +323,35 @@ def _check_is_store(path: str) -> None:
 
 def _reading(url: str) -> Any:
     return open_store("file:", path=_path_of(url), mode="r")
+
+
+def _reading_any(url: str) -> Any:
+    """A store of any kind, opened to be read, so that a program that writes to it may go on."""
+    scheme, _, rest = url.partition(":")
+    return open_store(url, mode="r") if scheme in {"file", "sqlite"} and "?" not in rest else open_store(url)
+
+
+@contextlib.contextmanager
+def _home(url: str, *, read_only: bool = False) -> Iterator[BlobHome]:
+    home = _opened_home(url, read_only)
+    try:
+        yield home
+    finally:
+        home.close()
+
+
+def _opened_home(url: str, read_only: bool) -> BlobHome:
+    """The home of blobs that a URL names, or that of the store that it names."""
+    scheme, colon, rest = url.partition(":")
+    beside = {"file": "/blobs", "sqlite": "-blobs"}.get(scheme)
+    if beside is None or not colon:
+        return open_blobs(url, read_only=read_only)
+    path = options_of_url(scheme, rest, NUMBERS).get("path", "")
+    if not path or not Path(path).exists():
+        raise InvalidRequest(f"{url!r} is not a store that is there, so there are no blobs beside it")
+    # Where none was ever put there is no directory, and looking at it makes none.
+    place = f"{path}{beside}"
+    return DirectoryBlobs(place, read_only=read_only or not Path(place).is_dir())
 
 
 @contextlib.contextmanager
@@ -420,6 +515,34 @@ def _lines_of_salvaged(salvaged: Salvaged) -> list[str]:
 
 def _lines_of_counts(counts: jsonl.Counts) -> list[str]:
     return [f"{counts.events} events, {counts.streams} streams, {counts.keys} keys"]
+
+
+def _line_of_blob(kept: KeptBlob) -> str:
+    """One line for people.
+
+    >>> _line_of_blob(KeptBlob("bafkrei…", 5, 0)), _line_of_blob(KeptBlob("bafkrei…", 5, None))
+    ('bafkrei… 5 1970-01-01T00:00:00+00:00', 'bafkrei… 5')
+    """
+    put_at = "" if kept.put_at is None else f" {(_EPOCH + timedelta(microseconds=kept.put_at)).isoformat()}"
+    return f"{kept.cid} {kept.size_bytes}{put_at}"
+
+
+def _lines_of_checked(checked: CheckedBlobs) -> list[str]:
+    lines = [f"damage: {damage.reason}" for damage in checked.damages]
+    told = f"damaged: {len(checked.damages)} blobs, and" if lines else "sound:"
+    return [*lines, f"{told} {checked.blobs} blobs of {checked.bytes} bytes{' are sound' if lines else ''}"]
+
+
+def _lines_of_copied(copied: CopiedBlobs) -> list[str]:
+    lines = [f"left: blob {left.cid}: {left.reason}" for left in copied.left]
+    return [*lines, f"copied: {copied.blobs} blobs of {copied.bytes} bytes, {copied.there} were there"]
+
+
+def _lines_of_swept(swept: Swept) -> list[str]:
+    lines = [f"{'unreached' if swept.is_dry_run else 'dropped'}: blob {cid}" for cid in swept.dropped]
+    told = "would be given up" if swept.is_dry_run else "were given up"
+    others = f"{swept.reached} are reached, {swept.young} are young"
+    return [*lines, f"{len(swept.dropped)} of {swept.blobs} blobs {told}, {swept.dropped_bytes} bytes; {others}"]
 
 
 def _line_of_event(event: Event) -> str:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from interpreters.blobs.urls import open_blobs
 from interpreters.runtime.interpreter import Interpreter, check_blobs, check_interpreter, checked_effects
 from interpreters.runtime.store import Store
 from interpreters.stores.memory import MemoryStore
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 
-def open_store(url: str, *, effects: Handlers | None = None, blobs: Interpreter | None = None, **options: Any) -> Store:
+def open_store(
+    url: str, *, effects: Handlers | None = None, blobs: Interpreter | str | None = None, **options: Any
+) -> Store:
     """Open the store that a URL names. Close it, or use it in a ``with`` block.
 
     ``memory:`` is a new, empty store in this process; its options are ``clock`` (a function that gives microseconds
@@ -31,8 +34,8 @@ def open_store(url: str, *, effects: Handlers | None = None, blobs: Interpreter 
     Args:
         url: The URL.
         effects: Rows for your own requests: from their types to functions of one request.
-        blobs: A blob store. Unless given, a memory store has a `MemoryBlobs`, and a file store keeps blobs in its
-            directory.
+        blobs: A blob store, or the URL of one: ``dir:PATH``, ``ipfs:http://HOST:PORT`` or ``memory:``. Unless given, a
+            memory store keeps blobs in memory, and ``file:`` and ``sqlite:`` stores in a directory beside them.
         options: Those of the store, as they may also stand in its URL.
 
     Returns:
@@ -59,15 +62,24 @@ def open_store(url: str, *, effects: Handlers | None = None, blobs: Interpreter 
         raise InvalidRequest(f"{url!r} names no store: a store's URL starts with one of {known}{advice}")
     # Before anything is opened, which nobody could close then.
     checked_effects(effects)
+    home = _opened_blobs(blobs)
+    opened: list[Interpreter] = [] if home is None or home is blobs else [home]
+    try:
+        opened.append(opener(rest, options))
+        return Store(opened[-1], effects=effects, blobs=home)
+    except BaseException:
+        # An interrupt too: nobody could close them any more.
+        for each in reversed(opened):
+            each.close()
+        raise
+
+
+def _opened_blobs(blobs: Interpreter | str | None) -> Interpreter | None:
+    if isinstance(blobs, str):
+        return open_blobs(blobs)
     if blobs is not None:
         check_blobs(blobs)
-    interpreter = opener(rest, options)
-    try:
-        return Store(interpreter, effects=effects, blobs=blobs)
-    except BaseException:
-        # An interrupt: nobody could close it any more.
-        interpreter.close()
-        raise
+    return blobs
 
 
 def _open_memory(rest: str, options: dict[str, Any]) -> Interpreter:

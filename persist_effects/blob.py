@@ -21,7 +21,7 @@ def put(data: bytes, mime: str = "application/octet-stream") -> Effect[BlobRef]:
         mime: Their MIME type.
 
     Returns:
-        The reference to keep. Its ``cid`` is a CIDv1: raw codec, sha2-256, base32.
+        The reference to keep. Its ``cid`` is the CIDv1 that IPFS gives a file of these bytes.
 
     >>> from interpreters import open_store
     >>> open_store("memory:").run(put(b"hello", "text/plain"))
@@ -52,7 +52,7 @@ def get(ref: AnyRef) -> Effect[bytes]:
     >>> store.run(get(store.run(kv.get("greeting"))))
     b'hello'
     """
-    return (yield from perform(BlobGet(_cid(ref))))
+    return (yield from perform(BlobGet(cid_in(ref))))
 
 
 @program
@@ -69,10 +69,24 @@ def has(ref: AnyRef) -> Effect[bool]:
     >>> open_store("memory:").run(has("bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq"))
     False
     """
-    return (yield from perform(BlobHas(_cid(ref))))
+    return (yield from perform(BlobHas(cid_in(ref))))
 
 
-def _cid(ref: AnyRef) -> str:
+def cid_in(ref: AnyRef) -> str:
+    """The content identifier that a reference holds. This one is a plain function.
+
+    Args:
+        ref: The reference, given as to `get`.
+
+    Returns:
+        The identifier, which is not checked.
+
+    Raises:
+        InvalidRequest: It is not a reference.
+
+    >>> cid_in({"cid": "bafkrei…", "size": 5, "mime": "text/plain"})
+    'bafkrei…'
+    """
     match ref:
         case BlobRef(cid=cid) | {"cid": str(cid)} | str(cid):
             return cid

@@ -87,6 +87,7 @@ PURE = {
 # Packages behind an extra, and the only rooms that may import them.
 OPTIONAL = {
     "anyio": ("interpreters/runtime/tasks.py",),
+    "httpx": ("interpreters/blobs/ipfs.py",),
     "hypothesis": ("interpreters/conformance/",),
     "pytest": ("interpreters/conformance/", "interpreters/pytest_plugin.py", "interpreters/pytest_never_run.py"),
     "multiformats": ("interpreters/blobs/cid.py",),
@@ -486,7 +487,7 @@ PUBLIC_FUNCTIONS = {
         "read_from read_range streams truncate_through wait"
     ),
     "kv": "delete delete_expect entries entry get get_or has keys put put_expect update wait",
-    "blob": "get has put",
+    "blob": "cid_in get has put",
     "transaction": "transact",
     "projection": "project project_all project_all_resume project_resume",
     "snapshot": "checkpoint covered_seq kept read replay state_type_of write",

@@ -1,292 +1,396 @@
-"""Blobs in a directory: the bytes of each in a file of its own, under the hash of their content.
+"""Blobs in a directory, for any number of threads and processes: `DirectoryBlobs`, and what a file store has of it.
 
-The directory is laid out so::
-
-    q/bafkrei…qy         the bytes of a blob, and nothing else: the file's name is their content identifier
-    unfinished/…-7       a file that is being written, not yet renamed to its place
-    unfinished/1.lock    held by the process that writes the files ``1-…``
-
-The blobs are fanned out over at most 32 directories by the last but one character of their identifiers, as IPFS's
-flatfs does by ``next-to-last/1``: the last characters but one are drawn evenly from the alphabet of base32, which the
-first, which say version, codec and hash, are not. So 100,000 blobs are some 3,000 names in each.
-
-A blob's bytes are synced before its name is there, and its name before the blob is acknowledged. No file with a blob's
-name is ever written to, so readers and writers need no lock between them, in any number of processes. Only whole blobs
-are told of: a reader compares them with their identifier.
+How the directory is laid out is in the first lines of `interpreters.blobs.files`.
 """
 
 import os
-import re
-import socket
-from collections.abc import Callable
-from itertools import count
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from hashlib import sha256
+from typing import Any, BinaryIO, TypeVar
 
-from interpreters.blobs.cid import check_cid, cid_of, is_cid
+from interpreters.blobs.cid import (
+    CHUNK_BYTES,
+    DIGEST_BYTES,
+    CidBuilder,
+    LikeBuilder,
+    check_cid,
+    cid_like,
+    digest_in,
+    is_raw,
+    raw_cid_of_digest,
+)
+from interpreters.blobs.files import BlobFiles
+from interpreters.blobs.homes import (
+    ANY_MIME,
+    BlobProgress,
+    KeptBlob,
+    check_is,
+    check_mime,
+    damaged,
+    pieces_of,
+)
+from interpreters.blobs.proofs import BlobTree, ProvedDigests, Unproved
+from interpreters.blobs.reading import as_file
 from interpreters.disk import requests as disk
 from interpreters.disk.files import PRIVATE
 from interpreters.disk.real import RealDisk
-from persist_effects.errors import BlobNotFound, CorruptStore, InvalidRequest, StoreClosed, StoreUnavailable
+from persist_effects.errors import (
+    BlobNotFound,
+    CorruptStore,
+    InvalidRequest,
+    StoreClosed,
+    StoreUnavailable,
+)
 from persist_effects.machine import Effect, Handlers, perform, run
 from persist_effects.requests import BlobGet, BlobHas, BlobPut, BlobRef
 
 A = TypeVar("A")
 
-_SHARD = re.compile("[a-z2-7]")
-_SLOT_FILE = re.compile(r"([1-9][0-9]*)(?:\.lock|-[0-9]+)")
-_SOLE_WRITERS_FILE = re.compile(r"sole\.[0-9a-f]+-[0-9]+")
+DriveDisk = Callable[[Effect[Any]], Any]
+"""Runs a program over `disk/*`, and tells the disk's errors as the package's."""
 
 
-class BlobFiles:
-    """Reads and writes the files of blobs below a directory of a disk, by programs over `disk/*`. For any thread.
+class _Unfinished:
+    """A blob that is being put in pieces: the file of its bytes, and that of the digests below the nodes of its tree.
 
-    Args:
-        root: The directory's path on the disk; "" is the disk's own root. It is made when the first blob is put.
-        sole_writer: Eight bytes that no other opening has, where something else sees to it that no other process
-            writes here, such as a store's lock. None: the writers of the files that are unfinished hold locks.
-
-    >>> from interpreters.disk.crashing import CrashDisk
-    >>> crash_disk, files = CrashDisk(), BlobFiles("blobs", sole_writer=bytes(8))
-    >>> run(files.put(cid_of(b"hello"), b"hello"), crash_disk.handlers)
-    >>> run(files.read(cid_of(b"hello")), crash_disk.handlers)
-    b'hello'
-    >>> [path[:16] for path in crash_disk.image()]
-    ['blobs/', 'blobs/unfinished', 'blobs/e/', 'blobs/e/bafkreib']
-    """
-
-    def __init__(self, root: str, *, sole_writer: bytes | None = None) -> None:
-        self._root = root
-        self._unfinished = self._inside("unfinished")
-        self._sole_writer = None if sole_writer is None else f"sole.{sole_writer.hex()}"
-        # What the files begin with that are ours to write, once those are gone that dead processes left.
-        self._begins: str | None = None
-        self._numbers = count(1)
-        # Those whose names are on the disk.
-        self._shards: set[str] = set()
-
-    def path_of(self, cid: str) -> str:
-        """Where a blob's file is.
-
-        Args:
-            cid: The blob's identifier.
-
-        Returns:
-            The path on the disk.
-
-        Raises:
-            InvalidRequest: It is not an identifier; told before it is a path.
-
-        >>> BlobFiles("").path_of(cid_of(b"hello"))
-        'e/bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq'
-        """
-        check_cid(cid)
-        return self._inside(f"{cid[-2]}/{cid}")
-
-    def has(self, cid: str) -> Effect[bool]:
-        """Whether a blob is there.
-
-        Args:
-            cid: The blob's identifier.
-
-        Returns:
-            Whether there is a file of that name.
-        """
-        return (yield from perform(disk.Size(self.path_of(cid)))) is not None
-
-    def read(self, cid: str) -> Effect[bytes | None]:
-        """The bytes in a blob's file, whatever they are: `check_bytes` judges them.
-
-        Args:
-            cid: The blob's identifier.
-
-        Returns:
-            The bytes; None where there is no file.
-        """
-        path = self.path_of(cid)
-        size_bytes = yield from perform(disk.Size(path))
-        if size_bytes is None:
-            return None
-        data = yield from perform(disk.Read(path, 0, size_bytes))
-        yield from perform(disk.LetGo(path))
-        return data
-
-    def shards(self) -> Effect[list[str]]:
-        """The directories that blobs lie in.
-
-        Returns:
-            Their paths.
-
-        Raises:
-            FileNotFoundError: No blob was ever put.
-        """
-        names = yield from perform(disk.List(self._root))
-        return [self._inside(name) for name in names if _SHARD.fullmatch(name)]
-
-    def cids_in(self, shard: str) -> Effect[list[str]]:
-        """The blobs in one of the directories that `shards` gives.
-
-        Args:
-            shard: The directory's path.
-
-        Returns:
-            The blobs' identifiers, sorted.
-        """
-        names = yield from perform(disk.List(shard))
-        return [name for name in names if is_cid(name) and self.path_of(name) == f"{shard}/{name}"]
-
-    def put(self, cid: str, data: bytes) -> Effect[None]:
-        """Return when these bytes are on the disk under their name.
-
-        Bytes that are there are not written again, and damaged ones are replaced.
-
-        Args:
-            cid: The identifier of the bytes.
-            data: The bytes.
-
-        Raises:
-            OSError: The disk refuses: the blob is there or not, and may be put again.
-        """
-        path = self.path_of(cid)
-        if (yield from self.read(cid)) != data:
-            yield from self._make_directories(cid[-2])
-            yield from self._write(path, data)
-        # Also of a file that was found: whoever renamed it may not have come to sync its name.
-        yield from perform(disk.SyncDirectory(self._inside(cid[-2])))
-        yield from perform(disk.CheckHeld(""))
-
-    def _write(self, path: str, data: bytes) -> Effect[None]:
-        unfinished = f"{self._unfinished}/{self._begins}-{next(self._numbers)}"
-        try:
-            yield from perform(disk.Create(unfinished))
-            yield from perform(disk.Write(unfinished, 0, data))
-            # After a sync that failed, nobody knows what of the file is on the disk: it is given up, as after all else.
-            yield from perform(disk.Sync(unfinished))
-            yield from perform(disk.Rename(unfinished, path))
-        except GeneratorExit:
-            # Nothing may be asked any more: the next opening takes the file away.
-            raise
-        except BaseException:
-            yield from self._take_away(unfinished)
-            raise
-        yield from perform(disk.LetGo(path))
-
-    def _take_away(self, unfinished: str) -> Effect[None]:
-        try:
-            if (yield from perform(disk.Size(unfinished))) is not None:
-                yield from perform(disk.Remove(unfinished))
-        except OSError:
-            # What went wrong first is told. The file is taken away by the next opening.
-            return
-
-    # Directories
-
-    def _inside(self, name: str) -> str:
-        return f"{self._root}/{name}" if self._root else name
-
-    def _make_directories(self, shard: str) -> Effect[None]:
-        if self._begins is None:
-            if self._root:
-                yield from perform(disk.MakeDirectory(self._root))
-                yield from perform(disk.SyncDirectory(os.path.dirname(self._root)))
-            yield from perform(disk.MakeDirectory(self._unfinished))
-            self._begins = yield from self._take_unfinished()
-        if shard not in self._shards:
-            yield from perform(disk.MakeDirectory(self._inside(shard)))
-            yield from perform(disk.SyncDirectory(self._root))
-            self._shards.add(shard)
-
-    def _take_unfinished(self) -> Effect[str]:
-        """What our files begin with, once what dead processes left unfinished is gone."""
-        names = yield from perform(disk.List(self._unfinished))
-        if self._sole_writer is not None:
-            for name in names:
-                # Another thread may be past this already.
-                if _SOLE_WRITERS_FILE.fullmatch(name) and not name.startswith(self._sole_writer):
-                    yield from perform(disk.Remove(f"{self._unfinished}/{name}"))
-            return self._sole_writer
-        slots = sorted({int(found[1]) for found in map(_SLOT_FILE.fullmatch, names) if found is not None})
-        ours: int | None = None
-        # Each that no process holds, whose files are therefore a dead one's.
-        for slot in slots:
-            if (yield from self._take_slot(slot)) and ours is None:
-                ours = slot
-        new = max(slots, default=0)
-        while ours is None:
-            new += 1
-            if (yield from self._take_slot(new)):
-                ours = new
-        return str(ours)
-
-    def _take_slot(self, slot: int) -> Effect[bool]:
-        holder = f"process {os.getpid()} on {socket.gethostname()}"
-        if (yield from perform(disk.Lock(f"{self._unfinished}/{slot}.lock", holder))) is not None:
-            return False
-        for name in (yield from perform(disk.List(self._unfinished))):
-            if name.startswith(f"{slot}-"):
-                yield from perform(disk.Remove(f"{self._unfinished}/{name}"))
-        return True
-
-
-def check_bytes(cid: str, data: bytes, place: str) -> None:
-    """Refuse bytes that are not those of the identifier.
+    The digests of chunks are written as they come. Those of nodes, one for 174, are kept until the end.
 
     Args:
-        cid: The identifier.
-        data: What was found.
-        place: The file that it was found in, for the message.
-
-    Raises:
-        CorruptStore: Naming the file, what was expected and what was found.
-
-    >>> check_bytes(cid_of(b"hello"), b"hellO", "var/blobs/q/…")
-    Traceback (most recent call last):
-    persist_effects.errors.CorruptStore: var/blobs/q/…: expected the bytes of blob bafkreibm6jg3ux5qumhcn2b3flc...
+        files: Where it is to be, after `BlobFiles.begin`.
+        drive: Runs a program over `disk/*`.
+        expected: The identifier that it must have; None: it may have any.
     """
-    found = cid_of(data)
-    if found != cid:
-        raise CorruptStore(
-            f"{place}: expected the bytes of blob {cid}, found {len(data)} bytes of blob {found}: "
-            "put the blob's bytes again, which replaces the file, or restore it from a backup"
-        )
+
+    def __init__(self, files: BlobFiles, drive: DriveDisk, expected: str | None) -> None:
+        self.size_bytes = 0
+        self._files = files
+        self._drive = drive
+        self._expected = expected
+        self._paths = files.unfinished_path(), files.unfinished_path()
+        self._sizes = dict.fromkeys(self._paths, -1)
+        self._above: dict[int, bytearray] = {}
+        self._tree = CidBuilder(self._take_digests)
+        # Needed only for the identifiers that older releases gave.
+        self._whole = sha256() if expected is not None and is_raw(expected) else None
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next bytes in."""
+        self._write(self._paths[0], piece)
+        self._tree.feed(piece)
+        if self._whole is not None:
+            self._whole.update(piece)
+        self.size_bytes += len(piece)
+
+    def finish(self) -> str:
+        """Have it on the disk, and give its identifier. Raises `InvalidRequest` if that is another than expected."""
+        data, digests = self._paths
+        self._write(data, b"")
+        cid = self._tree.cid()
+        if self._whole is not None and self.size_bytes > CHUNK_BYTES:
+            cid = raw_cid_of_digest(self._whole.digest())
+        check_is(self._expected, cid)
+        for level in sorted(self._above):
+            self._write(digests, bytes(self._above[level]))
+        if is_raw(cid):
+            self._drive(self._files.take_away(digests))
+        self._drive(self._files.finish(cid, data, None if is_raw(cid) else digests))
+        return cid
+
+    def take_away(self) -> None:
+        """Leave nothing of it."""
+        for path in self._paths:
+            self._drive(self._files.take_away(path))
+
+    def _take_digests(self, level: int, digests: bytes) -> None:
+        if level == 0:
+            self._write(self._paths[1], digests)
+        else:
+            self._above.setdefault(level, bytearray()).extend(digests)
+
+    def _write(self, path: str, data: bytes) -> None:
+        if self._sizes[path] < 0:
+            self._drive(perform(disk.Create(path)))
+            self._sizes[path] = 0
+        self._drive(perform(disk.Write(path, self._sizes[path], data)))
+        self._sizes[path] += len(data)
 
 
-def rows_of(files: BlobFiles, place: str | os.PathLike[str], drive: Callable[[Effect[Any]], Any]) -> Handlers:
-    """The rows for ``blob/*``. The hashes are made outside of the programs, where nobody waits for a lock.
+def _digests_of(data: bytes) -> tuple[str, bytes]:
+    """The identifier of bytes, and the digests below the nodes of their tree, in the order in which they are kept."""
+    levels: dict[int, bytearray] = {}
+    builder = CidBuilder(lambda level, digests: levels.setdefault(level, bytearray()).extend(digests))
+    builder.feed(data)
+    cid = builder.cid()
+    return cid, b"".join(levels[level] for level in sorted(levels))
+
+
+class BlobDirectory:
+    """The home of blobs in the files of a disk. Hashes are made outside of the programs, where nobody waits for a lock.
 
     Args:
         files: Where the blobs are.
         place: What the disk's root is called in errors.
         drive: Runs a program over `disk/*`, and tells the disk's errors as the package's.
-
-    Returns:
-        The rows.
+        refuse: Raises the error for what puts or drops blobs, where they are only read.
     """
 
-    def put(request: BlobPut) -> BlobRef:
-        cid = cid_of(request.data)
-        drive(files.put(cid, request.data))
+    def __init__(
+        self,
+        files: BlobFiles,
+        place: str | os.PathLike[str],
+        drive: DriveDisk,
+        refuse: Callable[[str], Exception] | None = None,
+    ) -> None:
+        self.files = files
+        self._place = os.fspath(place)
+        self._drive = drive
+        self._refuse = refuse
+        self.handlers: Handlers = {BlobPut: self._put, BlobGet: self._get, BlobHas: self._has}
+
+    def close(self) -> None:
+        """Nothing: whoever has the disk closes it."""
+
+    def put_file(
+        self, file: BinaryIO, mime: str = ANY_MIME, progress: BlobProgress | None = None, *, cid: str | None = None
+    ) -> BlobRef:
+        """Put all that a binary file gives: see `interpreters.blobs.homes.BlobHome`.
+
+        Args:
+            file: The file.
+            mime: The MIME type of its bytes.
+            progress: Told after each piece.
+            cid: The identifier that the bytes must have. Here it may be one that older releases gave, of any size.
+
+        Returns:
+            The reference to keep.
+
+        Raises:
+            InvalidRequest: The bytes do not have that identifier, or the file does not give bytes.
+            StoreUnavailable: The disk refuses. Nothing is left of it.
+        """
+        check_mime(mime)
+        if cid is not None:
+            check_cid(cid)
+        self._check_may_put("put_file")
+        self._drive(self.files.begin())
+        unfinished = _Unfinished(self.files, self._drive, cid)
+        try:
+            for piece in pieces_of(file):
+                unfinished.feed(piece)
+                if progress is not None:
+                    progress(unfinished.size_bytes, 0)
+            return BlobRef(unfinished.finish(), unfinished.size_bytes, mime)
+        except BaseException:
+            # What went wrong first is told. Where this cannot be done, the next opening does it.
+            with suppress(StoreUnavailable, CorruptStore):
+                unfinished.take_away()
+            raise
+
+    def open_blob(self, cid: str, progress: BlobProgress | None = None) -> BinaryIO:
+        """A blob as a binary file to read, from any place of it, of which a chunk is in memory at a time.
+
+        Each chunk is compared with its digest, and that with the identifier, by the digests that are kept beside the
+        blob. Where there are none, as of blobs that older releases put, the blob is read through first.
+
+        Args:
+            cid: The blob's identifier.
+            progress: Told after each chunk.
+
+        Returns:
+            The file.
+
+        Raises:
+            BlobNotFound: It is not there.
+            CorruptStore: It is damaged; told by the file's methods too.
+        """
+        check_cid(cid)
+        size_bytes: int | None = self._drive(self.files.size(cid))
+        if size_bytes is None:
+            raise BlobNotFound(cid)
+        return as_file(_StoredChunks(self, cid, size_bytes), progress)
+
+    def kept(self) -> Iterator[KeptBlob]:
+        """The blobs that are there: see `interpreters.blobs.homes.BlobHome`.
+
+        Returns:
+            The blobs.
+        """
+        for shard in self._drive(self.files.shards()):
+            for cid in self._drive(self.files.cids_in(shard)):
+                size_bytes, put_at = self._drive(self.files.size(cid)), self._drive(self.files.put_at(cid))
+                if size_bytes is not None and put_at is not None:
+                    yield KeptBlob(cid, size_bytes, put_at)
+
+    def drop(self, cid: str, put_before: int) -> bool:
+        """Give up a blob that nobody has put since a moment: see `interpreters.blobs.homes.BlobHome`.
+
+        Args:
+            cid: The blob's identifier.
+            put_before: The moment, in microseconds since 1970, UTC.
+
+        Returns:
+            Whether it was given up.
+        """
+        check_cid(cid)
+        self._check_may_put("drop")
+        return bool(self._drive(self.files.drop(cid, put_before)))
+
+    # Rows
+
+    def _put(self, request: BlobPut) -> BlobRef:
+        self._check_may_put(request.op)
+        cid, digests = _digests_of(request.data)
+        self._drive(self.files.put(cid, request.data, digests))
         return BlobRef(cid, len(request.data), request.mime)
 
-    def get(request: BlobGet) -> bytes:
-        path = files.path_of(request.cid)
-        data: bytes | None = drive(files.read(request.cid))
+    def _get(self, request: BlobGet) -> bytes:
+        check_cid(request.cid)
+        data: bytes | None = self._drive(self.files.read(request.cid))
         if data is None:
             raise BlobNotFound(request.cid)
-        check_bytes(request.cid, data, f"{os.fspath(place)}/{path}")
+        found = cid_like(request.cid, data)
+        if found != request.cid:
+            raise self.damaged(request.cid, len(data), f"{len(data)} bytes of blob {found}")
         return data
 
-    def has(request: BlobHas) -> bool:
+    def _has(self, request: BlobHas) -> bool:
         check_cid(request.cid)
-        return bool(drive(files.has(request.cid)))
+        return bool(self._drive(self.files.has(request.cid)))
 
-    return {BlobPut: put, BlobGet: get, BlobHas: has}
+    # Parts of a blob
+
+    def read_at(self, cid: str, offset: int, size_bytes: int) -> bytes:
+        """Some of the bytes of a blob, as they are.
+
+        Args:
+            cid: The blob's identifier.
+            offset: Where to begin.
+            size_bytes: How many, at the most.
+
+        Returns:
+            The bytes.
+
+        Raises:
+            BlobNotFound: It is not there.
+        """
+        data: bytes | None = self._drive(self.files.read_at(cid, offset, size_bytes))
+        if data is None:
+            raise BlobNotFound(cid)
+        return data
+
+    def read_digests(self, cid: str, offset: int, size_bytes: int) -> bytes:
+        """Some of the digests beside a blob, as they are.
+
+        Args:
+            cid: The blob's identifier.
+            offset: Where to begin.
+            size_bytes: How many bytes, at the most.
+
+        Returns:
+            The bytes; none where there are no digests.
+        """
+        return self._drive(self.files.read_digests(cid, offset, size_bytes)) or b""
+
+    def let_go(self, cid: str) -> None:
+        """Keep none of a blob's files open.
+
+        Args:
+            cid: The blob's identifier.
+        """
+        with suppress(StoreClosed):
+            self._drive(self.files.let_go(cid))
+
+    def damaged(self, cid: str, size_bytes: int, found: str, offset: int | None = None) -> CorruptStore:
+        """The error for a blob that is damaged.
+
+        Args:
+            cid: Its identifier.
+            size_bytes: How many bytes it has.
+            found: What was found in the place of its bytes.
+            offset: Where, if that is known.
+
+        Returns:
+            The error, to be raised.
+        """
+        place = f"{self._place}/{self.files.path_of(cid)}" + ("" if offset is None else f": offset {offset}")
+        # What has the hash of more than a chunk is put no more: the same bytes would get another identifier.
+        return damaged(place, cid, found, may_be_put_again=not is_raw(cid) or size_bytes <= CHUNK_BYTES)
+
+    def _check_may_put(self, what: str) -> None:
+        if self._refuse is not None:
+            raise self._refuse(what)
 
 
-class DirectoryBlobs:
+class _StoredChunks:
+    """The chunks of a blob in a directory."""
+
+    def __init__(self, home: BlobDirectory, cid: str, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self._home = home
+        self._cid = cid
+        self._digest_of = self._prover()
+        # What is one chunk is compared at once, so that its size is true; that of a tree is proved with the root.
+        self._whole = self._proved(0) if size_bytes <= CHUNK_BYTES else None
+
+    def chunk(self, index: int) -> bytes:
+        """A chunk, compared with its digest."""
+        return self._proved(index) if self._whole is None else self._whole
+
+    def _proved(self, index: int) -> bytes:
+        offset = index * CHUNK_BYTES
+        data = self._home.read_at(self._cid, offset, CHUNK_BYTES)
+        try:
+            expected = self._digest_of(index)
+        except Unproved:
+            self._digest_of = self._digests_of_all()
+            expected = self._digest_of(index)
+        if sha256(data).digest() != expected:
+            raise self._home.damaged(self._cid, self.size_bytes, f"{len(data)} other bytes", offset)
+        return data
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._home.let_go(self._cid)
+
+    def _prover(self) -> Callable[[int], bytes]:
+        """What gives the digest of each chunk, proved."""
+        if self.size_bytes <= CHUNK_BYTES:
+            whole = digest_in(self._cid)
+            return lambda index: whole
+        if not is_raw(self._cid):
+            tree = BlobTree(self.size_bytes)
+            proved = ProvedDigests(
+                self._cid,
+                self.size_bytes,
+                lambda level, index, digest: self._home.read_digests(self._cid, *tree.place_of(level, index)),
+            )
+            with suppress(Unproved):
+                proved.of_chunk(0)
+                return proved.of_chunk
+        return self._digests_of_all()
+
+    def _digests_of_all(self) -> Callable[[int], bytes]:
+        """The digests of all chunks, by reading the whole blob and comparing it with its identifier.
+
+        They take an eight-thousandth of its size. What is read later is compared with them, as it may be damaged since.
+        """
+        digests, like = bytearray(), LikeBuilder(self._cid)
+        for offset in range(0, self.size_bytes, CHUNK_BYTES):
+            data = self._home.read_at(self._cid, offset, CHUNK_BYTES)
+            digests += sha256(data).digest()
+            like.feed(data)
+        found = like.cid()
+        if found != self._cid:
+            raise self._home.damaged(self._cid, self.size_bytes, f"{self.size_bytes} bytes of blob {found}")
+        return lambda index: bytes(digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES])
+
+
+class DirectoryBlobs(BlobDirectory):
     """A blob store in a directory, which any number of threads and processes may use at once.
 
     A `file:` store has its own, in ``blobs/`` of its directory. This one stands beside any other store:
-    ``open_store(url, blobs=DirectoryBlobs(path))``. The layout is in the first lines of this module.
+    ``open_store(url, blobs=DirectoryBlobs(path))``.
 
     Args:
         path: The directory. It is made where it is missing, with those above it.
@@ -312,16 +416,14 @@ class DirectoryBlobs:
             self._disk = RealDisk(self.path, read_only=read_only, permissions=permissions)
         except OSError as error:
             raise StoreUnavailable(f"{self.path} cannot be made or opened: {error}") from error
-        self.files = BlobFiles("")
-        rows = rows_of(self.files, self.path, self._drive)
-        self.handlers: Handlers = {**rows, BlobPut: self._refuse} if read_only else rows
+        super().__init__(BlobFiles(""), self.path, self._run, self._refusal if read_only else None)
 
     def close(self) -> None:
         """Let go of the files and locks. Again: nothing."""
         self._is_closed = True
         self._disk.close()
 
-    def _drive(self, program: Effect[A]) -> A:
+    def _run(self, program: Effect[A]) -> A:
         try:
             return run(program, self._disk.handlers)
         except disk.ForeignFile as error:
@@ -331,5 +433,5 @@ class DirectoryBlobs:
                 raise StoreClosed(f"{self.path}: the blob store was closed: open it again") from error
             raise StoreUnavailable(f"{self.path}: {error}: see to the disk, then try again") from error
 
-    def _refuse(self, request: BlobPut) -> BlobRef:
-        raise InvalidRequest(f"{request.op}: {self.path} was opened to read only: open it without read_only to write")
+    def _refusal(self, what: str) -> InvalidRequest:
+        return InvalidRequest(f"{what}: {self.path} was opened to read only: open it without read_only to write")

@@ -67,13 +67,15 @@ REQUESTS: tuple[type[Request[Any]], ...] = (
     disk.ReadPlaces,
     disk.List,
     disk.Size,
+    disk.Modified,
+    disk.Touch,
     disk.Lock,
     disk.CheckHeld,
     disk.LetGo,
 )
 TAKES_ROOM = (disk.MakeDirectory, disk.Create, disk.Write, disk.Allocate, disk.Rename, disk.Sync)
 FAULTS: dict[str, tuple[type[Request[Any]], ...]] = {
-    "EIO": (*MUTATING, disk.Read, disk.ReadPlaces, disk.List, disk.Size, disk.CheckHeld),
+    "EIO": (*MUTATING, disk.Read, disk.ReadPlaces, disk.List, disk.Size, disk.Modified, disk.Touch, disk.CheckHeld),
     "ENOSPC": TAKES_ROOM,
     "failed sync, ext4 ordered": (disk.Sync,),
     "failed sync, ext4 data": (disk.Sync,),
@@ -335,6 +337,13 @@ class CrashDisk:
             raise error
         return None
 
+    def _modified(self, request: disk.Modified) -> int | None:
+        """It knows no time, so every file is as old as can be."""
+        return None if self._size(disk.Size(request.path)) is None else 0
+
+    def _touch(self, request: disk.Touch) -> None:
+        self._named(request.path)
+
     def _sync_directory(self, request: disk.SyncDirectory) -> None:
         directory = self._found_directory(request.path)
         left = []
@@ -471,6 +480,8 @@ def _rows_of(kind: type[CrashDisk]) -> dict[type[Request[Any]], Row]:
         disk.Remove: kind._remove,
         disk.List: kind._list,
         disk.Size: kind._size,
+        disk.Modified: kind._modified,
+        disk.Touch: kind._touch,
         disk.SyncDirectory: kind._sync_directory,
         disk.Lock: kind._lock,
         disk.CheckHeld: kind._check_held,

@@ -188,6 +188,13 @@ class Directory(_Descriptor):
         elif self.has(name, made.identity):
             shutil.rmtree(name, ignore_errors=True, dir_fd=self.number)
 
+    def touch(self, name: str) -> None:
+        """Have a file count as modified now. By its name, so that it is the file that has the name at this moment."""
+        try:
+            os.utime(name, dir_fd=self.number, follow_symlinks=False)
+        except OSError as error:
+            raise self._named(error, name) from None
+
     def sync(self) -> None:
         """Return when the names in it are on the disk."""
         try:
@@ -423,6 +430,22 @@ def new_file(path: str | os.PathLike[str], permissions: int = PRIVATE) -> Iterat
         file.take_away()
         raise
     directory.sync()
+
+
+def open_to_read(path: str | os.PathLike[str]) -> BinaryIO:
+    """A file of somebody else's, to read from its beginning. Raises `InvalidRequest` where there is none.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     write_whole(f"{root}/a", b"hello")
+    ...     with open_to_read(f"{root}/a") as file:
+    ...         file.read()
+    b'hello'
+    """
+    refuse_home(path)
+    if not os.path.exists(path) or os.path.isdir(path):
+        raise InvalidRequest(f"{os.fspath(path)} is not a file: give the path of one that is there")
+    return open(path, "rb", buffering=0)
 
 
 def sync_file(path: str | os.PathLike[str]) -> None:

@@ -26,6 +26,7 @@ from interpreters.disk.requests import (
     List,
     Lock,
     MakeDirectory,
+    Modified,
     Read,
     ReadPlaces,
     Remove,
@@ -33,6 +34,7 @@ from interpreters.disk.requests import (
     Size,
     Sync,
     SyncDirectory,
+    Touch,
     Truncate,
     Write,
 )
@@ -107,6 +109,8 @@ class RealDisk:
             Remove: self._remove,
             List: self._list,
             Size: self._size,
+            Modified: self._modified,
+            Touch: self._touch,
             SyncDirectory: self._sync_directory,
             Lock: self._hold,
             CheckHeld: self._check_held,
@@ -219,12 +223,25 @@ class RealDisk:
         return self._locate_directory(request.path).names()
 
     def _size(self, request: Size) -> int | None:
+        found = self._look_at(request.path)
+        return None if found is None else found.st_size
+
+    def _modified(self, request: Modified) -> int | None:
+        found = self._look_at(request.path)
+        return None if found is None else found.st_mtime_ns // 1000
+
+    def _look_at(self, path: str) -> os.stat_result | None:
         try:
-            directory, name = self._locate(request.path)
+            directory, name = self._locate(path)
         except FileNotFoundError:
             return None
-        found = directory.look_at(name)
-        return None if found is None else found.st_size
+        return directory.look_at(name)
+
+    def _touch(self, request: Touch) -> None:
+        self._check_may_change(request.path)
+        directory, name = self._locate(request.path)
+        directory.look_at(name)
+        directory.touch(name)
 
     def _sync_directory(self, request: SyncDirectory) -> None:
         _sync_directory(self._locate_directory(request.path))

@@ -95,6 +95,21 @@ class Size(Request[int | None], frozen=True, gc=False, tag="disk/size"):
     path: str
 
 
+class Modified(Request[int | None], frozen=True, gc=False, tag="disk/modified"):
+    """When a file was last written to or touched, in microseconds since 1970, UTC; None where there is nothing.
+
+    By the clock of the file system, which may be that of another machine. Raises `ForeignFile`.
+    """
+
+    path: str
+
+
+class Touch(Request[None], frozen=True, gc=False, tag="disk/touch"):
+    """Have the file that this path leads to now count as just modified. Raises FileNotFoundError and `ForeignFile`."""
+
+    path: str
+
+
 class SyncDirectory(Request[None], frozen=True, gc=False, tag="disk/sync-directory"):
     """Return when the names in a directory are on the disk."""
 

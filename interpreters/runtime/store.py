@@ -4,11 +4,15 @@ A store composes handler tables: the interpreter's, a blob store's, and the user
 """
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
-from interpreters.blobs.memory import MemoryBlobs, NoBlobs
+from interpreters.blobs.homes import ANY_MIME, BlobHome, BlobProgress, pieces_of
+from interpreters.blobs.memory import ChunksOf, MemoryBlobs, NoBlobs
+from interpreters.blobs.reading import as_file
+from interpreters.disk.files import open_to_read
 from interpreters.runtime.flights import answering_through
 from interpreters.runtime.interpreter import (
     AnswerAll,
@@ -22,15 +26,16 @@ from interpreters.runtime.interpreter import (
     checked_effects,
 )
 from interpreters.runtime.rounds import Rounds
-from persist_effects import machine
+from persist_effects import blob, machine
 from persist_effects.answers import rows_of_a_store
+from persist_effects.blob import AnyRef, cid_in
 from persist_effects.capabilities import Capabilities
 from persist_effects.codec import check_ops
 from persist_effects.contexts import RunIn, runs_of
 from persist_effects.errors import InvalidRequest, StoreClosed
 from persist_effects.machine import Effect, Handler, Handlers, Step
 from persist_effects.programs import refused
-from persist_effects.requests import WAITS, AllOf, Answered, Failed, Outcome, Request
+from persist_effects.requests import WAITS, AllOf, Answered, BlobPut, BlobRef, Failed, Outcome, Request
 from persist_effects.rows import is_async_row, is_program_row, refuse_async
 
 if TYPE_CHECKING:
@@ -67,7 +72,8 @@ class Store:
         self.interpreter = interpreter
         self.capabilities = capabilities_of(interpreter)
         """What the store promises."""
-        self.blobs = _blobs_beside(self.capabilities) if blobs is None else blobs
+        self.blobs = _blobs_of(interpreter, self.capabilities) if blobs is None else blobs
+        """Where blobs are kept, unless the interpreter or a row of ``effects`` answers for them otherwise."""
         check_blobs(self.blobs)
         for what, answering in (("its interpreter", interpreter), ("its blob store", self.blobs)):
             _check_nothing_to_await(what, answering.handlers)
@@ -221,6 +227,96 @@ class Store:
     def _composed(self) -> Composed:
         return Composed(self.handlers, self.effects, self.batched, self.interpreter, self.blobs, self._submit)
 
+    # Blobs larger than memory
+
+    def put_file(
+        self,
+        source: str | os.PathLike[str] | BinaryIO,
+        mime: str = ANY_MIME,
+        *,
+        progress: BlobProgress | None = None,
+    ) -> BlobRef:
+        """Put a file as a blob, of which a piece is in memory at a time. For logs and keys there is the reference.
+
+        On a directory of blobs and on IPFS. Where blobs are kept otherwise, by PostgreSQL, by another process or by
+        rows of your own, all of it is read into memory first.
+
+        Args:
+            source: The file's path, or a binary file, which is read from where it stands and left open.
+            mime: The MIME type of the bytes.
+            progress: Told after each piece how many bytes were put, and how many there are: 0 where a file was given.
+
+        Returns:
+            The reference to keep.
+
+        Raises:
+            InvalidRequest: There is no such file, it does not give bytes, or the store would lose them.
+            StoreUnavailable: They cannot be put now. Nothing is left of them.
+
+        >>> import io
+        >>> from interpreters import open_store
+        >>> with open_store("memory:") as store:
+        ...     store.put_file(io.BytesIO(b"a picture"), mime="image/png").size
+        9
+        """
+        self._check_open()
+        if not isinstance(source, str | os.PathLike):
+            return self._put_open(source, mime, progress)
+        with open_to_read(source) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            told = None if progress is None else _of_total(progress, size_bytes)
+            return self._put_open(file, mime, told)
+
+    def open_blob(self, ref: AnyRef, *, progress: BlobProgress | None = None) -> BinaryIO:
+        """A blob as a binary file to read, from any place of it. What it gives was compared with the reference.
+
+        Of a directory of blobs and of IPFS a piece is in memory at a time, and only what is read is looked at.
+
+        Args:
+            ref: The blob's reference, also as it comes back from a log or a key; or a bare content identifier.
+            progress: Told after each piece how many bytes were read, and how many there are.
+
+        Returns:
+            The file. Close it, or use it in a ``with`` block.
+
+        Raises:
+            BlobNotFound: The blob is not there.
+            CorruptStore: It is damaged. The methods of the file raise it too.
+
+        >>> import io
+        >>> from interpreters import open_store
+        >>> with open_store("memory:") as store:
+        ...     ref = store.put_file(io.BytesIO(b"a picture"))
+        ...     with store.open_blob(ref) as file:
+        ...         file.seek(2), file.read(3)
+        (2, b'pic')
+        """
+        self._check_open()
+        home = self.blob_home
+        if home is not None:
+            return home.open_blob(cid_in(ref), progress)
+        return as_file(ChunksOf(self.run(blob.get(ref))), progress)
+
+    @property
+    def blob_home(self) -> BlobHome | None:
+        """The home that answers for blobs here; None where something else does, by rows alone."""
+        row = self.handlers.get(BlobPut)
+        is_home = row is not None and row == self.blobs.handlers.get(BlobPut) and hasattr(self.blobs, "open_blob")
+        return cast(BlobHome, self.blobs) if is_home else None
+
+    def _put_open(self, file: BinaryIO, mime: str, progress: BlobProgress | None) -> BlobRef:
+        home = self.blob_home
+        if home is not None:
+            return home.put_file(file, mime, progress)
+        ref = self.run(blob.put(b"".join(pieces_of(file)), mime))
+        if progress is not None:
+            progress(ref.size, 0)
+        return ref
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise self._closed()
+
     # Several requests at once
 
     def _all_of(self, request: AllOf) -> list[Outcome]:
@@ -267,8 +363,15 @@ class Store:
         )
 
 
-def _blobs_beside(capabilities: Capabilities) -> Interpreter:
+def _of_total(progress: BlobProgress, total_bytes: int) -> BlobProgress:
+    return lambda done_bytes, _: progress(done_bytes, total_bytes)
+
+
+def _blobs_of(interpreter: Interpreter, capabilities: Capabilities) -> Interpreter:
     """The blob store of a store that was given none. An interpreter with rows for blobs answers before it."""
+    own: Interpreter | None = getattr(interpreter, "blobs", None)
+    if own is not None:
+        return own
     return NoBlobs() if capabilities.is_durable else MemoryBlobs()
 
 

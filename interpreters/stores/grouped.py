@@ -107,7 +107,10 @@ class GroupedStore(ABC):
         raise outcome.error
 
     def _refuse(self, request: Request[Any]) -> Any:
-        raise InvalidRequest(f"{request.op}: {self._where} was opened to read only: open it without mode=r to write")
+        raise self._refusal(request.op)
+
+    def _refusal(self, what: str) -> InvalidRequest:
+        return InvalidRequest(f"{what}: {self._where} was opened to read only: open it without mode=r to write")
 
     # Waiting
 

@@ -1,18 +1,22 @@
 """Ctrl-C before any line of a put or a get: blobs are whole, the next put goes on, and nothing is left lying about."""
 
+import io
+
 import pytest
 from interrupts import Interrupt
 
 from interpreters import open_store
-from interpreters.blobs import directory
+from interpreters.blobs import directory, files, homes, reading
+from interpreters.blobs.cid import CHUNK_BYTES
 from interpreters.blobs.directory import DirectoryBlobs
 from interpreters.stores.file import store
 from persist_effects import BlobNotFound, blob, log, run
 
 pytestmark = pytest.mark.exploration
 
-FILES = tuple(module.__file__ for module in (directory, store))
+FILES = tuple(module.__file__ for module in (directory, files, homes, reading, store))
 TEA = b"tea" * 1_000
+LARGE = bytes(CHUNK_BYTES + 1)
 
 
 def outcome(use) -> str:
@@ -23,13 +27,26 @@ def outcome(use) -> str:
     return "went on"
 
 
+def put_and_get(beside):
+    beside.run(blob.get(beside.run(blob.put(TEA))))
+
+
+def put_and_read_a_file(beside):
+    with beside.open_blob(beside.put_file(io.BytesIO(TEA))) as file:
+        file.read()
+
+
+def put_and_read_a_large_file(beside):
+    with beside.open_blob(beside.put_file(io.BytesIO(LARGE))) as file:
+        file.seek(CHUNK_BYTES)
+        file.read()
+
+
+@pytest.mark.parametrize("use", [put_and_get, put_and_read_a_file, put_and_read_a_large_file])
 @pytest.mark.parametrize("is_beside_a_log", [True, False], ids=["beside a log", "alone"])
-def test_whichever_line_an_interrupt_comes_at_a_blob_is_whole_or_not_there(is_beside_a_log, tmp_path):
+def test_whichever_line_an_interrupt_comes_at_a_blob_is_whole_or_not_there(is_beside_a_log, use, tmp_path):
     def opened(path):
         return open_store(f"file:{path}") if is_beside_a_log else open_store("memory:", blobs=DirectoryBlobs(path))
-
-    def use(beside):
-        beside.run(blob.get(beside.run(blob.put(TEA))))
 
     with opened(tmp_path / "counted") as beside, Interrupt(0, FILES) as interrupt:
         use(beside)
@@ -41,7 +58,8 @@ def test_whichever_line_an_interrupt_comes_at_a_blob_is_whole_or_not_there(is_be
             ended = outcome(lambda beside=beside: use(beside))
         where = f"interrupt at {interrupt.place}, {ended}"
         # The same store goes on, other blobs too, and so does the next one.
-        assert beside.run(blob.get(beside.run(blob.put(TEA)))) == TEA, where
+        for data in (TEA, LARGE):
+            assert beside.run(blob.get(beside.run(blob.put(data)))) == data, where
         ref = beside.run(blob.put(b"milk"))
         assert beside.run(log.append("s", "made", ref)).seq == 1, where
         beside.close()
@@ -59,7 +77,7 @@ def named(data: bytes) -> list[str]:
 
 def test_an_interrupted_first_put_leaves_a_blob_that_is_not_found(tmp_path):
     blobs = DirectoryBlobs(tmp_path)
-    with Interrupt(1, (directory.__file__,)), pytest.raises(KeyboardInterrupt):
+    with Interrupt(1, FILES), pytest.raises(KeyboardInterrupt):
         run(blob.put(TEA), blobs.handlers)
     with pytest.raises(BlobNotFound):
         run(blob.get(named(TEA)[0]), blobs.handlers)

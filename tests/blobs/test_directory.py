@@ -13,7 +13,8 @@ import pytest
 
 from interpreters import Store, open_store
 from interpreters.blobs.cid import cid_of
-from interpreters.blobs.directory import BlobFiles, DirectoryBlobs
+from interpreters.blobs.directory import DirectoryBlobs
+from interpreters.blobs.files import BlobFiles
 from interpreters.disk import requests as disk
 from interpreters.stores.file.upkeep import operations
 from persist_effects import BlobNotFound, CorruptStore, InvalidRequest, StoreClosed, StoreUnavailable, blob, log, run
@@ -154,13 +155,16 @@ def test_what_stands_in_the_place_of_a_blob_is_told_and_left_alone(path, make):
 # Putting again
 
 
-def test_what_is_there_is_not_written_again(path):
+def test_what_is_there_is_not_written_again_but_counts_as_put_now(path):
     with closing(DirectoryBlobs(path)) as blobs:
         ref = put(blobs, b"tea")
         place = path / ref.cid[-2] / ref.cid
+        os.utime(place, (1_000, 1_000))
         before = place.stat()
+        assert [kept.put_at for kept in blobs.kept()] == [1_000_000_000]
         assert put(blobs, b"tea") == ref
-        assert (place.stat().st_ino, place.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+        assert place.stat().st_ino == before.st_ino
+        assert place.stat().st_mtime > before.st_mtime + 1_000_000
 
 
 def test_threads_that_put_and_read_the_same_blobs_find_them_whole(path):

@@ -3,12 +3,14 @@
 Every state of the disk is looked at, before each request and at the end: no draw, no bound on how many.
 """
 
+import io
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from interpreters.blobs.cid import cid_of
-from interpreters.blobs.directory import BlobFiles
+from interpreters.blobs.cid import CHUNK_BYTES, cid_of
+from interpreters.blobs.directory import BlobDirectory
+from interpreters.blobs.files import BlobFiles
 from interpreters.disk import requests as disk
 from interpreters.disk.crashing import FAULTS, INTERRUPTS, PROFILES, Bound, CrashDisk, DiskFault, Image, Interrupted
 from persist_effects.machine import Handlers, run
@@ -169,3 +171,70 @@ def test_a_program_that_is_given_up_asks_for_nothing_more():
     program.close()
     assert len(unfinished(crash_disk.image())) == 1
     check(make, crash_disk.image(), [], "given up")
+
+
+# Files that are put in pieces
+
+LARGE = bytes(CHUNK_BYTES + 1)
+FILES = (TEA, LARGE)
+
+
+def home_of(make: Callable[[int], BlobFiles], crash_disk: CrashDisk, boot: int) -> BlobDirectory:
+    return BlobDirectory(make(boot), "", lambda program: run(program, crash_disk.handlers))
+
+
+def check_files(make: Callable[[int], BlobFiles], image: Image, acknowledged: list[bytes], where: str) -> None:
+    """What the next process finds of them, and that it can go on."""
+    crash_disk = CrashDisk(image)
+    home = home_of(make, crash_disk, 99)
+    there = {kept.cid for kept in home.kept()}
+    for data in FILES:
+        assert data not in acknowledged or cid_of(data) in there, where
+        if cid_of(data) in there:
+            with home.open_blob(cid_of(data)) as file:
+                assert file.read() == data, where
+    home.put_file(io.BytesIO(b"next"))
+    assert not unfinished(crash_disk.image()), where
+
+
+@Made
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_file_that_was_acknowledged_is_there_after_a_crash_at_any_request(make, profile):
+    crash_disk = CrashDisk()
+    acknowledged: list[bytes] = []
+    found: dict[tuple, tuple[Image, list[bytes], str]] = {}
+
+    def look(number: int, request: object) -> None:
+        for state in crash_disk.states(profile, UNTORN):
+            where = f"before request {number}, {type(request).__name__}"
+            found[tuple(sorted(state.image.items()))] = state.image, list(acknowledged), where
+
+    crash_disk.watch(look)
+    home = home_of(make, crash_disk, 1)
+    for data in FILES:
+        home.put_file(io.BytesIO(data))
+        acknowledged.append(data)
+    look(crash_disk.count, None)
+    for image, kept, where in found.values():
+        check_files(make, image, kept, where)
+    assert len(found) > 20
+
+
+@Made
+@pytest.mark.parametrize("kind", LOUD)
+def test_what_a_disk_refuses_while_a_file_is_put_leaves_nothing_of_it(make, kind):
+    met, number, count = 0, 0, 1
+    while number < count:
+        crash_disk = CrashDisk(faults={number: DiskFault(kind)})
+        home = home_of(make, crash_disk, 1)
+        for data in FILES:
+            where = f"{kind} at request {number}"
+            try:
+                home.put_file(io.BytesIO(data))
+            except (OSError, Interrupted):
+                assert not unfinished(crash_disk.image()), where
+                home.put_file(io.BytesIO(data))
+        met, number, count = met + len(crash_disk.met), number + 1, crash_disk.count
+        for state in crash_disk.states("ordered", UNTORN):
+            check_files(make, state.image, list(FILES), where)
+    assert met

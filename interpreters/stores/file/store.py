@@ -15,7 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar, cast
 
-from interpreters.blobs.directory import BlobFiles, rows_of
+from interpreters.blobs.directory import BlobDirectory
+from interpreters.blobs.files import BlobFiles
 from interpreters.disk.files import PRIVATE, refuse_home
 from interpreters.disk.real import RealDisk
 from interpreters.disk.requests import CheckHeld, ForeignFile
@@ -51,7 +52,6 @@ from persist_effects.requests import (
     Answered,
     Append,
     Begin,
-    BlobPut,
     Entry,
     Failed,
     KvDelete,
@@ -244,9 +244,11 @@ class FileReader(_Host):
         self._is_check_due: Callable[[], bool] = _Seldom(CHECK_SECONDS)
         # One at a time: each takes in what is new before it reads, and asks the disk in between.
         self._reading = threading.Lock()
+        self.blobs = BlobDirectory(BlobFiles(BLOBS), root, self._drive, self._refusal)
+        """The home of its blobs."""
         self.handlers: Handlers = {
-            **rows_of(BlobFiles(BLOBS), root, self._drive),
-            **dict.fromkeys((*WRITES, BlobPut), self._refuse),
+            **self.blobs.handlers,
+            **dict.fromkeys(WRITES, self._refuse),
             **dict.fromkeys(READS, self._read),
             **dict.fromkeys((Wait, KvWait), self._wait),
         }
@@ -289,7 +291,10 @@ class FileReader(_Host):
             raise StoreUnavailable(f"{error}: close this reader and open the path anew") from error
 
     def _refuse(self, request: Request[Any]) -> Any:
-        raise InvalidRequest(f"{request.op}: {self.path} was opened to read only: open it without mode=r to write")
+        raise self._refusal(request.op)
+
+    def _refusal(self, what: str) -> InvalidRequest:
+        return InvalidRequest(f"{what}: {self.path} was opened to read only: open it without mode=r to write")
 
     def _wait(self, request: Wait | KvWait) -> int:
         deadline = time.monotonic() + request.timeout
@@ -353,8 +358,10 @@ class FileStore(_Host):
         self._compacting = threading.Lock()
         self._is_half_copied = self._is_let_go = False
         self._watchers = Watchers()
+        self.blobs = BlobDirectory(BlobFiles(BLOBS, sole_writer=os.urandom(8)), root, self._drive)
+        """The home of its blobs."""
         self.handlers: Handlers = {
-            **rows_of(BlobFiles(BLOBS, sole_writer=os.urandom(8)), root, self._drive),
+            **self.blobs.handlers,
             **dict.fromkeys(WRITES, self._write),
             **dict.fromkeys(READS, self._read),
             **dict.fromkeys((Wait, KvWait), self._wait),

@@ -13,8 +13,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from interpreters.blobs.cid import check_cid
 from interpreters.blobs.directory import DirectoryBlobs
+from interpreters.blobs.homes import BlobHome
+from interpreters.blobs.later import BlobsOf
+from interpreters.blobs.memory import NoBlobs
 from interpreters.disk.files import lengthen_file, sync_file
 from interpreters.disk.turns import Turns
 from interpreters.stores.clock import Clock, checked_clock, wall_clock
@@ -28,7 +30,6 @@ from interpreters.threads.gates import Gate
 from persist_effects import codec
 from persist_effects.capabilities import Capabilities, Durability
 from persist_effects.errors import (
-    BlobNotFound,
     InvalidRequest,
     PersistError,
     StoreUnavailable,
@@ -38,9 +39,6 @@ from persist_effects.errors import (
 from persist_effects.event import check_integer
 from persist_effects.planning import Limits
 from persist_effects.requests import (
-    BlobGet,
-    BlobHas,
-    BlobPut,
     KvWait,
     Outcome,
     Request,
@@ -143,10 +141,12 @@ class SqliteStore(GroupedStore):
         self._idle: list[sqlite3.Connection] = []
         # In a directory beside the file, which is made by the first blob that is put.
         self._blobs: DirectoryBlobs | None = None
+        self.blobs = BlobsOf(self._home)
+        """The home of its blobs."""
         self._looker: threading.Thread | None = None
         self._seen = (0, 0)
         self._keeper: threading.Thread | None = None
-        self.handlers = {**self.handlers, **dict.fromkeys((BlobPut, BlobGet, BlobHas), self._ask_blobs)}
+        self.handlers = {**self.handlers, **self.blobs.handlers}
         try:
             self._open()
         except BaseException:
@@ -397,18 +397,18 @@ class SqliteStore(GroupedStore):
 
     # Blobs
 
-    def _ask_blobs(self, request: Any) -> Any:
+    def _home(self, what: str, changes: bool) -> BlobHome:
+        """Where its blobs are, for one use of them. It is made by the first that is put."""
         if self._is_closed:
             raise self._closed()
-        if self._is_read_only and isinstance(request, BlobPut):
-            self._refuse(request)
-        blobs = self._blobs
-        if blobs is None:
-            place = f"{self.path}-blobs"
-            if not isinstance(request, BlobPut) and not Path(place).is_dir():
-                return _without_blobs(request)
-            blobs = self._keep_blobs(DirectoryBlobs(place, read_only=self._is_read_only))
-        return blobs.handlers[type(request)](request)
+        if changes and self._is_read_only:
+            raise self._refusal(what)
+        if self._blobs is not None:
+            return self._blobs
+        place = f"{self.path}-blobs"
+        if not changes and not Path(place).is_dir():
+            return NoBlobs()
+        return self._keep_blobs(DirectoryBlobs(place, read_only=self._is_read_only))
 
     def _keep_blobs(self, opened: DirectoryBlobs) -> DirectoryBlobs:
         """The one that is kept: another thread may have been quicker."""
@@ -490,14 +490,6 @@ def _look(ref: "weakref.ref[SqliteStore]", closing: Gate) -> None:
     finally:
         if connection is not None:
             connection.close()
-
-
-def _without_blobs(request: BlobGet | BlobHas) -> bool:
-    """The answer where no blob was ever put."""
-    check_cid(request.cid)
-    if isinstance(request, BlobGet):
-        raise BlobNotFound(request.cid)
-    return False
 
 
 def _check_seconds(name: str, seconds: float) -> None:
