@@ -1,22 +1,25 @@
-"""``python -m interpreters.serving URL [OPTION=VALUE …]``: open a store and serve it over stdin and stdout.
+"""``python -m interpreters.serving URL [OPTION=VALUE …]``: open a store and serve it to whoever holds its stdin.
 
-It ends when stdin does. Its first frame is the reply to call 0, which nobody made: that the store is open, or why not.
+Its stdin is a socket, which goes both ways. It ends when the peer closes that. Where the store is not opened, the peer
+is told why.
 """
 
+import os
+import socket
 import sys
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import msgspec
 
 from interpreters.opening import open_store
 from interpreters.runtime.store import Store
-from interpreters.stores.served.server import send_reply, serve
-from interpreters.stores.served.transport import PipeTransport
+from interpreters.stores.served.server import serve
+from interpreters.stores.served.wire import frame_of
 from persist_effects.errors import InvalidRequest, PersistError, error_to_record, repr_of
 
 
 def main(arguments: list[str]) -> int:
-    """Serve one store to the process at the other end of stdin and stdout.
+    """Serve one store to the process at the other end of stdin.
 
     Args:
         arguments: The store's URL, then options as ``NAME=JSON``.
@@ -27,10 +30,10 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         print("usage: python -m interpreters.serving URL [OPTION=VALUE ...]", file=sys.stderr)
         return 2
-    transport = PipeTransport(cast(BinaryIO, sys.stdin.buffer), cast(BinaryIO, sys.stdout.buffer))
     try:
-        with _opened(arguments, transport) as store:
-            serve(store.handlers, transport, store.capabilities)
+        connected = _stdin()
+        with connected, _opened(arguments, connected) as store:
+            serve(store.interpreter, connected, handlers=store.handlers)
     except PersistError as error:
         print(f"persist-effects serve: {error}", file=sys.stderr)
         return 2
@@ -40,12 +43,24 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _opened(arguments: list[str], transport: PipeTransport) -> Store:
+def _stdin() -> socket.socket:
+    # A copy, because whoever reads from stdin would take what is the client's.
+    number = os.dup(sys.stdin.fileno())
+    try:
+        return socket.socket(fileno=number)
+    except OSError as error:
+        os.close(number)
+        raise InvalidRequest(
+            "stdin is not a socket: RemoteStore.spawn(URL) starts this, and `persist-effects serve` listens"
+        ) from error
+
+
+def _opened(arguments: list[str], connected: socket.socket) -> Store:
     url, *options = arguments
     try:
         return open_store(url, **dict(map(_option, options)))
     except Exception as error:
-        send_reply(transport, 0, False, error_to_record(error))
+        connected.sendall(frame_of([0, False, error_to_record(error)]))
         raise
 
 

@@ -149,7 +149,15 @@ OTHER_FILES = {
         "unlink",
         "write_text",
     },
-    "interpreters/stores/served/transport.py": {"os.open"},  # the null device, in the place of a parent's pipes
+    "interpreters/stores/served/descriptors.py": {"os.open"},  # the null device, in the place of a parent's sockets
+    "interpreters/stores/served/doors.py": {"os.open"},  # the directory of a socket whose path is long
+    "interpreters/stores/served/listening.py": {
+        "os.chmod",
+        "os.fchmod",
+        "os.rename",
+        "os.unlink",
+        "unlink",
+    },  # its sockets
 }
 
 # What asks the system for anything. Of the file store's modules these two may, for other things than the engine's
@@ -470,7 +478,7 @@ EXPORTS = {
     interpreters.explore: (
         "Cell Compact Failure Mark Pause Reopen Report Simulated Sleep explore explore_crashes explore_effects simulate"
     ),
-    interpreters.stores.served: "PipeTransport RemoteStore SocketTransport Transport serve",
+    interpreters.stores.served: "RemoteStore serve",
 }
 
 
