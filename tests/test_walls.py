@@ -90,6 +90,7 @@ OPTIONAL = {
     "hypothesis": ("interpreters/conformance/",),
     "pytest": ("interpreters/conformance/", "interpreters/pytest_plugin.py", "interpreters/pytest_never_run.py"),
     "multiformats": ("interpreters/blobs/cid.py",),
+    "prometheus_client": ("interpreters/stores/served/metrics.py",),
     "psycopg": ("interpreters/stores/postgres/",),
     "rich": ("interpreters/cli.py", "interpreters/explore/report.py"),
     "typer": ("interpreters/cli.py",),

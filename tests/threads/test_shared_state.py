@@ -113,6 +113,10 @@ TABLE: dict[str, dict[str, Row]] = {
         ),
     },
     "runtime/tasks.py _Party": {},
+    "runtime/tasks.py _Arrivals": {
+        "_come": Row("any thread, and the loop's", "a deque, of which each takes one in one step", SUBMITTED),
+        "_is_told": Row("any thread, and the loop's", "taken back before anything is taken out", SUBMITTED),
+    },
     "runtime/tasks.py _SubmittingLoop": {
         "_next": Row(OWN_LOOP, "one loop, one thread", SUBMITTED),
     },
@@ -236,6 +240,12 @@ TABLE: dict[str, dict[str, Row]] = {
     },
     "stores/served/line.py Line": {
         "_inbox": Row(ANY, "a deque, of which each takes one in one step", SERVED_INTERRUPTED),
+        "_alone": Row(ANY, "Line._turn; whoever has it next goes on from there", SERVED_INTERRUPTED),
+        **dict.fromkeys(
+            ("_calls", "_last_id", "_buffer", "_begun", "_sent_bytes", "_socket", "_is_plain"),
+            Row(ANY, "Line._turn; an answered call is taken out in one step", SERVED_INTERRUPTED),
+        ),
+        "_due": Row(ANY, "a deque, of which each takes one in one step", SERVED_INTERRUPTED),
         "_is_asleep": Row("its thread", "said before it looks into the inbox, so who comes then is seen", BOTH_WAYS),
         "_is_closing": Row(ANY, ONCE, TOLD_CLOSED),
         "_is_abandoned": Row("the collector", ONCE, "test_a_client_that_nobody_has_any_more_goes_away"),
@@ -247,16 +257,16 @@ TABLE: dict[str, dict[str, Row]] = {
         ),
         **dict.fromkeys(
             (
-                "failure", "greeting", "_reason", "_socket", "_queue", "_calls", "_last_id", "_lasting", "_due",
-                "_parser", "_frames", "_buffer", "_begun", "_sent_bytes", "_goodbyes", "_is_refusing", "_said",
-                "_heard", "_lost_at",
+                "failure", "greeting", "_reason", "_queue", "_lasting", "_parser", "_frames", "_goodbyes",
+                "_is_refusing", "_said",
+                "_heard", "_lost_at", "_look_at",
             ),
             Row("its thread", "no other does", BOTH_WAYS),
         ),
     },
     "stores/served/line.py WireCall": {
-        "id": Row("the line's thread", "no other does", BOTH_WAYS),
-        "is_sent": Row("the line's thread", "no other does", BOTH_WAYS),
+        "id": Row("whoever sends", "Line._turn", BOTH_WAYS),
+        "is_sent": Row("whoever sends", "Line._turn", BOTH_WAYS),
         "is_done": Row("the line's thread", ONCE, BOTH_WAYS),
         "record": Row("the line's thread", "no other does, once it is in the inbox", BOTH_WAYS),
         "is_wanted": Row(ANY, ONCE, SERVED_INTERRUPTED),
@@ -295,8 +305,6 @@ TABLE: dict[str, dict[str, Row]] = {
         ),
         "_answer_all": Row("whoever makes it", ONCE, SERVED_TOGETHER),
         "_together": Row("whoever makes it", ONCE, SERVED_TOGETHER),
-        "commit_count": Row("the one that gives writes to the store", "no other does", SERVED_TOGETHER),
-        "committed_count": Row("the one that gives writes to the store", "no other does", SERVED_TOGETHER),
         "_is_giving": LOOP,
     },
     "stores/served/answering.py _Polling": {
@@ -311,9 +319,14 @@ TABLE: dict[str, dict[str, Row]] = {
         ),
         LOOP,
     ),
-    "stores/served/tally.py Tally": dict.fromkeys(
-        ("latencies", "waited", "errors", "received_bytes", "sent_bytes", "connection_count", "dropped", "waits"), LOOP
-    ),
+    "stores/served/tally.py Tally": {
+        **dict.fromkeys(
+            ("latencies", "waited", "errors", "received_bytes", "sent_bytes", "connection_count", "dropped", "waits"),
+            LOOP,
+        ),
+        "commit_count": Row("the one that gives writes to the store", "no other does", SERVED_TOGETHER),
+        "committed_count": Row("the one that gives writes to the store", "no other does", SERVED_TOGETHER),
+    },
     "stores/served/tally.py Latencies": dict.fromkeys(("counts", "count", "seconds"), LOOP),
     "threads/workers.py Workers": {
         "_threads": Row("the one that gives jobs", "no other does", SERVED_TOGETHER),
@@ -603,7 +616,7 @@ def test_each_row_names_a_test_that_is_there():
 
 def test_the_locks_that_guard_are_there():
     for guard in ("MemoryStore._lock", "_Host._lock", "_Worker._lock", "GroupCommit._lock", "GroupCommit.turn",
-                  "RealDisk._lock", "FileReader._reading", "FileStore._compacting"):  # fmt: skip
+                  "Line._turn", "RealDisk._lock", "FileReader._reading", "FileStore._compacting"):  # fmt: skip
         owner, attribute = guard.split(".")
         (name,) = [one for one in CLASSES if one.endswith(f" {owner}")]
         assert attribute in changes_of(CLASSES[name])[0]

@@ -21,6 +21,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from interpreters.stores.served.tally import Tally
 from interpreters.stores.served.wire import WaitForOrder
 from interpreters.threads.gates import SLICE_SECONDS, Notify, pauses
 from interpreters.threads.workers import Workers
@@ -55,12 +56,14 @@ class Answering:
     Args:
         interpreter: The store's interpreter. What of its optional parts is used, it has.
         handlers: The table that answers; the interpreter's own rows, and those of blobs beside it.
+        tally: Where its commits are counted.
         told: Called after some requests were answered.
     """
 
-    def __init__(self, interpreter: Any, handlers: Handlers, told: Callable[[], None]) -> None:
+    def __init__(self, interpreter: Any, handlers: Handlers, tally: Tally, told: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._handlers = handlers
+        self._tally = tally
         self._told = told
         self._interpreter = interpreter
         own = {kind for kind, row in interpreter.handlers.items() if handlers.get(kind) == row}
@@ -82,8 +85,6 @@ class Answering:
         self._writer = Workers(1, "persist-effects writer")
         self._readers = Workers(READER_COUNT, "persist-effects reader")
         self._order_waiter = Workers(1, "persist-effects order")
-        self.commit_count = self.committed_count = 0
-        """How often the store was given writes together, and how many."""
 
     def ask(self, request: Request[Any], done: OnAnswer) -> None:
         """Have a request answered.
@@ -165,8 +166,8 @@ class Answering:
         return asked
 
     def _count(self, asked: Sequence[_Asked]) -> None:
-        self.commit_count += 1
-        self.committed_count += len(asked)
+        self._tally.commit_count += 1
+        self._tally.committed_count += len(asked)
 
     def _commit(self, asked: list[_Asked]) -> None:
         """In the writer's thread: commit these, then what has come meanwhile, until there is nothing."""

@@ -23,6 +23,9 @@ from persist_effects.requests import Answered, Failed, KvWait, Outcome, Request,
 TIMEOUT_SECONDS = 30.0
 """After how long without an answer a request is given up, unless told otherwise."""
 
+HURRY_SECONDS = 0.02
+"""After how long a caller has its connection's thread look after its call, which most answers do not take."""
+
 _FRAME_BYTES = 64
 """What a frame has beside its request's record, at the most."""
 
@@ -182,8 +185,10 @@ class RemoteStore:
         call = self._call(request, done)
         line = self._line
         try:
-            line.ask([call])
-            told.wait(math.inf)
+            line.ask_alone(call)
+            if not told.wait(HURRY_SECONDS):
+                line.hurry()
+                told.wait(math.inf)
         except BaseException:
             line.withdraw(call)
             raise

@@ -1,7 +1,8 @@
 """A client's connection, and the one thread that reads from it and writes to it.
 
 Whoever asks puts its calls into a deque, wakes the thread and waits at a gate of its own: so an interrupt, wherever it
-comes, leaves no lock held and no half of a frame sent. A call is in one of these places:
+comes, leaves no lock held and no half of a frame sent. Where nothing else is on its way, it sends its one call by
+itself, which saves waking a thread for that: see `Line.ask_alone`. A call is in one of these places:
 
 ========  =====================================================================================================
 inbox     put there by whoever asks; taken out by the thread, or by whoever finds that the thread is over
@@ -54,6 +55,9 @@ from persist_effects.requests import CHANGES, Answered, Failed, KvWait, Outcome,
 
 BACKOFF_SECONDS = 0.05
 """How long a client waits at the most before it dials again, drawn anew each time, so that many do not come at once."""
+
+LOOKS_IN_A_TIMEOUT = 8
+"""How often it is looked, in the time after which a call is given up, whether there are any to give up."""
 
 DIAL_SECONDS = 10.0
 """How long a server that can be dialled may take to greet."""
@@ -125,9 +129,14 @@ class Line:
         self._waking, self._woken = socket.socketpair()
         self._waking.setblocking(False)
         self._woken.setblocking(False)
+        # Held by whoever sends, for as long as the system takes to take bytes in, or to refuse them.
+        self._turn = threading.Lock()
+        # What a caller was sending by itself, until that is accounted for.
+        self._alone: tuple[WireCall, bytes, list[int]] | None = None
         # Taken by the thread that serves it, and never let go of: who comes second ends.
         self._claim = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._is_plain = False
         self._is_asleep = self._is_closing = self._is_abandoned = self._is_over = False
         self._reason = ""
         self.opened = Gate()
@@ -151,6 +160,9 @@ class Line:
         self._is_refusing = False
         self._said = ""
         self._heard = self._lost_at = time.monotonic()
+        # When it is looked next whether any call is late, and how often that is, while there are any.
+        self._look_at = 0.0
+        self._tick_ms = min(1_000.0, timeout * 1_000 / LOOKS_IN_A_TIMEOUT)
 
     # Called by others
 
@@ -176,6 +188,67 @@ class Line:
             for call in calls:
                 call.is_wanted = False
             raise
+
+    def ask_alone(self, call: WireCall) -> None:
+        """Send one call: by itself where nothing is on its way, else as `ask` does.
+
+        What the system took is known as soon as it took it, in one step of Python's, so that whoever sends next can
+        go on from there, whatever an interrupt has kept this one from noting.
+        """
+        if not self._send_alone(call):
+            self.ask([call])
+
+    def _send_alone(self, call: WireCall) -> bool:
+        # Looked at without the turn, which may be another's for a while.
+        if not self._is_quiet() or call.ends is not None:
+            return False
+        try:
+            with self._turn:
+                self._account()
+                if not self._is_quiet():
+                    return False
+                call.id = self._last_id + 1
+                frame = frame_of([call.id, msgspec.Raw(call.record)])
+                taken: list[int] = []
+                self._calls[call.id] = call
+                self._last_id = call.id
+                self._due.append(call)
+                self._alone = call, frame, taken
+                assert self._socket is not None
+                taken.extend(map(self._socket.send, (frame,)))
+                self._account()
+        except OSError:
+            # It takes none now. The thread finds out what is wrong, if anything is.
+            return False
+        except BaseException:
+            call.is_wanted = False
+            raise
+        if self._buffer:
+            self._wake()
+        return True
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing is on its way, over a connection that may be written to from any thread, as TLS may not."""
+        is_busy = self._calls or self._buffer or self._queue or self._inbox
+        return self._is_plain and not (is_busy or self._is_refusing or self._is_closing)
+
+    def _account(self) -> None:
+        """By whoever has the turn: note what the system took of a call that was sent alone. Again: the same."""
+        if self._alone is None:
+            return
+        call, frame, taken = self._alone
+        if not taken:
+            self._calls.pop(call.id, None)
+        elif taken[0] < len(frame):
+            self._buffer, self._sent_bytes = memoryview(frame)[taken[0] :], taken[0]
+            self._begun = deque([(len(frame), call)])
+        else:
+            call.is_sent = True
+        self._alone = None
+
+    def hurry(self) -> None:
+        """Have it looked whether a call is late: the thread may sleep without end where it was sent alone."""
+        self._wake()
 
     def withdraw(self, call: WireCall) -> None:
         """Say that nobody waits for a call any more."""
@@ -287,13 +360,15 @@ class Line:
             self._woken.close()
 
     def _hang_up(self, *, is_polite: bool = False) -> None:
-        connected, self._socket = self._socket, None
-        if connected is not None:
-            if is_polite:
-                # The peer may be gone already, which is what is wanted.
-                with suppress(OSError):
-                    connected.shutdown(socket.SHUT_RDWR)
-            connected.close()
+        with self._turn:
+            self._account()
+            connected, self._socket, self._is_plain = self._socket, None, False
+            if connected is not None:
+                if is_polite:
+                    # The peer may be gone already, which is what is wanted.
+                    with suppress(OSError):
+                        connected.shutdown(socket.SHUT_RDWR)
+                connected.close()
 
     def _fail(self, call: WireCall, reason: str | None = None) -> None:
         reason = reason or self._reason
@@ -395,13 +470,16 @@ class Line:
             poll.register(connected, event)
         while True:
             self._take_inbox()
-            self._give_up_late(None)
-            left = deadline - time.monotonic()
-            if left <= 0:
+            now = time.monotonic()
+            if now >= self._look_at:
+                self._give_up_late(None)
+            if now >= deadline:
                 return False
-            found = self._sleep(poll, left)
-            if connected is not None and any(number == connected.fileno() for number, _ in found):
-                return True
+            for number, _ in self._sleep(poll, deadline - now):
+                if number == self._woken.fileno():
+                    self._be_woken()
+                else:
+                    return True
 
     def _await_need(self) -> None:
         """Wait until somebody asks something: a server that nobody needs is not dialled."""
@@ -409,25 +487,29 @@ class Line:
         poll.register(self._woken, select.POLLIN)
         self._take_inbox()
         while not self._queue:
-            self._sleep(poll, math.inf)
+            for _ in self._sleep(poll, math.inf):
+                self._be_woken()
             self._take_inbox()
             self._lost_at = time.monotonic()
 
     def _sleep(self, poll: "select.poll", seconds: float) -> list[tuple[int, int]]:
-        """Wait for one of the sockets, for a call, or for a call that is late."""
-        until = min(seconds, self._until_late())
+        """Wait for one of the sockets, for a call, or until it is time to look for late ones."""
+        pause: float | None = None if seconds == math.inf else max(0.0, seconds) * 1000
+        if self._due or self._lasting or self._queue:
+            pause = self._tick_ms if pause is None else min(pause, self._tick_ms)
         self._is_asleep = True
         # Looked at after it was said, so that who comes in between is either seen or wakes.
         if self._inbox or self._is_closing:
-            until = 0.0
-        found = poll.poll(None if until == math.inf else math.ceil(max(0.0, until) * 1000))
+            pause = 0
+        found = poll.poll(pause if pause is None else math.ceil(pause))
         self._is_asleep = False
-        if any(number == self._woken.fileno() for number, _ in found):
-            with suppress(BlockingIOError):
-                self._woken.recv(4096)
         if self._is_closing:
             raise _ClosingError
         return found
+
+    def _be_woken(self) -> None:
+        with suppress(BlockingIOError):
+            self._woken.recv(4096)
 
     # Talking
 
@@ -435,20 +517,28 @@ class Line:
         poll = select.poll()
         poll.register(self._woken, select.POLLIN)
         poll.register(connected, select.POLLIN)
-        number, registered = connected.fileno(), select.POLLIN
+        woken, registered = self._woken.fileno(), select.POLLIN
+        # Those that came with the greeting.
+        while self._frames:
+            self._settle(self._frames.popleft())
+        self._is_plain = not isinstance(connected, ssl.SSLSocket)
         while True:
-            # Also those that came with the greeting.
-            while self._frames:
-                self._settle(self._frames.popleft())
-            self._take_inbox()
-            wanted = self._send(connected) | select.POLLIN
-            if wanted != registered:
-                poll.modify(connected, wanted)
-                registered = wanted
-            found = self._sleep(poll, math.inf)
-            if any(found_number == number and event & _READABLE for found_number, event in found):
-                self._receive(connected)
-            self._give_up_late(connected)
+            if self._inbox:
+                self._take_inbox()
+            if self._queue or self._buffer or self._goodbyes or self._alone is not None:
+                with self._turn:
+                    self._account()
+                    wanted = self._send(connected) | select.POLLIN
+                if wanted != registered:
+                    poll.modify(connected, wanted)
+                    registered = wanted
+            for number, event in self._sleep(poll, math.inf):
+                if number == woken:
+                    self._be_woken()
+                elif event & _READABLE:
+                    self._receive(connected)
+            if time.monotonic() >= self._look_at:
+                self._give_up_late(connected)
 
     def _take_inbox(self) -> None:
         inbox = self._inbox
@@ -564,27 +654,14 @@ class Line:
 
     # Time
 
-    def _until_late(self) -> float:
-        """In how many seconds a call is late, or the server is to be asked whether it is there."""
-        due = self._due
-        while due and due[0].is_done:
-            due.popleft()
-        now = time.monotonic()
-        until = due[0].asked + self._timeout - now if due else math.inf
-        if self._lasting and not due:
-            until = min(until, self._heard + self._timeout / 2 - now)
-        if self._socket is None and self._queue:
-            until = min(until, self._lost_at + self._timeout - now)
-        return until
-
     def _give_up_late(self, connected: socket.socket | None) -> None:
         """Give up what was not answered in time. Where it was sent, the connection is of no use any more."""
-        if self._until_late() > 0:
-            return
         now = time.monotonic()
+        self._look_at = now + self._tick_ms / 1000
         is_silent = False
-        while self._due and (self._due[0].is_done or self._due[0].asked + self._timeout <= now):
-            call = self._due.popleft()
+        due = self._due
+        while due and (due[0].is_done or due[0].asked + self._timeout <= now):
+            call = due.popleft()
             if call.is_done:
                 continue
             is_silent = is_silent or call.id in self._calls
@@ -592,16 +669,16 @@ class Line:
             self._fail(
                 call, f"{self._door.where}: {silence}" if connected is not None else f"{self._reason}; {silence}"
             )
-        if is_silent and connected is not None:
-            raise _LostError(f"it has not answered for {self._timeout:g} s")
         if connected is None:
             if now >= self._lost_at + self._timeout:
                 while self._queue:
                     self._fail(self._queue.popleft())
-        elif self._lasting and not self._due and now >= self._heard + self._timeout / 2:
+        elif is_silent:
+            raise _LostError(f"it has not answered for {self._timeout:g} s")
+        elif self._lasting and not due and now >= self._heard + self._timeout / 2:
             asked = WireCall(AskHealth(), codec.encode_request(AskHealth()), _ignore)
             self._queue.append(asked)
-            self._due.append(asked)
+            due.append(asked)
 
 
 def _ignore(outcome: Outcome) -> None:

@@ -108,6 +108,7 @@ class StoreServer:
         connected: socket.socket | None = None,
         *,
         on_ready: Callable[[], None] = lambda: None,
+        on_end: Callable[[], None] = lambda: None,
         signals: Sequence[int] = (),
     ) -> int | None:
         """Serve until `stop` is called, in this thread; then answer what has come, and close.
@@ -115,6 +116,7 @@ class StoreServer:
         Args:
             connected: A socket whose peer is the only client; it is served until the peer closes.
             on_ready: Called when clients can connect.
+            on_end: Called when it begins to end.
             signals: Which signals end it too. Only in the main thread.
 
         Returns:
@@ -122,7 +124,7 @@ class StoreServer:
         """
         forks.register(self)
         try:
-            asyncio.run(self._serve(connected, on_ready, signals))
+            asyncio.run(self._serve(connected, on_ready, on_end, signals))
         finally:
             for door in self._doors:
                 door.close()
@@ -144,7 +146,7 @@ class StoreServer:
     def health(self) -> dict[str, Any]:
         """How it is, for `AskHealth` and for metrics."""
         counts = {"connections": len(self._clients), "waits": self.tally.waits, "dropped": self.tally.dropped}
-        commits = {"commits": self.answering.commit_count, "committed": self.answering.committed_count}
+        commits = {"commits": self.tally.commit_count, "committed": self.tally.committed_count}
         return {**counts, "requests": self.tally.request_count, **commits, "is_leaving": self._is_leaving}
 
     # For its clients
@@ -192,13 +194,17 @@ class StoreServer:
     # The loop
 
     async def _serve(
-        self, connected: socket.socket | None, on_ready: Callable[[], None], signals: Sequence[int]
+        self,
+        connected: socket.socket | None,
+        on_ready: Callable[[], None],
+        on_end: Callable[[], None],
+        signals: Sequence[int],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.loop.set_exception_handler(self._note_bug)
         self._stop, self._is_empty = asyncio.Event(), asyncio.Event()
         self._is_of_one = connected is not None
-        self.answering = Answering(self._interpreter, self._handlers, self._flush)
+        self.answering = Answering(self._interpreter, self._handlers, self.tally, self._flush)
         for number in signals:
             self.loop.add_signal_handler(number, self._end_by, number)
         looking = self.loop.create_task(self._look_for_late())
@@ -211,6 +217,7 @@ class StoreServer:
             on_ready()
             await self._stop.wait()
         finally:
+            on_end()
             for server in servers:
                 server.close()
             await self._leave()

@@ -30,7 +30,7 @@ class Latencies:
 
 
 class Tally:
-    """The counts of one server. Its loop alone changes them.
+    """The counts of one server. Its loop alone changes them, but for the commits, which the thread that commits counts.
 
     >>> tally = Tally()
     >>> tally.note("persist/kv-get", 0.001, is_error=False)
@@ -45,6 +45,8 @@ class Tally:
         self.errors: dict[str, int] = {}
         self.received_bytes = self.sent_bytes = 0
         self.connection_count = self.dropped = 0
+        self.commit_count = self.committed_count = 0
+        """How often the store was given writes together, and how many."""
         self.waits = 0
         """How many go on now."""
 
