@@ -19,6 +19,7 @@ from benchmarks import (
     rows_memory,
     rows_postgres,
     rows_schedule,
+    rows_served,
     rows_sqlite,
     rows_trace,
     rows_waiting,
@@ -39,6 +40,7 @@ ROWS: tuple[Row, ...] = (
     *rows_crash.ROWS,
     *rows_schedule.ROWS,
     *rows_waiting.ROWS,
+    *rows_served.ROWS,
 )
 
 FILE_WIDTH = 160

@@ -83,16 +83,16 @@ def append_in_threads(store: Store, appends: Appends) -> None:
             pass
 
 
-def append_in_tasks(store: Store, appends: Appends) -> None:
+def append_in_tasks(store: Store, appends: Appends, task_count: int = TASK_COUNT) -> None:
     """Each event by a program of its own, in asyncio's tasks that each take their share of them."""
 
     async def append_share(first: int) -> None:
-        for number in range(first, len(appends.orders), TASK_COUNT):
+        for number in range(first, len(appends.orders), task_count):
             await store.arun(log.append(appends.names[number % STREAM_COUNT], "placed", appends.orders[number]))
 
     async def append_all() -> None:
         async with asyncio.TaskGroup() as tasks:
-            for first in range(TASK_COUNT):
+            for first in range(task_count):
                 tasks.create_task(append_share(first))
 
     asyncio.run(append_all())

@@ -24,7 +24,7 @@ from benchmarks.rows_postgres import server
 from benchmarks.table import Bound, Row, cost_ns
 from interpreters.opening import open_store
 from interpreters.runtime.store import Store
-from interpreters.stores.served import RemoteStore, SocketTransport, serve
+from interpreters.stores.served import RemoteStore, serve
 from persist_effects import Draft
 from persist_effects.requests import (
     PAGE_SIZE,
@@ -95,11 +95,9 @@ def file_store(size: int) -> Store:
 def served_store(size: int) -> Store:
     """The file store, asked through a socket."""
     here, there = socket.socketpair()
-    thread = threading.Thread(
-        target=serve, args=(file_store(size).interpreter.handlers, SocketTransport(there)), daemon=True
-    )
+    thread = threading.Thread(target=serve, args=(file_store(size).interpreter, there), daemon=True)
     thread.start()
-    store = Store(RemoteStore(SocketTransport(here)))
+    store = Store(RemoteStore(here))
     atexit.register(store.close)
     return store
 

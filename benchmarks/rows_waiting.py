@@ -14,7 +14,7 @@ from benchmarks.ground import new_directory, open_file_store
 from benchmarks.table import Bound, Row
 from interpreters.opening import open_store
 from interpreters.runtime.store import Store
-from interpreters.stores.served import RemoteStore, SocketTransport, serve
+from interpreters.stores.served import RemoteStore, serve
 from persist_effects.errors import StoreUnavailable
 from persist_effects.machine import perform
 from persist_effects.requests import Wait
@@ -63,9 +63,9 @@ def _served() -> Iterator[tuple[RemoteStore, threading.Thread]]:
     """A memory store that a thread serves over a socket, and that thread, which ends once the store is closed."""
     ours, theirs = socket.socketpair()
     with open_store("memory:") as behind:
-        server = threading.Thread(target=serve, args=(behind.handlers, SocketTransport(theirs), behind.capabilities))
+        server = threading.Thread(target=serve, args=(behind.interpreter, theirs))
         server.start()
-        remote = RemoteStore(SocketTransport(ours))
+        remote = RemoteStore(ours)
         try:
             yield remote, server
         finally:
@@ -74,8 +74,6 @@ def _served() -> Iterator[tuple[RemoteStore, threading.Thread]]:
 
 
 def cancelling_a_task_of_a_served_store() -> float:
-    """The served store cannot be watched, so its waits are asked for again and again."""
-
     async def cancel() -> float:
         task = asyncio.ensure_future(store.arun(perform(_FOREVER)))
         await asyncio.sleep(_SETTLE_SECONDS)

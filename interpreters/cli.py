@@ -1,10 +1,12 @@
 """`persist-effects`: what operators do with a store, from the command line. Needs the extra ``cli``.
 
-Each command takes the URL of a file store, ``file:PATH``. Answers go to stdout, progress and errors to stderr. What a
+Each command takes the URL of a file store, ``file:PATH``, but for `serve` and `migrate`, which take any store's, and
+`health`, which takes a served one's. Answers go to stdout, progress and errors to stderr. What a
 script can trust are the exit codes, the same for all commands; see `EXIT_CODES`.
 """
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -17,7 +19,7 @@ from typing import Annotated, Any, BinaryIO, NoReturn, Protocol, cast
 
 import msgspec
 
-from interpreters import jsonl, migrating
+from interpreters import jsonl, migrating, serving
 from interpreters.blobs.directory import DirectoryBlobs
 from interpreters.blobs.homes import BlobHome, KeptBlob
 from interpreters.blobs.sweeping import Swept, sweep
@@ -30,6 +32,8 @@ from interpreters.stores.file.upkeep import operations
 from interpreters.stores.file.upkeep.backup import BackedUp
 from interpreters.stores.file.upkeep.salvage import Salvaged
 from interpreters.stores.file.upkeep.verify import Verified
+from interpreters.stores.served.client import RemoteStore
+from interpreters.stores.served.limits import ServingLimits
 from interpreters.stores.urls import options_of_url
 from persist_effects import log
 from persist_effects.errors import CallerError, CorruptStore, InvalidRequest, PersistError
@@ -55,6 +59,9 @@ is locked, or a newer release wrote it; 130 interrupted by Ctrl-C; 141 the reade
 
 _WAIT_SECONDS = 0.2
 """How long `tail` waits before it looks whether Ctrl-C was pressed."""
+
+_LIMITS = ServingLimits()
+_LIMIT_NAMES = frozenset(ServingLimits.__struct_fields__)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -263,6 +270,66 @@ def sweep_blobs(
         with _progress("reading", as_json) as progress:
             swept = sweep(blobs, *reading, grace=timedelta(hours=grace_hours), dry_run=dry_run, progress=progress)
         _print(swept, as_json, _lines_of_swept)
+
+
+@app.command(epilog=EXIT_CODES)
+def serve(
+    url: Annotated[str, typer.Argument(metavar="URL", help="The store: any URL that open_store takes.")],
+    listen: Annotated[list[str], typer.Option(metavar="ADDRESS", help="unix:PATH or tcp://HOST:PORT; several, too.")],
+    *,
+    token_file: Annotated[Path | None, typer.Option(help="What clients must say stands in this file.")] = None,
+    read_token_file: Annotated[Path | None, typer.Option(help="What clients say that may only read.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="The certificate of the TCP ports.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, where that stands in a file of its own.")] = None,
+    socket_mode: Annotated[str, typer.Option(help="Who may connect to a Unix socket, in octal.")] = "0600",
+    max_connections: Annotated[int, typer.Option(help="How many clients there may be.")] = _LIMITS.max_connections,
+    max_waits: Annotated[int, typer.Option(help="How many waits each may have.")] = _LIMITS.max_waits,
+    frame_bytes: Annotated[int, typer.Option(help="How large a request may be.")] = _LIMITS.frame_bytes,
+    queue_bytes: Annotated[int, typer.Option(help="What each may have unread.")] = _LIMITS.queue_bytes,
+    hello_seconds: Annotated[float, typer.Option(help="How long a hello may take.")] = _LIMITS.hello_seconds,
+    frame_seconds: Annotated[float, typer.Option(help="How long a request may take to come.")] = _LIMITS.frame_seconds,
+    stalled_seconds: Annotated[float, typer.Option(help="How long none may be read.")] = _LIMITS.stalled_seconds,
+    drain_seconds: Annotated[float, typer.Option(help="How long it waits at its end.")] = _LIMITS.drain_seconds,
+    ready_fd: Annotated[int | None, typer.Option(help="A descriptor to write to once it is ready.")] = None,
+    metrics: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where to answer with metrics.")] = None,
+    verbose: Annotated[bool, typer.Option(help="Log who comes and goes.")] = False,
+) -> None:
+    """Serve a store to other processes, until SIGTERM or Ctrl-C: what was asked by then is answered."""
+    limits = {name: value for name, value in locals().items() if name in _LIMIT_NAMES}
+    with _exit_codes(as_json=False):
+        logging.basicConfig(
+            stream=sys.stderr,
+            level=logging.DEBUG if verbose else logging.INFO,
+            format="%(asctime)s %(levelname)s %(message)s",
+        )
+        ended_by = serving.serve_at(
+            url,
+            listen,
+            limits=ServingLimits(**limits),
+            token_file=token_file,
+            read_token_file=read_token_file,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            socket_mode=socket_mode,
+            ready_fd=ready_fd,
+            metrics=metrics,
+        )
+        if ended_by == signal.SIGINT:
+            raise KeyboardInterrupt
+
+
+@app.command(epilog=EXIT_CODES)
+def health(
+    url: Annotated[str, typer.Argument(metavar="URL", help="The served store: unix:PATH or tcp://HOST:PORT.")],
+    as_json: AsJson = False,
+) -> None:
+    """Ask a server how it is: its clients, waits, requests and commits. Exit code 3: it does not answer."""
+    with _exit_codes(as_json):
+        if url.partition(":")[0] not in ("unix", "tcp"):
+            raise InvalidRequest(f"{url!r} is not a served store: give unix:PATH or tcp://HOST:PORT")
+        with open_store(url) as store:
+            found = cast(RemoteStore, store.interpreter).health()
+        _print(found, as_json, _lines_of_numbers)
 
 
 def main() -> None:

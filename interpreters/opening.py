@@ -112,6 +112,25 @@ def _open_postgres(rest: str, options: dict[str, Any]) -> Interpreter:
     return open_postgres(rest, options)
 
 
+def _open_unix(rest: str, options: dict[str, Any]) -> Interpreter:
+    # Imported when it is used: the other stores need neither sockets nor TLS.
+    from interpreters.stores.served.opening import open_unix
+
+    return open_unix(rest, options)
+
+
+def _open_tcp(rest: str, options: dict[str, Any]) -> Interpreter:
+    from interpreters.stores.served.opening import open_tcp
+
+    return open_tcp(rest, options)
+
+
+def _open_spawned(rest: str, options: dict[str, Any]) -> Interpreter:
+    from interpreters.stores.served.client import RemoteStore
+
+    return RemoteStore.spawn(rest, **options)
+
+
 Opener = Callable[[str, dict[str, Any]], Interpreter]
 """Opens what stands behind the colon of a URL, with the options that were given as keywords."""
 
@@ -123,6 +142,9 @@ _OPENERS: dict[str, Opener] = {
     "file": _open_file,
     "sqlite": _open_sqlite,
     "postgresql": _open_postgres,
+    "unix": _open_unix,
+    "tcp": _open_tcp,
+    "spawn": _open_spawned,
 }
 
 

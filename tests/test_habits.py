@@ -36,7 +36,7 @@ ACQUIRED = {
     "interpreters/runtime/tasks.py": 2,  # claims, which are taken once and never let go of
     "interpreters/stores/file/store.py": 1,  # taken back where `with` has it, and looked at by `is_mine`
     "interpreters/stores/group.py": 2,  # a party's own gate, which nobody else waits at
-    "interpreters/stores/served/client.py": 1,  # while closing
+    "interpreters/stores/served/line.py": 1,  # a claim, which is taken once and never let go of
     "interpreters/threads/gates.py": 2,  # a gate, which whoever opens it may open again
 }
 """Calls of `acquire`, by file. An interrupt may come right behind one, and then the lock stays taken."""

@@ -91,6 +91,7 @@ OPTIONAL = {
     "hypothesis": ("interpreters/conformance/",),
     "pytest": ("interpreters/conformance/", "interpreters/pytest_plugin.py", "interpreters/pytest_never_run.py"),
     "multiformats": ("interpreters/blobs/cid.py",),
+    "prometheus_client": ("interpreters/stores/served/metrics.py",),
     "psycopg": ("interpreters/stores/postgres/",),
     "rich": ("interpreters/cli.py", "interpreters/explore/report.py"),
     "typer": ("interpreters/cli.py",),
@@ -150,7 +151,15 @@ OTHER_FILES = {
         "unlink",
         "write_text",
     },
-    "interpreters/stores/served/transport.py": {"os.open"},  # the null device, in the place of a parent's pipes
+    "interpreters/stores/served/descriptors.py": {"os.open"},  # the null device, in the place of a parent's sockets
+    "interpreters/stores/served/doors.py": {"os.open"},  # the directory of a socket whose path is long
+    "interpreters/stores/served/listening.py": {
+        "os.chmod",
+        "os.fchmod",
+        "os.rename",
+        "os.unlink",
+        "unlink",
+    },  # its sockets
 }
 
 # What asks the system for anything. Of the file store's modules these two may, for other things than the engine's
@@ -471,7 +480,7 @@ EXPORTS = {
     interpreters.explore: (
         "Cell Compact Failure Mark Pause Reopen Report Simulated Sleep explore explore_crashes explore_effects simulate"
     ),
-    interpreters.stores.served: "PipeTransport RemoteStore SocketTransport Transport serve",
+    interpreters.stores.served: "RemoteStore serve",
 }
 
 

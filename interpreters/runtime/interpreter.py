@@ -35,8 +35,10 @@ class Interpreter(Protocol):
     Some things are optional. ``answer_all(requests)`` gives the outcomes of several of its requests, faster together
     than one by one. ``watch(request, notify)`` takes a `Wait` or a `KvWait`, calls ``notify()`` once when what it waits
     for is there, or the store is closed, and returns the function that ends the watch; the timeout is not its concern.
-    ``blocking = False`` says that no row but those of the two blocks. ``capabilities`` says what the store promises:
-    see `capabilities_of`.
+    ``blocking = False`` says that no row but those of the two blocks. ``quick`` are the types of requests whose rows an
+    event loop may call: they look at memory, or read a little from a local disk, and wait for nobody's commit. Where
+    the two waits are among them, that is so of ``watch``, and of them without a timeout. ``capabilities`` says what the
+    store promises: see `capabilities_of`.
     ``submit(requests, done)`` answers many that are in flight at once: see `Submit`. ``wait_for_order(timeout)``, where
     the order lags, waits for `ReadAll`, `Wait` and `KvWait` to show all that was acknowledged by now; after so many
     seconds, it raises `StoreUnavailable`.
@@ -114,7 +116,7 @@ def pass_on(wrapper: Any, inner: Interpreter, change: Callable[[Request[Any]], R
     >>> Wrapper(MemoryStore()).blocking
     False
     """
-    for name in ("blocking", "capabilities", "wait_for_order", "watch"):
+    for name in ("blocking", "quick", "capabilities", "wait_for_order", "watch"):
         if hasattr(inner, name):
             setattr(wrapper, name, getattr(inner, name))
     changed = change or _unchanged

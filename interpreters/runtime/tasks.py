@@ -7,6 +7,7 @@ import math
 import threading
 import types
 import weakref
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -423,22 +424,47 @@ class _Loop:
             self._schedule(self._next)
 
 
+class _Arrivals:
+    """The events of those whose outcomes have come, in whichever thread, until the event loop sets them.
+
+    It is told once for all that come before it looks: each time, the thread that tells would give way to it.
+    """
+
+    def __init__(self) -> None:
+        # Not held, because the store keeps what is in flight.
+        self._loop = weakref.ref(_running_loop())
+        self._come: deque[asyncio.Event | anyio.Event] = deque()
+        self._is_told = False
+
+    def add(self, all_there: "asyncio.Event | anyio.Event") -> None:
+        """From any thread: have an event set soon."""
+        self._come.append(all_there)
+        loop = self._loop()
+        if not self._is_told and loop is not None:
+            self._is_told = True
+            _call_soon(loop, self.take)
+
+    def take(self) -> None:
+        """In the loop: set them. An interrupt may lose the call of this, so whoever submits more makes it too."""
+        # Before any is taken out, so that who comes from now on tells anew.
+        self._is_told = False
+        while self._come:
+            self._come.popleft().set()
+
+
 class _Party:
     """The requests of one task that are, or will be, in flight, and what it waits for until all have come."""
 
-    __slots__ = ("_loop", "all_there", "flight", "requests")
+    __slots__ = ("_arrivals", "all_there", "flight", "requests")
 
-    def __init__(self, requests: Sequence[Request[Any]]) -> None:
-        # Not held, because the store keeps what is in flight.
-        self._loop = weakref.ref(_running_loop())
+    def __init__(self, requests: Sequence[Request[Any]], arrivals: _Arrivals) -> None:
         self.requests = requests
         self.all_there = _new_event()
+        self._arrivals = arrivals
         self.flight = Flight(len(requests), self._tell)
 
     def _tell(self) -> None:
-        loop = self._loop()
-        if loop is not None:
-            _call_soon(loop, self.all_there.set)
+        self._arrivals.add(self.all_there)
 
 
 def _shared_out(parties: Sequence[_Party]) -> OnOutcome:
@@ -463,13 +489,14 @@ class _SubmittingLoop:
 
     def __init__(self, submit: Submit) -> None:
         self._submit = submit
+        self._arrivals = _Arrivals()
         self._next: list[_Party] = []
         self.waits = anyio.CapacityLimiter(math.inf)
         """For waits that each take a thread of their own, and should not keep others from having one."""
 
     async def outcomes(self, requests: Sequence[Request[Any]], turn: _Turn) -> list[Outcome]:
         """The outcomes of these requests. What has begun is not abandoned when the task is cancelled."""
-        party = _Party(requests)
+        party = _Party(requests, self._arrivals)
         if not self._next:
             # Before it is added, so that a Ctrl-C in between leaves no request behind that is never sent.
             _call_soon(_running_loop(), self._send)
@@ -484,6 +511,7 @@ class _SubmittingLoop:
         parties = self._next
         try:
             self._next = []
+            self._arrivals.take()
             if parties:
                 self._submit([request for party in parties for request in party.requests], _shared_out(parties))
         except BaseException as error:

@@ -187,6 +187,7 @@ class MemoryStore:
             KvEntries: self._list_entries,
             KvWait: self._wait,
         }
+        self.quick = frozenset(self.handlers)
         forks.register(self)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import threading
+import tracemalloc
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,9 +13,8 @@ import pytest
 
 from interpreters import Store, open_store
 from interpreters.serving import _option as option_of
-from interpreters.stores.served import RemoteStore, SocketTransport, serve
-from interpreters.stores.served.server import send_greeting
-from interpreters.stores.served.transport import receive_frame, send_frame
+from interpreters.stores.served import RemoteStore, serve
+from interpreters.stores.served.wire import FRAME_LIMIT_BYTES, WIRE_VERSION, FrameParser, frame_of
 from persist_effects import (
     CallerError,
     Draft,
@@ -36,11 +36,23 @@ from persist_effects.machine import start
 from persist_effects.requests import Append, KvGet, KvPut, LastSeq, Transact, Wait
 
 DEPTH = 10_000
+HELLO = frame_of({"wire": WIRE_VERSION, "token": None})
+GREETING = frame_of([0, True, {"wire": WIRE_VERSION, "capabilities": None}])
 DEEP_BYTES = b"\x91" * DEPTH + b"\xc0"
 
 
 class Node(msgspec.Struct):
     inner: Any
+
+
+def framed(body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + body
+
+
+def replies_in(connected: socket.socket) -> list[Any]:
+    """All that a server has said until it closed."""
+    data = b"".join(iter(lambda: connected.recv(65536), b""))
+    return [msgspec.msgpack.decode(body) for body in FrameParser(FRAME_LIMIT_BYTES).take(data)]
 
 
 def deep(kind: str, depth: int = DEPTH) -> Any:
@@ -55,17 +67,16 @@ kinds = pytest.mark.parametrize("kind", ["list", "dict", "Struct"])
 
 @pytest.fixture
 def socket_pair():
-    pair = tuple(map(SocketTransport, socket.socketpair()))
-    yield pair
-    for transport in pair:
-        transport.close()
+    here, there = socket.socketpair()
+    with here, there:
+        yield here, there
 
 
 @contextmanager
 def served():
-    here, there = map(SocketTransport, socket.socketpair())
+    here, there = socket.socketpair()
     with open_store("memory:") as behind:
-        server = threading.Thread(target=serve, args=(behind.handlers, there))
+        server = threading.Thread(target=serve, args=(behind.interpreter, there))
         server.start()
         with Store(RemoteStore(here)) as remote:
             yield remote
@@ -180,24 +191,22 @@ def test_every_encoder_and_decoder_refuses_what_is_deep_or_broken(name):
 @pytest.mark.parametrize("frame", [DEEP_BYTES, b"\x92\x01" + DEEP_BYTES, b"\xa1\xff", b""])
 def test_a_server_refuses_a_frame_that_is_deep_or_broken(socket_pair, frame):
     here, there = socket_pair
-    send_frame(here, frame)
-    with open_store("memory:") as store, pytest.raises(InvalidRequest, match="is not a call"):
-        serve(store.handlers, there)
-    receive_frame(here)  # the greeting
-    assert receive_frame(here) is None
+    here.sendall(HELLO + framed(frame))
+    with open_store("memory:") as store:
+        serve(store.interpreter, there)
+    _, (call_id, is_answer, error) = replies_in(here)
+    assert (call_id, is_answer, error[0]) == (0, False, "InvalidRequest")
+    assert "is not a call" in error[1]
 
 
 def test_a_server_refuses_a_request_that_is_deeper_than_values_are_and_goes_on(socket_pair):
     here, there = socket_pair
     put = {"op": "persist/kv-put", "key": "a", "value": deep("list", 150)}
-    send_frame(here, msgspec.msgpack.encode([1, put]))
-    send_frame(here, msgspec.msgpack.encode([2, {"op": "persist/kv-keys"}]))
+    here.sendall(HELLO + frame_of([1, put]) + frame_of([2, {"op": "persist/kv-keys"}]))
+    here.shutdown(socket.SHUT_WR)
     with open_store("memory:") as store:
-        server = threading.Thread(target=serve, args=(store.handlers, there))
-        server.start()
-        _, *replies = [msgspec.msgpack.decode(receive_frame(here)) for _ in range(3)]
-        here.close()
-        server.join()
+        serve(store.interpreter, there)
+    _, *replies = replies_in(here)
     assert [replies[0][:2], replies[0][2][0], replies[1]] == [[1, False], "InvalidRequest", [2, True, []]]
 
 
@@ -205,7 +214,7 @@ def test_an_answer_that_is_deep_is_an_error_and_the_connection_goes_on(socket_pa
     here, there = socket_pair
     with open_store("memory:") as store:
         rows = {**store.handlers, KvGet: lambda request: deep("list")}
-        server = threading.Thread(target=serve, args=(rows, there))
+        server = threading.Thread(target=serve, args=(store.interpreter, there), kwargs={"handlers": rows})
         server.start()
         with Store(RemoteStore(here)) as remote:
             with pytest.raises(InternalError, match="the reply cannot be sent, RecursionError"):
@@ -217,51 +226,35 @@ def test_an_answer_that_is_deep_is_an_error_and_the_connection_goes_on(socket_pa
 @pytest.mark.parametrize("frame", [DEEP_BYTES, b"\x93\x01\xc3" + DEEP_BYTES, b"\x93\x01\xc2" + DEEP_BYTES, b"\xa1\xff"])
 def test_a_client_that_gets_a_deep_or_broken_frame_says_that_the_store_is_lost(socket_pair, frame):
     here, there = socket_pair
-    send_greeting(there)
+    there.sendall(GREETING)
     with Store(RemoteStore(here)) as remote:
-        send_frame(there, frame)
+        there.sendall(framed(frame))
         with pytest.raises(StoreUnavailable, match="is not a reply"):
             remote.run(kv.get("a"))
 
 
-class Announcing:
-    """A peer that announces a frame, sends some of it, and is gone."""
-
-    def __init__(self, length: int, sent: int):
-        self.data = length.to_bytes(4, "big") + b"x" * sent
-        self.asked: list[int] = []
-
-    def receive(self, size_bytes: int) -> bytes:
-        self.asked.append(size_bytes)
-        data, self.data = self.data[:size_bytes], self.data[size_bytes:]
-        return data
-
-    def send(self, data: bytes) -> None:
-        raise AssertionError("nothing is sent")
-
-    def close(self) -> None:
-        """Nothing is held."""
+def test_what_a_frame_announces_is_not_kept_before_it_is_there():
+    parser = FrameParser(FRAME_LIMIT_BYTES)
+    data = (1024**3).to_bytes(4, "big") + b"x" * 300_000
+    tracemalloc.start()
+    assert parser.take(data) == []
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 1_000_000
+    assert parser.is_within
 
 
-def test_what_a_frame_announces_is_not_asked_for_before_it_is_there():
-    peer = Announcing(1024**3, 300_000)
-    with pytest.raises(StoreUnavailable, match="ended after 300000 of 1073741824 bytes"):
-        receive_frame(peer)
-    assert max(peer.asked) <= 128 * 1024
-    whole = Announcing(300_000, 300_000)
-    assert receive_frame(whole) == b"x" * 300_000
+def test_a_frame_that_announces_too_much_is_refused_before_it_is_there():
+    with pytest.raises(InvalidRequest, match="a frame of 4294967295 bytes was announced, the limit is 1073741824"):
+        FrameParser(FRAME_LIMIT_BYTES).take(b"\xff\xff\xff\xff" + b"x" * 10)
 
 
-def test_a_frame_that_announces_too_much_is_refused_before_it_is_read():
-    peer = Announcing(2**32 - 1, 10)
-    with pytest.raises(StoreUnavailable, match="a frame of 4294967295 bytes was announced, the limit is 1073741824"):
-        receive_frame(peer)
-    assert peer.asked == [4]
-
-
-def test_a_served_process_that_is_given_a_deep_option_says_so():
+def test_a_served_process_that_is_given_a_deep_option_says_so(socket_pair):
+    here, there = socket_pair
     command = [sys.executable, "-m", "interpreters.serving", "memory:", "clock=" + "[" * DEPTH + "]" * DEPTH]
-    done = subprocess.run(command, input=b"", capture_output=True, check=False)
+    done = subprocess.run(command, stdin=there, capture_output=True, check=False)
+    there.close()
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
-    assert b"InvalidRequest" in done.stdout
+    ((call_id, is_answer, error),) = replies_in(here)
+    assert (call_id, is_answer, error[0]) == (0, False, "InvalidRequest")

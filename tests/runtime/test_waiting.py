@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from interpreters import Store, open_store
-from interpreters.stores.served import RemoteStore, SocketTransport, serve
+from interpreters.stores.served import RemoteStore, serve
 from persist_effects import StoreClosed, kv, log, perform
 from persist_effects.requests import KvWait, Wait
 
@@ -40,6 +40,7 @@ class Noting:
 
     def _wait(self, request):
         if not request.timeout:
+            self._count("looked", 1)
             return self._inner.handlers[type(request)](request)
         self._count("begun", 1)
         try:
@@ -61,6 +62,11 @@ class Noting:
     def await_begun(self, count: int = 1) -> None:
         with self._changed:
             assert self._changed.wait_for(lambda: self._counts["begun"] >= count, PATIENCE_SECONDS)
+
+    def await_looked(self) -> None:
+        """As `await_begun`, where whoever waits looks again and again."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._counts["looked"] > 0, PATIENCE_SECONDS)
 
     def await_all_ended(self) -> None:
         """As many as have begun: where nobody wants them any more, no others begin."""
@@ -197,10 +203,10 @@ def test_ctrl_c_ends_a_wait_without_end(noting, way, kind):
 def test_the_loss_of_its_client_ends_a_wait_without_end(kind, watches):
     noting = Noting(open_store("memory:").interpreter, watches=watches)
     here, there = socket.socketpair()
-    end_serving = in_thread(lambda: serve(noting.handlers, SocketTransport(there)))
-    remote = RemoteStore(SocketTransport(here))
+    end_serving = in_thread(lambda: serve(noting, there))
+    remote = RemoteStore(here)
     end = in_thread(lambda: Store(remote).run(endless(kind)))
-    noting.await_begun()
+    (noting.await_begun if watches else noting.await_looked)()
     remote.close()
     assert isinstance(end(), StoreClosed)
     assert end_serving() is None

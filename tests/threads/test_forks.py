@@ -13,12 +13,13 @@ from collections.abc import Callable
 from contextlib import closing, contextmanager
 
 import pytest
+from served_stores import serving
 
 from interpreters import Store, open_store
 from interpreters.runtime import tasks
 from interpreters.stores.file.store import FileReader, FileStore
 from interpreters.stores.memory import MemoryStore
-from interpreters.stores.served import RemoteStore, SocketTransport, serve
+from interpreters.stores.served import RemoteStore, serve
 from interpreters.threads import forks
 from persist_effects import Draft, kv, log
 from persist_effects.requests import Append, KvGet, KvPut, Wait
@@ -160,7 +161,8 @@ def test_a_child_is_refused_by_a_served_store_and_the_parents_connection_goes_on
     served.run(kv.put("color", "red"))
     pid = os.getpid()
     told = in_child(lambda: served.run(kv.get("color")))
-    assert told.startswith(f"StoreUnavailable: the connection to the store is that of process {pid}, of which process ")
+    assert told.startswith("StoreUnavailable: persist/kv-get was not answered: the connection to the store is that of ")
+    assert f"process {pid}, of which process" in told
     assert "connect anew here" in told
     assert in_child(lambda: served.run_many([kv.put("a", 1)], return_exceptions=True)).startswith("[StoreUnavailable(")
     assert served.run(kv.get("color")) == "red"
@@ -175,34 +177,27 @@ def test_a_child_closes_a_connection_by_socket_without_shutting_it_down():
     here, there = socket.socketpair()
     with (
         open_store("memory:") as behind,
-        busy(lambda: serve(behind.handlers, SocketTransport(there))),
-        Store(RemoteStore(SocketTransport(here))) as store,
+        busy(lambda: serve(behind.interpreter, there)),
+        Store(RemoteStore(here)) as store,
     ):
         assert in_child(store.close) == "None"
         assert store.run(kv.put("color", "red")) == 1
 
 
-def test_a_child_is_refused_though_another_thread_is_just_sending():
-    reached, go_on = threading.Event(), threading.Event()
-
-    class Slow(SocketTransport):
-        def send(self, data):
-            reached.set()
-            go_on.wait(LONG_SECONDS)
-            super().send(data)
-
-    here, there = socket.socketpair()
-    with (
-        open_store("memory:") as behind,
-        busy(lambda: serve(behind.handlers, SocketTransport(there))),
-        Store(RemoteStore(Slow(here))) as store,
-    ):
-        with busy(lambda: store.run(kv.put("color", "red"))):
-            reached.wait(LONG_SECONDS)
-            told = in_child(lambda: store.run(kv.get("color")))
-            go_on.set()
-        assert told.startswith("StoreUnavailable: the connection to the store is that of")
+def test_a_child_has_a_connection_of_its_own_though_another_thread_is_just_sending(tmp_path):
+    with open_store("memory:") as behind, serving(behind, tmp_path / "sock") as url, open_store(url) as store:
+        large = "x" * 2_000_000
+        with busy(lambda: [store.run(kv.put("large", large)) for _ in range(20)]):
+            told = in_child(lambda: (store.run(kv.put("color", "red")) > 0, len(store.run(kv.get("large")) or large)))
+        assert told == "(True, 2000000)"
+        assert in_child(lambda: in_child(lambda: store.run(kv.get("color")))) == "\"'red'\""
         assert store.run(kv.get("color")) == "red"
+
+
+def test_a_child_that_uses_no_store_leaves_its_server_one_client(tmp_path):
+    with open_store("memory:") as behind, serving(behind, tmp_path / "sock") as url, open_store(url) as store:
+        assert in_child(store.close) == "None"
+        assert store.interpreter.health()["connections"] == 1
 
 
 def test_a_child_that_lives_on_does_not_keep_the_served_process_from_ending():

@@ -27,7 +27,6 @@ COMMITTER = "the thread that has the turn to commit"
 KEEPER = "the thread that keeps the store"
 OWN_LOOP = "the thread of one event loop"
 OWN_PROGRAM = "the thread that runs the program"
-SERVING = "the thread that serves, and one for each wait"
 
 IN_ONE_STEP = "it changes in one step, from one whole value to another"
 ONCE = "it goes one way only, once"
@@ -44,11 +43,16 @@ DISK_THREADS = "test_under_many_threads_a_read_is_whole_or_of_no_file"
 CHILD_READS = "test_a_forked_child_reads_on_though_another_thread_was_opening_a_file"
 TOLD_CLOSED = "test_programs_that_wait_when_their_store_is_closed_are_told_so"
 NOT_TOLD = "test_a_thread_that_was_not_told_of_an_event_finds_it_all_the_same"
-BOTH_WAYS = "test_values_larger_than_a_pipe_holds_go_both_ways_at_once"
+BOTH_WAYS = "test_values_larger_than_a_socket_holds_go_both_ways_at_once"
 CUT_BY_INTERRUPT = "test_an_interrupt_that_ends_the_event_loop_leaves_no_task_waiting"
 SUBMITTED = "test_an_interrupt_while_requests_are_submitted_leaves_no_task_waiting"
 CHILD_TASKS = "test_a_child_runs_tasks_though_the_parents_worker_is_not_there"
-SERVED_CHILD = "test_a_child_is_refused_though_another_thread_is_just_sending"
+SERVED_CHILD = "test_a_child_has_a_connection_of_its_own_though_another_thread_is_just_sending"
+SERVED_INTERRUPTED = "test_an_interrupt_at_any_line_of_asking_leaves_the_store_usable"
+SERVED_ORDER = "test_who_waits_for_the_order_of_a_served_store_is_told_what_the_store_says"
+SERVED_TOGETHER = "test_what_several_clients_write_while_the_store_is_busy_is_one_commit"
+READ_TOKEN = "test_a_client_with_the_second_token_reads_and_does_not_write"
+STOPPED = "test_a_server_that_is_told_to_end_before_it_runs_ends_at_once"
 INTERRUPTED_COMMIT = "test_an_interrupted_commit_is_settled_by_opening_anew"
 
 BLOB_THREADS = "test_threads_that_put_and_read_the_same_blobs_find_them_whole"
@@ -72,6 +76,7 @@ MEMORY = Row(ANY, "MemoryStore._lock", THREADS)
 ENGINE = Row(COMMITTER, TURN, COMPACTING)
 WAITING = Row(ANY, "the store's lock; once it is closed, each is taken in one step; who waits looks again", NOT_TOLD)
 INDEX = Row("any thread", HOST_LOCK, COMPACTING)
+LOOP = Row("the thread of the server's loop", "one loop, one thread", SERVED_TOGETHER)
 TASK = Row("the task that runs the program", "a task is one thing at a time", LOOPS)
 
 TABLE: dict[str, dict[str, Row]] = {
@@ -108,6 +113,10 @@ TABLE: dict[str, dict[str, Row]] = {
         ),
     },
     "runtime/tasks.py _Party": {},
+    "runtime/tasks.py _Arrivals": {
+        "_come": Row("any thread, and the loop's", "a deque, of which each takes one in one step", SUBMITTED),
+        "_is_told": Row("any thread, and the loop's", "taken back before anything is taken out", SUBMITTED),
+    },
     "runtime/tasks.py _SubmittingLoop": {
         "_next": Row(OWN_LOOP, "one loop, one thread", SUBMITTED),
     },
@@ -227,38 +236,108 @@ TABLE: dict[str, dict[str, Row]] = {
         "_is_closed": Row(ANY, ONCE, "test_a_directory_that_cannot_be_made_and_one_that_is_closed_say_so"),
     },
     "stores/served/client.py RemoteStore": {
-        "_sending": Row("any thread, and a forked child", "made anew in the child", SERVED_CHILD),
-        "_lock": Row("any thread, and a forked child", "made anew in the child", SERVED_CHILD),
-        "_waiting": Row(
-            ANY, "RemoteStore._lock", "test_the_requests_of_a_forked_child_are_none_of_those_that_waited"
-        ),
-        "_calls": Row(ANY, "RemoteStore._lock", "test_several_requests_are_sent_without_waiting_for_one_another"),
         "_is_closed": Row(ANY, ONCE, TOLD_CLOSED),
-        "_lost": Row(ANY, "RemoteStore._lock", "test_a_lost_read_is_unavailable_and_a_lost_write_is_uncertain"),
-        "_is_fork": Row("a forked child", ONCE, "test_a_child_closes_a_served_store_without_a_word_to_its_process"),
-        "_receiver": Row(
+        "_door": Row("a forked child", ONCE, SERVED_CHILD),
+        "_pid": Row("a forked child", ONCE, SERVED_CHILD),
+        "_line": Row("whoever opens it, and a forked child", IN_ONE_STEP, SERVED_CHILD),
+        "_abandoned": Row("whoever opens or closes it, and a forked child", IN_ONE_STEP, SERVED_CHILD),
+        "may": Row("whoever opens it", ONCE, READ_TOKEN),
+        "capabilities": Row(
+            "whoever opens it", ONCE, "test_a_client_knows_what_the_store_behind_the_connection_promises"
+        ),
+    },
+    "stores/served/line.py Line": {
+        "_inbox": Row(ANY, "a deque, of which each takes one in one step", SERVED_INTERRUPTED),
+        "_alone": Row(ANY, "Line._turn; whoever has it next goes on from there", SERVED_INTERRUPTED),
+        **dict.fromkeys(
+            ("_calls", "_last_id", "_buffer", "_begun", "_sent_bytes", "_socket", "_is_plain"),
+            Row(ANY, "Line._turn; an answered call is taken out in one step", SERVED_INTERRUPTED),
+        ),
+        "_due": Row(ANY, "a deque, of which each takes one in one step", SERVED_INTERRUPTED),
+        "_is_asleep": Row("its thread", "said before it looks into the inbox, so who comes then is seen", BOTH_WAYS),
+        "_is_closing": Row(ANY, ONCE, TOLD_CLOSED),
+        "_is_abandoned": Row("the collector", ONCE, "test_a_client_that_nobody_has_any_more_goes_away"),
+        "_is_over": Row("its thread", ONCE, "test_a_process_that_was_killed_before_anything_was_asked_is_named_too"),
+        "_thread": Row(
             "whoever opens or closes it",
             "a thread that was not started is not joined",
             "test_an_interrupt_anywhere_while_a_served_store_is_closed_leaves_nothing_behind",
         ),
+        **dict.fromkeys(
+            (
+                "failure", "greeting", "_reason", "_queue", "_lasting", "_parser", "_frames", "_goodbyes",
+                "_is_refusing", "_said",
+                "_heard", "_lost_at", "_look_at",
+            ),
+            Row("its thread", "no other does", BOTH_WAYS),
+        ),
     },
-    "stores/served/client.py _Child": {
-        "process": Row(
-            "whoever opens or closes it",
-            "known before it is there, so that an interrupt loses none",
+    "stores/served/line.py WireCall": {
+        "id": Row("whoever sends", "Line._turn", BOTH_WAYS),
+        "is_sent": Row("whoever sends", "Line._turn", BOTH_WAYS),
+        "is_done": Row("the line's thread", ONCE, BOTH_WAYS),
+        "record": Row("the line's thread", "no other does, once it is in the inbox", BOTH_WAYS),
+        "is_wanted": Row(ANY, ONCE, SERVED_INTERRUPTED),
+    },
+    "stores/served/doors.py Door": {},
+    "stores/served/doors.py GivenDoor": {},
+    "stores/served/doors.py UnixDoor": {},
+    "stores/served/doors.py TcpDoor": {},
+    "stores/served/doors.py ForeignDoor": {},
+    "stores/served/doors.py SpawnedDoor": {
+        "_process": Row(
+            "the line's thread",
+            "whoever closes joins the thread first",
             "test_an_interrupt_anywhere_while_a_process_is_spawned_leaves_none_behind",
         ),
     },
-    "stores/served/client.py _Process": {},
-    "stores/served/server.py _Connection": {
-        "_is_closed": Row(SERVING, "_Connection._sending", "test_an_answer_that_comes_after_the_end_goes_nowhere"),
+    "stores/served/wire.py FrameParser": dict.fromkeys(
+        ("_rest", "_needed", "limit_bytes"), Row("whoever reads from the connection", "one does", BOTH_WAYS)
+    ),
+    "stores/served/server.py StoreServer": {
+        "_is_to_stop": Row(ANY, ONCE, STOPPED),
+        "_stop": Row("the loop's thread, and whoever stops it", ONCE, STOPPED),
+        "loop": Row("the loop's thread, and whoever stops it", ONCE, STOPPED),
+        **dict.fromkeys(
+            ("_is_empty", "_is_of_one", "_is_leaving", "_ended_by", "_clients", "answering", "is_to_flush"), LOOP
+        ),
     },
-    "stores/served/transport.py SocketTransport": {
-        "_socket": Row(ANY, "one sends at a time, and one receives", BOTH_WAYS),
+    "stores/served/answering.py Answering": {
+        "_pending": Row(
+            "the loop's thread, and the writer", "a deque, of which each takes one in one step", SERVED_TOGETHER
+        ),
+        "_come": Row("any thread, and the loop's", "a deque, of which each takes one in one step", SERVED_TOGETHER),
+        "_is_come_told": Row("any thread, and the loop's", "taken back before anything is taken out", SERVED_TOGETHER),
+        "_orders": Row(
+            "the loop's thread, and one that waits", "a deque, of which each takes one in one step", SERVED_ORDER
+        ),
+        "_answer_all": Row("whoever makes it", ONCE, SERVED_TOGETHER),
+        "_together": Row("whoever makes it", ONCE, SERVED_TOGETHER),
+        "_is_giving": LOOP,
     },
-    "stores/served/transport.py PipeTransport": {
-        "_reader": Row(ANY, "one receives", BOTH_WAYS),
-        "_writer": Row(ANY, "one sends at a time", BOTH_WAYS),
+    "stores/served/answering.py _Polling": {
+        "_watching": LOOP,
+        "_task": LOOP,
+    },
+    "stores/served/clients.py ServedClient": dict.fromkeys(
+        (
+            "_transport", "_is_half_closable", "_may", "name", "_backlog", "_is_continuing", "_last_id", "_in_flight",
+            "_in_flight_bytes", "_waits", "_out", "_out_bytes", "_is_reading", "_is_stalled", "_is_at_end",
+            "_is_closed", "due",
+        ),
+        LOOP,
+    ),
+    "stores/served/tally.py Tally": {
+        **dict.fromkeys(
+            ("latencies", "waited", "errors", "received_bytes", "sent_bytes", "connection_count", "dropped", "waits"),
+            LOOP,
+        ),
+        "commit_count": Row("the one that gives writes to the store", "no other does", SERVED_TOGETHER),
+        "committed_count": Row("the one that gives writes to the store", "no other does", SERVED_TOGETHER),
+    },
+    "stores/served/tally.py Latencies": dict.fromkeys(("counts", "count", "seconds"), LOOP),
+    "threads/workers.py Workers": {
+        "_threads": Row("the one that gives jobs", "no other does", SERVED_TOGETHER),
     },
     "stores/file/store.py _Host": {
         "_lock": Row(
@@ -546,9 +625,8 @@ def test_each_row_names_a_test_that_is_there():
 
 
 def test_the_locks_that_guard_are_there():
-    for guard in ("MemoryStore._lock", "RemoteStore._lock", "_Connection._sending", "_Host._lock", "_Worker._lock",
-                  "GroupCommit._lock", "GroupCommit.turn", "RealDisk._lock", "FileReader._reading",
-                  "FileStore._compacting"):  # fmt: skip
+    for guard in ("MemoryStore._lock", "_Host._lock", "_Worker._lock", "GroupCommit._lock", "GroupCommit.turn",
+                  "Line._turn", "RealDisk._lock", "FileReader._reading", "FileStore._compacting"):  # fmt: skip
         owner, attribute = guard.split(".")
         (name,) = [one for one in CLASSES if one.endswith(f" {owner}")]
         assert attribute in changes_of(CLASSES[name])[0]

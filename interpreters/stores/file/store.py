@@ -48,6 +48,7 @@ from persist_effects.event import check_integer
 from persist_effects.machine import Effect, Handler, Handlers, outcomes_by_kind, perform, run
 from persist_effects.requests import (
     READS,
+    WAITS,
     WRITES,
     Answered,
     Append,
@@ -367,6 +368,7 @@ class FileStore(_Host):
             **dict.fromkeys((Wait, KvWait), self._wait),
             KvGet: self._get,
         }
+        self.quick = READS | WAITS
         self._values = Values(self._engine.index, self._disk.handlers[ReadBytes], cache_bytes)
         self._commits = self._commits_seen = self._commits_proved = 0
         self._closing = Gate()

@@ -1,13 +1,11 @@
-"""A store in another process: requests travel as records over any transport that carries bytes.
+"""A store in another process: its requests travel as records over a connection, and a server asks the store.
 
-A frame is a length of four bytes, big-endian, and that many bytes of msgpack. The client sends ``[id, request]``,
-a request being ``{"op": "persist/append", …}``; the server answers ``[id, true, answer]`` or
-``[id, false, [error's name, its arguments…]]``, in any order. Ids are the client's own, from 1.
-``python -m interpreters.serving`` sends a reply to the id 0 before any other: whether the store is open.
+`wire.py` has the bytes. On the client's side a `Line` has the connection, which it gets from one of the doors of
+`doors.py`. On the server's side stand `StoreServer`, a `ServedClient` for each connection, and `Answering` before the
+store.
 """
 
 from interpreters.stores.served.client import RemoteStore
 from interpreters.stores.served.server import serve
-from interpreters.stores.served.transport import PipeTransport, SocketTransport, Transport
 
-__all__ = ["PipeTransport", "RemoteStore", "SocketTransport", "Transport", "serve"]
+__all__ = ["RemoteStore", "serve"]

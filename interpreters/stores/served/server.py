@@ -1,157 +1,306 @@
-"""Serving a handler table over a transport: one client, until it closes."""
+"""The server: one event loop, which serves a store to all that connect."""
 
-import threading
+import asyncio
+import hmac
+import logging
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from interpreters.stores.served.transport import WIRE_VERSION, Transport, receive_frame, send_frame
-from interpreters.threads.gates import wait_in_slices
+from interpreters.stores.served.answering import Answering
+from interpreters.stores.served.clients import ServedClient
+from interpreters.stores.served.descriptors import close_copies
+from interpreters.stores.served.limits import ServingLimits
+from interpreters.stores.served.tally import Tally
+from interpreters.stores.served.wire import May
+from interpreters.threads import forks
 from persist_effects import codec
 from persist_effects.capabilities import Capabilities
-from persist_effects.errors import (
-    InternalError,
-    InvalidRequest,
-    PersistError,
-    StoreUnavailable,
-    UnhandledEffect,
-    error_to_record,
-    repr_of,
-)
-from persist_effects.machine import Handler, Handlers, settled
-from persist_effects.requests import KvWait, Request, Wait
-from persist_effects.rows import UNSETTLED
+from persist_effects.errors import InvalidRequest, StoreUnavailable
+from persist_effects.machine import Handlers
 
-_decode_call = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw]).decode
-_encode = msgspec.msgpack.Encoder().encode
+LOG = logging.getLogger("persist_effects.served")
+"""Who was dropped, and why; who came and went, at a lower level."""
+
+_LOOKS_IN_A_LIMIT = 4
+"""How often a limit of time is looked at while it runs."""
 
 
-def serve(handlers: Handlers, transport: Transport, capabilities: Capabilities | None = None) -> None:
-    """Answer the requests that come over a transport, in order, until the peer closes it. Then close it too.
-
-    Requests that wait get a thread each, which ends with the connection, so the others go on. An error from a handler
-    goes to the client and ends nothing.
+class ServedDoor(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a server listens: a bound socket, and what TLS it speaks there.
 
     Args:
-        handlers: The table that answers them.
-        transport: The connection to the one client.
-        capabilities: What the store promises, which the client is told; None: it is not known.
+        listening: The socket, bound and listening.
+        where: What messages call it.
+        tls: The server's certificate; None: the bytes go as they are.
+        close: Undoes what binding it did.
+    """
 
-    Raises:
-        StoreUnavailable: If the connection breaks in the middle of a frame.
-        InvalidRequest: If a frame is not a call.
+    listening: socket.socket
+    where: str
+    tls: ssl.SSLContext | None = None
+    close: Callable[[], None]
 
-    >>> import socket, threading
+
+class StoreServer:
+    """Serves one store, in one thread, to any number of clients.
+
+    Args:
+        interpreter: The store's interpreter. Closing it is for its owner.
+        handlers: The table that answers; None: the interpreter's own. A `Store` has one with blobs in it.
+        doors: Where it listens. It closes them.
+        limits: What a client may take.
+        token: What a client must say that may write; None: nothing.
+        read_token: What one must say that may only read; None: there are none of these.
+
+    >>> import socket
+    >>> from threading import Thread
     >>> from interpreters import Store, open_store
-    >>> from interpreters.stores.served import RemoteStore, SocketTransport
+    >>> from interpreters.stores.served import RemoteStore
     >>> from persist_effects import kv
     >>> here, there = socket.socketpair()
-    >>> server = threading.Thread(target=serve, args=(open_store("memory:").handlers, SocketTransport(there)))
-    >>> server.start()
-    >>> with Store(RemoteStore(SocketTransport(here))) as store:
+    >>> server = StoreServer(open_store("memory:").interpreter)
+    >>> thread = Thread(target=server.run, args=(there,))
+    >>> thread.start()
+    >>> with Store(RemoteStore(here)) as store:
     ...     store.run(kv.put("color", "red"))
     1
-    >>> server.join()
+    >>> thread.join()
     """
-    connection = _Connection(handlers, transport)
-    try:
-        codec.check_ops("the table to serve", handlers)
-        connection.greet(capabilities)
-        while (frame := receive_frame(transport)) is not None:
-            connection.answer(frame)
-    finally:
-        connection.close()
 
+    def __init__(
+        self,
+        interpreter: Any,
+        *,
+        handlers: Handlers | None = None,
+        doors: Iterable[ServedDoor] = (),
+        limits: ServingLimits | None = None,
+        token: str | None = None,
+        read_token: str | None = None,
+    ) -> None:
+        self._doors = list(doors)
+        self._interpreter = interpreter
+        self._handlers = interpreter.handlers if handlers is None else handlers
+        codec.check_ops("the table to serve", self._handlers)
+        self.capabilities: Capabilities | None = getattr(interpreter, "capabilities", None)
+        self.limits = ServingLimits() if limits is None else limits
+        self._tokens = _checked_tokens(token, read_token)
+        self.log = LOG
+        self.tally = Tally()
+        self.is_to_flush: dict[ServedClient, None] = {}
+        """The clients that have answers which were not written yet."""
+        self._clients: dict[ServedClient, None] = {}
+        self._is_leaving = self._is_of_one = False
+        self._ended_by: int | None = None
+        self._stop: asyncio.Event | None = None
+        self._is_empty: asyncio.Event
+        self._is_to_stop = False
+        self.loop: asyncio.AbstractEventLoop
+        self.answering: Answering
 
-def send_reply(transport: Transport, call_id: int, is_answer: bool, content: Any) -> None:
-    """Send the frame of one reply: an answer, or an error's record. Where it cannot be sent, an error says so."""
-    try:
-        send_frame(transport, _encode([call_id, is_answer, content]))
-    except OSError:
-        raise
-    except Exception as error:
-        send_frame(transport, _encode([call_id, False, error_to_record(_unsendable(content, error))]))
+    def run(
+        self,
+        connected: socket.socket | None = None,
+        *,
+        on_ready: Callable[[], None] = lambda: None,
+        on_end: Callable[[], None] = lambda: None,
+        signals: Sequence[int] = (),
+    ) -> int | None:
+        """Serve until `stop` is called, in this thread; then answer what has come, and close.
 
+        Args:
+            connected: A socket whose peer is the only client; it is served until the peer closes.
+            on_ready: Called when clients can connect.
+            on_end: Called when it begins to end.
+            signals: Which signals end it too. Only in the main thread.
 
-def send_greeting(transport: Transport, capabilities: Capabilities | None = None) -> None:
-    """Send the reply to call 0, which nobody made: that the store is open, what is spoken, and what it promises."""
-    promised = None if capabilities is None else msgspec.to_builtins(capabilities)
-    send_reply(transport, 0, True, {"wire": WIRE_VERSION, "capabilities": promised})
-
-
-def _unsendable(content: Any, error: Exception) -> PersistError:
-    if isinstance(error, InvalidRequest):
-        return error
-    # Text may hold what is not UTF-8, such as the name of a file.
-    told = f"the reply cannot be sent, {type(error).__name__}: {error}; it is {repr_of(content, 1000)}"
-    return InternalError(told.encode("utf-8", "backslashreplace").decode())
-
-
-class _Connection:
-    def __init__(self, handlers: Handlers, transport: Transport) -> None:
-        self._handlers = handlers
-        self._transport = transport
-        self._sending = threading.Lock()
-        self._is_closed = False
-
-    def close(self) -> None:
-        with self._sending:
-            self._is_closed = True
-            self._transport.close()
-
-    def answer(self, frame: bytes) -> None:
+        Returns:
+            The signal that ended it, or None.
+        """
+        forks.register(self)
         try:
-            call_id, record = _decode_call(frame)
-        except (ValueError, RecursionError) as error:
-            raise InvalidRequest(f"a frame of {len(frame)} bytes is not a call, `[id, request]`: {error}") from error
+            asyncio.run(self._serve(connected, on_ready, on_end, signals))
+        finally:
+            for door in self._doors:
+                door.close()
+        return self._ended_by
+
+    @property
+    def where(self) -> str:
+        """The URL at which clients find its first door."""
+        return self._doors[0].where
+
+    def stop(self) -> None:
+        """Have it end, from any thread. Before it runs: as soon as it does."""
+        self._is_to_stop = True
+        stop = self._stop
+        if stop is not None:
+            with suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(stop.set)
+
+    def health(self) -> dict[str, Any]:
+        """How it is, for `AskHealth` and for metrics."""
+        counts = {"connections": len(self._clients), "waits": self.tally.waits, "dropped": self.tally.dropped}
+        commits = {"commits": self.tally.commit_count, "committed": self.tally.committed_count}
+        return {**counts, "requests": self.tally.request_count, **commits, "is_leaving": self._is_leaving}
+
+    # For its clients
+
+    def admit(self, client: ServedClient) -> StoreUnavailable | None:
+        """Take a new client in, or say why not."""
+        self._clients[client] = None
+        self.tally.connection_count += 1
+        if self._is_leaving:
+            return StoreUnavailable("this server is about to end")
+        if len(self._clients) > self.limits.max_connections:
+            return StoreUnavailable(f"this server has {self.limits.max_connections} clients, and takes no more")
+        self.log.debug("%s has come", client.name)
+        return None
+
+    def may(self, token: str | None) -> May:
+        """What a client may do that says this token. Raises `InvalidRequest` where that is nothing."""
+        if not self._tokens:
+            return "write"
+        given = (token or "").encode("utf-8", "surrogatepass")
+        # All are compared, whichever fits, so that the time says nothing.
+        fitting: list[May] = [may for may, known in self._tokens.items() if hmac.compare_digest(given, known)]
+        if not fitting:
+            raise InvalidRequest(
+                "this server wants a token, and none was given: give token_file=PATH"
+                if token is None
+                else "this server does not know the token that was given"
+            )
+        return fitting[0]
+
+    def forget(self, client: ServedClient, error: Exception | None) -> None:
+        """A client's connection is closed."""
+        self._clients.pop(client, None)
+        self.is_to_flush.pop(client, None)
+        self.log.debug("%s has gone%s", client.name, f": {error}" if error else "")
+        if self._stop is not None and not self._clients and (self._is_leaving or self._is_of_one):
+            self._stop.set()
+            self._is_empty.set()
+
+    def _flush(self) -> None:
+        clients, self.is_to_flush = self.is_to_flush, {}
+        for client in clients:
+            client.flush()
+
+    # The loop
+
+    async def _serve(
+        self,
+        connected: socket.socket | None,
+        on_ready: Callable[[], None],
+        on_end: Callable[[], None],
+        signals: Sequence[int],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.loop.set_exception_handler(self._note_bug)
+        self._stop, self._is_empty = asyncio.Event(), asyncio.Event()
+        self._is_of_one = connected is not None
+        self.answering = Answering(self._interpreter, self._handlers, self.tally, self._flush)
+        for number in signals:
+            self.loop.add_signal_handler(number, self._end_by, number)
+        looking = self.loop.create_task(self._look_for_late())
+        servers = [await self._open(door) for door in self._doors]
         try:
-            request = codec.decode_request(bytes(record))
-        except InvalidRequest as error:
-            self._send(call_id, False, error_to_record(error))
-            return
-        if isinstance(request, Wait | KvWait) and request.timeout > 0:
-            threading.Thread(target=self._carry_out, args=(call_id, request), daemon=True).start()
+            if connected is not None:
+                await self.loop.connect_accepted_socket(self._new_client, connected)
+            if self._is_to_stop:
+                self._stop.set()
+            on_ready()
+            await self._stop.wait()
+        finally:
+            on_end()
+            for server in servers:
+                server.close()
+            await self._leave()
+            looking.cancel()
+            self.answering.end()
+
+    async def _open(self, door: ServedDoor) -> asyncio.AbstractServer:
+        handshake = self.limits.hello_seconds if door.tls is not None else None
+        return await self.loop.create_server(
+            self._new_client, sock=door.listening, ssl=door.tls, ssl_handshake_timeout=handshake, backlog=1024
+        )
+
+    def _new_client(self) -> ServedClient:
+        return ServedClient(self)
+
+    def _end_by(self, number: int) -> None:
+        assert self._stop is not None
+        if self._ended_by is not None:
+            # Told once more, it does not wait for what it is doing.
+            self._is_empty.set()
+        self._ended_by = number
+        self.log.info("told to end by %s", signal.Signals(number).name)
+        self._stop.set()
+
+    async def _leave(self) -> None:
+        """Answer what was asked, and close."""
+        self._is_leaving = True
+        for client in list(self._clients):
+            client.take_leave()
+        if self._clients:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_empty.wait(), self.limits.drain_seconds)
+        for client in list(self._clients):
+            self.log.warning("%s did not take its answers before the end", client.name)
+            client.abort()
+
+    async def _look_for_late(self) -> None:
+        limits = self.limits
+        pause = min(limits.hello_seconds, limits.frame_seconds, limits.stalled_seconds) / _LOOKS_IN_A_LIMIT
+        while True:
+            await asyncio.sleep(pause)
+            now = self.loop.time()
+            for client in list(self._clients):
+                client.drop_if_late(now)
+
+    def _note_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError):
+            # A client that went away while it said hello, for instance.
+            self.log.info("%s: %s", context.get("message"), error)
         else:
-            self._carry_out(call_id, request)
+            self.log.error("%s", context.get("message"), exc_info=error)
 
-    def greet(self, capabilities: Capabilities | None) -> None:
-        # A peer that is gone already is found out by the loop that receives.
-        with suppress(BrokenPipeError, ConnectionError):
-            send_greeting(self._transport, capabilities)
+    # Forks
 
-    def _carry_out(self, call_id: int, request: Request[Any]) -> None:
-        try:
-            handler = self._handlers.get(type(request))
-            if handler is None:
-                raise UnhandledEffect(request.op, type(request).__name__)
-            is_wait = isinstance(request, Wait | KvWait)
-            answer = self._wait(request, handler) if is_wait else self._answer(request, handler)
-        except Exception as error:
-            self._send(call_id, False, error_to_record(error))
-        else:
-            self._send(call_id, True, answer)
+    def state_lock(self) -> None:
+        """A child uses nothing of it, so no fork waits for it."""
 
-    def _answer(self, request: Request[Any], handler: Handler) -> Any:
-        answer = handler(request)
-        return settled(answer, handler, request, self._handlers) if type(answer) in UNSETTLED else answer
+    def leave_to_parent(self, *, is_whole: bool) -> None:
+        """In a forked child: what listens and what is connected is the parent's."""
+        for door in self._doors:
+            door.listening.close()
+        close_copies([client.descriptor for client in self._clients])
 
-    def _wait(self, request: Any, handler: Handler) -> Any:
-        """The answer to a wait, which ends soon after the connection has."""
 
-        def ask(seconds: float) -> int:
-            newest: int = self._answer(msgspec.structs.replace(request, timeout=seconds), handler)
-            return newest
+def _checked_tokens(token: str | None, read_token: str | None) -> dict[May, bytes]:
+    if read_token is not None and token is None:
+        raise InvalidRequest("there is a token for those that read and none for those that write: give both")
+    if token is not None and token == read_token:
+        raise InvalidRequest("the token for those that read is the one for those that write: give two")
+    given: dict[May, str | None] = {"write": token, "read": read_token}
+    return {may: text.encode("utf-8", "surrogatepass") for may, text in given.items() if text is not None}
 
-        return wait_in_slices(ask, request.after, request.timeout, lambda: self._is_closed)
 
-    def _send(self, call_id: int, is_answer: bool, content: Any) -> None:
-        try:
-            with self._sending:
-                # After the end, a request that waited for events may still get its answer, which nobody awaits.
-                if not self._is_closed:
-                    send_reply(self._transport, call_id, is_answer, content)
-        except OSError as error:
-            # Nobody is there to be answered. The loop that receives finds that out too, and ends.
-            if not isinstance(error, BrokenPipeError | ConnectionError):
-                raise StoreUnavailable(f"the answer to call {call_id} could not be sent: {error}") from error
+def serve(
+    interpreter: Any, connected: socket.socket, *, handlers: Handlers | None = None, limits: ServingLimits | None = None
+) -> None:
+    """Serve one client over a connected socket, until it closes. Then the socket is closed too.
+
+    Args:
+        interpreter: The store's interpreter.
+        connected: The socket, such as one end of ``socket.socketpair()``.
+        handlers: The table that answers; None: the interpreter's own.
+        limits: What the client may take.
+    """
+    StoreServer(interpreter, handlers=handlers, limits=limits).run(connected)

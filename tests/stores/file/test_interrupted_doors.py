@@ -20,8 +20,8 @@ from interpreters import Store, open_store, opening
 from interpreters.disk import real as real_disk
 from interpreters.runtime import store as store_room
 from interpreters.stores.file import store as file_store
-from interpreters.stores.served import RemoteStore, client
-from interpreters.stores.served.transport import WIRE_VERSION
+from interpreters.stores.served import RemoteStore, client, doors, line
+from interpreters.stores.served.wire import WIRE_VERSION
 from persist_effects import kv
 
 LONG_SECONDS = 60
@@ -29,7 +29,7 @@ SMALL = "segment_bytes=4096"
 """Of which a recovery reads little."""
 
 FILES = (opening.__file__, store_room.__file__, file_room.__file__, file_store.__file__, real_disk.__file__)
-SERVED = (opening.__file__, store_room.__file__, client.__file__)
+SERVED = (opening.__file__, store_room.__file__, client.__file__, doors.__file__, line.__file__)
 
 
 def left_behind() -> tuple[set[threading.Thread], int]:
@@ -155,7 +155,7 @@ def quick_server(tmp_path, monkeypatch):
     script = tmp_path / "serve"
     body = msgspec.msgpack.encode([0, True, {"wire": WIRE_VERSION, "capabilities": None}])
     greeting = "".join(f"\\{byte:03o}" for byte in len(body).to_bytes(4, "big") + body)
-    script.write_text(f"#!/bin/sh\nprintf '{greeting}'\nexec cat >/dev/null\n")
+    script.write_text(f"#!/bin/sh\nprintf '{greeting}' >&0\nexec cat >/dev/null\n")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
 

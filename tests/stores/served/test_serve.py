@@ -1,4 +1,4 @@
-"""A store in another process: the same programs over a socket pair and over pipes, and what a lost peer means."""
+"""A store in another process: what goes over one connection, what is refused, and what a lost peer means."""
 
 import os
 import signal
@@ -7,16 +7,15 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import anyio
 import msgspec
 import pytest
 
 from interpreters import Store, open_store
-from interpreters.conformance import StoreConformance
-from interpreters.stores.served import PipeTransport, RemoteStore, SocketTransport, serve
-from interpreters.stores.served.server import send_greeting, send_reply
-from interpreters.stores.served.transport import WIRE_VERSION, receive_frame, send_frame
+from interpreters.stores.served import RemoteStore, serve
+from interpreters.stores.served.wire import FRAME_LIMIT_BYTES, WIRE_VERSION, FrameParser, frame_of
 from persist_effects import (
     BlobNotFound,
     InternalError,
@@ -33,17 +32,14 @@ from persist_effects import (
 )
 from persist_effects.requests import KvGet, KvPut, LastSeq, Transact, Wait
 
+HELLO = frame_of({"wire": WIRE_VERSION, "token": None})
+GREETING = [0, True, {"wire": WIRE_VERSION, "capabilities": None, "may": "write"}]
 
-class TestServedStore(StoreConformance):
-    """The whole suite, on a store in another process, over pipes."""
 
-    def open_store(self) -> Store:
-        return Store(RemoteStore.spawn("memory:"))
-
-    # Each of the sequences has a process of its own.
-    @pytest.mark.exploration
-    def test_the_store_agrees_with_the_model_over_any_sequence_of_requests(self) -> None:
-        super().test_the_store_agrees_with_the_model_over_any_sequence_of_requests()
+@pytest.fixture
+def store():
+    with open_store("memory:") as store:
+        yield store
 
 
 @pytest.fixture
@@ -56,18 +52,37 @@ def served():
 def socket_pair():
     here, there = socket.socketpair()
     with here, there:
-        yield SocketTransport(here), SocketTransport(there)
+        yield here, there
 
 
-def test_a_store_is_served_over_a_socket_pair(socket_pair):
+@contextmanager
+def served_by_a_thread(store, connected, **options):
+    thread = threading.Thread(target=serve, args=(store.interpreter, connected), kwargs=options)
+    thread.start()
+    yield
+    thread.join()
+
+
+def frames_in(connected):
+    """All frames that come until the peer closes."""
+    data = b"".join(iter(lambda: connected.recv(65536), b""))
+    return [msgspec.msgpack.decode(body) for body in FrameParser(FRAME_LIMIT_BYTES).take(data)]
+
+
+def next_frame(connected, parser):
+    """The next one, where they come one by one."""
+    while True:
+        frames = parser.take(connected.recv(65536))
+        if frames:
+            (frame,) = frames
+            return msgspec.msgpack.decode(frame)
+
+
+def test_a_store_is_served_over_a_socket_pair(socket_pair, store):
     here, there = socket_pair
-    with open_store("memory:") as behind:
-        server = threading.Thread(target=serve, args=(behind.handlers, there))
-        server.start()
-        with Store(RemoteStore(here)) as store:
-            event = store.run(log.append("orders/1", "placed", {"total": 12}))
-            assert behind.run(log.read("orders/1")) == [event]
-        server.join()
+    with served_by_a_thread(store, there), Store(RemoteStore(here)) as remote:
+        event = remote.run(log.append("orders/1", "placed", {"total": 12}))
+        assert store.run(log.read("orders/1")) == [event]
 
 
 def test_blobs_live_with_the_served_store(served):
@@ -119,34 +134,29 @@ def test_a_write_that_was_on_its_way_to_a_killed_process_is_uncertain():
     remote = RemoteStore.spawn("memory:")
     with Store(remote) as store:
         store.run(kv.put("a", 1))
-        pid = remote._child.pid
+        pid = remote._door.pid
         os.kill(pid, signal.SIGSTOP)  # so that the request surely waits when the process dies
-        errors = []
-
-        def write():
-            try:
-                store.run(kv.put("a", 2))
-            except UncertainOutcome as error:
-                errors.append(error)
-
-        writer = threading.Thread(target=write)
-        writer.start()
+        write = remote._call(KvPut("a", 2), come := [].append)
+        remote._line.ask([write])
+        while not write.is_sent:
+            assert come is not None
         os.kill(pid, signal.SIGKILL)
-        writer.join()
-        assert "persist/kv-put was on its way" in str(errors[0])
         with pytest.raises(
             StoreUnavailable, match="that served 'memory:' was killed by signal 9, SIGKILL: start it again"
         ):
             store.run(kv.get("a"))
+    (outcome,) = come.__self__
+    assert isinstance(outcome.error, UncertainOutcome)
+    assert "persist/kv-put was on its way" in str(outcome.error)
 
 
 def test_a_process_that_was_killed_before_anything_was_asked_is_named_too():
     remote = RemoteStore.spawn("memory:")
     with Store(remote) as store:
-        os.kill(remote._child.pid, signal.SIGKILL)
-        remote._child.process.wait()
-        # Whoever meets it first, the one who sends or the one who reads.
-        for program in (kv.get("a"), kv.get("a")):
+        os.kill(remote._door.pid, signal.SIGKILL)
+        remote._line._thread.join()
+        # Nothing was sent, so nothing is uncertain.
+        for program in (kv.get("a"), kv.put("a", 1)):
             with pytest.raises(StoreUnavailable, match="was killed by signal 9, SIGKILL: start it again"):
                 store.run(program)
 
@@ -157,14 +167,16 @@ def lost_peer(answer_frames):
 
     def peer():
         with there:
-            send_greeting(SocketTransport(there))
-            receive_frame(SocketTransport(there))
+            parser = FrameParser(FRAME_LIMIT_BYTES)
+            next_frame(there, parser)
+            there.sendall(frame_of(GREETING))
+            next_frame(there, parser)
             for frame in answer_frames:
                 there.sendall(frame)
 
     thread = threading.Thread(target=peer)
     thread.start()
-    return RemoteStore(SocketTransport(here)), thread
+    return RemoteStore(here), thread
 
 
 def ask(remote, thread, request):
@@ -183,20 +195,21 @@ def test_a_lost_read_is_unavailable_and_a_lost_write_is_uncertain():
             ask(*lost_peer([]), write)
 
 
-def frame(body):
+def framed(body):
     return len(body).to_bytes(4, "big") + body
 
 
 @pytest.mark.parametrize(
     ("frames", "error", "message"),
     [
-        ([frame(b"\x00" * 10)[:7]], StoreUnavailable, "the connection ended after 3 of 10 bytes of a frame"),
+        ([framed(b"\x00" * 10)[:7]], StoreUnavailable, "the connection ended in the middle of a frame"),
         ([b"\xff\xff\xff\xff"], StoreUnavailable, "a frame of 4294967295 bytes was announced"),
-        ([frame(b"junk")], StoreUnavailable, "the store is lost: the connection was lost"),
-        ([frame(msgspec.msgpack.encode([99, True, 1]))], StoreUnavailable, "a reply came to call 99"),
-        ([frame(msgspec.msgpack.encode([1, True, "seven"]))], InternalError, "the reply to persist/last-seq is not"),
-        ([frame(msgspec.msgpack.encode([1, False, ["Odd", 1]]))], InternalError, "unknown error 'Odd'"),
-        ([frame(msgspec.msgpack.encode([1, False, 7]))], InternalError, "the reply to persist/last-seq is not"),
+        ([framed(b"junk")], StoreUnavailable, "the store is lost: the connection was lost"),
+        ([frame_of([99, True, 1])], StoreUnavailable, "a reply came to call 99"),
+        ([frame_of([1, True, "seven"])], InternalError, "the reply to persist/last-seq is not"),
+        ([frame_of([1, False, ["Odd", 1]])], InternalError, "unknown error 'Odd'"),
+        ([frame_of([1, False, 7])], InternalError, "the reply to persist/last-seq is not"),
+        ([frame_of([0, False, ["StoreUnavailable", "no tea"]])], StoreUnavailable, "the store is lost: no tea"),
     ],
 )
 def test_a_peer_that_speaks_otherwise_is_found_out(frames, error, message):
@@ -204,47 +217,37 @@ def test_a_peer_that_speaks_otherwise_is_found_out(frames, error, message):
         ask(*lost_peer(frames), LastSeq("s"))
 
 
-GREETING = [0, True, {"wire": WIRE_VERSION, "capabilities": None}]
-
-
-def serve_frames(handlers, frames):
+def serve_frames(store, frames, handlers=None):
     """Serve these frames from a client that then closes, and give the replies."""
     here, there = socket.socketpair()
     with here:
-        for body in frames:
-            send_frame(SocketTransport(here), body)
+        here.sendall(HELLO + b"".join(map(frame_of, frames)))
         here.shutdown(socket.SHUT_WR)
-        serve(handlers, SocketTransport(there))
-        assert msgspec.msgpack.decode(receive_frame(SocketTransport(here))) == GREETING
-        replies = []
-        while (reply := receive_frame(SocketTransport(here))) is not None:
-            replies.append(msgspec.msgpack.decode(reply))
+        serve(store.interpreter, there, handlers=handlers)
+        greeting, *replies = frames_in(here)
+        assert greeting[2]["wire"] == WIRE_VERSION
         return replies
-
-
-def call(call_id, record):
-    return msgspec.msgpack.encode([call_id, record])
 
 
 def test_the_server_answers_plain_records(store):
     assert serve_frames(
-        store.handlers,
+        store,
         [
-            call(7, {"op": "persist/kv-put", "key": "a", "value": [1]}),
-            call(8, {"op": "persist/kv-get", "key": "a"}),
+            [7, {"op": "persist/kv-put", "key": "a", "value": [1]}],
+            [8, {"op": "persist/kv-get", "key": "a"}],
         ],
     ) == [[7, True, 1], [8, True, {"value": [1], "revision": 1}]]
 
 
 def test_the_server_refuses_what_is_no_request_and_goes_on(store):
     replies = serve_frames(
-        store.handlers,
+        store,
         [
-            call(1, {"op": "persist/nothing"}),
-            call(2, {"op": "persist/last-seq", "stream": ""}),
-            call(3, {"op": "persist/last-seq"}),
-            call(4, "text"),
-            call(5, {"op": "persist/last-seq", "stream": "s"}),
+            [1, {"op": "persist/nothing"}],
+            [2, {"op": "persist/last-seq", "stream": ""}],
+            [3, {"op": "persist/last-seq"}],
+            [4, "text"],
+            [5, {"op": "persist/last-seq", "stream": "s"}],
         ],
     )
     assert [reply[:2] for reply in replies] == [[1, False], [2, False], [3, False], [4, False], [5, True]]
@@ -255,43 +258,34 @@ def test_a_handlers_own_bug_is_told_to_the_client_and_ends_nothing(store):
     def broken(request):
         raise ZeroDivisionError("oh")
 
-    replies = serve_frames(
-        {**store.handlers, KvGet: broken},
-        [call(1, {"op": "persist/kv-get", "key": "a"}), call(2, {"op": "blob/has", "cid": "x"})],
-    )
+    calls = [[1, {"op": "persist/kv-get", "key": "a"}], [2, {"op": "blob/has", "cid": "x"}]]
+    replies = sorted(serve_frames(store, calls, handlers={**store.handlers, KvGet: broken}))
     assert replies[0] == [1, False, ["InternalError", "ZeroDivisionError: oh"]]
     assert replies[1][:2] == [2, False]
 
 
-def test_a_request_that_the_server_has_no_row_for_is_refused_by_name():
-    assert serve_frames({}, [call(1, {"op": "persist/kv-get", "key": "a"})]) == [
+def test_a_request_that_the_server_has_no_row_for_is_refused_by_name(store):
+    assert serve_frames(store, [[1, {"op": "persist/kv-get", "key": "a"}]], handlers={}) == [
         [1, False, ["UnhandledEffect", "persist/kv-get", "KvGet"]]
     ]
 
 
-def test_a_frame_that_is_no_call_ends_the_connection(store):
-    with pytest.raises(InvalidRequest, match=r"a frame of 4 bytes is not a call, `\[id, request\]`"):
-        serve_frames(store.handlers, [b"junk"])
+@pytest.mark.parametrize("calls", [["junk"], [[2, {"op": "persist/streams"}], [2, {"op": "persist/streams"}]]])
+def test_a_frame_that_is_no_call_ends_the_connection_and_says_why(store, calls, caplog):
+    *_, (call_id, is_answer, error) = serve_frames(store, calls)
+    assert (call_id, is_answer, error[0]) == (0, False, "InvalidRequest")
+    assert "was dropped: " in caplog.text
+    assert error[1] in caplog.text
 
 
-def test_a_transport_of_pipes_sends_all_of_a_large_frame():
-    reading, writing = os.pipe()
-    big = b"x" * 300_000  # more than a pipe holds, so it is written in parts
-    with open(reading, "rb", buffering=0) as reader, open(writing, "wb", buffering=0) as writer:
-        transport = PipeTransport(reader, writer)
-        sender = threading.Thread(target=send_frame, args=(transport, big))
-        sender.start()
-        assert receive_frame(transport) == big
-        sender.join()
-
-
-def test_the_process_that_serves_refuses_a_bad_url_in_one_line():
+def test_the_process_that_serves_refuses_a_bad_url_in_one_line(socket_pair):
+    _, there = socket_pair
     for arguments, message in (
         (["nothing:"], "'nothing:' names no store"),
         ([], "usage: python -m interpreters.serving"),
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "interpreters.serving", *arguments], capture_output=True, check=False
+            [sys.executable, "-m", "interpreters.serving", *arguments], stdin=there, capture_output=True, check=False
         )
         assert done.returncode == 2
         assert message in done.stderr.decode()
@@ -322,49 +316,23 @@ def test_a_store_that_cannot_be_opened_in_its_process_is_refused_here(url, optio
 
 def test_a_process_that_ends_before_it_served_is_told_of_with_its_url_and_exit_status(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(StoreUnavailable, match=r"'memory:' was not opened: the process .* ended with exit status 1"):
+    with pytest.raises(StoreUnavailable, match=r"not opened: the process that served 'memory:' ended with exit stat"):
+        RemoteStore.spawn("memory:")
+
+
+def test_a_program_that_cannot_be_started_is_told_of(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/not-there")
+    with pytest.raises(StoreUnavailable, match=r"the process that serves 'memory:': .*No such file.*not-there"):
         RemoteStore.spawn("memory:")
 
 
 def test_a_spawned_store_takes_a_payload_limit():
-    with Store(RemoteStore.spawn("memory:", payload_limit_bytes=100)) as store, pytest.raises(TooLarge) as caught:
+    with open_store("spawn:memory:", payload_limit_bytes=100) as store, pytest.raises(TooLarge) as caught:
         store.run(kv.put("a", "x" * 101))
     assert caught.value.limit_bytes == 100
 
 
-def test_an_option_without_a_json_value_is_refused_by_the_process_that_serves():
-    done = subprocess.run(
-        [sys.executable, "-m", "interpreters.serving", "memory:", "clock"], capture_output=True, check=False
-    )
-    assert done.returncode == 2
-    assert b"the option 'clock' has no JSON value: write NAME=VALUE" in done.stderr
-
-
-def test_an_answer_that_comes_after_the_end_goes_nowhere(store, socket_pair):
-    here, there = socket_pair
-    is_waiting, errors = threading.Event(), []
-
-    def wait(request):
-        is_waiting.set()
-        return store.handlers[Wait](request)
-
-    server = threading.Thread(target=serve, args=({**store.handlers, Wait: wait}, there))
-    server.start()
-    send_frame(here, call(1, {"op": "persist/wait", "after": 0, "timeout": 60.0}))
-    is_waiting.wait()
-    (waiter,) = [thread for thread in threading.enumerate() if "_carry_out" in thread.name]
-    threading.excepthook = errors.append
-    try:
-        here.close()
-        server.join()
-        store.close()
-        waiter.join()
-    finally:
-        threading.excepthook = threading.__excepthook__
-    assert errors == []
-
-
-def test_values_larger_than_a_pipe_holds_go_both_ways_at_once(served):
+def test_values_larger_than_a_socket_holds_go_both_ways_at_once(served):
     large = "x" * 2_000_000
     served.run(kv.put("large", large))
 
@@ -386,13 +354,10 @@ def test_values_larger_than_a_pipe_holds_go_both_ways_at_once(served):
 )
 def test_a_reply_that_cannot_be_sent_is_an_error_and_the_connection_goes_on(store, socket_pair, row, message):
     here, there = socket_pair
-    server = threading.Thread(target=serve, args=({**store.handlers, KvGet: row}, there))
-    server.start()
-    with Store(RemoteStore(here)) as remote:
+    with served_by_a_thread(store, there, handlers={**store.handlers, KvGet: row}), Store(RemoteStore(here)) as remote:
         with pytest.raises(InternalError, match=message):
             remote.run(kv.get("color"))
         assert remote.run(kv.put("color", "red")) == 1
-    server.join()
 
 
 def refuse(text):
@@ -400,23 +365,16 @@ def refuse(text):
 
 
 @pytest.mark.parametrize("content", [[], ["Truncated"], 7])
-def test_a_reply_that_is_nothing_like_one_fails_its_request_alone(socket_pair, content):
-    here, there = socket_pair
-    send_greeting(there)
-    with Store(RemoteStore(here)) as remote, ThreadPoolExecutor(1) as thread:
-        asked = thread.submit(remote.run, kv.get("color"))
-        assert receive_frame(there) is not None
-        send_frame(there, msgspec.msgpack.encode([1, False, content]))
-        with pytest.raises(InternalError, match="the reply to persist/kv-get is not what a store answers"):
-            asked.result(60.0)
-        there.close()
+def test_a_reply_that_is_nothing_like_one_fails_its_request_alone(content):
+    with pytest.raises(InternalError, match="the reply to persist/kv-get is not what a store answers"):
+        ask(*lost_peer([frame_of([1, False, content])]), KvGet("color"))
 
 
-# What the peer greets with
+# What the peers say first
 
 
 def test_a_client_knows_what_the_store_behind_the_connection_promises(tmp_path):
-    with Store(RemoteStore.spawn(f"file:{tmp_path / 'store'}", sync="os", payload_limit_bytes=100)) as store:
+    with open_store(f"spawn:file:{tmp_path / 'store'}", sync="os", payload_limit_bytes=100) as store:
         promised = store.capabilities
     assert (promised.durability, promised.processes, promised.payload_limit_bytes) == ("os", "one-writer", 100)
 
@@ -424,21 +382,42 @@ def test_a_client_knows_what_the_store_behind_the_connection_promises(tmp_path):
 @pytest.mark.parametrize(
     ("greeting", "message"),
     [
-        ([0, True, None], "the peer speaks version 1 of the wire, and this package version 2: use the same release"),
-        ([0, True, {"wire": 3, "capabilities": None}], "the peer speaks version 3 of the wire"),
-        ([7, True, {"wire": 2, "capabilities": None}], "the peer speaks version 1 of the wire"),
+        ([0, True, {"wire": 2, "capabilities": None}], "the server speaks version 2 of the wire, and this client vers"),
+        ([0, True, {"wire": 4, "news": 1}], "the server speaks version 4 of the wire"),
+        ([0, True, None], "is not a greeting of version 3 of the wire"),
+        ([7, True, {"wire": 3}], "is not a greeting of version 3 of the wire"),
+        ([0, False, 7], "does not say why"),
+        ([0, False, ["StoreUnavailable", "no tea"]], "no tea"),
     ],
 )
-def test_a_peer_that_speaks_another_version_is_refused_by_name(socket_pair, greeting, message):
+def test_a_server_that_speaks_another_version_is_refused_by_name(socket_pair, greeting, message):
     here, there = socket_pair
-    send_reply(there, *greeting)
+    there.sendall(frame_of(greeting))
     with pytest.raises(StoreUnavailable, match=message):
         RemoteStore(here)
-    assert receive_frame(there) is None
+    assert frames_in(there) == [{"wire": WIRE_VERSION, "token": None}]
 
 
-def test_a_peer_that_closes_before_it_greets_is_told_of(socket_pair):
+@pytest.mark.parametrize(
+    ("hello", "error", "message"),
+    [
+        ({"wire": 2, "token": None}, "StoreUnavailable", "the client speaks version 2 of the wire, and this server"),
+        ({"wire": 4, "color": "red"}, "StoreUnavailable", "the client speaks version 4 of the wire"),
+        ([1, {"op": "persist/streams"}], "InvalidRequest", "is not a hello of version 3 of the wire"),
+        ({"wire": 3, "token": 7}, "InvalidRequest", "is not a hello of version 3 of the wire"),
+    ],
+)
+def test_a_client_that_speaks_another_version_is_refused_by_name(socket_pair, store, hello, error, message):
+    here, there = socket_pair
+    here.sendall(frame_of(hello))
+    serve(store.interpreter, there)
+    ((call_id, is_answer, record),) = frames_in(here)
+    assert (call_id, is_answer, record[0]) == (0, False, error)
+    assert message in record[1]
+
+
+def test_a_server_that_closes_before_it_greets_is_told_of(socket_pair):
     here, there = socket_pair
     there.close()
-    with pytest.raises(StoreUnavailable, match="the peer closed the connection before it greeted"):
+    with pytest.raises(StoreUnavailable, match="the server closed the connection before it greeted"):
         RemoteStore(here)

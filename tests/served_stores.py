@@ -1,0 +1,43 @@
+"""Servers in threads of the tests' own process, and what stands between them and their clients."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from interpreters.runtime.store import Store
+from interpreters.stores.served.listening import listen_at
+from interpreters.stores.served.server import StoreServer
+
+PATIENCE_SECONDS = 60
+
+
+def until(is_so: Callable[[], object]) -> None:
+    """Ask again and again. That what is asked takes a while is all the waiting there is."""
+    assert any(is_so() for _ in range(10_000_000))
+
+
+@contextmanager
+def serving(store: Store, place: Path | str, **options: Any) -> Iterator[str]:
+    """Serve a store at a Unix socket's path, or at a URL, and give the URL at which a client finds it."""
+    with running(store, place, **options) as server:
+        yield server.where
+
+
+@contextmanager
+def running(store: Store, place: Path | str, **options: Any) -> Iterator[StoreServer]:
+    """As `serving`, and give the server."""
+    tls = options.pop("tls", None)
+    door = listen_at(f"unix:{place}" if isinstance(place, Path) else place, tls=tls)
+    server = StoreServer(store.interpreter, handlers=store.handlers, doors=[door], **options)
+    is_ready = threading.Event()
+    thread = threading.Thread(target=server.run, kwargs={"on_ready": is_ready.set}, daemon=True)
+    thread.start()
+    assert is_ready.wait(PATIENCE_SECONDS)
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join(PATIENCE_SECONDS)
+        assert not thread.is_alive()
