@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import (
+    rows_blobs,
     rows_crash,
     rows_file_append,
     rows_file_compact,
@@ -37,6 +38,7 @@ ROWS: tuple[Row, ...] = (
     *rows_growth.ROWS,
     *rows_sqlite.ROWS,
     *rows_postgres.ROWS,
+    *rows_blobs.ROWS,
     *rows_crash.ROWS,
     *rows_schedule.ROWS,
     *rows_waiting.ROWS,

@@ -51,6 +51,10 @@ DriveDisk = Callable[[Effect[Any]], Any]
 """Runs a program over `disk/*`, and tells the disk's errors as the package's."""
 
 
+WRITE_BACK_BYTES = 2 * 1024 * 1024
+"""After how many bytes the system is asked to begin to write them: many pages at once, and long before the end."""
+
+
 class _Unfinished:
     """A blob that is being put in pieces: the file of its bytes, and that of the digests below the nodes of its tree.
 
@@ -69,6 +73,7 @@ class _Unfinished:
         self._expected = expected
         self._paths = files.unfinished_path(), files.unfinished_path()
         self._sizes = dict.fromkeys(self._paths, -1)
+        self._begun_bytes = 0
         self._above: dict[int, bytearray] = {}
         self._tree = CidBuilder(self._take_digests)
         # Needed only for the identifiers that older releases gave.
@@ -81,6 +86,10 @@ class _Unfinished:
         if self._whole is not None:
             self._whole.update(piece)
         self.size_bytes += len(piece)
+        if self.size_bytes - self._begun_bytes >= WRITE_BACK_BYTES:
+            # The disk writes while the next pieces are hashed.
+            begun, self._begun_bytes = self._begun_bytes, self.size_bytes
+            self._drive(perform(disk.WriteBack(self._paths[0], begun, self.size_bytes - begun)))
 
     def finish(self) -> str:
         """Have it on the disk, and give its identifier. Raises `InvalidRequest` if that is another than expected."""

@@ -15,8 +15,8 @@ BlobProgress = Callable[[int, int], None]
 ANY_MIME = "application/octet-stream"
 """The MIME type of bytes of which nothing more is known."""
 
-PIECE_BYTES = 1024 * 1024
-"""How much of a file is in memory at once."""
+PIECE_BYTES = 262144
+"""How much of a file is in memory at once. For larger pieces the system gives, and clears, memory anew each time."""
 
 
 def now_micros() -> int:

@@ -69,6 +69,7 @@ REQUESTS: tuple[type[Request[Any]], ...] = (
     disk.Size,
     disk.Modified,
     disk.Touch,
+    disk.WriteBack,
     disk.Lock,
     disk.CheckHeld,
     disk.LetGo,
@@ -291,6 +292,10 @@ class CrashDisk:
             end = request.offset + len(request.data)
             file.change(DiskChange(self.count, request.offset, request.data, end))
 
+    def _write_back(self, request: disk.WriteBack) -> None:
+        """What of the unsynced is on the disk, nobody can know anyway."""
+        self._found(request.path)
+
     def _read(self, request: disk.Read) -> bytes:
         self.paths_read.add(request.path)
         return self._found(request.path).content[request.offset : request.offset + request.size_bytes]
@@ -471,6 +476,7 @@ def _rows_of(kind: type[CrashDisk]) -> dict[type[Request[Any]], Row]:
         disk.MakeDirectory: kind._make_directory,
         disk.Create: kind._create,
         disk.Write: kind._write,
+        disk.WriteBack: kind._write_back,
         disk.Read: kind._read,
         disk.ReadPlaces: kind._read_places,
         disk.Sync: kind._sync,

@@ -37,6 +37,7 @@ from interpreters.disk.requests import (
     Touch,
     Truncate,
     Write,
+    WriteBack,
 )
 from persist_effects.machine import Handlers
 
@@ -100,6 +101,7 @@ class RealDisk:
             MakeDirectory: self._make_directory,
             Create: self._create,
             Write: self._write,
+            WriteBack: self._write_back,
             Read: self._read,
             ReadPlaces: self._read_places,
             Sync: self._sync,
@@ -168,6 +170,9 @@ class RealDisk:
 
     def _sync(self, request: Sync) -> None:
         self._file(request.path).sync()
+
+    def _write_back(self, request: WriteBack) -> None:
+        self._file(request.path).write_back(request.offset, request.size_bytes)
 
     def _truncate(self, request: Truncate) -> None:
         self._check_may_change(request.path)

@@ -56,6 +56,17 @@ class Sync(Request[None], frozen=True, gc=False, tag="disk/sync"):
     path: str
 
 
+class WriteBack(Request[None], frozen=True, gc=False, tag="disk/write-back"):
+    """Have the system begin to bring some of a file's bytes to the disk, where it can, and return at once.
+
+    So a `Sync` after much was written has less to wait for. It promises nothing by itself.
+    """
+
+    path: str
+    offset: int
+    size_bytes: int
+
+
 class Truncate(Request[None], frozen=True, gc=False, tag="disk/truncate"):
     """Cut a file to a size, or lengthen it by zeros."""
 

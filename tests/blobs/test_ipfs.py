@@ -15,7 +15,7 @@ from ipfs_server import api_url
 from interpreters import open_store
 from interpreters.blobs.cid import CHUNK_BYTES, LINKS, cid_of, raw_cid_of
 from interpreters.blobs.directory import DirectoryBlobs
-from interpreters.blobs.homes import read_through
+from interpreters.blobs.homes import PIECE_BYTES, read_through
 from interpreters.blobs.ipfs import IpfsBlobs
 from interpreters.blobs.urls import open_blobs
 from persist_effects import (
@@ -143,7 +143,7 @@ def test_a_large_file_goes_both_ways_in_constant_memory(home):
         assert tracemalloc.get_traced_memory()[1] < 12 * MIB
     finally:
         tracemalloc.stop()
-    assert told == [count * MIB for count in range(1, 41)]
+    assert told == list(range(PIECE_BYTES, 40 * MIB + 1, PIECE_BYTES))
 
 
 # Bad input, and nodes that are not there

@@ -36,14 +36,17 @@ from interpreters.disk.requests import (
     List,
     Lock,
     MakeDirectory,
+    Modified,
     Read,
     Remove,
     Rename,
     Size,
     Sync,
     SyncDirectory,
+    Touch,
     Truncate,
     Write,
+    WriteBack,
 )
 from persist_effects import perform, run
 
@@ -58,6 +61,7 @@ CHANGES = [
     Rename("there", "new"),
     Remove("there"),
     Lock("LOCK", "me"),
+    Touch("there"),
 ]
 
 CHANGES_BY_NAME = pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.op)
@@ -100,6 +104,25 @@ def run_threads(threads):
 def test_what_was_written_is_read(disk, tmp_path):
     assert ask(disk, Create("a"), Write("a", 0, b"hello"), Sync("a"), Read("a", 1, 3)) == b"ell"
     assert (tmp_path / "a").read_bytes() == b"hello"
+
+
+def test_a_touched_file_counts_as_modified_now_by_its_name(disk, tmp_path):
+    ask(disk, Create("a"), Write("a", 0, b"hello"))
+    os.utime(tmp_path / "a", (1_000, 1_000))
+    assert ask(disk, Modified("a")) == 1_000_000_000
+    assert ask(disk, Touch("a"), Modified("a")) == (tmp_path / "a").stat().st_mtime_ns // 1000 > 1_000_000_000
+    assert [ask(disk, Modified(path)) for path in ("no", "no/no")] == [None, None]
+    with pytest.raises(FileNotFoundError):
+        ask(disk, Touch("no"))
+    (tmp_path / "link").symlink_to("a")
+    for request in (Touch("link"), Modified("link")):
+        with pytest.raises(ForeignFile):
+            ask(disk, request)
+
+
+def test_what_the_system_was_asked_to_bring_to_the_disk_is_read_as_before(disk):
+    ask(disk, Create("a"), Write("a", 0, b"hello" * 100_000), WriteBack("a", 0, 500_000), Sync("a"))
+    assert ask(disk, Read("a", 0, 500_000)) == b"hello" * 100_000
 
 
 def test_a_read_gives_less_only_where_the_file_ends(disk):
