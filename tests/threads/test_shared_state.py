@@ -267,7 +267,7 @@ TABLE: dict[str, dict[str, Row]] = {
             (
                 "failure", "greeting", "_reason", "_queue", "_lasting", "_parser", "_frames", "_goodbyes",
                 "_is_refusing", "_said",
-                "_heard", "_lost_at", "_look_at",
+                "_heard", "_moved", "_lost_at", "_look_at",
             ),
             Row("its thread", "no other does", BOTH_WAYS),
         ),
@@ -275,6 +275,7 @@ TABLE: dict[str, dict[str, Row]] = {
     "stores/served/line.py WireCall": {
         "id": Row("whoever sends", "Line._turn", BOTH_WAYS),
         "is_sent": Row("whoever sends", "Line._turn", BOTH_WAYS),
+        "asked": Row("whoever sends", "Line._turn", BOTH_WAYS),
         "is_done": Row("the line's thread", ONCE, BOTH_WAYS),
         "record": Row("the line's thread", "no other does, once it is in the inbox", BOTH_WAYS),
         "is_wanted": Row(ANY, ONCE, SERVED_INTERRUPTED),

@@ -159,7 +159,7 @@ class Line:
         self._goodbyes: list[int] = []
         self._is_refusing = False
         self._said = ""
-        self._heard = self._lost_at = time.monotonic()
+        self._heard = self._moved = self._lost_at = time.monotonic()
         # When it is looked next whether any call is late, and how often that is, while there are any.
         self._look_at = 0.0
         self._tick_ms = min(1_000.0, timeout * 1_000 / LOOKS_IN_A_TIMEOUT)
@@ -573,9 +573,13 @@ class Line:
                 self._is_refusing = True
                 return 0
             self._buffer = self._buffer[count:]
+            self._moved = time.monotonic()
             self._sent_bytes += count
             while self._begun and self._begun[0][0] <= self._sent_bytes:
-                self._begun.popleft()[1].is_sent = True
+                _, call = self._begun.popleft()
+                call.is_sent = True
+                # From now on it is the server's turn.
+                call.asked = self._moved
 
     def _fill(self) -> None:
         """Take what is to be sent next."""
@@ -661,6 +665,8 @@ class Line:
         is_silent = False
         due = self._due
         while due and (due[0].is_done or due[0].asked + self._timeout <= now):
+            if connected is not None and self._is_moving(due[0], now):
+                break
             call = due.popleft()
             if call.is_done:
                 continue
@@ -679,6 +685,12 @@ class Line:
             asked = WireCall(AskHealth(), codec.encode_request(AskHealth()), _ignore)
             self._queue.append(asked)
             due.append(asked)
+
+    def _is_moving(self, call: WireCall, now: float) -> bool:
+        """Whether a large call is still being sent, or a large answer received: that takes as long as it takes."""
+        if not call.is_sent and call.id in self._calls:
+            return now < self._moved + self._timeout
+        return self._parser.is_within and now < self._heard + self._timeout
 
 
 def _ignore(outcome: Outcome) -> None:

@@ -9,6 +9,7 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -241,6 +242,26 @@ def test_a_write_that_is_not_answered_in_time_is_uncertain():
         asked = ask(KvPut("a", 1))
         with pytest.raises(UncertainOutcome, match=r"persist/kv-put was on its way: by hand: .* for 0.05 s"):
             asked.result(PATIENCE_SECONDS)
+
+
+def test_what_is_large_may_take_longer_as_long_as_it_moves(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(line, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with by_hand(timeout=0.2) as (_, _door, peer, ask):
+        large = "x" * 2_000_000
+        asked = ask(KvPut("a", large))
+        received = b""
+        while len(received) < len(large):
+            # All of it takes twice the time that it may be silent; what a socket holds, a part of that.
+            received += peer._connected.recv(1_000)
+            now[0] += 0.0002
+        while not peer._frames:
+            peer._frames += peer._parser.take(received)
+            received = b"" if peer._frames else peer._connected.recv(65536)
+        assert peer.hear()[1]["value"] == large
+        peer.say(1, True, 7)
+        assert asked.result(PATIENCE_SECONDS) == 7
+        assert now[0] > 0.3
 
 
 def test_what_could_not_be_sent_in_time_is_unavailable_a_write_too():
