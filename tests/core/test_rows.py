@@ -14,7 +14,7 @@ from steady import steady
 from interpreters import Store, open_store
 from interpreters.explore import explore, explore_crashes, explore_effects
 from interpreters.stores.memory import MemoryStore
-from interpreters.stores.served import RemoteStore, SocketTransport, serve
+from interpreters.stores.served import RemoteStore, serve
 from persist_effects import (
     Entry,
     InvalidAnswer,
@@ -134,9 +134,9 @@ def test_a_served_store_runs_a_row_that_is_a_program_in_the_place_of_one_of_its_
 
     here, there = socket.socketpair()
     with open_store("memory:", effects={KvGet: always}) as served:
-        server = threading.Thread(target=serve, args=(served.handlers, SocketTransport(there)))
+        server = threading.Thread(target=serve, args=(served.interpreter, there), kwargs={"handlers": served.handlers})
         server.start()
-        with Store(RemoteStore(SocketTransport(here))) as store:
+        with Store(RemoteStore(here)) as store:
             assert store.run(kv.get("color")) == "color False"
         server.join()
 

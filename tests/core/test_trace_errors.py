@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from steady import steady
 
 from interpreters import Store, open_store
-from interpreters.stores.served import serve
+from interpreters.stores.served.server import StoreServer
 from interpreters.traces import check_golden, load, save
 from persist_effects import (
     CallerError,
@@ -257,24 +257,13 @@ DOORS = {
     "compare": lambda table: compare(_trace(), {KvGet: lambda request: None, **table}),
     "decode": lambda table: Trace.decode(_trace().encode(), kinds=[*table]),
     "lines": lambda table: Trace.from_json_lines(_trace().to_json_lines(), kinds=[*table]),
-    "serve": lambda table: serve({KvGet: lambda request: None, **table}, _Closed()),
+    "serve": lambda table: StoreServer(_Interpreter(table)),
 }
 
 
 class _Interpreter:
     def __init__(self, table):
         self.handlers = {KvGet: lambda request: None, **table}
-
-    def close(self):
-        """Nothing is held."""
-
-
-class _Closed:
-    def send(self, data):
-        assert b"wire" in data, "nothing is to be sent but the greeting"
-
-    def receive(self, size_bytes):
-        return b""
 
     def close(self):
         """Nothing is held."""

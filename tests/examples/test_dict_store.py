@@ -41,7 +41,7 @@ def test_it_takes_at_most_150_lines():
 
 
 def test_an_unknown_scheme_names_those_of_other_packages_too():
-    with pytest.raises(InvalidRequest, match=r"starts with one of memory:, file:, sqlite:, postgresql:, dict:$"):
+    with pytest.raises(InvalidRequest, match=r"memory:, file:, sqlite:, postgresql:, unix:, tcp:, spawn:, dict:$"):
         open_store("oracle:x")
 
 

@@ -594,7 +594,10 @@ def test_a_path_given_as_a_keyword_is_taken_as_it_is(here, path):
         ("file:", "'file:' names no directory"),
         ("file:?sync=os", "'file:' names no directory"),
         ("file:?path=", "'file:' names no directory"),
-        ("var/x", "with one of memory:, file:, sqlite:, postgresql:. For a directory, write 'file:var/x'"),
+        (
+            "var/x",
+            "file:, sqlite:, postgresql:, unix:, tcp:, spawn:. For a directory, write 'file:var/x'",
+        ),
         ("", "names no store"),
         (Path("x"), "such as f'file:{path}', or open_store('file:', path=path)"),
     ],
