@@ -259,7 +259,8 @@ class ServedClient(asyncio.Protocol):
         self.flush()
 
     def _end_wait(self, call_id: int) -> None:
-        task = self._waits.get(call_id)
+        # At once: whoever has ended one may begin another.
+        task = self._waits.pop(call_id, None)
         if task is not None:
             task.cancel()
 
