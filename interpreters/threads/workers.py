@@ -38,11 +38,15 @@ class Workers:
             self._start()
         self._jobs.put(job)
 
-    def end(self) -> None:
-        """Let the threads end once what they were given is done, and wait for that."""
+    def end(self, *, may_wait: bool = True) -> None:
+        """Let the threads end once what they were given is done.
+
+        Args:
+            may_wait: Whether to wait for that.
+        """
         for _ in self._threads:
             self._jobs.put(None)
-        for thread in self._threads:
+        for thread in self._threads if may_wait else ():
             thread.join()
 
     def _start(self) -> None:

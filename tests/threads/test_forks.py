@@ -20,8 +20,9 @@ from interpreters.runtime import tasks
 from interpreters.stores.file.store import FileReader, FileStore
 from interpreters.stores.memory import MemoryStore
 from interpreters.stores.served import RemoteStore, serve
+from interpreters.stores.served.wire import WIRE_VERSION, Hello, frame_of
 from interpreters.threads import forks
-from persist_effects import Draft, kv, log
+from persist_effects import Draft, StoreUnavailable, kv, log
 from persist_effects.requests import Append, KvGet, KvPut, Wait
 
 LONG_SECONDS = 60
@@ -217,6 +218,32 @@ def test_a_child_that_lives_on_does_not_keep_the_served_process_from_ending():
     os.close(writing)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0, "the child ended first, and the closing waited for it"
+
+
+def test_a_child_that_lives_on_does_not_keep_a_servers_clients_from_seeing_its_end(tmp_path):
+    reading, writing = os.pipe()
+    with open_store("memory:") as behind, socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(LONG_SECONDS)
+        with serving(behind, tmp_path / "sock"):
+            client.connect(str(tmp_path / "sock"))
+            client.sendall(frame_of(Hello(WIRE_VERSION)))
+            assert client.recv(65536)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                child = os.fork()
+            if child == 0:
+                signal.alarm(LONG_SECONDS)
+                os.close(writing)
+                os.read(reading, 1)
+                os._exit(0)
+            os.close(reading)
+        # The farewell, and then the end; and nobody listens there any more.
+        assert len(b"".join(iter(lambda: client.recv(65536), b""))) < 20
+        with pytest.raises(StoreUnavailable, match="nobody serves there"):
+            open_store(f"unix:{tmp_path / 'sock'}")
+    os.close(writing)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 # Tasks

@@ -137,8 +137,9 @@ class Answering:
         raise AssertionError("pauses never end")
 
     def end(self) -> None:
-        """Wait until the threads have done what they were given."""
-        for workers in (self._writer, self._readers, self._order_waiter):
+        """Wait until the threads have done what they were given, but for what clients wait for as long as they like."""
+        self._order_waiter.end(may_wait=False)
+        for workers in (self._writer, self._readers):
             workers.end()
 
     # Together

@@ -210,10 +210,11 @@ class Line:
                 call.id = self._last_id + 1
                 frame = frame_of([call.id, msgspec.Raw(call.record)])
                 taken: list[int] = []
+                # Before anything is changed, so that it can be taken back.
+                self._alone = call, frame, taken
                 self._calls[call.id] = call
                 self._last_id = call.id
                 self._due.append(call)
-                self._alone = call, frame, taken
                 assert self._socket is not None
                 taken.extend(map(self._socket.send, (frame,)))
                 self._account()
@@ -238,7 +239,8 @@ class Line:
             return
         call, frame, taken = self._alone
         if not taken:
-            self._calls.pop(call.id, None)
+            if self._calls.get(call.id) is call:
+                del self._calls[call.id]
         elif taken[0] < len(frame):
             self._buffer, self._sent_bytes = memoryview(frame)[taken[0] :], taken[0]
             self._begun = deque([(len(frame), call)])

@@ -3,8 +3,8 @@
 A write ends in one of three ways. An answer: it is there, for good. `StoreUnavailable`: nothing of it is there.
 `UncertainOutcome`: it is there whole or not at all, and ``log.append_once`` settles which.
 
-``SERVED_KILL_ROUNDS`` says how often the server dies, and ``SERVED_CUT_SEEDS`` how many seeds draw where a connection
-is cut.
+``SERVED_KILL_ROUNDS`` says how often the server dies, ``SERVED_CLIENTS`` how many processes write meanwhile, and
+``SERVED_CUT_SEEDS`` how many seeds draw where a connection is cut.
 """
 
 import os
@@ -32,7 +32,7 @@ from persist_effects.requests import Answered, Append, Failed, KvGet, KvPut, Las
 ROUNDS = int(os.environ.get("SERVED_KILL_ROUNDS", "3"))
 SEEDS = int(os.environ.get("SERVED_CUT_SEEDS", "3"))
 CHILD = Path(__file__).with_name("served_child.py")
-CLIENTS = 4
+CLIENTS = int(os.environ.get("SERVED_CLIENTS", "4"))
 
 
 class ServerProcess:
@@ -82,7 +82,7 @@ def child(server, name, number):
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_is_lost_or_doubled_while_the_server_dies_under_the_load_of_several_processes(blow):
     with server_process() as server, open_store(server.url) as store:
-        writers = {name: child(server, name, 120 * ROUNDS) for name in "abcd"[:CLIENTS]}
+        writers = {name: child(server, name, 120 * ROUNDS) for name in map(str, range(CLIENTS))}
         told = {name: [] for name in writers}
         followed, following = [], threading.Event()
 
