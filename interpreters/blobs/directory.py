@@ -42,7 +42,7 @@ from persist_effects.errors import (
     StoreClosed,
     StoreUnavailable,
 )
-from persist_effects.machine import Effect, Handlers, perform, run
+from persist_effects.machine import Effect, Handlers, run
 from persist_effects.requests import BlobGet, BlobHas, BlobPut, BlobRef
 
 A = TypeVar("A")
@@ -72,7 +72,8 @@ class _Unfinished:
         self._drive = drive
         self._expected = expected
         self._paths = files.unfinished_path(), files.unfinished_path()
-        self._sizes = dict.fromkeys(self._paths, -1)
+        # Of those that were made.
+        self._sizes: dict[str, int] = {}
         self._begun_bytes = 0
         self._above: dict[int, bytearray] = {}
         self._tree = CidBuilder(self._take_digests)
@@ -89,12 +90,13 @@ class _Unfinished:
         if self.size_bytes - self._begun_bytes >= WRITE_BACK_BYTES:
             # The disk writes while the next pieces are hashed.
             begun, self._begun_bytes = self._begun_bytes, self.size_bytes
-            self._drive(perform(disk.WriteBack(self._paths[0], begun, self.size_bytes - begun)))
+            self._drive(self._files.write_back(self._paths[0], begun, self.size_bytes - begun))
 
     def finish(self) -> str:
         """Have it on the disk, and give its identifier. Raises `InvalidRequest` if that is another than expected."""
         data, digests = self._paths
-        self._write(data, b"")
+        if data not in self._sizes:
+            self._write(data, b"")
         cid = self._tree.cid()
         if self._whole is not None and self.size_bytes > CHUNK_BYTES:
             cid = raw_cid_of_digest(self._whole.digest())
@@ -118,11 +120,9 @@ class _Unfinished:
             self._above.setdefault(level, bytearray()).extend(digests)
 
     def _write(self, path: str, data: bytes) -> None:
-        if self._sizes[path] < 0:
-            self._drive(perform(disk.Create(path)))
-            self._sizes[path] = 0
-        self._drive(perform(disk.Write(path, self._sizes[path], data)))
-        self._sizes[path] += len(data)
+        offset = self._sizes.get(path)
+        self._drive(self._files.write(path, offset, data))
+        self._sizes[path] = (offset or 0) + len(data)
 
 
 def _digests_of(data: bytes) -> tuple[str, bytes]:
@@ -283,7 +283,7 @@ class BlobDirectory:
         Raises:
             BlobNotFound: It is not there.
         """
-        data: bytes | None = self._drive(self.files.read_at(cid, offset, size_bytes))
+        data: bytes | None = self._drive(self.files.read_part(cid, offset, size_bytes))
         if data is None:
             raise BlobNotFound(cid)
         return data
@@ -300,15 +300,6 @@ class BlobDirectory:
             The bytes; none where there are no digests.
         """
         return self._drive(self.files.read_digests(cid, offset, size_bytes)) or b""
-
-    def let_go(self, cid: str) -> None:
-        """Keep none of a blob's files open.
-
-        Args:
-            cid: The blob's identifier.
-        """
-        with suppress(StoreClosed):
-            self._drive(self.files.let_go(cid))
 
     def damaged(self, cid: str, size_bytes: int, found: str, offset: int | None = None) -> CorruptStore:
         """The error for a blob that is damaged.
@@ -359,8 +350,7 @@ class _StoredChunks:
         return data
 
     def close(self) -> None:
-        """Let go of the files."""
-        self._home.let_go(self._cid)
+        """Nothing is held between two reads: Python closes a file that is forgotten whenever it likes."""
 
     def _prover(self) -> Callable[[int], bytes]:
         """What gives the digest of each chunk, proved."""

@@ -146,8 +146,23 @@ class BlobFiles:
                 return data
         return None
 
+    def read_part(self, cid: str, offset: int, size_bytes: int) -> Effect[bytes | None]:
+        """As `read_at`, and the file is not kept open.
+
+        Args:
+            cid: The blob's identifier.
+            offset: Where to begin.
+            size_bytes: How many, at the most.
+
+        Returns:
+            The bytes, fewer only where the file ends; None where there is no file.
+        """
+        data = yield from self.read_at(cid, offset, size_bytes)
+        yield from self.let_go(cid)
+        return data
+
     def read_digests(self, cid: str, offset: int, size_bytes: int) -> Effect[bytes | None]:
-        """Some of the digests that were kept beside a blob, whatever they are.
+        """Some of the digests that were kept beside a blob, whatever they are. Their file is not kept open.
 
         Args:
             cid: The blob's identifier.
@@ -157,7 +172,9 @@ class BlobFiles:
         Returns:
             The bytes, fewer only where the file ends; None where there are none.
         """
-        return (yield from _read(self.path_of(cid) + DIGESTS, offset, size_bytes))
+        data = yield from _read(self.path_of(cid) + DIGESTS, offset, size_bytes)
+        yield from self.let_go(cid)
+        return data
 
     def let_go(self, cid: str) -> Effect[None]:
         """Keep none of a blob's files open.
@@ -247,6 +264,28 @@ class BlobFiles:
             The path, which nobody else has.
         """
         return f"{self._unfinished}/{self._begins}-{next(self._numbers)}"
+
+    def write(self, unfinished: str, offset: int | None, data: bytes) -> Effect[None]:
+        """Write some of a file that is to be put.
+
+        Args:
+            unfinished: The file's path.
+            offset: Where; None: at the beginning of a file that is made for it.
+            data: The bytes.
+        """
+        if offset is None:
+            yield from perform(disk.Create(unfinished))
+        yield from perform(disk.Write(unfinished, offset or 0, data))
+
+    def write_back(self, unfinished: str, offset: int, size_bytes: int) -> Effect[None]:
+        """Have the system begin to bring what was written to the disk.
+
+        Args:
+            unfinished: The file's path.
+            offset: Where that begins.
+            size_bytes: How many bytes it is.
+        """
+        yield from perform(disk.WriteBack(unfinished, offset, size_bytes))
 
     def finish(self, cid: str, unfinished: str, digests: str | None) -> Effect[None]:
         """Return when a file that was written is on the disk under the name of its blob. The last step.

@@ -27,7 +27,7 @@ class Chunks(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the blob."""
+        """Let go of the blob. It may be called in the middle of anything, so it must not wait for anything."""
         ...
 
 

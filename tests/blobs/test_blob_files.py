@@ -567,3 +567,20 @@ def test_a_disk_that_cannot_be_asked_is_told(path, blobs):
     path.rename(path.parent / "moved")
     with pytest.raises(StoreUnavailable, match="removed, moved away or replaced"):
         put(blobs, b"milk")
+
+
+def test_a_file_that_was_forgotten_is_closed_in_the_middle_of_anything(tmp_path):
+    with open_store(f"file:{tmp_path / 'store'}") as store:
+        ref = store.put_file(io.BytesIO(bytes(2 * CHUNK_BYTES)))
+        files = [store.open_blob(ref) for _ in range(3)]
+
+        row = store.interpreter._disk_rows[disk.Size]
+
+        def size(request: disk.Size):
+            # As Python does where it collects what is in a circle: here in the middle of another question to the disk.
+            files.clear()
+            return row(request)
+
+        store.interpreter._disk_rows[disk.Size] = size
+        assert store.run(blob.get(store.run(blob.put(b"tea")))) == b"tea"
+        assert store.put_file(io.BytesIO(b"milk")).size == 4

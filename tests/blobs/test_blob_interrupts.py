@@ -31,18 +31,13 @@ def put_and_get(beside):
     beside.run(blob.get(beside.run(blob.put(TEA))))
 
 
-def put_and_read_a_file(beside):
-    with beside.open_blob(beside.put_file(io.BytesIO(TEA))) as file:
-        file.read()
-
-
 def put_and_read_a_large_file(beside):
     with beside.open_blob(beside.put_file(io.BytesIO(LARGE))) as file:
         file.seek(CHUNK_BYTES)
         file.read()
 
 
-@pytest.mark.parametrize("use", [put_and_get, put_and_read_a_file, put_and_read_a_large_file])
+@pytest.mark.parametrize("use", [put_and_get, put_and_read_a_large_file])
 @pytest.mark.parametrize("is_beside_a_log", [True, False], ids=["beside a log", "alone"])
 def test_whichever_line_an_interrupt_comes_at_a_blob_is_whole_or_not_there(is_beside_a_log, use, tmp_path):
     def opened(path):
