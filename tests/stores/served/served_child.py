@@ -28,4 +28,5 @@ def main() -> None:
     sys.stdout.write(f"uncertain {uncertain}\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
