@@ -234,8 +234,10 @@ class ServedClient(asyncio.Protocol):
                 message = f"{request.op}: this connection has {len(self._waits)} waits, and may have no more"
                 self._reply(call_id, Failed(StoreUnavailable(message)))
                 return
-            self._waits[call_id] = self._server.loop.create_task(self._wait(call_id, request))
+            self._waits[call_id] = task = self._server.loop.create_task(self._wait(call_id, request))
             self._server.tally.waits += 1
+            # Not by the task: one that is cancelled before it has begun never does anything.
+            task.add_done_callback(partial(self._wait_ended, call_id))
         else:
             self._in_flight += 1
             self._in_flight_bytes += size_bytes
@@ -249,17 +251,19 @@ class ServedClient(asyncio.Protocol):
         self._server.is_to_flush[self] = None
 
     async def _wait(self, call_id: int, request: Wait | KvWait) -> None:
-        try:
-            outcome = await self._server.answering.wait(request)
-        finally:
-            self._server.tally.waits -= 1
-            self._waits.pop(call_id, None)
+        outcome = await self._server.answering.wait(request)
         self._server.tally.note(request.op, None, is_error=isinstance(outcome, Failed))
         self._reply(call_id, outcome)
         self.flush()
 
+    def _wait_ended(self, call_id: int, task: "asyncio.Task[None]") -> None:
+        self._server.tally.waits -= 1
+        self._waits.pop(call_id, None)
+        if not task.cancelled() and task.exception() is not None:
+            self._server.log.error("%s: a wait met a bug", self.name, exc_info=task.exception())
+
     def _end_wait(self, call_id: int) -> None:
-        # At once: whoever has ended one may begin another.
+        # At once, so that there is room for another one.
         task = self._waits.pop(call_id, None)
         if task is not None:
             task.cancel()

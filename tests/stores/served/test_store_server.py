@@ -295,6 +295,19 @@ def test_a_connection_has_no_more_waits_than_it_may(tmp_path, behind):
         assert store.run(perform(Wait(0, "", 0.001))) == 0
 
 
+def test_a_wait_that_is_given_up_in_the_same_breath_is_counted_no_more(tmp_path, behind):
+    limits = ServingLimits(max_waits=1)
+    with running(behind, tmp_path / "sock", limits=limits) as server, open_store(server.where) as other:
+        made = connected_to(server)
+        wait = {"op": "persist/wait", "after": 0, "timeout": math.inf}
+        made.sendall(b"".join(frame_of([number, wait]) + frame_of([number, None]) for number in range(1, 50)))
+        made.sendall(frame_of([50, {"op": "persist/streams"}]))
+        assert frame_of([50, True, []]) == made.recv(65536), "no wait was refused"
+        until(lambda: other.interpreter.health()["waits"] == 0)
+        assert not behind.interpreter._watchers
+        made.close()
+
+
 def test_a_client_whose_calls_take_long_gives_way_to_the_others(tmp_path, behind, monkeypatch):
     monkeypatch.setattr("interpreters.stores.served.clients.TURN_SECONDS", 0.0)
     with running(behind, tmp_path / "sock") as server:
