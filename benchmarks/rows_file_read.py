@@ -146,39 +146,28 @@ def put_to_new_lmdb(keys: Keys) -> float:
         return rate(len(keys.entries), lambda: store.put_each(keys.entries))
 
 
+REPLAY = Row(
+    name="file: cold replay of one stream, against a cursor of LMDB's with decoding",
+    unit="events/s",
+    bound=Bound.AT_LEAST,
+    must=1.0,
+    operations=1_000_000,
+    prepare=prepared_replays(one_stream_store),
+    ours=replay(lambda: project("orders", add_total, 0)),
+    peer=replay_lmdb,
+    rounds=5,
+)
+
 ROWS = (
-    Row(
-        name="file: cold replay of one stream, against a cursor of LMDB's with decoding",
-        unit="events/s",
-        bound=Bound.AT_LEAST,
-        must=1.0,
-        operations=1_000_000,
-        prepare=prepared_replays(one_stream_store),
-        ours=replay(lambda: project("orders", add_total, 0)),
-        peer=replay_lmdb,
-        rounds=5,
-    ),
-    Row(
+    REPLAY,
+    REPLAY._replace(
         name="file: cold read of all streams, 1,000 events a commit, against a cursor of LMDB's with decoding",
-        unit="events/s",
-        bound=Bound.AT_LEAST,
-        must=1.0,
-        operations=1_000_000,
-        prepare=prepared_replays(one_stream_store),
         ours=replay(lambda: project_all("", add_total, 0)),
-        peer=replay_lmdb,
-        rounds=5,
     ),
-    Row(
+    REPLAY._replace(
         name="file: cold read of all streams, single appends to 10,000, against a cursor of LMDB's with decoding",
-        unit="events/s",
-        bound=Bound.AT_LEAST,
-        must=1.0,
-        operations=1_000_000,
         prepare=prepared_replays(single_appends_store),
         ours=replay(lambda: project_all("", add_total, 0)),
-        peer=replay_lmdb,
-        rounds=5,
     ),
     Row(
         name="file: kv get at random, against LMDB",

@@ -28,7 +28,7 @@ when nothing is written.
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import msgspec
@@ -44,6 +44,7 @@ from persist_effects.requests import (
     Append,
     Appended,
     Conflict,
+    Entry,
     KvEntries,
     KvKeys,
     KvPut,
@@ -165,12 +166,24 @@ def _export_streams(store: Store, out: BinaryIO, seen: dict[str, int], counts: C
 
 
 def _export_keys(store: Store, out: BinaryIO, counts: Counts) -> None:
+    for key, entry in entries_of(store):
+        _write(out, {"key": key, "value": to_json(entry.value), "revision": entry.revision})
+        counts.keys += 1
+
+
+def entries_of(store: Store) -> Iterator[tuple[str, Entry]]:
+    """All entries of a store in the order of their keys, of which a page is in memory at a time.
+
+    Args:
+        store: The store.
+
+    Returns:
+        Each key and its entry.
+    """
     after = ""
-    while entries := store.run(perform(KvEntries("", after))):
-        for key, entry in entries:
-            _write(out, {"key": key, "value": to_json(entry.value), "revision": entry.revision})
-            counts.keys += 1
-        after = entries[-1][0]
+    while page := store.run(perform(KvEntries("", after))):
+        yield from page
+        after = page[-1][0]
 
 
 def _write(out: BinaryIO, line: dict[str, Any]) -> None:
@@ -204,7 +217,7 @@ def import_(
     Traceback (most recent call last):
     persist_effects.errors.InvalidRequest: line 2: the file ends without its last line, {"end": ...}: it was cut
     """
-    check_empty(store, "import into an empty store")
+    check_empty(store, "the store", "import into an empty store")
     importer = _Importer(store, progress, check_items("skip", skip, "a list of keys"))
     number = 0
     for number, line in enumerate(lines, 1):
@@ -217,11 +230,12 @@ def import_(
     return importer.counts
 
 
-def check_empty(store: Store, advice: str) -> None:
+def check_empty(store: Store, called: str, advice: str) -> None:
     """Refuse a store in which anything stands.
 
     Args:
         store: The store that is to be filled.
+        called: What the error calls it.
         advice: What to do where there is something.
 
     Raises:
@@ -229,7 +243,7 @@ def check_empty(store: Store, advice: str) -> None:
     """
     for what, request in (("stream", Streams(limit=1)), ("key", KvKeys(limit=1))):
         for name in store.run(perform(request)):
-            raise InvalidRequest(f"the store has {what} {name!r}: {advice}")
+            raise InvalidRequest(f"{called} has {what} {name!r}: {advice}")
 
 
 class _Positions:

@@ -451,9 +451,6 @@ class SteadyDisk(CrashDisk):
     def _resize(self, file: DiskFile, size_bytes: int) -> None:
         file.content = file.content[:size_bytes].ljust(size_bytes, b"\0")
 
-    def _read_places(self, request: disk.ReadPlaces) -> list[bytes]:
-        return [self._read(disk.Read(request.path, offset, request.size_bytes)) for offset in request.offsets]
-
     def _sync(self, request: disk.Sync) -> None:
         self._found(request.path)
 

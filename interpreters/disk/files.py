@@ -454,6 +454,11 @@ def open_to_read(path: str | os.PathLike[str]) -> BinaryIO:
     return open(path, "rb", buffering=0)
 
 
+def _opened(path: str | os.PathLike[str], flags: int) -> File:
+    above, name = os.path.split(os.path.abspath(path))
+    return Directory.at(above).file(name, flags)
+
+
 def sync_file(path: str | os.PathLike[str]) -> None:
     """Have a file's bytes on the disk, if there is one. Raises OSError where they are not.
 
@@ -461,10 +466,8 @@ def sync_file(path: str | os.PathLike[str]) -> None:
     >>> with tempfile.TemporaryDirectory() as root:
     ...     sync_file(f"{root}/nothing")
     """
-    above, name = os.path.split(os.path.abspath(path))
-    file = File(Directory.at(above), name)
     try:
-        file.open(os.O_RDONLY, 0)
+        file = _opened(path, os.O_RDONLY)
     except FileNotFoundError:
         return
     file.sync()
@@ -483,9 +486,7 @@ def lengthen_file(path: str | os.PathLike[str], size_bytes: int, limit_bytes: in
     ...     os.path.getsize(f"{root}/a")
     10
     """
-    above, name = os.path.split(os.path.abspath(path))
-    file = File(Directory.at(above), name)
-    file.open(os.O_WRONLY, 0)
+    file = _opened(path, os.O_WRONLY)
     end = os.fstat(file.number).st_size
     file.write(bytes(max(0, min(size_bytes, limit_bytes - end))), end)
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
-from interpreters.jsonl import Counts, Progress
+from interpreters.jsonl import Counts, Progress, entries_of
 from interpreters.runtime.store import Store
 from persist_effects import kv, log
 from persist_effects.errors import CorruptStore
 from persist_effects.event import Event
 from persist_effects.machine import Effect, perform
-from persist_effects.requests import Entry, KvEntries, Read
+from persist_effects.requests import Entry, Read
 
 STATE = "migration/state"
 """The key in the new store that says how far the copying is."""
@@ -156,18 +156,11 @@ def _events_of(store: Store, through: int | None = None) -> Iterator[Event]:
         after = page.next
 
 
-def _entries_of(store: Store, side: int) -> Iterator[tuple[str, int, Entry]]:
-    """All entries of a store in the order of their keys, page by page, and which store it is."""
-    after = ""
-    while page := store.run(perform(KvEntries(after=after, limit=PAGE))):
-        yield from ((key, side, entry) for key, entry in page)
-        after = page[-1][0]
-
-
 def _side_by_side(old: Store, new: Store) -> Iterator[tuple[str, Entry | None, Entry | None]]:
     """Each key of two stores, in order, with its entry in the one and in the other."""
-    both = merge(_entries_of(old, 0), _entries_of(new, 1))
-    for key, found in groupby(both, itemgetter(0)):
+    ours = ((key, 0, entry) for key, entry in entries_of(old))
+    theirs = ((key, 1, entry) for key, entry in entries_of(new))
+    for key, found in groupby(merge(ours, theirs), itemgetter(0)):
         entries = {side: entry for _, side, entry in found}
         yield key, entries.get(0), entries.get(1)
 

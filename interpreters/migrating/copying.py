@@ -142,7 +142,7 @@ class Copy:
             self._old.wait_for_order(self._order_seconds)
             self._check_last_event()
         else:
-            check_empty(self._new, "migrate into an empty store")
+            check_empty(self._new, "the new store", "migrate into an empty store")
             self.begin_at(CopyState(), headroom)
         self._find_what_was_seen_before_it_was_dropped()
 

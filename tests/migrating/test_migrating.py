@@ -133,7 +133,7 @@ def test_a_store_with_something_in_it_and_one_that_was_filled_from_another_are_r
         copy.events()
         with pytest.raises(InvalidRequest, match=r"the new store was filled from another one: expected event \d+ of"):
             migrate(old, new)
-        with pytest.raises(InvalidRequest, match=r"the store has stream 'a': migrate into an empty store"):
+        with pytest.raises(InvalidRequest, match=r"the new store has stream 'a': migrate into an empty store"):
             migrate(new, old)
 
 

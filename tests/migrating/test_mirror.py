@@ -528,7 +528,7 @@ def test_an_outcome_that_is_not_known_is_nobody_elses(make):
 def test_a_store_of_something_else_and_one_that_cannot_be_watched_are_refused(make):
     new = make("memory")
     Store(new).run(kv.put("color", "red"))
-    with pytest.raises(InvalidRequest, match="the store has key 'color': migrate into an empty store"):
+    with pytest.raises(InvalidRequest, match="the new store has key 'color': migrate into an empty store"):
         Mirror(make("memory"), new)
     blind = Failing(make("memory"))
     del blind.watch

@@ -149,7 +149,6 @@ TABLE: dict[str, dict[str, Row]] = {
         "_data_version": SQLITE,
         "_unmoved_bytes": SQLITE,
         "_room_bytes": SQLITE,
-        "_next_room_bytes": SQLITE,
         "_turns": SQLITE,
         "_unsynced": Row(f"{COMMITTER}, and {KEEPER}", IN_ONE_STEP, "test_a_failed_sync_is_told_and_ends_all_writing"),
         "_poison": Row(f"{COMMITTER}, and {KEEPER}", ONCE, "test_a_failed_sync_is_told_and_ends_all_writing"),

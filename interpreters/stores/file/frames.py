@@ -288,13 +288,12 @@ class FrameReader:
 
     def _seen_from(self, number: int, offsets: Sequence[int], index: int) -> Effect["Seen"]:
         """What stands at this offset and those after it: at once where they stand close together, or each by itself."""
-        offset = offsets[index]
-        end = bisect_right(offsets, offset + READ_AHEAD_BYTES, index)
-        span = offsets[end - 1] - offset
-        chunk = self._chunk
+        chunk, offset = self._chunk, offsets[index]
         if chunk.number != number or chunk.start > offset or not is_whole_in(chunk.data, offset - chunk.start):
-            is_close = span <= CLOSE_BYTES * (end - index)
-            if not is_close or (end - index == 1 and index + 1 < len(offsets)):
+            end = bisect_right(offsets, offset + READ_AHEAD_BYTES, index)
+            span = offsets[end - 1] - offset
+            is_alone = end == index + 1 < len(offsets)
+            if is_alone or span > CLOSE_BYTES * (end - index):
                 places = tuple(offsets[index : index + PLACES])
                 pieces = yield from perform(disk.ReadPlaces(segment_path(number), places, FIRST_READ_BYTES))
                 data = b"".join([piece.ljust(FIRST_READ_BYTES, b"\0") for piece in pieces])

@@ -52,12 +52,13 @@ CHECKPOINT_BYTES = 16 * 1024 * 1024
 """After about how many bytes of its own commits a process has them moved from the write-ahead log into the file."""
 
 FIRST_ROOM_BYTES = 256 * 1024
-"""How much room the write-ahead log is given at first, and about how much is written to it before: then twice as much
-each time, up to what is moved into the file at once. So who writes little gives little."""
+"""About how much is written to the write-ahead log before it is given as much room: then twice as much each time, up to
+what is moved into the file at once. So who writes little gives little."""
 
 _PAGE_BYTES = 4096
 _PAGES_OF_A_COMMIT = 2
-_PAGES_OF_A_COMMIT_AT_MOST = 4
+_MORE_AT_MOST = 2
+"""How many times as much as is reckoned a commit may write to the log: it may touch four pages."""
 
 SYNC_MODES = {"commit": "FULL", "interval": "NORMAL", "os": "NORMAL"}
 """What SQLite calls them. In NORMAL mode the system is not waited for but at checkpoints."""
@@ -132,9 +133,8 @@ class SqliteStore(GroupedStore):
         self._heads: KnownHeads | None = None
         self._data_version = -1
         self._unmoved_bytes = 0
-        # How much room there is yet in the log, and how much it is to be given next: 0, no more.
+        # How much may be written to the log before it is given as much room again.
         self._room_bytes = FIRST_ROOM_BYTES
-        self._next_room_bytes = FIRST_ROOM_BYTES if sync == "commit" else 0
         self._unsynced = False
         # Why nothing is written any more.
         self._poison: str | None = None
@@ -243,7 +243,6 @@ class SqliteStore(GroupedStore):
             heads.make_room()
             self._unsynced = True
             self._unmoved_bytes += writing.written_bytes + _PAGES_OF_A_COMMIT * _PAGE_BYTES
-            self._room_bytes -= writing.written_bytes + _PAGES_OF_A_COMMIT_AT_MOST * _PAGE_BYTES
             # What was written is written, whatever comes now.
             if self._unmoved_bytes >= CHECKPOINT_BYTES:
                 with suppress(PersistError):  # the next commit tries again
@@ -280,20 +279,21 @@ class SqliteStore(GroupedStore):
             self._roll_back(connection)
         with self._database.errors():
             connection.execute("BEGIN IMMEDIATE")
-        if self._room_bytes <= 0 and self._next_room_bytes:
-            self._make_room()
+        self._make_room()
         return connection
 
     def _make_room(self) -> None:
-        """Put zeros behind the write-ahead log, which commits then overwrite: else each makes it longer.
+        """Put zeros behind the write-ahead log where it is full, which synced commits then overwrite.
 
-        The sync of a file that became longer has the file system write its length too, and takes twice as long. Zeros
-        are no frames to SQLite. Nobody else writes there: the transaction has the log's lock.
+        Else each makes it longer: the sync of a file that became longer has the file system write its length too, and
+        takes longer for it. Zeros are no frames to SQLite. Nobody else writes there: the transaction has the log's
+        lock.
         """
-        with suppress(OSError):  # where there is no room, SQLite says so when it needs some
-            lengthen_file(f"{self.path}-wal", self._next_room_bytes, CHECKPOINT_BYTES)
-        self._room_bytes = self._next_room_bytes
-        self._next_room_bytes = 2 * self._next_room_bytes if self._next_room_bytes < CHECKPOINT_BYTES // 2 else 0
+        is_full = _MORE_AT_MOST * self._unmoved_bytes >= self._room_bytes
+        if is_full and self._room_bytes < CHECKPOINT_BYTES and self.capabilities.durability == "commit":
+            with suppress(OSError):  # where there is no room, SQLite says so when it needs some
+                lengthen_file(f"{self.path}-wal", self._room_bytes, CHECKPOINT_BYTES)
+            self._room_bytes *= 2
 
     def _heads_of(self, connection: sqlite3.Connection) -> KnownHeads:
         """What is known of streams and keys: that of the transaction before, unless another process has written."""
@@ -336,8 +336,6 @@ class SqliteStore(GroupedStore):
         with self._database.errors():
             connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
         self._unmoved_bytes = 0
-        # From now on the log is written from its beginning again.
-        self._next_room_bytes = 0
 
     def sync(self) -> None:
         """Return when all that was written so far is on the disk, whatever the mode."""

@@ -11,25 +11,32 @@ CREATE OR REPLACE FUNCTION events_under(
 #variable_conflict use_column
 DECLARE
     few constant integer := 64;
-    places bigint := wanted;
+    places bigint := 0;
     looked_at bigint := 0;
     block bigint;
-    found bigint;
-    edge bigint;
+    newest bigint;
+    oldest bigint;
+    seen bigint;
     given bigint := 0;
-    last_given bigint;
+    found bigint;
 BEGIN
-    SELECT count(*) INTO found
-    FROM (SELECT FROM streams s WHERE s.name >= name_from AND s.name < name_to LIMIT few + 1) AS under;
-    WHILE found > few AND looked_at < places LOOP
+    IF (
+        SELECT count(*) > few
+        FROM (SELECT FROM streams s WHERE s.name >= name_from AND s.name < name_to LIMIT few + 1) AS under
+    ) THEN
+        places := wanted;
+    END IF;
+    WHILE looked_at < places LOOP
         block := least(places - looked_at, greatest(looked_at, wanted));
         IF is_backwards THEN
-            SELECT count(*), min(e.position) INTO found, edge FROM (
+            newest := until;
+            SELECT count(*), min(e.position) - 1 INTO seen, oldest FROM (
                 SELECT e.position FROM events e WHERE e.position > after AND e.position <= until
                 ORDER BY e.position DESC LIMIT block
             ) AS e;
         ELSE
-            SELECT count(*), max(e.position) INTO found, edge FROM (
+            oldest := after;
+            SELECT count(*), max(e.position) INTO seen, newest FROM (
                 SELECT e.position FROM events e WHERE e.position > after AND e.position <= until
                 ORDER BY e.position LIMIT block
             ) AS e;
@@ -39,29 +46,25 @@ BEGIN
             FROM events e CROSS JOIN LATERAL (
                 SELECT s.name FROM streams s WHERE s.id = e.stream AND s.name >= name_from AND s.name < name_to OFFSET 0
             ) AS s
-            WHERE e.position > CASE WHEN is_backwards THEN edge - 1 ELSE after END
-                AND e.position <= CASE WHEN is_backwards THEN until ELSE edge END
-                AND (types IS NULL OR e.type = ANY (types))
+            WHERE e.position > oldest AND e.position <= newest AND (types IS NULL OR e.type = ANY (types))
             ORDER BY CASE WHEN is_backwards THEN -e.position ELSE e.position END LIMIT wanted - given;
-        GET DIAGNOSTICS last_given = ROW_COUNT;
-        given := given + last_given;
-        IF given >= wanted OR found < block THEN
+        GET DIAGNOSTICS found = ROW_COUNT;
+        given := given + found;
+        IF given >= wanted OR seen < block THEN
             RETURN;
         END IF;
         -- From there on.
         IF is_backwards THEN
-            until := edge - 1;
+            until := oldest;
         ELSE
-            after := edge;
+            after := newest;
+        END IF;
+        IF looked_at = 0 THEN
+            SELECT sqrt(2 * wanted::float8 * s.id)::bigint INTO places FROM streams s ORDER BY s.id DESC LIMIT 1;
+            SELECT CASE WHEN count(*) > places THEN places ELSE 0 END INTO places
+            FROM (SELECT FROM streams s WHERE s.name >= name_from AND s.name < name_to LIMIT places + 1) AS under;
         END IF;
         looked_at := looked_at + block;
-        IF looked_at = wanted THEN
-            SELECT sqrt(2 * wanted::float8 * s.id)::bigint INTO places FROM streams s ORDER BY s.id DESC LIMIT 1;
-            SELECT count(*) INTO found
-            FROM (SELECT FROM streams s WHERE s.name >= name_from AND s.name < name_to LIMIT places + 1) AS under;
-            EXIT WHEN found <= places;
-        END IF;
-        found := few + 1;
     END LOOP;
     IF is_backwards THEN
         RETURN QUERY
