@@ -3,8 +3,10 @@
 import atexit
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -48,6 +50,32 @@ def copy_of(directory: Path) -> Iterator[Path]:
         shutil.copytree(directory, copy)
         _sync_files(copy)
         yield copy
+
+
+def ready_processes(module: str, arguments: Iterable[Sequence[str]]) -> "list[subprocess.Popen[str]]":
+    """A process of a module of the bench for each list of arguments, once each has said by a line that it is ready."""
+    children = [
+        subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", module, *given],
+            cwd=BENCH.parent.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for given in arguments
+    ]
+    for child in children:
+        assert child.stdout is not None
+        child.stdout.readline()
+    return children
+
+
+def tell_to_go(children: "Iterable[subprocess.Popen[str]]") -> None:
+    """Have processes that are ready begin, all at once."""
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
 
 
 def drop_page_cache(directory: Path) -> None:

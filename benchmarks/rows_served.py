@@ -17,7 +17,7 @@ from benchmarks.appends import (
     append_together,
     prepared_appends,
 )
-from benchmarks.ground import BENCH, new_directory, open_file_store
+from benchmarks.ground import BENCH, new_directory, open_file_store, ready_processes, tell_to_go
 from benchmarks.table import Bound, Row, rate, seconds
 from interpreters.opening import open_store
 from interpreters.runtime.store import Store
@@ -129,29 +129,14 @@ def written_by(processes: int, count: int) -> float:
     """How many events a second so many processes write, which have a thousand tasks among them."""
     share = (str(TASK_COUNT // processes), str(max(1, count // processes)))
     with new_directory() as directory, served_file(directory) as url:
-        children = [
-            subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "benchmarks.served_writer", url, *share],
-                cwd=BENCH.parent.parent,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(processes)
-        ]
+        children = ready_processes("benchmarks.served_writer", [(url, *share)] * processes)
 
         def write_all() -> None:
-            for child in children:
-                assert child.stdin is not None
-                child.stdin.write("go\n")
-                child.stdin.flush()
+            tell_to_go(children)
             for child in children:
                 assert child.stdout is not None
                 assert child.stdout.readline() == "done\n"
 
-        for child in children:
-            assert child.stdout is not None
-            child.stdout.readline()
         taken = seconds(write_all)
         for child in children:
             child.communicate()

@@ -1,7 +1,5 @@
 """The store on SQLite, against SQLite itself, used as someone would who knows it well: see `benchmarks.peers`."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from typing import NamedTuple
@@ -17,7 +15,7 @@ from benchmarks.appends import (
     events_in_turn,
     prepared_appends,
 )
-from benchmarks.ground import BENCH, new_directory
+from benchmarks.ground import new_directory, ready_processes, tell_to_go
 from benchmarks.peers import sqlite_log
 from benchmarks.recorders import insert_in_batches, read_all, read_all_of_store
 from benchmarks.rows_file_append import peer
@@ -72,29 +70,16 @@ class Written(NamedTuple):
 def written_by(processes: int, count: int) -> Written:
     """So many events, by so many processes at once."""
     with new_directory() as directory:
-        command = [sys.executable, "-m", "benchmarks.sqlite_writer", str(directory / "app.db")]
-        children = [
-            subprocess.Popen(  # noqa: S603
-                [*command, str(number), str(count // processes)],
-                cwd=BENCH.parent.parent,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for number in range(processes)
-        ]
+        path, share = str(directory / "app.db"), str(count // processes)
+        children = ready_processes(
+            "benchmarks.sqlite_writer", [(path, str(number), share) for number in range(processes)]
+        )
         said: list[str] = []
 
         def write_all() -> None:
-            for child in children:
-                assert child.stdin is not None
-                child.stdin.write("go\n")
-                child.stdin.flush()
+            tell_to_go(children)
             said.extend(child.communicate()[0] for child in children)
 
-        for child in children:
-            assert child.stdout is not None
-            child.stdout.readline()
         taken = seconds(write_all)
         return Written(taken, max(map(float, said)))
 

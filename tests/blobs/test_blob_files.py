@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from at_once import run_at_once
 
 from interpreters import Store, open_store
 from interpreters.blobs.cid import CHUNK_BYTES, LINKS, cid_of, raw_cid_of
@@ -410,13 +411,7 @@ blobs.close()
 
 
 def test_processes_that_put_the_same_files_at_once_lose_none(path):
-    children = [
-        subprocess.Popen([sys.executable, "-c", CHILD, path], stdin=subprocess.PIPE, text=True) for _ in range(3)
-    ]
-    for child in children:
-        child.stdin.write("\n")
-        child.stdin.close()
-    assert [child.wait(120) for child in children] == [0, 0, 0]
+    run_at_once(CHILD, path)
     with closing(DirectoryBlobs(path, read_only=True)) as blobs:
         assert sorted(kept.cid for kept in blobs.kept()) == sorted(cid_of(bytes([n]) * 600_000) for n in range(12))
         assert all(read_through(blobs, kept.cid) == 600_000 for kept in blobs.kept())

@@ -3,13 +3,12 @@
 import os
 import shutil
 import stat
-import subprocess
-import sys
 import threading
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from at_once import run_at_once
 
 from interpreters import Store, open_store
 from interpreters.blobs.cid import cid_of
@@ -216,13 +215,7 @@ blobs.close()
 
 
 def test_processes_that_put_the_same_blobs_at_once_lose_none(path):
-    children = [
-        subprocess.Popen([sys.executable, "-c", CHILD, path], stdin=subprocess.PIPE, text=True) for _ in range(3)
-    ]
-    for child in children:
-        child.stdin.write("\n")
-        child.stdin.close()
-    assert [child.wait(120) for child in children] == [0, 0, 0]
+    run_at_once(CHILD, path)
     with closing(DirectoryBlobs(path, read_only=True)) as blobs:
         for number in range(60):
             assert run(blob.get(cid_of(bytes([number]) * 3_000)), blobs.handlers) == bytes([number]) * 3_000

@@ -10,7 +10,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 from served_stores import serving
@@ -201,8 +201,9 @@ def test_a_child_that_uses_no_store_leaves_its_server_one_client(tmp_path):
         assert store.interpreter.health()["connections"] == 1
 
 
-def test_a_child_that_lives_on_does_not_keep_the_served_process_from_ending():
-    served = Store(RemoteStore.spawn("memory:"))
+@contextmanager
+def a_child_that_lives_on():
+    """A fork that does nothing until the block is over."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -213,37 +214,33 @@ def test_a_child_that_lives_on_does_not_keep_the_served_process_from_ending():
         os.read(reading, 1)
         os._exit(0)
     os.close(reading)
-    # It waits for the process, which waits for the last copy of its pipe to be closed.
-    served.close()
+    yield
     os.close(writing)
     _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, "the child ended first, and the closing waited for it"
+    assert os.waitstatus_to_exitcode(status) == 0, "the child ended first, and the block waited for it"
+
+
+def test_a_child_that_lives_on_does_not_keep_the_served_process_from_ending():
+    served = Store(RemoteStore.spawn("memory:"))
+    with a_child_that_lives_on():
+        # It waits for the process, which waits for the last copy of its pipe to be closed.
+        served.close()
 
 
 def test_a_child_that_lives_on_does_not_keep_a_servers_clients_from_seeing_its_end(tmp_path):
-    reading, writing = os.pipe()
-    with open_store("memory:") as behind, socket.socket(socket.AF_UNIX) as client:
+    with ExitStack() as stack:
+        behind = stack.enter_context(open_store("memory:"))
+        client = stack.enter_context(socket.socket(socket.AF_UNIX))
         client.settimeout(LONG_SECONDS)
         with serving(behind, tmp_path / "sock"):
             client.connect(str(tmp_path / "sock"))
             client.sendall(frame_of(Hello(WIRE_VERSION)))
             assert client.recv(65536)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                child = os.fork()
-            if child == 0:
-                signal.alarm(LONG_SECONDS)
-                os.close(writing)
-                os.read(reading, 1)
-                os._exit(0)
-            os.close(reading)
+            stack.enter_context(a_child_that_lives_on())
         # The farewell, and then the end; and nobody listens there any more.
         assert len(b"".join(iter(lambda: client.recv(65536), b""))) < 20
         with pytest.raises(StoreUnavailable, match="nobody serves there"):
             open_store(f"unix:{tmp_path / 'sock'}")
-    os.close(writing)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
 
 
 # Tasks
