@@ -10,19 +10,17 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from interpreters.opening import open_store
 from interpreters.runtime.store import Store
 from interpreters.stores.served.limits import ServingLimits
 from interpreters.stores.served.listening import listen_at, tls_of
 from interpreters.stores.served.opening import address_of, token_in
+from interpreters.stores.served.processes import option_of_argument
 from interpreters.stores.served.server import StoreServer, serve
 from interpreters.stores.served.service import run_service, told_of
 from interpreters.stores.served.wire import frame_of
-from persist_effects.errors import InvalidRequest, PersistError, error_to_record, repr_of
+from persist_effects.errors import InvalidRequest, PersistError, error_to_record
 
 
 def serve_at(
@@ -146,19 +144,10 @@ def _stdin() -> socket.socket:
 def _opened(arguments: list[str], connected: socket.socket) -> Store:
     url, *options = arguments
     try:
-        return open_store(url, **dict(map(_option, options)))
+        return open_store(url, **dict(map(option_of_argument, options)))
     except Exception as error:
         connected.sendall(frame_of([0, False, error_to_record(error)]))
         raise
-
-
-def _option(argument: str) -> tuple[str, Any]:
-    """A name, and the value that its JSON says."""
-    name, _, value = argument.partition("=")
-    try:
-        return name, msgspec.json.decode(value)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the option {repr_of(argument)} has no JSON value: write NAME=VALUE") from error
 
 
 if __name__ == "__main__":

@@ -276,8 +276,8 @@ class StoreLocked(StoreUnavailable):
         if self.opened_at is not None:
             return f"this process has {self.store} open already, at {self.opened_at}: close that one, or use it"
         return (
-            f"{self.store} is open for writing elsewhere, by {self.holder}: close it there, or open it here to read "
-            "only"
+            f"{self.store} is open for writing elsewhere, by {self.holder}: close it there, open it here to read only, "
+            "or open it everywhere with share=yes"
         )
 
 

@@ -1,9 +1,15 @@
 """A home of blobs that is found each time it is used: one that is made by the first blob, say."""
 
-from collections.abc import Iterator
+import os
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol
 
+from interpreters.blobs.directory import DirectoryBlobs
 from interpreters.blobs.homes import ANY_MIME, BlobHome, BlobProgress, KeptBlob
+from interpreters.blobs.memory import NoBlobs
+from interpreters.disk.files import PRIVATE
+from persist_effects.errors import StoreClosed
 from persist_effects.machine import Handlers
 from persist_effects.requests import BlobGet, BlobHas, BlobPut, BlobRef
 
@@ -97,3 +103,89 @@ class BlobsOf:
 
     def _change(self, request: BlobPut) -> Any:
         return self._find(request.op, True).handlers[BlobPut](request)
+
+
+def _no_objection(what: str, changes: bool) -> None:
+    pass
+
+
+class BlobsBeside(BlobsOf):
+    """The home of blobs in a directory beside a store, which is made by the first blob that is put. For any thread.
+
+    Args:
+        place: The directory.
+        read_only: Whether nothing is made.
+        permissions: Those of new files.
+        check: Called with a use, and whether that changes blobs; raises where the store is not to be used so.
+
+    >>> import os, tempfile
+    >>> from persist_effects import blob, run
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     blobs = BlobsBeside(f"{root}/blobs")
+    ...     print(list(blobs.kept()), os.listdir(root))
+    ...     print(run(blob.put(b"hello"), blobs.handlers).size, os.listdir(root))
+    ...     blobs.close_home()
+    [] []
+    5 ['blobs']
+    """
+
+    def __init__(
+        self,
+        place: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        permissions: int = PRIVATE,
+        check: Callable[[str, bool], None] = _no_objection,
+    ) -> None:
+        super().__init__(self._opened)
+        self._place = os.fspath(place)
+        self._read_only = read_only
+        self._permissions = permissions
+        self._check = check
+        self._home: DirectoryBlobs | None = None
+        self._is_closed = False
+        self._lock = threading.Lock()
+
+    def close_home(self) -> None:
+        """Let go of the directory, by the store when it is closed. Again: nothing."""
+        with self._lock:
+            self._is_closed = True
+            home, self._home = self._home, None
+        if home is not None:
+            home.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: it opens the directory by itself."""
+        # What is the parent's is not even closed here: that would give its locks back.
+        _INHERITED.append(self._home)
+        self._home = None
+        self._lock = threading.Lock()
+
+    def _opened(self, what: str, changes: bool) -> BlobHome:
+        self._check(what, changes)
+        home = self._home
+        if home is not None:
+            return home
+        if self._is_closed:
+            raise self._closed()
+        if not changes and not os.path.isdir(self._place):
+            return NoBlobs()
+        return self._keep(DirectoryBlobs(self._place, read_only=self._read_only, permissions=self._permissions))
+
+    def _keep(self, opened: DirectoryBlobs) -> DirectoryBlobs:
+        """The one that is kept: another thread may have been quicker."""
+        with self._lock:
+            if self._home is None and not self._is_closed:
+                self._home = opened
+            home = self._home
+        if home is not opened:
+            opened.close()
+        if home is None:
+            raise self._closed()
+        return home
+
+    def _closed(self) -> StoreClosed:
+        return StoreClosed(f"{self._place}: the store was closed: open it again")
+
+
+_INHERITED: list[DirectoryBlobs | None] = []

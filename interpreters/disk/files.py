@@ -403,6 +403,41 @@ def make_directories(place: str, mode: int) -> None:
         Directory.at(above).sync()
 
 
+@contextmanager
+def locked(place: str, *, is_patient: bool) -> Iterator[int | None]:
+    """Hold the lock of a directory, which keeps away only those who ask for it, for the block.
+
+    A process that is given the descriptor holds it too, until it closes that.
+
+    Args:
+        place: The directory.
+        is_patient: Whether to wait until it is free.
+
+    Returns:
+        The directory's descriptor; None where another holds the lock.
+
+    Raises:
+        OSError: There is no such directory, or it cannot be opened.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as root, locked(root, is_patient=True) as held:
+    ...     with locked(root, is_patient=False) as held_too:
+    ...         print(held is None, held_too)
+    False None
+    """
+    directory = Directory.at(place)
+    try:
+        try:
+            fcntl.flock(directory.number, fcntl.LOCK_EX | (0 if is_patient else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield None
+        else:
+            yield directory.number
+    finally:
+        # At once, whoever keeps an error, and with it this frame.
+        directory._close()
+
+
 def _has_names(place: str) -> bool:
     try:
         with os.scandir(place) as names:

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from interpreters import Store, open_store
-from interpreters.serving import _option as option_of
 from interpreters.stores.served import RemoteStore, serve
+from interpreters.stores.served.processes import option_of_argument as option_of
 from interpreters.stores.served.wire import FRAME_LIMIT_BYTES, WIRE_VERSION, FrameParser, frame_of
 from persist_effects import (
     CallerError,

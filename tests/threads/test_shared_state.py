@@ -153,7 +153,6 @@ TABLE: dict[str, dict[str, Row]] = {
         "_unsynced": Row(f"{COMMITTER}, and {KEEPER}", IN_ONE_STEP, "test_a_failed_sync_is_told_and_ends_all_writing"),
         "_poison": Row(f"{COMMITTER}, and {KEEPER}", ONCE, "test_a_failed_sync_is_told_and_ends_all_writing"),
         "_idle": Row(ANY, "SqliteStore._lock", SQLITE_SHARED),
-        "_blobs": Row(ANY, "SqliteStore._lock", "test_blobs_stand_beside_the_file"),
         "_looker": Row(ANY, "SqliteStore._lock", SQLITE_WAIT),
         "_seen": Row(ANY, "SqliteStore._lock", SQLITE_WAIT),
         "_keeper": Row(f"{COMMITTER}, and whoever closes", IN_ONE_STEP, SQLITE_CHILD),
@@ -218,6 +217,12 @@ TABLE: dict[str, dict[str, Row]] = {
         "_swept": Row(ANY, "one is added before it is taken from the others", "test_memory_drops_what_is_old_too"),
         "_blobs": Row(ANY, "bytes by their own name: whoever puts them puts the same", "test_threads_may_put_one_blob"),
     },
+    "blobs/later.py BlobsOf": {},
+    "blobs/later.py BlobsBeside": {
+        "_home": Row(ANY, "BlobsBeside._lock", "test_blobs_stand_beside_the_file"),
+        "_is_closed": Row(ANY, ONCE, "test_blobs_stand_beside_the_file"),
+        "_lock": Row("a fork", "a child has one thread", "test_a_fork_has_a_connection_of_its_own"),
+    },
     "blobs/ipfs.py IpfsBlobs": {
         "_is_closed": Row(ANY, ONCE, "test_a_home_that_is_only_read_and_one_that_is_closed_say_so"),
     },
@@ -265,7 +270,7 @@ TABLE: dict[str, dict[str, Row]] = {
         **dict.fromkeys(
             (
                 "failure", "greeting", "_reason", "_queue", "_lasting", "_parser", "_frames", "_goodbyes",
-                "_is_refusing", "_said",
+                "_is_refusing", "_said", "_is_begun",
                 "_heard", "_moved", "_lost_at", "_look_at",
             ),
             Row("its thread", "no other does", BOTH_WAYS),
@@ -284,7 +289,7 @@ TABLE: dict[str, dict[str, Row]] = {
     "stores/served/doors.py UnixDoor": {},
     "stores/served/doors.py TcpDoor": {},
     "stores/served/doors.py ForeignDoor": {},
-    "stores/served/doors.py SpawnedDoor": {
+    "stores/served/processes.py SpawnedDoor": {
         "_process": Row(
             "the line's thread",
             "whoever closes joins the thread first",
@@ -296,6 +301,11 @@ TABLE: dict[str, dict[str, Row]] = {
     ),
     "stores/served/server.py StoreServer": {
         "_is_to_stop": Row(ANY, ONCE, STOPPED),
+        "_left": Row(
+            "the loop's thread",
+            "no other does",
+            "test_an_agent_that_nobody_has_needed_for_a_while_ends_and_the_next_one_has_what_was_written",
+        ),
         "_stop": Row("the loop's thread, and whoever stops it", ONCE, STOPPED),
         "loop": Row("the loop's thread, and whoever stops it", ONCE, STOPPED),
         **dict.fromkeys(

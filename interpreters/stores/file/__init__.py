@@ -6,10 +6,13 @@ from interpreters.stores.file.store import FileReader, FileStore
 from interpreters.stores.urls import Numbers, if_in_path, options_given
 from persist_effects.errors import InvalidRequest
 
-__all__ = ["NUMBERS", "FileReader", "FileStore", "open_file"]
+__all__ = ["NUMBERS", "FileReader", "FileStore", "file_options", "open_file"]
 
 _OPTIONS = ("sync", "interval_seconds", "segment_bytes", "clock", "payload_limit_bytes", "permissions", "cache_bytes")
+_OF_SHARED = ("share", "timeout", "idle_seconds")
 NUMBERS: Numbers = {
+    "idle_seconds": float,
+    "timeout": float,
     "interval_seconds": float,
     "segment_bytes": int,
     "payload_limit_bytes": int,
@@ -18,27 +21,60 @@ NUMBERS: Numbers = {
 }
 
 
-def open_file(rest: str, options: dict[str, Any]) -> FileStore | FileReader:
-    """Open what stands behind ``file:`` in a URL: a path and options, as in ``var/orders?sync=os&segment_bytes=65536``.
+def file_options(rest: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a file store, from a URL and from keywords, by their names. ``path`` is among them.
 
-    ``mode=r`` reads along with another process. Options may also be given as keywords of `open_store`. So may the path,
-    ``path``, which is taken as it is there.
+    Args:
+        rest: What stands behind ``file:``: a path and options, as in ``var/orders?sync=os&segment_bytes=65536``.
+        options: Those that were given as keywords. So may ``path`` be, which is taken as it is there.
+
+    Returns:
+        Them.
+
+    Raises:
+        InvalidRequest: If one cannot be read, or none has its name.
+
+    >>> file_options("var/orders?segment_bytes=65536", {"sync": "os"})
+    {'path': 'var/orders', 'segment_bytes': 65536, 'sync': 'os'}
     """
     given = options_given("file", rest, options, NUMBERS)
-    path = given.pop("path", "")
-    if not path:
+    if not given.get("path"):
         raise InvalidRequest("'file:' names no directory: write file:PATH")
-    mode = given.pop("mode", "w")
-    if mode not in ("r", "w"):
-        raise InvalidRequest(f"mode is {mode!r}: give r to read only, or w")
-    unknown = sorted(given.keys() - set(_OPTIONS))
+    unknown = sorted(given.keys() - {"path", "mode", *_OPTIONS, *_OF_SHARED})
     if unknown:
         raise InvalidRequest(
-            f"a file store has no option {unknown[0]!r}: it takes mode, {', '.join(_OPTIONS)}, "
+            f"a file store has no option {unknown[0]!r}: it takes mode, {', '.join((*_OPTIONS, *_OF_SHARED))}, "
             f"path{if_in_path('file', rest)}"
         )
-    if mode == "w":
-        return FileStore(path, **given)
-    if given:
-        raise InvalidRequest(f"option {min(given)!r} is for writing, and mode=r was given: leave one of them out")
-    return FileReader(path)
+    mode, share = given.get("mode", "w"), given.get("share", "no")
+    if mode not in ("r", "w"):
+        raise InvalidRequest(f"mode is {mode!r}: give r to read only, or w")
+    if share not in ("yes", "no"):
+        raise InvalidRequest(f"share is {share!r}: give yes to have several processes write, or no")
+    if share == "no":
+        alone = given.keys() & set(_OF_SHARED) - {"share"}
+        if alone:
+            raise InvalidRequest(
+                f"option {min(alone)!r} is for a store that is shared: give share=yes, or leave it out"
+            )
+    if mode == "r":
+        for_writing = given.keys() - {"path", "mode"}
+        if for_writing:
+            raise InvalidRequest(
+                f"option {min(for_writing)!r} is for writing, and mode=r was given: leave one of them out"
+            )
+    return given
+
+
+def open_file(path: Any, *, mode: str = "w", **options: Any) -> FileStore | FileReader:
+    """Open a file store that no other process writes, or with ``mode`` "r" read along with the one that does.
+
+    Args:
+        path: Its directory, as a str or a Path.
+        mode: "w", or "r".
+        options: Those of `FileStore`.
+
+    Returns:
+        The store.
+    """
+    return FileReader(path) if mode == "r" else FileStore(path, **options)

@@ -10,8 +10,10 @@ from typing import Any
 
 import msgspec
 
-from interpreters.stores.served.doors import Door, ForeignDoor, GivenDoor, SpawnedDoor
+from interpreters.blobs.later import BlobsBeside
+from interpreters.stores.served.doors import Door, ForeignDoor, GivenDoor
 from interpreters.stores.served.line import Line, WireCall
+from interpreters.stores.served.processes import SpawnedDoor
 from interpreters.stores.served.wire import FRAME_LIMIT_BYTES, AskHealth, May, WaitForOrder
 from interpreters.threads import forks
 from interpreters.threads.gates import Gate, Notify
@@ -41,6 +43,7 @@ class RemoteStore:
         door: Where connections come from; or a connected socket.
         token: What the server is told, where it wants to be.
         timeout: After how many seconds without an answer a request is given up.
+        blobs: The home of its blobs, where that can be had without asking the server. It is closed with it.
 
     Raises:
         StoreUnavailable: If nobody serves there.
@@ -53,7 +56,12 @@ class RemoteStore:
     """
 
     def __init__(
-        self, door: Door | socket.socket, *, token: str | None = None, timeout: float = TIMEOUT_SECONDS
+        self,
+        door: Door | socket.socket,
+        *,
+        token: str | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+        blobs: BlobsBeside | None = None,
     ) -> None:
         if type(timeout) not in (int, float) or not 0 < timeout < math.inf:
             raise InvalidRequest(f"timeout is {describe(timeout)}: give a number of seconds over 0")
@@ -61,7 +69,11 @@ class RemoteStore:
         self._token, self._timeout = token, timeout
         self._is_closed = False
         self._pid = os.getpid()
+        self.blobs = blobs
+        """The home of its blobs; None: the server answers for them."""
         self.handlers: Handlers = dict.fromkeys(codec.STORE_REQUESTS, self._ask)
+        if blobs is not None:
+            self.handlers.update(blobs.handlers)
         self._line = self._new_line()
         try:
             forks.register(self)
@@ -167,6 +179,8 @@ class RemoteStore:
         self._is_closed = True
         self._line.close()
         self._abandoned.detach()
+        if self.blobs is not None:
+            self.blobs.close_home()
 
     def __enter__(self) -> "RemoteStore":
         return self
@@ -214,6 +228,8 @@ class RemoteStore:
         """In a forked child: the connection is the parent's. One of its own is dialled when it is used."""
         self._abandoned.detach()
         self._line.leave_to_parent()
+        if self.blobs is not None:
+            self.blobs.leave_to_parent()
         if not self._door.is_dialled:
             self._door = ForeignDoor(self._pid)
         self._pid = os.getpid()

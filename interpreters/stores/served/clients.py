@@ -54,6 +54,7 @@ class Hosting(Protocol):
     log: Logger
     tally: Tally
     capabilities: Capabilities | None
+    served: dict[str, Any] | None
     loop: asyncio.AbstractEventLoop
     answering: Answering
     is_to_flush: "dict[ServedClient, None]"
@@ -222,7 +223,8 @@ class ServedClient(asyncio.Protocol):
             return
         self.due.pop("hello_seconds", None)
         self._parser.limit_bytes = self._limits.frame_bytes
-        self._send(frame_of([0, True, Greeting(WIRE_VERSION, self._server.capabilities, self._may)]))
+        greeting = Greeting(WIRE_VERSION, self._server.capabilities, self._may, self._server.served)
+        self._send(frame_of([0, True, greeting]))
         self._server.log.debug("%s may %s", self.name, self._may)
 
     def _begin(self, call_id: int, request: Request[Any], size_bytes: int) -> None:

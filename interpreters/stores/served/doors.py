@@ -1,27 +1,23 @@
-"""Where a client gets its connection from: a socket that is connected already, a Unix socket, TCP, a child process."""
+"""Where a client gets its connection from: a socket that is connected already, a Unix socket, TCP."""
 
 import errno
-import itertools
 import os
 import select
-import signal
 import socket
 import ssl
-import subprocess
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from interpreters.threads import forks
-from persist_effects.errors import InvalidRequest, StoreUnavailable, describe
+from persist_effects.errors import InvalidRequest, StoreUnavailable
 
 Ready = Callable[[socket.socket, int], None]
 """Waits until a socket can be read, or written to: ``select.POLLIN`` or ``POLLOUT``. Raises where it is given up."""
+
+DIAL_SECONDS = 10.0
+"""How long a server that can be dialled may take to greet, unless its door knows better."""
 
 UNIX_PATH_BYTES = 107
 """How long a path may be that the system takes for a socket."""
@@ -31,14 +27,23 @@ class Door(ABC):
     """Where a client's connections come from.
 
     ``where`` is what messages call it. ``is_dialled``: a lost connection can be made anew, in a forked child too.
+    ``comes_back``: where a server goes, another one comes by itself. ``dial_seconds``: how long it may take to greet.
     """
 
     is_dialled = True
+    comes_back = False
+    dial_seconds = DIAL_SECONDS
     where = "the peer"
 
     @abstractmethod
     def connect(self, ready: Ready) -> socket.socket:
-        """A connected socket, which does not block. Raises OSError or a PersistError where there is none."""
+        """A connected socket, which does not block. Raises OSError or a PersistError where there is none.
+
+        BlockingIOError says that there will be one soon.
+        """
+
+    def check_served(self, options: Mapping[str, Any] | None) -> None:  # noqa: B027 - most take any
+        """Raise `InvalidRequest` where the store was opened by the server with other options than are wanted."""
 
     def advice(self, error: Exception) -> str:
         """What to do about an error, with a colon in front; or nothing."""
@@ -216,86 +221,6 @@ def _connected(made: socket.socket, address: Any, ready: Ready) -> socket.socket
     if code:
         raise OSError(code, os.strerror(code))
     return made
-
-
-# A child process
-
-_HERE = str(Path(__file__).parents[3])
-_START = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); from interpreters.serving import main; del sys.path[0]; "
-    "sys.exit(main(sys.argv[1:]))"
-)
-"""What the child runs: this very package, whatever other one of its name stands in the directory where it starts."""
-
-
-class SpawnedDoor(Door):
-    """A process of one's own that serves a store over a socket, which is its stdin.
-
-    Args:
-        url: The store's URL.
-        options: Options of the store, which JSON can hold.
-    """
-
-    is_dialled = False
-
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
-        if type(url) is not str:
-            raise InvalidRequest(f"a store's URL is {describe(url)}: give a str, such as 'memory:'")
-        self._url = url
-        self.where = f"the process that serves {url!r}"
-        self._process: subprocess.Popen[bytes] | None = None
-        self._command = [sys.executable, "-P", "-c", _START, _HERE, url, *itertools.starmap(_option, options.items())]
-
-    @property
-    def pid(self) -> int | None:
-        """The process's number, once it was started."""
-        return None if self._process is None else self._process.pid
-
-    def connect(self, ready: Ready) -> socket.socket:
-        """Start the process. This is called by a thread into which no interrupt comes."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                ours.setblocking(False)
-                # A fork in another thread would copy the socket, and the process never see its end.
-                with forks.no_fork():
-                    # In a session of its own, so that a Ctrl-C here reaches this process alone, which then closes it.
-                    self._process = subprocess.Popen(  # noqa: S603 - this package's own command
-                        self._command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, start_new_session=True
-                    )
-            except BaseException:
-                ours.close()
-                raise
-        return ours
-
-    def how_it_ended(self) -> str:
-        """Say it of a process that has closed its stdin, and so is at its end."""
-        assert self._process is not None, "it was started"
-        code = self._process.wait()
-        if code < 0:
-            end = f"was killed by signal {-code}, {signal.Signals(-code).name}"
-        else:
-            end = f"ended with exit status {code}"
-        return f"the process that served {self._url!r} {end}: start it again"
-
-    def end(self) -> None:
-        """Wait for its end, now that its stdin is closed."""
-        if self._process is not None:
-            self._process.wait()
-
-    def leave_to_parent(self) -> None:
-        """How the process ends is for the parent to ask."""
-        if self._process is not None:
-            self._process.returncode = 0
-
-
-def _option(name: str, value: Any) -> str:
-    try:
-        return f"{name}={msgspec.json.encode(value).decode()}"
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidRequest(
-            f"the option {name} is {describe(value)}, which cannot go to another process: give a plain value"
-        ) from error
 
 
 class ForeignDoor(Door):

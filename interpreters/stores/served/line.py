@@ -50,6 +50,8 @@ from persist_effects.errors import (
     StoreClosed,
     StoreUnavailable,
     UncertainOutcome,
+    error_from_record,
+    error_to_record,
 )
 from persist_effects.requests import CHANGES, Answered, Failed, KvWait, Outcome, Request, Wait
 
@@ -58,9 +60,6 @@ BACKOFF_SECONDS = 0.05
 
 LOOKS_IN_A_TIMEOUT = 8
 """How often it is looked, in the time after which a call is given up, whether there are any to give up."""
-
-DIAL_SECONDS = 10.0
-"""How long a server that can be dialled may take to greet."""
 
 PIECE_BYTES = 256 * 1024
 """How many bytes are sent or received by one call of the system."""
@@ -138,6 +137,8 @@ class Line:
         self._thread: threading.Thread | None = None
         self._is_plain = False
         self._is_asleep = self._is_closing = self._is_abandoned = self._is_over = False
+        # Whether there was a connection, when it is dialled.
+        self._is_begun = False
         self._reason = ""
         self.opened = Gate()
         """Opened once the first connection stands, or has failed."""
@@ -323,7 +324,9 @@ class Line:
                     self.failure, self._reason = error, str(error)
                     return
                 self._reason = f"{self._door.where}: {error}{self._door.advice(error)}"
-                self._poll(None, 0, time.monotonic() + random.uniform(0.0, BACKOFF_SECONDS))  # noqa: S311 - no secret
+                if isinstance(error, PersistError) and not isinstance(error, StoreUnavailable):
+                    self._refuse(error)
+                self._back_off()
                 self._await_need()
                 continue
             is_first = False
@@ -382,13 +385,21 @@ class Line:
         kind = StoreClosed if self._is_closing else StoreUnavailable
         call.settle(Failed(kind(f"{op} was not answered: {reason}")))
 
+    def _refuse(self, error: PersistError) -> None:
+        """Tell all that wait to be sent what the server says to everybody, as it would to the next one too."""
+        record = error_to_record(error)
+        self._take_inbox()
+        while self._queue:
+            # Each is raised elsewhere, with a traceback of its own.
+            self._queue.popleft().settle(Failed(error_from_record(record)))
+
     def _take_back(self) -> None:
         """After the connection: what must not be asked again is uncertain, all else goes back to where it was."""
         again = []
         for call in self._calls.values():
             if call.is_sent and type(call.request) in CHANGES:
                 self._fail(call)
-            elif call.is_wanted and not call.is_done and not isinstance(call.request, AskHealth):
+            elif call.is_wanted and not call.is_done:
                 call.is_sent = False
                 call.record = _again(call)
                 again.append(call)
@@ -401,33 +412,50 @@ class Line:
     def _dial(self, is_first: bool) -> socket.socket:
         if self._is_closing:
             raise _ClosingError
-        deadline = math.inf
+        deadline, seconds = math.inf, min(self._timeout, self._door.dial_seconds)
         if self._door.is_dialled:
-            deadline = time.monotonic() + min(self._timeout, DIAL_SECONDS)
+            deadline = time.monotonic() + seconds
+        last: Exception | None = None
+
+        def late() -> TimeoutError:
+            why = "" if last is None else f": {getattr(last, 'strerror', None) or last}"
+            return TimeoutError(f"it has not answered within {seconds:g} s{why}")
 
         def ready(connected: socket.socket, event: int) -> None:
             if not self._poll(connected, event, deadline):
-                raise TimeoutError(f"it has not answered within {min(self._timeout, DIAL_SECONDS):g} s")
+                raise late()
 
-        try:
-            connected = self._door.connect(ready)
-        except OSError as error:
-            if is_first:
-                raise StoreUnavailable(f"{self._door.where}: {error}{self._door.advice(error)}") from error
-            raise
+        while True:
+            try:
+                return self._dial_once(ready)
+            except (OSError, StoreUnavailable) as error:
+                # Where its queue is full, or another server is about to come, it is tried again.
+                is_soon = isinstance(error, BlockingIOError) or (self._is_begun and self._door.comes_back)
+                if is_soon and time.monotonic() < deadline:
+                    last = error
+                    self._back_off(deadline)
+                    continue
+                failed = late() if is_soon and last is not None else error
+                if is_first and isinstance(failed, OSError):
+                    raise StoreUnavailable(f"{self._door.where}: {failed}{self._door.advice(failed)}") from error
+                raise failed from None
+
+    def _back_off(self, deadline: float = math.inf) -> None:
+        pause = random.uniform(0.0, BACKOFF_SECONDS)  # noqa: S311 - no secret
+        self._poll(None, 0, min(deadline, time.monotonic() + pause))
+
+    def _dial_once(self, ready: Callable[[socket.socket, int], None]) -> socket.socket:
+        self._is_begun = False
+        connected = self._door.connect(ready)
         # Known at once, so that a fork closes it.
         self._socket = connected
         try:
+            self._is_begun = True
             self._parser, self._frames = FrameParser(FRAME_LIMIT_BYTES), deque()
             self._buffer, self._begun = memoryview(b""), deque()
             self._last_id, self._is_refusing, self._goodbyes, self._said = 0, False, [], ""
             self._say_hello(connected, ready)
             self._hear_greeting(connected, ready)
-        except (OSError, PersistError) as error:
-            self._hang_up()
-            if is_first and isinstance(error, OSError):
-                raise StoreUnavailable(f"{self._door.where}: {error}{self._door.advice(error)}") from error
-            raise
         except BaseException:
             self._hang_up()
             raise
@@ -461,7 +489,9 @@ class Line:
                     else f"the store was not opened: {ended}"
                 )
             self._frames.extend(self._parser.take(data))
-        self.greeting = greeting_of(self._frames.popleft())
+        greeting = greeting_of(self._frames.popleft())
+        self._door.check_served(greeting.served)
+        self.greeting = greeting
         self._heard = time.monotonic()
 
     def _poll(self, connected: socket.socket | None, event: int, deadline: float) -> bool:

@@ -3,13 +3,13 @@
 import errno
 import ipaddress
 import os
-import secrets
 import socket
 import ssl
 import stat
 from contextlib import suppress
 from functools import partial
 
+from interpreters.disk.files import Identity, identity_of, locked
 from interpreters.stores.served.doors import short_path
 from interpreters.stores.served.opening import address_of
 from interpreters.stores.served.server import ServedDoor
@@ -51,18 +51,42 @@ def listen_at(
 
 def _listen_unix(path: str, mode: int) -> ServedDoor:
     try:
-        _make_way(path)
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            # Before it has a name, so that at no moment others may connect. What is given then is cut by the umask.
-            os.fchmod(listening.fileno(), SOCKET_MODE)
-            identity = _bind_unix(listening, path, mode)
-        except BaseException:
-            listening.close()
-            raise
+        # One at a time, so that of two that find a dead server's socket neither takes the other's place.
+        with locked(os.path.dirname(path) or ".", is_patient=True):
+            _make_way(path)
+            return take_place(path, mode)
     except OSError as error:
         raise StoreUnavailable(f"unix:{path}: {error}: give a path in a directory that is there") from error
-    return ServedDoor(listening=listening, where=f"unix:{path}", close=partial(_close_unix, listening, path, identity))
+
+
+def take_place(path: str, mode: int) -> ServedDoor:
+    """Listen at a Unix socket, in the place of whatever has its name. By whoever has the lock of its directory.
+
+    Args:
+        path: The socket's path.
+        mode: Who may connect, as permissions of a file.
+
+    Returns:
+        The socket, listening.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # Before it has a name, so that at no moment others may connect. What is given then is cut by the umask.
+        os.fchmod(listening.fileno(), SOCKET_MODE)
+        identity = _bind_unix(listening, path, mode)
+    except BaseException:
+        listening.close()
+        raise
+    return ServedDoor(
+        listening=listening,
+        where=f"unix:{path}",
+        close=partial(_close_unix, listening, path, identity),
+        hide=partial(_hide_unix, path, identity),
+        is_in_place=partial(_is_in_place, path, identity),
+    )
 
 
 def _make_way(path: str) -> None:
@@ -81,30 +105,44 @@ def _make_way(path: str) -> None:
         raise StoreUnavailable(f"another server listens at {path}: end it, or give another path")
 
 
-def _bind_unix(listening: socket.socket, path: str, mode: int) -> tuple[int, int]:
+def _bind_unix(listening: socket.socket, path: str, mode: int) -> Identity:
     """Give it its name once it listens: whoever sees the name can connect."""
-    directory = os.path.dirname(path)
-    temporary = os.path.join(directory, f".{secrets.token_hex(4)}.sock")
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}.unfinished")
+    with suppress(FileNotFoundError):
+        # What a server has left that was killed just then.
+        if stat.S_ISSOCK(os.lstat(temporary).st_mode):
+            os.unlink(temporary)
     with short_path(temporary) as short:
         listening.bind(short)
     try:
         listening.listen(_BACKLOG)
         os.chmod(temporary, mode)
-        found = os.lstat(temporary)
+        identity = identity_of(os.lstat(temporary))
         os.rename(temporary, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-    return found.st_dev, found.st_ino
+    return identity
 
 
-def _close_unix(listening: socket.socket, path: str, identity: tuple[int, int]) -> None:
+def _is_in_place(path: str, identity: Identity) -> bool:
+    try:
+        return identity_of(os.lstat(path)) == identity
+    except OSError:
+        return False
+
+
+def _hide_unix(path: str, identity: Identity) -> None:
     # Another server may have taken the place of one that was taken for dead.
-    with suppress(OSError):
-        found = os.lstat(path)
-        if (found.st_dev, found.st_ino) == identity:
+    if _is_in_place(path, identity):
+        with suppress(OSError):
             os.unlink(path)
+
+
+def _close_unix(listening: socket.socket, path: str, identity: Identity) -> None:
+    _hide_unix(path, identity)
     listening.close()
 
 

@@ -30,6 +30,9 @@ LOG = logging.getLogger("persist_effects.served")
 _LOOKS_IN_A_LIMIT = 4
 """How often a limit of time is looked at while it runs."""
 
+_LOOK_SECONDS = 1.0
+"""How often a server that ends by itself looks whether it is time, at the least."""
+
 
 class ServedDoor(msgspec.Struct, frozen=True, kw_only=True):
     """Where a server listens: a bound socket, and what TLS it speaks there.
@@ -39,12 +42,16 @@ class ServedDoor(msgspec.Struct, frozen=True, kw_only=True):
         where: What messages call it.
         tls: The server's certificate; None: the bytes go as they are.
         close: Undoes what binding it did.
+        hide: Has clients find it no more; those that have found it are served on.
+        is_in_place: Whether clients that look there find it.
     """
 
     listening: socket.socket
     where: str
     tls: ssl.SSLContext | None = None
     close: Callable[[], None]
+    hide: Callable[[], None] = lambda: None
+    is_in_place: Callable[[], bool] = lambda: True
 
 
 class StoreServer:
@@ -57,6 +64,9 @@ class StoreServer:
         limits: What a client may take.
         token: What a client must say that may write; None: nothing.
         read_token: What one must say that may only read; None: there are none of these.
+        served: How the store was opened, for clients to whom that matters.
+        idle_seconds: After how many seconds without a client it ends by itself, and soon where clients do not find it
+            any more; None: it does not.
 
     >>> import socket
     >>> from threading import Thread
@@ -82,6 +92,8 @@ class StoreServer:
         limits: ServingLimits | None = None,
         token: str | None = None,
         read_token: str | None = None,
+        served: dict[str, Any] | None = None,
+        idle_seconds: float | None = None,
     ) -> None:
         self._doors = list(doors)
         self._interpreter = interpreter
@@ -90,6 +102,9 @@ class StoreServer:
         self.capabilities: Capabilities | None = getattr(interpreter, "capabilities", None)
         self.limits = ServingLimits() if limits is None else limits
         self._tokens = _checked_tokens(token, read_token)
+        self.served = served
+        self._idle_seconds = idle_seconds
+        self._left = 0.0
         self.log = LOG
         self.tally = Tally()
         self.is_to_flush: dict[ServedClient, None] = {}
@@ -180,6 +195,7 @@ class StoreServer:
     def forget(self, client: ServedClient, error: Exception | None) -> None:
         """A client's connection is closed."""
         self._clients.pop(client, None)
+        self._left = self.loop.time()
         self.is_to_flush.pop(client, None)
         self.log.debug("%s has gone%s", client.name, f": {error}" if error else "")
         if self._stop is not None and not self._clients and (self._is_leaving or self._is_of_one):
@@ -207,7 +223,9 @@ class StoreServer:
         self.answering = Answering(self._interpreter, self._handlers, self.tally, self._flush)
         for number in signals:
             self.loop.add_signal_handler(number, self._end_by, number)
-        looking = self.loop.create_task(self._look_for_late())
+        looking = [self.loop.create_task(self._look_for_late())]
+        if self._idle_seconds is not None:
+            looking.append(self.loop.create_task(self._look_for_end(self._idle_seconds)))
         servers = [await self._open(door) for door in self._doors]
         try:
             if connected is not None:
@@ -221,7 +239,8 @@ class StoreServer:
             for server in servers:
                 server.close()
             await self._leave()
-            looking.cancel()
+            for task in looking:
+                task.cancel()
             self.answering.end()
 
     async def _open(self, door: ServedDoor) -> asyncio.AbstractServer:
@@ -262,6 +281,18 @@ class StoreServer:
             now = self.loop.time()
             for client in list(self._clients):
                 client.drop_if_late(now)
+
+    async def _look_for_end(self, idle_seconds: float) -> None:
+        assert self._stop is not None
+        self._left = self.loop.time()
+        while True:
+            await asyncio.sleep(min(_LOOK_SECONDS, idle_seconds / _LOOKS_IN_A_LIMIT))
+            if not self._clients and self.loop.time() - self._left >= idle_seconds:
+                self.log.info("nobody has needed it for %g s", idle_seconds)
+                self._stop.set()
+            elif not all(door.is_in_place() for door in self._doors):
+                self.log.warning("its socket is not in its place any more")
+                self._stop.set()
 
     def _note_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")

@@ -4,7 +4,7 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from interpreters.stores.served.limits import ServingLimits
@@ -18,13 +18,22 @@ _OTHER_FILES = 128
 """How many descriptors a service has beside those of its clients, about."""
 
 
-def run_service(server: StoreServer, *, told: str, ready_fd: int | None = None) -> int | None:
+def run_service(
+    server: StoreServer,
+    *,
+    told: str,
+    ready_fd: int | None = None,
+    on_ready: Callable[[], None] = lambda: None,
+    on_end: Callable[[], None] = lambda: None,
+) -> int | None:
     """Serve until a signal comes. Only in the main thread.
 
     Args:
         server: The server.
         told: What is logged once it is ready.
         ready_fd: A descriptor to which ``ready`` and a line's end are written then, and which is closed.
+        on_ready: Called then, too.
+        on_end: Called when it begins to end.
 
     Returns:
         The signal that ended it; None where it was stopped otherwise.
@@ -36,7 +45,7 @@ def run_service(server: StoreServer, *, told: str, ready_fd: int | None = None) 
         _check_descriptor(ready_fd)
     _take_descriptors(server.limits)
 
-    def on_ready() -> None:
+    def tell_ready() -> None:
         LOG.info("%s", told)
         if ready_fd is not None:
             # Who wanted to know may be gone.
@@ -44,8 +53,13 @@ def run_service(server: StoreServer, *, told: str, ready_fd: int | None = None) 
                 os.write(ready_fd, b"ready\n")
             os.close(ready_fd)
         _notify("READY=1", f"STATUS={told}", f"MAINPID={os.getpid()}")
+        on_ready()
 
-    ended_by = server.run(on_ready=on_ready, on_end=lambda: _notify("STOPPING=1"), signals=SIGNALS)
+    def tell_end() -> None:
+        _notify("STOPPING=1")
+        on_end()
+
+    ended_by = server.run(on_ready=tell_ready, on_end=tell_end, signals=SIGNALS)
     LOG.info("ended; %s requests were answered", server.tally.request_count)
     return ended_by
 

@@ -4,7 +4,7 @@ A frame is a length of four bytes, big-endian, and that many bytes of msgpack. I
 
 ===========================  ==========================================================================================
 from the client              ``{wire: 3, token: null}``, the hello
-from the server              ``[0, true, {wire: 3, capabilities: {…}, may: "write"}]``, the greeting; or
+from the server              ``[0, true, {wire: 3, capabilities: {…}, may: "write", served: null}]``, the greeting; or
                              ``[0, false, [error's name, its arguments…]]``, after which it closes, now and at any time
 from the client              ``[id, {op: "persist/append", …}]``, a call; ids count from 1 on each connection
 from the client              ``[id, null]``: nobody waits for this call's answer any more
@@ -57,11 +57,12 @@ class Hello(msgspec.Struct):
 
 
 class Greeting(msgspec.Struct):
-    """What the server answers: what its store promises, and what this client may do."""
+    """What the server answers: what its store promises, what this client may do, and how a shared store was opened."""
 
     wire: int
     capabilities: Capabilities | None = None
     may: May = "write"
+    served: dict[str, Any] | None = None
 
 
 class _Version(msgspec.Struct):

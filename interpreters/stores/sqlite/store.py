@@ -13,10 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from interpreters.blobs.directory import DirectoryBlobs
-from interpreters.blobs.homes import BlobHome
-from interpreters.blobs.later import BlobsOf
-from interpreters.blobs.memory import NoBlobs
+from interpreters.blobs.later import BlobsBeside
 from interpreters.disk.files import lengthen_file, sync_file
 from interpreters.disk.turns import Turns
 from interpreters.stores.clock import Clock, checked_clock, wall_clock
@@ -139,9 +136,7 @@ class SqliteStore(GroupedStore):
         # Why nothing is written any more.
         self._poison: str | None = None
         self._idle: list[sqlite3.Connection] = []
-        # In a directory beside the file, which is made by the first blob that is put.
-        self._blobs: DirectoryBlobs | None = None
-        self.blobs = BlobsOf(self._home)
+        self.blobs = BlobsBeside(f"{self.path}-blobs", read_only=self._is_read_only, check=self._check_home)
         """The home of its blobs."""
         self._looker: threading.Thread | None = None
         self._seen = (0, 0)
@@ -184,10 +179,7 @@ class SqliteStore(GroupedStore):
             if self._turns is not None:
                 self._turns.close()
                 self._turns = None
-        with self._lock:
-            blobs, self._blobs = self._blobs, None
-        if blobs is not None:
-            blobs.close()
+        self.blobs.close_home()
 
     def _close_connections(self) -> None:
         if self._writer is not None:
@@ -208,8 +200,9 @@ class SqliteStore(GroupedStore):
     def leave_to_parent(self, *, is_whole: bool) -> None:
         """In a forked child: it has the store open too, by connections of its own."""
         # What is the parent's is not even closed here: that would end the parent's transaction, or its locks.
-        _INHERITED.append((self._writer, self._idle, self._turns, self._heads, self._blobs))
-        self._writer = self._turns = self._heads = self._blobs = None
+        _INHERITED.append((self._writer, self._idle, self._turns, self._heads))
+        self.blobs.leave_to_parent()
+        self._writer = self._turns = self._heads = None
         self._idle = []
         self._looker = self._keeper = None
         self._begin_anew()
@@ -395,29 +388,11 @@ class SqliteStore(GroupedStore):
 
     # Blobs
 
-    def _home(self, what: str, changes: bool) -> BlobHome:
-        """Where its blobs are, for one use of them. It is made by the first that is put."""
+    def _check_home(self, what: str, changes: bool) -> None:
         if self._is_closed:
             raise self._closed()
         if changes and self._is_read_only:
             raise self._refusal(what)
-        if self._blobs is not None:
-            return self._blobs
-        place = f"{self.path}-blobs"
-        if not changes and not Path(place).is_dir():
-            return NoBlobs()
-        return self._keep_blobs(DirectoryBlobs(place, read_only=self._is_read_only))
-
-    def _keep_blobs(self, opened: DirectoryBlobs) -> DirectoryBlobs:
-        """The one that is kept: another thread may have been quicker."""
-        with self._lock:
-            if self._blobs is None and not self._is_closed:
-                self._blobs = opened
-                return opened
-        opened.close()
-        if self._blobs is None:
-            raise self._closed()
-        return self._blobs
 
     # Waiting
 
