@@ -1,5 +1,6 @@
 """The client: what it sends after a lost connection and what not, in time and out of it, interrupted, and forked."""
 
+import errno
 import gc
 import math
 import os
@@ -24,6 +25,7 @@ from interpreters.stores.served import RemoteStore, client, line
 from interpreters.stores.served.doors import UNIX_PATH_BYTES, Door, UnixDoor
 from interpreters.stores.served.wire import FRAME_LIMIT_BYTES, WIRE_VERSION, FrameParser, frame_of
 from persist_effects import InvalidRequest, StoreUnavailable, UncertainOutcome, kv, log, perform
+from persist_effects.errors import error_to_record
 from persist_effects.requests import AllOf, Answered, KvGet, KvPut, KvWait, Wait
 
 GREETING = frame_of([0, True, {"wire": WIRE_VERSION, "capabilities": None}])
@@ -66,11 +68,12 @@ class ByHand(Door):
         self._peers: list[Peer] = []
         self.every: list[Peer] = []
         self.refusing = 0
+        self.refusal: OSError = ConnectionRefusedError("refused")
 
     def connect(self, ready):
         if self.refusing:
             self.refusing -= 1
-            raise ConnectionRefusedError("refused")
+            raise self.refusal
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self._peers.append(Peer(theirs))
@@ -78,11 +81,12 @@ class ByHand(Door):
         self._come.release()
         return ours
 
-    def next_peer(self) -> Peer:
-        """The next one, once the client has greeted it."""
+    def next_peer(self, *, is_greeted: bool = True) -> Peer:
+        """The next one, once the client has said hello, and been greeted."""
         assert self._come.acquire(timeout=PATIENCE_SECONDS)
         peer = self._peers.pop(0)
-        peer.greet()
+        if is_greeted:
+            peer.greet()
         return peer
 
 
@@ -114,6 +118,45 @@ def test_a_read_that_was_on_its_way_is_asked_again_over_the_next_connection():
         assert again.hear() == [1, {"op": "persist/kv-get", "key": "a"}]
         again.say(1, True, None)
         assert asked.result(PATIENCE_SECONDS) is None
+
+
+def test_how_a_server_is_can_be_asked_again_too():
+    with by_hand() as (remote, door, peer, _), ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(remote.health)
+        assert peer.hear() == [1, {"op": "served/health"}]
+        peer.close()
+        again = door.next_peer()
+        assert again.hear() == [1, {"op": "served/health"}]
+        again.say(1, True, {"waits": 0})
+        assert asked.result(PATIENCE_SECONDS) == {"waits": 0}
+
+
+def test_what_the_next_server_says_to_everybody_is_told_to_all_that_wait_at_once():
+    with by_hand() as (_, door, peer, ask):
+        asked = [ask(KvGet(key)) for key in ("a", "b")]
+        for _ in asked:
+            peer.hear()
+        peer.close()
+        again = door.next_peer(is_greeted=False)
+        again.say(0, False, error_to_record(InvalidRequest("this server does not know the token that was given")))
+        for each in asked:
+            with pytest.raises(InvalidRequest, match="does not know the token"):
+                each.result(PATIENCE_SECONDS)
+
+
+def test_a_server_whose_queue_is_full_is_dialled_again_also_by_who_comes_new():
+    door = ByHand()
+    door.refusal = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+    door.refusing = 3
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(RemoteStore, door, timeout=PATIENCE_SECONDS)
+        door.next_peer()
+        opening.result(PATIENCE_SECONDS).close()
+        assert door.refusing == 0
+        door.refusing = 1_000_000
+        with pytest.raises(StoreUnavailable, match=r"by hand: it has not answered within 0\.1 s: Resource temporarily"):
+            RemoteStore(door, timeout=0.1)
+    door.every[0].close()
 
 
 def test_a_write_that_was_sent_is_uncertain_and_is_not_sent_again():

@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
@@ -385,6 +386,36 @@ def test_what_a_dead_server_has_left_is_replaced_and_a_living_one_is_not(tmp_pat
             listen_at(url)
         with open_store(url) as store:
             assert store.run(kv.put("a", 1)) == 1
+
+
+@pytest.mark.parametrize("attempt", range(20))
+def test_of_two_servers_that_find_a_dead_ones_socket_at_once_one_is_told_of_the_other(tmp_path, attempt):
+    place, barrier = tmp_path / "sock", threading.Barrier(2)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(place))
+
+    def listen():
+        barrier.wait()
+        try:
+            return listen_at(f"unix:{place}")
+        except StoreUnavailable as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [each.result() for each in [pool.submit(listen), pool.submit(listen)]]
+    (refused,) = [each for each in found if isinstance(each, str)]
+    assert "another server listens at" in refused
+    for door in found:
+        if door is not refused:
+            assert door.is_in_place()
+            door.close()
+
+
+def test_what_a_server_has_left_that_was_killed_while_it_began_is_no_matter(tmp_path):
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / ".sock.unfinished"))
+    listen_at(f"unix:{tmp_path / 'sock'}").close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_leaves_the_socket_of_its_successor_alone(tmp_path):
