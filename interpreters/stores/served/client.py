@@ -70,10 +70,9 @@ class RemoteStore:
         self._is_closed = False
         self._pid = os.getpid()
         self.blobs = blobs
-        """The home of its blobs; None: the server answers for them."""
-        self.handlers: Handlers = dict.fromkeys(codec.STORE_REQUESTS, self._ask)
-        if blobs is not None:
-            self.handlers.update(blobs.handlers)
+        """The home of its blobs, which a `Store` asks; None: the server answers for them."""
+        answered_elsewhere = () if blobs is None else blobs.handlers.keys()
+        self.handlers: Handlers = {kind: self._ask for kind in codec.STORE_REQUESTS if kind not in answered_elsewhere}
         self._line = self._new_line()
         try:
             forks.register(self)

@@ -11,6 +11,7 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
 import pytest
 from places import ROOT
 from served_stores import PATIENCE_SECONDS, until
@@ -300,6 +301,8 @@ def test_blobs_go_to_the_stores_directory_and_not_through_the_agent(path, tmp_pa
     large.write_bytes(bytes(1_000_000))
     with shared(path) as store:
         ref = store.put_file(large, "image/png")
+        assert anyio.run(store.arun, blob.put(b"hello")).size == 5
+        assert [found.size for found in store.run_many([blob.put(b"a"), blob.put(b"ab")])] == [1, 2]
         assert store.interpreter.health()["requests"] == 0
         with store.open_blob(ref) as file:
             assert len(file.read()) == 1_000_000
