@@ -7,14 +7,13 @@ import threading
 from itertools import count
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from histories import problem_of, step
 from postgres_server import new_store_url
 
 from interpreters import open_store
-from interpreters.explore.schedule.linear import Filling, linear_problem
 from persist_effects import Draft
 from persist_effects.requests import Answered, Append, Failed, KvDelete, KvGet, KvPut, LastSeq, Outcome, Read
 
@@ -34,8 +33,7 @@ def test_overlapping_operations_on_a_stream_or_a_key_could_have_been_done_one_by
     history = overlapping(url_of(scheme, tmp_path), stores, seed)
     assert len(history) == WRITERS * OPERATIONS
     for name in (*STREAMS, *KEYS):
-        part: Any = sorted((step for step in history if name_in(step.request) == name), key=lambda step: step.number)
-        problem = linear_problem(part, Filling(()), [f"writer {number}" for number in range(WRITERS)])
+        problem = problem_of([each for each in history if name_in(each.request) == name])
         assert problem is None, f"seed {seed}, {scheme}, {name}: {problem}"
 
 
@@ -59,12 +57,7 @@ def overlapping(url: str, stores: int, seed: int) -> list[Any]:
             outcome = outcome_of(handlers, request)
             ended = next(ticks)
             learn(known, request, outcome)
-            history.append(
-                SimpleNamespace(
-                    number=began, ended=ended, index=writer, ordinal=ordinal, request=request, outcome=outcome,
-                    fault=None, is_inner=False,
-                )
-            )  # fmt: skip
+            history.append(step((began, ended), request, outcome, (writer, ordinal)))
 
     threads = [threading.Thread(target=work, args=(writer,)) for writer in range(WRITERS)]
     for thread in threads:
