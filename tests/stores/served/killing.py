@@ -1,0 +1,135 @@
+"""Client processes of one store, whose server is killed while they work."""
+
+import os
+import select
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import IO, Any, Protocol
+
+from overlapping import Asked, Client, problems_in, tally_of, written_in
+from served_stores import PATIENCE_SECONDS
+from server_processes import python_process
+
+from interpreters import open_store
+from persist_effects import log
+
+CHILD = Path(__file__).with_name("overlapping_child.py")
+FOLLOWERS = ("read", "follow")
+
+
+class Killable(Protocol):
+    """A server of a store, whoever starts it."""
+
+    url: str
+
+    def kill(self) -> None:
+        """Kill it. From then on it is there again, or comes back when a client needs it."""
+        ...
+
+
+class Children:
+    """Processes that use a store, each of which writes to a file of its own."""
+
+    def __init__(self, url: str, seed: object, clients: int, place: Path) -> None:
+        self._place = place
+        self._progress, telling = os.pipe()
+        roles = [*(("ask", number) for number in range(clients)), *((role, 0) for role in FOLLOWERS)]
+        self._processes: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
+        for role, number in roles:
+            with self._file_of(role, number).open("wb") as said:
+                self._processes[role, number] = python_process(
+                    CHILD, role, _url_for(url, number), seed, number, telling,
+                    stdin=subprocess.PIPE, stdout=said, pass_fds=[telling],
+                )  # fmt: skip
+        os.close(telling)
+        self.let_ask(len(self._processes))
+        for process in self._processes.values():
+            self._stdin_of(process).write(b"\n")
+            self._stdin_of(process).flush()
+
+    def _stdin_of(self, process: subprocess.Popen[bytes]) -> IO[bytes]:
+        assert process.stdin is not None
+        return process.stdin
+
+    def _file_of(self, role: str, number: int) -> Path:
+        return self._place / f"{role} {number}"
+
+    def let_ask(self, count: int) -> None:
+        """Wait until the clients have asked for so many things more."""
+        while count > 0:
+            count -= self._told(PATIENCE_SECONDS)
+
+    def let_ask_for(self, seconds: float) -> None:
+        """Wait for so long, in which they go on."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._told(left)
+
+    def are_interrupted_for(self, seconds: float, random: Random, server: Killable) -> int:
+        """Kill the server every few seconds, for so long. Returns how often."""
+        until = time.monotonic() + seconds
+        kills = 0
+        while time.monotonic() < until:
+            self.let_ask_for(random.uniform(1, 4))
+            server.kill()
+            kills += 1
+        return kills
+
+    def _told(self, seconds: float) -> int:
+        ready, _, _ = select.select([self._progress], [], [], seconds)
+        assert ready or seconds < PATIENCE_SECONDS, "no client goes on"
+        return len(os.read(self._progress, 65536)) if ready else 0
+
+    def end(self, role: str) -> None:
+        """Have those of a role end, and wait for it."""
+        processes = [process for (own, _), process in self._processes.items() if own == role]
+        for process in processes:
+            self._stdin_of(process).close()
+        for process in processes:
+            assert process.wait(PATIENCE_SECONDS) == 0
+
+    def written_by(self, role: str) -> list[Any]:
+        return [
+            piece for own, number in self._processes if own == role for piece in written_in(self._file_of(own, number))
+        ]
+
+    def close(self) -> None:
+        os.close(self._progress)
+        for process in self._processes.values():
+            process.kill()
+            process.communicate()
+
+
+def _url_for(url: str, number: int) -> str:
+    """Every fourth gives up soon, so that it is told also that nothing was written."""
+    return f"{url}{'&' if '?' in url else '?'}timeout=0.5" if number % 4 == 3 else url
+
+
+@contextmanager
+def children(*arguments: Any) -> Iterator[Children]:
+    made = Children(*arguments)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def judge(server: Killable, working: Children, clients: int) -> str:
+    """Have all end, and look whether what they were answered can be true. Returns how much there was of it."""
+    working.end("ask")
+    asked: list[Asked] = working.written_by("ask")
+    with open_store(server.url) as store:
+        Client(store.handlers, 0, clients, asked.append).look()
+        events = store.run(log.read_all())
+    for role in FOLLOWERS:
+        working.end(role)
+        # In their order, and none was passed over. One whose checkpoint was on its way at a blow may have come again.
+        positions = working.written_by(role)
+        in_order = positions if role == "read" else list(dict.fromkeys(positions))
+        assert in_order == [event.position for event in events], role
+    assert problems_in(asked, events) == []
+    return str(tally_of(asked))
