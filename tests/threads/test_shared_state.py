@@ -296,6 +296,7 @@ TABLE: dict[str, dict[str, Row]] = {
     ),
     "stores/served/server.py StoreServer": {
         "_is_to_stop": Row(ANY, ONCE, STOPPED),
+        "arriving": LOOP,
         "_stop": Row("the loop's thread, and whoever stops it", ONCE, STOPPED),
         "loop": Row("the loop's thread, and whoever stops it", ONCE, STOPPED),
         **dict.fromkeys(

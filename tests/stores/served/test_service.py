@@ -181,7 +181,7 @@ def test_there_is_room_for_as_many_clients_as_there_may_be(monkeypatch, logged, 
         RLIMIT_NOFILE=1, RLIM_INFINITY=-1, getrlimit=lambda kind: (soft, hard), setrlimit=lambda *to: asked.append(to)
     )
     monkeypatch.setattr(service, "resource", own)
-    service._take_descriptors(ServingLimits())
+    service.take_descriptors(ServingLimits())
     assert asked == ([] if given is None else [(1, (given, hard))])
     assert ("too few for 1000 clients" in logged.text) == (given == 500)
 
