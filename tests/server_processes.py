@@ -1,6 +1,7 @@
 """`persist-effects serve` as a process, which a test may kill and start again."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,12 +31,14 @@ class ServerProcess:
     """A server of one store, which may be ended and started again."""
 
     def __init__(self, behind: str, url: str, *options: str) -> None:
-        self.url = url
         self._arguments = (behind, url, *options)
         self.start()
 
     def start(self) -> None:
         self.process = started(*self._arguments)
+        # Of a port that the system has chosen only the log knows the number.
+        said = self.process.stderr.readline()
+        self.url = re.search(r" at (\S+), process ", said)[1]
 
     def end(self, number: int) -> int:
         self.process.send_signal(number)
@@ -45,6 +48,11 @@ class ServerProcess:
     def kill(self) -> None:
         """Kill it, and start it again."""
         assert self.end(signal.SIGKILL) == -signal.SIGKILL
+        self.start()
+
+    def restart(self) -> None:
+        """Tell it to end, and start it again."""
+        assert self.end(signal.SIGTERM) == 0
         self.start()
 
     def close(self) -> None:
