@@ -39,6 +39,7 @@ class ServerProcess:
         # Of a port that the system has chosen only the log knows the number.
         said = self.process.stderr.readline()
         self.url = re.search(r" at (\S+), process ", said)[1]
+        self.hasty_url = f"{self.url}?timeout=0.5"
 
     def end(self, number: int) -> int:
         self.process.send_signal(number)

@@ -22,9 +22,13 @@ FOLLOWERS = ("read", "follow")
 
 
 class Killable(Protocol):
-    """A server of a store, whoever starts it."""
+    """A server of a store, whoever starts it.
+
+    ``url`` is where clients find it; by ``hasty_url`` they give up soon, where there is such a URL.
+    """
 
     url: str
+    hasty_url: str
 
     def kill(self) -> None:
         """Kill it. From then on it is there again, or comes back when a client needs it."""
@@ -34,15 +38,17 @@ class Killable(Protocol):
 class Children:
     """Processes that use a store, each of which writes to a file of its own."""
 
-    def __init__(self, url: str, seed: object, clients: int, place: Path) -> None:
+    def __init__(self, server: Killable, seed: object, clients: int, place: Path) -> None:
         self._place = place
         self._progress, telling = os.pipe()
         roles = [*(("ask", number) for number in range(clients)), *((role, 0) for role in FOLLOWERS)]
         self._processes: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
         for role, number in roles:
             with self._file_of(role, number).open("wb") as said:
+                # Every fourth gives up soon, so that it is told also that nothing was written.
+                url = server.hasty_url if number % 4 == 3 else server.url
                 self._processes[role, number] = python_process(
-                    CHILD, role, _url_for(url, number), seed, number, telling,
+                    CHILD, role, url, seed, number, telling,
                     stdin=subprocess.PIPE, stdout=said, pass_fds=[telling],
                 )  # fmt: skip
         os.close(telling)
@@ -104,13 +110,8 @@ class Children:
             process.communicate()
 
 
-def _url_for(url: str, number: int) -> str:
-    """Every fourth gives up soon, so that it is told also that nothing was written."""
-    return f"{url}{'&' if '?' in url else '?'}timeout=0.5" if number % 4 == 3 else url
-
-
 @contextmanager
-def children(*arguments: Any) -> Iterator[Children]:
+def _children(*arguments: Any) -> Iterator[Children]:
     made = Children(*arguments)
     try:
         yield made
@@ -118,18 +119,40 @@ def children(*arguments: Any) -> Iterator[Children]:
         made.close()
 
 
-def judge(server: Killable, working: Children, clients: int) -> str:
-    """Have all end, and look whether what they were answered can be true. Returns how much there was of it."""
-    working.end("ask")
-    asked: list[Asked] = working.written_by("ask")
-    with open_store(server.url) as store:
-        Client(store.handlers, 0, clients, asked.append).look()
-        events = store.run(log.read_all())
-    for role in FOLLOWERS:
-        working.end(role)
-        # In their order, and none was passed over. One whose checkpoint was on its way at a blow may have come again.
-        positions = working.written_by(role)
-        in_order = positions if role == "read" else list(dict.fromkeys(positions))
-        assert in_order == [event.position for event in events], role
-    assert problems_in(asked, events) == []
-    return str(tally_of(asked))
+def judge_while_killed(
+    server: Killable, place: Path, *, seed: int, clients: int, kills: int = 0, seconds: float = 0.0
+) -> str:
+    """Have processes use a store while its server is killed, and look whether what they were answered can be true.
+
+    Args:
+        server: The server.
+        place: A directory in which they may write.
+        seed: What draws what they ask.
+        clients: How many there are, beside those that follow.
+        kills: How often the server is killed, each time after some hundred requests.
+        seconds: For how long it is killed every few seconds, beside that.
+
+    Returns:
+        How much was asked, and what it met.
+    """
+    random = Random(seed)
+    with _children(server, seed, clients, place) as working:
+        for _ in range(kills):
+            working.let_ask(random.randint(300, 600))
+            server.kill()
+        kills += working.are_interrupted_for(seconds, random, server)
+        working.let_ask(10 * clients)
+        working.end("ask")
+        asked: list[Asked] = working.written_by("ask")
+        with open_store(server.url) as store:
+            Client(store.handlers, seed, clients, asked.append).look()
+            events = store.run(log.read_all())
+        for role in FOLLOWERS:
+            working.end(role)
+            # In their order, and none was passed over. One whose checkpoint was on its way at a blow may come again.
+            positions = working.written_by(role)
+            in_order = positions if role == "read" else list(dict.fromkeys(positions))
+            assert in_order == [event.position for event in events], role
+    problems = problems_in(asked, events)
+    assert not problems, "\n".join([f"KILL_SERVED_SEED={seed}", *problems])
+    return f"{kills} kills, {len(events)} events, {tally_of(asked)}"

@@ -12,7 +12,7 @@ from itertools import count
 from random import Random
 
 import pytest
-from killing import children, judge
+from killing import judge_while_killed
 from overlapping import GROUPS, Client, keys_of, problems_in, tally_of
 from server_processes import server_process
 
@@ -29,14 +29,9 @@ KILLS = 4
 
 @pytest.mark.exploration
 def test_what_many_processes_are_answered_while_the_server_is_killed_could_have_been_done_one_by_one(tmp_path):
-    random = Random(SEED)
-    with server_process() as server, children(server.url, SEED, CLIENTS, tmp_path) as working:
-        kills = working.are_interrupted_for(SECONDS, random, server) if SECONDS else KILLS
-        for _ in range(0 if SECONDS else KILLS):
-            working.let_ask(random.randint(300, 600))
-            server.kill()
-        working.let_ask(10 * CLIENTS)
-        print(f"{kills} kills, {judge(server, working, CLIENTS)}")
+    much = {"seconds": SECONDS} if SECONDS else {"kills": KILLS}
+    with server_process() as server:
+        print(judge_while_killed(server, tmp_path, seed=SEED, clients=CLIENTS, **much))
 
 
 # What the judgement catches
