@@ -13,7 +13,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from interpreters.explore.schedule.footprint import Footprint, Touched, are_dependent, footprint_of
+from interpreters.explore.schedule.footprint import (
+    ORDERS,
+    Footprint,
+    Touched,
+    are_dependent,
+    footprint_of,
+    orders_seen_by,
+)
 from interpreters.explore.schedule.history import NEVER, Operation
 from interpreters.explore.schedule.numbers import SameNumbers
 from interpreters.explore.words import told, told_outcome
@@ -37,10 +44,6 @@ class _Place(NamedTuple):
     begun: int
     left: tuple[int, ...]
     spare: frozenset[int]
-
-
-def _touched(operation: Operation) -> Footprint | None:
-    return footprint_of(operation.step.request, orders=frozenset())
 
 
 class _Numbers(NamedTuple):
@@ -89,6 +92,7 @@ class Rows:
         by_began = sorted(range(len(self._certain)), key=lambda index: self._certain[index].began)
         self._by_began = by_began
         self._begins = [self._certain[index].began for index in by_began]
+        self._orders = frozenset[Touched]().union(*(orders_seen_by(operation.step.request) for operation in history))
         self._row: list[Operation] = []
         # Which operations wrote what stands in a place: a number for each place, and one for all of them.
         self._writers: dict[Touched, int] = {}
@@ -122,7 +126,7 @@ class Rows:
         while path:
             # From the last one on: each takes back what it did.
             path.pop().close()
-        self.is_given_up = self._left <= 0
+        self.is_given_up = place is None or bool(place.left)
         return not self.is_given_up
 
     def _opened(self, place: _Place) -> _Place:
@@ -172,8 +176,8 @@ class Rows:
         for number, operation in enumerate(self._spare):
             if number in place.spare or operation.began > first_end:
                 continue
-            before = _touched(operation)
-            left = [index for index in unfit if are_dependent(before, _touched(self._certain[index]))]
+            before = self._touched(operation)
+            left = [index for index in unfit if are_dependent(before, self._touched(self._certain[index]))]
             if left or not is_sparing:
                 mark = self._mark()
                 try:
@@ -213,6 +217,9 @@ class Rows:
     def _mark(self) -> tuple[int, ...]:
         return self._store.mark(), self._same.mark(), len(self._row), len(self._undoing), self._state
 
+    def _touched(self, operation: Operation) -> Footprint | None:
+        return footprint_of(operation.step.request, orders=self._orders)
+
     def _is_as_at(self, mark: tuple[int, ...]) -> bool:
         return self._mark()[:2] == mark[:2]
 
@@ -237,7 +244,7 @@ class Rows:
             return False
         self._row.append(operation)
         if type(request) in CHANGES and isinstance(wanted, Answered) and not isinstance(wanted.value, Conflict):
-            self._note(request, number)
+            self._note(operation, number)
         return True
 
     def _explains(self, operation: Operation, wanted: Outcome) -> bool:
@@ -245,12 +252,12 @@ class Rows:
             return self._same.are_same(operation.step.request, operation.outcome, wanted)
         return operation.ended == NEVER or self._same.are_same_parts(operation.step.request, operation.parts, wanted)
 
-    def _note(self, request: Any, number: int) -> None:
-        touched = footprint_of(request, orders=frozenset())
+    def _note(self, operation: Operation, number: int) -> None:
+        touched, is_of_key = self._touched(operation), isinstance(operation.step.request, KvPut | KvDelete)
         for written in (_ANYWHERE,) if touched is None else touched.writes:
             before = self._writers.get(written, 0)
-            # A key holds what was put last; a stream, and what several wrote together, all that came before, too.
-            number_now = hash((number, 0 if isinstance(request, KvPut | KvDelete) else before))
+            # A key holds what was put last; a stream, an order, and what several wrote together, what came before, too.
+            number_now = hash((number, 0 if is_of_key and written not in ORDERS else before))
             self._undoing.append((written, before))
             self._writers[written] = number_now
             self._state ^= hash((written, before)) ^ hash((written, number_now))

@@ -7,7 +7,7 @@ from histories import problem_of, step
 
 from interpreters.explore.schedule import rows
 from interpreters.stores.memory import MemoryStore
-from persist_effects import Draft, UncertainOutcome
+from persist_effects import Draft, Event, UncertainOutcome
 from persist_effects.requests import (
     CHANGES,
     Answered,
@@ -20,7 +20,9 @@ from persist_effects.requests import (
     KvGet,
     KvPut,
     LastSeq,
+    Page,
     Read,
+    ReadAll,
     Transact,
 )
 
@@ -120,6 +122,15 @@ def test_a_write_whose_outcome_nobody_knows_may_take_effect_whenever_it_likes_on
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_no_moment_of_such_a_write_explains_is_refused(name):
     assert "no order does" in problem_of(history(*REFUSED[name]))
+
+
+def test_the_order_of_all_streams_is_looked_at_where_somebody_asks_for_it():
+    to_s, to_t = (Append(stream, (Draft("made", stream),)) for stream in "st")
+    # The numbers of a store need not grow.
+    page = Page([Event("t", 1, "made", 0, "t", 7), Event("s", 1, "made", 0, "s", 5)], 5, 5)
+    steps = [(1, 5, to_s, at(1, 5)), (2, 6, to_t, at(1, 7)), (7, 8, ReadAll(), page)]
+    assert problem_of(history(*steps)) is None
+    assert problem_of(history((0, 1, to_s, at(1, 5)), *steps[1:])) is not None
 
 
 def test_a_history_of_nothing_that_is_known_passes():
