@@ -1,13 +1,15 @@
 """Histories that overlap and of which some outcomes are not known: those that an order explains pass, others do not."""
 
+from collections import Counter
 from random import Random
 
 import pytest
 from histories import problem_of, step
 
 from interpreters.explore.schedule import rows
+from interpreters.explore.schedule.numbers import SameNumbers
 from interpreters.stores.memory import MemoryStore
-from persist_effects import Draft, Event, UncertainOutcome
+from persist_effects import Draft, Event, UncertainOutcome, machine
 from persist_effects.requests import (
     CHANGES,
     Answered,
@@ -142,6 +144,76 @@ def test_what_was_not_found_in_as_many_tries_as_are_made_is_not_called_wrong(mon
     monkeypatch.setattr(rows, "TRIES", 0)
     found = problem_of(history(*REFUSED["it was done, and undone"], (7, 8, A, Entry(1, 5))))
     assert "no order was found, and more were not tried" in found
+
+
+# Compared with a search that has no tricks
+
+
+def is_in_any_order(steps):
+    """Whether some order explains a history: all of them are tried, each on a store of its own."""
+    counted = [one for one in steps if one.outcome is not UNKNOWN or type(one.request) in CHANGES]
+
+    def goes_on(row, left):
+        if row and not is_explained(row):
+            return False
+        if all(one.outcome is UNKNOWN for one in left):
+            return True
+        first_end = min(one.ended for one in left if one.outcome is not UNKNOWN)
+        return any(
+            goes_on([*row, one], [other for other in left if other is not one])
+            for one in left
+            if one.number <= first_end
+        )
+
+    return goes_on([], counted)
+
+
+def is_explained(row):
+    store, same = MemoryStore(clock=lambda: 0), SameNumbers()
+    for one in row:
+        wanted = machine.outcome_of(same.translated(one.request), store.handlers)
+        if one.outcome is not UNKNOWN and not same.are_same(one.request, one.outcome, wanted):
+            return False
+    return True
+
+
+def short_history(random):
+    """Some operations that overlap, as a store did them, but for one that may be spoilt."""
+    store, steps, known = MemoryStore(clock=lambda: 0), [], {"s": 0, "a": 0, "b": 0}
+    for ordinal in range(random.randint(4, 8)):
+        # Now and then the same value as before.
+        request = drawn_request(random, known, random.choice([ordinal, ordinal, 0]))
+        moment = 10 * ordinal
+        is_known = random.randrange(3) > 0
+        times = moment - random.randint(0, 15), moment + random.randint(0, 15)
+        outcome = UNKNOWN
+        if is_known or random.randrange(2):
+            answer = store.handlers[type(request)](request)
+            if is_known:
+                learn(known, request, answer)
+                outcome = Answered(answer)
+        steps.append(step(times, request, outcome, (ordinal, 0)))
+    spoilt = random.choice(steps)
+    match random.randrange(3):
+        case 0:
+            steps.remove(spoilt)
+        case 1:
+            alike = [one.outcome for one in steps if type(one.request) is type(spoilt.request)]
+            spoilt.outcome = random.choice(alike)
+        case _:
+            spoilt.number, spoilt.ended = spoilt.number + 30, spoilt.ended + 30
+    return steps
+
+
+def test_short_histories_pass_and_are_refused_as_by_trying_every_order():
+    random = Random(1)
+    verdicts = Counter()
+    for number in range(2_500):
+        steps = short_history(random)
+        is_possible = is_in_any_order(steps)
+        assert (problem_of(steps) is None) == is_possible, f"history {number}"
+        verdicts[is_possible] += 1
+    assert min(verdicts[False], verdicts[True]) > 200, verdicts
 
 
 # Long ones
