@@ -52,6 +52,9 @@ class Children:
                     stdin=subprocess.PIPE, stdout=said, pass_fds=[telling],
                 )  # fmt: skip
         os.close(telling)
+
+    def begin(self) -> None:
+        """Have them go on, once all have opened the store."""
         self.let_ask(len(self._processes))
         for process in self._processes.values():
             self._stdin_of(process).write(b"\n")
@@ -87,8 +90,12 @@ class Children:
 
     def _told(self, seconds: float) -> int:
         ready, _, _ = select.select([self._progress], [], [], seconds)
-        assert ready or seconds < PATIENCE_SECONDS, "no client goes on"
-        return len(os.read(self._progress, 65536)) if ready else 0
+        if not ready:
+            assert seconds < PATIENCE_SECONDS, "no client goes on"
+            return 0
+        told = len(os.read(self._progress, 65536))
+        assert told, "all clients have ended"
+        return told
 
     def end(self, role: str) -> None:
         """Have those of a role end, and wait for it."""
@@ -114,6 +121,7 @@ class Children:
 def _children(*arguments: Any) -> Iterator[Children]:
     made = Children(*arguments)
     try:
+        made.begin()
         yield made
     finally:
         made.close()
