@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from interpreters.explore.schedule.linear import Filling, linear_problem
-from persist_effects.requests import Outcome
+from persist_effects.requests import Appended, Conflict, Entry, KvGet, KvPut, LastSeq, Outcome, Page
 
 
 def step(times: tuple[int, int], request: Any, outcome: Outcome | None, who: tuple[int, int] = (0, 0)) -> Any:
@@ -28,3 +28,22 @@ def problem_of(steps: list[Any], who: str = "writer") -> str | None:
     names = [f"{who} {index}" for index in range(1 + max((each.index for each in steps), default=0))]
     problem = linear_problem(steps, Filling(()), names)
     return None if problem is None else f"{problem.kind}: {problem.found}"
+
+
+def learn(known: dict[str, int], request: Any, answer: Any) -> None:
+    """Keep what an answer says of what is there: the last sequence number of a stream, the revision of a key."""
+    match answer:
+        case Conflict(name=name, actual=actual):
+            known[name] = actual
+        case Appended(last_seq=last_seq):
+            known[request.stream] = last_seq
+        case Page(head=head):
+            known[request.stream] = head
+        case Entry(revision=revision):
+            known[request.key] = revision
+        case None if isinstance(request, KvGet):
+            known[request.key] = 0
+        case int(number) if isinstance(request, KvPut):
+            known[request.key] = number
+        case int(number) if isinstance(request, LastSeq):
+            known[request.stream] = number

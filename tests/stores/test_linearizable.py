@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from histories import problem_of, step
+from histories import learn, problem_of, step
 from postgres_server import new_store_url
 
 from interpreters import open_store
@@ -56,7 +56,8 @@ def overlapping(url: str, stores: int, seed: int) -> list[Any]:
             began = next(ticks)
             outcome = outcome_of(handlers, request)
             ended = next(ticks)
-            learn(known, request, outcome)
+            assert isinstance(outcome, Answered), outcome
+            learn(known, request, outcome.value)
             history.append(step((began, ended), request, outcome, (writer, ordinal)))
 
     threads = [threading.Thread(target=work, args=(writer,)) for writer in range(WRITERS)]
@@ -92,16 +93,3 @@ def outcome_of(handlers: Any, request: Any) -> Outcome:
         return Answered(handlers[type(request)](request))
     except Exception as error:
         return Failed(error)
-
-
-def learn(known: dict[str, int], request: Any, outcome: Outcome) -> None:
-    """Keep what an answer says of what is there."""
-    assert isinstance(outcome, Answered), outcome
-    match request, outcome.value:
-        case ((Append() | Read() | LastSeq()), answer):
-            found = answer if isinstance(answer, int) else getattr(answer, "last_seq", getattr(answer, "head", None))
-            known[request.stream] = getattr(answer, "actual", 0) if found is None else found
-        case KvPut(), int(revision):
-            known[request.key] = revision
-        case KvGet(), entry:
-            known[request.key] = 0 if entry is None else entry.revision

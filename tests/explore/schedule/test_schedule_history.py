@@ -4,7 +4,7 @@ from collections import Counter
 from random import Random
 
 import pytest
-from histories import problem_of, step
+from histories import learn, problem_of, step
 
 from interpreters.explore.schedule import rows
 from interpreters.explore.schedule.numbers import SameNumbers
@@ -245,17 +245,6 @@ def long_history(seed, writers=6, length=2_000):
             steps.append(step((began, ended), request, outcome if is_known else UNKNOWN, (writer, ordinal)))
     last, everything = max(free), Read("s", limit=10_000)
     return [*steps, step((last, last + 1), everything, Answered(store.handlers[Read](everything)))]
-
-
-def learn(known, request, answer):
-    """Keep what an answer says of what is there."""
-    match request, answer:
-        case ((Append() | Read() | LastSeq()), _):
-            known["s"] = getattr(answer, "last_seq", getattr(answer, "head", getattr(answer, "actual", answer)))
-        case KvPut(), int(revision):
-            known[request.key] = revision
-        case KvGet(), entry:
-            known[request.key] = 0 if entry is None else entry.revision
 
 
 def drawn_request(random, known, value):

@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, BinaryIO, NamedTuple
 
-from histories import problem_of, step
+from histories import learn, problem_of, step
 
 from persist_effects import Draft, Event, StoreUnavailable, UncertainOutcome, log, run
 from persist_effects.machine import Handlers
@@ -22,9 +22,7 @@ from persist_effects.requests import (
     PAGE_SIZE_MAX,
     Answered,
     Append,
-    Appended,
     Conflict,
-    Entry,
     ExpectRevision,
     ExpectSeq,
     Failed,
@@ -33,7 +31,6 @@ from persist_effects.requests import (
     KvPut,
     LastSeq,
     Outcome,
-    Page,
     Read,
     Transact,
 )
@@ -123,7 +120,7 @@ class Client:
         self._ordinal += 1
         if isinstance(outcome, Failed):
             raise outcome.error
-        self._learn(request, outcome.value)
+        learn(self._known, request, outcome.value)
         return outcome.value
 
     def _value(self) -> list[int]:
@@ -149,22 +146,6 @@ class Client:
                 Read(stream, max(0, last_seq - 3), limit=20),
             ]
         )
-
-    def _learn(self, request: Any, answer: Any) -> None:
-        """Keep what an answer says of what is there."""
-        match answer:
-            case Conflict(name=name, actual=actual):
-                self._known[name] = actual
-            case Appended(last_seq=last_seq):
-                self._known[request.stream] = last_seq
-            case Page(head=head):
-                self._known[request.stream] = head
-            case Entry(revision=revision):
-                self._known[request.key] = revision
-            case int(number) if isinstance(request, KvPut):
-                self._known[request.key] = number
-            case int(number) if isinstance(request, LastSeq):
-                self._known[request.stream] = number
 
 
 # What comes of it
