@@ -6,7 +6,7 @@ REPO ?= .
 ARGS ?=
 SEED ?= 0
 
-.PHONY: help demo test check explored covered format postgres kill interrupts damage differential crash bench clean
+.PHONY: help demo test check explored covered format postgres kill kill-served interrupts damage differential crash bench clean
 
 help:
 	@echo "make demo [REPO=path] [ARGS='--at COMMIT']   the main job, on this repository or another; goes on where it stopped"
@@ -16,6 +16,7 @@ help:
 	@echo "make format                                  mend the format and what lint can mend"
 	@echo "make postgres                                run a PostgreSQL server of one's own until Ctrl-C, and say its URL"
 	@echo "make kill [ROUNDS=2000] [SEED=0]             kill a writing process again and again, and look what is there"
+	@echo "make kill-served [SECONDS=60] [SEED=0]       kill the server of many processes again and again, and judge what they were told"
 	@echo "make interrupts [ROUNDS=2000] [SEED=0]       interrupt all that a store does, and each command, and look what is there"
 	@echo "make damage [ROUNDS=400000] [SEED=0]         damage stores in every way, and look what is read"
 	@echo "make differential [ROUNDS=500000] [SEED=0]   ask the file store and the memory store the same, and compare"
@@ -67,6 +68,10 @@ format: .venv/filled
 kill: ROUNDS ?= 2000
 kill: .venv/filled
 	KILL_ROUNDS=$(ROUNDS) KILL_SEED=$(SEED) $(BIN)/python -m pytest tests/stores/file/test_file_killed.py
+
+kill-served: SECONDS ?= 60
+kill-served: .venv/filled
+	KILL_SERVED_SECONDS=$(SECONDS) KILL_SERVED_SEED=$(SEED) $(BIN)/python -m pytest -s tests/stores/served/test_served_overlapping.py
 
 interrupts: ROUNDS ?= 2000
 interrupts: .venv/filled

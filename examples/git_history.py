@@ -307,7 +307,7 @@ def main(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Where the events are kept: memory:, or file:PATH.",
+            help="Where the events are kept: file:PATH, or any other URL of a store.",
             show_default="one file store for each repository, under var/git-history",
         ),
     ] = None,

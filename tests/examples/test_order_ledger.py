@@ -14,7 +14,6 @@ import pytest
 from conftest import interleavings, stop_after
 from dying_disk import Changes, Died
 from places import ROOT
-from postgres_server import new_store_url
 
 from interpreters import Store, open_store
 from persist_effects import Conflict, Effect, Truncated, all_of, kv, log, projection
@@ -48,16 +47,6 @@ example: Any = load_example()
 def test_it_prints_this(capsys: pytest.CaptureFixture[str]) -> None:
     example.main()
     assert capsys.readouterr().out == TRANSCRIPT
-
-
-@pytest.mark.parametrize("scheme", ["file", "sqlite", "postgresql"])
-def test_it_prints_the_same_whatever_the_url(scheme: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    url = new_store_url() if scheme == "postgresql" else f"{scheme}:{tmp_path}/orders"
-    race, _, rest = TRANSCRIPT.partition("\n")
-    assert "decided again" in race
-    for printed in (TRANSCRIPT, rest):
-        assert example.command([url]) == 0
-        assert capsys.readouterr().out == printed
 
 
 def test_a_bad_url_and_too_many_arguments_are_one_line_errors(capsys: pytest.CaptureFixture[str]) -> None:

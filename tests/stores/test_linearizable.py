@@ -7,14 +7,13 @@ import threading
 from itertools import count
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from histories import learn, problem_of, step
 from postgres_server import new_store_url
 
 from interpreters import open_store
-from interpreters.explore.schedule.linear import Filling, linear_problem
 from persist_effects import Draft
 from persist_effects.requests import Answered, Append, Failed, KvDelete, KvGet, KvPut, LastSeq, Outcome, Read
 
@@ -34,8 +33,7 @@ def test_overlapping_operations_on_a_stream_or_a_key_could_have_been_done_one_by
     history = overlapping(url_of(scheme, tmp_path), stores, seed)
     assert len(history) == WRITERS * OPERATIONS
     for name in (*STREAMS, *KEYS):
-        part: Any = sorted((step for step in history if name_in(step.request) == name), key=lambda step: step.number)
-        problem = linear_problem(part, Filling(()), [f"writer {number}" for number in range(WRITERS)])
+        problem = problem_of([each for each in history if name_in(each.request) == name])
         assert problem is None, f"seed {seed}, {scheme}, {name}: {problem}"
 
 
@@ -58,13 +56,9 @@ def overlapping(url: str, stores: int, seed: int) -> list[Any]:
             began = next(ticks)
             outcome = outcome_of(handlers, request)
             ended = next(ticks)
-            learn(known, request, outcome)
-            history.append(
-                SimpleNamespace(
-                    number=began, ended=ended, index=writer, ordinal=ordinal, request=request, outcome=outcome,
-                    fault=None, is_inner=False,
-                )
-            )  # fmt: skip
+            assert isinstance(outcome, Answered), outcome
+            learn(known, request, outcome.value)
+            history.append(step((began, ended), request, outcome, (writer, ordinal)))
 
     threads = [threading.Thread(target=work, args=(writer,)) for writer in range(WRITERS)]
     for thread in threads:
@@ -99,16 +93,3 @@ def outcome_of(handlers: Any, request: Any) -> Outcome:
         return Answered(handlers[type(request)](request))
     except Exception as error:
         return Failed(error)
-
-
-def learn(known: dict[str, int], request: Any, outcome: Outcome) -> None:
-    """Keep what an answer says of what is there."""
-    assert isinstance(outcome, Answered), outcome
-    match request, outcome.value:
-        case ((Append() | Read() | LastSeq()), answer):
-            found = answer if isinstance(answer, int) else getattr(answer, "last_seq", getattr(answer, "head", None))
-            known[request.stream] = getattr(answer, "actual", 0) if found is None else found
-        case KvPut(), int(revision):
-            known[request.key] = revision
-        case KvGet(), entry:
-            known[request.key] = 0 if entry is None else entry.revision

@@ -306,6 +306,7 @@ TABLE: dict[str, dict[str, Row]] = {
             "no other does",
             "test_an_agent_that_nobody_has_needed_for_a_while_ends_and_the_next_one_has_what_was_written",
         ),
+        "arriving": LOOP,
         "_stop": Row("the loop's thread, and whoever stops it", ONCE, STOPPED),
         "loop": Row("the loop's thread, and whoever stops it", ONCE, STOPPED),
         **dict.fromkeys(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from interpreters.explore.faults import is_own
 from interpreters.explore.report import NOT_DETERMINISTIC, Problem
 from interpreters.explore.schedule.case import Case, FoundOrder
-from interpreters.explore.schedule.linear import SameNumbers
+from interpreters.explore.schedule.numbers import SameNumbers
 from interpreters.explore.schedule.recorded import RecordedStep
 from interpreters.explore.schedule.replayed import Replayed, replay
 from interpreters.explore.words import are_alike, told, told_error, told_outcome

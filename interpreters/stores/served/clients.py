@@ -115,7 +115,7 @@ class ServedClient(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._is_half_closable = transport.can_write_eof()
-        self.name = _told_peer(transport)
+        self.name = told_peer(transport)
         transport.set_write_buffer_limits(high=self._limits.queue_bytes, low=self._limits.queue_bytes // 4)
         self._must_be_done("hello_seconds")
         refused = self._server.admit(self)
@@ -396,8 +396,15 @@ def _unsendable(content: Any, error: Exception) -> PersistError:
 _UCRED = struct.Struct("3i")
 
 
-def _told_peer(transport: asyncio.Transport) -> str:
-    """How the log calls a client."""
+def told_peer(transport: asyncio.Transport) -> str:
+    """How the log calls a client.
+
+    Args:
+        transport: Its connection.
+
+    Returns:
+        Its process and user, or its address.
+    """
     own: socket.socket = transport.get_extra_info("socket")
     if own.family != socket.AF_UNIX:
         host, port = transport.get_extra_info("peername")[:2]

@@ -8,11 +8,13 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from interpreters.stores.served.answering import Answering
+from interpreters.stores.served.arriving import Arriving
 from interpreters.stores.served.clients import ServedClient
 from interpreters.stores.served.descriptors import close_copies
 from interpreters.stores.served.limits import ServingLimits
@@ -110,6 +112,8 @@ class StoreServer:
         self.is_to_flush: dict[ServedClient, None] = {}
         """The clients that have answers which were not written yet."""
         self._clients: dict[ServedClient, None] = {}
+        self.arriving: dict[Arriving, asyncio.Task[None]] = {}
+        """The connections of which TLS is not agreed on yet."""
         self._is_leaving = self._is_of_one = False
         self._ended_by: int | None = None
         self._stop: asyncio.Event | None = None
@@ -160,11 +164,16 @@ class StoreServer:
 
     def health(self) -> dict[str, Any]:
         """How it is, for `AskHealth` and for metrics."""
-        counts = {"connections": len(self._clients), "waits": self.tally.waits, "dropped": self.tally.dropped}
+        counts = {"connections": self.connection_count, "waits": self.tally.waits, "dropped": self.tally.dropped}
         commits = {"commits": self.tally.commit_count, "committed": self.tally.committed_count}
         return {**counts, "requests": self.tally.request_count, **commits, "is_leaving": self._is_leaving}
 
     # For its clients
+
+    @property
+    def connection_count(self) -> int:
+        """How many connections there are."""
+        return len(self._clients) + len(self.arriving)
 
     def admit(self, client: ServedClient) -> StoreUnavailable | None:
         """Take a new client in, or say why not."""
@@ -172,7 +181,7 @@ class StoreServer:
         self.tally.connection_count += 1
         if self._is_leaving:
             return StoreUnavailable("this server is about to end")
-        if len(self._clients) > self.limits.max_connections:
+        if self.connection_count > self.limits.max_connections:
             return StoreUnavailable(f"this server has {self.limits.max_connections} clients, and takes no more")
         self.log.debug("%s has come", client.name)
         return None
@@ -244,10 +253,8 @@ class StoreServer:
             self.answering.end()
 
     async def _open(self, door: ServedDoor) -> asyncio.AbstractServer:
-        handshake = self.limits.hello_seconds if door.tls is not None else None
-        return await self.loop.create_server(
-            self._new_client, sock=door.listening, ssl=door.tls, ssl_handshake_timeout=handshake, backlog=1024
-        )
+        made = self._new_client if door.tls is None else partial(Arriving, self, door.tls)
+        return await self.loop.create_server(made, sock=door.listening, backlog=1024)
 
     def _new_client(self) -> ServedClient:
         return ServedClient(self)
@@ -264,6 +271,8 @@ class StoreServer:
     async def _leave(self) -> None:
         """Answer what was asked, and close."""
         self._is_leaving = True
+        for arriving in list(self.arriving):
+            arriving.transport.abort()
         for client in list(self._clients):
             client.take_leave()
         if self._clients:
@@ -311,7 +320,8 @@ class StoreServer:
         """In a forked child: what listens and what is connected is the parent's."""
         for door in self._doors:
             door.listening.close()
-        close_copies([client.descriptor for client in self._clients])
+        arriving = [connection.transport.get_extra_info("socket").fileno() for connection in self.arriving]
+        close_copies([*arriving, *(client.descriptor for client in self._clients)])
 
 
 def _checked_tokens(token: str | None, read_token: str | None) -> dict[May, bytes]:

@@ -43,7 +43,7 @@ def run_service(
     """
     if ready_fd is not None:
         _check_descriptor(ready_fd)
-    _take_descriptors(server.limits)
+    take_descriptors(server.limits)
 
     def tell_ready() -> None:
         LOG.info("%s", told)
@@ -71,8 +71,12 @@ def _check_descriptor(number: int) -> None:
         raise InvalidRequest(f"the descriptor {number}, to tell that it is ready, cannot be used: {error}") from error
 
 
-def _take_descriptors(limits: ServingLimits) -> None:
-    """Have room for as many clients as there may be, where the system lets this process."""
+def take_descriptors(limits: ServingLimits) -> None:
+    """Have room for as many clients as there may be, where the system lets this process.
+
+    Args:
+        limits: How many there may be.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = limits.max_connections + _OTHER_FILES
     if soft == resource.RLIM_INFINITY or soft >= wanted:

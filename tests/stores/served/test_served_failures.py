@@ -10,24 +10,20 @@ A write ends in one of three ways. An answer: it is there, for good. `StoreUnava
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from contextlib import ExitStack, contextmanager
-from itertools import count
 from pathlib import Path
-from random import Random
-from types import SimpleNamespace
 
 import pytest
 from proxies import cutting_proxy, slow_proxy
 from served_stores import PATIENCE_SECONDS, serving
+from server_processes import python_process, server_process
 
 from interpreters import Store, open_store
 from interpreters.conformance import Capabilities, StoreConformance
-from interpreters.explore.schedule.linear import Filling, linear_problem
-from persist_effects import StoreUnavailable, UncertainOutcome, kv, log, subscription
-from persist_effects.requests import Answered, Append, Failed, KvGet, KvPut, LastSeq, Read
+from persist_effects import StoreUnavailable, UncertainOutcome, log, subscription
+from persist_effects.requests import Append, LastSeq, Read
 
 ROUNDS = int(os.environ.get("SERVED_KILL_ROUNDS", "3"))
 SEEDS = int(os.environ.get("SERVED_CUT_SEEDS", "3"))
@@ -35,48 +31,8 @@ CHILD = Path(__file__).with_name("served_child.py")
 CLIENTS = int(os.environ.get("SERVED_CLIENTS", "4"))
 
 
-class ServerProcess:
-    """`persist-effects serve` on a file store, which may be killed and started again."""
-
-    def __init__(self, place: Path, *options: str) -> None:
-        self.url = f"unix:{place / 'sock'}"
-        self._command = [
-            sys.executable, "-m", "interpreters.cli", "serve", f"file:{place / 'store'}?segment_bytes=1048576",
-            "--listen", self.url, *options,
-        ]  # fmt: skip
-        self.start()
-
-    def start(self) -> None:
-        reading, writing = os.pipe()
-        with open(reading, "rb") as ready:
-            self.process = subprocess.Popen(
-                [*self._command, "--ready-fd", str(writing)], pass_fds=[writing], stderr=subprocess.PIPE
-            )
-            os.close(writing)
-            assert ready.read() == b"ready\n", self.process.communicate()
-
-    def end(self, number: int) -> int:
-        self.process.send_signal(number)
-        _, self.log = self.process.communicate(timeout=PATIENCE_SECONDS)
-        return self.process.returncode
-
-
-@contextmanager
-def server_process(*options: str):
-    with tempfile.TemporaryDirectory(prefix="persist-effects-") as place:
-        server = ServerProcess(Path(place), *options)
-        try:
-            yield server
-        finally:
-            if server.process.poll() is None:
-                server.end(signal.SIGKILL)
-
-
 def child(server, name, number):
-    return subprocess.Popen(
-        [sys.executable, str(CHILD), server.url, name, str(number)],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+    return python_process(CHILD, server.url, name, number, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
@@ -122,63 +78,6 @@ def test_nothing_is_lost_or_doubled_while_the_server_dies_under_the_load_of_seve
         assert acknowledged == [(event.data, event.seq, event.position) for event in events[name]]
     # In their order, and none was passed over. One whose checkpoint was on its way at a blow may have come again.
     assert list(dict.fromkeys(followed)) == sorted(event.position for found in events.values() for event in found)
-
-
-WRITERS = 8
-OPERATIONS = 12
-KEYS = ("color", "shape")
-
-
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_what_overlaps_while_the_server_is_killed_could_have_been_done_one_by_one(seed):
-    ticks, history, barrier = count(1), [], threading.Barrier(WRITERS + 1)
-    halfway = threading.Semaphore(0)
-
-    def work(store, writer):
-        random = Random(f"{seed} {writer}")
-        barrier.wait()
-        for ordinal in range(OPERATIONS):
-            name, value = random.choice(KEYS), [writer, ordinal]
-            request = random.choice([KvPut(name, value), KvGet(name)])
-            began = next(ticks)
-            try:
-                outcome = Answered(store.handlers[type(request)](request))
-            except UncertainOutcome as error:
-                # It may have been done, then or at any time later, or not: its key says which.
-                outcome = Failed(error)
-            history.append(
-                SimpleNamespace(
-                    number=began, ended=next(ticks), index=writer, ordinal=ordinal, request=request, outcome=outcome,
-                    fault=None, is_inner=False,
-                )
-            )  # fmt: skip
-            if ordinal == OPERATIONS // 2:
-                halfway.release()
-
-    with server_process() as server, ExitStack() as opened:
-        stores = [opened.enter_context(open_store(server.url)) for _ in range(WRITERS)]
-        threads = [threading.Thread(target=work, args=pair[::-1]) for pair in enumerate(stores)]
-        for thread in threads:
-            thread.start()
-        barrier.wait()
-        halfway.acquire()
-        server.end(signal.SIGKILL)
-        server.start()
-        for thread in threads:
-            thread.join(PATIENCE_SECONDS)
-        final = stores[0]
-        kept = {key: final.run(kv.entry(key)) for key in KEYS}
-    assert len(history) == WRITERS * OPERATIONS
-    for key in KEYS:
-        part = sorted((step for step in history if step.request.key == key), key=lambda step: step.number)
-        certain = [step for step in part if isinstance(step.outcome, Answered)]
-        if len(certain) == len(part):
-            problem = linear_problem(part, Filling(()), [f"writer {number}" for number in range(WRITERS)])
-            assert problem is None, f"seed {seed}, {key}: {problem}"
-        # Whatever was acknowledged has a revision of its own, and what is kept is the newest of all.
-        revisions = [step.outcome.value for step in certain if isinstance(step.request, KvPut)]
-        assert len(set(revisions)) == len(revisions)
-        assert kept[key] is None or kept[key].revision >= max(revisions, default=0)
 
 
 # Connections that are cut, and slow ones

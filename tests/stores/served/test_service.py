@@ -6,7 +6,6 @@ import os
 import resource
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import urllib.request
@@ -14,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from served_stores import PATIENCE_SECONDS
+from server_processes import started
 from typer.testing import CliRunner
 
 from interpreters import cli, open_store, serving
@@ -181,7 +181,7 @@ def test_there_is_room_for_as_many_clients_as_there_may_be(monkeypatch, logged, 
         RLIMIT_NOFILE=1, RLIM_INFINITY=-1, getrlimit=lambda kind: (soft, hard), setrlimit=lambda *to: asked.append(to)
     )
     monkeypatch.setattr(service, "resource", own)
-    service._take_descriptors(ServingLimits())
+    service.take_descriptors(ServingLimits())
     assert asked == ([] if given is None else [(1, (given, hard))])
     assert ("too few for 1000 clients" in logged.text) == (given == 500)
 
@@ -189,23 +189,10 @@ def test_there_is_room_for_as_many_clients_as_there_may_be(monkeypatch, logged, 
 # As processes
 
 
-def served_process(place, *options):
-    reading, writing = os.pipe()
-    command = [sys.executable, "-m", "interpreters.cli", "serve", f"file:{place / 'store'}"]
-    process = subprocess.Popen(
-        [*command, "--listen", f"unix:{place / 'sock'}", "--ready-fd", str(writing), *options],
-        pass_fds=[writing], stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    os.close(writing)
-    with open(reading, "rb") as ready:
-        assert ready.read() == b"ready\n"
-    return process
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_the_command_ends_with_the_exit_code_of_what_ended_it(tmp_path, number, code):
-    process = served_process(tmp_path, "--verbose")
     url = f"unix:{tmp_path / 'sock'}"
+    process = started(f"file:{tmp_path / 'store'}", url, "--verbose")
     with open_store(url) as store:
         store.run(kv.put("a", 1))
     done = invoke("health", url, "--json")

@@ -3,21 +3,25 @@
 import logging
 import math
 import os
+import resource
 import shutil
 import socket
 import stat
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 from served_stores import PATIENCE_SECONDS, running, serving, until
 
 from interpreters import Store, open_store
+from interpreters.stores.served.arriving import TOLD_BEYOND
 from interpreters.stores.served.limits import ServingLimits
 from interpreters.stores.served.listening import listen_at, tls_of
+from interpreters.stores.served.opening import address_of
 from interpreters.stores.served.server import StoreServer
+from interpreters.stores.served.service import take_descriptors
 from interpreters.stores.served.wire import WIRE_VERSION, frame_of
 from persist_effects import InvalidRequest, StoreUnavailable, kv, log, perform
 from persist_effects.requests import Answered, KvGet, KvPut, KvWait, Read, Streams, Wait, at_once
@@ -181,6 +185,7 @@ def ended(made) -> bytes:
 LIMITS = ServingLimits(
     frame_bytes=1_000_000, hello_seconds=0.2, frame_seconds=0.2, stalled_seconds=0.2, queue_bytes=65536
 )
+IDLE = 500
 DEEP = b"\x92\x01" + b"\x91" * 10_000 + b"\xc0"
 BEFORE_HELLO = {
     "garbage": (b"GET / HTTP/1.1\r\nHost: here\r\n\r\n", "was announced"),
@@ -270,17 +275,27 @@ def test_who_sends_more_than_the_store_can_take_is_read_no_more_until_it_can(tmp
         assert sum(halting.batches) == 500
 
 
+@pytest.fixture
+def many_descriptors():
+    """As many as both ends of the connections take."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    take_descriptors(ServingLimits(max_connections=2 * IDLE))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("many_descriptors")
 def test_idle_connections_keep_nobody_out_until_there_are_as_many_as_may_be(tmp_path, behind, caplog):
-    limits = ServingLimits(max_connections=300)
+    limits = ServingLimits(max_connections=IDLE + 1)
     with (
         running(behind, tmp_path / "sock", limits=limits) as server,
         open_store(server.where) as store,
         ExitStack() as open_,
     ):
-        for _ in range(299):
+        for _ in range(IDLE):
             open_.enter_context(connected_to(server))
         assert store.run(kv.put("a", 1)) == 1
-        with pytest.raises(StoreUnavailable, match="this server has 300 clients, and takes no more"):
+        with pytest.raises(StoreUnavailable, match=f"this server has {IDLE + 1} clients, and takes no more"):
             open_store(server.where)
         assert store.run(kv.get("a")) == 1
     assert "takes no more" in caplog.text
@@ -468,14 +483,13 @@ def certificate(tmp_path_factory):
     return place / "cert", place / "key"
 
 
-@contextmanager
-def serving_tls(store, certificate, **options):
-    with serving(store, "tcp://127.0.0.1:0", tls=tls_of(*certificate), **options) as url:
-        yield url
+def running_tls(store, certificate, **options):
+    return running(store, "tcp://127.0.0.1:0", tls=tls_of(*certificate), **options)
 
 
 def test_tls_and_a_token_are_what_other_machines_need(behind, certificate):
-    with serving_tls(behind, certificate, token="secret") as url:
+    with running_tls(behind, certificate, token="secret") as server:
+        url = server.where
         with open_store(f"{url}?ca_file={certificate[0]}", token="secret") as store:
             large = "x" * 5_000_000
             assert store.run(kv.put("large", large)) == 1
@@ -486,6 +500,70 @@ def test_tls_and_a_token_are_what_other_machines_need(behind, certificate):
             open_store(url, token="secret")
     door = listen_at("tcp://0.0.0.0:0", tls=tls_of(*certificate), has_token=True)
     door.close()
+
+
+class Silent:
+    """Connections that say nothing, or not what TLS begins with."""
+
+    def __init__(self, url: str) -> None:
+        self._address = address_of(url)
+        self._open: list[socket.socket] = []
+
+    def come(self, count, said=b""):
+        for _ in range(count):
+            self._open.append(socket.create_connection(self._address, PATIENCE_SECONDS))
+            self._open[-1].sendall(said)
+        return self._open[-1]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        for each in self._open:
+            each.close()
+
+
+def test_who_connects_to_tls_and_says_nothing_counts_from_then_on(behind, certificate):
+    limits = ServingLimits(max_connections=3, hello_seconds=PATIENCE_SECONDS)
+    with running_tls(behind, certificate, limits=limits) as server, Silent(server.where) as silent:
+        url = f"{server.where}?ca_file={certificate[0]}"
+        with open_store(url) as store:
+            silent.come(2)
+            until(lambda: store.interpreter.health()["connections"] == 3)
+            with pytest.raises(StoreUnavailable, match="this server has 3 clients, and takes no more"):
+                open_store(url)
+            assert store.run(kv.put("a", 1)) == 1
+
+
+def test_who_does_not_agree_on_tls_is_dropped_and_the_log_says_who_and_why(behind, certificate, caplog):
+    with running_tls(behind, certificate, limits=LIMITS) as server, Silent(server.where) as silent:
+        silent.come(2)
+        silent.come(1, b"GET / HTTP/1.1\r\n\r\n")
+        with open_store(f"{server.where}?ca_file={certificate[0]}") as store:
+            until(lambda: store.interpreter.health()["dropped"] == 3)
+            assert store.interpreter.health()["connections"] == 1
+    assert caplog.text.count("was dropped: TLS was not agreed on within 0.2 s") == 2
+    assert caplog.text.count("was dropped: no TLS with it: ") == 1
+    assert caplog.text.count("the client at 127.0.0.1 port ") == 3
+
+
+def test_of_connections_to_tls_beyond_the_limit_only_some_are_told_in_words(behind, certificate, caplog):
+    limits = ServingLimits(max_connections=1, hello_seconds=PATIENCE_SECONDS)
+    with running_tls(behind, certificate, limits=limits) as server, Silent(server.where) as silent:
+        silent.come(1 + TOLD_BEYOND)
+        with suppress(ConnectionResetError):
+            assert silent.come(1).recv(1) == b""
+        assert server.connection_count == 1 + TOLD_BEYOND
+    assert "was dropped: this server has 1 clients, and takes no more" in caplog.text
+
+
+def test_a_server_ends_at_once_though_somebody_is_just_connecting_by_tls(behind, certificate):
+    with running_tls(behind, certificate) as server, Silent(server.where) as silent:
+        made = silent.come(1)
+        until(lambda: server.connection_count == 1)
+        server.stop()
+        with suppress(ConnectionResetError):
+            assert made.recv(1) == b""
 
 
 def test_a_client_of_tls_at_a_server_without_it_is_told(behind):

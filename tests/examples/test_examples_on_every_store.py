@@ -1,0 +1,109 @@
+"""The examples on every store, by changing the URL alone; and what they wrote is there once everything was ended."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from git_repositories import quiet_git  # noqa: F401
+from places import EXAMPLES
+from postgres_server import new_store_url
+from server_processes import ServerProcess
+from test_git_history_kept import assert_proved, run, small  # noqa: F401
+from test_order_ledger import TRANSCRIPT
+
+from interpreters import open_store
+from persist_effects import Event, blob, log
+
+sys.path.insert(0, str(EXAMPLES))
+
+import order_ledger
+
+
+class Place:
+    """Where a store is: its URL, and what ends all that stands behind it, and starts it again."""
+
+    def __init__(self, url: str, *, is_kept: bool = True) -> None:
+        self.url = url
+        self.is_kept = is_kept
+
+    def restart(self) -> None:
+        """Nothing stands behind it once it is closed."""
+
+
+class ServedPlace(Place):
+    """A file store that a process serves."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        super().__init__(server.url)
+        self._server = server
+
+    def restart(self) -> None:
+        self._server.restart()
+        self.url = self._server.url
+
+
+@contextmanager
+def served_at(listen: str, tmp_path: Path) -> Iterator[Place]:
+    server = ServerProcess(f"file:{tmp_path}/store", listen.format(tmp_path))
+    try:
+        yield ServedPlace(server)
+    finally:
+        server.close()
+
+
+@contextmanager
+def at(url: str, tmp_path: Path) -> Iterator[Place]:
+    yield Place(new_store_url() if url == "postgresql:" else url.format(tmp_path), is_kept=url != "memory:")
+
+
+URLS = ("memory:", "file:{}/store", "sqlite:{}/store", "postgresql:", "spawn:file:{}/store")
+LISTENED_AT = ("unix:{}/sock", "tcp://127.0.0.1:0")
+PLACES: dict[str, Callable[[Path], Any]] = {
+    **{url: partial(at, url) for url in URLS},
+    **{f"served at {url}": partial(served_at, url) for url in LISTENED_AT},
+}
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    with PLACES[request.param](tmp_path) as made:
+        yield made
+
+
+def test_the_order_ledger_prints_the_same_and_its_invoices_are_kept(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    race, _, rest = TRANSCRIPT.partition("\n")
+    assert "decided again" in race
+    assert order_ledger.command([place.url]) == 0
+    assert capsys.readouterr().out == TRANSCRIPT
+    if not place.is_kept:
+        return
+    place.restart()
+    with open_store(place.url) as store:
+        events = store.run(log.read(order_ledger.LEDGER))
+        orders = store.run(order_ledger.current()).value.orders
+        texts = {fact.order: store.run(blob.get(fact.invoice)) for fact in map(invoice_in, events)}
+    assert texts == {number: order_ledger.invoice_text(order) for number, order in orders.items() if order}
+    assert texts["o-2"] == b"o-2: 2 tea, 9.00 EUR"
+    assert order_ledger.command([place.url]) == 0
+    assert capsys.readouterr().out == rest
+
+
+def invoice_in(event: Event) -> order_ledger.Invoiced:
+    fact = order_ledger.SCHEMA.lift(event).data
+    assert isinstance(fact, order_ledger.Invoiced)
+    return fact
+
+
+def test_the_demo_proves_its_answers_and_finds_what_it_recorded(place: Place, small: Path) -> None:  # noqa: F811
+    if not place.is_kept:
+        assert "\nproved: " in run(small, place.url).stdout
+        return
+    first = assert_proved(small, place.url, recorded=3)
+    place.restart()
+    assert assert_proved(small, place.url, recorded=0) == first

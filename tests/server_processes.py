@@ -1,0 +1,81 @@
+"""`persist-effects serve` as a process, which a test may kill and start again."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from served_stores import PATIENCE_SECONDS
+
+COMMAND = [sys.executable, "-m", "interpreters.cli", "serve"]
+
+
+def started(behind, url, *options):
+    """A process that serves the store of a URL at another one, and is ready."""
+    reading, writing = os.pipe()
+    with open(reading, "rb") as ready:
+        process = subprocess.Popen(
+            [*COMMAND, behind, "--listen", url, "--ready-fd", str(writing), *options],
+            pass_fds=[writing], stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        os.close(writing)
+        assert ready.read() == b"ready\n", process.communicate()
+    return process
+
+
+class ServerProcess:
+    """A server of one store, which may be ended and started again."""
+
+    def __init__(self, behind: str, url: str, *options: str) -> None:
+        self._arguments = (behind, url, *options)
+        self.start()
+
+    def start(self) -> None:
+        self.process = started(*self._arguments)
+        # Of a port that the system has chosen only the log knows the number.
+        said = self.process.stderr.readline()
+        self.url = re.search(r" at (\S+), process ", said)[1]
+        self.hasty_url = f"{self.url}?timeout=0.5"
+
+    def end(self, number: int) -> int:
+        self.process.send_signal(number)
+        _, self.log = self.process.communicate(timeout=PATIENCE_SECONDS)
+        return self.process.returncode
+
+    def kill(self) -> None:
+        """Kill it, and start it again."""
+        assert self.end(signal.SIGKILL) == -signal.SIGKILL
+        self.start()
+
+    def restart(self) -> None:
+        """Tell it to end, and start it again."""
+        assert self.end(signal.SIGTERM) == 0
+        self.start()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.end(signal.SIGKILL)
+
+
+@contextmanager
+def server_process(*options: str):
+    """One of a file store, at a Unix socket."""
+    with tempfile.TemporaryDirectory(prefix="persist-effects-") as made:
+        place = Path(made)
+        server = ServerProcess(f"file:{place / 'store'}?segment_bytes=1048576", f"unix:{place / 'sock'}", *options)
+        try:
+            yield server
+        finally:
+            server.close()
+
+
+def python_process(script, *arguments, **options):
+    """A process of the tests' own, which may import what they import."""
+    path = os.pathsep.join(filter(None, sys.path))
+    return subprocess.Popen(
+        [sys.executable, str(script), *map(str, arguments)], env={**os.environ, "PYTHONPATH": path}, **options
+    )
