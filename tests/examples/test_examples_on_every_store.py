@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agents import is_over
 from git_repositories import quiet_git  # noqa: F401
 from places import EXAMPLES
 from postgres_server import new_store_url
+from served_stores import until
 from server_processes import ServerProcess
 from test_git_history_kept import assert_proved, run, small  # noqa: F401
 from test_order_ledger import TRANSCRIPT
@@ -46,6 +48,17 @@ class ServedPlace(Place):
         self.url = self._server.url
 
 
+class SharedPlace(Place):
+    """A file store that an agent serves, until nobody has needed it for a while."""
+
+    def __init__(self, url: str, path: Path) -> None:
+        super().__init__(url)
+        self._path = path
+
+    def restart(self) -> None:
+        until(lambda: is_over(self._path))
+
+
 @contextmanager
 def served_at(listen: str, tmp_path: Path) -> Iterator[Place]:
     server = ServerProcess(f"file:{tmp_path}/store", listen.format(tmp_path))
@@ -60,10 +73,21 @@ def at(url: str, tmp_path: Path) -> Iterator[Place]:
     yield Place(new_store_url() if url == "postgresql:" else url.format(tmp_path), is_kept=url != "memory:")
 
 
+SHARED = "file:{}/store?share=yes&idle_seconds=0.2"
 URLS = ("memory:", "file:{}/store", "sqlite:{}/store", "postgresql:", "spawn:file:{}/store")
+
+
+@contextmanager
+def shared_at(url: str, tmp_path: Path) -> Iterator[Place]:
+    place = SharedPlace(url.format(tmp_path), tmp_path / "store")
+    yield place
+    place.restart()
+
+
 LISTENED_AT = ("unix:{}/sock", "tcp://127.0.0.1:0")
 PLACES: dict[str, Callable[[Path], Any]] = {
     **{url: partial(at, url) for url in URLS},
+    SHARED: partial(shared_at, SHARED),
     **{f"served at {url}": partial(served_at, url) for url in LISTENED_AT},
 }
 

@@ -4,7 +4,7 @@ Each operation at one moment between its request and its answer; one whose outco
 request, or never. What is acknowledged is there once, and who follows sees all of it in order.
 
 ``KILL_SERVED_SECONDS`` says how long it goes on, without which the server is killed ``KILLS`` times;
-``KILL_SERVED_SEED`` draws what is asked, and ``KILL_SERVED_CLIENTS`` says by how many.
+``KILL_SERVED_SEED`` draws what is asked.
 """
 
 import os
@@ -12,6 +12,7 @@ from itertools import count
 from random import Random
 
 import pytest
+from agents import shared_agent
 from killing import judge_while_killed
 from overlapping import GROUPS, Client, keys_of, problems_in, tally_of
 from server_processes import server_process
@@ -23,15 +24,17 @@ from persist_effects.requests import CHANGES, KvGet, Transact
 
 SECONDS = float(os.environ.get("KILL_SERVED_SECONDS", "0"))
 SEED = int(os.environ.get("KILL_SERVED_SEED", "0"))
-CLIENTS = int(os.environ.get("KILL_SERVED_CLIENTS", "16"))
 KILLS = 4
 
 
 @pytest.mark.exploration
-def test_what_many_processes_are_answered_while_the_server_is_killed_could_have_been_done_one_by_one(tmp_path):
+@pytest.mark.parametrize(("server_of", "clients"), [(server_process, 16), (shared_agent, 4)], ids=["served", "shared"])
+def test_what_many_processes_are_answered_while_the_server_is_killed_could_have_been_done_one_by_one(
+    tmp_path, server_of, clients
+):
     much = {"seconds": SECONDS} if SECONDS else {"kills": KILLS}
-    with server_process() as server:
-        print(judge_while_killed(server, tmp_path, seed=SEED, clients=CLIENTS, **much))
+    with server_of() as server:
+        print(judge_while_killed(server, tmp_path, seed=SEED, clients=clients, **much))
 
 
 # What the judgement catches

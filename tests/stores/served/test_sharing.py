@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from agents import agent_of, agents_begun, is_over
 from places import ROOT
 from served_stores import PATIENCE_SECONDS, until
 
@@ -40,27 +41,12 @@ def shared(path: Path, **options) -> Store:
     return open_store("file:", path=path, share="yes", idle_seconds=IDLE_SECONDS, **options)
 
 
-def agent_of(path: Path) -> int:
-    """The process that has the store's lock."""
-    return int((path / "LOCK").read_text().split()[1])
-
-
-def agents_begun(path: Path) -> int:
-    return (path / LOG_FILE).read_text().count("INFO serving")
-
-
 def waits_at_agent_of(store: Store) -> int:
     try:
         return store.interpreter.health()["waits"]
     except StoreUnavailable:
         # It was asked one that was killed.
         return 0
-
-
-def is_over(path: Path) -> bool:
-    """Whether no agent serves the store, nor has it."""
-    with locked(str(path), is_patient=False) as held:
-        return held is not None and not (path / SOCKET).exists()
 
 
 @contextmanager
