@@ -23,6 +23,9 @@ _FAR_POSITIONS = 1_000
 """Over how many positions a checkpoint is moved by itself. Reading past so many events again takes less time than one
 synced write; and one write is little beside the appends that made them."""
 
+_CHECKPOINT = 0
+"""Which of the writes of a follower's transaction is its checkpoint."""
+
 Callback = Callable[[Event], Effect[Any]]
 FollowHandler = Callable[[Event], Effect[Sequence[Write]] | Sequence[Write]]
 
@@ -267,8 +270,10 @@ class _Follower:
             conflict = yield from self._advance(batch[-1].position, writes)
             if conflict is not None:
                 self._lost = self._say_stuck(batch, conflict)
-                # Handlers of one batch do not see each other's writes, so the next try lets them go one by one.
-                self._batch = 1
+                # Handlers of one batch do not see each other's writes, so the next try lets them go one by one. A
+                # checkpoint that has moved says only that another follower was quicker.
+                if conflict.write != _CHECKPOINT:
+                    self._batch = 1
                 return False
             self._attempts_left = _ATTEMPTS
         self._batch = self._wanted_batch

@@ -210,6 +210,21 @@ def test_batches_take_effect_in_order_with_one_transaction_each(store, batch):
     assert sum(transactions) == 7
 
 
+def test_a_follower_that_another_one_was_quicker_than_goes_on_with_whole_batches(store):
+    fill(store, "a", range(40))
+    transactions = []
+
+    def watched(request):
+        if len(transactions) == 1:
+            store.run(kv.put("follow/copier", {"position": 15, "prefix": "a"}))
+        transactions.append(len(request.writes) - 1)
+        return store.handlers[Transact](request)
+
+    run(follow("copier", "a", copy, batch=10), {**store.handlers, Transact: watched})
+    # The second one is in conflict with the other, and those behind it go from where that one has come to.
+    assert transactions == [10, 10, 10, 10, 5]
+
+
 @pytest.mark.parametrize("batch", [1, 999, 1_000])
 def test_a_follower_crosses_pages(store, batch):
     count = 2 * PAGE_SIZE + 1
