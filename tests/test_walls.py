@@ -84,9 +84,10 @@ PURE = {
     "math", "msgspec", "struct", "types", "typing", "unicodedata", "weakref",
 }  # fmt: skip
 
-# Packages behind an extra, and the only rooms that may import them.
-OPTIONAL = {
+# Packages behind an extra, and the only rooms that may import them. Those without a room are for the examples.
+OPTIONAL: dict[str, tuple[str, ...]] = {
     "anyio": ("interpreters/runtime/tasks.py",),
+    "gunicorn": (),
     "httpx": ("interpreters/blobs/ipfs.py",),
     "hypothesis": ("interpreters/conformance/",),
     "pytest": ("interpreters/conformance/", "interpreters/pytest_plugin.py", "interpreters/pytest_never_run.py"),
@@ -94,7 +95,9 @@ OPTIONAL = {
     "prometheus_client": ("interpreters/stores/served/metrics.py",),
     "psycopg": ("interpreters/stores/postgres/",),
     "rich": ("interpreters/cli.py", "interpreters/explore/report.py"),
+    "starlette": (),
     "typer": ("interpreters/cli.py",),
+    "uvicorn": (),
 }
 
 # From the top floor down. Rooms of one floor may use each other where no other wall stands between them.
