@@ -20,10 +20,11 @@ from served_stores import PATIENCE_SECONDS, until
 from interpreters import Store, open_store
 from interpreters.conformance import StoreConformance
 from interpreters.disk.files import locked
-from interpreters.stores.served import processes, sharing
+from interpreters.stores.served import sharing
 from interpreters.stores.served.sharing import LOG_FILE, SOCKET, SharedDoor
 from persist_effects import (
     CorruptStore,
+    InternalError,
     InvalidRequest,
     StoreLocked,
     StoreUnavailable,
@@ -199,10 +200,16 @@ def test_an_agent_that_dies_before_it_serves_is_told_of_and_nobody_is_kept_waiti
     shared(path).close()
 
 
-def test_a_bug_of_the_agent_is_told_to_whoever_has_started_it(path, monkeypatch):
-    monkeypatch.setattr(processes, "options_as_arguments", None)
+def test_an_option_that_only_the_agent_refuses_is_told_to_whoever_has_started_it(path, monkeypatch):
     monkeypatch.setattr(sharing, "options_as_arguments", lambda options: ["clock=1"])
     with pytest.raises(InvalidRequest, match="clock"):
+        shared(path)
+
+
+def test_what_an_agent_meets_by_surprise_is_told_to_whoever_has_started_it(path):
+    open_store(f"file:{path}").close()
+    (path / LOG_FILE).mkdir()
+    with pytest.raises(InternalError, match=r"(?s)the process that was to serve .* met.*IsADirectoryError"):
         shared(path)
 
 
