@@ -27,7 +27,7 @@ from interpreters.blobs.upkeep import CheckedBlobs, CopiedBlobs, check_all, copy
 from interpreters.blobs.urls import open_blobs
 from interpreters.disk.files import new_file
 from interpreters.opening import open_store
-from interpreters.stores.file import NUMBERS
+from interpreters.stores.file import BLOBS, NUMBERS
 from interpreters.stores.file.upkeep import operations
 from interpreters.stores.file.upkeep.backup import BackedUp
 from interpreters.stores.file.upkeep.salvage import Salvaged
@@ -410,7 +410,7 @@ def _home(url: str, *, read_only: bool = False) -> Iterator[BlobHome]:
 def _opened_home(url: str, read_only: bool) -> BlobHome:
     """The home of blobs that a URL names, or that of the store that it names."""
     scheme, colon, rest = url.partition(":")
-    beside = {"file": "/blobs", "sqlite": "-blobs"}.get(scheme)
+    beside = {"file": f"/{BLOBS}", "sqlite": "-blobs"}.get(scheme)
     if beside is None or not colon:
         return open_blobs(url, read_only=read_only)
     path = options_of_url(scheme, rest, NUMBERS).get("path", "")

@@ -93,14 +93,15 @@ def _open_memory(rest: str, options: dict[str, Any]) -> Interpreter:
 
 def _open_file(rest: str, options: dict[str, Any]) -> Interpreter:
     # Imported when it is used: it needs a system with file locks.
-    from interpreters.stores.file import file_options, open_file
+    from interpreters.stores.file import BLOBS, file_options, open_file
 
     given = file_options(rest, options)
     if given.pop("share", "no") == "no":
         return open_file(**given)
     from interpreters.stores.served.sharing import open_shared
 
-    return open_shared(**{name: value for name, value in given.items() if name != "mode"})
+    given.pop("mode", None)
+    return open_shared(**given, blobs=BLOBS)
 
 
 def _open_sqlite(rest: str, options: dict[str, Any]) -> Interpreter:

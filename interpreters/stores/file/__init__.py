@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from interpreters.stores.file.manifest import BLOBS
 from interpreters.stores.file.store import FileReader, FileStore
 from interpreters.stores.urls import Numbers, if_in_path, options_given
 from persist_effects.errors import InvalidRequest
 
-__all__ = ["NUMBERS", "FileReader", "FileStore", "file_options", "open_file"]
+__all__ = ["BLOBS", "NUMBERS", "FileReader", "FileStore", "file_options", "open_file"]
 
 _OPTIONS = ("sync", "interval_seconds", "segment_bytes", "clock", "payload_limit_bytes", "permissions", "cache_bytes")
 _OF_SHARED = ("share", "timeout", "idle_seconds")

@@ -43,6 +43,7 @@ _MAIN = "interpreters.sharing"
 def open_shared(
     path: str | os.PathLike[str],
     *,
+    blobs: str,
     timeout: float = TIMEOUT_SECONDS,
     idle_seconds: float = IDLE_SECONDS,
     **options: Any,
@@ -51,6 +52,7 @@ def open_shared(
 
     Args:
         path: The store's directory. It is made where it is missing.
+        blobs: Where in it the file store keeps blobs.
         timeout: After how many seconds without an answer a request is given up; and without an agent, the opening.
         idle_seconds: After how many seconds without a client an agent ends that this one starts.
         options: Those of the file store. All who share it must give the same.
@@ -78,7 +80,7 @@ def open_shared(
         make_directories(root, directory_mode(permissions))
     except OSError as error:
         raise StoreUnavailable(f"{root} cannot be made: {error}") from error
-    return RemoteStore(door, timeout=timeout, blobs=BlobsBeside(os.path.join(root, "blobs"), permissions=permissions))
+    return RemoteStore(door, timeout=timeout, blobs=BlobsBeside(os.path.join(root, blobs), permissions=permissions))
 
 
 class SharedDoor(UnixDoor):
