@@ -111,7 +111,7 @@ class TaskRunner:
             return await self._answer_as_user(request, turn)
         if isinstance(request, Wait | KvWait) and kind in self._handlers:
             with turn.shield():
-                return await self._wait(request)
+                return await self._wait(request, turn)
         if isinstance(request, AllOf):
             return await self._outcomes(request, turn)
         if kind not in self._handlers:
@@ -174,19 +174,32 @@ class TaskRunner:
         except Exception as error:
             return Failed(error)
 
-    async def _wait(self, request: Wait | KvWait) -> Any:
-        answer = self._handlers[type(request)]
+    async def _wait(self, request: Wait | KvWait, turn: "_Turn") -> Any:
         if self._watch is None:
-            return await self._wait_in_thread(request, answer)
+            return await self._wait_in_thread(request, self._handlers[type(request)])
         past = anyio.Event()
+        deadline = anyio.current_time() + request.timeout
         question = at_once(request)
         end_watch = self._watch(request, partial(_call_soon, _running_loop(), past.set))
         try:
-            with anyio.move_on_after(request.timeout):
-                await _until_told(past, lambda: answer(question) > request.after)
+            for pause in pauses():
+                with anyio.move_on_after(min(pause, deadline - anyio.current_time())):
+                    await past.wait()
+                if past.is_set() or anyio.current_time() >= deadline:
+                    break
+                # What the watch was to tell may have been lost.
+                if await self._newest(question, turn) > request.after:
+                    break
         finally:
             end_watch()
-        return answer(question)
+        return await self._newest(question, turn)
+
+    async def _newest(self, question: Wait | KvWait, turn: "_Turn") -> Any:
+        """What a wait is answered at once: where the store is far away, other tasks go on meanwhile."""
+        if self._submit is None:
+            return self._handlers[type(question)](question)
+        (outcome,) = await self._loop().outcomes((question,), turn)
+        return _value_of(outcome)
 
     async def _wait_in_thread(self, request: Wait | KvWait, answer: Handler) -> Any:
         """Where a store watches nothing: in a thread, which ends soon after this task was cancelled."""
@@ -280,15 +293,6 @@ class _Turn(Mapping[type[Request[Any]], Handler]):
 
     def __len__(self) -> int:
         return len(self._rows)
-
-
-async def _until_told(past: anyio.Event, is_past: Callable[[], bool]) -> None:
-    """Wait for what a watch sets, and now and then look whether that was lost."""
-    for pause in pauses():
-        with anyio.move_on_after(pause):
-            await past.wait()
-        if past.is_set() or is_past():
-            return
 
 
 @types.coroutine

@@ -6,6 +6,7 @@ import socket
 import tempfile
 import threading
 from collections import Counter
+from functools import partial
 
 import anyio
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from interpreters import Store, open_store
 from interpreters.stores.served import RemoteStore, serve
 from persist_effects import StoreClosed, kv, log, perform
-from persist_effects.requests import KvWait, Wait
+from persist_effects.requests import Answered, KvWait, Wait
 
 PATIENCE_SECONDS = 60.0
 
@@ -231,3 +232,47 @@ def test_programs_that_wait_for_events_and_for_keys_go_on_together(noting):
         return (yield from log.append("a", "made", 1)).position
 
     assert store.run_many([keys(), events(), begin()]) == [(1, 1), 1, 1]
+
+
+class FarAway:
+    """A store that answers what is submitted to it when it is told to, and whose rows would take as long."""
+
+    blocking = True
+
+    def __init__(self) -> None:
+        self.handlers = {Wait: self._refuse}
+        self.submitted = []
+
+    def _refuse(self, request):
+        raise AssertionError("the event loop's thread waits for a store that is far away")
+
+    def submit(self, requests, done):
+        self.submitted += [partial(done, index) for index in range(len(requests))]
+
+    def watch(self, request, notify):
+        notify()
+        return lambda: None
+
+    def close(self):
+        pass
+
+
+@backends
+def test_other_tasks_go_on_while_one_that_waited_asks_a_store_that_is_far_away(backend):
+    far_away = FarAway()
+
+    async def use():
+        found = []
+        with Store(far_away) as store:
+            async with anyio.create_task_group() as tasks:
+
+                async def wait():
+                    found.append(await store.arun(log.wait(6)))
+
+                tasks.start_soon(wait)
+                while not far_away.submitted:
+                    await anyio.lowlevel.checkpoint()
+                far_away.submitted.pop()(Answered(7))
+        return found
+
+    assert anyio.run(use, backend=backend) == [7]
