@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from interpreters.access import secret_in
 from interpreters.opening import open_store
 from interpreters.runtime.store import Store
 from interpreters.stores.served.limits import ServingLimits
 from interpreters.stores.served.listening import listen_at, tls_of
-from interpreters.stores.served.opening import address_of, token_in
+from interpreters.stores.served.opening import address_of
 from interpreters.stores.served.processes import option_of_argument
 from interpreters.stores.served.server import StoreServer, serve
 from interpreters.stores.served.service import run_service, told_of
@@ -58,7 +59,7 @@ def serve_at(
         StoreUnavailable: If the store, or a place to listen, cannot be had.
     """
     mode = _mode_of(socket_mode)
-    token, read_token = (None if path is None else token_in(path) for path in (token_file, read_token_file))
+    token, read_token = (None if path is None else secret_in(path) for path in (token_file, read_token_file))
     if tls_key is not None and tls_cert is None:
         raise InvalidRequest("there is a key and no certificate: give --tls-cert too")
     tls = None if tls_cert is None else tls_of(tls_cert, tls_key)

@@ -11,16 +11,17 @@ from typing import Any
 import msgspec
 
 from interpreters.blobs.later import BlobsBeside
+from interpreters.stores.asking import Alone
 from interpreters.stores.served.doors import Door, ForeignDoor, GivenDoor
 from interpreters.stores.served.line import Line, WireCall
 from interpreters.stores.served.processes import SpawnedDoor
 from interpreters.stores.served.wire import FRAME_LIMIT_BYTES, AskHealth, May, WaitForOrder
 from interpreters.threads import forks
-from interpreters.threads.gates import Gate, Notify
+from interpreters.threads.gates import Notify
 from persist_effects import codec
 from persist_effects.errors import InvalidRequest, StoreClosed, describe
 from persist_effects.machine import Handlers
-from persist_effects.requests import Answered, Failed, KvWait, Outcome, Request, Wait
+from persist_effects.requests import Failed, KvWait, Outcome, Request, Wait
 
 TIMEOUT_SECONDS = 30.0
 """After how long without an answer a request is given up, unless told otherwise."""
@@ -188,27 +189,18 @@ class RemoteStore:
         self.close()
 
     def _ask(self, request: Request[Any]) -> Any:
-        told = Gate()
-        come: list[Outcome] = []
-
-        def done(outcome: Outcome) -> None:
-            come.append(outcome)
-            told.open()
-
-        call = self._call(request, done)
+        alone = Alone()
+        call = self._call(request, alone.done)
         line = self._line
         try:
             line.ask_alone(call)
-            if not told.wait(HURRY_SECONDS):
+            if not alone.wait(HURRY_SECONDS):
                 line.hurry()
-                told.wait(math.inf)
+                alone.wait()
         except BaseException:
             line.withdraw(call)
             raise
-        (outcome,) = come
-        if isinstance(outcome, Answered):
-            return outcome.value
-        raise outcome.error
+        return alone.value()
 
     def _call(self, request: Request[Any], done: Callable[[Outcome], None]) -> WireCall:
         record = codec.encode_request(request)

@@ -16,11 +16,11 @@ import msgspec
 from interpreters.stores.served.answering import Answering
 from interpreters.stores.served.arriving import Arriving
 from interpreters.stores.served.clients import ServedClient
-from interpreters.stores.served.descriptors import close_copies
 from interpreters.stores.served.limits import ServingLimits
 from interpreters.stores.served.tally import Tally
 from interpreters.stores.served.wire import May
 from interpreters.threads import forks
+from interpreters.threads.descriptors import close_copies
 from persist_effects import codec
 from persist_effects.capabilities import Capabilities
 from persist_effects.errors import InvalidRequest, StoreUnavailable

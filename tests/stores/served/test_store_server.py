@@ -4,15 +4,14 @@ import logging
 import math
 import os
 import resource
-import shutil
 import socket
 import stat
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import pytest
+from certificates import self_signed
 from served_stores import PATIENCE_SECONDS, running, serving, until
 
 from interpreters import Store, open_store
@@ -470,17 +469,7 @@ def test_where_it_cannot_or_must_not_listen_one_error_says_so(tmp_path, url, err
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """A certificate of 127.0.0.1 that knows itself, and its key."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("needs openssl to make a certificate")
-    place = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout",
-         place / "key", "-out", place / "cert", "-subj", "/CN=here", "-days", "2", "-addext",
-         "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return place / "cert", place / "key"
+    return self_signed(tmp_path_factory.mktemp("tls"), "127.0.0.1")
 
 
 def running_tls(store, certificate, **options):
