@@ -214,7 +214,7 @@ def test_the_command_ends_with_the_exit_code_of_what_ended_it(tmp_path, number, 
         (["serve", "memory:", "--listen", "tcp://0.0.0.0:0"], 2, "can be reached from other machines"),
         (["serve", "memory:", "--listen", "unix:no/such/place"], 3, "give a path in a directory that is there"),
         (["serve", "memory:", "--listen", "unix:x", "--max-waits", "0"], 2, "max_waits is 0"),
-        (["health", "file:x"], 2, "is not a served store: give unix:PATH or tcp://HOST:PORT"),
+        (["health", "file:x"], 2, "has no server to ask: give unix:PATH, tcp://HOST:PORT or nats://HOST:PORT/NAME"),
     ],
 )
 def test_the_command_refuses_what_makes_no_sense(arguments, code, message):

@@ -1,8 +1,9 @@
 """A process that uses a store until its stdin ends: `python overlapping_child.py ROLE URL SEED NUMBER PROGRESS`.
 
 Once the store is open it writes a byte to the descriptor PROGRESS, and goes on when there is a line in its stdin. A
-client (`ask`) writes what it asked and was answered to its stdout, and a byte for each to PROGRESS. Those that follow
-(`read`, `follow`) write each event's position to their stdout, and end once they have seen all.
+client (`ask`) writes what it asked and was answered to its stdout, and a byte for each to PROGRESS; one that counts
+(`count`) adds one to what all of them count, and writes what it makes it. Those that follow (`read`, `follow`) write
+each event's position to their stdout, and end once they have seen all.
 """
 
 import os
@@ -12,10 +13,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from overlapping import OUTAGES, PREFIX, Client
+from overlapping import COUNTED, OUTAGES, PREFIX, Client
 
 from interpreters import Store, open_store
-from persist_effects import log, subscription
+from persist_effects import kv, log, subscription
 
 
 def main() -> None:
@@ -35,6 +36,10 @@ def main() -> None:
             client = Client(store.handlers, seed, int(number), note)
             while not is_over.is_set():
                 client.ask_something()
+                os.write(telling, b".")
+        elif role == "count":
+            while not is_over.is_set():
+                note(store.run(kv.update(COUNTED, lambda number: number + 1, 0)))
                 os.write(telling, b".")
         else:
             follow(store, role, note, is_over.is_set)

@@ -15,14 +15,14 @@ from served_stores import PATIENCE_SECONDS
 from server_processes import python_process
 
 from interpreters import open_store
-from persist_effects import log
+from persist_effects import Event, log
 
 CHILD = Path(__file__).with_name("overlapping_child.py")
 FOLLOWERS = ("read", "follow")
 
 
-class Killable(Protocol):
-    """A server of a store, whoever starts it.
+class Served(Protocol):
+    """Where a store is served, whoever does it.
 
     ``url`` is where clients find it; by ``hasty_url`` they give up soon, where there is such a URL.
     """
@@ -30,23 +30,37 @@ class Killable(Protocol):
     url: str
     hasty_url: str
 
+
+class Killable(Served, Protocol):
+    """A server of a store that may be killed."""
+
     def kill(self) -> None:
         """Kill it. From then on it is there again, or comes back when a client needs it."""
         ...
 
 
+def is_hasty(number: int) -> bool:
+    """Whether a client gives up soon, by its number."""
+    return number % 4 == 3
+
+
 class Children:
     """Processes that use a store, each of which writes to a file of its own."""
 
-    def __init__(self, server: Killable, seed: object, clients: int, place: Path) -> None:
+    def __init__(self, server: Served, seed: object, clients: int, place: Path, counting: int = 0) -> None:
         self._place = place
         self._progress, telling = os.pipe()
-        roles = [*(("ask", number) for number in range(clients)), *((role, 0) for role in FOLLOWERS)]
+        self.clients = clients
+        self.told = 0
+        """How much they have asked."""
+        roles = [("ask", number) for number in range(clients)]
+        roles += [(role, 0) for role in FOLLOWERS]
+        roles += [("count", number) for number in range(counting)]
         self._processes: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
         for role, number in roles:
             with self._file_of(role, number).open("wb") as said:
                 # Every fourth gives up soon, so that it is told also that nothing was written.
-                url = server.hasty_url if number % 4 == 3 else server.url
+                url = server.hasty_url if is_hasty(number) else server.url
                 self._processes[role, number] = python_process(
                     CHILD, role, url, seed, number, telling,
                     stdin=subprocess.PIPE, stdout=said, pass_fds=[telling],
@@ -95,6 +109,7 @@ class Children:
             return 0
         told = len(os.read(self._progress, 65536))
         assert told, "all clients have ended"
+        self.told += told
         return told
 
     def end(self, role: str) -> None:
@@ -118,7 +133,8 @@ class Children:
 
 
 @contextmanager
-def _children(*arguments: Any) -> Iterator[Children]:
+def working(*arguments: Any) -> Iterator[Children]:
+    """Processes at work, as `Children` makes them."""
     made = Children(*arguments)
     try:
         made.begin()
@@ -144,23 +160,33 @@ def judge_while_killed(
         How much was asked, and what it met.
     """
     random = Random(seed)
-    with _children(server, seed, clients, place) as working:
+    with working(server, seed, clients, place) as children:
         for _ in range(kills):
-            working.let_ask(random.randint(300, 600))
+            children.let_ask(random.randint(300, 600))
             server.kill()
-        kills += working.are_interrupted_for(seconds, random, server)
-        working.let_ask(10 * clients)
-        working.end("ask")
-        asked: list[Asked] = working.written_by("ask")
-        with open_store(server.url) as store:
-            Client(store.handlers, seed, clients, asked.append).look()
-            events = store.run(log.read_all())
-        for role in FOLLOWERS:
-            working.end(role)
-            # In their order, and none was passed over. One whose checkpoint was on its way at a blow may come again.
-            positions = working.written_by(role)
-            in_order = positions if role == "read" else list(dict.fromkeys(positions))
-            assert in_order == [event.position for event in events], role
+        kills += children.are_interrupted_for(seconds, random, server)
+        children.let_ask(10 * clients)
+        asked, events = all_done(children, server, seed, clients)
     problems = problems_in(asked, events)
     assert not problems, "\n".join([f"KILL_SERVED_SEED={seed}", *problems])
     return f"{kills} kills, {len(events)} events, {tally_of(asked)}"
+
+
+def all_done(children: Children, server: Served, seed: object, clients: int) -> tuple[list[Asked], list[Event]]:
+    """Have all end, and see that those that follow have seen all.
+
+    Returns:
+        What was asked, at last for all that is there; and all events, by position.
+    """
+    children.end("ask")
+    asked: list[Asked] = children.written_by("ask")
+    with open_store(server.url) as store:
+        Client(store.handlers, seed, clients, asked.append).look()
+        events = store.run(log.read_all())
+    for role in FOLLOWERS:
+        children.end(role)
+        # In their order, and none was passed over. One whose checkpoint was on its way at a blow may come again.
+        positions = children.written_by(role)
+        in_order = positions if role == "read" else list(dict.fromkeys(positions))
+        assert in_order == [event.position for event in events], role
+    return asked, events

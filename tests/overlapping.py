@@ -37,6 +37,9 @@ from persist_effects.requests import (
 
 GROUPS = 8
 PREFIX = "orders/"
+COUNTED = "count"
+"""The key of what clients count together."""
+
 OUTAGES = (StoreUnavailable, UncertainOutcome)
 
 
