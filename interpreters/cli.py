@@ -32,7 +32,6 @@ from interpreters.stores.file.upkeep import operations
 from interpreters.stores.file.upkeep.backup import BackedUp
 from interpreters.stores.file.upkeep.salvage import Salvaged
 from interpreters.stores.file.upkeep.verify import Verified
-from interpreters.stores.served.client import RemoteStore
 from interpreters.stores.served.limits import ServingLimits
 from interpreters.stores.urls import options_of_url
 from persist_effects import log
@@ -82,10 +81,15 @@ Home = Annotated[
     str,
     typer.Argument(
         metavar="HOME",
-        help="The blobs: dir:PATH, ipfs:http://HOST:PORT, or those beside a store, file:PATH or sqlite:PATH.",
+        help="The blobs: dir:PATH, ipfs:http://HOST:PORT, nats://HOST:PORT/BUCKET, or those beside a store, file:PATH "
+        "or sqlite:PATH.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines, and no progress.")]
+
+
+class _Healthy(Protocol):
+    def health(self) -> dict[str, Any]: ...
 
 
 class _Compacting(Protocol):
@@ -320,15 +324,17 @@ def serve(
 
 @app.command(epilog=EXIT_CODES)
 def health(
-    url: Annotated[str, typer.Argument(metavar="URL", help="The served store: unix:PATH or tcp://HOST:PORT.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="The store: unix:PATH, tcp://HOST:PORT or nats://….")],
     as_json: AsJson = False,
 ) -> None:
-    """Ask a server how it is: its clients, waits, requests and commits. Exit code 3: it does not answer."""
+    """Ask servers how they are, and on NATS what an acknowledgement means there. Exit code 3: they do not answer."""
     with _exit_codes(as_json):
-        if url.partition(":")[0] not in ("unix", "tcp"):
-            raise InvalidRequest(f"{url!r} is not a served store: give unix:PATH or tcp://HOST:PORT")
+        if url.partition(":")[0] not in ("unix", "tcp", "nats"):
+            raise InvalidRequest(
+                f"{url!r} has no server to ask: give unix:PATH, tcp://HOST:PORT or nats://HOST:PORT/NAME"
+            )
         with open_store(url) as store:
-            found = cast(RemoteStore, store.interpreter).health()
+            found = cast(_Healthy, store.interpreter).health()
         _print(found, as_json, _lines_of_numbers)
 
 
@@ -609,6 +615,10 @@ def _lines_of_swept(swept: Swept) -> list[str]:
     lines = [f"{'unreached' if swept.is_dry_run else 'dropped'}: blob {cid}" for cid in swept.dropped]
     told = "would be given up" if swept.is_dry_run else "were given up"
     others = f"{swept.reached} are reached, {swept.young} are young"
+    if swept.unfinished:
+        others += (
+            f"; of {swept.unfinished} unfinished puts, what was left {'would go' if swept.is_dry_run else 'is gone'}"
+        )
     return [*lines, f"{len(swept.dropped)} of {swept.blobs} blobs {told}, {swept.dropped_bytes} bytes; {others}"]
 
 

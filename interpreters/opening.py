@@ -34,8 +34,9 @@ def open_store(
     Args:
         url: The URL.
         effects: Rows for your own requests: from their types to functions of one request.
-        blobs: A blob store, or the URL of one: ``dir:PATH``, ``ipfs:http://HOST:PORT`` or ``memory:``. Unless given, a
-            memory store keeps blobs in memory, and ``file:`` and ``sqlite:`` stores in a directory beside them.
+        blobs: A blob store, or the URL of one: ``dir:PATH``, ``ipfs:http://HOST:PORT``,
+            ``nats://HOST:PORT/BUCKET`` or ``memory:``. Unless given, a memory store keeps blobs in memory, and
+            ``file:`` and ``sqlite:`` stores in a directory beside them.
         options: Those of the store, as they may also stand in its URL.
 
     Returns:
@@ -118,6 +119,13 @@ def _open_postgres(rest: str, options: dict[str, Any]) -> Interpreter:
     return open_postgres(rest, options)
 
 
+def _open_nats(rest: str, options: dict[str, Any]) -> Interpreter:
+    # Imported when it is used: it needs its driver.
+    from interpreters.stores.nats import open_nats
+
+    return open_nats(rest, options)
+
+
 def _open_unix(rest: str, options: dict[str, Any]) -> Interpreter:
     # Imported when it is used: the other stores need neither sockets nor TLS.
     from interpreters.stores.served.opening import open_unix
@@ -148,6 +156,7 @@ _OPENERS: dict[str, Opener] = {
     "file": _open_file,
     "sqlite": _open_sqlite,
     "postgresql": _open_postgres,
+    "nats": _open_nats,
     "unix": _open_unix,
     "tcp": _open_tcp,
     "spawn": _open_spawned,

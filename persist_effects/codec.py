@@ -133,12 +133,14 @@ def encode_new_events(events: list[Event], limit_bytes: int = PAYLOAD_LIMIT_BYTE
     return b"".join([encode_new_event(event, limit_bytes) for event in events])
 
 
-def encode_apart(stream: str, draft: Draft, limit_bytes: int = PAYLOAD_LIMIT_BYTES) -> tuple[bytes, bytes | None]:
+def encode_apart(
+    stream: str, draft: Draft | Event, limit_bytes: int = PAYLOAD_LIMIT_BYTES
+) -> tuple[bytes, bytes | None]:
     r"""The bytes of a draft's data and of its meta, for a store that keeps them apart, each checked as `encode` does.
 
     Args:
         stream: What it is appended to.
-        draft: The draft.
+        draft: The draft, or the event that it has become.
         limit_bytes: How many bytes either may have.
 
     Returns:

@@ -93,6 +93,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "pytest": ("interpreters/conformance/", "interpreters/pytest_plugin.py", "interpreters/pytest_never_run.py"),
     "multiformats": ("interpreters/blobs/cid.py",),
     "prometheus_client": ("interpreters/stores/served/metrics.py",),
+    "nats": ("interpreters/nats/", "interpreters/stores/nats/"),
     "psycopg": ("interpreters/stores/postgres/",),
     "rich": ("interpreters/cli.py", "interpreters/explore/report.py"),
     "starlette": (),
@@ -119,7 +120,7 @@ FLOORS = (
     ),
     ("interpreters/runtime/", "interpreters/stores/"),
     ("interpreters/blobs/", "interpreters/traces.py"),
-    ("interpreters/disk/", "interpreters/threads/"),
+    ("interpreters/access.py", "interpreters/disk/", "interpreters/nats/", "interpreters/threads/"),
 )
 # The door of the package, which hands on what is opened, and no room.
 DOOR = "interpreters/__init__.py"
@@ -130,6 +131,7 @@ STORES = (
     "interpreters/stores/served/",
     "interpreters/stores/sqlite/",
     "interpreters/stores/postgres/",
+    "interpreters/stores/nats/",
 )
 UPKEEP = "interpreters/stores/file/upkeep/"
 
@@ -147,7 +149,14 @@ CHANGES_FILES_BY_PATH = {
 OTHER_FILES = {
     "interpreters/cli.py": {"open", "os.open"},  # what `import` reads, and where a closed pipe's output goes
     "interpreters/explore/report.py": {"write_text"},  # a page to look at
-    # Where a server of one's own has its data.
+    # Where servers of one's own have their data.
+    "interpreters/nats/private_cluster.py": {
+        "open",
+        "shutil.rmtree",
+        "shutil.which",
+        "tempfile.mkdtemp",
+        "write_text",
+    },
     "interpreters/stores/postgres/private_server.py": {
         "shutil.rmtree",
         "shutil.which",
@@ -156,7 +165,7 @@ OTHER_FILES = {
         "write_text",
     },
     "interpreters/sharing.py": {"os.open", "os.rename"},  # its log
-    "interpreters/stores/served/descriptors.py": {"os.open"},  # the null device, in the place of a parent's sockets
+    "interpreters/threads/descriptors.py": {"os.open"},  # the null device, in the place of a parent's sockets
     "interpreters/stores/served/doors.py": {"os.open"},  # the directory of a socket whose path is long
     "interpreters/stores/served/listening.py": {
         "os.chmod",

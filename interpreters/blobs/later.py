@@ -98,6 +98,18 @@ class BlobsOf:
         """
         return self._find("drop", True).drop(cid, put_before)
 
+    def drop_unfinished(self, put_before: int, *, dry_run: bool = False) -> int:
+        """As the home does.
+
+        Args:
+            put_before: The moment, in microseconds since 1970, UTC.
+            dry_run: Whether it is only counted.
+
+        Returns:
+            How many puts there were of which something was left.
+        """
+        return self._find("drop_unfinished", not dry_run).drop_unfinished(put_before, dry_run=dry_run)
+
     def _ask(self, request: BlobGet | BlobHas) -> Any:
         return self._find(request.op, False).handlers[type(request)](request)
 
@@ -109,7 +121,78 @@ def _no_objection(what: str, changes: bool) -> None:
     pass
 
 
-class BlobsBeside(BlobsOf):
+class BlobsLater(BlobsOf):
+    """The home of blobs that belongs to a store, and is opened when it is used. For any thread.
+
+    Args:
+        open_home: Opens it, and is told whether blobs are about to be changed. Where they are not, and it is not there
+            yet, it returns None.
+        where: What messages call it.
+        check: Called with a use, and whether that changes blobs; raises where the store is not to be used so.
+
+    >>> from interpreters.blobs.memory import MemoryBlobs
+    >>> from persist_effects import blob, run
+    >>> blobs = BlobsLater(lambda changes: MemoryBlobs() if changes else None, "in memory")
+    >>> list(blobs.kept()), run(blob.put(b"hello"), blobs.handlers).size, len(list(blobs.kept()))
+    ([], 5, 1)
+    """
+
+    def __init__(
+        self,
+        open_home: Callable[[bool], BlobHome | None],
+        where: str,
+        check: Callable[[str, bool], None] = _no_objection,
+    ) -> None:
+        super().__init__(self._opened)
+        self._open_home = open_home
+        self._where = where
+        self._check = check
+        self._home: BlobHome | None = None
+        self._is_closed = False
+        self._lock = threading.Lock()
+
+    def close_home(self) -> None:
+        """Let go of it, by the store when it is closed. Again: nothing."""
+        with self._lock:
+            self._is_closed = True
+            home, self._home = self._home, None
+        if home is not None:
+            home.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: it opens the home by itself."""
+        # What is the parent's is not even closed here: that would give its locks back.
+        _INHERITED.append(self._home)
+        self._home = None
+        self._lock = threading.Lock()
+
+    def _opened(self, what: str, changes: bool) -> BlobHome:
+        self._check(what, changes)
+        home = self._home
+        if home is not None:
+            return home
+        if self._is_closed:
+            raise self._closed()
+        opened = self._open_home(changes)
+        return NoBlobs() if opened is None else self._keep(opened)
+
+    def _keep(self, opened: BlobHome) -> BlobHome:
+        """The one that is kept: another thread may have been quicker."""
+        with self._lock:
+            if self._home is None and not self._is_closed:
+                self._home = opened
+            home = self._home
+        if home is not opened:
+            opened.close()
+        if home is None:
+            raise self._closed()
+        return home
+
+    def _closed(self) -> StoreClosed:
+        return StoreClosed(f"{self._where}: the store was closed: open it again")
+
+
+class BlobsBeside(BlobsLater):
     """The home of blobs in a directory beside a store, which is made by the first blob that is put. For any thread.
 
     Args:
@@ -137,55 +220,12 @@ class BlobsBeside(BlobsOf):
         permissions: int = PRIVATE,
         check: Callable[[str, bool], None] = _no_objection,
     ) -> None:
-        super().__init__(self._opened)
-        self._place = os.fspath(place)
-        self._read_only = read_only
-        self._permissions = permissions
-        self._check = check
-        self._home: DirectoryBlobs | None = None
-        self._is_closed = False
-        self._lock = threading.Lock()
+        def directory(changes: bool) -> BlobHome | None:
+            if not changes and not os.path.isdir(place):
+                return None
+            return DirectoryBlobs(place, read_only=read_only, permissions=permissions)
 
-    def close_home(self) -> None:
-        """Let go of the directory, by the store when it is closed. Again: nothing."""
-        with self._lock:
-            self._is_closed = True
-            home, self._home = self._home, None
-        if home is not None:
-            home.close()
-
-    def leave_to_parent(self) -> None:
-        """In a forked child: it opens the directory by itself."""
-        # What is the parent's is not even closed here: that would give its locks back.
-        _INHERITED.append(self._home)
-        self._home = None
-        self._lock = threading.Lock()
-
-    def _opened(self, what: str, changes: bool) -> BlobHome:
-        self._check(what, changes)
-        home = self._home
-        if home is not None:
-            return home
-        if self._is_closed:
-            raise self._closed()
-        if not changes and not os.path.isdir(self._place):
-            return NoBlobs()
-        return self._keep(DirectoryBlobs(self._place, read_only=self._read_only, permissions=self._permissions))
-
-    def _keep(self, opened: DirectoryBlobs) -> DirectoryBlobs:
-        """The one that is kept: another thread may have been quicker."""
-        with self._lock:
-            if self._home is None and not self._is_closed:
-                self._home = opened
-            home = self._home
-        if home is not opened:
-            opened.close()
-        if home is None:
-            raise self._closed()
-        return home
-
-    def _closed(self) -> StoreClosed:
-        return StoreClosed(f"{self._place}: the store was closed: open it again")
+        super().__init__(directory, os.fspath(place), check)
 
 
-_INHERITED: list[DirectoryBlobs | None] = []
+_INHERITED: list[BlobHome | None] = []

@@ -12,8 +12,9 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, closing, contextmanager
 
+import nats_cluster
 import pytest
-from served_stores import serving
+from served_stores import serving, until
 
 from interpreters import Store, open_store
 from interpreters.runtime import tasks
@@ -327,3 +328,38 @@ def test_the_requests_of_a_forked_child_are_none_of_those_that_waited(served):
         assert in_child(lambda: served.run(kv.get("color"))).startswith("StoreUnavailable")
         served.run(log.append("s", "made", 1))
     assert served.interpreter.handlers[KvPut](KvPut("color", "red")) == 1
+
+
+# NATS
+
+
+def test_a_forked_child_has_a_connection_to_nats_of_its_own_and_the_parents_goes_on():
+    with open_store(nats_cluster.new_store_url()) as store:
+        store.run(kv.put("color", "red"))
+        with busy(lambda: store.handlers[Wait](Wait(0, "", LONG_SECONDS))):
+            assert in_child(lambda: store.run(kv.get("color"))) == "'red'"
+            assert in_child(lambda: store.run(log.append("orders/1", "placed", 1)).seq) == "1"
+        assert in_child(store.close) == "None"
+        assert in_child(lambda: in_child(lambda: store.run(kv.get("color")))) == "\"'red'\""
+        assert store.run(log.append("orders/1", "paid", 1)).seq == 2
+
+
+def test_a_child_that_lives_on_does_not_keep_the_parents_connection_to_nats_open():
+    cluster = nats_cluster.own_cluster(1)
+    store = open_store(nats_cluster.new_store_url())
+    client = store.interpreter._connection.client.client_id
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(0)
+    try:
+        store.close()
+        until(lambda: client not in [one["cid"] for one in cluster.monitored(0, "connz")["connections"]])
+    finally:
+        os.close(writing)
+        os.waitpid(pid, 0)
+        os.close(reading)

@@ -55,6 +55,10 @@ READ_TOKEN = "test_a_client_with_the_second_token_reads_and_does_not_write"
 STOPPED = "test_a_server_that_is_told_to_end_before_it_runs_ends_at_once"
 INTERRUPTED_COMMIT = "test_an_interrupted_commit_is_settled_by_opening_anew"
 
+NATS_CHILD = "test_a_forked_child_has_a_connection_to_nats_of_its_own_and_the_parents_goes_on"
+NATS_OPENED = "test_an_interrupt_anywhere_while_a_store_on_nats_is_opened_leaves_nothing_behind"
+NATS_INTERRUPTED = "test_an_interrupt_at_any_line_of_asking_nats_leaves_the_store_usable"
+BUCKET_CHILD = "test_a_child_of_a_fork_has_a_bucket_by_a_connection_of_its_own_and_its_parent_too"
 BLOB_THREADS = "test_threads_that_put_and_read_the_same_blobs_find_them_whole"
 PROVED_WHEN_IDLE = "test_an_idle_store_proves_its_last_commit_so_that_damage_to_it_is_found"
 FORK_OF_WRITER = "test_a_fork_of_the_writer_reads_and_does_not_write_and_does_not_keep_the_lock"
@@ -217,14 +221,38 @@ TABLE: dict[str, dict[str, Row]] = {
         "_swept": Row(ANY, "one is added before it is taken from the others", "test_memory_drops_what_is_old_too"),
         "_blobs": Row(ANY, "bytes by their own name: whoever puts them puts the same", "test_threads_may_put_one_blob"),
     },
+    "stores/nats/store.py NatsStore": {
+        "_is_closed": Row(ANY, ONCE, "test_a_store_may_be_closed_by_several_threads_at_once"),
+        "_connection": Row("whoever opens or closes it, and a forked child", "NatsStore._connecting", NATS_CHILD),
+        "_connecting": Row("a fork", "a child has one thread", NATS_CHILD),
+        "_abandoned": Row("whoever opens it, and a forked child", IN_ONE_STEP, NATS_OPENED),
+    },
+    "nats/connection.py NatsConnection": {
+        "loop": Row("whoever opens it", ONCE, NATS_OPENED),
+        "_thread": Row("whoever opens it", ONCE, NATS_OPENED),
+        **dict.fromkeys(
+            ("_asked", "_tasks", "on_back", "on_end", "_trouble", "_is_looking", "_ending"),
+            Row("the loop's thread", "no other does", NATS_INTERRUPTED),
+        ),
+    },
+    "nats/connection.py _Client": dict.fromkeys(
+        ("_own_inbox", "_heard"), Row("the loop's thread", "no other does", NATS_INTERRUPTED)
+    ),
+    "nats/connection.py Unanswered": {},
+    "nats/connection.py Denied": {},
     "blobs/later.py BlobsOf": {},
-    "blobs/later.py BlobsBeside": {
-        "_home": Row(ANY, "BlobsBeside._lock", "test_blobs_stand_beside_the_file"),
+    "blobs/later.py BlobsLater": {
+        "_home": Row(ANY, "BlobsLater._lock", "test_blobs_stand_beside_the_file"),
         "_is_closed": Row(ANY, ONCE, "test_blobs_stand_beside_the_file"),
         "_lock": Row("a fork", "a child has one thread", "test_a_fork_has_a_connection_of_its_own"),
     },
     "blobs/ipfs.py IpfsBlobs": {
         "_is_closed": Row(ANY, ONCE, "test_a_home_that_is_only_read_and_one_that_is_closed_say_so"),
+    },
+    "blobs/bucket_calls.py BucketCalls": {
+        "_opened": Row("whoever opens or closes it, and a forked child", "BucketCalls._lock", BUCKET_CHILD),
+        "_is_closed": Row(ANY, ONCE, "test_a_home_that_is_closed_says_so"),
+        "_lock": Row("a fork", "a child has one thread", BUCKET_CHILD),
     },
     "blobs/files.py BlobFiles": {
         "_begins": Row(
@@ -536,6 +564,7 @@ OWNED_BY_ONE = {
     "disk/files.py _Descriptor", "blobs/directory.py _Unfinished", "blobs/ipfs.py _Upload",
     "blobs/ipfs.py _NodeChunks", "blobs/ipfs.py _Refused",
     "blobs/directory.py _StoredChunks", "stores/postgres/courier.py _Link",
+    "nats/connection.py _Asked",
 }  # fmt: skip
 # Tables that are filled where they are made.
 FILLED_ONCE = {"handlers", "_arguments", "_known", "_read_from_segments", "_command", "_disk_rows"}

@@ -107,6 +107,16 @@ class TransactFacts(Facts):
         assert ask(store, Streams()) == []
 
     @needs("transact")
+    def test_a_conflict_over_a_key_that_the_transaction_has_put_names_a_revision_that_no_key_has(
+        self, store: Store
+    ) -> None:
+        old = put(store, "k", 1)
+        newest = [put(store, "other", number) for number in range(5)][-1]
+        conflict = ask(store, Transact((KvPut("k", 2), KvPut("k", 3, old))))
+        assert isinstance(conflict, Conflict)
+        assert conflict.actual > newest
+
+    @needs("transact")
     def test_a_transaction_that_conflicts_writes_nothing(self, store: Store) -> None:
         append(store, "old", 1, 2)
         revision = put(store, "k", 1)
