@@ -107,6 +107,18 @@ class BlobHome(Protocol):
         """
         ...
 
+    def drop_unfinished(self, put_before: int, *, dry_run: bool = False) -> int:
+        """Take away what puts that ended half-way have left, where the next put does not do so by itself.
+
+        Args:
+            put_before: The moment, in microseconds since 1970, UTC, since which nothing of it was written.
+            dry_run: Whether it is only counted.
+
+        Returns:
+            How many puts there were of which something was left.
+        """
+        ...
+
 
 def pieces_of(file: BinaryIO) -> Iterator[bytes]:
     """What a binary file gives from where it stands, in pieces.

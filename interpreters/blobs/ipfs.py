@@ -195,6 +195,18 @@ class IpfsBlobs:
             f"know better, write ipfs pin rm {cid}"
         )
 
+    def drop_unfinished(self, put_before: int, *, dry_run: bool = False) -> int:
+        """Nothing: what is not pinned, the node gives up by itself.
+
+        Args:
+            put_before: The moment, in microseconds since 1970, UTC.
+            dry_run: Whether it is only counted.
+
+        Returns:
+            0.
+        """
+        return 0
+
     # Rows
 
     def _put(self, request: BlobPut) -> BlobRef:

@@ -136,6 +136,18 @@ class MemoryBlobs:
         self._swept.pop(cid, None)
         return cid not in self._blobs
 
+    def drop_unfinished(self, put_before: int, *, dry_run: bool = False) -> int:
+        """Nothing: no put leaves anything.
+
+        Args:
+            put_before: The moment, in microseconds since 1970, UTC.
+            dry_run: Whether it is only counted.
+
+        Returns:
+            0.
+        """
+        return 0
+
     def _put(self, request: BlobPut) -> BlobRef:
         return self._keep(cid_of(request.data), request.data, request.mime)
 

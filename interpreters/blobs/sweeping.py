@@ -63,6 +63,8 @@ class Swept(msgspec.Struct, kw_only=True):
     dropped: list[str] = []
     """Those that were given up; in a dry run, those that would be."""
     dropped_bytes: int = 0
+    unfinished: int = 0
+    """How many puts that ended half-way had left something that was taken away; in a dry run, that would be."""
     is_dry_run: bool = False
 
 
@@ -122,6 +124,7 @@ def sweep(
         else:
             # It was put again meanwhile.
             swept.young += 1
+    swept.unfinished = blobs.drop_unfinished(put_before, dry_run=dry_run)
     return swept
 
 

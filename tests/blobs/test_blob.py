@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nats_cluster import new_bucket_url
 
 from interpreters import Store, open_store
 from interpreters.blobs.directory import DirectoryBlobs
@@ -20,6 +21,7 @@ OPENED = {
     "memory": lambda path: open_store("memory:"),
     "a file store": lambda path: open_store(f"file:{path}"),
     "a directory beside a memory store": lambda path: open_store("memory:", blobs=DirectoryBlobs(path)),
+    "a bucket of NATS beside a memory store": lambda path: open_store("memory:", blobs=new_bucket_url()),
     "a served file store": lambda path: Store(RemoteStore.spawn(f"file:{path}")),
 }
 

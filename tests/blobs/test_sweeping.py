@@ -6,6 +6,7 @@ from contextlib import closing
 from datetime import timedelta
 
 import pytest
+from nats_cluster import new_bucket_url
 
 from interpreters import open_store
 from interpreters.blobs.cid import CHUNK_BYTES, cid_of, raw_cid_of
@@ -30,13 +31,15 @@ STORES = {
     "a file store": ("file:{}/store", None),
     "a store on SQLite": ("sqlite:{}/app.db", None),
     "a directory beside a memory store": ("memory:", "dir:{}/blobs"),
+    "a bucket of NATS beside a memory store": ("memory:", "nats:"),
 }
 
 
 @pytest.fixture(params=STORES.values(), ids=STORES)
 def store(request, tmp_path):
     url, blobs = request.param
-    with open_store(url.format(tmp_path), blobs=None if blobs is None else blobs.format(tmp_path)) as opened:
+    home = new_bucket_url() if blobs == "nats:" else None if blobs is None else blobs.format(tmp_path)
+    with open_store(url.format(tmp_path), blobs=home) as opened:
         yield opened
 
 
