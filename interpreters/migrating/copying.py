@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from interpreters.jsonl import Counts, Progress, check_empty
-from interpreters.migrating.comparing import STATE, Comparison, bounds_of, plain
+from interpreters.migrating.comparing import STATE, Bounds, Comparison, bounds_in, bounds_of, plain
 from interpreters.runtime.store import ORDER_SECONDS, Store
 from persist_effects import kv, log
 from persist_effects.errors import CorruptStore, InvalidRequest
@@ -205,6 +205,10 @@ class Copy:
                 return
 
     def _copy_events(self, events: Sequence[Event], position: int) -> None:
+        # Asked together: one after the other, each would go to a server and back.
+        unknown = sorted({event.stream for event in events} - self._last_seqs.keys())
+        if unknown:
+            self._last_seqs.update(zip(unknown, self._new.run(all_of(*map(log.last_seq, unknown))), strict=True))
         writes: list[Write] = []
         while self._to_begin and self._to_begin[0][0] <= position:
             at, names = self._to_begin[0]
@@ -231,9 +235,7 @@ class Copy:
                 self._last_seqs[name] = dropped
 
     def _writes_for(self, stream: str, events: Sequence[Event]) -> Iterator[Write]:
-        last = self._last_seqs.get(stream)
-        if last is None:
-            last = self._new.run(log.last_seq(stream))
+        last = self._last_seqs[stream]
         # What was copied before is there already.
         events = [event for event in events if event.seq > last]
         if not events:
@@ -261,15 +263,22 @@ class Copy:
             names: Those that may have been; None: all.
         """
         among = self._old.run(log.streams()) if names is None else list(names)
-        for count, name in enumerate(among, 1):
-            dropped, last = self._old.run(bounds_of(name))
-            found_dropped, found_last = self._new.run(bounds_of(name))
-            if dropped == last > found_last:
-                self._run_alone(Transact(tuple(self._dropped(name, found_last, last))))
-                self._last_seqs[name] = last
-            elif found_last and dropped > found_dropped:
-                self._run_alone(TruncateThrough(name, dropped))
-            self._tell(count, len(among))
+        done = 0
+        for part, bounds, others in bounds_in(self._old, self._new, among):
+            for name, ours, theirs in zip(part, bounds, others, strict=True):
+                self._drop_as(name, ours, theirs)
+            done += len(part)
+            self._tell(done, len(among))
+
+    def _drop_as(self, name: str, ours: Bounds, theirs: Bounds) -> None:
+        """Bring a stream of the new store to where its events are dropped in the old one."""
+        (dropped, last), (found_dropped, found_last) = ours, theirs
+        if dropped == last > found_last:
+            for part in within(self._dropped(name, found_last, last), self._new.capabilities.batch_limit):
+                self._run_alone(Transact(tuple(part)))
+            self._last_seqs[name] = last
+        elif found_last and dropped > found_dropped:
+            self._run_alone(TruncateThrough(name, dropped))
 
     # Keys
 
@@ -373,9 +382,16 @@ class Copy:
 
     # Writing
 
-    def _commit(self, writes: Sequence[Write], state: CopyState) -> None:
-        """Write, and note in the same transaction how far it is then."""
-        self._run_alone(Transact((*writes, noting(state))))
+    def _commit(self, writes: Iterable[Write], state: CopyState) -> None:
+        """Write, and note in the same transaction how far it is then.
+
+        Where the new store does not take as much at once, the last one notes it. What was written before is passed
+        over by whoever goes on from the state before.
+        """
+        *others, last = within(writes, self._new.capabilities.batch_limit)
+        for part in others:
+            self._run_alone(Transact(tuple(part)))
+        self._run_alone(Transact((*last, noting(state))))
 
     def _run_alone(self, request: Any) -> None:
         answer = self._new.run(perform(request))
@@ -388,6 +404,41 @@ class Copy:
     def _tell(self, done: int, of: int) -> None:
         if self.progress is not None:
             self.progress(done, of)
+
+
+def within(writes: Iterable[Write], limit: int | None) -> list[list[Write]]:
+    """Writes in their order, parted into what a store takes as one transaction with one write more.
+
+    Args:
+        writes: The writes. An append of too many events is parted too: it expects where it stands.
+        limit: The store's `Capabilities.batch_limit`. An event counts as a write does, and what it is written by too.
+
+    Returns:
+        The parts, at least one.
+
+    >>> part = Append("s", (Draft("made", None),) * 5, 0)
+    >>> [[(len(each.events), each.expected) for each in found] for found in within([part], 6)]
+    [[(3, 0)], [(2, 3)]]
+    """
+    parts: list[list[Write]] = [[]]
+    left = most = INT64_MAX if limit is None else max(limit - 2, 2)
+    for write in (each for whole in writes for each in _parted(whole, max(most - 1, 1))):
+        weight = 1 + (len(write.events) if isinstance(write, Append) else 1)
+        if weight > left and parts[-1]:
+            parts.append([])
+            left = most
+        parts[-1].append(write)
+        left -= weight
+    return parts
+
+
+def _parted(write: Write, size: int) -> Iterator[Write]:
+    if not isinstance(write, Append) or len(write.events) <= size:
+        yield write
+        return
+    assert write.expected is not None
+    for start in range(0, len(write.events), size):
+        yield Append(write.stream, write.events[start : start + size], write.expected + start)
 
 
 def noting(state: CopyState) -> KvPut:

@@ -5,9 +5,10 @@ from itertools import count
 from pathlib import Path
 from random import Random
 
+import nats_cluster
+import postgres_server
 import pytest
 from lagging import LaggingMemoryStore
-from postgres_server import new_store_url
 from stores_of_a_move import read_model, stopping_after
 
 from interpreters import Store, open_store
@@ -15,7 +16,7 @@ from interpreters.migrating import STATE, Copy, migrate
 from persist_effects import CorruptStore, Draft, InvalidRequest, kv, log, snapshot, subscription, transact
 from persist_effects.requests import Append, KvPut
 
-KINDS = ("memory", "lagging", "file", "sqlite", "postgresql")
+KINDS = ("memory", "lagging", "file", "sqlite", "postgresql", "nats")
 
 
 @pytest.fixture
@@ -26,7 +27,9 @@ def opened(tmp_path: Path) -> Callable[[str], Store]:
         if kind == "lagging":
             return Store(LaggingMemoryStore())
         if kind == "postgresql":
-            return open_store(new_store_url(sync="interval"))
+            return open_store(postgres_server.new_store_url(sync="interval"))
+        if kind == "nats":
+            return open_store(nats_cluster.new_store_url())
         return open_store("memory:" if kind == "memory" else f"{kind}:{tmp_path}/{next(numbers)}?sync=os")
 
     return new_store
@@ -79,7 +82,10 @@ class Stopping(Exception):
     """The process is gone."""
 
 
-@pytest.mark.parametrize(("old_kind", "new_kind"), [("memory", "file"), ("file", "sqlite"), ("sqlite", "postgresql")])
+@pytest.mark.parametrize(
+    ("old_kind", "new_kind"),
+    [("memory", "file"), ("file", "sqlite"), ("sqlite", "postgresql"), ("file", "nats"), ("nats", "file")],
+)
 def test_a_migration_that_is_stopped_after_any_request_goes_on_where_it_was(old_kind, new_kind, opened, monkeypatch):
     monkeypatch.setattr("interpreters.migrating.copying.PAGE", 20)
     with opened(old_kind) as old:
@@ -95,6 +101,25 @@ def test_a_migration_that_is_stopped_after_any_request_goes_on_where_it_was(old_
                 else:
                     break
         assert requests > 20
+
+
+@pytest.mark.parametrize("batch_messages", [8, 20, 100])
+def test_a_store_that_takes_little_at_once_is_filled_by_several_transactions(batch_messages, opened):
+    with opened("file") as old, open_store(nats_cluster.new_store_url(batch_messages=batch_messages)) as new:
+        fill(old)
+        old.run(log.append_many("long", [Draft("made", number) for number in range(150)]))
+        old.run(log.begin("truncated", 3))
+        migrate(old, new)
+        assert read_model(new) == read_model(old)
+        copy = Copy(old, new)
+        copy.begin_at(copy.state, 0)
+        # Of what was copied of it, events were dropped, and then some that had not been copied.
+        old.run(log.append_many("long", [Draft("made", number) for number in range(150)]))
+        old.run(log.truncate_through("long", 260))
+        copy.events()
+        copy.streams()
+        copy.keys()
+        copy.compare()
 
 
 def test_what_was_written_since_is_copied_too(opened):
