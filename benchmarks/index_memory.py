@@ -22,10 +22,10 @@ def growth_bytes(directory: Path) -> int:
             store.run(log.append("orders/1", "placed", None))
         with open_file_store(first / "store") as store:
             read_from_all_over(store)
-    before = _own_memory_bytes()
+    before = own_memory_bytes()
     with open_file_store(directory) as store:
         read_from_all_over(store)
-        return max(1, _own_memory_bytes() - before)
+        return max(1, own_memory_bytes() - before)
 
 
 def read_from_all_over(store: Store) -> None:
@@ -39,7 +39,8 @@ def read_from_all_over(store: Store) -> None:
         assert event.stream == name
 
 
-def _own_memory_bytes() -> int:
+def own_memory_bytes() -> int:
+    """How much memory is this process's own, and not some file's."""
     gc.collect()
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("RssAnon:"):
