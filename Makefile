@@ -3,25 +3,30 @@
 PYTHON ?= python3
 BIN := .venv/bin
 REPO ?= .
+STORE ?=
 ARGS ?=
 SEED ?= 0
 
-.PHONY: help demo test check explored covered format postgres kill kill-served interrupts damage differential crash bench clean
+.PHONY: help demo test check explored covered format postgres cluster kill kill-served cluster-kill interrupts damage differential crash bench bench-cluster clean
 
 help:
 	@echo "make demo [REPO=path] [ARGS='--at COMMIT']   the main job, on this repository or another; goes on where it stopped"
+	@echo "make demo STORE=URL                          the same on any store, as that of make postgres or make cluster"
 	@echo "make test                                    the tests, but for those that go through very many states"
 	@echo "make explored                                those"
 	@echo "make check                                   format, lint, types, tests with coverage: the one door"
 	@echo "make format                                  mend the format and what lint can mend"
 	@echo "make postgres                                run a PostgreSQL server of one's own until Ctrl-C, and say its URL"
+	@echo "make cluster                                 run three servers of NATS of one's own until Ctrl-C, and say their URL"
 	@echo "make kill [ROUNDS=2000] [SEED=0]             kill a writing process again and again, and look what is there"
 	@echo "make kill-served [SECONDS=60] [SEED=0]       kill the server of many processes again and again, and judge what they were told"
+	@echo "make cluster-kill [SECONDS=60] [SEED=0]      kill and stop the nodes of a NATS cluster again and again, and judge likewise"
 	@echo "make interrupts [ROUNDS=2000] [SEED=0]       interrupt all that a store does, and each command, and look what is there"
 	@echo "make damage [ROUNDS=400000] [SEED=0]         damage stores in every way, and look what is read"
 	@echo "make differential [ROUNDS=500000] [SEED=0]   ask the file store and the memory store the same, and compare"
 	@echo "make crash [CRASH_SECONDS=600]               let the power fail at every request of workload after workload"
 	@echo "make bench                                   the table of speeds, as ratios"
+	@echo "make bench-cluster                           its rows of NATS, on three servers of one's own"
 
 # Filled anew when what should be in it has changed; marked as filled only when all of it is there.
 .venv/filled: pyproject.toml constraints.txt
@@ -29,9 +34,9 @@ help:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# Its store is under var/git-history, unless ARGS has a --store.
+# Its store is under var/git-history, unless STORE names another.
 demo: .venv/filled
-	$(BIN)/python examples/git_history.py "$(REPO)" $(ARGS)
+	$(BIN)/python examples/git_history.py "$(REPO)" $(if $(STORE),--store '$(STORE)') $(ARGS)
 
 test: .venv/filled
 	$(PYTEST) -m "not exploration"
@@ -61,6 +66,10 @@ COVERAGE_FLOOR := 95
 postgres: .venv/filled
 	$(BIN)/python -m interpreters.stores.postgres.private_server
 
+# From the binary that .venv has, at an address of the loopback; all that they hold is gone with them.
+cluster: .venv/filled
+	$(BIN)/python -m interpreters.nats.private_cluster
+
 format: .venv/filled
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -72,6 +81,10 @@ kill: .venv/filled
 kill-served: SECONDS ?= 60
 kill-served: .venv/filled
 	KILL_SERVED_SECONDS=$(SECONDS) KILL_SERVED_SEED=$(SEED) $(BIN)/python -m pytest -s tests/stores/served/test_served_overlapping.py
+
+cluster-kill: SECONDS ?= 60
+cluster-kill: .venv/filled
+	CLUSTER_KILL_SECONDS=$(SECONDS) CLUSTER_KILL_SEED=$(SEED) $(BIN)/python -m pytest -s tests/stores/nats/test_nats_overlapping.py -k killed
 
 interrupts: ROUNDS ?= 2000
 interrupts: .venv/filled
@@ -91,6 +104,9 @@ crash: .venv/filled
 
 bench: .venv/filled
 	$(BIN)/python -m benchmarks
+
+bench-cluster: .venv/filled
+	$(BIN)/python -m benchmarks --only nats:
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage var

@@ -7,18 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import nats_cluster
+import postgres_server
 import pytest
 from agents import is_over
 from git_repositories import quiet_git  # noqa: F401
 from places import EXAMPLES
-from postgres_server import new_store_url
 from served_stores import until
 from server_processes import ServerProcess
 from test_git_history_kept import assert_proved, run, small  # noqa: F401
 from test_order_ledger import TRANSCRIPT
 
 from interpreters import open_store
-from persist_effects import Event, blob, log
+from persist_effects import Event, blob, kv, log, subscription
+from persist_effects.requests import KvPut
 
 sys.path.insert(0, str(EXAMPLES))
 
@@ -59,6 +61,18 @@ class SharedPlace(Place):
         until(lambda: is_over(self._path))
 
 
+class NatsPlace(Place):
+    """A server of NATS."""
+
+    def __init__(self) -> None:
+        super().__init__(nats_cluster.new_store_url())
+
+    def restart(self) -> None:
+        cluster = nats_cluster.own_cluster(1)
+        cluster.end()
+        cluster.start()
+
+
 @contextmanager
 def served_at(listen: str, tmp_path: Path) -> Iterator[Place]:
     server = ServerProcess(f"file:{tmp_path}/store", listen.format(tmp_path))
@@ -70,7 +84,9 @@ def served_at(listen: str, tmp_path: Path) -> Iterator[Place]:
 
 @contextmanager
 def at(url: str, tmp_path: Path) -> Iterator[Place]:
-    yield Place(new_store_url() if url == "postgresql:" else url.format(tmp_path), is_kept=url != "memory:")
+    yield Place(
+        postgres_server.new_store_url() if url == "postgresql:" else url.format(tmp_path), is_kept=url != "memory:"
+    )
 
 
 SHARED = "file:{}/store?share=yes&idle_seconds=0.2"
@@ -84,9 +100,15 @@ def shared_at(url: str, tmp_path: Path) -> Iterator[Place]:
     place.restart()
 
 
+@contextmanager
+def nats_at(tmp_path: Path) -> Iterator[Place]:
+    yield NatsPlace()
+
+
 LISTENED_AT = ("unix:{}/sock", "tcp://127.0.0.1:0")
 PLACES: dict[str, Callable[[Path], Any]] = {
     **{url: partial(at, url) for url in URLS},
+    "nats:": nats_at,
     SHARED: partial(shared_at, SHARED),
     **{f"served at {url}": partial(served_at, url) for url in LISTENED_AT},
 }
@@ -131,3 +153,27 @@ def test_the_demo_proves_its_answers_and_finds_what_it_recorded(place: Place, sm
     first = assert_proved(small, place.url, recorded=3)
     place.restart()
     assert assert_proved(small, place.url, recorded=0) == first
+
+
+def test_a_follower_goes_on_where_it_was_once_everything_was_ended(place: Place) -> None:
+    seen: list[int] = []
+
+    def counted(event: Event) -> list[Any]:
+        seen.append(event.data)
+        return [KvPut("sum", sum(seen))]
+
+    with open_store(place.url) as store:
+        for number in range(1, 6):
+            store.run(log.append(f"orders/{number % 2}", "placed", number))
+        store.wait_for_order()
+        store.run(subscription.follow("sums", "orders/", counted))
+        if not place.is_kept:
+            assert seen == [1, 2, 3, 4, 5]
+            return
+        store.run(log.append("orders/0", "placed", 6))
+    place.restart()
+    with open_store(place.url) as store:
+        store.wait_for_order()
+        store.run(subscription.follow("sums", "orders/", counted))
+        assert store.run(kv.get("sum")) == 21
+    assert seen == [1, 2, 3, 4, 5, 6]

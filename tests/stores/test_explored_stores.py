@@ -5,8 +5,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import nats_cluster
+import postgres_server
 import pytest
-from postgres_server import new_store_url
 
 from interpreters import Store, open_store
 from interpreters.explore import explore, explore_effects
@@ -19,9 +20,10 @@ def factory_of(scheme: str, tmp_path: Path) -> Factory:
     numbers = count()
 
     def make() -> Store:
-        return open_store(
-            new_store_url() if scheme == "postgresql" else f"sqlite:{tmp_path}/{next(numbers)}.db?sync=os"
-        )
+        servers = {"postgresql": postgres_server, "nats": nats_cluster}
+        if scheme in servers:
+            return open_store(servers[scheme].new_store_url())
+        return open_store(f"sqlite:{tmp_path}/{next(numbers)}.db?sync=os")
 
     return make
 
@@ -47,6 +49,8 @@ def is_two(outcomes: Any) -> Effect[None]:
         ("postgresql", add_one, "failed"),
         # Revisions are others in each run there, and this program hands them on.
         ("postgresql", update_by_one, "not deterministic"),
+        ("nats", add_one, "failed"),
+        ("nats", update_by_one, "passed"),
     ],
 )
 def test_a_lost_update_is_found_on_a_database_too(scheme: str, program: Any, verdict: str, tmp_path: Path) -> None:
@@ -66,7 +70,7 @@ def is_paid_once(acked: Any, maybe: Any) -> Effect[None]:
     assert len(payments) == 1, f"there are {len(payments)} payments"
 
 
-@pytest.mark.parametrize("scheme", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("scheme", ["sqlite", "postgresql", "nats"])
 @pytest.mark.parametrize(("program", "verdict"), [(pay_blindly, "failed"), (pay, "passed")])
 def test_a_write_that_is_doubled_after_a_fault_is_found_on_a_database_too(
     scheme: str, program: Any, verdict: str, tmp_path: Path

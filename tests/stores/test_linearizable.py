@@ -9,9 +9,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import nats_cluster
+import postgres_server
 import pytest
 from histories import learn, problem_of, step
-from postgres_server import new_store_url
 
 from interpreters import open_store
 from persist_effects import Draft
@@ -24,11 +25,14 @@ KEYS = ("color", "shape", "size", "taste")
 
 
 def url_of(scheme: str, tmp_path: Path) -> str:
-    return new_store_url() if scheme == "postgresql" else f"{scheme}:{tmp_path}/store"
+    servers = {"postgresql": postgres_server, "nats": nats_cluster}
+    return servers[scheme].new_store_url() if scheme in servers else f"{scheme}:{tmp_path}/store"
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(("scheme", "stores"), [("file", 1), ("sqlite", 1), ("sqlite", 4), ("postgresql", 4)])
+@pytest.mark.parametrize(
+    ("scheme", "stores"), [("file", 1), ("sqlite", 1), ("sqlite", 4), ("postgresql", 4), ("nats", 1), ("nats", 4)]
+)
 def test_overlapping_operations_on_a_stream_or_a_key_could_have_been_done_one_by_one(scheme, stores, seed, tmp_path):
     history = overlapping(url_of(scheme, tmp_path), stores, seed)
     assert len(history) == WRITERS * OPERATIONS
