@@ -31,6 +31,9 @@ DIAL_SECONDS = 2.0
 DIAL_AGAIN_SECONDS = 0.1
 """How long after a connection was lost, and after each try, another one is tried."""
 
+AGAIN_SECONDS = 1.0
+"""How long after it was refused a connection is tried again."""
+
 CLOSE_SECONDS = 2.0
 """How long the servers may take to say goodbye."""
 
@@ -150,6 +153,7 @@ class NatsConnection:
         self._ending: asyncio.Task[None] | None = None
         self._tokens = itertools.count(1)
         self._is_looking = False
+        self._is_up = False
         self.loop: asyncio.AbstractEventLoop
         self.client = _Client()
         self._thread: threading.Thread | None = None
@@ -219,53 +223,52 @@ class NatsConnection:
         except TimeoutError as error:
             trouble = f" ({self._trouble})" if self._trouble else ""
             raise StoreUnavailable(f"{self.where}: no server answers{trouble}: start one, or give another") from error
-        except nats.errors.AuthorizationError as error:
-            raise InvalidRequest(
-                f"{self.where}: the servers do not know this user: give its user and password, token, nkey_file or "
-                "credentials_file"
-            ) from error
         except (nats.errors.Error, OSError) as error:
+            if _is_unknown_user(error):
+                raise InvalidRequest(
+                    f"{self.where}: the servers do not know this user: give its user and password, token, nkey_file or "
+                    "credentials_file"
+                ) from error
             raise StoreUnavailable(f"{self.where}: {error or type(error).__name__}") from error
+        await self._listen()
+
+    async def _listen(self) -> None:
         inbox = f"{self._access.inbox_prefix}.{secrets.token_hex(11)}."
         self._inbox = inbox.encode()
         self.client.hand_on(self._inbox, self._heard)
         await self.client.subscribe(inbox + "*", cb=self._heard_by_queue, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        self._is_up = True
 
     async def _connect(self) -> None:
         options = self._access.options()
         # Seconds, of which there may be parts, whatever their types say.
         times: dict[str, Any] = {"connect_timeout": DIAL_SECONDS, "reconnect_time_wait": DIAL_AGAIN_SECONDS}
-        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        client = self.client
 
         async def note(error: Exception) -> None:
-            # Who is not let in would try for ever.
-            if "authorization" in str(error).lower() and not refused.done():
-                refused.set_exception(nats.errors.AuthorizationError())
+            if _is_unknown_user(error):
+                # It would try for ever.
+                client.options["allow_reconnect"] = False
+            transport: Any = client._transport
+            if transport is not None and not client.is_connected:
+                # That of a try that has failed, which nats-py would leave to the collector.
+                transport.close()
             await self._note_error(error)
 
-        connecting = asyncio.ensure_future(
-            self.client.connect(
-                list(self._servers),
-                max_reconnect_attempts=-1,
-                allow_reconnect=True,
-                pending_size=-1,
-                ping_interval=PING_SECONDS,
-                max_outstanding_pings=2,
-                error_cb=note,
-                disconnected_cb=self._lost,
-                reconnected_cb=self._is_back,
-                **times,
-                **options,
-            )
+        await client.connect(
+            list(self._servers),
+            max_reconnect_attempts=-1,
+            allow_reconnect=True,
+            pending_size=-1,
+            ping_interval=PING_SECONDS,
+            max_outstanding_pings=2,
+            error_cb=note,
+            disconnected_cb=self._lost,
+            closed_cb=self._closed,
+            reconnected_cb=self._is_back,
+            **times,
+            **options,
         )
-        try:
-            await asyncio.wait([connecting, refused], return_when=asyncio.FIRST_COMPLETED)
-            if refused.done():
-                refused.result()
-            await connecting
-        finally:
-            connecting.cancel()
-            refused.cancel()
 
     async def _note_error(self, error: Exception) -> None:
         """What goes wrong with the connection is told by what is asked over it; what is not allowed, at once."""
@@ -284,6 +287,25 @@ class NatsConnection:
         asked, self._asked = self._asked, {}
         for one in asked.values():
             one.fail(Unanswered(reason, is_sent=True))
+
+    async def _closed(self) -> None:
+        """nats-py has given up for good, as it does when a server refuses it: begin anew, as often as it takes."""
+        if self._is_up and self._ending is None:
+            self._is_up = False
+            self._fail_all("the connection was closed by the server")
+            self.start(self._begin_anew())
+
+    async def _begin_anew(self) -> None:
+        while not self._is_up:
+            self.client = _Client()
+            try:
+                await self._connect()
+                await self._listen()
+            except (nats.errors.Error, OSError) as error:
+                self._trouble = str(error)
+                await self._close_client()
+                await asyncio.sleep(AGAIN_SECONDS)
+        await self._is_back()
 
     async def _is_back(self) -> None:
         for tell in self.on_back:
@@ -432,11 +454,14 @@ class NatsConnection:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         try:
-            # One that was interrupted is half-made, and says so by whatever is missing in it.
-            with suppress(Exception):
-                await asyncio.wait_for(self.client.close(), CLOSE_SECONDS)
+            await self._close_client()
         finally:
             self.loop.stop()
+
+    async def _close_client(self) -> None:
+        # One that was interrupted is half-made, and says so by whatever is missing in it.
+        with suppress(Exception):
+            await asyncio.wait_for(self.client.close(), CLOSE_SECONDS)
 
     def leave_to_parent(self) -> None:
         """In a forked child: close its copies of what the parent's connection has open, and say nothing to the servers.
@@ -452,6 +477,10 @@ class NatsConnection:
                 selector._selector.fileno(), selector._ssock.fileno(), selector._csock.fileno(),
             ]
         )  # fmt: skip
+
+
+def _is_unknown_user(error: Exception) -> bool:
+    return "authorization" in str(error).lower()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

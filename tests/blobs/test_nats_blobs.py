@@ -688,7 +688,7 @@ def test_a_bucket_is_made_where_it_is_missing_unless_it_is_only_read(url):
         ({"max_age": 60}, "max_age=60000000000, which would drop what is old"),
         ({"storage": "memory"}, "storage=memory, and blobs need file"),
         ({"discard": "old"}, "discard=old, and blobs need new"),
-        ({"subjects": ["other.>"]}, "with the subjects"),
+        ({"subjects": ["blobs-elsewhere.>"]}, "with the subjects"),
         ({"sealed": True}, "sealed"),
     ],
     ids=lambda value: "",

@@ -231,7 +231,7 @@ TABLE: dict[str, dict[str, Row]] = {
         "loop": Row("whoever opens it", ONCE, NATS_OPENED),
         "_thread": Row("whoever opens it", ONCE, NATS_OPENED),
         **dict.fromkeys(
-            ("_asked", "_tasks", "on_back", "on_end", "_trouble", "_is_looking", "_ending"),
+            ("_asked", "_tasks", "on_back", "on_end", "_trouble", "_is_looking", "client", "_ending"),
             Row("the loop's thread", "no other does", NATS_INTERRUPTED),
         ),
     },

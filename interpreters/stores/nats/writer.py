@@ -204,7 +204,10 @@ class NatsWriter:
             else:
                 self._start(self._write(group, (attempt, sending, result)))
 
-        sending.begin(told)
+        try:
+            sending.begin(told)
+        except Exception:
+            self._start(self._write(group))
 
     def _attempt_at_once(self, group: Group) -> Attempt | None:
         """A commit of what is known already; None where something has to be asked first."""

@@ -10,6 +10,7 @@ import nkeys
 import pytest
 from certificates import self_signed
 from nats_cluster import new_store_url, own_cluster
+from served_stores import until
 from typer.testing import CliRunner
 
 from interpreters import open_store
@@ -379,3 +380,36 @@ def test_the_health_of_a_store_is_asked_by_a_command():
     assert told.exit_code == 0
     found = json.loads(told.stdout)
     assert (found["durability"], found["server n0"], found["replicas"]) == ("os", "leads", 1)
+
+
+def test_a_store_heals_whose_user_the_servers_did_not_know_for_a_while():
+    with PrivateCluster(settings='authorization { user: app, password: "first" }') as cluster:
+        settings = cluster.directory / "0.conf"
+        known = settings.read_text()
+        with open_store(cluster.url("app", user="app", password="first", timeout=0.5)) as store:
+            store.run(kv.put("a", 1))
+            cluster.end()
+            settings.write_text(known.replace('"first"', '"second"'))
+            cluster.start()
+            with pytest.raises(StoreUnavailable):
+                store.run(kv.get("a"))
+            cluster.end()
+            settings.write_text(known)
+            cluster.start()
+            until(lambda: is_answered(store))
+
+
+def test_a_store_heals_whose_connection_the_server_has_ended_for_good():
+    with PrivateCluster() as cluster, open_store(cluster.url("app", timeout=0.5)) as store:
+        store.run(kv.put("a", 1))
+        own = store.interpreter._connection
+        # As for what is over its limits, after which nats-py does not connect again.
+        own.call(own.client._process_err, "'maximum payload violation'")
+        until(lambda: is_answered(store))
+
+
+def is_answered(store) -> bool:
+    try:
+        return store.run(kv.get("a")) == 1
+    except StoreUnavailable:
+        return False
