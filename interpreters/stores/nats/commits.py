@@ -18,6 +18,7 @@ from persist_effects.errors import TooLarge
 from persist_effects.event import Event
 from persist_effects.planning import Change, Limits, plan
 from persist_effects.requests import (
+    Advance,
     Append,
     Appended,
     Begin,
@@ -27,6 +28,7 @@ from persist_effects.requests import (
     KvPut,
     Transact,
     TruncateThrough,
+    Write,
 )
 
 DELETION_SECONDS = 86_400
@@ -37,7 +39,7 @@ class SubjectHead(NamedTuple):
     """What is known of a subject: the number of its last message (0: none), and what that says.
 
     ``value`` is the sequence number of a stream, or through which a mark has dropped events; of a key it is its
-    revision, 0 where it is absent. ``earliest`` is the number of the first event that is left, where it is known.
+    revision, 0 where it is absent.
     """
 
     number: int = 0
@@ -49,6 +51,11 @@ class Named(NamedTuple):
 
     kind: str
     name: str
+
+
+def writes_of(request: WriteRequest) -> tuple[Write | Advance, ...]:
+    """The writes of a transaction, or the one that stands alone."""
+    return request.writes if isinstance(request, Transact) else (request,)
 
 
 def named_by(request: WriteRequest) -> Iterator[Named]:
@@ -63,7 +70,7 @@ def named_by(request: WriteRequest) -> Iterator[Named]:
     if isinstance(request, Transact):
         for check in request.checks:
             yield Named(EVENTS, check.stream) if isinstance(check, ExpectSeq) else Named(KEYS, check.key)
-    for write in request.writes if isinstance(request, Transact) else (request,):
+    for write in writes_of(request):
         if isinstance(write, KvPut | KvDelete):
             yield Named(KEYS, write.key)
         elif isinstance(write, Append | TruncateThrough | Begin):

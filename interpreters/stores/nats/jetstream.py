@@ -67,17 +67,19 @@ class Outgoing(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """What was written: the number of its last message, and whether that had been written before."""
+    """What was written: the number of its last message."""
 
     number: int
-    is_double: bool = False
+
+
+TryResult = Ack | Refused | Unanswered
+"""What came of one try to write."""
 
 
 class _Written(msgspec.Struct):
     """What JetStream says of a write."""
 
     seq: int = 0
-    duplicate: bool = False
     error: dict[str, Any] | None = None
 
 
@@ -133,7 +135,7 @@ class JetStream:
         """
         answer: asyncio.Future[Ack] = self._connection.loop.create_future()
 
-        def done(result: "Ack | Refused | Unanswered") -> None:
+        def done(result: TryResult) -> None:
             if answer.done():
                 return
             if isinstance(result, Ack):
@@ -144,9 +146,7 @@ class JetStream:
         self.write_soon(messages, batch, done)
         return await answer
 
-    def write_soon(
-        self, messages: Sequence[Outgoing], batch: str, done: "Callable[[Ack | Refused | Unanswered], None]"
-    ) -> None:
+    def write_soon(self, messages: Sequence[Outgoing], batch: str, done: Callable[[TryResult], None]) -> None:
         """Write messages, all or none, and return at once.
 
         Args:
@@ -157,7 +157,7 @@ class JetStream:
 
         def take(body: bytes, _: bytes) -> bool:
             written = _decode_written(body)
-            done(Ack(written.seq, written.duplicate) if written.error is None else Refused(written.error))
+            done(Ack(written.seq) if written.error is None else Refused(written.error))
             return True
 
         *others, last = messages

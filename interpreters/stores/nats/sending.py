@@ -24,6 +24,7 @@ from interpreters.stores.nats.jetstream import (
     Message,
     Outgoing,
     Refused,
+    TryResult,
 )
 from persist_effects.errors import InvalidRequest, StoreUnavailable, UncertainOutcome
 
@@ -31,8 +32,6 @@ BACKOFF_SECONDS = 0.02
 """After how long something is tried again, drawn anew each time, and longer each time."""
 
 _DUPLICATE = 10201
-
-TryResult = Ack | Refused | Unanswered
 
 
 class Ids:

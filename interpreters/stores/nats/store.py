@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from interpreters.blobs.later import BlobsLater
 from interpreters.blobs.objects import NatsBlobs
@@ -15,9 +15,10 @@ from interpreters.nats.access import Access
 from interpreters.nats.connection import CONNECT_SECONDS, Denied, NatsConnection, Unanswered
 from interpreters.stores.asking import Alone, asked_alone
 from interpreters.stores.clock import Clock, checked_clock, wall_clock
+from interpreters.stores.group import WriteRequest
 from interpreters.stores.nats.acknowledging import acknowledgement_of
 from interpreters.stores.nats.barriers import Barriers
-from interpreters.stores.nats.commits import limits_of
+from interpreters.stores.nats.commits import limits_of, writes_of
 from interpreters.stores.nats.jetstream import NO_ROOM, JetStream, Refused
 from interpreters.stores.nats.latest import Latest
 from interpreters.stores.nats.making import PATIENCE_SECONDS, check_version, make_stream, peers_of
@@ -43,7 +44,6 @@ from persist_effects.requests import (
     KvWait,
     Outcome,
     Request,
-    Transact,
     Wait,
 )
 
@@ -168,8 +168,7 @@ class NatsStore:
         version = connection.client.connected_server_version
         check_version((version.major, version.minor, str(version)), connection.where)
         info = await make_stream(stream, self._subjects.all, self._replicas, min(PATIENCE_SECONDS, self._timeout))
-        peers = peers_of(info) or {connection.client.server_name: "leads"}
-        self.acknowledgement = await asyncio.to_thread(acknowledgement_of, peers, self._monitors)
+        await self._look_at_servers(connection, info)
         message_bytes = connection.client.max_payload - MESSAGE_OVERHEAD_BYTES
         payload_bytes = self._payload_limit_bytes or min(codec.PAYLOAD_LIMIT_BYTES, message_bytes)
         if payload_bytes > message_bytes:
@@ -201,6 +200,12 @@ class NatsStore:
             numbers=self._numbers,
         )
         connection.on_end.append(partial(_end, self._reader, self._writer))
+
+    async def _look_at_servers(self, connection: NatsConnection, info: dict[str, Any]) -> dict[str, str]:
+        """The servers on which the stream is, and how each is; with them it is known what an acknowledgement means."""
+        peers = peers_of(info) or {connection.client.server_name: "leads"}
+        self.acknowledgement = await asyncio.to_thread(acknowledgement_of, peers, self._monitors)
+        return peers
 
     # Asking
 
@@ -243,9 +248,10 @@ class NatsStore:
             if self._is_closed:
                 told(Failed(StoreClosed(_CLOSED)))
             elif type(request) in WRITES and not isinstance(request, Advance):
-                refused = self._beyond_limit(request)
+                write = cast(WriteRequest, request)
+                refused = self._beyond_limit(write)
                 if refused is None:
-                    writes.append(Waiting(request, told, deadline))  # type: ignore[arg-type]
+                    writes.append(Waiting(write, told, deadline))
                 else:
                     told(Failed(refused))
             else:
@@ -253,9 +259,9 @@ class NatsStore:
         if writes:
             self._writer.take(writes)
 
-    def _beyond_limit(self, request: Request[Any]) -> InvalidRequest | None:
+    def _beyond_limit(self, request: WriteRequest) -> InvalidRequest | None:
         limit = self.capabilities.batch_limit or 0
-        writes = request.writes if isinstance(request, Transact) else (request,)
+        writes = writes_of(request)
         if len(writes) > limit:
             return InvalidRequest(f"a transaction of {len(writes)} writes is over the limit of {limit}: make several")
         for write in writes:
@@ -309,8 +315,7 @@ class NatsStore:
 
     async def _health(self, connection: NatsConnection) -> dict[str, Any]:
         info = await JetStream(connection, self._stream_name).api(f"STREAM.INFO.{self._stream_name}")
-        peers = peers_of(info) or {connection.client.server_name: "leads"}
-        self.acknowledgement = await asyncio.to_thread(acknowledgement_of, peers, self._monitors)
+        peers = await self._look_at_servers(connection, info)
         return {
             "acknowledged": self.acknowledgement.meaning,
             "durability": self.acknowledgement.durability,

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 from interpreters.nats.connection import Unanswered
 from interpreters.stores.clock import Clock
 from interpreters.stores.group import WriteRequest
-from interpreters.stores.nats.commits import Named, NatsCommit, SubjectHead, named_by
-from interpreters.stores.nats.jetstream import Ack, JetStream, Message, Outgoing, Refused
+from interpreters.stores.nats.commits import Named, NatsCommit, SubjectHead, named_by, writes_of
+from interpreters.stores.nats.jetstream import Ack, JetStream, Message, Outgoing, Refused, TryResult
 from interpreters.stores.nats.latest import AT_ONCE, Latest
 from interpreters.stores.nats.numbers import ToldNumbers
 from interpreters.stores.nats.records import event_record, mark_of
-from interpreters.stores.nats.sending import Ids, Sending, TryResult, back_off
+from interpreters.stores.nats.sending import Ids, Sending, back_off
 from interpreters.stores.nats.subjects import EVENTS, KEYS, Subjects
 from persist_effects.errors import InternalError, InvalidRequest, PersistError, StoreUnavailable, UncertainOutcome
 from persist_effects.planning import Limits
@@ -375,7 +375,7 @@ class NatsWriter:
         """Where the last events are that some writes drop."""
         found: dict[tuple[str, int], int] = {}
         for request in (write.request for write in writes):
-            for write in request.writes if isinstance(request, Transact) else (request,):
+            for write in writes_of(request):
                 if isinstance(write, TruncateThrough):
                     head = self._heads[Named(EVENTS, write.stream)]
                     through = min(write.seq, head.value)
@@ -441,17 +441,13 @@ def _deadline(group: Group) -> float:
 
 
 def _truncates(request: WriteRequest) -> bool:
-    return any(
-        isinstance(write, TruncateThrough)
-        for write in (request.writes if isinstance(request, Transact) else (request,))
-    )
+    return any(isinstance(write, TruncateThrough) for write in writes_of(request))
 
 
 def _weight(request: WriteRequest) -> int:
     """How many messages a request comes to, at the most."""
-    writes = request.writes if isinstance(request, Transact) else (request,)
     checks = len(request.checks) if isinstance(request, Transact) else 0
-    return checks + sum(len(write.events) if isinstance(write, Append) else 2 for write in writes)
+    return checks + sum(len(write.events) if isinstance(write, Append) else 2 for write in writes_of(request))
 
 
 def _failure(error: BaseException) -> Exception:
