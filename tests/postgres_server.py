@@ -6,15 +6,12 @@ from functools import cache
 from itertools import count
 from urllib.parse import quote, urlencode
 
-import pytest
+from requirements import without
 
 from interpreters.stores.postgres.private_server import PrivateServer, binaries
 
 GIVEN = "PERSIST_EFFECTS_POSTGRES_URL"
 """Names the server to use, as a URL without options."""
-
-REQUIRED = "PERSIST_EFFECTS_REQUIRE_SERVERS"
-"""Where it is set, tests that find no server fail, and are not skipped."""
 
 QUIET = {"autovacuum": "off"}
 """For the servers of tests: a transaction of the server's own holds back readers of all streams at any moment."""
@@ -32,7 +29,7 @@ def _own() -> PrivateServer:
 def own_server() -> PrivateServer:
     """The server of this test process, which is made once and stays."""
     if binaries() is None:
-        _without("there are no binaries of PostgreSQL: install its server")
+        without("there are no binaries of PostgreSQL: install its server")
     return _own()
 
 
@@ -47,9 +44,3 @@ def new_store_url(**options: str) -> str:
     if given:
         return f"{given}?{urlencode({'schema': new_schema(), **options}, quote_via=quote)}"
     return own_server().url(new_schema(), **options)
-
-
-def _without(reason: str) -> None:
-    if os.environ.get(REQUIRED):
-        pytest.fail(reason)
-    pytest.skip(reason)
