@@ -158,6 +158,30 @@ class Truncated(CallerError):
         )
 
 
+class FollowersBehind(CallerError):
+    """Events were to be dropped that followers have not seen. Nothing was dropped.
+
+    ``seq`` is through which one of ``stream``, ``seen`` through which one all followers have seen it, and
+    ``followers`` are the names of those that have not seen more.
+    """
+
+    def __init__(self, stream: str, seq: int, seen: int, followers: list[str]) -> None:
+        super().__init__(stream, seq, seen, followers)
+        self.stream = stream
+        self.seq = seq
+        self.seen = seen
+        self.followers = followers
+
+    def __str__(self) -> str:
+        names = ", ".join(map(repr, self.followers))
+        return (
+            f"stream {self.stream!r} was to be truncated through event {self.seq}, and has been seen only through "
+            f"event {self.seen} by {'follower' if len(self.followers) == 1 else 'the followers'} {names}: let them "
+            "follow first, truncate with unseen='keep' as far as all have seen it, or have those forgotten that "
+            "nobody runs any more: `persist-effects follower forget URL NAME`"
+        )
+
+
 class BlobNotFound(CallerError, LookupError):
     """The blob store holds no bytes under this content identifier."""
 

@@ -28,9 +28,9 @@ from persist_effects import (
     run,
     snapshot,
     start,
-    subscription,
 )
 from persist_effects.errors import describe_type
+from persist_effects.following import whole
 from persist_effects.requests import PAGE_SIZE, PAGE_SIZE_MAX, Append, KvGet, KvPut, Page, Read, ReadAll, Transact, Wait
 
 LONG_SECONDS = 60.0
@@ -665,13 +665,13 @@ def copied_each_once():
     ids=lambda programs: " ".join(program.__name__ for program in programs),
 )
 def test_followers_that_move_their_checkpoint_by_itself_miss_nothing(monkeypatch, programs):
-    monkeypatch.setattr(subscription, "_FAR_POSITIONS", FEW)
+    monkeypatch.setattr(whole, "FAR_POSITIONS", FEW)
     report = explore(programs, filled_among_others, each_taken_effect_once, bound=2, crashes=len(programs) == 2)
     assert report.verdict == "passed", report
 
 
 def test_followers_of_types_that_move_their_checkpoint_by_itself_miss_nothing(monkeypatch):
-    monkeypatch.setattr(subscription, "_FAR_POSITIONS", FEW)
+    monkeypatch.setattr(whole, "FAR_POSITIONS", FEW)
     programs = [follow_a_of_types, follow_a_of_types]
     report = explore(programs, filled_among_others, each_of_types_taken_effect_once, bound=3, crashes=True)
     assert report.verdict == "passed", report
@@ -682,7 +682,7 @@ def test_followers_of_types_that_move_their_checkpoint_by_itself_miss_nothing(mo
     [(follow_a, each_taken_effect_once), (follow_a_of_types, each_of_types_taken_effect_once)],
 )
 def test_a_follower_that_moves_its_checkpoint_by_itself_meets_any_fault_and_misses_nothing(monkeypatch, program, check):
-    monkeypatch.setattr(subscription, "_FAR_POSITIONS", FEW)
+    monkeypatch.setattr(whole, "FAR_POSITIONS", FEW)
     report = explore_effects([program, append_to_a, program], filled_among_others, check)
     assert report.verdict == "passed", report
 

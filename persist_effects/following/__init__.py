@@ -1,0 +1,1 @@
+"""Followers: what `persist_effects.subscription.follow` and `persist_effects.followers` are made of."""

@@ -1,0 +1,145 @@
+"""A checkpoint: how far a follower, or a partition of a group, has come. It is moved only by who knows it as it is.
+
+So whoever is late writes nothing: a transaction of its carries the revision that the checkpoint had, and meets a
+conflict. A group's also carries that of the follower itself, so that all its members learn of what is changed there.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from persist_effects import kv
+from persist_effects.following.records import (
+    Aside,
+    Part,
+    Progress,
+    Record,
+    aside_key,
+    asides_prefix,
+    kept_in,
+    parts_prefix,
+    plain,
+)
+from persist_effects.machine import Effect, perform
+from persist_effects.requests import Check, Conflict, KvPut, Transact, Write
+
+P = TypeVar("P", bound=Progress)
+
+CHECKPOINT = 0
+"""Which of the writes of a follower's transaction is its checkpoint."""
+
+
+class Checkpoint(Generic[P]):
+    """What is kept under a key, as it was read or written last, and the revision that says so; 0: nothing is yet.
+
+    Args:
+        name: The follower's name.
+        generation: The number of its way through the events.
+        key: Where it is kept.
+        record: What is kept.
+        revision: Of what is kept.
+        checks: What must still be so when it is moved.
+        covers: Whether a stream is one of its own; unless given, each is.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        generation: int,
+        key: str,
+        record: P,
+        revision: int,
+        *,
+        checks: tuple[Check, ...] = (),
+        covers: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        self.name = name
+        self.generation = generation
+        self.key = key
+        self.record = record
+        self.revision = revision
+        self._checks = checks
+        self._covers = covers
+        self._asides: dict[str, tuple[Aside, int]] | None = None
+
+    @property
+    def position(self) -> int:
+        """Through which position events took effect."""
+        return self.record.position
+
+    def advance(self, position: int, writes: Sequence[Write] = (), **changes: Any) -> Effect[list[Any] | Conflict]:
+        """Move it, in one transaction with these writes, whose answers follow its own.
+
+        A conflict: nothing is written, and it is to be read again.
+        """
+        record = msgspec.structs.replace(self.record, position=position, **changes)
+        request = Transact((KvPut(self.key, plain(record), self.revision), *writes), self._checks)
+        answers = yield from perform(request)
+        if not isinstance(answers, Conflict):
+            self.record, self.revision = record, answers[CHECKPOINT]
+        return answers
+
+    # What was set aside
+
+    def asides(self) -> Effect[dict[str, tuple[Aside, int]]]:
+        """By stream: what was set aside of it and was not told to have changed since, and the revision that says so."""
+        if not self.record.aside:
+            return {}
+        if self._asides is None:
+            found = yield from asides_of(self.name, self.generation)
+            self._asides = {stream: aside for stream, aside in found.items() if self._covers(stream)}
+        return self._asides
+
+    def forget_asides(self) -> None:
+        """They have changed: let them be read again."""
+        self._asides = None
+
+    def aside_key(self, stream: str) -> str:
+        """Where it is kept what was set aside of a stream."""
+        return aside_key(self.name, self.generation, stream)
+
+
+def asides_of(name: str, generation: int) -> Effect[dict[str, tuple[Aside, int]]]:
+    """By stream: what a generation of a follower has set aside of it, and the revision that says so.
+
+    >>> from interpreters import open_store
+    >>> open_store("memory:").run(asides_of("totals", 1))
+    {}
+    """
+    prefix = asides_prefix(name, generation)
+    found: dict[str, tuple[Aside, int]] = {}
+    for key, entry in (yield from kv.entries(prefix)):
+        if "/" not in key[len(prefix) :]:  # else it is of a follower whose name starts as this one's key
+            aside = kept_in(entry, Aside, key)
+            found[aside.stream] = aside, entry.revision
+    return found
+
+
+def parts_of(name: str, generation: int) -> Effect[dict[int, tuple[Part, int]]]:
+    """By number: the partitions of a generation that were ever had, and the revisions that say so.
+
+    >>> from interpreters import open_store
+    >>> open_store("memory:").run(parts_of("totals", 1))
+    {}
+    """
+    prefix = parts_prefix(name, generation)
+    return {
+        int(key[len(prefix) :]): (kept_in(entry, Part, key), entry.revision)
+        for key, entry in (yield from kv.entries(prefix))
+    }
+
+
+def extent(name: str, record: Record) -> Effect[tuple[int, int]]:
+    """Through which position all of a follower's events took effect, and through which any did.
+
+    >>> from interpreters import open_store
+    >>> open_store("memory:").run(extent("totals", Record(position=7)))
+    (7, 7)
+    """
+    if not record.partitions:
+        return record.position, record.position
+    parts = yield from parts_of(name, record.generation)
+    positions = [part.position for part, _ in parts.values()]
+    begins = [] if len(positions) == record.partitions else [record.position]
+    return min([*positions, *begins]), max([*positions, record.position])

@@ -1,0 +1,154 @@
+"""Read models: keys that a follower fills, named through a handle, so that nobody spells versions.
+
+What a handler writes goes into the generation that is being built; readers ask the one that is whole. When a generation
+has caught up it takes the place of the one before in one transaction, and the keys of that one are deleted.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from persist_effects import kv
+from persist_effects.errors import InvalidRequest
+from persist_effects.event import check_name
+from persist_effects.following.records import head_key, model_prefix, record_in
+from persist_effects.machine import Effect
+from persist_effects.programs import program
+from persist_effects.requests import Entry, KvDelete, KvPut
+
+A = TypeVar("A")
+
+
+class ReadModel:
+    """The handle of a read model: the keys that the follower of this name fills. Pure data; make it where you like.
+
+    Given to `persist_effects.subscription.follow` as the name, it has the handler called with the event and with a
+    `ModelVersion`, whose ``put`` and ``delete`` make the writes. Readers ask the handle: they see the newest version
+    that has caught up, and go on seeing it while another is built. Where none has, the first is seen as it grows.
+
+    Raises `InvalidRequest` for a name with a slash: such names could not be told from keys.
+
+    >>> from interpreters import open_store
+    >>> from persist_effects import follow, log
+    >>> totals = ReadModel("totals")
+    >>> def add(event, totals):
+    ...     before = yield from totals.get_or(event.stream, 0)
+    ...     return [totals.put(event.stream, before + event.data)]
+    >>> store = open_store("memory:")
+    >>> for amount in (5, 7):
+    ...     _ = store.run(log.append("orders/1", "placed", amount))
+    >>> _ = store.run(follow(totals, "orders/", add))
+    >>> store.run(totals.get("orders/1"))
+    12
+    >>> _ = store.run(follow(totals, "orders/", lambda event, totals: [totals.put("newest", event.data)], version=2))
+    >>> store.run(totals.keys())
+    ['newest']
+    """
+
+    def __init__(self, name: str) -> None:
+        check_name("read model's name", name)
+        if "/" in name:
+            raise InvalidRequest(f"read model's name {name!r} has a slash: it is part of keys, so give one without")
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"ReadModel({self.name!r})"
+
+    @program
+    def get(self, key: str) -> Effect[Any]:
+        """The value under a key; None where there is none."""
+        return (yield from self.get_or(key, None))
+
+    @program
+    def get_or(self, key: str, default: A) -> Effect[Any | A]:
+        """The value under a key; the default where there is none."""
+        found = yield from self.entry(key)
+        return default if found is None else found.value
+
+    @program
+    def has(self, key: str) -> Effect[bool]:
+        """Whether there is a value under a key."""
+        return (yield from self.entry(key)) is not None
+
+    @program
+    def entry(self, key: str) -> Effect[Entry | None]:
+        """The value under a key and its revision; None where there is none."""
+        # What is there was put by a version that was whole. Only what is not may have gone with that version.
+        return (yield from self._asked(lambda model: model.entry(key), lambda found: found is not None))
+
+    @program
+    def keys(self, prefix: str = "") -> Effect[list[str]]:
+        """The keys that start with a prefix, sorted by code point."""
+        return (yield from self._asked(lambda model: model.keys(prefix)))
+
+    @program
+    def entries(self, prefix: str = "") -> Effect[list[tuple[str, Entry]]]:
+        """The keys that start with a prefix, with their entries, sorted by code point."""
+        return (yield from self._asked(lambda model: model.entries(prefix)))
+
+    def _asked(
+        self, ask: Callable[["ModelVersion"], Effect[A]], is_sure: Callable[[A], bool] = lambda _: False
+    ) -> Effect[A]:
+        """What the version says that is whole, and still is once it was asked: its keys go when another takes over."""
+        generation = yield from self._generation()
+        while True:
+            answer = yield from ask(ModelVersion(self.name, generation))
+            if is_sure(answer):
+                return answer
+            before, generation = generation, (yield from self._generation())
+            if generation == before:
+                return answer
+
+    def _generation(self) -> Effect[int]:
+        record = record_in((yield from kv.entry(head_key(self.name))), self.name)
+        return 1 if record is None else record.generation
+
+
+class ModelVersion:
+    """A read model as its handler sees it: the version that is being filled.
+
+    >>> ModelVersion("totals", 2).put("orders/1", 12)
+    KvPut(key='model/totals/2/orders/1', value=12, expected=None)
+    """
+
+    def __init__(self, name: str, generation: int) -> None:
+        self._prefix = model_prefix(name, generation)
+
+    def put(self, key: str, value: Any, *, expected: int | None = None) -> KvPut:
+        """The write that puts a value under a key, with ``expected`` only if that is its revision."""
+        return KvPut(self._prefix + key, value, expected)
+
+    def delete(self, key: str, *, expected: int | None = None) -> KvDelete:
+        """The write that deletes a key, with ``expected`` only if that is its revision."""
+        return KvDelete(self._prefix + key, expected)
+
+    @program
+    def get(self, key: str) -> Effect[Any]:
+        """The value under a key; None where there is none."""
+        return (yield from kv.get(self._prefix + key))
+
+    @program
+    def get_or(self, key: str, default: A) -> Effect[Any | A]:
+        """The value under a key; the default where there is none."""
+        return (yield from kv.get_or(self._prefix + key, default))
+
+    @program
+    def entry(self, key: str) -> Effect[Entry | None]:
+        """The value under a key and its revision; None where there is none."""
+        return (yield from kv.entry(self._prefix + key))
+
+    @program
+    def has(self, key: str) -> Effect[bool]:
+        """Whether there is a value under a key."""
+        return (yield from kv.has(self._prefix + key))
+
+    @program
+    def keys(self, prefix: str = "") -> Effect[list[str]]:
+        """The keys that start with a prefix, sorted by code point."""
+        start = len(self._prefix)
+        return [key[start:] for key in (yield from kv.keys(self._prefix + prefix))]
+
+    @program
+    def entries(self, prefix: str = "") -> Effect[list[tuple[str, Entry]]]:
+        """The keys that start with a prefix, with their entries, sorted by code point."""
+        start = len(self._prefix)
+        return [(key[start:], found) for key, found in (yield from kv.entries(self._prefix + prefix))]

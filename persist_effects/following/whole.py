@@ -1,0 +1,366 @@
+"""Following with one checkpoint: from it on, page after page, each event once, also beside others of the same name.
+
+**Another version.** A version that is higher than the one whose effects are seen is built beside it, as a generation of
+its own, from the first event on. Once it has come to where the log ended when it began, and no less far than the other,
+it takes its place: one transaction makes the one record the other. Where the other goes on meanwhile, and may always be
+a little ahead, it is asked to wait first (``hands_over``). It does so for a few seconds, in case nobody comes.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from persist_effects import kv, log
+from persist_effects.errors import InvalidRequest, Truncated
+from persist_effects.following.checkpoint import Checkpoint, extent
+from persist_effects.following.handling import Handling
+from persist_effects.following.models import ModelVersion
+from persist_effects.following.records import (
+    ASIDE_STREAMS,
+    Record,
+    asides_prefix,
+    head_key,
+    kept_in,
+    model_prefix,
+    next_key,
+    parts_prefix,
+    plain,
+    record_in,
+)
+from persist_effects.machine import Effect, perform
+from persist_effects.requests import Conflict, Entry, KvDelete, KvKeys, KvPut, Page, Transact, Wait
+
+FAR_POSITIONS = 1_000
+"""Over how many positions a checkpoint is moved by itself. Reading past so many events again takes less time than one
+synced write; and one write is little beside the appends that made them."""
+
+HANDING_OVER_SECONDS = 5.0
+"""How long a version waits for the one that is to take its place: more than a few events take, and no outage."""
+
+_DROPPED_AT_ONCE = 100
+"""How many keys of a generation that is gone are deleted by one transaction: fewer than any store takes."""
+
+
+class Wanted(NamedTuple):
+    """What a caller wants to follow."""
+
+    name: str
+    prefix: str
+    types: list[str] | None
+    version: int
+    partitions: int
+    has_model: bool
+
+    def record(self, **more: Any) -> Record:
+        """What is to be kept of it at the beginning."""
+        return Record(
+            **{"position": 0, **more},
+            prefix=self.prefix,
+            types=self.types,
+            version=self.version,
+            partitions=self.partitions,
+            has_model=self.has_model,
+        )
+
+
+class Follower:
+    """One that follows: which generation it lets events take effect in, and how far that has come."""
+
+    def __init__(self, wanted: Wanted, handling: Handling) -> None:
+        self.wanted = wanted
+        self.handling = handling
+        self.is_building = False
+        self.checkpoint: Checkpoint[Record] = self._checkpoint(head_key(wanted.name), wanted.record(), 0)
+
+    @property
+    def position(self) -> int:
+        """Through which position events took effect."""
+        return self.checkpoint.position
+
+    def _checkpoint(self, key: str, record: Record, revision: int) -> Checkpoint[Record]:
+        return Checkpoint(self.wanted.name, record.generation, key, record, revision)
+
+    # Reading the checkpoint
+
+    def load(self) -> Effect[int]:
+        """Read the checkpoint, and return its position. Begins to build where this version is a higher one."""
+        before = self.checkpoint
+        yield from self._load()
+        after = self.checkpoint
+        self.handling.reloaded(after.position > before.position)
+        self.handling.fill(ModelVersion(self.wanted.name, after.generation) if self.wanted.has_model else None)
+        if after.record.dropping and not self.is_building:
+            yield from self._drop_generations()
+        return self.position
+
+    def _load(self) -> Effect[None]:
+        name = self.wanted.name
+        while True:
+            found = yield from kv.entry(head_key(name))
+            head = record_in(found, name)
+            if head is None or found is None:
+                self.is_building = False
+                self.checkpoint = self._checkpoint(head_key(name), self.wanted.record(), 0)
+                return
+            check_not_forgotten(name, head)
+            if head.version > self.wanted.version:
+                raise _goes_back(self.wanted, head.version, "has")
+            built = yield from self._built(head)
+            if self._is_to_build(head, built):
+                if built is not None and built[0].version == self.wanted.version:
+                    self._take(built[0], built[1].revision, is_building=True)
+                    return
+                yield from self._begin_to_build(head, found.revision, built)
+                continue
+            self._take(head, found.revision, is_building=False)
+            if not head.hands_over:
+                return
+            yield from self._wait_for_the_other(found.revision)
+
+    def _take(self, record: Record, revision: int, *, is_building: bool) -> None:
+        check_same(self.wanted, record)
+        # As it was kept before it said whose it is: that is said from now on.
+        if record.prefix == "" and record.types is None:
+            record = msgspec.structs.replace(record, prefix=self.wanted.prefix, types=self.wanted.types)
+        key = next_key(self.wanted.name) if is_building else head_key(self.wanted.name)
+        self.is_building = is_building
+        self.checkpoint = self._checkpoint(key, record, revision)
+
+    def _is_to_build(self, head: Record, built: tuple[Record, Entry] | None) -> bool:
+        if built is not None and built[0].version > self.wanted.version > head.version:
+            raise _goes_back(self.wanted, built[0].version, "is being built with")
+        return head.version < self.wanted.version or (built is not None and built[0].version == self.wanted.version)
+
+    def _built(self, head: Record) -> Effect[tuple[Record, Entry] | None]:
+        """What is built to take the head's place."""
+        if not head.building:
+            return None
+        key = next_key(self.wanted.name)
+        found = yield from kv.entry(key)
+        return None if found is None else (kept_in(found, Record, key), found)
+
+    # Building another generation
+
+    def _begin_to_build(self, head: Record, revision: int, built: tuple[Record, Entry] | None) -> Effect[None]:
+        dropping = head.dropping if built is None else [*head.dropping, built[0].generation]
+        record = self.wanted.record(generation=head.last_generation + 1, target=(yield from log.head()))
+        yield from begin_to_build(self.wanted.name, head, revision, record, dropping, built and built[1].revision)
+
+    def take_over(self) -> Effect[bool]:
+        """Have what was built take the place of the other, if it has caught up. True: load, and go on."""
+        mine, name = self.checkpoint.record, self.wanted.name
+        lowest, _ = yield from extent(name, mine)
+        if lowest < mine.target:
+            return False
+        found = yield from kv.entry(head_key(name))
+        head = record_in(found, name)
+        if head is None or found is None or head.building != mine.generation:
+            return True
+        _, highest = yield from extent(name, head)
+        # The checkpoints of a group are not in the record, so that it must not move while this takes its place.
+        if highest > lowest or (head.partitions and not head.hands_over):
+            yield from self._ask_to_wait()
+            return True
+        whole = msgspec.structs.replace(mine, target=0, dropping=[*head.dropping, head.generation])
+        writes = (
+            KvPut(head_key(name), plain(whole), found.revision),
+            KvDelete(next_key(name), self.checkpoint.revision),
+        )
+        if isinstance((yield from perform(Transact(writes))), Conflict):
+            yield from self._ask_to_wait()
+        return True
+
+    def _ask_to_wait(self) -> Effect[None]:
+        name = self.wanted.name
+        found = yield from kv.entry(head_key(name))
+        head = record_in(found, name)
+        if head is not None and found is not None and head.building and not head.hands_over:
+            yield from _put(name, msgspec.structs.replace(head, hands_over=True), found.revision)
+
+    def _wait_for_the_other(self, revision: int) -> Effect[None]:
+        """Wait for the version that is to take this one's place; where it does not come, go on."""
+        name = self.wanted.name
+        yield from kv.wait(revision, head_key(name), HANDING_OVER_SECONDS)
+        found = yield from kv.entry(head_key(name))
+        head = record_in(found, name)
+        if head is not None and found is not None and head.hands_over:
+            yield from _put(name, msgspec.structs.replace(head, hands_over=False), found.revision)
+
+    def _drop_generations(self) -> Effect[None]:
+        name = self.wanted.name
+        for generation in self.checkpoint.record.dropping:
+            yield from drop_generation(name, generation)
+        while True:
+            found = yield from kv.entry(head_key(name))
+            head = record_in(found, name)
+            if head is None or found is None:
+                return
+            left = [one for one in head.dropping if one not in self.checkpoint.record.dropping]
+            if left == head.dropping or not isinstance(
+                (yield from _put(name, msgspec.structs.replace(head, dropping=left), found.revision)), Conflict
+            ):
+                break
+        yield from self._load()
+
+    # Following
+
+    def pass_over(self, position: int, far: int) -> Effect[int]:
+        """Move the checkpoint to a position, where that is ``far``, and return the position to go on from."""
+        if position - self.position < far:
+            return position
+        # A conflict says that another follower of this name has moved it.
+        is_moved = not isinstance((yield from self.checkpoint.advance(position)), Conflict)
+        return position if is_moved else (yield from self.load())
+
+    def has_passed_others(self) -> Effect[bool]:
+        """Whether there are events under the prefix, past the checkpoint, that are not followed."""
+        if self.wanted.types is None:
+            return False
+        page = yield from log.page_all(self.position, self.wanted.prefix, limit=1)
+        return bool(page.events)
+
+
+def follow_whole(follower: Follower, timeout: float, skip_truncated: bool) -> Effect[int]:
+    """Follow with one checkpoint, to the end of the log, or for as long as is waited for more."""
+    wanted, handling = follower.wanted, follower.handling
+    position = yield from follower.load()
+    while True:
+        record = follower.checkpoint.record
+        if record.retry and not (yield from handling.try_again(follower.checkpoint, wanted.types, skip_truncated)):
+            position = yield from follower.load()
+            continue
+        page = yield from log.page_all(position, wanted.prefix, wanted.types)
+        check_not_past_end(wanted.name, position, page)
+        hole, reached, has_more = page.hole, page.next, page.next < page.head
+        is_refused = hole is not None and not skip_truncated
+        is_handled = not is_refused and (yield from handling.handle(follower.checkpoint, followed(page, wanted.prefix)))
+        # Let the page go before the next one is asked for.
+        del page
+        if not is_handled:
+            before, position = position, (yield from follower.load())
+            # Another follower of this name may have been here since: then its checkpoint covers what was dropped.
+            if hole is not None and is_refused and position <= before:
+                raise Truncated(hole.stream, hole.first_left)
+            continue
+        # What waits long moves its checkpoint before, and what returns at once only if it was asked for more.
+        passes_all = (wanted.types is not None and timeout > 0) or follower.is_building
+        position = yield from follower.pass_over(reached, 1 if passes_all and not has_more else FAR_POSITIONS)
+        if follower.is_building and (yield from follower.take_over()):
+            position = yield from follower.load()
+            continue
+        if has_more or position != reached:
+            continue
+        if timeout > 0:
+            newest = yield from perform(Wait(position, wanted.prefix, timeout))
+            if newest > position:
+                continue
+            has_passed = follower.position < newest
+        else:
+            has_passed = hole is not None or (yield from follower.has_passed_others())
+        if has_passed:
+            yield from follower.pass_over(position, 1)
+        return position
+
+
+def check_not_past_end(name: str, position: int, page: Page) -> None:
+    """Refuse to follow from a position that the store has not come to."""
+    if page.head < position:
+        raise InvalidRequest(
+            f"follower {name!r} has its checkpoint at position {position}, but the store ends at {page.head}: "
+            f"delete the key {head_key(name)!r} to begin anew"
+        )
+
+
+def followed(page: Page, prefix: str) -> Sequence[Any]:
+    """The events of a page, without those that tell what was set aside: a follower of everything would meet its own."""
+    if prefix.startswith(ASIDE_STREAMS) or not ASIDE_STREAMS.startswith(prefix):
+        return page.events
+    return [event for event in page.events if not event.stream.startswith(ASIDE_STREAMS)]
+
+
+def check_same(wanted: Wanted, record: Record) -> None:
+    """Refuse to go on from a checkpoint of other events, or of another kind of follower."""
+    name, whose = wanted.name, (record.prefix, record.types)
+    if whose not in (("", None), (wanted.prefix, wanted.types)):
+        raise InvalidRequest(
+            f"follower {name!r} is one of {_say_whose(*whose)}, and was asked to follow "
+            f"{_say_whose(wanted.prefix, wanted.types)}, of which its checkpoint may have passed over events: give "
+            f"each its own name; or this one version={record.version + 1}, to build it anew; or, to go on from here, "
+            f"put {{'position': {record.position}}} under the key {head_key(name)!r}"
+        )
+    if record.partitions != wanted.partitions:
+        raise InvalidRequest(
+            f"follower {name!r} has {_say_partitions(record.partitions)}, and was asked to follow with "
+            f"{_say_partitions(wanted.partitions)}: all that follow must say the same; to change it, give "
+            f"version={record.version + 1}"
+        )
+    if record.has_model != wanted.has_model:
+        has, asked = ("a read model", "none") if record.has_model else ("no read model", "one")
+        raise InvalidRequest(
+            f"follower {name!r} has {has}, and was asked to follow with {asked}: give the same, or "
+            f"version={record.version + 1}"
+        )
+
+
+def _say_whose(prefix: str, types: list[str] | None) -> str:
+    return f"the prefix {prefix!r}" + ("" if types is None else f" of the types {types}")
+
+
+def _say_partitions(partitions: int) -> str:
+    return f"{partitions} partitions" if partitions else "no partitions"
+
+
+def check_not_forgotten(name: str, record: Record) -> None:
+    """Refuse to follow as somebody who is being removed."""
+    if record.is_forgotten:
+        raise InvalidRequest(
+            f"follower {name!r} is being forgotten, and that has not come to its end: forget it again, and then follow"
+        )
+
+
+def _goes_back(wanted: Wanted, version: int, verb: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"follower {wanted.name!r} {verb} version {version}, and was asked to follow with version {wanted.version}, "
+        f"which is older: run the release of version {version}, or give a version above it"
+    )
+
+
+def begin_to_build(  # noqa: PLR0917 - what is there, and what is to come
+    name: str, head: Record, revision: int, record: Record, dropping: list[int], built_revision: int | None
+) -> Effect[bool]:
+    """Begin another generation beside the one whose effects are seen. False: something has changed meanwhile."""
+    beside = msgspec.structs.replace(head, building=record.generation, hands_over=False, dropping=dropping)
+    writes = (
+        KvPut(head_key(name), plain(beside), revision),
+        KvPut(next_key(name), plain(record), built_revision or 0),
+    )
+    return not isinstance((yield from perform(Transact(writes))), Conflict)
+
+
+def drop_generation(name: str, generation: int) -> Effect[None]:
+    """Delete all keys of a generation."""
+    for prefix in (
+        parts_prefix(name, generation),
+        asides_prefix(name, generation),
+        *([] if "/" in name else [model_prefix(name, generation)]),
+    ):
+        yield from drop_keys(prefix, in_folders=prefix.startswith("model/"))
+
+
+def drop_keys(prefix: str, *, in_folders: bool) -> Effect[int]:
+    """Delete all keys that start with a prefix; those with a slash after it only ``in_folders``. Returns how many."""
+    dropped, after = 0, ""
+    while True:
+        page = yield from perform(KvKeys(prefix, after, _DROPPED_AT_ONCE))
+        keys = [key for key in page if in_folders or "/" not in key[len(prefix) :]]
+        if keys:
+            yield from perform(Transact(tuple(KvDelete(key) for key in keys)))
+        dropped += len(keys)
+        if len(page) < _DROPPED_AT_ONCE:
+            return dropped
+        after = page[-1]
+
+
+def _put(name: str, record: Record, revision: int) -> Effect[int | Conflict]:
+    return (yield from perform(KvPut(head_key(name), plain(record), revision)))
