@@ -28,8 +28,8 @@ def open_store(
     """Open the store that a URL names. Close it, or use it in a ``with`` block.
 
     ``memory:`` is a new, empty store in this process; its options are ``clock`` (a function that gives microseconds
-    since 1970, UTC) and ``payload_limit_bytes``. Other packages add schemes by entry points of the group
-    ``persist_effects.stores``.
+    since 1970, UTC), ``random_bytes`` (one that gives as many as it is asked for) and ``payload_limit_bytes``. Other
+    packages add schemes by entry points of the group ``persist_effects.stores``.
 
     Args:
         url: The URL.
@@ -83,12 +83,15 @@ def _opened_blobs(blobs: Interpreter | str | None) -> Interpreter | None:
     return blobs
 
 
+_OF_MEMORY = ("clock", "random_bytes", "payload_limit_bytes")
+
+
 def _open_memory(rest: str, options: dict[str, Any]) -> Interpreter:
     if rest:
         raise InvalidRequest(f"'memory:{rest}' names no store: write 'memory:', a memory store has no path")
-    unknown = options.keys() - {"clock", "payload_limit_bytes"}
+    unknown = options.keys() - set(_OF_MEMORY)
     if unknown:
-        raise InvalidRequest(f"a memory store has no option {min(unknown)!r}: it takes clock and payload_limit_bytes")
+        raise InvalidRequest(f"a memory store has no option {min(unknown)!r}: it takes {', '.join(_OF_MEMORY)}")
     return MemoryStore(**options)
 
 

@@ -7,6 +7,7 @@ Programs are made of the facets `log`, `kv` and `blob`, and of what is built on 
 
 from persist_effects import (
     blob,
+    clock,
     codec,
     compaction,
     errors,
@@ -24,6 +25,7 @@ from persist_effects import (
     transaction,
     view,
 )
+from persist_effects.clock import new_id, now, sleep
 from persist_effects.errors import (
     Abandoned,
     AlreadyUsed,
@@ -125,6 +127,7 @@ __all__ = [
     "View",
     "all_of",
     "blob",
+    "clock",
     "codec",
     "compaction",
     "errors",
@@ -133,6 +136,8 @@ __all__ = [
     "kv",
     "log",
     "machine",
+    "new_id",
+    "now",
     "perform",
     "program",
     "projection",
@@ -140,6 +145,7 @@ __all__ = [
     "requests",
     "run",
     "schema",
+    "sleep",
     "snapshot",
     "start",
     "subscription",

@@ -36,10 +36,13 @@ from persist_effects.requests import (
     KvPut,
     KvWait,
     LastSeq,
+    NewId,
+    Now,
     Page,
     Read,
     ReadAll,
     Request,
+    Sleep,
     StoreRequest,
     Streams,
     Transact,
@@ -62,7 +65,8 @@ _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
-_decode_request = msgspec.msgpack.Decoder(StoreRequest).decode
+# A sleep travels nowhere, but stands in traces.
+_decode_request = msgspec.msgpack.Decoder(StoreRequest | Sleep).decode
 
 encode_event = msgspec.msgpack.Encoder().encode
 """An `Event` to bytes. Its ``data`` and ``meta`` were checked before, or are `msgspec.Raw`."""
@@ -380,6 +384,9 @@ _ANSWERS: dict[type[Request[Any]], Any] = {
     BlobPut: BlobRef,
     BlobGet: bytes,
     BlobHas: bool,
+    Now: int,
+    NewId: str,
+    Sleep: None,
 }
 _ANSWER_DECODERS: dict[type[Request[Any]], msgspec.msgpack.Decoder[Any]] = {
     kind: msgspec.msgpack.Decoder(answer) for kind, answer in _ANSWERS.items()

@@ -290,7 +290,7 @@ class Wait(Request[int], frozen=True, gc=False, tag="persist/wait"):
     def __post_init__(self) -> None:
         check_integer("after", self.after)
         check_prefix("stream prefix", self.prefix)
-        _check_timeout(self.timeout)
+        _check_seconds("timeout", self.timeout)
 
 
 # Keys and values
@@ -386,7 +386,7 @@ class KvWait(Request[int], frozen=True, gc=False, tag="persist/kv-wait"):
     def __post_init__(self) -> None:
         check_integer("after", self.after)
         check_prefix("key prefix", self.prefix)
-        _check_timeout(self.timeout)
+        _check_seconds("timeout", self.timeout)
 
 
 # Several writes, all or nothing
@@ -493,9 +493,9 @@ def _unset_unless_true(request: Request[Any], name: str) -> None:
         msgspec.structs.force_setattr(request, name, msgspec.UNSET)
 
 
-def _check_timeout(timeout: float) -> None:
-    if type(timeout) not in (int, float) or math.isnan(timeout) or timeout < 0:
-        raise InvalidRequest(f"timeout is {repr_of(timeout)}: give seconds, 0 or more")
+def _check_seconds(name: str, seconds: float) -> None:
+    if type(seconds) not in (int, float) or math.isnan(seconds) or seconds < 0:
+        raise InvalidRequest(f"{name} is {repr_of(seconds)}: give seconds, 0 or more")
 
 
 def _told(write: object) -> str:
@@ -541,6 +541,33 @@ class BlobHas(Request[bool], frozen=True, gc=False, tag="blob/has"):
 
     def __post_init__(self) -> None:
         check_name("content identifier", self.cid)
+
+
+# Time, and names that nobody else has
+
+
+class Now(Request[int], frozen=True, gc=False, tag="persist/now"):
+    """The time by the store's clock, in microseconds since 1970, UTC: the clock that stamps events."""
+
+
+class NewId(Request[str], frozen=True, gc=False, tag="persist/new-id"):
+    """A fresh identifier, a UUID of version 7 as text: those of a later millisecond sort behind those of an earlier."""
+
+
+class Sleep(Request[None], frozen=True, gc=False, tag="persist/sleep"):
+    """Go on after so many seconds, or where the store is closed before: then it raises `StoreClosed`.
+
+    It is answered by what runs the program, so it takes no thread in an event loop, and no time in a simulation.
+
+    >>> Sleep(-1)
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: seconds is -1: give seconds, 0 or more
+    """
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        _check_seconds("seconds", self.seconds)
 
 
 # Several requests at once
@@ -592,6 +619,8 @@ StoreRequest = (
     | BlobPut
     | BlobGet
     | BlobHas
+    | Now
+    | NewId
 )
 """Every request that can travel to a store in another process."""
 
@@ -603,6 +632,9 @@ READS: frozenset[type[Request[Any]]] = frozenset({Read, ReadAll, LastSeq, Stream
 
 WAITS: frozenset[type[Request[Any]]] = frozenset({Wait, KvWait})
 """What is answered once something comes, or its time is over. A store may offer to watch it."""
+
+TIMES: frozenset[type[Request[Any]]] = frozenset({Now, NewId, Sleep})
+"""What touches nothing that is stored. Every `Store` answers it, whatever its interpreter has rows for."""
 
 
 def at_once(request: Wait | KvWait) -> Wait | KvWait:

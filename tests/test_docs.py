@@ -242,7 +242,7 @@ def test_every_page_that_a_docstring_names_is_there() -> None:
 # What users call. What a function takes, returns and raises stands in sections of its docstring.
 CALLED_BY_USERS = (
     *(f"persist_effects/{name}.py" for name in (
-        "blob", "compaction", "kv", "log", "machine", "projection", "schema", "snapshot", "subscription",
+        "blob", "clock", "compaction", "kv", "log", "machine", "projection", "schema", "snapshot", "subscription",
         "testing", "transaction", "view", "trace/diff", "trace/record", "trace/replay",
     )),
     *(f"interpreters/{name}.py" for name in (
@@ -250,7 +250,7 @@ CALLED_BY_USERS = (
         "blobs/objects", "blobs/proofs", "blobs/reading", "blobs/sweeping", "blobs/upkeep", "blobs/urls", "opening",
         "traces", "conformance/suite", "explore/effects/explore",
         "explore/schedule/explore", "explore/schedule/simulate", "runtime/interpreter", "runtime/store",
-        "stores/clock", "stores/names", "stores/ranges", "stores/waiting",
+        "clocks", "runtime/sleeping", "stores/names", "stores/ranges", "stores/waiting",
     )),
 )  # fmt: skip
 _SECTION = re.compile(r"^(Args|Returns|Raises):\n((?:    .*\n?|\n)+)", re.MULTILINE)

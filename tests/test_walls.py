@@ -120,7 +120,13 @@ FLOORS = (
     ),
     ("interpreters/runtime/", "interpreters/stores/"),
     ("interpreters/blobs/", "interpreters/traces.py"),
-    ("interpreters/access.py", "interpreters/disk/", "interpreters/nats/", "interpreters/threads/"),
+    (
+        "interpreters/access.py",
+        "interpreters/clocks.py",
+        "interpreters/disk/",
+        "interpreters/nats/",
+        "interpreters/threads/",
+    ),
 )
 # The door of the package, which hands on what is opened, and no room.
 DOOR = "interpreters/__init__.py"
@@ -357,7 +363,7 @@ WALLS = {
     "no import runs up": Wall(
         upwards,
         (
-            ("interpreters/disk/real.py", "from interpreters.stores.clock import wall_clock"),
+            ("interpreters/disk/real.py", "from interpreters.stores.names import SortedNames"),
             ("interpreters/explore/limits.py", "from interpreters.conformance.model import StoreMachine"),
             ("interpreters/runtime/rounds.py", "from interpreters.opening import open_store"),
             ("interpreters/stores/memory.py", "from interpreters import Store"),
@@ -486,8 +492,8 @@ EXPORTS = {
         "InvalidRequest KvDelete KvPut NeverRun NewerFormat NotAProgram NotARequest Page PersistError RecordedError "
         "Request Schema SchemaMismatch SnapshotMismatch Spinning State StoreClosed StoreLocked StoreUnavailable "
         "Suspended TooLarge TruncateThrough Truncated UncertainOutcome UnhandledEffect View all_of blob codec "
-        "compaction errors event follow kv log machine perform program projection publish requests run schema snapshot "
-        "start subscription testing trace transact transaction view"
+        "clock compaction errors event follow kv log machine new_id now perform program projection publish requests run "
+        "schema sleep snapshot start subscription testing trace transact transaction view"
     ),
     interpreters: "Store open_store",
     interpreters.conformance: "Capabilities NotConforming StoreConformance check_conformance facts_of needs",
@@ -511,6 +517,7 @@ PUBLIC_FUNCTIONS = {
     ),
     "kv": "delete delete_expect entries entry get get_or has keys put put_expect update wait",
     "blob": "cid_in get has put",
+    "clock": "new_id now sleep",
     "transaction": "transact",
     "projection": "project project_all project_all_resume project_resume",
     "snapshot": "checkpoint covered_seq kept read replay state_type_of write",

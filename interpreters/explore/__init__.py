@@ -5,8 +5,9 @@ from interpreters.explore.crashes.simulated import Compact, Mark, Reopen
 from interpreters.explore.effects.explore import explore_effects
 from interpreters.explore.report import Cell, Failure, Report
 from interpreters.explore.schedule.explore import explore
-from interpreters.explore.schedule.requests import Pause, Sleep
+from interpreters.explore.schedule.requests import Pause
 from interpreters.explore.schedule.simulate import Simulated, simulate
+from persist_effects.requests import Sleep
 
 __all__ = [
     "Cell",

@@ -9,6 +9,7 @@ from persist_effects.requests import (
     Conflict,
     ExpectSeq,
     Request,
+    Sleep,
     Transact,
 )
 
@@ -57,12 +58,17 @@ def is_own(request: Request[Any]) -> bool:
     return type(request) not in codec.STORE_REQUESTS
 
 
+def asks_store(request: Request[Any]) -> bool:
+    """Whether it cannot be answered where the store cannot be reached. Whoever sleeps asks nobody."""
+    return not is_own(request) and type(request) is not Sleep
+
+
 def faults_of(request: Request[Any], *, is_down: bool) -> tuple[str, ...]:
     """What may strike at a request. Where the store is down already, nothing new can go wrong with it."""
     if is_down:
         return ("crash-before", "crash-after")
     faults = [*CRASHES]
-    if not is_own(request):
+    if asks_store(request):
         faults += _OUTAGES
     if type(request) in CHANGES:
         faults += _DOUBTS

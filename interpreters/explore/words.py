@@ -54,7 +54,8 @@ def named(request: Request[Any]) -> str:
 
 
 def _name_in(request: Any) -> str:
-    return next(str(getattr(request, field)) for field in ("stream", "key", "prefix", "cid") if hasattr(request, field))
+    fields = ("stream", "key", "prefix", "cid", "seconds")
+    return next((str(getattr(request, field)) for field in fields if hasattr(request, field)), "")
 
 
 def told(request: Request[Any], width: int = 60) -> str:

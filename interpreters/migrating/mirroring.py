@@ -44,6 +44,7 @@ from persist_effects.requests import (
     Answered,
     Failed,
     KvWait,
+    Now,
     Outcome,
     ReadAll,
     Request,
@@ -483,6 +484,16 @@ class Mirror:
     def _read(self, request: Request[Any]) -> Any:
         self._check_open()
         return self._leading.interpreter.handlers[type(request)](self._translated(request))
+
+    def clock(self) -> int:
+        """The time by the clock that stamps what is written: that of the store that answers.
+
+        Returns:
+            Microseconds since 1970, UTC.
+        """
+        self._check_open()
+        now: int = self._leading.handlers[Now](Now())
+        return now
 
     def _wait(self, request: Wait | KvWait) -> int:
         return wait(request, self.watch, self._newest)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from interpreters.runtime.sleeping import Sleepers
 from persist_effects.capabilities import Capabilities
 from persist_effects.codec import check_ops
 from persist_effects.errors import InvalidRequest, describe
@@ -39,6 +40,8 @@ class Interpreter(Protocol):
     event loop may call: they look at memory, or read a little from a local disk, and wait for nobody's commit. Where
     the two waits are among them, that is so of ``watch``, and of them without a timeout. ``capabilities`` says what the
     store promises: see `capabilities_of`.
+    ``clock()`` gives the time, in microseconds since 1970, UTC, and ``random_bytes(count)`` random bytes, with which
+    `Now` and `NewId` are answered where it has no rows for them: it should be the clock that stamps its events.
     ``submit(requests, done)`` answers many that are in flight at once: see `Submit`. ``wait_for_order(timeout)``, where
     the order lags, waits for `ReadAll`, `Wait` and `KvWait` to show all that was acknowledged by now; after so many
     seconds, it raises `StoreUnavailable`.
@@ -60,7 +63,8 @@ class Composed(NamedTuple):
     """The tables of a store, its blob store and the user's effects as one: what drives programs on them needs of it.
 
     ``handlers`` has every row, ``effects`` the user's own. ``batched`` are the requests that ``answer_all``
-    or ``submit`` takes.
+    or ``submit`` takes. ``never_blocking`` are rows that every store has by itself and that wait for nothing, and
+    ``sleepers`` those that sleep on the store, None where the user's own row answers for that.
     """
 
     handlers: Handlers
@@ -69,6 +73,8 @@ class Composed(NamedTuple):
     interpreter: Interpreter
     blobs: Interpreter
     submit: Submit | None
+    never_blocking: Handlers
+    sleepers: Sleepers | None
 
 
 def capabilities_of(interpreter: Interpreter) -> Capabilities:
@@ -116,7 +122,7 @@ def pass_on(wrapper: Any, inner: Interpreter, change: Callable[[Request[Any]], R
     >>> Wrapper(MemoryStore()).blocking
     False
     """
-    for name in ("blocking", "quick", "capabilities", "wait_for_order", "watch"):
+    for name in ("blocking", "quick", "capabilities", "wait_for_order", "watch", "clock", "random_bytes"):
         if hasattr(inner, name):
             setattr(wrapper, name, getattr(inner, name))
     changed = change or _unchanged

@@ -5,6 +5,7 @@ A store composes handler tables: the interpreter's, a blob store's, and the user
 
 import inspect
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from interpreters.blobs.homes import ANY_MIME, BlobHome, BlobProgress, pieces_of
 from interpreters.blobs.memory import ChunksOf, MemoryBlobs, NoBlobs
 from interpreters.blobs.reading import as_file
+from interpreters.clocks import rows_of_clock
 from interpreters.disk.files import open_to_read
 from interpreters.runtime.flights import answering_through
 from interpreters.runtime.interpreter import (
@@ -26,6 +28,7 @@ from interpreters.runtime.interpreter import (
     checked_effects,
 )
 from interpreters.runtime.rounds import Rounds
+from interpreters.runtime.sleeping import CLOSED, Sleepers, left_of
 from persist_effects import blob, machine
 from persist_effects.answers import rows_of_a_store
 from persist_effects.blob import AnyRef, cid_in
@@ -35,7 +38,7 @@ from persist_effects.contexts import RunIn, runs_of
 from persist_effects.errors import InvalidRequest, StoreClosed
 from persist_effects.machine import Effect, Handler, Handlers, Step
 from persist_effects.programs import refused
-from persist_effects.requests import WAITS, AllOf, Answered, BlobPut, BlobRef, Failed, Outcome, Request
+from persist_effects.requests import WAITS, AllOf, Answered, BlobPut, BlobRef, Failed, Outcome, Request, Sleep
 from persist_effects.rows import is_async_row, is_program_row, refuse_async
 
 if TYPE_CHECKING:
@@ -81,7 +84,11 @@ class Store:
         # A store that answers for blobs itself gives way only to a blob store that was asked for.
         answers = {**self.blobs.handlers, **interpreter.handlers, **({} if blobs is None else blobs.handlers)}
         own = {kind: _answering_at_once(row) for kind, row in self.effects.items()}
-        self.handlers: Handlers = {**answers, AllOf: self._all_of, **own}
+        self._sleepers = Sleepers()
+        # Where the interpreter has rows for its clock, they count; but whoever runs programs knows how they sleep.
+        self._clock_rows = rows_of_clock(interpreter, self._sleepers.check_open)
+        by_itself: Handlers = {AllOf: self._all_of, Sleep: self._sleep}
+        self.handlers: Handlers = {**self._clock_rows, **answers, **by_itself, **own}
         check_ops("a store's table", self.handlers)
         self._submit: Submit | None = getattr(interpreter, "submit", None)
         self._answer_all: AnswerAll | None = getattr(interpreter, "answer_all", None)
@@ -142,8 +149,9 @@ class Store:
         """Drive many programs to their ends in this thread, together.
 
         In each round, the requests that all of them wait for are answered together, in order, so an interpreter
-        can make one commit of them. A program that waits for events lets the others go on. What is not an Exception,
-        such as a KeyboardInterrupt, is raised in all of them, then here.
+        can make one commit of them. A program that sleeps, or waits for events, lets the others go on, but not where it
+        does so within `all_of`. What is not an Exception, such as a KeyboardInterrupt, is raised in all of them, then
+        here.
 
         Each program has a copy of this context, as a task of asyncio's has: of the context variables that it sets no
         other one sees anything, nor does the caller. So do the rows of ``effects`` that it asks.
@@ -166,7 +174,7 @@ class Store:
         given = list(programs)
         if self._is_closed:
             raise self._closed(*given)
-        outcomes = Rounds(self.handlers, self._outcomes_of, self._watch).drive(given)
+        outcomes = Rounds(self.handlers, self._outcomes_of, self._watch, self._own_sleepers()).drive(given)
         errors = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
         if errors and not return_exceptions:
             raise ExceptionGroup(f"{len(errors)} of {len(outcomes)} programs failed", errors)
@@ -208,6 +216,7 @@ class Store:
         """Close the interpreter and the blob store. Programs that still run meet `StoreClosed`. Again: nothing."""
         if not self._is_closed:
             # Closed only once that has gone well: where Ctrl-C comes in between, it can be closed again.
+            self._sleepers.close()
             try:
                 self.interpreter.close()
             finally:
@@ -222,10 +231,20 @@ class Store:
 
     def _closed(self, *programs: object) -> StoreClosed:
         refused(*programs)
-        return StoreClosed("this store was closed: open it again to run programs")
+        return StoreClosed(CLOSED)
 
     def _composed(self) -> Composed:
-        return Composed(self.handlers, self.effects, self.batched, self.interpreter, self.blobs, self._submit)
+        never_blocking = {kind: row for kind, row in self._clock_rows.items() if self.handlers[kind] is row}
+        return Composed(
+            self.handlers,
+            self.effects,
+            self.batched,
+            self.interpreter,
+            self.blobs,
+            self._submit,
+            never_blocking,
+            self._own_sleepers(),
+        )
 
     # Blobs larger than memory
 
@@ -317,10 +336,31 @@ class Store:
         if self._is_closed:
             raise self._closed()
 
+    # Time
+
+    def _own_sleepers(self) -> Sleepers | None:
+        """Those that sleep here; None where the user answers for that."""
+        return None if Sleep in self.effects else self._sleepers
+
+    def _sleep(self, request: Sleep) -> None:
+        self._sleepers.sleep(request)
+
     # Several requests at once
 
     def _all_of(self, request: AllOf) -> list[Outcome]:
-        return self._outcomes_of(request.requests, runs_of(request))
+        """The outcomes of the parts. Who sleeps does so while the others are answered, and all of them at once."""
+        parts = request.requests
+        kinds = frozenset(map(type, parts))
+        if Sleep not in kinds or Sleep in self.effects:
+            return self._outcomes_of(parts, runs_of(request))
+        began = time.monotonic()
+        runs = [run_in for part, run_in in zip(parts, runs_of(request), strict=True) if type(part) is not Sleep]
+        return machine.outcomes_by_kind(
+            parts,
+            kinds - {Sleep},
+            lambda others: self._outcomes_of(others, runs),
+            lambda _, part: machine.outcome_of(left_of(part, time.monotonic() - began), self.handlers),
+        )
 
     def wait_for_order(self, timeout: float = ORDER_SECONDS) -> None:
         """Wait until `ReadAll`, `Wait` and `KvWait` show all that the store has acknowledged by now.

@@ -22,6 +22,7 @@ import msgspec
 
 from interpreters.runtime.flights import Flight, out_of_range
 from interpreters.runtime.interpreter import Composed, OnOutcome, Submit
+from interpreters.runtime.sleeping import Sleepers, left_of
 from interpreters.threads import forks
 from interpreters.threads.gates import pauses, wait_in_slices
 from persist_effects import machine
@@ -36,6 +37,7 @@ from persist_effects.requests import (
     KvWait,
     Outcome,
     Request,
+    Sleep,
     Wait,
     at_once,
 )
@@ -67,6 +69,7 @@ class TaskRunner:
         self._own = threading.local()
         self._submit = composed.submit
         self._watch = getattr(composed.interpreter, "watch", None)
+        self._sleepers = composed.sleepers
         self._inline_rows = _rows_that_never_block(composed)
         # Where the store's own rows block, the machine stops at every request, and need not ask which ones do.
         self._is_inline = not getattr(composed.interpreter, "blocking", True)
@@ -109,6 +112,9 @@ class TaskRunner:
             return turn[kind](request)
         if kind in self._effects:
             return await self._answer_as_user(request, turn)
+        if isinstance(request, Sleep) and self._sleepers is not None:
+            with turn.shield():
+                return await _sleep(request, self._sleepers)
         if isinstance(request, Wait | KvWait) and kind in self._handlers:
             with turn.shield():
                 return await self._wait(request, turn)
@@ -154,17 +160,25 @@ class TaskRunner:
         return answer
 
     async def _outcomes(self, request: AllOf, turn: "_Turn") -> list[Outcome]:
-        """Each part's outcome, in the context that asks it. What the interpreter can batch is answered together."""
-        parts = request.requests
+        """Each part's outcome, in the context that asks it. What the interpreter can batch is answered together.
+
+        Who sleeps does so while the others are answered, and all of them at once.
+        """
+        parts, runs, began = request.requests, list(runs_of(request)), anyio.current_time()
         batch = tuple(part for part in parts if type(part) in self._batched)
         batched = iter(await self._loop().outcomes(batch, turn) if batch else ())
         if len(batch) < len(parts):
             # What else was asked may take long.
             turn.raise_late_cancellation()
-        return [
-            next(batched) if type(part) in self._batched else await self._outcome(part, run_in, turn)
-            for part, run_in in zip(parts, runs_of(request), strict=True)
-        ]
+        outcomes: dict[int, Outcome] = {}
+        for index in sorted(range(len(parts)), key=lambda index: isinstance(parts[index], Sleep)):
+            part = parts[index]
+            if type(part) in self._batched:
+                outcomes[index] = next(batched)
+            else:
+                left = part if self._sleepers is None else left_of(part, anyio.current_time() - began)
+                outcomes[index] = await self._outcome(left, runs[index], turn)
+        return [outcomes[index] for index in range(len(parts))]
 
     async def _outcome(self, request: Request[Any], run_in: RunIn, turn: "_Turn") -> Outcome:
         try:
@@ -312,6 +326,24 @@ def _stepped(run_in: RunIn, steps: Coroutine[Any, Any, A]) -> Generator[Any, Any
                 go_on, value = steps.throw, error
     except StopIteration as end:
         return cast(A, end.value)
+
+
+async def _sleep(request: Sleep, sleepers: Sleepers) -> None:
+    """Sleep in the event loop, until the store is closed at the longest."""
+    woken = anyio.Event()
+    deadline = anyio.current_time() + request.seconds
+    end_watch = sleepers.watch(partial(_call_soon, _running_loop(), woken.set))
+    try:
+        for pause in pauses():
+            left = deadline - anyio.current_time()
+            with anyio.move_on_after(min(pause, left)):
+                await woken.wait()
+            # What was to be told may have been lost.
+            if sleepers.is_closed or left <= pause:
+                break
+    finally:
+        end_watch()
+    sleepers.check_open()
 
 
 def _value_of(outcome: Outcome) -> Any:
@@ -583,7 +615,7 @@ class _Worker:
 
 
 def _rows_that_never_block(composed: Composed) -> Handlers:
-    rows: dict[type[Request[Any]], Handler] = {}
+    rows: dict[type[Request[Any]], Handler] = dict(composed.never_blocking)
     for source in (composed.interpreter, composed.blobs):
         if not getattr(source, "blocking", True):
             rows.update(source.handlers)

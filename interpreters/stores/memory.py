@@ -6,6 +6,7 @@ stored and finds conflicts, and then applied. Where an interrupt, or a lack of m
 back, or the store answers nothing any more.
 """
 
+import os
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from interpreters.stores.clock import Clock, checked_clock, wall_clock
+from interpreters.clocks import Clock, RandomBytes, checked_clock, checked_random, wall_clock
 from interpreters.stores.group import WriteRequest
 from interpreters.stores.merging import merged, places_to_scan
 from interpreters.stores.names import SortedNames
@@ -137,7 +138,8 @@ class MemoryStore:
     """An interpreter that keeps everything in this process's memory, for as long as the object lives.
 
     ``clock`` gives microseconds since the Unix epoch. ``payload_limit_bytes`` bounds the data and the meta of each
-    event, and each value. The handlers may be called from any thread.
+    event, and each value. ``random_bytes`` gives what fresh identifiers are made of. The handlers may be called from
+    any thread.
 
     >>> from persist_effects import kv, run
     >>> store = MemoryStore(clock=lambda: 0)
@@ -147,9 +149,15 @@ class MemoryStore:
 
     blocking = False
 
-    def __init__(self, clock: Clock = wall_clock, payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES) -> None:
+    def __init__(
+        self,
+        clock: Clock = wall_clock,
+        payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES,
+        random_bytes: RandomBytes = os.urandom,
+    ) -> None:
         check_integer("payload_limit_bytes", payload_limit_bytes, 1)
-        self._clock = checked_clock(clock)
+        self.clock = checked_clock(clock)
+        self.random_bytes = checked_random(random_bytes)
         self._limits = Limits(payload_limit_bytes)
         self.capabilities = Capabilities(payload_limit_bytes=payload_limit_bytes)
         self._lock = threading.Lock()
@@ -216,7 +224,7 @@ class MemoryStore:
                 if self._ended is not None:
                     raise self._ended()
                 last_seq = self._last_seq_of(request.stream)
-                answer, run = plan_append(request, last_seq, self._position, self._clock(), self._limits)
+                answer, run = plan_append(request, last_seq, self._position, self.clock(), self._limits)
                 if type(answer) is Conflict:
                     return answer
                 is_planned = True
@@ -252,7 +260,7 @@ class MemoryStore:
             with self._lock:
                 if self._ended is not None:
                     raise self._ended()
-                answer, change = plan(request, self._heads, self._clock(), self._limits)
+                answer, change = plan(request, self._heads, self.clock(), self._limits)
                 if change is None:
                     return answer
                 is_planned = True

@@ -62,7 +62,7 @@ def test_a_url_that_names_no_store_is_refused(url):
 def test_a_memory_store_has_no_path_and_no_unknown_options():
     with pytest.raises(InvalidRequest, match="'memory:x' names no store: write 'memory:'"):
         open_store("memory:x")
-    with pytest.raises(InvalidRequest, match="a memory store has no option 'sync': it takes clock and"):
+    with pytest.raises(InvalidRequest, match="a memory store has no option 'sync': it takes clock, random_bytes"):
         open_store("memory:", sync="os")
 
 

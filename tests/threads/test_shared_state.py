@@ -91,6 +91,10 @@ TABLE: dict[str, dict[str, Row]] = {
     "runtime/rounds.py Rounds": {
         "_deadlines": Row(OWN_PROGRAM, "made for each run_many", "test_run_many_is_woken_by_another_thread"),
     },
+    "runtime/sleeping.py Sleepers": {
+        "is_closed": Row(ANY, ONCE, "test_closing_the_store_ends_a_sleep"),
+        "_sleeping": Row(ANY, "of a dict's single operations each is atomic", "test_closing_the_store_ends_a_sleep"),
+    },
     "runtime/tasks.py TaskRunner": {
         "_own": Row(OWN_LOOP, "each thread has its own, as threading.local", LOOPS),
     },

@@ -129,9 +129,7 @@ class Judge:
 
     def _effects_after(self, moment: WorkloadMoment) -> Handlers:
         """Effects of its own for a check, in the state in which the workload had brought its own."""
-        if self._setting.effects is None:
-            return NO_EFFECTS
-        effects = self._setting.effects()
+        effects = self._setting.new_effects()
         for request in moment.performed:
             outcome_of(request, effects)
         return effects

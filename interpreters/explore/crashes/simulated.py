@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from interpreters.disk.crashing import CrashDisk
+from interpreters.explore.virtual import START_MICROSECONDS
 from interpreters.stores.file.engine import Engine, EngineOptions
 from interpreters.stores.file.queries import Queries
 from interpreters.stores.group import WriteRequest
@@ -38,7 +39,6 @@ A = TypeVar("A")
 
 NO_EFFECTS: Handlers = {}
 
-START_MICROSECONDS = 1_700_000_000_000_000
 _SEED = 0
 """With another one, other salts: a few more images are equal, or a few less."""
 

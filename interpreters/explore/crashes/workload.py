@@ -17,6 +17,7 @@ from interpreters.explore.crashes.simulated import (
     contents,
 )
 from interpreters.explore.limits import Hangs, failing
+from interpreters.explore.virtual import VirtualTime
 from interpreters.explore.words import named
 from interpreters.stores.group import WriteRequest
 from interpreters.stores.memory import MemoryStore
@@ -60,6 +61,10 @@ class Setting(NamedTuple):
     requests_limit: int = 10_000
     effects: Callable[[], Handlers] | None = None
 
+    def new_effects(self) -> Handlers:
+        """New rows for what the store itself does not answer: the user's, and those of a virtual time."""
+        return {**VirtualTime().rows, **({} if self.effects is None else self.effects())}
+
 
 class WrongAnswer(Exception):
     """The store under test answered what it should not have: expected, found."""
@@ -99,7 +104,7 @@ class Workload:
         self.disk = CrashDisk(faults=faults, barriers=barriers)
         self.disk.watch(self._before)
         self.boot = 1
-        self.effects: Handlers = {} if setting.effects is None else checked_rows(setting.effects())
+        self.effects: Handlers = checked_rows(setting.new_effects())
         self.lines: list[tuple[int, str]] = []
         """The trace: lines, each with the number of the disk's request that it is, or before which it came."""
         self.outcomes: list[Outcome] = []

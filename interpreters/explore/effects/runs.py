@@ -5,10 +5,11 @@ from contextvars import copy_context
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from interpreters.explore.faults import FAULTS, conflict_of, faults_of, is_own
+from interpreters.explore.faults import FAULTS, asks_store, conflict_of, faults_of, is_own
 from interpreters.explore.inputs import CheckOfWrites, ProgramMaker, StoreFactory, new_store
 from interpreters.explore.limits import as_failure, give_up, is_said_by_pytest, outcome_of_check, thrown
 from interpreters.explore.report import NOT_DETERMINISTIC, Problem
+from interpreters.explore.virtual import VirtualTime, rows_but_of_time
 from interpreters.explore.words import MARK, name_of, told, told_error, told_outcome
 from interpreters.runtime.store import Store
 from persist_effects import codec, machine
@@ -95,7 +96,7 @@ class FaultyRun:
         self.was_restarted = False
         self._application = application
         self._faults = dict(state)
-        self._handlers = checked_rows(_impatient(store.handlers))
+        self._handlers = checked_rows({**VirtualTime().rows, **_impatient(rows_but_of_time(store))})
         # Outcomes that the program was not given yet.
         self._unseen: list[tuple[Request[Any], Outcome]] = []
         self._group = 0
@@ -185,7 +186,7 @@ class FaultyRun:
     def _ask(self, request: Request[Any]) -> Outcome:
         number = len(self.asked) + 1
         fault = self._faults.get(number)
-        is_down = self._is_down and not is_own(request)
+        is_down = self._is_down and asks_store(request)
         may_change = not is_down and (is_own(request) or type(request) in CHANGES)
         faults = faults_of(request, is_down=is_down)
         self.asked.append(Asked(request, _key_of(request), self._group, may_change, faults))
@@ -202,7 +203,7 @@ class FaultyRun:
         return outcome
 
     def _answer(self, request: Request[Any], fault: str | None) -> Outcome:
-        if fault == "unavailable-once" or (self._is_down and not is_own(request)):
+        if fault == "unavailable-once" or (self._is_down and asks_store(request)):
             return Failed(StoreUnavailable("the store cannot be reached: a fault that was put here"))
         if fault == "conflict-once":
             return Answered(conflict_of(request))

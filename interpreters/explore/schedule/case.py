@@ -10,6 +10,7 @@ from interpreters.explore.schedule.linear import Filling, contents_of, linear_pr
 from interpreters.explore.schedule.recorded import RecordedWorld
 from interpreters.explore.schedule.token import token_of
 from interpreters.explore.schedule.world import Move, World
+from interpreters.explore.virtual import rows_but_of_time
 from interpreters.explore.words import told_error
 from interpreters.runtime.interpreter import Interpreter
 from interpreters.runtime.store import Store
@@ -47,7 +48,7 @@ class Case(NamedTuple):
         """The programs at their first requests, on a store of their own, which the caller closes."""
         store = self.store_factory()
         kind = World if self.contents is None else RecordedWorld
-        return kind(self.programs, store.handlers), store
+        return kind(self.programs, rows_but_of_time(store)), store
 
     def looking_at_operations(self) -> "Case":
         """The same, judged by the answers of the store too."""

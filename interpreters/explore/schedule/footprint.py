@@ -32,6 +32,8 @@ from persist_effects.requests import (
     KvPut,
     KvWait,
     LastSeq,
+    NewId,
+    Now,
     Read,
     ReadAll,
     Request,
@@ -105,6 +107,9 @@ _ROWS: dict[type, Callable[[Any], Footprint]] = {
     BlobPut: lambda request: _writes(_BLOBS),
     BlobGet: lambda request: _reads(_BLOBS),
     BlobHas: lambda request: _reads(_BLOBS),
+    # Virtual time moves where something takes time, and that depends on everything.
+    Now: lambda request: NOTHING,
+    NewId: lambda request: NOTHING,
 }
 
 

@@ -16,6 +16,7 @@ from persist_effects import codec
 from persist_effects.errors import CallerError, StoreUnavailable
 from persist_effects.requests import (
     CHANGES,
+    TIMES,
     Answered,
     Append,
     Appended,
@@ -53,7 +54,7 @@ def operations_in(trace: Sequence[RecordedStep]) -> list[Operation]:
     """The operations of a history that count, in the order in which they began."""
     found = []
     for step in trace:
-        if step.fault or step.is_inner or is_own(step.request):
+        if step.fault or step.is_inner or is_own(step.request) or type(step.request) in TIMES:
             continue
         outcome = step.outcome if step.ended is not None else None
         if isinstance(outcome, Failed) and not isinstance(outcome.error, CallerError):

@@ -17,11 +17,10 @@ from interpreters.explore.faults import is_own
 from interpreters.explore.report import NOT_DETERMINISTIC, Problem
 from interpreters.explore.schedule.case import Case, FoundOrder
 from interpreters.explore.schedule.footprint import Causes, Touched
-from interpreters.explore.schedule.requests import Sleep
 from interpreters.explore.schedule.sameness import told_difference
 from interpreters.explore.schedule.world import Move, Task, World
 from interpreters.explore.words import are_alike
-from persist_effects.requests import CHANGES, Outcome
+from persist_effects.requests import CHANGES, TIMES, Outcome, Sleep
 
 FAULTS = ("switch", "crash-before", "crash-during")
 
@@ -260,7 +259,9 @@ class Ordered:
 
     def _note_causes(self, node: _Node, index: int, crash: int, causes: Causes, world: World) -> None:
         is_split = world.is_in_operation(world.tasks[index])
-        touched = causes.nothing if crash == 1 else causes.footprint(Sleep(0) if is_split else node.request)
+        # Where the user answers for time, nothing is known of it.
+        is_unknown = is_split or (type(node.request) in TIMES and type(node.request) in world.handlers)
+        touched = causes.nothing if crash == 1 else causes.footprint(Sleep(0) if is_unknown else node.request)
         path = self._path
         clock = causes.clock(index, touched, (before.event for before in path[:-1]))
         node.event = index, touched, clock
@@ -328,4 +329,4 @@ class Ordered:
 
 def may_change(request: Any) -> bool:
     """Whether a request may leave anything behind."""
-    return type(request) in CHANGES or (is_own(request) and not isinstance(request, Sleep))
+    return type(request) in CHANGES or is_own(request)

@@ -35,10 +35,10 @@ class RecordedStep:
 class RecordedWorld(World):
     """Keeps the steps. They cost about as much again as the running."""
 
-    def __init__(self, makers: Sequence[ProgramMaker], handlers: Handlers) -> None:
+    def __init__(self, makers: Sequence[ProgramMaker], handlers: Handlers, *, now: float = 0.0, kind: str = "") -> None:
         self.trace: list[RecordedStep] = []
         self._steps = 0
-        super().__init__(makers, handlers)
+        super().__init__(makers, handlers, now=now, kind=kind)
 
     def step_here(self, task: Task) -> None:
         """Carry out a program's request, and let it go on, in its own context."""

@@ -7,6 +7,7 @@ from interpreters.explore.report import Problem
 from interpreters.explore.schedule.case import Case, FoundOrder, told_outcomes
 from interpreters.explore.schedule.recorded import RecordedStep, RecordedWorld
 from interpreters.explore.schedule.world import Move
+from interpreters.explore.virtual import rows_but_of_time
 from persist_effects.requests import Outcome
 
 
@@ -44,7 +45,7 @@ def replay(case: Case, moves: Sequence[Move], *, is_backwards: bool = False) -> 
 def _replayed(case: Case, moves: Sequence[Move], made: list[Move], *, is_backwards: bool) -> Replayed:
     store = case.store_factory()
     try:
-        world = RecordedWorld(case.programs, store.handlers)
+        world = RecordedWorld(case.programs, rows_but_of_time(store))
         return _gone_through(case, world, moves, made, is_backwards=is_backwards)
     finally:
         store.close()

@@ -1,8 +1,9 @@
 """One interleaving of some programs on one store, drawn by a seed: `simulate`.
 
 The same programs, the same contents of the store and the same seed give the same trace, in another process and on
-another Python, if the programs share state only through the store: what they keep elsewhere, the next run sees. The
-store's clock is its own: where its times are answered, open it with a clock that always says the same, such as
+another Python, if the programs share state only through the store: what they keep elsewhere, the next run sees. What
+programs ask of time is virtual. The clock that stamps events is the store's own: where its times are answered, open it
+with one that always says the same, such as
 ``open_store("memory:", clock=lambda: 0)``.
 """
 
@@ -18,6 +19,7 @@ from interpreters.explore.limits import is_said_by_pytest, noted, thrown
 from interpreters.explore.schedule.programs import Programs, named_programs
 from interpreters.explore.schedule.recorded import RecordedStep, RecordedWorld
 from interpreters.explore.schedule.telling import told_steps
+from interpreters.explore.virtual import rows_but_of_time
 from interpreters.runtime.interpreter import Interpreter
 from interpreters.runtime.store import Store
 from persist_effects import codec
@@ -101,7 +103,7 @@ def simulate(programs: Programs, store: Store | Interpreter, seed: int, *, reque
     names, makers = named_programs(programs)
     check_integer("seed", seed)
     check_integer("requests_limit", requests_limit, 1)
-    handlers = _as_store(store).handlers
+    handlers = rows_but_of_time(_as_store(store))
     world: RecordedWorld | None = None
 
     def place() -> str:

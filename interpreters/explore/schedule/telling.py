@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from interpreters.explore.schedule.recorded import RecordedStep
-from interpreters.explore.schedule.requests import Pause, Sleep
+from interpreters.explore.schedule.requests import Pause
 from interpreters.explore.words import MARK, told, told_outcome
+from persist_effects.requests import Sleep
 
 _TOLD_STRETCH = 4
 """How many requests of a stretch are told in the essence."""
@@ -23,10 +24,7 @@ def told_steps(names: Sequence[str], trace: Sequence[RecordedStep]) -> Iterator[
 
 
 def _told_request(step: RecordedStep) -> str:
-    request = step.request
-    if isinstance(request, Sleep):
-        return f"{request.op} {request.seconds}"
-    return told(request)
+    return told(step.request)
 
 
 def _told_end(step: RecordedStep) -> str:

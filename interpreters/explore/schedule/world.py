@@ -6,7 +6,8 @@ variables too: each life of a program has a context of its own.
 
 **Time** is virtual. A `Wait`, or a `KvWait`, is answered as soon as a write makes it true. Where no program can go on
 otherwise, the clock moves to the earliest end of a `Sleep` or timeout of a wait. So time never runs out while there
-is work.
+is work. `Now` reads this clock, and a `NewId` is made of it, of who asks, and of how many it has asked for; so neither
+tells a program anything of what the others did.
 
 **Operations of several steps.** A handler that is a generator function makes its request an operation of several
 steps: each `Pause` that it yields is a place where others may go first; any other request that it yields is answered
@@ -24,21 +25,26 @@ from typing import Any, NamedTuple, NoReturn
 from interpreters.explore.inputs import ProgramMaker
 from interpreters.explore.limits import as_failure, ends_all, give_up
 from interpreters.explore.schedule.footprint import Touched, orders_seen_by
-from interpreters.explore.schedule.requests import Pause, Sleep
+from interpreters.explore.schedule.requests import Pause
+from interpreters.explore.virtual import id_of, microseconds_at
 from persist_effects import machine
 from persist_effects.answers import checked_rows
 from persist_effects.contexts import RunIn, here, runs_of
 from persist_effects.errors import NotARequest, UnhandledEffect, describe
 from persist_effects.machine import Effect, Handler, Handlers
 from persist_effects.requests import (
+    TIMES,
     WAITS,
     AllOf,
     Answered,
     Failed,
     KvWait,
+    NewId,
+    Now,
     Outcome,
     ReadAll,
     Request,
+    Sleep,
     Wait,
     at_once,
 )
@@ -47,14 +53,15 @@ Move = int
 """Whose turn it is, by the number of the program; a crash before its request is that plus the number of programs,
 and a crash once the request was carried out is that plus twice the number of programs."""
 
-_SPECIAL = WAITS | {AllOf, Pause, ReadAll, Sleep}
+_SPECIAL = WAITS | {AllOf, Pause, ReadAll}
 
 
 class Task:
     """A program on its way: the request at which it stands, None once it has ended."""
 
     __slots__ = (
-        "answer", "asked", "deadline", "frames", "index", "make", "outcome", "request", "row", "run_in", "send", "top",
+        "answer", "asked", "deadline", "frames", "ids", "index", "make", "outcome", "request", "row", "run_in", "send",
+        "top",
     )  # fmt: skip
 
     def __init__(self, index: int, make: ProgramMaker) -> None:
@@ -66,6 +73,8 @@ class Task:
         """What its last request was answered, or the error that it met."""
         self.asked = 0
         """How many requests it has asked since it was started."""
+        self.ids = 0
+        """How many identifiers it has asked for, in all of its lives."""
         self.deadline: float | None = None
         """When its wait or sleep is over; None where it does neither."""
         self.row: Handler = _nothing
@@ -78,11 +87,13 @@ class Task:
 
 
 class World:
-    """The programs, and the table that answers them."""
+    """The programs, and the table that answers them. What it has no rows for of `TIMES` is answered here."""
 
-    def __init__(self, makers: Sequence[ProgramMaker], handlers: Handlers) -> None:
+    def __init__(self, makers: Sequence[ProgramMaker], handlers: Handlers, *, now: float = 0.0, kind: str = "") -> None:
         self.handlers = checked_rows(handlers)
-        self.now = 0.0
+        self.now = now
+        """How many seconds have passed."""
+        self._kind = kind
         self.orders_seen: frozenset[Touched] = frozenset()
         """Which orders, of all streams or of all keys, anything has asked for."""
         self.tasks: list[Task] = []
@@ -200,7 +211,7 @@ class World:
 
     def run_alone(self, program: Effect[Any]) -> Any:
         """Run another program to its end, between two steps of the others. Returns its value, or raises its error."""
-        other = type(self)([lambda: program], self.handlers)
+        other = type(self)([lambda: program], self.handlers, now=self.now, kind="check")
         while ready := other.ready():
             other.step(ready[0])
         self.orders_seen |= other.orders_seen
@@ -292,14 +303,29 @@ class World:
             return
         task.asked += 1
         self.orders_seen |= orders_seen_by(request)
-        if isinstance(request, Sleep):
-            self._wait(task, request.seconds)
+        if type(request) in TIMES and type(request) not in self.handlers:
+            self._arrive_at_time(task, request)
         elif isinstance(request, Wait | KvWait) and type(request) in self.handlers:
             self._wait(task, request.timeout)
         elif isinstance(request, Pause | AllOf):
             task.row = _nothing if isinstance(request, Pause) else _no_outcomes
         else:
             task.row = self.handlers.get(type(request), _refuse)
+
+    # Time
+
+    def _arrive_at_time(self, task: Task, request: Now | NewId | Sleep) -> None:
+        if isinstance(request, Sleep):
+            self._wait(task, request.seconds)
+        else:
+            task.row = self._tell_time if isinstance(request, Now) else partial(self._new_id, task)
+
+    def _tell_time(self, request: Now) -> int:
+        return microseconds_at(self.now)
+
+    def _new_id(self, task: Task, request: NewId) -> str:
+        task.ids += 1
+        return id_of(microseconds_at(self.now), f"{self._kind or 'program'} {task.index}", task.ids)
 
     # Waiting
 

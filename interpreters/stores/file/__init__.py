@@ -9,7 +9,10 @@ from persist_effects.errors import InvalidRequest
 
 __all__ = ["BLOBS", "NUMBERS", "FileReader", "FileStore", "file_options", "open_file"]
 
-_OPTIONS = ("sync", "interval_seconds", "segment_bytes", "clock", "payload_limit_bytes", "permissions", "cache_bytes")
+_OPTIONS = (
+    "sync", "interval_seconds", "segment_bytes", "clock", "random_bytes", "payload_limit_bytes", "permissions",
+    "cache_bytes",
+)  # fmt: skip
 _OF_SHARED = ("share", "timeout", "idle_seconds")
 NUMBERS: Numbers = {
     "idle_seconds": float,

@@ -17,11 +17,11 @@ from typing import Any, TypeVar, cast
 
 from interpreters.blobs.directory import BlobDirectory
 from interpreters.blobs.files import BlobFiles
+from interpreters.clocks import Clock, RandomBytes, checked_clock, checked_random, wall_clock
 from interpreters.disk.files import PRIVATE, refuse_home
 from interpreters.disk.real import RealDisk
 from interpreters.disk.requests import CheckHeld, ForeignFile
 from interpreters.disk.requests import Read as ReadBytes
-from interpreters.stores.clock import Clock, checked_clock, wall_clock
 from interpreters.stores.file.beside_writer import ReaderEngine
 from interpreters.stores.file.compaction import Compacted
 from interpreters.stores.file.engine import Engine, EngineOptions
@@ -325,6 +325,7 @@ class FileStore(_Host):
     system likes). ``segment_bytes`` is the size at which the next file is begun. ``permissions`` are those of new
     files, such as 0o640: 0o600 unless given, or in a store that is there as it has them. Who may read a file may enter
     its directory. ``cache_bytes`` bounds how much of the values of keys that were read lately is kept in memory.
+    ``clock`` gives microseconds since 1970, UTC, and ``random_bytes`` what fresh identifiers are made of.
     """
 
     def __init__(
@@ -338,6 +339,7 @@ class FileStore(_Host):
         payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES,
         permissions: int | None = None,
         cache_bytes: int = CACHE_BYTES,
+        random_bytes: RandomBytes = os.urandom,
     ) -> None:
         root = _checked_root(path)
         if sync not in SYNC_MODES:
@@ -347,12 +349,14 @@ class FileStore(_Host):
         check_integer("cache_bytes", cache_bytes)
         if type(interval_seconds) not in (int, float) or not 0.001 <= interval_seconds <= threading.TIMEOUT_MAX:
             raise InvalidRequest(f"interval_seconds is {describe(interval_seconds)}: give a number from 0.001 on")
-        clock = checked_clock(clock)
+        self.clock = checked_clock(clock)
+        self.random_bytes = checked_random(random_bytes)
         _check_permissions(permissions)
         real_disk = _disk_of(root, permissions)
         holder = f"process {os.getpid()} on {socket.gethostname()}"
         is_due = _Seldom(CHECK_SECONDS)
-        options = EngineOptions(clock, os.urandom, holder, sync, segment_bytes, payload_limit_bytes, is_due)
+        # Its salts are drawn from the system, whatever ``random_bytes`` is: no two openings may have the same.
+        options = EngineOptions(self.clock, os.urandom, holder, sync, segment_bytes, payload_limit_bytes, is_due)
         super().__init__(root, real_disk, sync, payload_limit_bytes)
         self._engine = Engine(options)
         self._group = GroupCommit(self._commit)

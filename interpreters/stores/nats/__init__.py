@@ -11,7 +11,7 @@ from persist_effects.errors import InvalidRequest
 __all__ = ["NatsStore", "open_nats"]
 
 _NUMBERS = {"replicas": int, "timeout": float, "batch_messages": int, "payload_limit_bytes": int}
-_OPTIONS = ("prefix", "monitor", "clock", *_NUMBERS)
+_OPTIONS = ("prefix", "monitor", "clock", "random_bytes", *_NUMBERS)
 _PLACE = re.compile(r"//(?:([^@/?#]*)@)?([^@/?#]+)/([A-Za-z0-9_-]{1,64})")
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}(\.[A-Za-z0-9_-]{1,64}){0,7}")
 

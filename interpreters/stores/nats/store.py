@@ -1,6 +1,7 @@
 """The store on NATS JetStream: one connection, one event loop in a thread of its own, for all threads and tasks."""
 
 import asyncio
+import os
 import threading
 import time
 import weakref
@@ -11,10 +12,10 @@ from typing import Any, cast
 
 from interpreters.blobs.later import BlobsLater
 from interpreters.blobs.objects import NatsBlobs
+from interpreters.clocks import Clock, RandomBytes, checked_clock, checked_random, wall_clock
 from interpreters.nats.access import Access
 from interpreters.nats.connection import CONNECT_SECONDS, Denied, NatsConnection, Unanswered
 from interpreters.stores.asking import Alone, asked_alone
-from interpreters.stores.clock import Clock, checked_clock, wall_clock
 from interpreters.stores.group import WriteRequest
 from interpreters.stores.nats.acknowledging import acknowledgement_of
 from interpreters.stores.nats.barriers import Barriers
@@ -80,7 +81,8 @@ class NatsStore:
         batch_messages: How many messages these servers take in an atomic batch.
         monitor: Where the servers' monitoring ports are, as ``http://host:8222,http://host2:8222``: there they are
             asked whether they sync each write.
-        clock: Gives microseconds since 1970, UTC.
+        clock: Gives microseconds since 1970, UTC: that of this process.
+        random_bytes: Gives so many: what fresh identifiers are made of.
         payload_limit_bytes: How large one value may be; None: 8 MiB, or as much as a message of these servers holds.
 
     Raises:
@@ -103,6 +105,7 @@ class NatsStore:
         batch_messages: int = 1_000,
         monitor: str = "",
         clock: Clock = wall_clock,
+        random_bytes: RandomBytes = os.urandom,
         payload_limit_bytes: int | None = None,
     ) -> None:
         if replicas is not None:
@@ -118,7 +121,8 @@ class NatsStore:
         self._monitors = [one.rstrip("/") for one in monitor.split(",")] if monitor else []
         if not all(one.startswith(("http://", "https://")) for one in self._monitors):
             raise InvalidRequest(f"monitor is {monitor!r}: give http://HOST:PORT of each server, with commas between")
-        self._clock = checked_clock(clock)
+        self.clock = checked_clock(clock)
+        self.random_bytes = checked_random(random_bytes)
         self._payload_limit_bytes = payload_limit_bytes
         self._connect = partial(
             NatsConnection, list(servers), access or Access(), min(TRY_SECONDS, timeout), min(CONNECT_SECONDS, timeout)
@@ -193,7 +197,7 @@ class NatsStore:
             stream,
             self._subjects,
             limits_of(payload_bytes, message_bytes),
-            clock=self._clock,
+            clock=self.clock,
             batch_messages=self._batch_messages,
             located=self._reader.located,
             latest=latest,

@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from interpreters.clocks import Clock
 from interpreters.nats.connection import Unanswered
-from interpreters.stores.clock import Clock
 from interpreters.stores.group import WriteRequest
 from interpreters.stores.nats.commits import Named, NatsCommit, SubjectHead, named_by, writes_of
 from interpreters.stores.nats.jetstream import Ack, JetStream, Message, Outgoing, Refused, TryResult

@@ -9,7 +9,7 @@ from persist_effects.errors import InvalidRequest, describe
 __all__ = ["PostgresStore", "open_postgres"]
 
 _NUMBERS = {"timeout_seconds": float, "connections": int, "payload_limit_bytes": int}
-_OPTIONS = ("schema", "sync", "mode", "clock", *_NUMBERS)
+_OPTIONS = ("schema", "sync", "mode", "clock", "random_bytes", *_NUMBERS)
 
 
 def open_postgres(rest: str, options: dict[str, Any]) -> PostgresStore:
@@ -45,8 +45,8 @@ def open_postgres(rest: str, options: dict[str, Any]) -> PostgresStore:
 
 
 def _read(name: str, value: str) -> Any:
-    if name == "clock":
-        raise InvalidRequest(f"clock is {describe(value)}: give a function, as a keyword of open_store")
+    if name in ("clock", "random_bytes"):
+        raise InvalidRequest(f"{name} is {describe(value)}: give a function, as a keyword of open_store")
     try:
         return _NUMBERS.get(name, str)(value)
     except ValueError as error:

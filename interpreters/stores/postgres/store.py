@@ -5,6 +5,7 @@ a position is made of the number of its transaction, so that there is no counter
 streams take only what lies below every transaction in flight. So they never pass a position that may still be filled.
 """
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -12,7 +13,7 @@ from typing import Any, cast
 from psycopg.types.numeric import Int4, Int8
 
 from interpreters.blobs.cid import check_cid, cid_of
-from interpreters.stores.clock import Clock, checked_clock, wall_clock
+from interpreters.clocks import Clock, RandomBytes, checked_clock, checked_random, wall_clock
 from interpreters.stores.group import NO_MEMORY, WriteRequest
 from interpreters.stores.grouped import GroupedStore
 from interpreters.stores.postgres.batches import Batch, bucket_of
@@ -77,7 +78,8 @@ class PostgresStore(GroupedStore):
         timeout_seconds: How long to wait for a connection, a lock, or a statement, before it is `StoreUnavailable`.
         connections: How many connections this process has at the most, beside one that waits for notifications.
         mode: "r" refuses writes, and makes nothing; "w" unless given.
-        clock: Gives microseconds since 1970, UTC.
+        clock: Gives microseconds since 1970, UTC: that of this process.
+        random_bytes: Gives so many: what fresh identifiers are made of.
         payload_limit_bytes: How large the data and the meta of an event, and a value, may be.
 
     Raises:
@@ -96,6 +98,7 @@ class PostgresStore(GroupedStore):
         connections: int = 10,
         mode: str = "w",
         clock: Clock = wall_clock,
+        random_bytes: RandomBytes = os.urandom,
         payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES,
     ) -> None:
         _check_schema(schema)
@@ -107,7 +110,8 @@ class PostgresStore(GroupedStore):
             raise InvalidRequest(f"timeout_seconds is {describe(timeout_seconds)}: give a number from 0.1 to 86400")
         check_integer("connections", connections, 1, 1_000)
         check_integer("payload_limit_bytes", payload_limit_bytes, 1, 2**28)
-        self._clock = checked_clock(clock)
+        self.clock = checked_clock(clock)
+        self.random_bytes = checked_random(random_bytes)
         self._limits = Limits(payload_limit_bytes)
         self._server = Server(
             conninfo,
@@ -234,7 +238,7 @@ class PostgresStore(GroupedStore):
     def _commit(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
         """Carry out writes, most often in one transaction. Whoever calls it has the turn in the group."""
         self._check_open()
-        now = self._clock()
+        now = self.clock()
         if len(requests) == 1 and type(requests[0]) is Append and len(requests[0].events) == 1:
             outcomes = [self._append(requests[0], now)]
         else:

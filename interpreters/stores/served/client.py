@@ -21,7 +21,7 @@ from interpreters.threads.gates import Notify
 from persist_effects import codec
 from persist_effects.errors import InvalidRequest, StoreClosed, describe
 from persist_effects.machine import Handlers
-from persist_effects.requests import Failed, KvWait, Outcome, Request, Wait
+from persist_effects.requests import Failed, KvWait, Outcome, Request, Sleep, Wait
 
 TIMEOUT_SECONDS = 30.0
 """After how long without an answer a request is given up, unless told otherwise."""
@@ -72,7 +72,8 @@ class RemoteStore:
         self._pid = os.getpid()
         self.blobs = blobs
         """The home of its blobs, which a `Store` asks; None: the server answers for them."""
-        answered_elsewhere = () if blobs is None else blobs.handlers.keys()
+        # Whoever runs programs on it sleeps here; no server is asked to.
+        answered_elsewhere = {Sleep} | (set() if blobs is None else blobs.handlers.keys())
         self.handlers: Handlers = {kind: self._ask for kind in codec.STORE_REQUESTS if kind not in answered_elsewhere}
         self._line = self._new_line()
         try:

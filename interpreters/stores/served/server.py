@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from interpreters.clocks import rows_of_clock
 from interpreters.stores.served.answering import Answering
 from interpreters.stores.served.arriving import Arriving
 from interpreters.stores.served.clients import ServedClient
@@ -99,7 +100,8 @@ class StoreServer:
     ) -> None:
         self._doors = list(doors)
         self._interpreter = interpreter
-        self._handlers = interpreter.handlers if handlers is None else handlers
+        answering = interpreter.handlers if handlers is None else handlers
+        self._handlers = rows_of_clock(interpreter) | answering
         codec.check_ops("the table to serve", self._handlers)
         self.capabilities: Capabilities | None = getattr(interpreter, "capabilities", None)
         self.limits = ServingLimits() if limits is None else limits

@@ -8,7 +8,7 @@ from persist_effects.errors import InvalidRequest
 
 __all__ = ["SqliteStore", "open_sqlite"]
 
-_OPTIONS = ("sync", "interval_seconds", "busy_seconds", "mode", "clock", "payload_limit_bytes")
+_OPTIONS = ("sync", "interval_seconds", "busy_seconds", "mode", "clock", "random_bytes", "payload_limit_bytes")
 _NUMBERS: Numbers = {"interval_seconds": float, "busy_seconds": float, "payload_limit_bytes": int}
 
 

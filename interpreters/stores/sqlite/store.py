@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from interpreters.blobs.later import BlobsBeside
+from interpreters.clocks import Clock, RandomBytes, checked_clock, checked_random, wall_clock
 from interpreters.disk.files import lengthen_file, sync_file
 from interpreters.disk.turns import Turns
-from interpreters.stores.clock import Clock, checked_clock, wall_clock
 from interpreters.stores.group import NO_MEMORY, NO_MEMORY_NOR_WORD, WriteRequest
 from interpreters.stores.grouped import GroupedStore
 from interpreters.stores.sqlite.database import Database
@@ -74,7 +74,8 @@ class SqliteStore(GroupedStore):
         interval_seconds: For ``sync="interval"``.
         busy_seconds: How long a write waits for other processes, before it is `StoreUnavailable`.
         mode: "r" refuses writes, and makes nothing; "w" unless given.
-        clock: Gives microseconds since 1970, UTC.
+        clock: Gives microseconds since 1970, UTC: that of this process.
+        random_bytes: Gives so many: what fresh identifiers are made of.
         payload_limit_bytes: How large the data and the meta of an event, and a value, may be.
 
     Raises:
@@ -101,6 +102,7 @@ class SqliteStore(GroupedStore):
         busy_seconds: float = 5.0,
         mode: str = "w",
         clock: Clock = wall_clock,
+        random_bytes: RandomBytes = os.urandom,
         payload_limit_bytes: int = codec.PAYLOAD_LIMIT_BYTES,
     ) -> None:
         if "\0" in os.fspath(path):
@@ -117,7 +119,8 @@ class SqliteStore(GroupedStore):
         self.capabilities = Capabilities(
             durability=cast(Durability, sync), processes="many", payload_limit_bytes=payload_limit_bytes, reopen=True
         )
-        self._clock = checked_clock(clock)
+        self.clock = checked_clock(clock)
+        self.random_bytes = checked_random(random_bytes)
         self._limits = Limits(payload_limit_bytes)
         self._busy_seconds = busy_seconds
         self._interval_seconds = interval_seconds if sync == "interval" and not self._is_read_only else None
@@ -224,7 +227,7 @@ class SqliteStore(GroupedStore):
             connection = self._begun()
             try:
                 heads = self._heads_of(connection)
-                writing = Writing(connection, heads, self._clock(), self._limits)
+                writing = Writing(connection, heads, self.clock(), self._limits)
                 with self._database.errors():
                     outcomes = writing.carry_out(requests)
             except BaseException as error:

@@ -110,7 +110,7 @@ def test_a_wait_ends_with_the_event_that_it_waits_for():
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), "1", True, None])
 def test_a_sleep_of_no_length_is_refused(seconds):
-    with pytest.raises(InvalidRequest, match="give a number, 0 or more"):
+    with pytest.raises(InvalidRequest, match="give seconds, 0 or more"):
         Sleep(seconds)
 
 

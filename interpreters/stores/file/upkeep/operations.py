@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from interpreters.clocks import wall_clock
 from interpreters.disk.files import refuse_home
 from interpreters.disk.real import RealDisk, new_directory
 from interpreters.disk.requests import ForeignFile
-from interpreters.stores.clock import wall_clock
 from interpreters.stores.file.engine import Engine, EngineOptions
 from interpreters.stores.file.manifest import Moment
 from interpreters.stores.file.segments import LOCK

@@ -1,0 +1,101 @@
+"""Who sleeps on a store, and how each is woken when it is closed."""
+
+from collections.abc import Callable
+from typing import Any
+
+from interpreters.threads import forks
+from interpreters.threads.gates import Gate, Notify, wait_until_told
+from persist_effects.errors import StoreClosed
+from persist_effects.requests import Request, Sleep
+
+CLOSED = "this store was closed: open it again to run programs"
+
+
+class Sleepers:
+    """Those that sleep. No lock is taken, so that an interrupt leaves none held.
+
+    >>> sleepers = Sleepers()
+    >>> sleepers.sleep(Sleep(0.001))
+    >>> end_watch = sleepers.watch(lambda: print("woken"))
+    >>> sleepers.close()
+    woken
+    >>> sleepers.sleep(Sleep(60))
+    Traceback (most recent call last):
+    persist_effects.errors.StoreClosed: this store was closed: open it again to run programs
+    """
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self._sleeping: dict[object, Notify] = {}
+        forks.register(self)
+
+    def sleep(self, request: Sleep) -> None:
+        """Sleep in the calling thread.
+
+        Args:
+            request: For how long.
+
+        Raises:
+            StoreClosed: If the store was closed, or is closed meanwhile.
+        """
+        self.check_open()
+        if request.seconds > 0:
+            told = Gate()
+            end_watch = self.watch(told.open)
+            try:
+                wait_until_told(told, request.seconds, lambda: self.is_closed)
+            finally:
+                end_watch()
+            self.check_open()
+
+    def watch(self, notify: Notify) -> Callable[[], None]:
+        """Call ``notify()`` once as soon as the store is closed.
+
+        Args:
+            notify: Called in the thread that closes, or at once; it must be quick and must not raise.
+
+        Returns:
+            The function that ends the watch.
+        """
+        token = object()
+        self._sleeping[token] = notify
+        if self.is_closed:
+            # Whoever closes it may have looked before.
+            self._tell(token)
+        return lambda: self._end(token)
+
+    def check_open(self) -> None:
+        """Raise `StoreClosed` where the store was closed."""
+        if self.is_closed:
+            raise StoreClosed(CLOSED)
+
+    def close(self) -> None:
+        """Wake all. Again: those that an interrupt has left."""
+        self.is_closed = True
+        for token in list(self._sleeping):
+            self._tell(token)
+
+    def _tell(self, token: object) -> None:
+        notify = self._sleeping.pop(token, None)
+        if notify is not None:
+            notify()
+
+    def _end(self, token: object) -> None:
+        self._sleeping.pop(token, None)
+
+    def state_lock(self) -> forks.StateLock | None:
+        """Each step is one of Python's own, so no fork waits for it."""
+        return None
+
+    def leave_to_parent(self, *, is_whole: bool) -> None:
+        """In a forked child: who sleeps is a thread or an event loop of the parent's."""
+        self._sleeping = {}
+
+
+def left_of(request: Request[Any], seconds: float) -> Request[Any]:
+    """What is left of a request once so many seconds have passed: of a sleep the rest, of any other all.
+
+    >>> left_of(Sleep(5), 2), left_of(Sleep(5), 7)
+    (Sleep(seconds=3), Sleep(seconds=0.0))
+    """
+    return Sleep(max(0.0, request.seconds - seconds)) if isinstance(request, Sleep) else request
