@@ -395,7 +395,7 @@ class _Importer:
         if dropped > self._dropped.get(stream, 0):
             # It was truncated while it was exported.
             self._flush()
-            self._store.run(log.truncate_through(stream, dropped))
+            self._store.run(log.truncate_through(stream, dropped, unseen="drop"))
         self.counts.streams += 1
 
     def _take_key(self, fields: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from persist_effects import (
     compaction,
     errors,
     event,
+    followers,
     kv,
     log,
     machine,
@@ -33,6 +34,7 @@ from persist_effects.errors import (
     CallerError,
     CorruptStore,
     Diverged,
+    FollowersBehind,
     InternalError,
     InvalidAnswer,
     InvalidRequest,
@@ -72,7 +74,7 @@ from persist_effects.requests import (
     TruncateThrough,
 )
 from persist_effects.schema import Schema
-from persist_effects.subscription import Hub, follow, publish
+from persist_effects.subscription import Group, Hub, ReadModel, Retry, follow, publish
 from persist_effects.transaction import transact
 from persist_effects.view import View
 
@@ -95,6 +97,8 @@ __all__ = [
     "Event",
     "ExpectRevision",
     "ExpectSeq",
+    "FollowersBehind",
+    "Group",
     "Handlers",
     "Hub",
     "InternalError",
@@ -108,8 +112,10 @@ __all__ = [
     "NotARequest",
     "Page",
     "PersistError",
+    "ReadModel",
     "RecordedError",
     "Request",
+    "Retry",
     "Schema",
     "SchemaMismatch",
     "SnapshotMismatch",
@@ -133,6 +139,7 @@ __all__ = [
     "errors",
     "event",
     "follow",
+    "followers",
     "kv",
     "log",
     "machine",

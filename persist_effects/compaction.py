@@ -1,7 +1,8 @@
 """Compaction: once a snapshot covers a stream's events, the events can go. All are programs.
 
 Every other fold of that stream that has not seen the dropped events raises `Truncated` from then on: compact by the
-projection that is slowest, or keep the stream.
+projection that is slowest, or keep the stream. Followers are known: what one of them has not seen is kept unless
+``unseen`` says otherwise; see `persist_effects.log.truncate_through`.
 
 ``version`` and ``lift`` are as in `persist_effects.snapshot`. Beside a snapshot of a higher version, which another
 release has made, nothing is dropped and nothing is overwritten.
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 from persist_effects import log, snapshot
 from persist_effects.event import check_integer
+from persist_effects.following.retention import Unseen, droppable
 from persist_effects.machine import Effect
 from persist_effects.programs import program
 from persist_effects.projection import State, StepFunction
@@ -30,6 +32,7 @@ def compact(
     state_type: Any = None,
     version: int = 1,
     lift: Lift | None = None,
+    unseen: Unseen = "keep",
 ) -> Effect[State[S]]:
     """Checkpoint a stream under a snapshot's name and drop the events that it covers, in one transaction.
 
@@ -41,6 +44,7 @@ def compact(
         state_type: The type of the value, as a snapshot is decoded; None for plain values.
         version: That of the fold, from 1 on: to be raised where the fold changes.
         lift: For each older version, what converts its value to the next.
+        unseen: What becomes of events that a follower has not seen: "keep" keeps them, "refuse" raises, "drop" drops.
 
     Returns:
         The state that the snapshot keeps.
@@ -48,6 +52,7 @@ def compact(
     Raises:
         SnapshotMismatch: If the snapshot is of another version or shape, and its events were dropped.
         Truncated: If events that the snapshot does not cover were dropped.
+        FollowersBehind: If events were to be dropped that a follower has not seen, and that is to be refused.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -60,7 +65,7 @@ def compact(
     """
     state_type = snapshot.state_type_of(seed, state_type)
     state = yield from snapshot.replay(name, stream, step, seed, state_type=state_type, version=version, lift=lift)
-    drop = TruncateThrough(stream, state.seq)
+    drop = TruncateThrough(stream, (yield from droppable(stream, state.seq, unseen)))
     yield from snapshot.write(name, state, stream=stream, state_type=state_type, version=version, drop=drop)
     return state
 
@@ -102,6 +107,7 @@ def maybe_compact(
     state_type: Any = None,
     version: int = 1,
     lift: Lift | None = None,
+    unseen: Unseen = "keep",
 ) -> Effect[State[S] | None]:
     """Compact a stream if `should_compact`.
 
@@ -114,6 +120,7 @@ def maybe_compact(
         state_type: The type of the value, as a snapshot is decoded; None for plain values.
         version: That of the fold, from 1 on: to be raised where the fold changes.
         lift: For each older version, what converts its value to the next.
+        unseen: What becomes of events that a follower has not seen: "keep" keeps them, "refuse" raises, "drop" drops.
 
     Returns:
         The state that the snapshot keeps; None where nothing was compacted.
@@ -121,6 +128,7 @@ def maybe_compact(
     Raises:
         SnapshotMismatch: If the snapshot is of another version or shape, and its events were dropped.
         Truncated: If events that the snapshot does not cover were dropped.
+        FollowersBehind: If events were to be dropped that a follower has not seen, and that is to be refused.
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -130,4 +138,6 @@ def maybe_compact(
     """
     if not (yield from should_compact(name, stream, every, version=version)):
         return None
-    return (yield from compact(name, stream, step, seed, state_type=state_type, version=version, lift=lift))
+    return (
+        yield from compact(name, stream, step, seed, state_type=state_type, version=version, lift=lift, unseen=unseen)
+    )

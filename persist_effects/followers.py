@@ -13,8 +13,8 @@ from persist_effects.following.checkpoint import Checkpoint, asides_of, extent, 
 from persist_effects.following.records import (
     HEADS,
     Aside,
-    Part,
-    Progress,
+    Partition,
+    Reached,
     Record,
     check_follower_name,
     hash_of,
@@ -59,6 +59,7 @@ class Registered(msgspec.Struct, frozen=True):
         members: Of a group, who has given a sign of life.
         aside: The streams of which events were set aside.
         skipped: How many events were passed over, since their handler failed.
+        missed: How many, at the most, were truncated before they were seen.
         building: What is built to take its place; None: nothing is.
         is_forgotten: Somebody has begun to remove it.
     """
@@ -73,6 +74,7 @@ class Registered(msgspec.Struct, frozen=True):
     members: list[str]
     aside: list[Aside]
     skipped: int
+    missed: int
     building: Built | None
     is_forgotten: bool
 
@@ -145,6 +147,7 @@ def registered(name: str) -> Effect[Registered]:
         members,
         sorted((aside for aside, _ in asides.values()), key=lambda aside: aside.position),
         record.skipped + sum(part.skipped for part, _ in parts.values()),
+        record.missed + sum(part.missed for part, _ in parts.values()),
         (yield from _built(name, record)),
         record.is_forgotten,
     )
@@ -384,13 +387,13 @@ def _built(name: str, head: Record) -> Effect[Built | None]:
     return Built(record.version, position, record.target)
 
 
-def _to_retry(progress: Progress) -> Progress:
+def _to_retry(progress: Reached) -> Reached:
     return msgspec.structs.replace(progress, retry=True)
 
 
 def _retry_part(name: str, generation: int, index: int) -> Effect[int]:
     while True:
-        part, revision = (yield from parts_of(name, generation)).get(index, (Part(position=0), 0))
+        part, revision = (yield from parts_of(name, generation)).get(index, (Partition(position=0), 0))
         if not part.aside:
             return 0
         checkpoint = Checkpoint(name, generation, f"{parts_prefix(name, generation)}{index}", part, revision)
@@ -398,5 +401,5 @@ def _retry_part(name: str, generation: int, index: int) -> Effect[int]:
             return part.aside
 
 
-def _put(name: str, record: Progress, revision: int) -> Effect[int | Conflict]:
+def _put(name: str, record: Reached, revision: int) -> Effect[int | Conflict]:
     return (yield from perform(KvPut(head_key(name), msgspec.to_builtins(record), revision)))

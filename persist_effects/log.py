@@ -13,6 +13,7 @@ from persist_effects.codec import fresh
 from persist_effects.contexts import leaves_contexts_alone
 from persist_effects.errors import InvalidRequest, StoreUnavailable, Truncated, UncertainOutcome
 from persist_effects.event import Draft, Event, check_integer, check_items, check_name
+from persist_effects.following.retention import Unseen, droppable
 from persist_effects.listing import all_names
 from persist_effects.machine import Effect, perform
 from persist_effects.programs import program
@@ -469,16 +470,24 @@ def streams(prefix: str = "") -> Effect[list[str]]:
 
 
 @program
-@leaves_contexts_alone
-def truncate_through(stream: str, seq: int) -> Effect[int]:
+def truncate_through(stream: str, seq: int, *, unseen: Unseen = "refuse") -> Effect[int]:
     """Drop the events of a stream up to and with a sequence number. The sequence goes on as before.
+
+    Followers are known from their first checkpoint on, until `persist_effects.followers.forget`. One that has not seen
+    what was dropped would meet `Truncated`, so by default nothing is dropped that any of them has yet to see. One that
+    begins meanwhile is not known.
 
     Args:
         stream: The stream's name.
         seq: The sequence number. One past the last drops all there are, and none to come.
+        unseen: What becomes of events that a follower has not seen: "refuse" raises, and drops nothing; "keep" drops
+            only those before them; "drop" asks for no follower.
 
     Returns:
         How many events were dropped.
+
+    Raises:
+        FollowersBehind: If a follower has not seen them, with "refuse".
 
     >>> from interpreters import open_store
     >>> store = open_store("memory:")
@@ -486,7 +495,34 @@ def truncate_through(stream: str, seq: int) -> Effect[int]:
     >>> store.run(truncate_through("numbers", 3)), store.run(last_seq("numbers"))
     (3, 5)
     """
-    return (yield from perform(TruncateThrough(stream, seq)))
+    through = yield from droppable(stream, seq, unseen)
+    return (yield from perform(TruncateThrough(stream, through)))
+
+
+@program
+def drop(stream: str, *, unseen: Unseen = "refuse") -> Effect[int]:
+    """Drop all events that a stream has. Its name stays, and its sequence goes on: no number is given twice.
+
+    The events can be read no more. When their bytes are gone from the disk is the store's affair: ``persist-effects
+    compact`` makes it so.
+
+    Args:
+        stream: The stream's name.
+        unseen: What becomes of events that a follower has not seen, as for `truncate_through`.
+
+    Returns:
+        How many events were dropped.
+
+    Raises:
+        FollowersBehind: If a follower has not seen them, with "refuse".
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> _ = store.run(append_many("customers/7", [Draft("moved", "here"), Draft("moved", "there")]))
+    >>> store.run(drop("customers/7")), store.run(append("customers/7", "came back", None)).seq
+    (2, 3)
+    """
+    return (yield from truncate_through(stream, (yield from perform(LastSeq(stream))), unseen=unseen))
 
 
 @program

@@ -125,6 +125,7 @@ def replay(
     state_type: Any = None,
     version: int = 1,
     lift: Lift | None = None,
+    skip_truncated: bool = False,
 ) -> Effect[State[S]]:
     """The state of a stream: its snapshot, and the tail folded on top. Writes nothing.
 
@@ -139,13 +140,15 @@ def replay(
             seed.
         version: That of the fold, from 1 on: to be raised where the fold changes.
         lift: For each older version, what converts its value to the next.
+        skip_truncated: Whether to pass over events that were dropped and that no snapshot covers, and count them as
+            ``missed``.
 
     Returns:
         The state at the stream's end.
 
     Raises:
         SnapshotMismatch: If the beginning was dropped, and the snapshot, the only copy of it, cannot be lifted.
-        Truncated: If no snapshot covers what was dropped.
+        Truncated: If no snapshot covers what was dropped, unless it is skipped.
         InvalidRequest: If it is the snapshot of another stream.
 
     >>> from interpreters import open_store
@@ -164,6 +167,9 @@ def replay(
             _check_stream(name, there, stream)
         usable = shape.state_in(there)
         if truncated is not None:
+            is_covered = usable is not None and usable.seq > state.seq
+            if skip_truncated and not is_covered and (there is None or usable is not None):
+                return (yield from project_resume(stream, step, state, skip_truncated=True))
             if usable is None:
                 usable = shape.only_copy(name, there, truncated)
             if usable.seq <= state.seq:
@@ -186,6 +192,7 @@ def checkpoint(
     state_type: Any = None,
     version: int = 1,
     lift: Lift | None = None,
+    skip_truncated: bool = False,
 ) -> Effect[State[S]]:
     """Replay a stream, and keep the state that came out as its snapshot, as `write` does.
 
@@ -198,6 +205,8 @@ def checkpoint(
             seed.
         version: That of the fold, from 1 on: to be raised where the fold changes.
         lift: For each older version, what converts its value to the next.
+        skip_truncated: Whether to pass over events that were dropped and that no snapshot covers, and count them as
+            ``missed``.
 
     Returns:
         The state at the stream's end.
@@ -216,7 +225,16 @@ def checkpoint(
     State(value=5, seq=1)
     """
     state_type = state_type_of(seed, state_type)
-    state = yield from replay(name, stream, step, seed, state_type=state_type, version=version, lift=lift)
+    state = yield from replay(
+        name,
+        stream,
+        step,
+        seed,
+        state_type=state_type,
+        version=version,
+        lift=lift,
+        skip_truncated=skip_truncated,
+    )
     yield from write(name, state, stream=stream, state_type=state_type, version=version)
     return state
 

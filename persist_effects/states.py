@@ -33,7 +33,7 @@ class Kept(msgspec.Struct, frozen=True):
     """What is kept under a snapshot's name: a state as a plain value, and whose it is.
 
     ``version`` is that of the fold which made it; 0: what is kept there is not a snapshot. ``fields`` are the names of
-    the fields that the value does not show.
+    the fields that the value does not show. ``missed`` events were truncated before they were folded.
     """
 
     seq: Annotated[int, msgspec.Meta(ge=0)]
@@ -41,13 +41,14 @@ class Kept(msgspec.Struct, frozen=True):
     stream: str | None = None
     version: Annotated[int, msgspec.Meta(ge=1)] = 1
     fields: list[list[str]] | None = None
+    missed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 def kept_in(found: Entry | None) -> Kept | None:
     """What an entry keeps.
 
     >>> kept_in(Entry({"seq": 2, "value": 12, "stream": "account/1"}, 7))
-    Kept(seq=2, value=12, stream='account/1', version=1, fields=None)
+    Kept(seq=2, value=12, stream='account/1', version=1, fields=None, missed=0)
     >>> kept_in(Entry("something else", 7)).version
     0
     """
@@ -72,6 +73,8 @@ def record_of(state: State[Any], stream: str | None, state_type: Any, version: i
         record["version"] = version
     if fields is not None:
         record["fields"] = fields
+    if state.missed:
+        record["missed"] = state.missed
     return record
 
 
@@ -102,7 +105,7 @@ class Shape:
         if kept is None or kept.version != self.version:
             return None
         value, doubt = _believe(kept.value, kept.fields, self.state_type)
-        return State(value, kept.seq) if doubt is None else None
+        return State(value, kept.seq, kept.missed) if doubt is None else None
 
     def can_lift(self, kept: Kept) -> bool:
         """Whether there is a function for each version from the one that is kept to this one."""
@@ -125,7 +128,7 @@ class Shape:
         value, doubt = _believe(plain, fields, self.state_type)
         if doubt is not None:
             raise self._mismatch(name, kept, stream, f"what lift[{version - 1}] made does not fit: {doubt}")
-        return State(value, kept.seq)
+        return State(value, kept.seq, kept.missed)
 
     def only_copy(self, name: str, kept: Kept | None, truncated: Truncated) -> State[Any]:
         """The state in what is kept, where it stands for events that were dropped, and is not believed as it is.

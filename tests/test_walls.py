@@ -488,12 +488,13 @@ def names_of_things(module: ast.Module) -> list[str]:
 EXPORTS = {
     persist_effects: (
         "Abandoned AlreadyUsed Append Appended Begin BlobNotFound BlobRef CallerError Conflict CorruptStore Diverged "
-        "Done Draft Effect Entry Event ExpectRevision ExpectSeq Handlers Hub InternalError InvalidAnswer "
-        "InvalidRequest KvDelete KvPut NeverRun NewerFormat NotAProgram NotARequest Page PersistError RecordedError "
-        "Request Schema SchemaMismatch SnapshotMismatch Spinning State StoreClosed StoreLocked StoreUnavailable "
-        "Suspended TooLarge TruncateThrough Truncated UncertainOutcome UnhandledEffect View all_of blob codec "
-        "clock compaction errors event follow kv log machine new_id now perform program projection publish requests run "
-        "schema sleep snapshot start subscription testing trace transact transaction view"
+        "Done Draft Effect Entry Event ExpectRevision ExpectSeq FollowersBehind Group Handlers Hub InternalError "
+        "InvalidAnswer InvalidRequest KvDelete KvPut NeverRun NewerFormat NotAProgram NotARequest Page PersistError "
+        "ReadModel RecordedError Request Retry Schema SchemaMismatch SnapshotMismatch Spinning State StoreClosed "
+        "StoreLocked StoreUnavailable Suspended TooLarge TruncateThrough Truncated UncertainOutcome UnhandledEffect "
+        "View all_of blob clock codec compaction errors event follow followers kv log machine new_id now perform "
+        "program projection publish requests run schema sleep snapshot start subscription testing trace transact "
+        "transaction view"
     ),
     interpreters: "Store open_store",
     interpreters.conformance: "Capabilities NotConforming StoreConformance check_conformance facts_of needs",
@@ -512,8 +513,8 @@ def test_public_names_are_exported_on_purpose(module):
 
 PUBLIC_FUNCTIONS = {
     "log": (
-        "advance append append_expect append_many append_once begin head last_seq page_all read read_all read_back "
-        "read_from read_range streams truncate_through wait"
+        "advance append append_expect append_many append_once begin drop head last_seq page_all read read_all "
+        "read_back read_from read_range streams truncate_through wait"
     ),
     "kv": "delete delete_expect entries entry get get_or has keys put put_expect update wait",
     "blob": "cid_in get has put",
@@ -523,7 +524,11 @@ PUBLIC_FUNCTIONS = {
     "snapshot": "checkpoint covered_seq kept read replay state_type_of write",
     "states": "kept_in record_of",
     "compaction": "compact maybe_compact should_compact",
-    "subscription": "follow publish",
+    "subscription": "publish",
+    "followers": "forget lag names rebuild registered reset retry",
+    "following.follow": "follow",
+    "following.retention": "droppable",
+    "holes": "holes_after missed_of",
     "view": "attach peek refresh value",
     "machine": (
         "all_of check_fresh check_returned ended next_request outcome_of outcomes_by_kind outcomes_of perform run "

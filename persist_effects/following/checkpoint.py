@@ -12,8 +12,8 @@ import msgspec
 from persist_effects import kv
 from persist_effects.following.records import (
     Aside,
-    Part,
-    Progress,
+    Partition,
+    Reached,
     Record,
     aside_key,
     asides_prefix,
@@ -24,7 +24,7 @@ from persist_effects.following.records import (
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import Check, Conflict, KvPut, Transact, Write
 
-P = TypeVar("P", bound=Progress)
+P = TypeVar("P", bound=Reached)
 
 CHECKPOINT = 0
 """Which of the writes of a follower's transaction is its checkpoint."""
@@ -80,6 +80,10 @@ class Checkpoint(Generic[P]):
             self.record, self.revision = record, answers[CHECKPOINT]
         return answers
 
+    def missed(self, count: int) -> None:
+        """Say that so many events were dropped before they were seen: it is kept when the checkpoint is moved next."""
+        self.record = msgspec.structs.replace(self.record, missed=self.record.missed + count)
+
     # What was set aside
 
     def asides(self) -> Effect[dict[str, tuple[Aside, int]]]:
@@ -116,7 +120,7 @@ def asides_of(name: str, generation: int) -> Effect[dict[str, tuple[Aside, int]]
     return found
 
 
-def parts_of(name: str, generation: int) -> Effect[dict[int, tuple[Part, int]]]:
+def parts_of(name: str, generation: int) -> Effect[dict[int, tuple[Partition, int]]]:
     """By number: the partitions of a generation that were ever had, and the revisions that say so.
 
     >>> from interpreters import open_store
@@ -125,7 +129,7 @@ def parts_of(name: str, generation: int) -> Effect[dict[int, tuple[Part, int]]]:
     """
     prefix = parts_prefix(name, generation)
     return {
-        int(key[len(prefix) :]): (kept_in(entry, Part, key), entry.revision)
+        int(key[len(prefix) :]): (kept_in(entry, Partition, key), entry.revision)
         for key, entry in (yield from kv.entries(prefix))
     }
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import check_integer, check_items
-from persist_effects.following.handling import ON_ERROR, Handler, Handling, OnError, Retry
+from persist_effects.following.handling import ON_ERROR, FollowHandler, Handling, OnError, Retry
 from persist_effects.following.models import ReadModel
 from persist_effects.following.records import check_follower_name
 from persist_effects.following.shared import Crew, Group, follow_shared
@@ -20,7 +20,7 @@ NO_RETRY = Retry()
 def follow(
     name: str | ReadModel,
     prefix: str,
-    handler: Handler,
+    handler: FollowHandler,
     *,
     types: Iterable[str] | None = None,
     batch: int = 1,

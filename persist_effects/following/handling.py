@@ -27,11 +27,11 @@ from persist_effects.errors import (
 from persist_effects.event import Draft, Event, check_integer
 from persist_effects.following.checkpoint import CHECKPOINT, Checkpoint
 from persist_effects.following.models import ModelVersion
-from persist_effects.following.records import Aside, Progress, aside_stream, plain
+from persist_effects.following.records import Aside, Reached, aside_stream, plain
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import Append, Conflict, KvDelete, KvPut, Read, Sleep, Write
 
-Handler = Callable[..., Effect[Sequence[Write]] | Sequence[Write]]
+FollowHandler = Callable[..., Effect[Sequence[Write]] | Sequence[Write]]
 """A function of an event, and of a `ModelVersion` where the follower has a read model. Returns writes, or a program."""
 
 OnError = Literal["stop", "skip", "set-aside"]
@@ -106,7 +106,7 @@ class Handling:
     def __init__(
         self,
         name: str,
-        handler: Handler,
+        handler: FollowHandler,
         batch: int,
         on_error: OnError,
         retry: Retry,
@@ -244,7 +244,7 @@ class Handling:
     def _pass_by(
         self, checkpoint: Checkpoint[Any], event: Event, error: Exception, failures: int
     ) -> Effect[list[Any] | Conflict]:
-        record: Progress = checkpoint.record
+        record: Reached = checkpoint.record
         if self._on_error == "skip":
             return (yield from checkpoint.advance(event.position, skipped=record.skipped + 1))
         aside = Aside(event.stream, event.seq, event.seq, event.position)

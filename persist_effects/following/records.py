@@ -5,8 +5,8 @@ key                                          what stands there
 ===========================================  ==========================================================================
 ``follow/<name>``                            `Record`: the version whose effects are seen, and how far it has come
 ``follow-next/<name>``                       `Record`: the version that is built beside it, while one is
-``follow-part/<name>/<generation>/<part>``   `Part`: how far a partition of a group has come, and whose it is
-``follow-member/<name>/<member>``            `Member`: a sign of life
+``follow-part/<name>/<generation>/<part>``   `Partition`: how far one of a group has come, and whose it is
+``follow-member/<name>/<member>``            `SignOfLife`: that a member of a group gives
 ``follow-aside/<name>/<generation>/<hash>``  `Aside`: a stream of which events were set aside
 ``model/<name>/<generation>/<key>``          a value of the follower's read model
 ===========================================  ==========================================================================
@@ -33,20 +33,22 @@ HEADS = "follow/"
 """How the keys of all followers start."""
 
 
-class Progress(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Reached(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """How far a follower, or a partition of it, has come: through ``position``.
 
     ``aside`` counts the streams of which events were set aside, ``skipped`` the events that were passed over since
-    their handler failed. ``retry``: what was set aside is to be tried again.
+    their handler failed, ``missed`` at the most those that were truncated before they were seen. ``retry``: what was
+    set aside is to be tried again.
     """
 
     position: Natural
     aside: Natural = 0
     skipped: Natural = 0
+    missed: Natural = 0
     retry: bool = False
 
 
-class Record(Progress, frozen=True, omit_defaults=True, kw_only=True):
+class Record(Reached, frozen=True, omit_defaults=True, kw_only=True):
     """A follower, and which generation of it this is.
 
     Args:
@@ -82,13 +84,13 @@ class Record(Progress, frozen=True, omit_defaults=True, kw_only=True):
         return max(self.generation, self.building, *self.dropping)
 
 
-class Part(Progress, frozen=True, omit_defaults=True, kw_only=True):
-    """A partition of a group: the events of the streams that fall to it. ``owner`` is a member; empty: nobody."""
+class Partition(Reached, frozen=True, omit_defaults=True, kw_only=True):
+    """A part of a group's streams, by a hash of their names. ``owner`` is a member; empty: nobody has it."""
 
     owner: str = ""
 
 
-class Member(msgspec.Struct, frozen=True):
+class SignOfLife(msgspec.Struct, frozen=True):
     """A member of a group gives a sign of life: each has another number, so that the revision changes."""
 
     beat: Natural
@@ -221,7 +223,7 @@ def record_in(found: Entry | None, name: str) -> Record | None:
 def kept_in(found: Entry, kind: type[R], key: str) -> R:
     """What an entry of one of the other keys keeps. Raises `InvalidRequest` for what is something else.
 
-    >>> kept_in(Entry({"position": 7, "owner": "w1"}, 1), Part, "follow-part/totals/1/0").owner
+    >>> kept_in(Entry({"position": 7, "owner": "w1"}, 1), Partition, "follow-part/totals/1/0").owner
     'w1'
     """
     return _decoded(found, kind, f"key {key!r} holds {found.value!r:.80}, which a follower has not put there")

@@ -17,10 +17,19 @@ from persist_effects import kv, log
 from persist_effects.errors import InvalidRequest, StoreUnavailable, Truncated
 from persist_effects.event import Event, check_integer, check_name
 from persist_effects.following.checkpoint import Checkpoint, parts_of
-from persist_effects.following.records import Member, Part, hash_of, kept_in, members_prefix, parts_prefix, plain
+from persist_effects.following.records import (
+    Partition,
+    SignOfLife,
+    hash_of,
+    kept_in,
+    members_prefix,
+    parts_prefix,
+    plain,
+)
 from persist_effects.following.whole import FAR_POSITIONS, Follower, check_not_past_end, followed
+from persist_effects.holes import holes_after
 from persist_effects.machine import Effect, perform
-from persist_effects.requests import Conflict, ExpectRevision, KvDelete, KvPut, Now, Read, Sleep, Streams, Wait
+from persist_effects.requests import Conflict, ExpectRevision, KvDelete, KvPut, Now, Sleep, Wait
 
 PARTITIONS_MAX = 4_096
 BEATS = 8
@@ -69,7 +78,7 @@ class Crew:
         self.member = member
         self.name = follower.wanted.name
         check_name("member's key", self._member_key)
-        self.parts: dict[int, Checkpoint[Part]] = {}
+        self.parts: dict[int, Checkpoint[Partition]] = {}
         # By partition: through which position this member has read, perhaps past the checkpoint.
         self.reached: dict[int, int] = {}
         self._beat = 0
@@ -81,6 +90,8 @@ class Crew:
         # How many batches are handled before the time is asked.
         self._stride = 1
         self._partition_of: dict[str, int] = {}
+        self.counted: dict[str, int] = {}
+        """By stream: the first event that was left where it was counted what was dropped."""
 
     @property
     def _member_key(self) -> str:
@@ -105,6 +116,7 @@ class Crew:
         """Read which generation is followed, and which partitions of it are this member's."""
         follower = self.follower
         generation = follower.checkpoint.generation
+        self.counted.clear()
         yield from follower.load()
         while follower.checkpoint.revision == 0:
             # Whoever is the first of a group says so before it has any partition, so that all know of it.
@@ -118,11 +130,11 @@ class Crew:
         self._take({index: found for index, found in kept.items() if found[0].owner == self.member})
         follower.handling.reloaded(any(self.parts[index].position > before.get(index, 0) for index in self.parts))
 
-    def _take(self, mine: dict[int, tuple[Part, int]]) -> None:
+    def _take(self, mine: dict[int, tuple[Partition, int]]) -> None:
         self.parts = {index: self._checkpoint(index, *found) for index, found in sorted(mine.items())}
         self.reached = {index: max(part.position, self.reached.get(index, 0)) for index, part in self.parts.items()}
 
-    def _checkpoint(self, index: int, part: Part, revision: int) -> Checkpoint[Part]:
+    def _checkpoint(self, index: int, part: Partition, revision: int) -> Checkpoint[Partition]:
         base = self.follower.checkpoint
         key = f"{parts_prefix(self.name, base.generation)}{index}"
         return Checkpoint(
@@ -145,11 +157,14 @@ class Crew:
         yield from self._give_sign()
         self._beat_at = now
         living = yield from self._living(now)
-        return (yield from self._share(living))
+        base = self.follower.checkpoint
+        found = yield from kv.entry(base.key)
+        is_as_known = found is not None and found.revision == base.revision
+        return (yield from self._share(living)) and is_as_known
 
     def _give_sign(self) -> Effect[None]:
         self._beat += 1
-        sign = Member(self._beat, self.follower.checkpoint.generation, self.group.partitions)
+        sign = SignOfLife(self._beat, self.follower.checkpoint.generation, self.group.partitions)
         while True:
             if not self._member_revision:
                 found = yield from kv.entry(self._member_key)
@@ -181,7 +196,7 @@ class Crew:
                 yield from perform(KvDelete(key, entry.revision))
                 continue
             seen[member] = entry.revision, since
-            if kept_in(entry, Member, key).generation == generation:
+            if kept_in(entry, SignOfLife, key).generation == generation:
                 living.append(member)
         self._seen = seen
         return sorted(living)
@@ -204,16 +219,16 @@ class Crew:
             is_as_known = False
         return is_as_known
 
-    def _nobodys(self, kept: dict[int, tuple[Part, int]], living: Sequence[str]) -> list[int]:
+    def _nobodys(self, kept: dict[int, tuple[Partition, int]], living: Sequence[str]) -> list[int]:
         """The partitions that nobody has who lives. Each member begins elsewhere, so that they seldom meet."""
         partitions = self.group.partitions
         start = living.index(self.member) * partitions // len(living)
         order = [(start + step) % partitions for step in range(partitions)]
         return [index for index in order if index not in kept or kept[index][0].owner not in living]
 
-    def _own(self, index: int, kept: dict[int, tuple[Part, int]], owner: str) -> Effect[bool]:
+    def _own(self, index: int, kept: dict[int, tuple[Partition, int]], owner: str) -> Effect[bool]:
         """Have a partition belong to a member, or to nobody, where nothing has changed. Whether it was so."""
-        part, revision = kept.get(index, (Part(position=self.follower.checkpoint.position), 0))
+        part, revision = kept.get(index, (Partition(position=self.follower.checkpoint.position), 0))
         return not isinstance(
             (yield from self._checkpoint(index, part, revision).advance(part.position, owner=owner)), Conflict
         )
@@ -331,8 +346,8 @@ def _look(crew: Crew, skip_truncated: bool) -> Effect[tuple[bool, bool, int]]:
     position = min(crew.reached.values())
     page = yield from log.page_all(position, wanted.prefix, wanted.types)
     check_not_past_end(wanted.name, position, page)
-    if page.hole is not None and not skip_truncated:
-        yield from _check_nothing_missed(crew)
+    if page.hole is not None:
+        yield from _count_missed(crew, skip_truncated)
     if not (yield from crew.handle(followed(page, wanted.prefix))):
         return False, True, position
     has_more = page.next < page.head
@@ -340,29 +355,22 @@ def _look(crew: Crew, skip_truncated: bool) -> Effect[tuple[bool, bool, int]]:
     return is_good, has_more, page.next
 
 
-def _check_nothing_missed(crew: Crew) -> Effect[None]:
-    """Raise where events were dropped that this member's partitions have not seen.
+def _count_missed(crew: Crew, skip_truncated: bool) -> Effect[None]:
+    """Count, or refuse, what was dropped before this member's partitions have seen it.
 
     A page tells of one stream, which may be one that falls to another member, or that its partition was past. So each
     is asked for. Truncation that knows of followers leaves no such holes, so this is seldom done.
     """
-    yield from crew.load()
-    after = ""
-    while names := (yield from perform(Streams(crew.follower.wanted.prefix, after))):
-        for name in names:
-            index = crew.partition_of(name)
-            if index in crew.parts:
-                first_left = yield from _missed(name, crew.reached[index])
-                if first_left:
-                    raise Truncated(name, first_left)
-        after = names[-1]
-
-
-def _missed(stream: str, position: int) -> Effect[int]:
-    """The first event that is left of a stream, where some past a position may have been dropped; else 0."""
-    page = yield from perform(Read(stream, limit=1))
-    if page.hole is None or (page.events and page.events[0].position <= position):
-        return 0
-    # Of streams whose names start with this one's, too: then it is not known, and is not passed over in silence.
-    hole = (yield from log.page_all(position, stream, limit=1)).hole
-    return 0 if hole is None else page.hole.first_left
+    if not skip_truncated:
+        yield from crew.load()
+    low = min(crew.reached.values(), default=0)
+    for stream, first_left in (yield from holes_after(crew.follower.wanted.prefix, low)).items():
+        index = crew.partition_of(stream)
+        counted = crew.counted.get(stream, 1)
+        if index not in crew.parts or counted == first_left:
+            continue
+        if stream in (yield from holes_after(stream, crew.reached[index])):
+            if not skip_truncated:
+                raise Truncated(stream, first_left)
+            crew.counted[stream] = first_left
+            crew.parts[index].missed(first_left - counted)

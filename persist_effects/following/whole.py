@@ -28,8 +28,9 @@ from persist_effects.following.records import (
     plain,
     record_in,
 )
+from persist_effects.holes import holes_after, missed_of
 from persist_effects.machine import Effect, perform
-from persist_effects.requests import Conflict, Entry, KvDelete, KvKeys, KvPut, Page, Transact, Wait
+from persist_effects.requests import Conflict, Entry, Hole, KvDelete, KvKeys, KvPut, Page, Transact, Wait
 
 FAR_POSITIONS = 1_000
 """Over how many positions a checkpoint is moved by itself. Reading past so many events again takes less time than one
@@ -37,6 +38,10 @@ synced write; and one write is little beside the appends that made them."""
 
 HANDING_OVER_SECONDS = 5.0
 """How long a version waits for the one that is to take its place: more than a few events take, and no outage."""
+
+LOOK_SECONDS = 5.0
+"""How often a follower that waits for events looks whether somebody wants a rebuild, or what was set aside tried again.
+"""
 
 _DROPPED_AT_ONCE = 100
 """How many keys of a generation that is gone are deleted by one transaction: fewer than any store takes."""
@@ -71,6 +76,8 @@ class Follower:
         self.wanted = wanted
         self.handling = handling
         self.is_building = False
+        # By stream: the first event that was left where it was counted what was dropped.
+        self._counted: dict[str, int] = {}
         self.checkpoint: Checkpoint[Record] = self._checkpoint(head_key(wanted.name), wanted.record(), 0)
 
     @property
@@ -86,6 +93,7 @@ class Follower:
     def load(self) -> Effect[int]:
         """Read the checkpoint, and return its position. Begins to build where this version is a higher one."""
         before = self.checkpoint
+        self._counted.clear()
         yield from self._load()
         after = self.checkpoint
         self.handling.reloaded(after.position > before.position)
@@ -213,6 +221,14 @@ class Follower:
         is_moved = not isinstance((yield from self.checkpoint.advance(position)), Conflict)
         return position if is_moved else (yield from self.load())
 
+    def count_missed(self, hole: Hole) -> Effect[None]:
+        """Count what was dropped before it was seen, once: it is written with the next events, or what passes over."""
+        if self._counted.get(hole.stream) != hole.first_left:
+            holes = yield from holes_after(self.wanted.prefix, self.position)
+            missed = missed_of(holes) - missed_of({name: self._counted.get(name, 1) for name in holes})
+            self._counted.update(holes)
+            self.checkpoint.missed(missed)
+
     def has_passed_others(self) -> Effect[bool]:
         """Whether there are events under the prefix, past the checkpoint, that are not followed."""
         if self.wanted.types is None:
@@ -221,46 +237,65 @@ class Follower:
         return bool(page.events)
 
 
+class _Looked(NamedTuple):
+    """What came of a page: through which position all was handled, and whether there is more, or was a hole."""
+
+    reached: int
+    has_more: bool
+    had_hole: bool
+
+
 def follow_whole(follower: Follower, timeout: float, skip_truncated: bool) -> Effect[int]:
     """Follow with one checkpoint, to the end of the log, or for as long as is waited for more."""
-    wanted, handling = follower.wanted, follower.handling
+    wanted = follower.wanted
     position = yield from follower.load()
+    waited = 0.0
     while True:
-        record = follower.checkpoint.record
-        if record.retry and not (yield from handling.try_again(follower.checkpoint, wanted.types, skip_truncated)):
+        looked = yield from _look(follower, position, skip_truncated)
+        if looked is None:
             position = yield from follower.load()
-            continue
-        page = yield from log.page_all(position, wanted.prefix, wanted.types)
-        check_not_past_end(wanted.name, position, page)
-        hole, reached, has_more = page.hole, page.next, page.next < page.head
-        is_refused = hole is not None and not skip_truncated
-        is_handled = not is_refused and (yield from handling.handle(follower.checkpoint, followed(page, wanted.prefix)))
-        # Let the page go before the next one is asked for.
-        del page
-        if not is_handled:
-            before, position = position, (yield from follower.load())
-            # Another follower of this name may have been here since: then its checkpoint covers what was dropped.
-            if hole is not None and is_refused and position <= before:
-                raise Truncated(hole.stream, hole.first_left)
             continue
         # What waits long moves its checkpoint before, and what returns at once only if it was asked for more.
         passes_all = (wanted.types is not None and timeout > 0) or follower.is_building
-        position = yield from follower.pass_over(reached, 1 if passes_all and not has_more else FAR_POSITIONS)
+        far = 1 if passes_all and not looked.has_more else FAR_POSITIONS
+        position = yield from follower.pass_over(looked.reached, far)
         if follower.is_building and (yield from follower.take_over()):
             position = yield from follower.load()
             continue
-        if has_more or position != reached:
+        if looked.has_more or position != looked.reached:
             continue
-        if timeout > 0:
-            newest = yield from perform(Wait(position, wanted.prefix, timeout))
-            if newest > position:
-                continue
-            has_passed = follower.position < newest
-        else:
-            has_passed = hole is not None or (yield from follower.has_passed_others())
-        if has_passed:
-            yield from follower.pass_over(position, 1)
-        return position
+        if timeout <= 0:
+            has_passed = looked.had_hole or (yield from follower.has_passed_others())
+            return (yield from follower.pass_over(position, 1)) if has_passed else position
+        rest = min(timeout - waited, LOOK_SECONDS)
+        newest = yield from perform(Wait(position, wanted.prefix, rest))
+        if newest > position:
+            waited = 0.0
+            continue
+        waited += rest
+        if waited >= timeout:
+            return (yield from follower.pass_over(position, 1)) if follower.position < newest else position
+        position = yield from follower.load()
+
+
+def _look(follower: Follower, position: int, skip_truncated: bool) -> Effect[_Looked | None]:
+    """Handle a page of events. None: something has changed meanwhile, so load and begin anew."""
+    wanted, handling, checkpoint = follower.wanted, follower.handling, follower.checkpoint
+    if checkpoint.record.retry and not (yield from handling.try_again(checkpoint, wanted.types, skip_truncated)):
+        return None
+    page = yield from log.page_all(position, wanted.prefix, wanted.types)
+    check_not_past_end(wanted.name, position, page)
+    hole = page.hole
+    if hole is not None:
+        if not skip_truncated:
+            # Another follower of this name may have been here since: then its checkpoint covers what was dropped.
+            if (yield from follower.load()) <= position:
+                raise Truncated(hole.stream, hole.first_left)
+            return None
+        yield from follower.count_missed(hole)
+    if not (yield from handling.handle(checkpoint, followed(page, wanted.prefix))):
+        return None
+    return _Looked(page.next, page.next < page.head, hole is not None)
 
 
 def check_not_past_end(name: str, position: int, page: Page) -> None:

@@ -55,7 +55,7 @@ class Waiting:
         self.names = frozenset(named_by(request))
 
 
-class Group:
+class Joined:
     """Writes that go together. ``parts``: of how many groups of different names."""
 
     __slots__ = ("names", "parts", "writes")
@@ -65,7 +65,7 @@ class Group:
         self.names = names
         self.parts = 1
 
-    def take_in(self, other: "Group") -> None:
+    def take_in(self, other: "Joined") -> None:
         """Have another one go with these."""
         self.writes += other.writes
         self.names |= other.names
@@ -146,12 +146,12 @@ class NatsWriter:
             self._under_way += 1
             self._begin(group)
 
-    def _grouped(self, waiting: Iterable[Waiting]) -> list[Group]:
+    def _grouped(self, waiting: Iterable[Waiting]) -> list[Joined]:
         """The writes that may begin, by the names that they share. The others go on waiting."""
         # Of the names that those before it wait for, none goes first.
         blocked: set[Named] = set()
-        groups: list[Group] = []
-        group_of: dict[Named, Group] = {}
+        groups: list[Joined] = []
+        group_of: dict[Named, Joined] = {}
         for write in waiting:
             found = {id(group_of[name]): group_of[name] for name in write.names if name in group_of}
             if len(found) > 1 or not self._busy.isdisjoint(write.names) or not blocked.isdisjoint(write.names):
@@ -163,16 +163,16 @@ class NatsWriter:
                 group.writes.append(write)
                 group.names |= write.names
             else:
-                group = Group([write], set(write.names))
+                group = Joined([write], set(write.names))
                 groups.append(group)
             group_of.update(dict.fromkeys(write.names, group))
         return groups
 
-    def _gathered(self, groups: list[Group]) -> list[Group]:
+    def _gathered(self, groups: list[Joined]) -> list[Joined]:
         """The groups, or where they are many, several of them as one."""
         if len(groups) < TOGETHER_AT_LEAST:
             return groups
-        gathered: list[Group] = []
+        gathered: list[Joined] = []
         for group in groups:
             if gathered and len(gathered[-1].writes) < self._together:
                 gathered[-1].take_in(group)
@@ -182,7 +182,7 @@ class NatsWriter:
 
     # The short way: all is known, and all goes well
 
-    def _begin(self, group: Group) -> None:
+    def _begin(self, group: Joined) -> None:
         try:
             attempt = self._attempt_at_once(group)
         except Exception:
@@ -209,7 +209,7 @@ class NatsWriter:
         except Exception:
             self._start(self._write(group))
 
-    def _attempt_at_once(self, group: Group) -> Attempt | None:
+    def _attempt_at_once(self, group: Joined) -> Attempt | None:
         """A commit of what is known already; None where something has to be asked first."""
         if not all(name in self._heads for name in group.names) or _deadline(group) < time.monotonic():
             return None
@@ -219,7 +219,7 @@ class NatsWriter:
         # What is refused, and what finds nothing to do, is told by what is there, not by what was.
         return attempt if attempt.messages and not attempt.settled else None
 
-    def _go_on(self, group: Group, later: list[Waiting]) -> None:
+    def _go_on(self, group: Joined, later: list[Waiting]) -> None:
         if later:
             group.writes = later
             self._begin(group)
@@ -235,13 +235,13 @@ class NatsWriter:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _widen(self, group: Group) -> None:
+    def _widen(self, group: Joined) -> None:
         if group.parts > 1:
             self._together = min(TOGETHER_AT_MOST, self._together + self._together // 4 + 1)
 
     # The long way
 
-    async def _write(self, group: Group, begun: tuple[Attempt, Sending | None, TryResult] | None = None) -> None:
+    async def _write(self, group: Joined, begun: tuple[Attempt, Sending | None, TryResult] | None = None) -> None:
         later: list[Waiting] = []
         try:
             later = await self._commit(group, begun)
@@ -253,7 +253,7 @@ class NatsWriter:
         finally:
             self._go_on(group, later)
 
-    async def _commit(self, group: Group, begun: tuple[Attempt, Sending | None, TryResult] | None) -> list[Waiting]:
+    async def _commit(self, group: Joined, begun: tuple[Attempt, Sending | None, TryResult] | None) -> list[Waiting]:
         """Write as many as go together, and return the others."""
         fresh: set[Named] = set()
         refusals = 0
@@ -286,7 +286,7 @@ class NatsWriter:
             refusals += 1
             await back_off(refusals)
 
-    async def _begun(self, group: Group, fresh: set[Named]) -> tuple[Attempt, Sending | None, TryResult]:
+    async def _begun(self, group: Joined, fresh: set[Named]) -> tuple[Attempt, Sending | None, TryResult]:
         """A commit of what is there, and what came of the first try; no try where there is nothing to write."""
         while True:
             await self._learn(group.names, fresh, _deadline(group))
@@ -301,7 +301,7 @@ class NatsWriter:
         sending = Sending(self._stream, attempt.messages, self._ids, _deadline(group))
         return attempt, sending, await sending.tried()
 
-    async def _settle_numbers(self, group: Group, *, is_written: bool) -> None:
+    async def _settle_numbers(self, group: Joined, *, is_written: bool) -> None:
         """Have numbers be told as they are now, as often as it takes: what was written cannot be answered otherwise."""
         attempt = 0
         while True:
@@ -436,7 +436,7 @@ class NatsWriter:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _deadline(group: Group) -> float:
+def _deadline(group: Joined) -> float:
     return group.writes[0].deadline
 
 
