@@ -12,8 +12,9 @@ import pytest
 from places import ROOT
 from typer.testing import CliRunner
 
-from interpreters import cli, open_store
+from interpreters import open_store
 from interpreters.cli import app
+from interpreters.stores.file.upkeep import operations
 from persist_effects import Draft, StoreUnavailable, blob, kv, log
 
 
@@ -262,7 +263,7 @@ def test_a_store_that_cannot_be_used_exits_with_3(place, monkeypatch, error):
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr(cli.operations, "verify", fail)
+    monkeypatch.setattr(operations, "verify", fail)
     done = invoke("verify", f"file:{place}")
     assert (done.exit_code, done.stderr) == (3, f"persist-effects: {error}\n")
 

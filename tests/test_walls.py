@@ -28,7 +28,7 @@ def tree_of(source: str) -> ast.Module:
 
 
 class Sources:
-    """The modules of the two packages by their places, such as ``interpreters/cli.py``, and what they import."""
+    """The modules of the two packages by their places, such as ``interpreters/jsonl.py``, and what they import."""
 
     def __init__(self, sources: Mapping[str, str]) -> None:
         self.sources = dict(sources)
@@ -95,16 +95,16 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("interpreters/stores/served/metrics.py",),
     "nats": ("interpreters/nats/", "interpreters/stores/nats/"),
     "psycopg": ("interpreters/stores/postgres/",),
-    "rich": ("interpreters/cli.py", "interpreters/explore/report.py"),
+    "rich": ("interpreters/cli/", "interpreters/explore/report.py"),
     "starlette": (),
-    "typer": ("interpreters/cli.py",),
+    "typer": ("interpreters/cli/",),
     "uvicorn": (),
 }
 
 # From the top floor down. Rooms of one floor may use each other where no other wall stands between them.
 FLOORS = (
     (
-        "interpreters/cli.py",
+        "interpreters/cli/",
         "interpreters/conformance/",
         "interpreters/pytest_never_run.py",
         "interpreters/pytest_plugin.py",
@@ -153,7 +153,8 @@ CHANGES_FILES_BY_PATH = {
 
 # The files that nobody keeps a store in.
 OTHER_FILES = {
-    "interpreters/cli.py": {"open", "os.open"},  # what `import` reads, and where a closed pipe's output goes
+    "interpreters/cli/exits.py": {"os.open"},  # where a closed pipe's output goes
+    "interpreters/cli/inputs.py": {"open"},  # what `import` reads
     "interpreters/explore/report.py": {"write_text"},  # a page to look at
     # Where servers of one's own have their data.
     "interpreters/nats/private_cluster.py": {

@@ -1,0 +1,19 @@
+"""`persist-effects`: what operators do with a store, from the command line. Needs the extra ``cli``.
+
+Most commands take the URL of a file store, ``file:PATH``; each says which others it takes. Answers go to stdout,
+progress and errors to stderr. What a script can trust are the exit codes, the same for all commands; see `EXIT_CODES`.
+"""
+
+import importlib
+import sys
+
+try:
+    for needed in ("rich", "typer"):
+        importlib.import_module(needed)
+except ModuleNotFoundError as missing:
+    sys.stderr.write(f"persist-effects needs the package {missing.name}: install this one with its extra `cli`\n")
+    raise SystemExit(2) from None
+
+from interpreters.cli.commands import app, main
+
+__all__ = ["app", "main"]

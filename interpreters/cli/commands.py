@@ -1,0 +1,68 @@
+"""The table of the commands, and their entry point."""
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from interpreters.cli import blobs, keeping, moving, servers, tailing
+from interpreters.cli.exits import EXIT_CODES, INTERRUPTED, end_interrupted
+
+# In the order in which the help tells them.
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "verify": keeping.verify,
+    "stats": keeping.stats,
+    "backup": keeping.backup,
+    "salvage": keeping.salvage,
+    "export": moving.export,
+    "import": moving.import_,
+    "migrate": moving.migrate,
+    "tail": tailing.tail,
+    "compact": keeping.compact,
+    "serve": servers.serve,
+    "health": servers.health,
+}
+BLOB_COMMANDS: dict[str, Callable[..., Any]] = {
+    "list": blobs.list_blobs,
+    "check": blobs.check_blobs,
+    "copy": blobs.copy_blobs,
+    "sweep": blobs.sweep_blobs,
+}
+
+app = typer.Typer(
+    name="persist-effects",
+    help=f"Look at a store, and keep it well. A store's URL is file:PATH.\n\n{EXIT_CODES}",
+    epilog=EXIT_CODES,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+blobs_app = typer.Typer(help="Look at blobs, and keep them well.", epilog=EXIT_CODES, no_args_is_help=True)
+app.add_typer(blobs_app, name="blobs")
+for commands, group in ((COMMANDS, app), (BLOB_COMMANDS, blobs_app)):
+    for name, command in commands.items():
+        group.command(name, epilog=EXIT_CODES)(command)
+
+
+def main() -> None:
+    """The entry point. Wherever Ctrl-C comes, it ends in one line at the most, and without a traceback.
+
+    Until a command begins nothing is open and nothing was done, so there it ends the process as it would without
+    Python: what reads the arguments would lose an exception in places, and go on.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        try:
+            app()
+        finally:
+            # All is done. What comes now ends the process, as it would without Python, and prints nothing; what comes
+            # before this has taken effect is told below.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except KeyboardInterrupt:
+        end_interrupted()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            end_interrupted()
+        raise
