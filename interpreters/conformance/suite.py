@@ -48,6 +48,7 @@ from interpreters.conformance.facts.beginning import BeginFacts
 from interpreters.conformance.facts.claims import ClaimFacts
 from interpreters.conformance.facts.closing import CloseFacts
 from interpreters.conformance.facts.concurrency import KvWaitFacts, RaceFacts, WaitFacts
+from interpreters.conformance.facts.following import FollowFacts
 from interpreters.conformance.facts.kv import KeysFacts, KvFacts
 from interpreters.conformance.facts.log import AppendFacts, StreamsFacts, TruncateFacts
 from interpreters.conformance.facts.names import NameFacts
@@ -111,6 +112,7 @@ class _Examples(
     ClaimFacts,
     ReopenFacts,
     RaceFacts,
+    FollowFacts,
     CloseFacts,
     KvWaitFacts,
     WaitFacts,

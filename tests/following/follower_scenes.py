@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
+from conftest import answer
 
 from interpreters import Store, open_store
 from interpreters.explore import explore
 from interpreters.explore.report import Report
 from interpreters.stores.memory import MemoryStore
-from persist_effects import Append, Draft, Group, ReadModel, follow, followers, kv, log
+from persist_effects import Append, Draft, Group, ReadModel, Suspended, follow, followers, kv, log
 from persist_effects.errors import FollowersBehind, InvalidRequest
 from persist_effects.requests import Failed, Now, ReadAll
 
@@ -57,6 +58,13 @@ def copy(event):
     return [Append("copies", (Draft("copied", [event.stream, event.seq]),))]
 
 
+def finish(step, store):
+    """Let the store answer a program to its end. Returns its value, or raises its error."""
+    while isinstance(step, Suspended):
+        step = answer(step, store)
+    return step.value
+
+
 def check_copied(streams):
     """Each event of these streams has taken effect once, in its order."""
     copied = [event.data for event in (yield from log.read("copies"))]
@@ -76,16 +84,19 @@ def check_no_errors(outcomes, *allowed):
 # Another version is built
 
 
+ONCE, HUNDREDS = "count", "hundreds"
+
+
 def count_once(event, model):
     """Version 1: how many events there were."""
-    before = yield from model.get_or("count", 0)
-    return [model.put("count", before + 1), model.put(f"seen/{event.position}", 1)]
+    before = yield from model.get_or(ONCE, 0)
+    return [model.put(ONCE, before + 1), model.put(f"seen/{event.position}", 1)]
 
 
 def count_hundreds(event, model):
     """Version 2: the same by hundreds, and nothing is called as before."""
-    before = yield from model.get_or("hundreds", 0)
-    return [model.put("hundreds", before + 100), model.put(f"known/{event.position}", 1)]
+    before = yield from model.get_or(HUNDREDS, 0)
+    return [model.put(HUNDREDS, before + 100), model.put(f"known/{event.position}", 1)]
 
 
 def follow_as_version_1():
@@ -110,10 +121,10 @@ def look_twice():
 
 def _seen():
     entries = {key: entry.value for key, entry in (yield from TOTALS.entries())}
-    if "hundreds" in entries:
-        count, others = entries.pop("hundreds") // 100, [key for key in entries if not key.startswith("known/")]
+    if HUNDREDS in entries:
+        count, others = entries.pop(HUNDREDS) // 100, [key for key in entries if not key.startswith("known/")]
     else:
-        count, others = entries.pop("count", 0), [key for key in entries if not key.startswith("seen/")]
+        count, others = entries.pop(ONCE, 0), [key for key in entries if not key.startswith("seen/")]
     assert not others, f"keys of two versions: {entries}"
     assert len(entries) == count, f"{count} events were counted, and {sorted(entries)} are there"
     return count
@@ -148,7 +159,7 @@ def version_2_is_whole(outcomes):
     check_no_errors(outcomes, InvalidRequest)
     yield from follow_as_version_2()
     last = yield from log.last_seq("a")
-    assert (yield from TOTALS.get("hundreds")) == 100 * last
+    assert (yield from TOTALS.get(HUNDREDS)) == 100 * last
     keys = yield from kv.keys("model/totals/")
     assert len(keys) == last + 1, f"something is left of the version before: {keys}"
     assert (yield from kv.keys("follow")) == ["follow/totals"]
