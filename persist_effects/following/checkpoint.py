@@ -57,38 +57,54 @@ class Checkpoint(Generic[P]):
         self.name = name
         self.generation = generation
         self.key = key
-        self.record = record
+        self.position = record.position
+        """Through which position events took effect."""
         self.revision = revision
         self._checks = checks
         self._covers = covers
         self._asides: dict[str, tuple[Aside, int]] | None = None
+        self._keep(record)
+
+    def _keep(self, record: P) -> None:
+        self._record = record
+        # It is put again and again, and nothing but the position changes.
+        self._plain = plain(record)
 
     @property
-    def position(self) -> int:
-        """Through which position events took effect."""
-        return self.record.position
+    def record(self) -> P:
+        """What is kept."""
+        return msgspec.structs.replace(self._record, position=self.position)
+
+    @property
+    def has_asides(self) -> bool:
+        """Whether events of any stream were set aside."""
+        return bool(self._record.aside)
 
     def advance(self, position: int, writes: Sequence[Write] = (), **changes: Any) -> Effect[list[Any] | Conflict]:
         """Move it, in one transaction with these writes, whose answers follow its own.
 
         A conflict: nothing is written, and it is to be read again.
         """
-        record = msgspec.structs.replace(self.record, position=position, **changes)
-        request = Transact((KvPut(self.key, plain(record), self.revision), *writes), self._checks)
-        answers = yield from perform(request)
+        record = msgspec.structs.replace(self._record, **changes) if changes else None
+        put = KvPut(
+            self.key, {**(self._plain if record is None else plain(record)), "position": position}, self.revision
+        )
+        answers = yield from perform(Transact((put, *writes), self._checks))
         if not isinstance(answers, Conflict):
-            self.record, self.revision = record, answers[CHECKPOINT]
+            self.position, self.revision = position, answers[CHECKPOINT]
+            if record is not None:
+                self._keep(record)
         return answers
 
     def missed(self, count: int) -> None:
         """Say that so many events were dropped before they were seen: it is kept when the checkpoint is moved next."""
-        self.record = msgspec.structs.replace(self.record, missed=self.record.missed + count)
+        self._keep(msgspec.structs.replace(self._record, missed=self._record.missed + count))
 
     # What was set aside
 
     def asides(self) -> Effect[dict[str, tuple[Aside, int]]]:
         """By stream: what was set aside of it and was not told to have changed since, and the revision that says so."""
-        if not self.record.aside:
+        if not self.has_asides:
             return {}
         if self._asides is None:
             found = yield from asides_of(self.name, self.generation)

@@ -154,16 +154,16 @@ class Handling:
 
     def _handle_some(self, checkpoint: Checkpoint[Any], batch: Sequence[Event]) -> Effect[int]:
         """Let the first events of a batch take effect, up to one that fails, or that one. How many; 0: begin anew."""
-        held = yield from self._held_back(checkpoint, batch)
+        held = (yield from self._held_back(checkpoint, batch)) if checkpoint.has_asides else {}
         writes, error, count = yield from self._writes_for(batch, held)
-        if error is not None and not count:
-            return (yield from self._failed(checkpoint, batch[0], error))
-        is_done = yield from self._commit(
-            checkpoint, batch[:count], [*writes, *_holding(checkpoint, batch[:count], held)]
-        )
-        if is_done and held:
+        if error is not None:
+            if not count:
+                return (yield from self._failed(checkpoint, batch[0], error))
+            batch = batch[:count]
+        if held:
+            writes += _holding(checkpoint, batch, held)
             checkpoint.forget_asides()
-        return count if is_done else 0
+        return count if (yield from self._commit(checkpoint, batch, writes)) else 0
 
     def _commit(self, checkpoint: Checkpoint[Any], batch: Sequence[Event], writes: Sequence[Write]) -> Effect[bool]:
         try:
@@ -204,27 +204,31 @@ class Handling:
             if held and event.stream in held:
                 continue
             try:
-                writes += yield from self._said(event)
+                if self._hopeless:
+                    self._raise_if_hopeless(event)
+                said = self._handler(event, *self._model)
+                if type(said) is GeneratorType:
+                    said = yield from said
+                if not isinstance(said, list | tuple):
+                    raise self._no_writes(event, said)
             except _NOT_THE_EVENTS:
                 raise
             except Exception as error:
                 return writes, error, count
+            writes += said
         return writes, None, len(events)
 
-    def _said(self, event: Event) -> Effect[Sequence[Write]]:
-        hopeless = self._hopeless.pop(event.position, None) if self._hopeless else None
+    def _raise_if_hopeless(self, event: Event) -> None:
+        hopeless = self._hopeless.pop(event.position, None)
         if hopeless is not None:
             self._attempts_left = _ATTEMPTS
             raise hopeless
-        said = self._handler(event, *self._model)
-        if isinstance(said, GeneratorType):
-            said = yield from said
-        if not isinstance(said, list | tuple):
-            raise InvalidRequest(
-                f"the handler of follower {self._name!r} gave {describe_type(said)} for the event at position "
-                f"{event.position}: give a list of writes, an empty one where there are none"
-            )
-        return said
+
+    def _no_writes(self, event: Event, said: object) -> InvalidRequest:
+        return InvalidRequest(
+            f"the handler of follower {self._name!r} gave {describe_type(said)} for the event at position "
+            f"{event.position}: give a list of writes, an empty one where there are none"
+        )
 
     # Where it fails
 
@@ -286,7 +290,7 @@ class Handling:
     def _held_back(self, checkpoint: Checkpoint[Any], batch: Sequence[Event]) -> Effect[dict[str, tuple[Aside, int]]]:
         """Of the streams of a batch, those of which events were set aside."""
         asides = yield from checkpoint.asides()
-        return {event.stream: asides[event.stream] for event in batch if event.stream in asides} if asides else {}
+        return {event.stream: asides[event.stream] for event in batch if event.stream in asides}
 
     def try_again(self, checkpoint: Checkpoint[Any], types: Sequence[str] | None, skips: bool) -> Effect[bool]:
         """Let what was set aside take effect, each stream up to the first event that fails again. False: begin anew."""
