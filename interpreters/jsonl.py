@@ -38,6 +38,7 @@ from persist_effects import log
 from persist_effects.codec import encode
 from persist_effects.errors import InvalidRequest, Truncated, repr_of
 from persist_effects.event import Draft, Event, check_integer, check_items
+from persist_effects.following.records import positions_in
 from persist_effects.json_values import decode_line, from_json, to_json
 from persist_effects.machine import perform
 from persist_effects.requests import (
@@ -412,23 +413,23 @@ class _Importer:
 
     def _with_positions_of_now(self, key: str, value: Any) -> Any:
         """A key's value, in which positions that this package has put there are those of the store that is written."""
-        is_checkpoint, is_snapshot = key.startswith("follow/"), key.startswith("snapshot/")
-        if not isinstance(value, dict) or not (is_checkpoint or (is_snapshot and value.get("stream") is None)):
-            return value
-        name = "position" if is_checkpoint else "seq"
-        before = value.get(name)
-        if type(before) is not int or before < 1:
-            return value
-        now = self._position_now(key, before)
-        if now == before:
-            return value
-        if is_snapshot:
+        if key.startswith("snapshot/"):
+            self._check_snapshot(key, value)
+        positions = {name: before for name, before in positions_in(key, value).items() if before >= 1}
+        now = {name: self._position_now(key, before) for name, before in positions.items()}
+        return {**value, **now} if now else value
+
+    def _check_snapshot(self, key: str, value: Any) -> None:
+        """Refuse what may hold a position that cannot be told from a sequence number."""
+        if not isinstance(value, dict) or value.get("stream") is not None:
+            return
+        before = value.get("seq")
+        if type(before) is int and before >= 1 and self._position_now(key, before) != before:
             raise InvalidRequest(
                 f"key {key!r} is a snapshot up to {before} that names no stream: if it is of all streams, that is a "
                 f"position, and another one here. Where it is of one stream, write it again in the old store with "
                 f"`stream=...`, and export again; where its events are all there, leave it out: skip=[{key!r}]"
             )
-        return {**value, name: now}
 
     def _position_now(self, key: str, before: int) -> int:
         if not self._are_positions_told:

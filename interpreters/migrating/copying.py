@@ -23,6 +23,7 @@ from interpreters.runtime.store import ORDER_SECONDS, Store
 from persist_effects import kv, log
 from persist_effects.errors import CorruptStore, InvalidRequest
 from persist_effects.event import INT64_MAX, Draft, Event
+from persist_effects.following.records import KEPT, positions_in
 from persist_effects.machine import Effect, all_of, perform
 from persist_effects.requests import (
     Append,
@@ -181,8 +182,8 @@ class Copy:
 
     def _find_what_was_seen_before_it_was_dropped(self) -> None:
         """So that no follower is told of a hole that it had passed, nor passes one that it is to be told of."""
-        entries = self._old.run(kv.entries("follow/"))
-        positions = sorted({position for _, entry in entries if (position := _checkpoint_in(entry.value)) is not None})
+        entries = self._old.run(kv.entries(KEPT))
+        positions = sorted({at for key, entry in entries for at in positions_in(key, entry.value).values()})
         streams: dict[int, list[str]] = {}
         for name in self._old.run(log.streams()) if positions else ():
             dropped, _ = self._old.run(bounds_of(name))
@@ -324,7 +325,7 @@ class Copy:
             is_all: Whether all keys that have higher revisions are among them.
         """
         standing = {key: entry for key, entry in entries.items() if entry is not None}
-        if any(key.startswith("follow/") for key in standing):
+        if any(positions_in(key, entry.value) for key, entry in standing.items()):
             # It is told where its followers stand.
             self._new.wait_for_order(self._order_seconds)
         lowest = min((entry.revision for entry in standing.values()), default=INT64_MAX)
@@ -353,8 +354,9 @@ class Copy:
     def _value_of(self, key: str, entry: Entry) -> Any:
         """A key's value, with positions of the new store where this package has put some of the old one there."""
         value = entry.value
-        position = _checkpoint_in(value) if key.startswith("follow/") else None
-        return value if position is None else {**value, "position": position_in(self._new, self._old, position)}
+        positions = positions_in(key, value)
+        now = {name: position_in(self._new, self._old, position) for name, position in positions.items()}
+        return {**value, **now} if now else value
 
     # Comparing
 
@@ -509,12 +511,6 @@ def _has_hole(stream: str, position: int) -> Effect[bool]:
     """Whether events of a stream were dropped past a position."""
     page = yield from perform(ReadAll(position, stream, limit=1))
     return page.hole is not None and page.hole.stream == stream
-
-
-def _checkpoint_in(value: Any) -> int | None:
-    """The position in what a follower keeps, or None."""
-    position = value.get("position") if isinstance(value, dict) else None
-    return position if type(position) is int else None
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -32,6 +32,11 @@ Counted = Annotated[int, msgspec.Meta(ge=1, le=INT64_MAX)]
 HEADS = "follow/"
 """How the keys of all followers start."""
 
+KEPT = "follow"
+"""How all keys start that are kept of followers, beside those of read models; others may start so too."""
+
+_WITH_POSITIONS = (HEADS, "follow-next/", "follow-part/", "follow-aside/")
+
 
 class Reached(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """How far a follower, or a partition of it, has come: through ``position``.
@@ -101,13 +106,13 @@ class SignOfLife(msgspec.Struct, frozen=True):
 class Aside(msgspec.Struct, frozen=True):
     """Of a stream, the events from ``first`` to ``through`` were set aside: none of them took effect.
 
-    ``position`` is that of the first.
+    ``position`` is about that of the first: none of them stands before it.
     """
 
     stream: str
     first: Counted
     through: Counted
-    position: Counted
+    position: Natural
 
 
 def head_key(name: str) -> str:
@@ -234,6 +239,19 @@ def _decoded(found: Entry, kind: type[R], complaint: str) -> R:
         return msgspec.convert(found.value, kind)
     except msgspec.ValidationError as error:
         raise InvalidRequest(complaint) from error
+
+
+def positions_in(key: str, value: Any) -> dict[str, int]:
+    """The positions that are kept of a follower under a key, by the names of their fields.
+
+    In another store, into which its events are copied, they are other ones.
+
+    >>> positions_in("follow/totals", {"position": 7, "prefix": "orders/"}), positions_in("color", {"position": 7})
+    ({'position': 7}, {})
+    """
+    if not key.startswith(_WITH_POSITIONS) or not isinstance(value, dict):
+        return {}
+    return {name: value[name] for name in ("position", "target") if type(value.get(name)) is int}
 
 
 def plain(record: msgspec.Struct) -> Any:

@@ -43,8 +43,8 @@ def fill(store: Store, seed: int = 0) -> None:
         drafts = [Draft(random.choice(["placed", "paid"]), {"n": number}, at=number, meta={"by": "me"})] * 3
         store.run(log.append_many(stream, drafts[: random.randint(1, 3)]))
         if number % 20 == 7:
-            store.run(log.truncate_through(stream, 1))
-    store.run(log.truncate_through("orders/1", 1_000))
+            store.run(log.truncate_through(stream, 1, unseen="drop"))
+    store.run(log.truncate_through("orders/1", 1_000, unseen="drop"))
     store.run(log.begin("later", 41))
     store.run(log.append("later", "made", None))
     store.run(log.begin("empty", 7))
@@ -115,7 +115,7 @@ def test_a_store_that_takes_little_at_once_is_filled_by_several_transactions(bat
         copy.begin_at(copy.state, 0)
         # Of what was copied of it, events were dropped, and then some that had not been copied.
         old.run(log.append_many("long", [Draft("made", number) for number in range(150)]))
-        old.run(log.truncate_through("long", 260))
+        old.run(log.truncate_through("long", 260, unseen="drop"))
         copy.events()
         copy.streams()
         copy.keys()
@@ -144,7 +144,7 @@ def fill_more(store: Store, seed: int) -> None:
         store.run(log.append_many(name, [Draft("made", number)] * random.randint(1, 4)))
         if random.random() < 0.3:
             # Also of what was not copied yet.
-            store.run(log.truncate_through(name, random.randrange(30)))
+            store.run(log.truncate_through(name, random.randrange(30), unseen="drop"))
         key = f"k/{random.randrange(9)}"
         store.run(kv.delete(key) if random.random() < 0.3 else kv.put(key, number))
 
@@ -169,7 +169,7 @@ def test_a_store_with_something_in_it_and_one_that_was_filled_from_another_are_r
         (lambda: kv.put("key/1", 1), "key 'key/1': expected"),
         (lambda: kv.delete("key/1"), "key 'key/1': expected .*, found nothing"),
         (lambda: kv.put("other", 1), "the new store has key 'other', which the old one has not"),
-        (lambda: log.truncate_through("orders/2", 3), r"stream 'orders/2': expected \(dropped, last\)"),
+        (lambda: log.truncate_through("orders/2", 3, unseen="drop"), r"stream 'orders/2': expected \(dropped, last\)"),
         (lambda: log.begin("more", 1), "stream 'more' is in one store only"),
     ],
 )

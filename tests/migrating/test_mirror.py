@@ -230,7 +230,7 @@ def test_whoever_goes_on_from_a_position_of_before_a_cut_sees_each_event_once(ma
         for number in range(9):
             store.run(log.append(f"s/{number % 3}", "made", number))
         old = [event.position for event in store.run(log.read_all())]
-        store.run(log.truncate_through("s/1", 2))
+        store.run(log.truncate_through("s/1", 2, unseen="drop"))
         moving.cut()
         for number in range(9, 15):
             store.run(log.append(f"s/{number % 3}", "made", number))
@@ -290,7 +290,7 @@ def test_who_waits_goes_on_waiting_across_a_cut_and_is_told(make):
     ("write", "message"),
     [
         (lambda: log.append("s", "made", 2), r"past this mirror somebody wrote event 2 of stream 's', of type 'made'"),
-        (lambda: log.truncate_through("s", 1), r"stream 's', which was begun or truncated"),
+        (lambda: log.truncate_through("s", 1, unseen="drop"), r"stream 's', which was begun or truncated"),
         (lambda: log.begin("other", 5), r"stream 'other', which was begun or truncated"),
         (lambda: kv.put("color", "blue"), r"key 'color', which was put"),
         (lambda: kv.put("other", "blue"), r"key 'other', which was put"),
@@ -326,7 +326,7 @@ def do_everything(store: Store, random: Random) -> None:
             case 0 | 1:
                 store.run(log.append_many(name, [Draft("made", number)] * random.randint(1, 3)))
             case 2:
-                store.run(log.truncate_through(name, random.randrange(1, 9)))
+                store.run(log.truncate_through(name, random.randrange(1, 9), unseen="drop"))
             case 3:
                 store.run(kv.put(f"key/{random.randrange(4)}", number))
             case 4:
@@ -601,9 +601,9 @@ def test_a_follower_meets_the_holes_that_it_met_before_and_no_others(make):
         store.run(log.append(f"s/{number % 4}", "made", number))
         if number % 3 == 2:
             store.run(subscription.follow(f"after {number}", "s/", lambda event: []))
-    store.run(log.truncate_through("s/0", 1))
-    store.run(log.truncate_through("s/1", 2))
-    store.run(log.truncate_through("s/2", 3))
+    store.run(log.truncate_through("s/0", 1, unseen="drop"))
+    store.run(log.truncate_through("s/1", 2, unseen="drop"))
+    store.run(log.truncate_through("s/2", 3, unseen="drop"))
     moving = Mirror(old, new, in_background=False)
     moving.catch_up()
     followers = [f"after {number}" for number in (2, 5, 8, 11)]
