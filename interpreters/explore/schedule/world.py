@@ -33,7 +33,6 @@ from persist_effects.contexts import RunIn, here, runs_of
 from persist_effects.errors import NotARequest, UnhandledEffect, describe
 from persist_effects.machine import Effect, Handler, Handlers
 from persist_effects.requests import (
-    TIMES,
     WAITS,
     AllOf,
     Answered,
@@ -303,7 +302,7 @@ class World:
             return
         task.asked += 1
         self.orders_seen |= orders_seen_by(request)
-        if type(request) in TIMES and type(request) not in self.handlers:
+        if isinstance(request, Now | NewId | Sleep) and type(request) not in self.handlers:
             self._arrive_at_time(task, request)
         elif isinstance(request, Wait | KvWait) and type(request) in self.handlers:
             self._wait(task, request.timeout)
