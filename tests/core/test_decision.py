@@ -179,7 +179,8 @@ MUTANTS = {
     "no check": (CHECKS, "checks = ()"),
     "only what is written is checked": (
         CHECKS,
-        "checks = tuple(ExpectSeq(n, s) for n, s in fold.seqs.items() if any(n == getattr(w, 'stream', '') for w in decided))",
+        "written = [getattr(write, 'stream', '') for write in decided]; "
+        "checks = tuple(ExpectSeq(name, seq) for name, seq in fold.seqs.items() if name in written)",
     ),
     "decided on a stale fold": (
         "command(fold.value)",
@@ -265,7 +266,7 @@ SCENES = {
 }
 CAUGHT_BY = {
     "no check": {"on call", "counter"},
-    "only what is written is checked": {"on call", "in order"},
+    "only what is written is checked": {"on call"},
     "decided on a stale fold": {"on call", "counter", "transfers"},
     "a refusal of no moment": {"transfers"},
     "a fold out of order": {"in order"},
