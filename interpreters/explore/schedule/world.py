@@ -27,6 +27,7 @@ from interpreters.explore.limits import as_failure, ends_all, give_up
 from interpreters.explore.schedule.footprint import Touched, orders_seen_by
 from interpreters.explore.schedule.requests import Pause
 from interpreters.explore.virtual import id_of, microseconds_at
+from interpreters.runtime.sleeping import left_of
 from persist_effects import machine
 from persist_effects.answers import checked_rows
 from persist_effects.contexts import RunIn, here, runs_of
@@ -295,7 +296,7 @@ class World:
     def _arrive_at_special(self, task: Task, request: Any) -> None:
         """A request that this module answers itself, that is to be noted, or that nobody answers."""
         if isinstance(request, AllOf) and request.requests:
-            self._enter(task, _one_by_one(request))
+            self._enter(task, _one_by_one(request, lambda: self.now))
             return
         if not isinstance(request, Request):
             self._go_on(task, lambda found: machine.next_request(task.top, found), request)
@@ -358,14 +359,16 @@ class _Part(NamedTuple):
     run_in: RunIn
 
 
-def _one_by_one(request: AllOf) -> Generator[_Part, Any, list[Outcome]]:
-    outcomes: list[Outcome] = []
-    for part in map(_Part, request.requests, runs_of(request)):
+def _one_by_one(request: AllOf, now: Callable[[], float]) -> Generator[_Part, Any, list[Outcome]]:
+    """The parts of a request, one after the other; those that sleep last, and all of them at once."""
+    parts, runs, began = request.requests, list(runs_of(request)), now()
+    outcomes: dict[int, Outcome] = {}
+    for index in sorted(range(len(parts)), key=lambda index: isinstance(parts[index], Sleep)):
         try:
-            outcomes.append(Answered((yield part)))
+            outcomes[index] = Answered((yield _Part(left_of(parts[index], now() - began), runs[index])))
         except Exception as error:
-            outcomes.append(Failed(error))
-    return outcomes
+            outcomes[index] = Failed(error)
+    return [outcomes[index] for index in range(len(parts))]
 
 
 def _nothing(request: Any) -> None:
