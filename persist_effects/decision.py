@@ -68,7 +68,8 @@ def decide(
     fold = _Fold(names, step, seed, skip_truncated=skip_truncated)
     while True:
         yield from fold.go_on()
-        decided = _checked_decision(command(fold.value))
+        decided = command(fold.value)
+        _check_decision(decided)
         if type(decided) is not list or not decided:
             if (yield from _is_of_one_moment(fold.seqs)):
                 return decided
@@ -92,8 +93,8 @@ def _checked_names(streams: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def _checked_decision(decided: Any) -> Any:
-    """The same, unless it looks as if writes were meant, which would be returned and not carried out."""
+def _check_decision(decided: object) -> None:
+    """Refuse what looks as if writes were meant, which would be returned and not carried out."""
     is_likely_meant = isinstance(decided, Write | GeneratorType) or (
         isinstance(decided, tuple) and any(isinstance(part, Write) for part in decided)
     )
@@ -102,7 +103,6 @@ def _checked_decision(decided: Any) -> Any:
             f"a decision is {describe(decided)}: give a list of writes, [Append(stream, (Draft(type, data),))], or "
             "any other value, to return it"
         )
-    return decided
 
 
 def _is_of_one_moment(seqs: dict[str, int]) -> Effect[bool]:

@@ -182,8 +182,8 @@ MUTANTS = {
         "checks = tuple(ExpectSeq(name, seq) for name, seq in fold.seqs.items() if name in repr(decided))",
     ),
     "decided on a stale fold": (
-        "command(fold.value)",
-        "command(stale if (stale := locals().get('stale')) is not None else (stale := fold.value))",
+        "decided = command(fold.value)",
+        "decided = command(stale if (stale := locals().get('stale')) is not None else (stale := fold.value))",
     ),
     "a refusal of no moment": ("if (yield from _is_of_one_moment(fold.seqs)):", "if True:"),
     "a fold out of order": ("if any(tail.position <= self._position for tail in tails if tail.events):", "if False:"),

@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 from served_stores import until
+from test_waiting import in_thread
 
 from interpreters import Store, open_store
 from interpreters.stores.memory import MemoryStore
@@ -40,27 +41,6 @@ def opened(request, tmp_path):
 
 def is_anyone_asleep(store):
     return bool(store._sleepers._sleeping)
-
-
-def in_thread(function):
-    """Begin it, and return what waits for its end and gives the error that it met."""
-    met = []
-
-    def run():
-        try:
-            function()
-        except BaseException as error:
-            met.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-
-    def end():
-        thread.join(PATIENCE_SECONDS)
-        assert not thread.is_alive()
-        return met[0]
-
-    return end
 
 
 @pytest.mark.parametrize("way", WAYS)
