@@ -11,13 +11,14 @@ the past: the events that were appended, then a fold, a decision, or a program t
 >>> result.then_appended([("paid", None)])
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import Any, Generic, NoReturn, TypeVar
 
 from persist_effects.answers import checked_rows
 from persist_effects.codec import decode_event
-from persist_effects.errors import InvalidRequest, describe
+from persist_effects.errors import InvalidRequest, StoreClosed, describe
 from persist_effects.event import Draft, Event
 from persist_effects.machine import Done, Handlers, Suspended, run, start, unwind
 from persist_effects.planning import Limits, plan_append
@@ -341,6 +342,8 @@ class _Log:
         return f"00000000-0000-7000-8000-{self._id_count:012x}"
 
     def _sleep(self, request: Sleep) -> None:
+        if request.seconds == math.inf:
+            raise StoreClosed("a sleep without end is over when its store is closed, as it is here at once")
         self._at += int(request.seconds * 1_000_000)
 
 

@@ -1,10 +1,12 @@
 """Virtual time, and identifiers that are the same in each run: what explored programs are answered for both."""
 
 import hashlib
+import math
 
 from interpreters.clocks import uuid7
 from interpreters.runtime.interpreter import Interpreter
 from interpreters.runtime.store import Store
+from persist_effects.errors import StoreClosed
 from persist_effects.machine import Handlers
 from persist_effects.requests import TIMES, NewId, Now, Sleep
 
@@ -77,4 +79,6 @@ class VirtualTime:
         return id_of(microseconds_at(self._seconds), "", self._ids)
 
     def _sleep(self, request: Sleep) -> None:
+        if request.seconds == math.inf:
+            raise StoreClosed("a sleep without end is over when its store is closed: here nobody else could close it")
         self._seconds += request.seconds

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from places import EXAMPLES
 
 from interpreters import open_store
-from persist_effects import Conflict, Draft, InvalidRequest, NotAProgram, UncertainOutcome, clock, kv, log, projection
+from persist_effects import (
+    Conflict,
+    Draft,
+    InvalidRequest,
+    NotAProgram,
+    StoreClosed,
+    UncertainOutcome,
+    clock,
+    kv,
+    log,
+    projection,
+)
 from persist_effects.machine import outcome_of
 from persist_effects.requests import Append, Entry, KvGet, KvHas, KvPut, LastSeq, Read
 from persist_effects.testing import _Log, given, perform_sequence
@@ -241,3 +252,7 @@ def test_identifiers_are_the_same_in_each_test_and_differ_in_one():
     first, second = given().when(two).outcome.value
     assert first != second
     given().when(two).then((first, second))
+
+
+def test_a_sleep_without_end_is_over_at_once_where_there_is_no_store():
+    given().when(clock.sleep(float("inf"))).then_raises(StoreClosed, "without end")

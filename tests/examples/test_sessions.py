@@ -3,12 +3,14 @@
 import sys
 
 import pytest
+from beside import in_thread
 from places import EXAMPLES
+from served_stores import until
 
 from interpreters import Store, open_store
 from interpreters.explore import explore, explore_crashes, explore_effects, simulate
 from interpreters.stores.memory import MemoryStore
-from persist_effects import Request, all_of, kv, perform, sleep
+from persist_effects import Request, StoreClosed, all_of, kv, perform, sleep
 from persist_effects.requests import PAGE_SIZE, Answered, KvDelete, KvPut, Now
 
 sys.path.insert(0, str(EXAMPLES))
@@ -151,6 +153,18 @@ MUTANTS = {
 def test_the_exploration_catches(name):
     report = explore(RACES["a renewal and a sweep"], lambda: expiring(MUTANTS[name]()), exactly_one_counts)
     assert report.verdict == "failed"
+
+
+def test_who_keeps_sweeping_ends_with_its_store():
+    clock = MovedClock()
+    store = open_store("memory:", clock=clock)
+    store.run(sessions.log_in("ada"))
+    clock.move(LIFE)
+    end = in_thread(lambda: store.run(sessions.keep_sweeping()))
+    until(lambda: store._sleepers._sleeping)
+    assert store.run(kv.keys()) == []
+    store.close()
+    assert isinstance(end(), StoreClosed)
 
 
 def test_a_month_of_sweeping_takes_no_time():

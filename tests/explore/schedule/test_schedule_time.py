@@ -241,3 +241,20 @@ def test_a_sleep_meets_crashes_and_no_outage():
         asked.setdefault(cell.request.split()[1], set()).add(cell.fault)
     assert "unavailable-once" in asked["persist/now"]
     assert not {fault for fault in asked["persist/sleep"] if not fault.startswith("crash")}
+
+
+def sleep_without_end():
+    try:
+        yield from sleep(float("inf"))
+    finally:
+        yield from kv.put("cleaned", True)
+
+
+def test_a_sleep_without_end_is_a_deadlock_in_an_exploration():
+    report = explore([sleep_without_end], memory)
+    assert (report.verdict, report.failures[0].kind) == ("failed", "deadlock")
+
+
+def test_a_sleep_without_end_ends_as_with_its_store_where_faults_are_put():
+    report = explore_effects(sleep_without_end, memory, stamped_or_not)
+    assert "StoreClosed" in report.failures[0].found
