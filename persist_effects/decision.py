@@ -7,11 +7,12 @@ the other was about to change.
 """
 
 from collections.abc import Callable, Iterable
+from functools import reduce
 from types import GeneratorType
 from typing import Any, Generic, TypeVar
 
 from persist_effects.errors import InvalidRequest, Truncated, describe
-from persist_effects.event import Event, check_items, check_name
+from persist_effects.event import INT64_MAX, Event, check_items, check_name
 from persist_effects.machine import Effect, all_of, perform
 from persist_effects.programs import program
 from persist_effects.projection import StepFunction
@@ -140,11 +141,10 @@ class _Fold(Generic[S]):
 
     def _fold(self, tails: "list[_Tail]") -> Effect[None]:
         """Fold the events in the order of their positions, up to where the streams ended when they were first read."""
-        while left := [tail for tail in tails if tail.events]:
-            first = min(left, key=lambda tail: tail.position)
-            event = first.events.pop()
-            self.value, self._position = self._step(self.value, event), event.position
-            yield from self._read_on(first)
+        while left := sorted((tail for tail in tails if tail.events), key=lambda tail: tail.position):
+            events = left[0].taken_below(left[1].position if len(left) > 1 else INT64_MAX)
+            self.value, self._position = reduce(self._step, events, self.value), events[-1].position
+            yield from self._read_on(left[0])
         self.seqs = {tail.name: tail.until for tail in tails}
 
     def _read_on(self, tail: "_Tail") -> Effect[None]:
@@ -160,7 +160,7 @@ class _Fold(Generic[S]):
 
 
 class _Tail:
-    """What of a stream is still to be folded: a page of it, the next event last."""
+    """What of a stream is still to be folded: a page of it at the most."""
 
     def __init__(self, name: str, page: Page) -> None:
         self.name = name
@@ -169,10 +169,19 @@ class _Tail:
 
     def take(self, page: Page) -> None:
         """Take in the next page."""
-        self.events: list[Event] = page.events[::-1]
+        self.events: list[Event] = page.events
         self.read = page.next
 
     @property
     def position(self) -> int:
         """That of the next event."""
-        return self.events[-1].position
+        return self.events[0].position
+
+    def taken_below(self, position: int) -> list[Event]:
+        """Take out the events up to a position, of which there is one."""
+        if self.events[-1].position < position:
+            taken, self.events = self.events, []
+            return taken
+        count = next(index for index, event in enumerate(self.events) if event.position > position)
+        taken, self.events = self.events[:count], self.events[count:]
+        return taken

@@ -89,7 +89,9 @@ class Task:
 class World:
     """The programs, and the table that answers them. What it has no rows for of `TIMES` is answered here."""
 
-    def __init__(self, makers: Sequence[ProgramMaker], handlers: Handlers, *, now: float = 0.0, kind: str = "") -> None:
+    def __init__(
+        self, makers: Sequence[ProgramMaker], handlers: Handlers, *, now: float = 0.0, kind: str = "program"
+    ) -> None:
         self.handlers = checked_rows(handlers)
         self.now = now
         """How many seconds have passed."""
@@ -325,7 +327,7 @@ class World:
 
     def _new_id(self, task: Task, request: NewId) -> str:
         task.ids += 1
-        return id_of(microseconds_at(self.now), f"{self._kind or 'program'} {task.index}", task.ids)
+        return id_of(microseconds_at(self.now), f"{self._kind} {task.index}", task.ids)
 
     # Waiting
 
