@@ -616,7 +616,9 @@ class _Worker:
 
 
 def _rows_that_never_block(composed: Composed) -> Handlers:
-    rows = {kind: row for kind, row in composed.handlers.items() if isinstance(row, ClockRow)}
+    rows: dict[type[Request[Any]], Handler] = {
+        kind: row for kind, row in composed.handlers.items() if isinstance(row, ClockRow)
+    }
     for source in (composed.interpreter, composed.blobs):
         if not getattr(source, "blocking", True):
             rows.update(source.handlers)
