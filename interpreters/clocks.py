@@ -117,6 +117,30 @@ def uuid7(now: int, random_bytes: bytes) -> str:
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
+class ClockRow:
+    """A row that asks the clock and the random source of this process, and nobody else: it never blocks.
+
+    >>> ClockRow(lambda: 7)(Now())
+    7
+    """
+
+    __slots__ = ("_answer",)
+
+    def __init__(self, answer: Callable[[], Any]) -> None:
+        self._answer = answer
+
+    def __call__(self, request: Request[Any]) -> Any:
+        """Answer a request.
+
+        Args:
+            request: It asks for nothing but what this row answers.
+
+        Returns:
+            The answer.
+        """
+        return self._answer()
+
+
 def rows_of_clock(interpreter: object, check_open: Callable[[], None] = lambda: None) -> Handlers:
     """The rows for `Now` and `NewId`, by the clock and the random source of a store's interpreter.
 
@@ -125,7 +149,7 @@ def rows_of_clock(interpreter: object, check_open: Callable[[], None] = lambda: 
         check_open: Raises where the store was closed.
 
     Returns:
-        The rows, which never block.
+        The rows, each a `ClockRow`.
 
     Raises:
         InvalidRequest: One of the two is not a function.
@@ -138,12 +162,12 @@ def rows_of_clock(interpreter: object, check_open: Callable[[], None] = lambda: 
     clock = checked_clock(getattr(interpreter, "clock", wall_clock))
     random_bytes = checked_random(getattr(interpreter, "random_bytes", os.urandom))
 
-    def now(request: Request[Any]) -> int:
+    def now() -> int:
         check_open()
         return clock()
 
-    def new_id(request: Request[Any]) -> str:
+    def new_id() -> str:
         check_open()
         return uuid7(clock(), random_bytes(_ID_BYTES))
 
-    return {Now: now, NewId: new_id}
+    return {Now: ClockRow(now), NewId: ClockRow(new_id)}

@@ -54,6 +54,11 @@ def _counting_clock() -> Callable[[], int]:
     return itertools.count(FIRST_TIME).__next__
 
 
+def _counting_bytes() -> Callable[[int], bytes]:
+    numbers = itertools.count(1)
+    return lambda count: next(numbers).to_bytes(count, "big")
+
+
 def _open(url: str, **options: Any) -> "Store":
     from interpreters.opening import open_store
 
@@ -61,8 +66,10 @@ def _open(url: str, **options: Any) -> "Store":
 
 
 STORES: dict[str, Callable[[Path], "Store"]] = {
-    "memory": lambda directory: _open("memory:", clock=_counting_clock()),
-    "file": lambda directory: _open(f"file:{directory / 'store'}", clock=_counting_clock()),
+    "memory": lambda directory: _open("memory:", clock=_counting_clock(), random_bytes=_counting_bytes()),
+    "file": lambda directory: _open(
+        f"file:{directory / 'store'}", clock=_counting_clock(), random_bytes=_counting_bytes()
+    ),
 }
 """How the stores are opened on which the fixture ``store`` runs a test, each new and empty."""
 
@@ -229,7 +236,8 @@ def _command(item: pytest.Item, token: str) -> str:
 def persist_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator["Store"]:
     """A new, empty store: the test runs on each kind that is available. In short: ``store``.
 
-    Its clock counts microseconds from a fixed time, so that times, and golden traces, are the same in each run.
+    Its clock counts microseconds from a fixed time, and its random source counts too, so that times, identifiers, and
+    golden traces, are the same in each run.
     """
     with STORES[request.param](tmp_path) as opened:
         yield opened

@@ -10,6 +10,7 @@ from persist_effects import (
     clock,
     codec,
     compaction,
+    decision,
     errors,
     event,
     followers,
@@ -27,6 +28,7 @@ from persist_effects import (
     view,
 )
 from persist_effects.clock import new_id, now, sleep
+from persist_effects.decision import decide
 from persist_effects.errors import (
     Abandoned,
     AlreadyUsed,
@@ -136,6 +138,8 @@ __all__ = [
     "clock",
     "codec",
     "compaction",
+    "decide",
+    "decision",
     "errors",
     "event",
     "follow",

@@ -47,7 +47,7 @@ def new_id() -> Effect[str]:
         InvalidRequest: If the store's clock gives a time before 1970, or after the year 10889.
 
     >>> from interpreters import open_store
-    >>> store = open_store("memory:", clock=lambda: 1_700_000_000_000_000, random_bytes=lambda count: b"\\7" * count)
+    >>> store = open_store("memory:", clock=lambda: 1_700_000_000_000_000, random_bytes=lambda count: b"\7" * count)
     >>> store.run(new_id())
     '018bcfe5-6800-7707-8707-070707070707'
     """

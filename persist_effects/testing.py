@@ -11,19 +11,34 @@ the past: the events that were appended, then a fold, a decision, or a program t
 >>> result.then_appended([("paid", None)])
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import Any, Generic, NoReturn, TypeVar
 
 from persist_effects.answers import checked_rows
 from persist_effects.codec import decode_event
-from persist_effects.errors import InvalidRequest, describe
+from persist_effects.errors import InvalidRequest, StoreClosed, describe
 from persist_effects.event import Draft, Event
 from persist_effects.machine import Done, Handlers, Suspended, run, start, unwind
 from persist_effects.planning import Limits, plan_append
 from persist_effects.programs import refused
 from persist_effects.projection import StepFunction
-from persist_effects.requests import Answered, Append, Appended, Conflict, Failed, LastSeq, Outcome, Page, Read, Request
+from persist_effects.requests import (
+    Answered,
+    Append,
+    Appended,
+    Conflict,
+    Failed,
+    LastSeq,
+    NewId,
+    Now,
+    Outcome,
+    Page,
+    Read,
+    Request,
+    Sleep,
+)
 from persist_effects.source import source_of
 from persist_effects.trace.replay import Replayable, fresh_program
 
@@ -109,7 +124,8 @@ def given(events: Past = (), *, stream: str = "given", at: int = 0) -> "Given":
     Args:
         events: Events, drafts or typed values, oldest first.
         stream: The stream's name.
-        at: Their time, in microseconds since 1970, UTC, unless their drafts say another.
+        at: Their time, in microseconds since 1970, UTC, unless their drafts say another. It is also what a program is
+            told by `clock.now`, and goes on where it sleeps.
 
     Returns:
         What goes on with `fold` or `when`.
@@ -159,6 +175,11 @@ class Given:
 
         >>> from persist_effects import log
         >>> given(stream="a").when(log.append_expect("a", 3, "paid", None)).then(Conflict("stream", "a", 3, 0))
+        >>> from persist_effects import clock
+        >>> def nap():
+        ...     yield from clock.sleep(86_400)
+        ...     return (yield from clock.now()), (yield from clock.new_id())
+        >>> given(at=7).when(nap).then((86_400_000_007, "00000000-0000-7000-8000-000000000001"))
         """
         before = self._log.copy()
         outcome = _outcome_of(lambda: run(fresh_program(program), {**before.handlers, **checked_rows(effects)}))
@@ -265,13 +286,21 @@ class Result:
 
 
 class _Log:
-    """Streams in memory, which answer `Append`, `Read` and `LastSeq` as a store does."""
+    """Streams in memory, which answer `Append`, `Read` and `LastSeq` as a store does, and a time that programs move."""
 
     def __init__(self, at: int) -> None:
         self._at = at
         self._position = 0
         self._streams: dict[str, list[bytes]] = {}
-        self.handlers: Handlers = {Append: self.append, Read: self._read, LastSeq: self._last_seq}
+        self._id_count = 0
+        self.handlers: Handlers = {
+            Append: self.append,
+            Read: self._read,
+            LastSeq: self._last_seq,
+            Now: lambda request: self._at,
+            NewId: self._new_id,
+            Sleep: self._sleep,
+        }
 
     def copy(self) -> "_Log":
         other = _Log(self._at)
@@ -306,6 +335,16 @@ class _Log:
 
     def _last_seq(self, request: LastSeq) -> int:
         return len(self._streams.get(request.stream, []))
+
+    def _new_id(self, request: NewId) -> str:
+        """The first, the second, and so on, as text of a UUID of version 7."""
+        self._id_count += 1
+        return f"00000000-0000-7000-8000-{self._id_count:012x}"
+
+    def _sleep(self, request: Sleep) -> None:
+        if request.seconds == math.inf:
+            raise StoreClosed("a sleep without end is over when its store is closed, as it is here at once")
+        self._at += int(request.seconds * 1_000_000)
 
 
 def _draft(event: Draft | tuple[str, Any]) -> Draft:

@@ -18,6 +18,7 @@ class LaggingMemoryStore:
     """
 
     def __init__(self, also: type[Request[Any]] | None = None, *, never: str = "") -> None:
+        self.clock = self._tick
         self._now = MemoryStore(clock=self._tick)
         self._shown = MemoryStore(clock=lambda: self._time)
         self._lock = threading.RLock()

@@ -493,9 +493,9 @@ EXPORTS = {
         "InvalidAnswer InvalidRequest KvDelete KvPut NeverRun NewerFormat NotAProgram NotARequest Page PersistError "
         "ReadModel RecordedError Request Retry Schema SchemaMismatch SnapshotMismatch Spinning State StoreClosed "
         "StoreLocked StoreUnavailable Suspended TooLarge TruncateThrough Truncated UncertainOutcome UnhandledEffect "
-        "View all_of blob clock codec compaction errors event follow followers kv log machine new_id now perform "
-        "program projection publish requests run schema sleep snapshot start subscription testing trace transact "
-        "transaction view"
+        "View all_of blob clock codec compaction decide decision errors event follow followers kv log machine new_id "
+        "now perform program projection publish requests run schema sleep snapshot start subscription testing trace "
+        "transact transaction view"
     ),
     interpreters: "Store open_store",
     interpreters.conformance: "Capabilities NotConforming StoreConformance check_conformance facts_of needs",
@@ -520,6 +520,7 @@ PUBLIC_FUNCTIONS = {
     "kv": "delete delete_expect entries entry get get_or has keys put put_expect update wait",
     "blob": "cid_in get has put",
     "clock": "new_id now sleep",
+    "decision": "decide",
     "transaction": "transact",
     "projection": "project project_all project_all_resume project_resume",
     "snapshot": "checkpoint covered_seq kept read replay state_type_of write",

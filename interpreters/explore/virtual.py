@@ -1,10 +1,12 @@
 """Virtual time, and identifiers that are the same in each run: what explored programs are answered for both."""
 
 import hashlib
+import math
 
 from interpreters.clocks import uuid7
 from interpreters.runtime.interpreter import Interpreter
 from interpreters.runtime.store import Store
+from persist_effects.errors import StoreClosed
 from persist_effects.machine import Handlers
 from persist_effects.requests import TIMES, NewId, Now, Sleep
 
@@ -33,7 +35,7 @@ def id_of(now: int, asker: str, number: int) -> str:
         A UUID of version 7.
 
     >>> id_of(START_MICROSECONDS, "program 0", 1)
-    '018bcfe5-6800-74ca-a263-ddd3a1faccb0'
+    '018bcfe5-6800-7eed-a7e4-a96bac9d5528'
     """
     return uuid7(now, hashlib.blake2b(f"{asker} {number}".encode(), digest_size=10).digest())
 
@@ -77,4 +79,6 @@ class VirtualTime:
         return id_of(microseconds_at(self._seconds), "", self._ids)
 
     def _sleep(self, request: Sleep) -> None:
+        if request.seconds == math.inf:
+            raise StoreClosed("a sleep without end is over when its store is closed: here nobody else could close it")
         self._seconds += request.seconds

@@ -63,8 +63,7 @@ class Composed(NamedTuple):
     """The tables of a store, its blob store and the user's effects as one: what drives programs on them needs of it.
 
     ``handlers`` has every row, ``effects`` the user's own. ``batched`` are the requests that ``answer_all``
-    or ``submit`` takes. ``never_blocking`` are rows that every store has by itself and that wait for nothing, and
-    ``sleepers`` those that sleep on the store, None where the user's own row answers for that.
+    or ``submit`` takes. ``sleepers`` are those that sleep on the store, None where the user's own row answers for that.
     """
 
     handlers: Handlers
@@ -73,7 +72,6 @@ class Composed(NamedTuple):
     interpreter: Interpreter
     blobs: Interpreter
     submit: Submit | None
-    never_blocking: Handlers
     sleepers: Sleepers | None
 
 

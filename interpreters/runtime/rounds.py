@@ -95,7 +95,8 @@ class Rounds:
             if self._sleepers is not None:
                 ends.append(self._sleepers.watch(told.open))
             for request in passing:
-                assert self._watch is not None, "without it nobody comes here"
+                assert self._watch is not None, "without it no wait comes here"
+                # One by one: an interrupt must not lose those before.
                 ends.append(self._watch(request, told.open))
             wait_until_told(told, seconds, lambda: self._is_closed() or any(map(self._is_over, passing)))
         finally:

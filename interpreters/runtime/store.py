@@ -86,9 +86,8 @@ class Store:
         own = {kind: _answering_at_once(row) for kind, row in self.effects.items()}
         self._sleepers = Sleepers()
         # Where the interpreter has rows for its clock, they count; but whoever runs programs knows how they sleep.
-        self._clock_rows = rows_of_clock(interpreter, self._sleepers.check_open)
-        by_itself: Handlers = {AllOf: self._all_of, Sleep: self._sleep}
-        self.handlers: Handlers = {**self._clock_rows, **answers, **by_itself, **own}
+        answers = {**rows_of_clock(interpreter, self._sleepers.check_open), **answers}
+        self.handlers: Handlers = {**answers, AllOf: self._all_of, Sleep: self._sleep, **own}
         check_ops("a store's table", self.handlers)
         self._submit: Submit | None = getattr(interpreter, "submit", None)
         self._answer_all: AnswerAll | None = getattr(interpreter, "answer_all", None)
@@ -234,17 +233,8 @@ class Store:
         return StoreClosed(CLOSED)
 
     def _composed(self) -> Composed:
-        never_blocking = {kind: row for kind, row in self._clock_rows.items() if self.handlers[kind] is row}
-        return Composed(
-            self.handlers,
-            self.effects,
-            self.batched,
-            self.interpreter,
-            self.blobs,
-            self._submit,
-            never_blocking,
-            self._own_sleepers(),
-        )
+        sleepers = self._own_sleepers()
+        return Composed(self.handlers, self.effects, self.batched, self.interpreter, self.blobs, self._submit, sleepers)
 
     # Blobs larger than memory
 

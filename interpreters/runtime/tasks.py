@@ -20,6 +20,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
+from interpreters.clocks import ClockRow
 from interpreters.runtime.flights import Flight, out_of_range
 from interpreters.runtime.interpreter import Composed, OnOutcome, Submit
 from interpreters.runtime.sleeping import Sleepers, left_of
@@ -615,7 +616,9 @@ class _Worker:
 
 
 def _rows_that_never_block(composed: Composed) -> Handlers:
-    rows: dict[type[Request[Any]], Handler] = dict(composed.never_blocking)
+    rows: dict[type[Request[Any]], Handler] = {
+        kind: row for kind, row in composed.handlers.items() if isinstance(row, ClockRow)
+    }
     for source in (composed.interpreter, composed.blobs):
         if not getattr(source, "blocking", True):
             rows.update(source.handlers)

@@ -5,8 +5,10 @@ catch it, and plants the fault. Where a store gains a request, its wrong stores 
 group of its own.
 """
 
+import os
 import threading
 import unicodedata
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
+from interpreters.clocks import uuid7
 from interpreters.stores.memory import MemoryStore
 from interpreters.stores.waiting import Watchers
 from interpreters.threads.gates import Gate
@@ -37,6 +40,8 @@ from persist_effects.requests import (
     KvPut,
     KvWait,
     LastSeq,
+    NewId,
+    Now,
     Page,
     Read,
     ReadAll,
@@ -2275,6 +2280,42 @@ KV_WAITING = [
 ]
 
 
+# Time
+
+TIME = [
+    Wrong(
+        "tells the seconds where microseconds are asked for",
+        "the_clock_that_is_told_is_the_one_that_stamps_events",
+        row(Now, lambda store, request: store.healthy.clock() // 1_000_000),
+    ),
+    Wrong(
+        "tells another clock than the one that stamps events",
+        "the_clock_that_is_told_is_the_one_that_stamps_events",
+        row(Now, lambda store, request: store.healthy.clock() + 3_600_000_000),
+    ),
+    Wrong(
+        "makes identifiers of another version",
+        "an_identifier_is_a_uuid_of_version_7_in_its_usual_text_form",
+        row(NewId, lambda store, request: str(uuid.uuid4())),
+    ),
+    Wrong(
+        "makes identifiers of the time of another zone",
+        "an_identifier_is_a_uuid_of_version_7_in_its_usual_text_form",
+        row(NewId, lambda store, request: uuid7(store.healthy.clock() + 3_600_000_000, os.urandom(10))),
+    ),
+    Wrong(
+        "gives identifiers without hyphens",
+        "an_identifier_is_a_uuid_of_version_7_in_its_usual_text_form",
+        row(NewId, lambda store, request: uuid7(store.healthy.clock(), os.urandom(10)).replace("-", "")),
+    ),
+    Wrong(
+        "makes identifiers of the time alone",
+        "no_two_identifiers_are_the_same",
+        row(NewId, lambda store, request: uuid7(store.healthy.clock() // 1_000_000 * 1_000_000, bytes(10))),
+    ),
+]
+
+
 # Closing
 
 
@@ -2586,6 +2627,7 @@ WRONG_STORES: list[Wrong] = [
     *TRANSACTING,
     *WAITING,
     *KV_WAITING,
+    *TIME,
     *CLOSING,
     *RACING,
     *REOPENING,

@@ -7,6 +7,7 @@ import uuid
 import pytest
 
 from interpreters import Store, open_store
+from interpreters.runtime.interpreter import pass_on
 from interpreters.stores.memory import MemoryStore
 from persist_effects import InvalidRequest, StoreClosed, all_of, log, new_id, now, perform, run, sleep, trace
 from persist_effects.requests import Answered, NewId, Now, Sleep
@@ -73,6 +74,21 @@ def test_a_random_source_that_gives_too_few_bytes_is_refused():
     with open_store("memory:", random_bytes=lambda count: b"a") as store, pytest.raises(InvalidRequest) as met:
         store.run(new_id())
     assert "random_bytes(10)" in str(met.value)
+
+
+def test_the_table_of_a_store_answers_without_it():
+    with open_store("memory:", clock=lambda: NOON) as store:
+        assert run(all_of(now(), sleep(0)), store.handlers) == (NOON, None)
+
+
+def test_a_wrapper_tells_the_time_of_what_is_inside_it():
+    class Wrapper:
+        def __init__(self, inner):
+            self.handlers, self.close = inner.handlers, inner.close
+            pass_on(self, inner)
+
+    with Store(Wrapper(MemoryStore(clock=lambda: NOON, random_bytes=bytes))) as store:
+        assert store.run(all_of(now(), new_id())) == (NOON, "018bcfe5-6800-7000-8000-000000000000")
 
 
 def test_a_closed_store_tells_no_time():

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from places import EXAMPLES
 
 from interpreters import open_store
-from persist_effects import Conflict, Draft, InvalidRequest, NotAProgram, UncertainOutcome, kv, log, projection
+from persist_effects import (
+    Conflict,
+    Draft,
+    InvalidRequest,
+    NotAProgram,
+    StoreClosed,
+    UncertainOutcome,
+    clock,
+    kv,
+    log,
+    projection,
+)
 from persist_effects.machine import outcome_of
 from persist_effects.requests import Append, Entry, KvGet, KvHas, KvPut, LastSeq, Read
 from persist_effects.testing import _Log, given, perform_sequence
@@ -223,3 +234,25 @@ def test_the_streams_in_memory_answer_as_a_store_does(asked):
     here, store = _Log(at=7), open_store("memory:", clock=lambda: 7)
     for request in asked:
         assert outcome_of(request, here.handlers) == outcome_of(request, store.handlers)
+
+
+def test_a_program_that_is_tested_without_a_store_is_told_a_time_that_it_moves_by_sleeping():
+    def late():
+        yield from clock.sleep(1.5)
+        yield from log.append("a", "late", (yield from clock.now()))
+
+    result = given(stream="a", at=1_000_000).when(late)
+    result.then_appended([Draft("late", 2_500_000, 2_500_000)])
+
+
+def test_identifiers_are_the_same_in_each_test_and_differ_in_one():
+    def two():
+        return (yield from clock.new_id()), (yield from clock.new_id())
+
+    first, second = given().when(two).outcome.value
+    assert first != second
+    given().when(two).then((first, second))
+
+
+def test_a_sleep_without_end_is_over_at_once_where_there_is_no_store():
+    given().when(clock.sleep(float("inf"))).then_raises(StoreClosed, "without end")

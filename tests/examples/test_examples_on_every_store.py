@@ -1,12 +1,15 @@
 """The examples on every store, by changing the URL alone; and what they wrote is there once everything was ended."""
 
 import sys
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import nats_cluster
 import postgres_server
 import pytest
@@ -15,16 +18,20 @@ from git_repositories import quiet_git  # noqa: F401
 from places import EXAMPLES
 from served_stores import until
 from server_processes import ServerProcess
+from test_courses import TRANSCRIPT as courses_printed  # noqa: N811
 from test_git_history_kept import assert_proved, run, small  # noqa: F401
 from test_order_ledger import TRANSCRIPT
+from test_sessions import TRANSCRIPT as sessions_printed  # noqa: N811
 
 from interpreters import open_store
-from persist_effects import Event, blob, kv, log, subscription
+from persist_effects import Effect, Event, blob, kv, log, new_id, now, sleep, subscription
 from persist_effects.requests import KvPut
 
 sys.path.insert(0, str(EXAMPLES))
 
+import courses
 import order_ledger
+import sessions
 
 
 class Place:
@@ -138,6 +145,36 @@ def test_the_order_ledger_prints_the_same_and_its_invoices_are_kept(
     assert texts["o-2"] == b"o-2: 2 tea, 9.00 EUR"
     assert order_ledger.command([place.url]) == 0
     assert capsys.readouterr().out == rest
+
+
+def test_the_courses_keep_their_rules_and_the_sessions_end(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    courses.main(place.url)
+    sessions.main(place.url)
+    assert capsys.readouterr().out == courses_printed + sessions_printed
+
+
+def test_deciders_on_several_connections_give_out_the_seats_that_there_are(place: Place) -> None:
+    with open_store(place.url) as store:
+        store.run(courses.offer("drama", 3))
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(lambda name: store.run(courses.subscribe(name, "drama")), "abcdefgh"))
+        assert courses.told(results).count("done") == 3
+        store.wait_for_order()
+        store.run(courses.check_courses())
+
+
+def test_programs_are_told_the_time_and_sleep_in_a_task(place: Place) -> None:
+    def nap() -> Effect[tuple[int, str, int]]:
+        before = yield from now()
+        name = yield from new_id()
+        yield from sleep(0.001)
+        event = yield from log.append("naps", "napped", name)
+        return before, name, event.at
+
+    with open_store(place.url) as store:
+        before, name, at = anyio.run(store.arun, nap())
+        assert uuid.UUID(name).version == 7
+        assert before <= at
 
 
 def invoice_in(event: Event) -> order_ledger.Invoiced:

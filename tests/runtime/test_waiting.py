@@ -10,13 +10,12 @@ from functools import partial
 
 import anyio
 import pytest
+from beside import PATIENCE_SECONDS, in_thread
 
 from interpreters import Store, open_store
 from interpreters.stores.served import RemoteStore, serve
 from persist_effects import StoreClosed, kv, log, perform
 from persist_effects.requests import Answered, KvWait, Wait
-
-PATIENCE_SECONDS = 60.0
 
 backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 both_waits = pytest.mark.parametrize("kind", [Wait, KvWait])
@@ -100,27 +99,6 @@ def noting(request):
 
 def endless(kind):
     return (yield from perform(kind(0, timeout=math.inf)))
-
-
-def in_thread(function):
-    """Begin it, and return what waits for its end and gives the error that it met."""
-    errors = []
-
-    def run():
-        try:
-            function()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-
-    def end():
-        thread.join(PATIENCE_SECONDS)
-        assert not thread.is_alive()
-        return errors[0] if errors else None
-
-    return end
 
 
 WAYS = {

@@ -4,6 +4,7 @@ Each test forks while another thread is at a known place.
 """
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -23,7 +24,7 @@ from interpreters.stores.memory import MemoryStore
 from interpreters.stores.served import RemoteStore, serve
 from interpreters.stores.served.wire import WIRE_VERSION, Hello, frame_of
 from interpreters.threads import forks
-from persist_effects import Draft, StoreUnavailable, kv, log
+from persist_effects import Draft, StoreClosed, StoreUnavailable, kv, log, sleep
 from persist_effects.requests import Append, KvGet, KvPut, Wait
 
 LONG_SECONDS = 60
@@ -129,6 +130,26 @@ def test_a_childs_commit_wakes_nobody_of_the_parents():
     assert told == "(1, [])"
     store.handlers[Append](Append("s", (Draft("made", 1),)))
     assert woken == [os.getpid()]
+
+
+def test_who_sleeps_in_the_parent_does_not_sleep_in_the_child():
+    store = open_store("memory:")
+
+    def in_the_child():
+        store.run(sleep(0.001))
+        found = store._sleepers._sleeping
+        store.close()
+        return found
+
+    def asleep():
+        with pytest.raises(StoreClosed):
+            store.run(sleep(math.inf))
+
+    with busy(asleep):
+        until(lambda: store._sleepers._sleeping)
+        assert in_child(in_the_child) == "{}"
+        assert store._sleepers._sleeping, "the child has woken nobody of the parent's"
+        store.close()
 
 
 def test_a_closed_memory_store_is_closed_in_the_child_too():

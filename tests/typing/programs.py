@@ -7,6 +7,7 @@ from persist_effects import (
     BlobRef,
     Conflict,
     Done,
+    Draft,
     Effect,
     Entry,
     Event,
@@ -16,15 +17,19 @@ from persist_effects import (
     Suspended,
     all_of,
     blob,
+    decide,
     kv,
     log,
+    new_id,
+    now,
     perform,
     program,
     projection,
+    sleep,
     start,
     transact,
 )
-from persist_effects.requests import Append, Appended, KvHas, LastSeq, Outcome
+from persist_effects.requests import Append, Appended, KvHas, LastSeq, Now, Outcome, Write
 from persist_effects.testing import perform_sequence
 from persist_effects.trace import Continuation, Trace, record, replay, resume_at
 
@@ -33,6 +38,27 @@ class FetchPrice(Request[int], frozen=True, tag="shop/fetch-price"):
     """A user's own effect, answered with cents."""
 
     sku: str
+
+
+def asked_of_time() -> Effect[None]:
+    """What is asked of time is answered by plain values."""
+    assert_type((yield from now()), int)
+    assert_type((yield from new_id()), str)
+    assert_type((yield from sleep(1)), None)
+    assert_type((yield from perform(Now())), int)
+
+
+def decided(total: int, event: Event) -> int:
+    return total + int(event.data)
+
+
+def or_why_not(total: int) -> list[Write] | str:
+    return [Append("s", (Draft("made", total),))] if total else "nothing"
+
+
+def decisions() -> Effect[None]:
+    """A decision gives the answers of its writes, a conflict of one of them, or what the command refuses with."""
+    assert_type((yield from decide(["s"], decided, 0, or_why_not)), list[Any] | Conflict | str)
 
 
 def facets() -> Effect[str]:

@@ -8,7 +8,6 @@ from interpreters.disk.crashing import MUTATING, CrashDisk, DiskFault, Interrupt
 from interpreters.disk.requests import Sync
 from interpreters.disk.requests import Write as DiskWrite
 from interpreters.explore.crashes.simulated import (
-    START_MICROSECONDS,
     Compact,
     Contents,
     Mark,
@@ -17,7 +16,7 @@ from interpreters.explore.crashes.simulated import (
     contents,
 )
 from interpreters.explore.limits import Hangs, failing
-from interpreters.explore.virtual import VirtualTime
+from interpreters.explore.virtual import START_MICROSECONDS, VirtualTime
 from interpreters.explore.words import named
 from interpreters.stores.group import WriteRequest
 from interpreters.stores.memory import MemoryStore

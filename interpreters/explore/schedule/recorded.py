@@ -35,7 +35,9 @@ class RecordedStep:
 class RecordedWorld(World):
     """Keeps the steps. They cost about as much again as the running."""
 
-    def __init__(self, makers: Sequence[ProgramMaker], handlers: Handlers, *, now: float = 0.0, kind: str = "") -> None:
+    def __init__(
+        self, makers: Sequence[ProgramMaker], handlers: Handlers, *, now: float = 0.0, kind: str = "program"
+    ) -> None:
         self.trace: list[RecordedStep] = []
         self._steps = 0
         super().__init__(makers, handlers, now=now, kind=kind)

@@ -27,13 +27,13 @@ from interpreters.explore.limits import as_failure, ends_all, give_up
 from interpreters.explore.schedule.footprint import Touched, orders_seen_by
 from interpreters.explore.schedule.requests import Pause
 from interpreters.explore.virtual import id_of, microseconds_at
+from interpreters.runtime.sleeping import left_of
 from persist_effects import machine
 from persist_effects.answers import checked_rows
 from persist_effects.contexts import RunIn, here, runs_of
 from persist_effects.errors import NotARequest, UnhandledEffect, describe
 from persist_effects.machine import Effect, Handler, Handlers
 from persist_effects.requests import (
-    TIMES,
     WAITS,
     AllOf,
     Answered,
@@ -89,7 +89,9 @@ class Task:
 class World:
     """The programs, and the table that answers them. What it has no rows for of `TIMES` is answered here."""
 
-    def __init__(self, makers: Sequence[ProgramMaker], handlers: Handlers, *, now: float = 0.0, kind: str = "") -> None:
+    def __init__(
+        self, makers: Sequence[ProgramMaker], handlers: Handlers, *, now: float = 0.0, kind: str = "program"
+    ) -> None:
         self.handlers = checked_rows(handlers)
         self.now = now
         """How many seconds have passed."""
@@ -296,14 +298,14 @@ class World:
     def _arrive_at_special(self, task: Task, request: Any) -> None:
         """A request that this module answers itself, that is to be noted, or that nobody answers."""
         if isinstance(request, AllOf) and request.requests:
-            self._enter(task, _one_by_one(request))
+            self._enter(task, _one_by_one(request, lambda: self.now))
             return
         if not isinstance(request, Request):
             self._go_on(task, lambda found: machine.next_request(task.top, found), request)
             return
         task.asked += 1
         self.orders_seen |= orders_seen_by(request)
-        if type(request) in TIMES and type(request) not in self.handlers:
+        if isinstance(request, Now | NewId | Sleep) and type(request) not in self.handlers:
             self._arrive_at_time(task, request)
         elif isinstance(request, Wait | KvWait) and type(request) in self.handlers:
             self._wait(task, request.timeout)
@@ -325,7 +327,7 @@ class World:
 
     def _new_id(self, task: Task, request: NewId) -> str:
         task.ids += 1
-        return id_of(microseconds_at(self.now), f"{self._kind or 'program'} {task.index}", task.ids)
+        return id_of(microseconds_at(self.now), f"{self._kind} {task.index}", task.ids)
 
     # Waiting
 
@@ -359,14 +361,16 @@ class _Part(NamedTuple):
     run_in: RunIn
 
 
-def _one_by_one(request: AllOf) -> Generator[_Part, Any, list[Outcome]]:
-    outcomes: list[Outcome] = []
-    for part in map(_Part, request.requests, runs_of(request)):
+def _one_by_one(request: AllOf, now: Callable[[], float]) -> Generator[_Part, Any, list[Outcome]]:
+    """The parts of a request, one after the other; those that sleep last, and all of them at once."""
+    parts, runs, began = request.requests, list(runs_of(request)), now()
+    outcomes: dict[int, Outcome] = {}
+    for index in sorted(range(len(parts)), key=lambda index: isinstance(parts[index], Sleep)):
         try:
-            outcomes.append(Answered((yield part)))
+            outcomes[index] = Answered((yield _Part(left_of(parts[index], now() - began), runs[index])))
         except Exception as error:
-            outcomes.append(Failed(error))
-    return outcomes
+            outcomes[index] = Failed(error)
+    return [outcomes[index] for index in range(len(parts))]
 
 
 def _nothing(request: Any) -> None:

@@ -21,6 +21,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from interpreters.clocks import ClockRow
 from interpreters.stores.served.tally import Tally
 from interpreters.stores.served.wire import WaitForOrder
 from interpreters.threads.gates import SLICE_SECONDS, Notify, pauses
@@ -67,7 +68,8 @@ class Answering:
         self._told = told
         self._interpreter = interpreter
         own = {kind for kind, row in interpreter.handlers.items() if handlers.get(kind) == row}
-        self._quick = frozenset(getattr(interpreter, "quick", ())) & own
+        of_clock = {kind for kind, row in handlers.items() if isinstance(row, ClockRow)}
+        self._quick = (frozenset(getattr(interpreter, "quick", ())) & own) | of_clock
         self._submit: Callable[..., None] | None = getattr(interpreter, "submit", None)
         self._answer_all: Callable[[Sequence[Request[Any]]], list[Outcome]] | None = None
         self._together: set[type[Request[Any]]] = own - WAITS - self._quick

@@ -101,7 +101,7 @@ class StoreServer:
         self._doors = list(doors)
         self._interpreter = interpreter
         answering = interpreter.handlers if handlers is None else handlers
-        self._handlers = rows_of_clock(interpreter) | answering
+        self._handlers = dict(rows_of_clock(interpreter)) | dict(answering)
         codec.check_ops("the table to serve", self._handlers)
         self.capabilities: Capabilities | None = getattr(interpreter, "capabilities", None)
         self.limits = ServingLimits() if limits is None else limits

@@ -25,8 +25,8 @@ from persist_effects.capabilities import Capabilities
 from persist_effects.errors import InvalidRequest, PersistError, StoreUnavailable, error_from_record
 from persist_effects.requests import Request, StoreRequest
 
-WIRE_VERSION = 3
-"""What both sides speak. Version 2 had no hello, and its server greeted first."""
+WIRE_VERSION = 4
+"""What both sides speak. Version 2 had no hello, and its server greeted first; version 3 did not ask for the time."""
 
 FRAME_LIMIT_BYTES = 1024 * 1024 * 1024
 """No page of the largest events comes near it: a longer frame means that the peer speaks otherwise."""

@@ -17,7 +17,8 @@ from file_disks import Workload
 from interpreters.disk import requests as disk
 from interpreters.disk.crashing import MUTATING, PROFILES, Bound, CrashDisk, Image, overwritten
 from interpreters.disk.real import RealDisk
-from interpreters.explore.crashes.simulated import START_MICROSECONDS, SimulatedStore, contents
+from interpreters.explore.crashes.simulated import SimulatedStore, contents
+from interpreters.explore.virtual import START_MICROSECONDS
 from interpreters.stores.file.store import FileStore
 from persist_effects import PersistError, perform, run
 from persist_effects.requests import Request

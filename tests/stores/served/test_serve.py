@@ -383,9 +383,9 @@ def test_a_client_knows_what_the_store_behind_the_connection_promises(tmp_path):
     ("greeting", "message"),
     [
         ([0, True, {"wire": 2, "capabilities": None}], "the server speaks version 2 of the wire, and this client vers"),
-        ([0, True, {"wire": 4, "news": 1}], "the server speaks version 4 of the wire"),
-        ([0, True, None], "is not a greeting of version 3 of the wire"),
-        ([7, True, {"wire": 3}], "is not a greeting of version 3 of the wire"),
+        ([0, True, {"wire": 5, "news": 1}], "the server speaks version 5 of the wire"),
+        ([0, True, None], "is not a greeting of version 4 of the wire"),
+        ([7, True, {"wire": 4}], "is not a greeting of version 4 of the wire"),
         ([0, False, 7], "does not say why"),
         ([0, False, ["StoreUnavailable", "no tea"]], "no tea"),
     ],
@@ -402,9 +402,9 @@ def test_a_server_that_speaks_another_version_is_refused_by_name(socket_pair, gr
     ("hello", "error", "message"),
     [
         ({"wire": 2, "token": None}, "StoreUnavailable", "the client speaks version 2 of the wire, and this server"),
-        ({"wire": 4, "color": "red"}, "StoreUnavailable", "the client speaks version 4 of the wire"),
-        ([1, {"op": "persist/streams"}], "InvalidRequest", "is not a hello of version 3 of the wire"),
-        ({"wire": 3, "token": 7}, "InvalidRequest", "is not a hello of version 3 of the wire"),
+        ({"wire": 5, "color": "red"}, "StoreUnavailable", "the client speaks version 5 of the wire"),
+        ([1, {"op": "persist/streams"}], "InvalidRequest", "is not a hello of version 4 of the wire"),
+        ({"wire": 4, "token": 7}, "InvalidRequest", "is not a hello of version 4 of the wire"),
     ],
 )
 def test_a_client_that_speaks_another_version_is_refused_by_name(socket_pair, store, hello, error, message):

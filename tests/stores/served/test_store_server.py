@@ -188,10 +188,10 @@ IDLE = 500
 DEEP = b"\x92\x01" + b"\x91" * 10_000 + b"\xc0"
 BEFORE_HELLO = {
     "garbage": (b"GET / HTTP/1.1\r\nHost: here\r\n\r\n", "was announced"),
-    "nothing": (b"", "no hello came within 0.2 s: this server speaks version 3"),
+    "nothing": (b"", "no hello came within 0.2 s: this server speaks version 4"),
     "a part of a frame": (b"\x00\x00", "no hello came within 0.2 s"),
     "a length of 4 GiB": (b"\xff\xff\xff\xff" + b"x" * 100_000, "a frame of 4294967295 bytes was announced"),
-    "what is no hello": (frame_of([1, 2]), "is not a hello of version 3 of the wire"),
+    "what is no hello": (frame_of([1, 2]), "is not a hello of version 4 of the wire"),
     "what is deep": (len(DEEP).to_bytes(4, "big") + DEEP, "is not a hello"),
 }
 AFTER_HELLO = {
