@@ -103,17 +103,23 @@ class Checkpoint(Generic[P]):
     # What was set aside
 
     def asides(self) -> Effect[dict[str, tuple[Aside, int]]]:
-        """By stream: what was set aside of it and was not told to have changed since, and the revision that says so."""
-        if not self.has_asides:
-            return {}
+        """By stream: what was set aside of it, and the revision that says so. Read once, and noted from then on."""
+        if self._asides is None and not self.has_asides:
+            self._asides = {}
         if self._asides is None:
             found = yield from asides_of(self.name, self.generation)
             self._asides = {stream: aside for stream, aside in found.items() if self._covers(stream)}
         return self._asides
 
-    def forget_asides(self) -> None:
-        """They have changed: let them be read again."""
-        self._asides = None
+    def note_aside(self, aside: Aside, revision: int) -> None:
+        """Something was set aside, or more of it: this is what is kept, and the revision that says so."""
+        if self._asides is not None:
+            self._asides[aside.stream] = aside, revision
+
+    def note_no_aside(self, stream: str) -> None:
+        """Of a stream nothing is set aside any more."""
+        if self._asides is not None:
+            self._asides.pop(stream, None)
 
     def aside_key(self, stream: str) -> str:
         """Where it is kept what was set aside of a stream."""

@@ -160,28 +160,35 @@ class Handling:
             if not count:
                 return (yield from self._failed(checkpoint, batch[0], error))
             batch = batch[:count]
-        if held:
-            writes += _holding(checkpoint, batch, held)
-            checkpoint.forget_asides()
-        return count if (yield from self._commit(checkpoint, batch, writes)) else 0
+        more = _held_more(batch, held) if held else []
+        writes += [KvPut(checkpoint.aside_key(aside.stream), plain(aside), revision) for aside, revision in more]
+        answers = yield from self._commit(checkpoint, batch, writes)
+        if answers is None:
+            return 0
+        for (aside, _), revision in zip(more, answers[len(answers) - len(more) :], strict=True):
+            checkpoint.note_aside(aside, revision)
+        return count
 
-    def _commit(self, checkpoint: Checkpoint[Any], batch: Sequence[Event], writes: Sequence[Write]) -> Effect[bool]:
+    def _commit(
+        self, checkpoint: Checkpoint[Any], batch: Sequence[Event], writes: Sequence[Write]
+    ) -> Effect[list[Any] | None]:
+        """The answers of these writes, in one transaction with the checkpoint. None: begin anew."""
         try:
             answers = yield from checkpoint.advance(batch[-1].position, writes)
         except InvalidRequest as error:
             # What the handler has written is refused. In a batch nobody knows for which event, so they go one by one.
             if len(batch) == 1:
-                return bool((yield from self._failed(checkpoint, batch[0], error)))
+                return [] if (yield from self._failed(checkpoint, batch[0], error)) else None
             self._batch = 1
-            return False
+            return None
         if isinstance(answers, Conflict):
             self._note_lost(batch, answers)
-            return False
+            return None
         self._attempts_left = _ATTEMPTS
         if self._failures:
             for event in batch:
                 self._failures.pop(event.position, None)
-        return True
+        return answers
 
     def _note_lost(self, batch: Sequence[Event], conflict: Conflict) -> None:
         self._lost = self._say_stuck(batch, conflict)
@@ -251,11 +258,14 @@ class Handling:
         record: Reached = checkpoint.record
         if self._on_error == "skip":
             return (yield from checkpoint.advance(event.position, skipped=record.skipped + 1))
+        yield from checkpoint.asides()
         aside = Aside(event.stream, event.seq, event.seq, event.position)
         held = KvPut(checkpoint.aside_key(event.stream), plain(aside), 0)
-        writes: list[Write] = [self._told(event, error, failures), held]
-        checkpoint.forget_asides()
-        return (yield from checkpoint.advance(event.position, writes, aside=record.aside + 1))
+        writes: list[Write] = [held, self._told(event, error, failures)]
+        answers = yield from checkpoint.advance(event.position, writes, aside=record.aside + 1)
+        if not isinstance(answers, Conflict):
+            checkpoint.note_aside(aside, answers[CHECKPOINT + 1])
+        return answers
 
     def _told(self, event: Event, error: Exception, failures: int) -> Append:
         """The event that says what was set aside, and why. It refers to the event: its data stays where it is."""
@@ -295,7 +305,6 @@ class Handling:
     def try_again(self, checkpoint: Checkpoint[Any], types: Sequence[str] | None, skips: bool) -> Effect[bool]:
         """Let what was set aside take effect, each stream up to the first event that fails again. False: begin anew."""
         asides = yield from checkpoint.asides()
-        checkpoint.forget_asides()
         for aside, revision in sorted(asides.values(), key=lambda found: found[0].position):
             if not (yield from self._try_stream(checkpoint, aside, revision, types, skips)):
                 return False
@@ -323,42 +332,43 @@ class Handling:
         # The last of them was truncated, and is passed over.
         gone = KvDelete(key, revision)
         answers = yield from checkpoint.advance(checkpoint.position, [gone], aside=checkpoint.record.aside - 1)
+        checkpoint.note_no_aside(aside.stream)
         return not isinstance(answers, Conflict)
 
     def _tried_again(
         self, checkpoint: Checkpoint[Any], aside: Aside, revision: int, event: Event
     ) -> Effect[list[Any] | bool]:
         """The answers where it took effect and others follow; True: the stream is done with; False: begin anew."""
-        key, aside_before = checkpoint.aside_key(aside.stream), checkpoint.record.aside
+        key, stream = checkpoint.aside_key(aside.stream), aside.stream
+        left = msgspec.structs.replace(aside, first=event.seq + 1)
         is_last = event.seq == aside.through
-        after: Write = KvDelete(key, revision)
-        if not is_last:
-            after = KvPut(key, plain(msgspec.structs.replace(aside, first=event.seq + 1)), revision)
+        after: Write = KvDelete(key, revision) if is_last else KvPut(key, plain(left), revision)
         writes, error, _ = yield from self._writes_for([event], {})
         try:
             if error is None:
-                answers = yield from checkpoint.advance(
-                    checkpoint.position, [after, *writes], aside=aside_before - is_last
-                )
+                count = checkpoint.record.aside - is_last
+                answers = yield from checkpoint.advance(checkpoint.position, [after, *writes], aside=count)
         except InvalidRequest as refused:
             error = refused
         if error is not None:
-            still = KvPut(key, plain(aside), revision)
-            answers = yield from checkpoint.advance(checkpoint.position, [still, self._told(event, error, 1)])
-            return not isinstance(answers, Conflict)
+            left, is_last = aside, False
+            still: list[Write] = [KvPut(key, plain(aside), revision), self._told(event, error, 1)]
+            answers = yield from checkpoint.advance(checkpoint.position, still)
         if isinstance(answers, Conflict):
             self._note_lost([event], answers)
             return False
-        return is_last or answers
+        if is_last:
+            checkpoint.note_no_aside(stream)
+        else:
+            checkpoint.note_aside(left, answers[CHECKPOINT + 1])
+        return True if is_last or error is not None else answers
 
 
-def _holding(checkpoint: Checkpoint[Any], events: Sequence[Event], held: dict[str, tuple[Aside, int]]) -> list[KvPut]:
-    """The writes that set these events aside too, of streams of which others are."""
+def _held_more(events: Sequence[Event], held: dict[str, tuple[Aside, int]]) -> list[tuple[Aside, int]]:
+    """What is to be set aside too of streams of which others are, and the revisions of what is kept of them now."""
     newest = {event.stream: event.seq for event in events if event.stream in held}
     return [
-        KvPut(
-            checkpoint.aside_key(stream), plain(msgspec.structs.replace(held[stream][0], through=seq)), held[stream][1]
-        )
+        (msgspec.structs.replace(held[stream][0], through=seq), held[stream][1])
         for stream, seq in newest.items()
         if seq > held[stream][0].through
     ]

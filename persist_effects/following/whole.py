@@ -108,6 +108,11 @@ class Follower:
             found = yield from kv.entry(head_key(name))
             head = record_in(found, name)
             if head is None or found is None:
+                if self.checkpoint.revision:
+                    raise InvalidRequest(
+                        f"follower {name!r} was forgotten, or its checkpoint deleted, while it followed: it has "
+                        "stopped, since all events would take effect again; follow again to begin with the first one"
+                    )
                 self.is_building = False
                 self.checkpoint = self._checkpoint(head_key(name), self.wanted.record(), 0)
                 return

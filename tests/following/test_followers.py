@@ -3,12 +3,12 @@
 import itertools
 
 import pytest
-from conftest import stop_after
-from follower_scenes import TOTALS, copied_of, copy, count_hundreds, count_once, fails_on
+from conftest import answer, stop_after
+from follower_scenes import TOTALS, copied_of, copy, count_hundreds, count_once, fails_on, finish
 
-from persist_effects import Group, InvalidRequest, follow, followers, kv, log
+from persist_effects import Group, InvalidRequest, Suspended, follow, followers, kv, log, start
 from persist_effects.followers import Built, Lag
-from persist_effects.requests import KvPut
+from persist_effects.requests import KvEntries, KvPut, Wait
 
 
 def fill(store, count, stream="a", **options):
@@ -247,3 +247,31 @@ def test_trying_again_where_nothing_was_set_aside_changes_nothing(store):
     before = store.run(kv.entries())
     assert store.run(followers.retry("mails")) == 0
     assert store.run(kv.entries()) == before
+
+
+@pytest.mark.parametrize("group", [None, Group(partitions=2)])
+def test_a_follower_that_is_forgotten_while_it_waits_stops_and_lets_nothing_take_effect_again(store, group):
+    fill(store, 3)
+    step = start(follow("mails", "a", copy, timeout=60, group=group))
+    while not isinstance(step.request, Wait):
+        step = answer(step, store)
+    store.run(followers.forget("mails"))
+    fill(store, 1)
+    with pytest.raises(InvalidRequest, match="'mails' was forgotten, or its checkpoint deleted, while it followed"):
+        finish(step, store)
+    assert copied_of(store) == [["a", 1], ["a", 2], ["a", 3]]
+
+
+def test_what_setting_a_stream_aside_costs_does_not_grow_with_how_many_were_set_aside(open_new):
+    def keys_read(streams):
+        with open_new() as store:
+            for number in range(streams):
+                fill(store, 2, stream=f"a/{number}")
+            read, step = 0, start(follow("mails", "a/", fails_on(0), on_error="set-aside"))
+            while isinstance(step, Suspended):
+                answers = store.handlers[type(step.request)](step.request)
+                read += len(answers) if isinstance(step.request, KvEntries) else 0
+                step = step.resume(answers)
+            return read
+
+    assert keys_read(80) <= 2 * keys_read(40)
