@@ -65,6 +65,8 @@ def ship(
                 )
             if is_interrupted():
                 raise KeyboardInterrupt
+            if not shipped.objects:
+                _tell(shipped, as_json)
         exit_if_damaged(bool(shipped.damages))
 
 
@@ -110,9 +112,8 @@ def _line_of_trouble(found: Trouble) -> str:
     if lag is not None:
         behind = f"; {lag.bytes} bytes and {lag.positions} positions behind"
         behind += "" if lag.seconds is None else f", {lag.seconds:.1f} seconds"
-    return (
-        f"persist-effects: {found.reason}{behind}: tried {found.tries} times, again in {found.wait_seconds:g} seconds"
-    )
+    again = f"tried {found.tries} times, again in {found.wait_seconds:g} seconds"
+    return f"persist-effects: {found.reason}{behind}: {again}"
 
 
 def _numbers(lag: Lag) -> dict[str, object]:
@@ -125,8 +126,5 @@ _BEHIND = ("bytes", "positions", "seconds")
 def _lines_of_restored(restored: Restored) -> list[str]:
     lines = [f"damage: {damage}: this blob was left out" for damage in restored.damages]
     blobs = f", {restored.blobs} blobs of {restored.blob_bytes} bytes" if restored.blobs else ""
-    return [
-        *lines,
-        f"restored: {restored.segments} segments, {restored.bytes} bytes{blobs}: up to position {restored.position}, "
-        f"revision {restored.revision}",
-    ]
+    up_to = f"up to position {restored.position}, revision {restored.revision}"
+    return [*lines, f"restored: {restored.segments} segments, {restored.bytes} bytes{blobs}: {up_to}"]

@@ -26,6 +26,7 @@ from interpreters.stores.file.format import (
     decode_header,
 )
 from interpreters.stores.file.manifest import BLOBS, Manifest, Sealed, publish, segment_path
+from interpreters.stores.file.sealed import load_sealed
 from interpreters.stores.file.upkeep.blobs import Copying
 from interpreters.stores.file.upkeep.shipping.checking import Counters, SegmentCheck
 from interpreters.stores.file.upkeep.shipping.layout import (
@@ -216,12 +217,10 @@ class _Restoring:
         reading.finish()
         yield from perform(disk.Sync(path))
         self._counters.take_all(reading.check.counters)
-        if sealed is not None:
-            self._seals.append(sealed)
-        elif reading.check.digest.frames:
-            self._seals.append(Sealed(key.number, offset, reading.check.digest.value()))
-        else:
+        if sealed is None and not reading.check.digest.frames:
             yield from perform(disk.Remove(path))
+        else:
+            yield from self._note(sealed or Sealed(key.number, offset, reading.check.digest.value()))
         return False
 
     # As it was
@@ -254,8 +253,13 @@ class _Restoring:
             digest = yield from writer.seal()
             yield from perform(disk.Truncate(writer.path, writer.offset))
             yield from perform(disk.Sync(writer.path))
-            self._seals.append(Sealed(writer.header.number, writer.offset, digest))
+            yield from self._note(Sealed(writer.header.number, writer.offset, digest))
         return is_at_end
+
+    def _note(self, sealed: Sealed) -> Effect[None]:
+        """Read what was written again, compare it with its digest, and make its index."""
+        loaded = yield from load_sealed(sealed, self._uuid, mend=True)
+        self._seals.append(loaded.sealed)
 
     def _new_writer(self, first_position: int, length_bytes: int) -> Writer:
         header = SegmentHeader(
