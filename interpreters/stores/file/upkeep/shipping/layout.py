@@ -5,8 +5,8 @@ Pure. These are the objects of a target:
 ``store``
     Which store's they all are: its UUID.
 ``segment.<number>.<salt>.<start>.<end>``
-    The bytes of a segment from an offset to another. They never cross a multiple of `PIECE_BYTES`. Together they cover
-    a segment from its beginning on, some perhaps twice, since short ones are put together before they are deleted.
+    The bytes of a segment from an offset to another, each the end of a frame, or the segment's beginning. Together they
+    cover it from its beginning on, some perhaps twice, since short ones are put together before they are deleted.
 ``blob.<cid>.<size>.<start>``
     The bytes of a blob from an offset on, as many as are left up to `PIECE_BYTES`.
 ``catalog.<number>``
@@ -16,7 +16,7 @@ Pure. These are the objects of a target:
 
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -246,11 +246,25 @@ class Contents:
         cover = self.cover(key)
         return cover[-1].end if cover else 0
 
-    def in_cell(self, key: SegmentKey, start: int) -> list[Piece]:
-        """The pieces between two multiples of `PIECE_BYTES`, the first of which is given, in order."""
-        return sorted(one for one in self.pieces.get(key, ()) if start <= one.start < start + PIECE_BYTES)
+    def pieces_from(self, key: SegmentKey, start: int) -> list[Piece]:
+        """The pieces of a segment that begin at an offset or behind it, in order."""
+        return sorted(one for one in self.pieces.get(key, ()) if start <= one.start)
+
+    def add(self, key: SegmentKey, piece: Piece) -> None:
+        """Note a piece that was put."""
+        pieces = self.pieces.setdefault(key, [])
+        if piece not in pieces:
+            pieces.append(piece)
 
 
-def covered_by(piece: Piece, pieces: Iterable[Piece]) -> list[Piece]:
-    """Those of some pieces of which another one has all bytes, and more."""
-    return [one for one in pieces if one != piece and piece.start <= one.start and one.end <= piece.end]
+def covered_by_others(pieces: Sequence[Piece]) -> list[Piece]:
+    """Those of some pieces of which another one has all bytes, and more.
+
+    >>> covered_by_others([Piece(0, 80), Piece(0, 160), Piece(80, 160), Piece(160, 200)])
+    [Piece(start=0, end=80), Piece(start=80, end=160)]
+    """
+    return [
+        piece
+        for piece in pieces
+        if any(one != piece and one.start <= piece.start and piece.end <= one.end for one in pieces)
+    ]

@@ -14,14 +14,21 @@ from interpreters.stores.file.upkeep.shipping.layout import (
     Piece,
     SealedSegment,
     SegmentKey,
-    covered_by,
+    covered_by_others,
 )
 from persist_effects.errors import CorruptStore
 from persist_effects.machine import Effect, perform
 
+_READ_BYTES = 1024 * 1024
+
 
 class SegmentShipping:
-    """One segment on its way: what is read of it, checked and put."""
+    """One segment on its way: what is read of it, checked and put.
+
+    Each piece has whole frames, so that whatever pieces are there end with one. A *cell* is as many frames as take
+    `PIECE_BYTES`, counted from the segment's beginning, or the last frames of a sealed segment: when it is whole it is
+    put as one piece, in the place of the smaller ones that it had until then.
+    """
 
     def __init__(
         self,
@@ -37,17 +44,20 @@ class SegmentShipping:
         self._put = put
         self._delete = delete
         self.check = SegmentCheck(segment_path(key.number), header.seed)
-        # The bytes from the last multiple of PIECE_BYTES on, as they were checked.
-        self._cell = b""
+        # The bytes of the cell that is not whole yet, and where it begins.
+        self._cell, self._start = b"", 0
 
     def seal(self, sealed: Sealed) -> Effect[SealedSegment]:
         """Put all of a sealed segment that is not there. Raises `CorruptStore` where it is not what was sealed."""
         if self.check.offset > sealed.length_bytes:
             # A recovery has cut it: what came behind is in the next segment.
-            self.check, self._cell = SegmentCheck(self.check.path, self._header.seed), b""
-        yield from self.advance(sealed.length_bytes, ends_frame_at=sealed.length_bytes, is_sealed=True)
+            self.check = SegmentCheck(self.check.path, self._header.seed)
+            self._cell, self._start = b"", 0
+        yield from self._take_in(sealed.length_bytes)
         yield from perform(disk.LetGo(self.check.path))
         check_digest(self.check.path, sealed, self.check.digest.value(), self.check.checked)
+        if self._cell:
+            yield from self._put_whole(self.check.offset)
         counters = self.check.counters
         return SealedSegment(
             *self._key,
@@ -58,54 +68,53 @@ class SegmentShipping:
             counters.revision,
         )
 
-    def advance(self, until: int, *, ends_frame_at: int, is_sealed: bool = False) -> Effect[None]:
-        """Put what is not there up to an offset. Raises `CorruptStore` where no frame is valid, or none ends there."""
+    def advance(self, until: int) -> Effect[None]:
+        """Put what is not there up to where a frame ends. Raises `CorruptStore` where no frame is valid before that."""
+        yield from self._take_in(until)
+        if self._cell:
+            yield from self._put_tail()
+
+    def _take_in(self, until: int) -> Effect[None]:
+        """Read and check all up to an offset, and put the cells that are whole now."""
         check = self.check
         while check.offset < until:
-            start = check.offset - check.offset % PIECE_BYTES
-            end = min(start + PIECE_BYTES, until)
-            data = yield from perform(disk.Read(check.path, check.offset, end - check.offset))
-            if len(data) < end - check.offset:
-                raise CorruptStore(
-                    f"{check.path}: offset {check.offset + len(data)}: expected bytes up to {until}, found the end of "
-                    "the file"
-                )
-            self._cell = (self._cell if check.offset > start else b"") + data
-            check.feed(data)
-            if check.is_bad or end == ends_frame_at:
-                check.finish()
-            yield from self._put_cell(start, end, is_whole=end == start + PIECE_BYTES)
-        if is_sealed and until % PIECE_BYTES:
-            yield from self._put_cell(until - until % PIECE_BYTES, until, is_whole=True)
+            data = yield from perform(disk.Read(check.path, check.offset, min(_READ_BYTES, until - check.offset)))
+            if not data:
+                raise CorruptStore(f"{check.path}: offset {check.offset}: expected bytes up to {until}, found none")
+            self._cell += data
+            for frame in check.feed(data):
+                if frame.end - self._start >= PIECE_BYTES:
+                    yield from self._put_whole(frame.end)
+            if check.is_bad:
+                raise check.error()
+        check.finish()
 
-    def _put_cell(self, start: int, end: int, *, is_whole: bool) -> Effect[None]:
-        """Have the bytes of a cell up to an offset in the target: as one piece, if it grows no more, or as a few."""
-        pieces = self._contents.in_cell(self._key, start)
-        if is_whole:
-            if not any(one.start == start and one.end >= end for one in pieces):
-                yield from self._put_piece(Piece(start, end), start)
-            yield from self._delete_covered(start)
-            return
+    def _put_whole(self, end: int) -> Effect[None]:
+        """Have a cell that grows no more in the target as one piece, and begin the next."""
+        start = self._start
+        if not any(one.start == start and one.end >= end for one in self._contents.pieces_from(self._key, start)):
+            yield from self._put_piece(Piece(start, end))
+        yield from self._delete_covered(start)
+        self._cell, self._start = self._cell[end - start :], end
+
+    def _put_tail(self) -> Effect[None]:
+        """Have what there is of a cell in the target as a few pieces."""
+        start, end = self._start, self.check.offset
         covered = max(start, self._contents.covered(self._key))
         if covered < end:
-            yield from self._put_piece(Piece(covered, end), start)
-        pieces = self._contents.in_cell(self._key, start)
+            yield from self._put_piece(Piece(covered, end))
+        pieces = self._contents.pieces_from(self._key, start)
         first = to_gather([one.end - one.start for one in pieces])
         if first is not None:
-            yield from self._put_piece(Piece(pieces[first].start, end), start)
+            yield from self._put_piece(Piece(pieces[first].start, end))
             yield from self._delete_covered(start)
 
-    def _put_piece(self, piece: Piece, start: int) -> Effect[None]:
-        yield from self._put(piece.name(self._key), self._cell[piece.start - start : piece.end - start])
-        pieces = self._contents.pieces.setdefault(self._key, [])
-        if piece not in pieces:
-            pieces.append(piece)
+    def _put_piece(self, piece: Piece) -> Effect[None]:
+        yield from self._put(piece.name(self._key), self._cell[piece.start - self._start : piece.end - self._start])
+        self._contents.add(self._key, piece)
 
     def _delete_covered(self, start: int) -> Effect[None]:
-        """Delete the pieces of a cell all bytes of which another has."""
-        pieces = self._contents.in_cell(self._key, start)
-        for piece in pieces:
-            for covered in covered_by(piece, pieces):
-                if covered in self._contents.pieces[self._key]:
-                    yield from self._delete(covered.name(self._key))
-                    self._contents.pieces[self._key].remove(covered)
+        """Delete the pieces from an offset on all bytes of which another has."""
+        for piece in covered_by_others(self._contents.pieces_from(self._key, start)):
+            yield from self._delete(piece.name(self._key))
+            self._contents.pieces[self._key].remove(piece)

@@ -115,7 +115,8 @@ def restore_store(
     yield from perform(disk.MakeDirectory("log"))
     restoring = _Restoring(contents, catalog, cut, random_bytes, progress)
     restored = yield from restoring.run()
-    yield from _check_reached(contents, catalogs, catalog, cut, restored)
+    if not restoring.has_cut:
+        yield from _check_reached(contents, catalogs, catalog, cut, restored)
     yield from restoring.publish()
     return restored
 
@@ -170,14 +171,16 @@ class _Restoring:
         self._restored = Restored()
         self._seals: list[Sealed] = []
         self._counters = Counters()
+        self.has_cut = False
+        """Whether a commit came that is not to be restored."""
         # Of a store of its own, which one that was cut is.
         self._uuid = catalog.uuid if cut.is_none else random_bytes(16)
 
     def run(self) -> Effect[Restored]:
         """Write the segments and the blobs. No manifest names them yet."""
         for key, sealed in self._segments():
-            is_at_end = yield from (self._copy(key, sealed) if self._cut.is_none else self._write_anew(key, sealed))
-            if is_at_end:
+            yield from (self._copy(key, sealed) if self._cut.is_none else self._write_anew(key, sealed))
+            if self.has_cut:
                 break
         yield from perform(disk.SyncDirectory("log"))
         restored = self._restored
@@ -203,7 +206,7 @@ class _Restoring:
 
     # As it is
 
-    def _copy(self, key: SegmentKey, sealed: Sealed | None) -> Effect[bool]:
+    def _copy(self, key: SegmentKey, sealed: Sealed | None) -> Effect[None]:
         """Write the same bytes."""
         path = segment_path(key.number)
         reading = _Reading(self._contents, self._catalog, key, sealed)
@@ -221,21 +224,19 @@ class _Restoring:
             yield from perform(disk.Remove(path))
         else:
             yield from self._note(sealed or Sealed(key.number, offset, reading.check.digest.value()))
-        return False
 
     # As it was
 
-    def _write_anew(self, key: SegmentKey, sealed: Sealed | None) -> Effect[bool]:
-        """Write the same commits up to the cut into a segment of the new store. Returns whether the cut came."""
+    def _write_anew(self, key: SegmentKey, sealed: Sealed | None) -> Effect[None]:
+        """Write the same commits up to the cut into a segment of the new store."""
         reading = _Reading(self._contents, self._catalog, key, sealed)
         writer: Writer | None = None
-        is_at_end = False
         for piece in reading.pieces:
             data = yield from reading.next(piece, is_whole=False)
             self._tell(len(data))
             frames = [frame for frame in reading.frames if frame.type in COMMITS]
             past = next((place for place, frame in enumerate(frames) if self._cut.is_past(frame)), None)
-            is_at_end = past is not None
+            self.has_cut = past is not None
             frames = frames[:past]
             for frame in frames:
                 self._counters.take(frame)
@@ -244,17 +245,16 @@ class _Restoring:
                 yield from writer.create()
             if writer is not None:
                 yield from writer.append([_payload_of(frame) for frame in frames])
-            if is_at_end:
+            if self.has_cut:
                 break
             reading.check_frames()
-        if not is_at_end:
+        if not self.has_cut:
             reading.finish()
         if writer is not None:
             digest = yield from writer.seal()
             yield from perform(disk.Truncate(writer.path, writer.offset))
             yield from perform(disk.Sync(writer.path))
             yield from self._note(Sealed(writer.header.number, writer.offset, digest))
-        return is_at_end
 
     def _note(self, sealed: Sealed) -> Effect[None]:
         """Read what was written again, compare it with its digest, and make its index."""
@@ -355,8 +355,8 @@ class _Reading:
         return header
 
     def check_frames(self) -> None:
-        """Raise `CorruptStore`, naming the object, where a frame that is all there is not valid."""
-        if self.check.is_bad:
+        """Raise `CorruptStore`, naming the object, where a frame is not valid, or not whole: pieces have whole ones."""
+        if self.check.checked != self.check.offset:
             raise self._error()
 
     def finish(self) -> None:

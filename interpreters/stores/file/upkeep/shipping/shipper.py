@@ -13,7 +13,7 @@ from interpreters.blobs.cid import LikeBuilder
 from interpreters.blobs.files import BlobFiles
 from interpreters.disk import requests as disk
 from interpreters.stores.file.format import SegmentHeader
-from interpreters.stores.file.manifest import BLOBS
+from interpreters.stores.file.manifest import BLOBS, load_beside_writer
 from interpreters.stores.file.upkeep.shipping.checking import Counters, SegmentCheck
 from interpreters.stores.file.upkeep.shipping.lag import Lag, bytes_behind, lag_between
 from interpreters.stores.file.upkeep.shipping.layout import (
@@ -118,7 +118,7 @@ class Shipper:
                 return (yield from self._ship(source))
             except (FileNotFoundError, CorruptStore):
                 # A compaction may have taken a segment away meanwhile.
-                if (yield from self._reader.look()).manifest == source.manifest:
+                if (yield from load_beside_writer()) == source.manifest:
                     raise
         raise StoreUnavailable(f"the store was changed {_ATTEMPTS} times while it was shipped: try again")
 
@@ -202,7 +202,7 @@ class Shipper:
             key = SegmentKey(manifest.active, source.headers[-1].salt)
             shipping = self._shipping(key, source.headers[-1])
             # Where the power has failed, the writer's word may be older than what is there: that is on the disk, too.
-            yield from shipping.advance(max(source.end, self._known.covered(key)), ends_frame_at=source.end)
+            yield from shipping.advance(max(source.end, self._known.covered(key)))
             counters.take_all(shipping.check.counters)
             active = ActiveSegment(*key, shipping.check.checked)
         self._check_nothing_is_lost(counters)
@@ -354,12 +354,11 @@ def catalogs_to_keep(catalogs: Sequence[Catalog], keep_days: float | None, now: 
 
     Of catalogs of one base, the newest has all. One of another base is kept for so many days after the next base began.
     """
-    kept: list[Catalog] = []
-    for catalog in reversed(catalogs):
-        later = kept[-1] if kept else None
-        if later is None or (
-            catalog.base != later.base and (keep_days is None or now - later.since_at < keep_days * _DAY)
-        ):
+    kept = list(catalogs[-1:])
+    for catalog in reversed(catalogs[:-1]):
+        later = kept[-1]
+        is_young = keep_days is None or now - later.since_at < keep_days * _DAY
+        if catalog.base != later.base and is_young:
             kept.append(catalog)
     return kept[::-1]
 

@@ -50,9 +50,18 @@ class SourceReader:
 
     def look(self) -> Effect[Source]:
         """The store as it is now. Raises `InvalidRequest` where there is none, and `CorruptStore`."""
-        manifest = yield from load_beside_writer()
-        if manifest is None:
-            raise InvalidRequest("there is no store in this directory: give the directory that holds CURRENT and log")
+        while True:
+            manifest = yield from load_beside_writer()
+            if manifest is None:
+                raise InvalidRequest("there is no store in this directory: give that which holds CURRENT and log")
+            try:
+                return (yield from self._look(manifest))
+            except (FileNotFoundError, CorruptStore):
+                # A compaction may have taken a segment away since: then there is another manifest in force.
+                if (yield from load_beside_writer()) == manifest:
+                    raise
+
+    def _look(self, manifest: Manifest) -> Effect[Source]:
         if manifest != self._manifest:
             headers = yield from self._read_headers(manifest)
             check_order(manifest, headers)
