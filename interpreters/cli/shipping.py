@@ -12,7 +12,7 @@ from interpreters.cli.output import lines_of_numbers, print_answer, progress
 from interpreters.stores.file.upkeep.shipping import running
 from interpreters.stores.file.upkeep.shipping.lag import Lag
 from interpreters.stores.file.upkeep.shipping.restoring import Restored
-from interpreters.stores.file.upkeep.shipping.running import Trouble
+from interpreters.stores.file.upkeep.shipping.running import FailedLook
 from interpreters.stores.file.upkeep.shipping.shipper import Shipped
 
 _LOOK_SECONDS = 0.2
@@ -86,11 +86,11 @@ def restore(
         exit_if_damaged(bool(restored.damages))
 
 
-def _tell(found: Shipped | Trouble, as_json: bool) -> None:
+def _tell(found: Shipped | FailedLook, as_json: bool) -> None:
     """A line for each look: of what was put on stdout, of trouble on stderr."""
     if as_json:
         typer.echo(msgspec.json.encode(found).decode())
-    elif isinstance(found, Trouble):
+    elif isinstance(found, FailedLook):
         typer.echo(_line_of_trouble(found), err=True)
     else:
         for damage in found.damages:
@@ -106,7 +106,7 @@ def _line_of_shipped(found: Shipped) -> str:
     )
 
 
-def _line_of_trouble(found: Trouble) -> str:
+def _line_of_trouble(found: FailedLook) -> str:
     lag = found.lag
     behind = ""
     if lag is not None:

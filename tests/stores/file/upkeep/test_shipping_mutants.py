@@ -62,7 +62,7 @@ MUTANTS = [
         edit(
             SegmentShipping._put_tail,
             """
-            -        yield from self._put_piece(Piece(pieces[first].start, end))
+            -        yield from self._put_piece(SegmentPiece(pieces[first].start, end))
             -        yield from self._delete_covered(start)
             +        for piece in pieces[first:-1]:
             +            yield from self._delete(piece.name(self._key))

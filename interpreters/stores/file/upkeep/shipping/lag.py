@@ -6,7 +6,7 @@ from interpreters.stores.file.format import COMMIT, EVENT, SegmentHeader, commit
 from interpreters.stores.file.manifest import segment_path
 from interpreters.stores.file.scan import Scan, Segment
 from interpreters.stores.file.upkeep.shipping.checking import Counters
-from interpreters.stores.file.upkeep.shipping.layout import Contents, SegmentKey
+from interpreters.stores.file.upkeep.shipping.layout import SegmentKey, TargetContents
 from interpreters.stores.file.upkeep.shipping.source import Source
 from persist_effects.machine import Effect
 
@@ -25,7 +25,7 @@ class Lag(msgspec.Struct, frozen=True):
     revision: int
 
 
-def lag_between(source: Source, contents: Contents, shipped: Counters, now: int) -> Effect[Lag]:
+def lag_between(source: Source, contents: TargetContents, shipped: Counters, now: int) -> Effect[Lag]:
     """How far a target, which counts up to so much, is behind."""
     behind = bytes_behind(source, contents)
     at = (yield from oldest_event_behind(source, contents, shipped.position)) if behind else now
@@ -34,12 +34,12 @@ def lag_between(source: Source, contents: Contents, shipped: Counters, now: int)
     return Lag(behind, positions, seconds, shipped.position, shipped.revision)
 
 
-def bytes_behind(source: Source, contents: Contents) -> int:
+def bytes_behind(source: Source, contents: TargetContents) -> int:
     """How many bytes of a store's log are not in a target."""
     return sum(length - covered for _, length, covered in segments_behind(source, contents))
 
 
-def segments_behind(source: Source, contents: Contents) -> list[tuple[SegmentHeader, int, int]]:
+def segments_behind(source: Source, contents: TargetContents) -> list[tuple[SegmentHeader, int, int]]:
     """The segments that a target has not all of, with their lengths, and how much of each is there."""
     lengths = [one.length_bytes for one in source.manifest.sealed] + ([source.end] if source.end else [])
     measured = [
@@ -49,7 +49,7 @@ def segments_behind(source: Source, contents: Contents) -> list[tuple[SegmentHea
     return [one for one in measured if one[2] < one[1]]
 
 
-def oldest_event_behind(source: Source, contents: Contents, position: int) -> Effect[int | None]:
+def oldest_event_behind(source: Source, contents: TargetContents, position: int) -> Effect[int | None]:
     """When the first event was appended that is past a position and not in a target; None where there is none."""
     for header, length, covered in segments_behind(source, contents):
         scan = Scan(Segment(header.number, segment_path(header.number), header.seed, length, False))

@@ -2,7 +2,7 @@
 
 Pure. These are the objects of a target:
 
-``store``
+``identity``
     Which store's they all are: its UUID.
 ``segment.<number>.<salt>.<start>.<end>``
     The bytes of a segment from an offset to another, each the end of a frame, or the segment's beginning. Together they
@@ -23,11 +23,11 @@ import msgspec
 
 from interpreters.stores.file.format import DECODING_ERRORS
 from interpreters.stores.file.manifest import COUNT_LIMIT, Sealed
-from persist_effects.errors import CorruptStore, NewerFormat
+from persist_effects.errors import CorruptStore, InvalidRequest, NewerFormat
 
 T = TypeVar("T")
 
-STORE = "store"
+IDENTITY = "identity"
 PIECE_BYTES = 4 * 1024 * 1024
 LAYOUT_VERSION = 1
 
@@ -46,7 +46,7 @@ class SegmentKey(NamedTuple):
         return f"segment.{self.number:08d}.{self.salt:016x}"
 
 
-class Piece(NamedTuple):
+class SegmentPiece(NamedTuple):
     """The bytes of a segment from an offset to another."""
 
     start: int
@@ -57,7 +57,7 @@ class Piece(NamedTuple):
         return f"{key}.{self.start:011d}.{self.end:011d}"
 
 
-_BEHIND_ALL = Piece(1 << 63, 1 << 63)
+_BEHIND_ALL = SegmentPiece(1 << 63, 1 << 63)
 
 
 class SealedSegment(msgspec.Struct, frozen=True):
@@ -157,7 +157,7 @@ def decode_catalog(name: str, data: bytes | None) -> Catalog:
 
 def decode_identity(data: bytes | None) -> StoreIdentity:
     """Whose the objects are. Raises `CorruptStore` and `NewerFormat`."""
-    return _decoded(STORE, data, StoreIdentity)
+    return _decoded(IDENTITY, data, StoreIdentity)
 
 
 def _decoded(name: str, data: bytes | None, kind: type[T]) -> T:
@@ -195,11 +195,12 @@ def blob_piece(cid: str, size_bytes: int, start: int) -> str:
     return f"blob.{cid}.{size_bytes}.{start}"
 
 
-class Contents:
+class TargetContents:
     """The names in a target, and what they mean.
 
     >>> key = SegmentKey(1, 7)
-    >>> contents = Contents([Piece(0, 80).name(key), Piece(80, 112).name(key), "catalog.0000000000000000002"])
+    >>> names = [SegmentPiece(0, 80).name(key), SegmentPiece(80, 112).name(key), "catalog.0000000000000000002"]
+    >>> contents = TargetContents(names)
     >>> contents.catalogs, contents.covered(key)
     ([2], 112)
     """
@@ -207,7 +208,7 @@ class Contents:
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.has_identity = False
         self.catalogs: list[int] = []
-        self.pieces: dict[SegmentKey, list[Piece]] = {}
+        self.pieces: dict[SegmentKey, list[SegmentPiece]] = {}
         self.blobs: dict[str, BlobPieces] = {}
         self.foreign: list[str] = []
         self.names = list(names)
@@ -215,11 +216,11 @@ class Contents:
             self._take(name)
 
     def _take(self, name: str) -> None:
-        if name == STORE:
+        if name == IDENTITY:
             self.has_identity = True
         elif (found := _PIECE.fullmatch(name)) is not None:
             key = SegmentKey(int(found[1]), int(found[2], 16))
-            self.pieces.setdefault(key, []).append(Piece(int(found[3]), int(found[4])))
+            self.pieces.setdefault(key, []).append(SegmentPiece(int(found[3]), int(found[4])))
         elif (found := _BLOB.fullmatch(name)) is not None:
             self.blobs.setdefault(found[1], BlobPieces(int(found[2]), set())).starts.add(int(found[3]))
         elif (found := _CATALOG.fullmatch(name)) is not None and int(found[1]) < COUNT_LIMIT:
@@ -227,10 +228,19 @@ class Contents:
         else:
             self.foreign.append(name)
 
-    def cover(self, key: SegmentKey) -> list[Piece]:
+    def check_ours(self) -> None:
+        """Refuse a target with something in it that no shipper puts, before anything is put there."""
+        if self.foreign or (self.names and not self.has_identity):
+            strange = (self.foreign or self.names)[0]
+            raise InvalidRequest(
+                f"the target holds {strange!r}, which is not of a shipped store: mend its path, or give an empty one to "
+                "ship to"
+            )
+
+    def cover(self, key: SegmentKey) -> list[SegmentPiece]:
         """The fewest pieces that follow on one another from a segment's beginning, or overlap."""
-        chosen: list[Piece] = []
-        best = Piece(0, 0)
+        chosen: list[SegmentPiece] = []
+        best = SegmentPiece(0, 0)
         end = 0
         for piece in [*sorted(self.pieces.get(key, ())), _BEHIND_ALL]:
             if piece.start > end and best.end > end:
@@ -246,22 +256,22 @@ class Contents:
         cover = self.cover(key)
         return cover[-1].end if cover else 0
 
-    def pieces_from(self, key: SegmentKey, start: int) -> list[Piece]:
+    def pieces_from(self, key: SegmentKey, start: int) -> list[SegmentPiece]:
         """The pieces of a segment that begin at an offset or behind it, in order."""
         return sorted(one for one in self.pieces.get(key, ()) if start <= one.start)
 
-    def add(self, key: SegmentKey, piece: Piece) -> None:
+    def add(self, key: SegmentKey, piece: SegmentPiece) -> None:
         """Note a piece that was put."""
         pieces = self.pieces.setdefault(key, [])
         if piece not in pieces:
             pieces.append(piece)
 
 
-def covered_by_others(pieces: Sequence[Piece]) -> list[Piece]:
+def covered_by_others(pieces: Sequence[SegmentPiece]) -> list[SegmentPiece]:
     """Those of some pieces of which another one has all bytes, and more.
 
-    >>> covered_by_others([Piece(0, 80), Piece(0, 160), Piece(80, 160), Piece(160, 200)])
-    [Piece(start=0, end=80), Piece(start=80, end=160)]
+    >>> covered_by_others([SegmentPiece(0, 80), SegmentPiece(0, 160), SegmentPiece(80, 160), SegmentPiece(160, 200)])
+    [SegmentPiece(start=0, end=80), SegmentPiece(start=80, end=160)]
     """
     return [
         piece

@@ -10,10 +10,10 @@ from interpreters.stores.file.sealed import check_digest
 from interpreters.stores.file.upkeep.shipping.checking import SegmentCheck
 from interpreters.stores.file.upkeep.shipping.layout import (
     PIECE_BYTES,
-    Contents,
-    Piece,
     SealedSegment,
     SegmentKey,
+    SegmentPiece,
+    TargetContents,
     covered_by_others,
 )
 from persist_effects.errors import CorruptStore
@@ -34,7 +34,7 @@ class SegmentShipping:
         self,
         key: SegmentKey,
         header: SegmentHeader,
-        contents: Contents,
+        contents: TargetContents,
         put: Callable[[str, bytes], Effect[None]],
         delete: Callable[[str], Effect[None]],
     ) -> None:
@@ -93,7 +93,7 @@ class SegmentShipping:
         """Have a cell that grows no more in the target as one piece, and begin the next."""
         start = self._start
         if not any(one.start == start and one.end >= end for one in self._contents.pieces_from(self._key, start)):
-            yield from self._put_piece(Piece(start, end))
+            yield from self._put_piece(SegmentPiece(start, end))
         yield from self._delete_covered(start)
         self._cell, self._start = self._cell[end - start :], end
 
@@ -102,14 +102,14 @@ class SegmentShipping:
         start, end = self._start, self.check.offset
         covered = max(start, self._contents.covered(self._key))
         if covered < end:
-            yield from self._put_piece(Piece(covered, end))
+            yield from self._put_piece(SegmentPiece(covered, end))
         pieces = self._contents.pieces_from(self._key, start)
         first = to_gather([one.end - one.start for one in pieces])
         if first is not None:
-            yield from self._put_piece(Piece(pieces[first].start, end))
+            yield from self._put_piece(SegmentPiece(pieces[first].start, end))
             yield from self._delete_covered(start)
 
-    def _put_piece(self, piece: Piece) -> Effect[None]:
+    def _put_piece(self, piece: SegmentPiece) -> Effect[None]:
         yield from self._put(piece.name(self._key), self._cell[piece.start - self._start : piece.end - self._start])
         self._contents.add(self._key, piece)
 

@@ -30,12 +30,12 @@ from interpreters.stores.file.sealed import load_sealed
 from interpreters.stores.file.upkeep.blobs import Copying
 from interpreters.stores.file.upkeep.shipping.checking import Counters, SegmentCheck
 from interpreters.stores.file.upkeep.shipping.layout import (
-    STORE,
+    IDENTITY,
     BlobPieces,
     Catalog,
-    Contents,
-    Piece,
     SegmentKey,
+    SegmentPiece,
+    TargetContents,
     blob_piece,
     decode_identity,
 )
@@ -101,10 +101,11 @@ def restore_store(
         InvalidRequest: The target has no store, or not what is wanted of it.
         CorruptStore: An object is damaged, or missing; told by its name and the offset in it.
     """
-    contents = Contents((yield from perform(ListObjects(""))))
+    contents = TargetContents((yield from perform(ListObjects(""))))
+    contents.check_ours()
     if not contents.has_identity or not contents.catalogs:
         raise InvalidRequest("no store was shipped to this target: mend its path, or wait for a first look to end")
-    uuid = decode_identity((yield from perform(GetObject(STORE)))).uuid
+    uuid = decode_identity((yield from perform(GetObject(IDENTITY)))).uuid
     catalogs = yield from load_catalogs(contents)
     strange = next((one for one in catalogs if one.uuid != uuid), None)
     if strange is not None:
@@ -133,7 +134,7 @@ def _chosen(catalogs: Sequence[Catalog], cut: Cut) -> Catalog:
 
 
 def _check_reached(
-    contents: Contents, catalogs: Sequence[Catalog], catalog: Catalog, cut: Cut, restored: Restored
+    contents: TargetContents, catalogs: Sequence[Catalog], catalog: Catalog, cut: Cut, restored: Restored
 ) -> Effect[None]:
     """Refuse where the log that was chosen does not go so far: it has not been, or a compaction took it unshipped."""
     counters = Counters(restored.position, restored.revision)
@@ -157,7 +158,7 @@ class _Restoring:
 
     def __init__(
         self,
-        contents: Contents,
+        contents: TargetContents,
         catalog: Catalog,
         cut: Cut,
         random_bytes: Callable[[int], bytes],
@@ -316,7 +317,7 @@ def _payload_of(frame: Frame) -> Payload:
 class _Reading:
     """The bytes of a shipped segment, piece after piece, each frame of which is checked."""
 
-    def __init__(self, contents: Contents, catalog: Catalog, key: SegmentKey, sealed: Sealed | None) -> None:
+    def __init__(self, contents: TargetContents, catalog: Catalog, key: SegmentKey, sealed: Sealed | None) -> None:
         self._key = key
         self._sealed = sealed
         self._uuid = catalog.uuid
@@ -333,7 +334,7 @@ class _Reading:
         self.frames: list[Frame] = []
         self.header = SegmentHeader(catalog.uuid, *key, 1, NO_DIGEST)
 
-    def next(self, piece: Piece, *, is_whole: bool = True) -> Effect[bytes]:
+    def next(self, piece: SegmentPiece, *, is_whole: bool = True) -> Effect[bytes]:
         """The bytes of the next piece, as far as they are wanted and the one before has not had them."""
         name = piece.name(self._key)
         data = yield from perform(GetObject(name))

@@ -13,6 +13,7 @@ from interpreters.disk.real import RealDisk
 from interpreters.stores.clock import Clock, wall_clock
 from interpreters.stores.file.upkeep.operations import StrPath, errors_of, making, reading
 from interpreters.stores.file.upkeep.shipping.lag import Lag
+from interpreters.stores.file.upkeep.shipping.layout import TargetContents
 from interpreters.stores.file.upkeep.shipping.restoring import Cut, Restored, restore_store
 from interpreters.stores.file.upkeep.shipping.shipper import Shipped, Shipper
 from interpreters.stores.file.upkeep.shipping.targets import DirectoryTarget, Target, TargetTrouble, objects_on
@@ -26,7 +27,7 @@ TRIES = 5
 LONGEST_WAIT_SECONDS = 60.0
 
 
-class Trouble(msgspec.Struct, frozen=True):
+class FailedLook(msgspec.Struct, frozen=True):
     """A look that a target ended: why, how often that has happened in a row, and when the next one is."""
 
     reason: str
@@ -43,7 +44,7 @@ def ship(
     every_seconds: float = 1.0,
     once: bool = False,
     keep_days: float | None = None,
-    told: Callable[[Shipped | Trouble], None] | None = None,
+    told: Callable[[Shipped | FailedLook], None] | None = None,
     progress: BytesProgress | None = None,
     wait: Callable[[float], bool] | None = None,
     clock: Clock = wall_clock,
@@ -87,6 +88,8 @@ def ship(
         raise InvalidRequest(f"every_seconds is {every_seconds}: give a number above 0")
     if keep_days is not None and not keep_days >= 0:
         raise InvalidRequest(f"keep_days is {keep_days}: give a number from 0 on, or None to keep all")
+    if isinstance(target, str):
+        _check_is_elsewhere(_path_of(target), store)
     shipper = Shipper(clock, keep_days, progress)
     with reading(store) as source:
         return _Running(store, source, shipper, target).run(every_seconds, once, told, wait or _wait)
@@ -105,7 +108,7 @@ class _Running:
         self,
         every_seconds: float,
         once: bool,
-        told: Callable[[Shipped | Trouble], None] | None,
+        told: Callable[[Shipped | FailedLook], None] | None,
         wait: Callable[[float], bool],
     ) -> Shipped:
         last, tries = Shipped(), 0
@@ -126,7 +129,7 @@ class _Running:
                     raise
                 seconds = min(every_seconds * 2 ** min(tries, 30), max(LONGEST_WAIT_SECONDS, every_seconds))
                 if told is not None:
-                    told(Trouble(str(error), tries, seconds, self._lag()))
+                    told(FailedLook(str(error), tries, seconds, self._lag()))
                 if wait(seconds):
                     return last
 
@@ -231,6 +234,8 @@ def _directory(path: str, read_only: bool) -> Iterator[Target]:
     with closing(disk):
         target = DirectoryTarget(disk.handlers)
         if not read_only:
+            # Before a lock is made there.
+            TargetContents(target.list("")).check_ours()
             _hold(target, path)
         yield target
 
@@ -255,6 +260,13 @@ def _path_of(target: str) -> str:
     if (colon and scheme != "dir" and "/" not in scheme) or not path:
         raise InvalidRequest(f"{target!r} is not a target: give dir:PATH, or from Python what has the calls of one")
     return path
+
+
+def _check_is_elsewhere(target: str, store: StrPath) -> None:
+    """Refuse a target in the store's own directory, with which it would be lost."""
+    place, other = os.path.realpath(store), os.path.realpath(target)
+    if other != place and os.path.commonpath((place, other)) == place:
+        raise InvalidRequest(f"{target} lies in the store {os.fspath(store)}: give a directory elsewhere")
 
 
 def _wait(seconds: float) -> bool:

@@ -17,16 +17,16 @@ from interpreters.stores.file.manifest import BLOBS, load_beside_writer
 from interpreters.stores.file.upkeep.shipping.checking import Counters, SegmentCheck
 from interpreters.stores.file.upkeep.shipping.lag import Lag, bytes_behind, lag_between
 from interpreters.stores.file.upkeep.shipping.layout import (
+    IDENTITY,
     LAYOUT_VERSION,
     PIECE_BYTES,
-    STORE,
     ActiveSegment,
     BlobPieces,
     Catalog,
-    Contents,
     SealedSegment,
     SegmentKey,
     StoreIdentity,
+    TargetContents,
     blob_piece,
     decode_catalog,
     decode_identity,
@@ -81,7 +81,7 @@ class Shipper:
         self._keep_days = keep_days
         self._told = told
         self._reader = SourceReader()
-        self._contents: Contents | None = None
+        self._contents: TargetContents | None = None
         self._is_stale = False
         self._catalogs: list[Catalog] = []
         self._checks: dict[SegmentKey, SegmentShipping] = {}
@@ -91,7 +91,7 @@ class Shipper:
         self._objects = self._bytes = self._blobs = self._wanted_bytes = 0
 
     @property
-    def _known(self) -> Contents:
+    def _known(self) -> TargetContents:
         """What the target has, as it was listed, and as it was put since."""
         assert self._contents is not None, "it has begun"
         return self._contents
@@ -134,19 +134,15 @@ class Shipper:
     def _begin(self, uuid: bytes) -> Effect[None]:
         """Find out what the target has, and make it this store's if it has nothing."""
         if not (yield from self._list(uuid)):
-            yield from self._put(STORE, encode(StoreIdentity(LAYOUT_VERSION, uuid)))
+            yield from self._put(IDENTITY, encode(StoreIdentity(LAYOUT_VERSION, uuid)))
             yield from self._check_identity(uuid)
             self._known.has_identity = True
         self._is_stale = False
 
     def _list(self, uuid: bytes) -> Effect[bool]:
         """Find out what the target has. Returns whether it is this store's, and not an empty one."""
-        contents = Contents((yield from perform(ListObjects(""))))
-        if contents.foreign or (contents.names and not contents.has_identity):
-            raise InvalidRequest(
-                f"the target holds {(contents.foreign or contents.names)[0]!r} and is not one that only this store was "
-                "shipped to: give an empty one"
-            )
+        contents = TargetContents((yield from perform(ListObjects(""))))
+        contents.check_ours()
         if not contents.names and self._contents is not None and self._contents.has_identity:
             raise TargetTrouble("the target is empty now, and was not: see whether its disk is mounted")
         if contents.has_identity:
@@ -157,7 +153,7 @@ class Shipper:
         return contents.has_identity
 
     def _check_identity(self, uuid: bytes) -> Effect[None]:
-        found = decode_identity((yield from perform(GetObject(STORE)))).uuid
+        found = decode_identity((yield from perform(GetObject(IDENTITY)))).uuid
         if found != uuid:
             raise InvalidRequest(
                 f"the target has the objects of store {found.hex()}, and this is store {uuid.hex()}: {_ANOTHER}"
@@ -340,7 +336,7 @@ class Shipper:
         return found == cid
 
 
-def load_catalogs(contents: Contents) -> Effect[list[Catalog]]:
+def load_catalogs(contents: TargetContents) -> Effect[list[Catalog]]:
     """All catalogs of a target, the newest last. Raises `CorruptStore` where one is damaged."""
     catalogs = []
     for number in sorted(contents.catalogs):
@@ -363,7 +359,7 @@ def catalogs_to_keep(catalogs: Sequence[Catalog], keep_days: float | None, now: 
     return kept[::-1]
 
 
-def shipped_counters(contents: Contents, catalogs: Sequence[Catalog]) -> Effect[Counters]:
+def shipped_counters(contents: TargetContents, catalogs: Sequence[Catalog]) -> Effect[Counters]:
     """What the commits in a target count up to."""
     counters = Counters()
     if not catalogs:

@@ -67,7 +67,7 @@ def objects_on(target: Target) -> Handlers:
     """The handler table of a target. What it raises becomes `TargetTrouble`, naming the call and the object.
 
     >>> from persist_effects import perform, run
-    >>> run(perform(GetObject("store")), objects_on(MemoryTarget())) is None
+    >>> run(perform(GetObject("identity")), objects_on(MemoryTarget())) is None
     True
     """
 
