@@ -233,8 +233,7 @@ class TargetContents:
         if self.foreign or (self.names and not self.has_identity):
             strange = (self.foreign or self.names)[0]
             raise InvalidRequest(
-                f"the target holds {strange!r}, which is not of a shipped store: mend its path, or give an empty one to "
-                "ship to"
+                f"the target holds {strange!r}, which is not of a shipped store: mend its path, or ship to an empty one"
             )
 
     def cover(self, key: SegmentKey) -> list[SegmentPiece]:

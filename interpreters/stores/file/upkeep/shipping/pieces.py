@@ -45,14 +45,14 @@ class SegmentShipping:
         self._delete = delete
         self.check = SegmentCheck(segment_path(key.number), header.seed)
         # The bytes of the cell that is not whole yet, and where it begins.
-        self._cell, self._start = b"", 0
+        self._cell, self._start = bytearray(), 0
 
     def seal(self, sealed: Sealed) -> Effect[SealedSegment]:
         """Put all of a sealed segment that is not there. Raises `CorruptStore` where it is not what was sealed."""
         if self.check.offset > sealed.length_bytes:
             # A recovery has cut it: what came behind is in the next segment.
             self.check = SegmentCheck(self.check.path, self._header.seed)
-            self._cell, self._start = b"", 0
+            self._cell, self._start = bytearray(), 0
         yield from self._take_in(sealed.length_bytes)
         yield from perform(disk.LetGo(self.check.path))
         check_digest(self.check.path, sealed, self.check.digest.value(), self.check.checked)
@@ -95,7 +95,8 @@ class SegmentShipping:
         if not any(one.start == start and one.end >= end for one in self._contents.pieces_from(self._key, start)):
             yield from self._put_piece(SegmentPiece(start, end))
         yield from self._delete_covered(start)
-        self._cell, self._start = self._cell[end - start :], end
+        del self._cell[: end - start]
+        self._start = end
 
     def _put_tail(self) -> Effect[None]:
         """Have what there is of a cell in the target as a few pieces."""
@@ -110,7 +111,8 @@ class SegmentShipping:
             yield from self._delete_covered(start)
 
     def _put_piece(self, piece: SegmentPiece) -> Effect[None]:
-        yield from self._put(piece.name(self._key), self._cell[piece.start - self._start : piece.end - self._start])
+        data = memoryview(self._cell)[piece.start - self._start : piece.end - self._start].tobytes()
+        yield from self._put(piece.name(self._key), data)
         self._contents.add(self._key, piece)
 
     def _delete_covered(self, start: int) -> Effect[None]:
