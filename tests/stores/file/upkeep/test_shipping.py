@@ -5,14 +5,18 @@ from itertools import count
 from random import Random
 
 import pytest
+from file_disks import EngineStore
 from shipped_stores import (
+    SEGMENT_BYTES,
     ShippedStore,
+    exported,
     histories,
     look_at_a_kept_log,
     look_at_every_crash,
     look_at_every_position,
 )
 
+from interpreters import Store
 from interpreters.disk.crashing import CrashDisk
 from interpreters.stores.file.upkeep.shipping import layout, pieces, shipper
 from interpreters.stores.file.upkeep.shipping.restoring import Cut, restore_store
@@ -82,7 +86,6 @@ def test_a_target_that_fails_any_request_once_is_gone_on_with(code):
             shipped.look()
         except TargetTrouble:
             assert shipped.restored()[1] in shipped.states[index:]
-            shipped.shipper.forget()
             shipped.look()
             shipped.check_newest()
         else:
@@ -150,6 +153,33 @@ def test_two_shippers_on_one_target_do_each_other_no_harm(seed, small_pieces):
                 assert shipped.restored()[1] in shipped.states[index:]
         index = len(shipped.states) - 1
         shipped.check_newest()
+
+
+def test_a_restore_goes_on_while_a_shipper_puts_other_objects_in_the_place_of_those_it_reads(small_pieces):
+    for number in count():
+        shipped = ShippedStore(6, target=MemoryTarget())
+        for value in range(20):
+            shipped.write(KvPut("color", value))
+            shipped.look()
+        index = len(shipped.states) - 1
+        into = CrashDisk()
+        handlers = {**into.handlers, **objects_on(shipped.objects)}
+        program, answer, asked = restore_store(Cut(), Random(7).randbytes), None, 0
+        try:
+            while True:
+                if asked == number:
+                    for value in range(20):
+                        shipped.write(KvPut("color", value))
+                    shipped.close_and_open()
+                    shipped.look()
+                request = program.send(answer)
+                answer, asked = handlers[type(request)](request), asked + 1
+        except StopIteration:
+            restored = EngineStore(CrashDisk(into.image()), segment_bytes=SEGMENT_BYTES, seed=77)
+            assert exported(Store(restored)) in shipped.states[index:]
+        if asked < number:
+            assert number > 20
+            return
 
 
 # What is refused

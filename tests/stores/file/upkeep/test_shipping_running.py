@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from interpreters import jsonl, open_store
 from interpreters.cli import app
 from interpreters.stores.file.upkeep import operations
-from interpreters.stores.file.upkeep.shipping import running
+from interpreters.stores.file.upkeep.shipping import layout, running, shipper
 from interpreters.stores.file.upkeep.shipping.running import FailedLook, lag, restore, ship
 from interpreters.stores.file.upkeep.shipping.targets import MemoryTarget, TargetTrouble
 from persist_effects import InvalidRequest, StoreUnavailable, blob, kv, log
@@ -201,6 +202,44 @@ def test_a_process_that_is_killed_again_and_again_loses_nothing_and_is_gone_on_w
         ship(place, str(target), once=True)
         restore(str(target), tmp_path / "again")
         assert exported(tmp_path / "again") == exported(place)
+
+
+def test_ctrl_c_ends_a_shipper_between_two_looks(place, tmp_path):
+    with shipping_process(place, tmp_path / "target") as process:
+        assert json.loads(process.stdout.readline())["position"] == 10
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    assert lag(place, f"{tmp_path}/target").bytes == 0
+
+
+def test_a_blob_of_many_pieces_is_gone_on_with_where_it_was_left(place, tmp_path, monkeypatch):
+    for module in (layout, shipper):
+        monkeypatch.setattr(module, "PIECE_BYTES", 1000)
+    target = FailingTarget(0)
+    put, left = target.put, 5
+
+    def fail(name, data):
+        nonlocal left
+        left -= name.startswith("blob.")
+        if left < 0:
+            raise OSError(errno.EIO, "away")
+        put(name, data)
+
+    target.put = fail
+    told = []
+
+    def wait(seconds):
+        nonlocal left
+        left = 100
+        # What is there of the blob is no damage: nothing that was shipped names it.
+        assert len(target.list("blob.")) == 5
+        return False
+
+    ship(place, target, once=True, told=told.append, wait=wait)
+    assert isinstance(told[0], FailedLook)
+    assert left == 100 - 4
+    restored = restore(target, tmp_path / "again")
+    assert (restored.blob_bytes, restored.damages) == (9000, [])
 
 
 def test_a_restore_that_is_interrupted_leaves_nothing_and_can_be_done_again(place, tmp_path):

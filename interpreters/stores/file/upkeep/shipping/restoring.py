@@ -101,12 +101,8 @@ def restore_store(
         InvalidRequest: The target has no store, or not what is wanted of it.
         CorruptStore: An object is damaged, or missing; told by its name and the offset in it.
     """
-    contents = TargetContents((yield from perform(ListObjects(""))))
-    contents.check_ours()
-    if not contents.has_identity or not contents.catalogs:
-        raise InvalidRequest("no store was shipped to this target: mend its path, or wait for a first look to end")
+    contents, catalogs = yield from _listed()
     uuid = decode_identity((yield from perform(GetObject(IDENTITY)))).uuid
-    catalogs = yield from load_catalogs(contents)
     strange = next((one for one in catalogs if one.uuid != uuid), None)
     if strange is not None:
         raise CorruptStore(
@@ -120,6 +116,22 @@ def restore_store(
         yield from _check_reached(contents, catalogs, catalog, cut, restored)
     yield from restoring.publish()
     return restored
+
+
+def _listed() -> Effect[tuple[TargetContents, list[Catalog]]]:
+    """What a target has, at one moment, though a shipper may put a catalog in the place of another meanwhile."""
+    names = yield from perform(ListObjects(""))
+    while True:
+        contents = TargetContents(names)
+        contents.check_ours()
+        if not contents.catalogs:
+            raise InvalidRequest("no store was shipped to this target: mend its path, or wait for a first look to end")
+        try:
+            return contents, (yield from load_catalogs(contents))
+        except CorruptStore:
+            before, names = names, (yield from perform(ListObjects("")))
+            if names == before:
+                raise
 
 
 def _chosen(catalogs: Sequence[Catalog], cut: Cut) -> Catalog:
@@ -213,8 +225,8 @@ class _Restoring:
         reading = _Reading(self._contents, self._catalog, key, sealed)
         yield from perform(disk.Create(path))
         offset = 0
-        for piece in reading.pieces:
-            data = yield from reading.next(piece)
+        while data := (yield from reading.next()):
+            reading.check_frames()
             yield from perform(disk.Write(path, offset, data))
             offset += len(data)
             self._tell(len(data))
@@ -232,8 +244,7 @@ class _Restoring:
         """Write the same commits up to the cut into a segment of the new store."""
         reading = _Reading(self._contents, self._catalog, key, sealed)
         writer: Writer | None = None
-        for piece in reading.pieces:
-            data = yield from reading.next(piece, is_whole=False)
+        while data := (yield from reading.next()):
             self._tell(len(data))
             frames = [frame for frame in reading.frames if frame.type in COMMITS]
             past = next((place for place, frame in enumerate(frames) if self._cut.is_past(frame)), None)
@@ -289,6 +300,9 @@ class _Restoring:
 
     def _restore_blob(self, copying: Copying, cid: str, pieces: BlobPieces) -> Effect[None]:
         """Write a blob whose bytes are there, and what its identifier says; tell any other."""
+        if 0 not in pieces.starts:
+            # Just being shipped, or given up half-way: the first piece is put last.
+            return
         missing = next((start for start in pieces.wanted() if start not in pieces.starts), None)
         if missing is not None:
             name = blob_piece(cid, pieces.size_bytes, missing)
@@ -329,15 +343,22 @@ class _Reading:
                 f"{key}: offset {covered}: expected objects up to {promised}, found none: one is missing"
             )
         self.end = sealed.length_bytes if sealed is not None else covered
-        self.pieces = [piece for piece in self.pieces if piece.start < self.end]
         self.check = SegmentCheck(str(key), SegmentHeader(catalog.uuid, *key, 0, b"").seed)
         self.frames: list[Frame] = []
         self.header = SegmentHeader(catalog.uuid, *key, 1, NO_DIGEST)
 
-    def next(self, piece: SegmentPiece, *, is_whole: bool = True) -> Effect[bytes]:
-        """The bytes of the next piece, as far as they are wanted and the one before has not had them."""
+    def next(self) -> Effect[bytes]:
+        """The bytes of the next piece, as far as they are wanted and not read yet; none at the end."""
+        if self.check.offset >= self.end:
+            return b""
+        piece = self._piece_at(self.check.offset)
+        data = yield from perform(GetObject(piece.name(self._key)))
+        if data is None:
+            # A shipper may just have put another one in its place.
+            self.pieces = TargetContents((yield from perform(ListObjects(f"{self._key}.")))).cover(self._key)
+            piece = self._piece_at(self.check.offset) if self.pieces else piece
+            data = yield from perform(GetObject(piece.name(self._key)))
         name = piece.name(self._key)
-        data = yield from perform(GetObject(name))
         if data is None or len(data) != piece.end - piece.start:
             found = "none" if data is None else f"{len(data)}"
             raise CorruptStore(f"{name}: offset 0: expected {piece.end - piece.start} bytes, found {found}")
@@ -345,9 +366,10 @@ class _Reading:
         if not self.check.offset:
             self.header = self._decoded_header(name, data)
         self.frames = self.check.feed(data)
-        if is_whole:
-            self.check_frames()
         return data
+
+    def _piece_at(self, offset: int) -> SegmentPiece:
+        return next((one for one in self.pieces if one.start <= offset < one.end), self.pieces[-1])
 
     def _decoded_header(self, name: str, data: bytes) -> SegmentHeader:
         header = decode_header(data, name)
@@ -373,7 +395,7 @@ class _Reading:
 
     def _error(self) -> CorruptStore:
         at = self.check.checked
-        piece = next((one for one in self.pieces if one.start <= at < one.end), self.pieces[-1])
+        piece = self._piece_at(at)
         return CorruptStore(
             f"{piece.name(self._key)}: offset {at - piece.start}: expected a frame, found bytes that do not fit their "
             f"checksum: what comes before position {self.check.counters.position} can be restored"

@@ -18,7 +18,7 @@ from interpreters.stores.file.upkeep.shipping.restoring import Cut, Restored, re
 from interpreters.stores.file.upkeep.shipping.shipper import Shipped, Shipper
 from interpreters.stores.file.upkeep.shipping.targets import DirectoryTarget, Target, TargetTrouble, objects_on
 from interpreters.stores.file.upkeep.survey import BytesProgress
-from persist_effects.errors import InvalidRequest, PersistError, StoreUnavailable
+from persist_effects.errors import InvalidRequest, StoreUnavailable
 from persist_effects.machine import run
 
 TRIES = 5
@@ -124,7 +124,6 @@ class _Running:
                             return last
             except TargetTrouble as error:
                 tries += 1
-                self._shipper.forget()
                 if once and tries == TRIES:
                     raise
                 seconds = min(every_seconds * 2 ** min(tries, 30), max(LONGEST_WAIT_SECONDS, every_seconds))
@@ -139,12 +138,10 @@ class _Running:
 
     def _lag(self) -> Lag | None:
         """How far the target is behind, without asking it."""
-        try:
+        if not self._shipper.knows_target:
+            return None
+        with errors_of(self._store, "nothing more was shipped"):
             return run(self._shipper.measure(), self._source.handlers)
-        except PersistError:
-            return None
-        except OSError:
-            return None
 
 
 def lag(store: StrPath, target: str | Target, *, clock: Clock = wall_clock) -> Lag:

@@ -97,8 +97,13 @@ class Shipper:
         return self._contents
 
     def forget(self) -> None:
-        """After trouble: the next look begins with what the target lists then."""
+        """Begin the next look with what the target lists then, as after whatever has ended one."""
         self._is_stale, self._checks = True, {}
+
+    @property
+    def knows_target(self) -> bool:
+        """Whether the target was ever listed."""
+        return self._contents is not None
 
     def look(self) -> Effect[Shipped]:
         """Put what is new since the last look. Afterwards the target has all that the store had when it began.
@@ -109,6 +114,13 @@ class Shipper:
             TargetTrouble: The target did not do what it was asked. Look again: what it has counts.
         """
         self._objects = self._bytes = self._blobs = 0
+        try:
+            return (yield from self._look())
+        except BaseException:
+            self.forget()
+            raise
+
+    def _look(self) -> Effect[Shipped]:
         for _ in range(_ATTEMPTS):
             source = yield from self._reader.look()
             if self._contents is None or self._is_stale:
@@ -120,6 +132,7 @@ class Shipper:
                 # A compaction may have taken a segment away meanwhile.
                 if (yield from load_beside_writer()) == source.manifest:
                     raise
+                self._checks = {}
         raise StoreUnavailable(f"the store was changed {_ATTEMPTS} times while it was shipped: try again")
 
     def measure(self) -> Effect[Lag]:
@@ -310,7 +323,8 @@ class Shipper:
         if size_bytes is None or not (yield from self._is_sound(files, cid, size_bytes)):
             return
         pieces = BlobPieces(size_bytes, set() if there is None else there.starts)
-        for start in pieces.wanted():
+        # The first piece last: a blob without it is not whole yet, and nothing that was shipped names it.
+        for start in reversed(pieces.wanted()):
             if start not in pieces.starts:
                 data = yield from files.read_at(cid, start, PIECE_BYTES)
                 if data is None:

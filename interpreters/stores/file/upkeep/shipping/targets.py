@@ -23,15 +23,19 @@ class Target(Protocol):
 
     def put(self, name: str, data: bytes) -> None:
         """Keep these bytes under a name, in the place of what had it: whole and for good, or, if it raises, not."""
+        ...
 
     def get(self, name: str) -> bytes | None:
         """The bytes under a name; None where there are none."""
+        ...
 
     def list(self, prefix: str) -> Sequence[str]:
         """The names that begin with this, sorted, those included that were just put."""
+        ...
 
     def delete(self, name: str) -> None:
         """Forget a name; one that is not there is well."""
+        ...
 
 
 class PutObject(Request[None], frozen=True, tag="objects/put"):
