@@ -183,10 +183,10 @@ OTHER_FILES = {
     },  # its sockets
 }
 
-# What asks the system for anything. Of the file store's modules these two may, for other things than the engine's
-# files: one is the engine's host, the other the operators' tools, which make and name whole directories.
+# What asks the system for anything. Of the file store's modules these may, for other things than the engine's files:
+# one is the engine's host, the others are the operators' tools, which make and name whole directories, and wait.
 SYSTEM = {"fcntl", "io", "mmap", "os", "pathlib", "shutil", "signal", "socket", "subprocess", "tempfile", "time"}
-HOSTS = {"interpreters/stores/file/store.py", f"{UPKEEP}operations.py"}
+HOSTS = {"interpreters/stores/file/store.py", f"{UPKEEP}operations.py", f"{UPKEEP}shipping/running.py"}
 
 # Each leaves its lock held where an interrupt comes at the wrong moment.
 UNSAFE_WAITS = {"threading.Event", "threading.Condition", "threading.Semaphore", "threading.Barrier"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from interpreters.cli import blobs, keeping, moving, servers, tailing
+from interpreters.cli import blobs, keeping, moving, servers, shipping, tailing
 from interpreters.cli.exits import EXIT_CODES, INTERRUPTED, end_interrupted
 
 # In the order in which the help tells them.
@@ -14,6 +14,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "verify": keeping.verify,
     "stats": keeping.stats,
     "backup": keeping.backup,
+    "ship": shipping.ship,
+    "restore": shipping.restore,
     "salvage": keeping.salvage,
     "export": moving.export,
     "import": moving.import_,

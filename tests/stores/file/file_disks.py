@@ -13,7 +13,7 @@ from typing import Any
 
 from interpreters import Store
 from interpreters.disk import requests as disk
-from interpreters.disk.crashing import MUTATING
+from interpreters.disk.crashing import MUTATING, CrashDisk
 from interpreters.stores.file.engine import Engine, EngineOptions
 from persist_effects import Draft, StoreUnavailable, run
 from persist_effects.machine import Effect, Handlers
@@ -293,11 +293,19 @@ def _resize(file: bytearray, size_bytes: int) -> None:
 class EngineStore:
     """The file engine on any disk, as an interpreter for one thread. Its time and its randomness are numbered."""
 
-    def __init__(self, on: MemoryDisk, *, segment_bytes: int = 4096, seed: int = 0, sync: str = "commit") -> None:
+    def __init__(
+        self,
+        on: MemoryDisk | CrashDisk,
+        *,
+        segment_bytes: int = 4096,
+        seed: int = 0,
+        sync: str = "commit",
+        clock: Callable[[], int] | None = None,
+    ) -> None:
         self.disk = on
         ticks = itertools.count(1_700_000_000_000_000, 1_000)
         options = EngineOptions(
-            clock=lambda: next(ticks),
+            clock=clock or (lambda: next(ticks)),
             random_bytes=Random(f"{seed} salts").randbytes,
             holder="process 1 on tests",
             sync=sync,

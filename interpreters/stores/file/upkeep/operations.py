@@ -41,7 +41,7 @@ def verify(path: StrPath, progress: BytesProgress | None = None) -> Verified:
     ...     verify(directory).is_sound
     True
     """
-    with _reading(path) as source, _errors_of(path):
+    with reading(path) as source, errors_of(path):
         return run(verify_store(progress), source.handlers)
 
 
@@ -74,7 +74,7 @@ def backup(store: StrPath | FileStore, into: StrPath, progress: BytesProgress | 
     if isinstance(store, FileStore):
         with store.standing_still() as (source, moment):
             return _backed_up(source, store.path, into, progress, moment)
-    with _reading(store) as source:
+    with reading(store) as source:
         return _backed_up(source, store, into, progress, None)
 
 
@@ -82,7 +82,7 @@ def _backed_up(
     source: RealDisk, path: StrPath, into: StrPath, progress: BytesProgress | None, moment: Moment | None
 ) -> BackedUp:
     nothing = "nothing was backed up"
-    with _making(into, nothing) as target, _errors_of(path, nothing):
+    with making(into, nothing) as target, errors_of(path, nothing):
         return run(backup_store(moment, progress), two_disks(source.handlers, target.handlers))
 
 
@@ -95,19 +95,20 @@ def salvage(path: StrPath, into: StrPath, progress: BytesProgress | None = None)
     holder = f"process {os.getpid()} on {socket.gethostname()}, salvaging"
     engine = Engine(EngineOptions(wall_clock, os.urandom, holder, "os"))
     nothing = "nothing was salvaged"
-    with _reading(path, alone=True) as source, _making(into, nothing) as target, _errors_of(path, nothing):
+    with reading(path, alone=True) as source, making(into, nothing) as target, errors_of(path, nothing):
         return run(salvage_store(engine, progress), two_disks(source.handlers, target.handlers))
 
 
 @contextmanager
-def _reading(path: StrPath, *, alone: bool = False) -> Iterator[RealDisk]:
+def reading(path: StrPath, *, alone: bool = False) -> Iterator[RealDisk]:
+    """The disk of a store that is there, to read only; ``alone``: while no writer is at work."""
     refuse_home(path)
     if not os.path.isdir(path):
         raise InvalidRequest(f"{os.fspath(path)} is not a directory: give that of a store")
-    with _errors_of(path):
+    with errors_of(path):
         disk = RealDisk(path, read_only=True)
     with closing(disk):
-        with _errors_of(path):
+        with errors_of(path):
             holder = disk.keep_writers_away(LOCK) if alone else None
         if holder is not None:
             raise StoreLocked(holder, f"the store {os.fspath(path)}")
@@ -115,7 +116,7 @@ def _reading(path: StrPath, *, alone: bool = False) -> Iterator[RealDisk]:
 
 
 @contextmanager
-def _errors_of(path: StrPath, nothing: str = "nothing was done") -> Iterator[None]:
+def errors_of(path: StrPath, nothing: str = "nothing was done") -> Iterator[None]:
     """Errors name the store; what a disk refuses, in it or in a copy, is told as the package's errors are."""
     place = os.fspath(path)
     try:
@@ -134,7 +135,7 @@ def _errors_of(path: StrPath, nothing: str = "nothing was done") -> Iterator[Non
 
 
 @contextmanager
-def _making(into: StrPath, nothing: str) -> Iterator[RealDisk]:
+def making(into: StrPath, nothing: str) -> Iterator[RealDisk]:
     """A disk in a new directory, which gets its name at the end, and is taken away after an error."""
     refuse_home(into)
     place = Path(os.path.abspath(into))
