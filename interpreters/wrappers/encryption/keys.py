@@ -4,7 +4,7 @@
 key                value
 =================  ==================================================================================================
 ``keys/format``    ``{"version": 1, "id": …, "under": …}``: a random name of this key store, and the master key's
-``keys/of/NAME``   of a subject, the ids of its keys, the newest last; and when it was last forgotten
+``keys/of/HASH``   of a subject, the ids of its keys, the newest last; and when it was last forgotten
 ``keys/id/HEX``    a key, perhaps wrapped under a master key; once it is deleted, when that was
 ``keys/changes``   is put with whatever takes a key away, so that its revision tells those who have keys in memory
 =================  ==================================================================================================
@@ -15,6 +15,7 @@ not, and may be done again. What takes a key's place says when it was forgotten,
 that is not there, is known for what it is: lost.
 """
 
+import hashlib
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -24,7 +25,7 @@ from interpreters.wrappers.encryption.envelope import KEY_BYTES, KEY_ID_BYTES, N
 from interpreters.wrappers.encryption.masters import Masters
 from persist_effects.erasure import Erased
 from persist_effects.errors import InvalidRequest, KeyLost, NewerFormat, SubjectForgotten, UnknownSubject
-from persist_effects.event import NAME_LIMIT_BYTES, check_name
+from persist_effects.event import check_name
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import Conflict, KvEntries, KvGet, KvPut, Transact
 
@@ -33,7 +34,6 @@ FORMAT = "keys/format"
 CHANGES = "keys/changes"
 SUBJECTS = "keys/of/"
 IDS = "keys/id/"
-SUBJECT_LIMIT_BYTES = NAME_LIMIT_BYTES - len(SUBJECTS)
 
 Random = Callable[[int], bytes]
 """Gives so many random bytes, as `os.urandom` does."""
@@ -150,7 +150,6 @@ class Keys:
             SubjectForgotten: It was forgotten, and not admitted since.
             KeyLost: The key is not there, or cannot be unwrapped.
         """
-        check_subject(subject)
         deleted_at = 0
         while True:
             found, revision = yield from self._look_up(subject)
@@ -256,21 +255,20 @@ class Keys:
                 return found
             gone = Subject([], at)
             deleted = [KvPut(IDS + key_id, {"forgotten_at": at}) for key_id in found.ids]
-            writes = (*deleted, KvPut(SUBJECTS + subject, gone, revision), KvPut(CHANGES, at))
+            writes = (*deleted, KvPut(_place_of(subject), gone, revision), KvPut(CHANGES, at))
             if not isinstance((yield from perform(Transact(writes))), Conflict):
                 return gone
 
     # Steps of these
 
     def _known(self, subject: str) -> Generator[Any, Any, tuple[Subject, int]]:
-        check_subject(subject)
         found, revision = yield from self._look_up(subject)
         if found is None:
             raise UnknownSubject(subject)
         return found, revision
 
     def _look_up(self, subject: str) -> Generator[Any, Any, tuple[Subject | None, int]]:
-        entry = yield from perform(KvGet(SUBJECTS + subject))
+        entry = yield from perform(KvGet(_place_of(subject)))
         return (None, 0) if entry is None else (msgspec.convert(entry.value, Subject), entry.revision)
 
     def _add_key(self, subject: str, found: Subject, revision: int) -> Effect[Key | None]:
@@ -278,7 +276,7 @@ class Keys:
         key_id, secret = self._random(KEY_ID_BYTES), self._random(KEY_BYTES)
         writes = [
             KvPut(IDS + key_id.hex(), self._wrapped(key_id, secret), expected=0),
-            KvPut(SUBJECTS + subject, Subject([*found.ids, key_id.hex()], found.forgotten_at), revision),
+            KvPut(_place_of(subject), Subject([*found.ids, key_id.hex()], found.forgotten_at), revision),
         ]
         if revision:
             # Nobody has a first key in memory.
@@ -303,22 +301,7 @@ class Keys:
         return secret
 
 
-def check_subject(subject: str) -> None:
-    """Refuse what cannot be the name of a subject.
-
-    Args:
-        subject: The name.
-
-    Raises:
-        InvalidRequest: It is not a name, or longer than the key store can keep.
-
-    >>> check_subject("")
-    Traceback (most recent call last):
-    persist_effects.errors.InvalidRequest: subject is empty: a name has 1 to 512 bytes of UTF-8
-    """
+def _place_of(subject: str) -> str:
+    """Under which key the key store has a subject: by the hash of its name, which the key store need not know."""
     check_name("subject", subject)
-    size_bytes = len(subject.encode())
-    if size_bytes > SUBJECT_LIMIT_BYTES:
-        raise InvalidRequest(
-            f"subject {subject!r:.80} takes {size_bytes} bytes: a subject has 1 to {SUBJECT_LIMIT_BYTES}"
-        )
+    return SUBJECTS + hashlib.sha256(subject.encode()).hexdigest()
