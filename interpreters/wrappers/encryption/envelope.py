@@ -47,6 +47,9 @@ _SEALED_AT = _NONCE_AT + NONCE_BYTES
 _WORN = bytes(ROTATING_BITS // 8)
 _WORN_UNTIL = _NONCE_AT + len(_WORN)
 
+HEAD_BYTES = _NONCE_AT
+"""How many bytes envelopes of one key have in common, at their beginning."""
+
 ENVELOPE_BYTES = _SEALED_AT + TAG_BYTES
 """How many bytes an envelope has beside the ciphertext."""
 

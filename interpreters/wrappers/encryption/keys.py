@@ -23,11 +23,12 @@ import msgspec
 
 from interpreters.wrappers.encryption.envelope import KEY_BYTES, KEY_ID_BYTES, NONCE_BYTES, Key
 from interpreters.wrappers.encryption.masters import Masters
+from persist_effects import kv
 from persist_effects.erasure import Erased
 from persist_effects.errors import InvalidRequest, KeyLost, NewerFormat, SubjectForgotten, UnknownSubject
 from persist_effects.event import check_name
 from persist_effects.machine import Effect, perform
-from persist_effects.requests import Conflict, KvEntries, KvGet, KvPut, Transact
+from persist_effects.requests import Conflict, KvGet, KvKeys, KvPut, Transact
 
 FORMAT_VERSION = 1
 FORMAT = "keys/format"
@@ -119,21 +120,33 @@ class Keys:
 
         Raises:
             KeyLost: A key is under a master key that was not given. Those before it were wrapped anew.
+            InvalidRequest: The store is not a key store.
         """
+        if not (yield from kv.has(FORMAT)):
+            raise InvalidRequest(
+                f"this store has no key {FORMAT!r}, so it is not a key store: give the one with the keys"
+            )
         count, after = 0, ""
-        while entries := (yield from perform(KvEntries(IDS, after))):
-            for name, entry in entries:
-                record, key_id = entry.value, bytes.fromhex(name.removeprefix(IDS))
-                if "key" in record and record.get("under") != self._masters.fingerprint:
-                    secret = self._unwrapped(key_id, record, f"key {name!r}")
-                    # Where it was deleted meanwhile, that stands.
-                    put = yield from perform(KvPut(name, self._wrapped(key_id, secret), entry.revision))
-                    count += not isinstance(put, Conflict)
-            after = entries[-1][0]
-        there = yield from perform(KvGet(FORMAT))
-        if there is not None and there.value.get("under") != self._masters.fingerprint:
-            yield from perform(KvPut(FORMAT, {**there.value, "under": self._masters.fingerprint}, there.revision))
+        while names := (yield from perform(KvKeys(IDS, after))):
+            for name in names:
+                count += yield from self._rewrap(name)
+            after = names[-1]
+        fingerprint = self._masters.fingerprint
+        yield from kv.update(FORMAT, lambda found: {**found, "under": fingerprint}, None)
         return count
+
+    def _rewrap(self, name: str) -> Effect[bool]:
+        key_id = bytes.fromhex(name.removeprefix(IDS))
+        while True:
+            entry = yield from perform(KvGet(name))
+            assert entry is not None, "a key that is deleted leaves word of it"
+            if "key" not in entry.value or entry.value.get("under") == self._masters.fingerprint:
+                return False
+            secret = self._unwrapped(key_id, entry.value, f"key {name!r}")
+            # Where it was deleted meanwhile, that stands.
+            put = yield from perform(KvPut(name, self._wrapped(key_id, secret), entry.revision))
+            if not isinstance(put, Conflict):
+                return True
 
     # Using keys
 

@@ -15,6 +15,7 @@ import msgspec
 
 from interpreters.runtime.interpreter import Between
 from interpreters.wrappers.encryption.envelope import (
+    HEAD_BYTES,
     META,
     NONCE_BYTES,
     Found,
@@ -228,6 +229,11 @@ def _no_subject(function: str, name: str, found: object) -> InvalidRequest:
 
 # Opening
 
+_decode = msgspec.msgpack.Decoder().decode
+
+Open = Callable[[bytes, bytes], bytes | None]
+"""Gives what is in an envelope that was found in some place: `Key.open`."""
+
 
 def opened(request: Request[Any], answer: Any, by_id: KeyById) -> Any:
     """An answer with its values opened.
@@ -249,23 +255,38 @@ def opened(request: Request[Any], answer: Any, by_id: KeyById) -> Any:
 
 
 def _opened_page(_: Read | ReadAll, page: Page, by_id: KeyById) -> Page:
-    events = []
-    is_any_sealed = False
+    # Runs for every event that is read. Those of a page mostly have the place and the key of the one before.
+    decode, head_bytes = _decode, HEAD_BYTES
+    events: list[Event] = []
+    stream, kind, head, place = "", "", b"", b""
+    open_envelope: Open | None = None
     for event in page.events:
-        data, meta = event.data, event.meta
-        is_data = type(data) is bytes and data.startswith(ENVELOPE)
-        if not is_data and (meta is None or not is_sealed(meta)):
-            events.append(event)
-            continue
-        is_any_sealed = True
-        stream, seq, kind, at, _, position, _ = msgspec.structs.astuple(event)
-        place = place_of_events(stream) + kind.encode()
-        if is_data:
-            data = _opened(data, place, by_id, event)
-        if meta is not None and is_sealed(meta):
-            meta = _opened_dict(meta, place + META, by_id, event)
-        events.append(Event(stream, seq, kind, at, data, position, meta))
-    return Page(events, page.next, page.head, page.hole) if is_any_sealed else page
+        data = event.data
+        if type(data) is not bytes or data[:head_bytes] != head:
+            if not is_sealed(data):
+                # So is its meta, which is about the same subject.
+                events.append(event)
+                continue
+            key, head = by_id(key_id_in(data, event), event), data[:head_bytes]
+            open_envelope = key.open if isinstance(key, Key) else None
+        if event.type != kind or event.stream != stream:
+            stream, kind = event.stream, event.type
+            place = place_of_events(stream) + kind.encode()
+        if open_envelope is None:
+            value = key
+        else:
+            plain = open_envelope(data, place)
+            value = _unsealed(plain, event) if plain is None else decode(plain)
+        meta = event.meta
+        if meta is not None:
+            meta = _opened_meta(meta, place + META, by_id, event)
+        events.append(Event(stream, event.seq, kind, event.at, value, event.position, meta))
+    return Page(events, page.next, page.head, page.hole)
+
+
+def _opened_meta(meta: dict[str, Any], place: bytes, by_id: KeyById, found: Event) -> Any:
+    """The meta of an event whose data is sealed: it is too, or the store has noted answers where there was none."""
+    return _opened_dict(meta, place, by_id, found) if SEALED in meta else meta
 
 
 def _opened_entry(request: KvGet, entry: Entry | None, by_id: KeyById) -> Entry | None:
@@ -288,16 +309,17 @@ def _opened(envelope: bytes, place: bytes, by_id: KeyById, found: Found) -> Any:
     key = by_id(key_id_in(envelope, found), found)
     if type(key) is not Key:
         return key
-    plain = key.open(envelope, place)
+    return _unsealed(key.open(envelope, place), found)
+
+
+def _unsealed(plain: bytes | None, found: Found) -> Any:
+    """The value whose bytes were in an envelope; None: they were not what was sealed."""
     if plain is None:
         raise CorruptStore(
             f"{where(found)}: expected what was encrypted for this place, found something else: it was altered, or "
             "moved here from another stream, type or key: restore it from a backup"
         )
-    try:
-        return codec.decode(plain)
-    except InvalidRequest as error:
-        raise CorruptStore(f"{where(found)}: expected an encrypted value: {error}") from error
+    return codec.decode(plain)
 
 
 def _opened_dict(holder: dict[str, Any], place: bytes, by_id: KeyById, found: Found) -> Any:
