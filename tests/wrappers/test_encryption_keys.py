@@ -17,8 +17,18 @@ from interpreters.wrappers.encryption.envelope import Key
 from interpreters.wrappers.encryption.keys import IDS, Keys
 from interpreters.wrappers.encryption.masters import Masters
 from interpreters.wrappers.encryption.requests import DeleteKeys
-from persist_effects import Effect, Erased, InvalidRequest, KeyLost, SubjectForgotten, is_erased, kv, log
-from persist_effects.requests import Append, Read
+from persist_effects import (
+    Effect,
+    Erased,
+    InvalidRequest,
+    KeyLost,
+    StoreUnavailable,
+    SubjectForgotten,
+    is_erased,
+    kv,
+    log,
+)
+from persist_effects.requests import Append, Read, Transact
 
 ADA = "customers/ada"
 OLD, NEW, OTHER = b"o" * 32, b"n" * 32, b"x" * 32
@@ -125,6 +135,35 @@ def test_whatever_fault_comes_at_any_request_it_may_be_done_again(what):
 
     report = explore_effects(done, prepared, is_as_it_should_be, depth=2)
     assert (report.verdict, report.is_exhaustive) == ("passed", True), report
+
+
+class _Unreachable(MemoryStore):
+    """A key store that answers what is there, and takes nothing more."""
+
+    def __init__(self) -> None:
+        super().__init__(clock=lambda: AT)
+        self.is_reached = True
+        transact = self.handlers[Transact]
+
+        def reached(request: Transact) -> Any:
+            if not self.is_reached:
+                raise StoreUnavailable("the key store is gone")
+            return transact(request)
+
+        self.handlers = {**self.handlers, Transact: reached}
+
+
+def test_where_no_key_can_be_made_nothing_is_written():
+    inner, keys = memory(), _Unreachable()
+    store = Store(Encrypted(inner.interpreter, keys, subject_of=customer_of))
+    store.run(log.append("customers/bob", "named", "Bob"))
+    keys.is_reached = False
+    for make in (lambda: log.append(ADA, "named", "Ada"), lambda: kv.put(f"{ADA}/name", "Ada")):
+        with pytest.raises(StoreUnavailable, match="the key store is gone"):
+            store.run(make())
+    assert (inner.run(log.streams()), inner.run(kv.keys())) == (["customers/bob"], [])
+    # Who has a key already is written about.
+    store.run(log.append("customers/bob", "named", "Robert"))
 
 
 # Explored: an encrypted store whose operations are as many steps as they really are

@@ -67,7 +67,8 @@ def _library() -> Any:
         raise InvalidRequest("encryption needs the package cryptography: pip install 'persist-effects[crypto]'") from (
             error
         )
-    return AESGCM, InvalidTag
+    # A nonce that is cut short is a ValueError.
+    return AESGCM, (InvalidTag, ValueError)
 
 
 class Key:

@@ -268,7 +268,7 @@ class Keys:
                 return found
             gone = Subject([], at)
             deleted = [KvPut(IDS + key_id, {"forgotten_at": at}) for key_id in found.ids]
-            writes = (*deleted, KvPut(_place_of(subject), gone, revision), KvPut(CHANGES, at))
+            writes = (*deleted, KvPut(place_of_subject(subject), gone, revision), KvPut(CHANGES, at))
             if not isinstance((yield from perform(Transact(writes))), Conflict):
                 return gone
 
@@ -281,7 +281,7 @@ class Keys:
         return found, revision
 
     def _look_up(self, subject: str) -> Generator[Any, Any, tuple[Subject | None, int]]:
-        entry = yield from perform(KvGet(_place_of(subject)))
+        entry = yield from perform(KvGet(place_of_subject(subject)))
         return (None, 0) if entry is None else (msgspec.convert(entry.value, Subject), entry.revision)
 
     def _add_key(self, subject: str, found: Subject, revision: int) -> Effect[Key | None]:
@@ -289,7 +289,7 @@ class Keys:
         key_id, secret = self._random(KEY_ID_BYTES), self._random(KEY_BYTES)
         writes = [
             KvPut(IDS + key_id.hex(), self._wrapped(key_id, secret), expected=0),
-            KvPut(_place_of(subject), Subject([*found.ids, key_id.hex()], found.forgotten_at), revision),
+            KvPut(place_of_subject(subject), Subject([*found.ids, key_id.hex()], found.forgotten_at), revision),
         ]
         if revision:
             # Nobody has a first key in memory.
@@ -314,7 +314,11 @@ class Keys:
         return secret
 
 
-def _place_of(subject: str) -> str:
-    """Under which key the key store has a subject: by the hash of its name, which the key store need not know."""
+def place_of_subject(subject: str) -> str:
+    """Under which key the key store has a subject: by the hash of its name, which the key store need not know.
+
+    >>> place_of_subject("customers/1")
+    'keys/of/f1d540c9...'
+    """
     check_name("subject", subject)
     return SUBJECTS + hashlib.sha256(subject.encode()).hexdigest()
