@@ -17,6 +17,7 @@ import interpreters
 import interpreters.conformance
 import interpreters.explore
 import interpreters.stores.served
+import interpreters.wrappers.encryption
 import persist_effects
 
 TOPS = ("persist_effects", "interpreters")
@@ -87,6 +88,7 @@ PURE = {
 # Packages behind an extra, and the only rooms that may import them. Those without a room are for the examples.
 OPTIONAL: dict[str, tuple[str, ...]] = {
     "anyio": ("interpreters/runtime/tasks.py",),
+    "cryptography": ("interpreters/wrappers/encryption/",),
     "gunicorn": (),
     "httpx": ("interpreters/blobs/ipfs.py",),
     "hypothesis": ("interpreters/conformance/",),
@@ -117,6 +119,7 @@ FLOORS = (
         "interpreters/migrating/",
         "interpreters/never_run.py",
         "interpreters/opening.py",
+        "interpreters/wrappers/",
     ),
     ("interpreters/runtime/", "interpreters/stores/"),
     ("interpreters/blobs/", "interpreters/traces.py"),
@@ -482,12 +485,13 @@ def names_of_things(module: ast.Module) -> list[str]:
 EXPORTS = {
     persist_effects: (
         "Abandoned AlreadyUsed Append Appended Begin BlobNotFound BlobRef CallerError Conflict CorruptStore Diverged "
-        "Done Draft Effect Entry Event ExpectRevision ExpectSeq Handlers Hub InternalError InvalidAnswer "
-        "InvalidRequest KvDelete KvPut NeverRun NewerFormat NotAProgram NotARequest Page PersistError RecordedError "
-        "Request Schema SchemaMismatch SnapshotMismatch Spinning State StoreClosed StoreLocked StoreUnavailable "
-        "Suspended TooLarge TruncateThrough Truncated UncertainOutcome UnhandledEffect View all_of blob codec "
-        "compaction errors event follow kv log machine perform program projection publish requests run schema snapshot "
-        "start subscription testing trace transact transaction view"
+        "Done Draft Effect Entry Erased Event ExpectRevision ExpectSeq Handlers Hub InternalError InvalidAnswer "
+        "InvalidRequest KeyLost KvDelete KvPut NeverRun NewerFormat NotAProgram NotARequest Page PersistError "
+        "RecordedError Request Schema SchemaMismatch SnapshotMismatch Spinning State StoreClosed StoreLocked "
+        "StoreUnavailable SubjectForgotten Suspended TooLarge TruncateThrough Truncated UncertainOutcome "
+        "UnhandledEffect UnknownSubject View all_of blob codec compaction erasure errors event follow is_erased kv "
+        "log machine passing_over_erased perform program projection publish requests run schema snapshot start "
+        "subscription testing trace transact transaction view"
     ),
     interpreters: "Store open_store",
     interpreters.conformance: "Capabilities NotConforming StoreConformance check_conformance facts_of needs",
@@ -495,6 +499,9 @@ EXPORTS = {
         "Cell Compact Failure Mark Pause Reopen Report Simulated Sleep explore explore_crashes explore_effects simulate"
     ),
     interpreters.stores.served: "RemoteStore serve",
+    interpreters.wrappers.encryption: (
+        "Encrypted Forgotten admit forget open_encrypted put_blob rewrap_keys rotate_key"
+    ),
 }
 
 

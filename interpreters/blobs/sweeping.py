@@ -207,8 +207,8 @@ class _Reading:
 
 def _cannot_be_read(what: str) -> InvalidRequest:
     return InvalidRequest(
-        f"{what} is encrypted, so it cannot be told which blobs it reaches, and those in use would be given up: nothing "
-        "was. Sweep through the store that open_encrypted opens"
+        f"{what} is encrypted, so it cannot be told which blobs it reaches, and those in use would be given up: "
+        "nothing was. Sweep through the store that open_encrypted opens"
     )
 
 

@@ -333,6 +333,6 @@ def test_keys_are_not_looked_for_in_a_store_that_has_none():
 @pytest.mark.parametrize("master", [b"short", "a text", 7, [NEW, b""]])
 def test_what_is_not_a_master_key_is_refused_before_anything_is_written(master):
     keys = open_store("memory:")
-    with pytest.raises(InvalidRequest, match="a master key is .*: give 32 random bytes"):
+    with pytest.raises(InvalidRequest, match=r"a master key is .*: give 32 random bytes"):
         open_encrypted("memory:", keys=keys, subject_of=customer_of, master=master)
     assert keys.run(kv.keys()) == []

@@ -31,6 +31,7 @@ class Submitting:
         self._at_once = between(sealing, KeptKeys(ring, self._hand_over))
         self._waiting = between(sealing, ring)
         self._threads: ThreadPoolExecutor | None = None
+        self._is_closed = False
         forks.register(self)
 
     def submit(self, requests: Sequence[Request[Any]], done: OnOutcome) -> None:
@@ -40,7 +41,8 @@ class Submitting:
             self._hand_over(lambda: self._begin_late(requests, late, done))
 
     def close(self) -> None:
-        """Let the threads end, once what they were given is done."""
+        """Let the threads end, once what they were given is done. What comes later is soon told that all is closed."""
+        self._is_closed = True
         threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown()
@@ -89,6 +91,9 @@ class Submitting:
             done(index, received)
 
     def _hand_over(self, work: Callable[[], object]) -> None:
+        if self._is_closed:
+            work()
+            return
         threads = self._threads
         if threads is None:
             threads = self._threads = ThreadPoolExecutor(THREADS, "persist-effects keys")
