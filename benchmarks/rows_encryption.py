@@ -1,0 +1,136 @@
+"""A store with encryption around it, against the same store without, in the same round: how many times the time."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.appends import (
+    BATCH_SIZE,
+    Appends,
+    append_in_batches,
+    append_in_programs,
+    append_together,
+    prepared_appends,
+)
+from benchmarks.ground import drop_page_cache, new_directory
+from benchmarks.orders import add_total, order
+from benchmarks.table import Bound, Row, cost_ns
+from interpreters.opening import open_store
+from interpreters.runtime.store import Store
+from interpreters.wrappers.encryption import open_encrypted
+from persist_effects import Draft, log
+from persist_effects.projection import project
+
+Open = Callable[[Path], Store]
+"""Opens the store in a directory."""
+
+EVENTS_OF_ONE = 10
+"""How many events a subject has, where there are many of them."""
+
+
+def plain(directory: Path) -> Store:
+    return open_store(f"file:{directory}/store", sync="os")
+
+
+def encrypted(directory: Path) -> Store:
+    """Each stream is about a subject of its own."""
+    keys = f"file:{directory}/keys?sync=os"
+    return open_encrypted(f"file:{directory}/store", keys=keys, subject_of=lambda name: name, sync="os")
+
+
+# Append
+
+
+def appending(how: Callable[[Store, Appends], None], open_it: Open) -> Callable[[Appends], float]:
+    """Nothing but appends is timed: each subject has its key, as it has from its first event on."""
+
+    def append(appends: Appends) -> float:
+        with new_directory() as directory, open_it(directory) as store:
+            append_in_programs(store, appends.first(BATCH_SIZE))
+            return cost_ns(len(appends.orders), lambda: how(store, appends))
+
+    return append
+
+
+# Replay
+
+
+class Replays(NamedTuple):
+    """The same events in a store and in an encrypted one, of so many streams, and what they come to."""
+
+    directory: Path
+    events: int
+    streams: int
+    total_cents: int
+
+
+@contextmanager
+def prepared_replays(events_of_one: int | None, events: int) -> Iterator[Replays]:
+    """Of one stream, or of as many as there are subjects with so many events each."""
+    streams = 1 if events_of_one is None else events // events_of_one
+    total_cents = sum(order(number)["total_cents"] for number in range(events))
+    with new_directory() as directory:
+        for name, open_it in (("plain", plain), ("encrypted", encrypted)):
+            (directory / name).mkdir()
+            with open_it(directory / name) as store:
+                for start in range(0, events, BATCH_SIZE):
+                    numbers = range(start, min(start + BATCH_SIZE, events))
+                    _append_batch(store, numbers, streams)
+        yield Replays(directory, events, streams, total_cents)
+
+
+def _append_batch(store: Store, numbers: range, streams: int) -> None:
+    if streams == 1:
+        store.run(log.append_many("orders/0", [Draft("placed", order(number)) for number in numbers]))
+    else:
+        store.run_many(log.append(f"orders/{number % streams}", "placed", order(number)) for number in numbers)
+
+
+def replaying(name: str, open_it: Open) -> Callable[[Replays], float]:
+    """Opened and read, with nothing of the files in the page cache, each stream by a fold of its own."""
+
+    def replay(replays: Replays) -> float:
+        directory = replays.directory / name
+        drop_page_cache(directory)
+
+        def fold() -> None:
+            with open_it(directory) as store:
+                total_cents = sum(
+                    store.run(project(f"orders/{number}", add_total, 0)).value for number in range(replays.streams)
+                )
+            assert total_cents == replays.total_cents
+
+        return cost_ns(replays.events, fold)
+
+    return replay
+
+
+def _row(name: str, must: float | None, operations: int, sides: tuple[Callable, Callable], prepare: Callable) -> Row:  # type: ignore[type-arg]
+    ours, peer = sides
+    return Row(
+        name=f"encrypted: {name}, against the same in the clear",
+        unit="ns/event",
+        bound=Bound.AT_MOST,
+        must=must,
+        operations=operations,
+        prepare=prepare,
+        ours=ours,
+        peer=peer,
+    )
+
+
+def _append_row(name: str, how: Callable[[Store, Appends], None]) -> Row:
+    return _row(name, 2, 20_000, (appending(how, encrypted), appending(how, plain)), prepared_appends)
+
+
+REPLAYS = (replaying("encrypted", encrypted), replaying("plain", plain))
+
+ROWS = (
+    _append_row("append, a program for each event", append_in_programs),
+    _append_row("append, 1,000 programs together", append_together),
+    _append_row("append 1,000 at once", append_in_batches),
+    _row("replay one stream", 2, 100_000, REPLAYS, partial(prepared_replays, None)),
+    _row("replay 5,000 subjects", 2, 50_000, REPLAYS, partial(prepared_replays, EVENTS_OF_ONE)),
+)
