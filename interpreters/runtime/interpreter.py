@@ -155,7 +155,14 @@ class Between(NamedTuple):
     receive: Callable[[Request[Any], Any], Any]
 
     def changed(self, requests: Sequence[Request[Any]]) -> tuple[list[Request[Any]], list[int], dict[int, Failed]]:
-        """What the inner interpreter is asked, for which of the requests that is, and how the others were refused."""
+        """Change requests.
+
+        Args:
+            requests: The requests, as programs asked them.
+
+        Returns:
+            What the inner interpreter is asked, for which of the requests that is, and how the others were refused.
+        """
         asked: list[Request[Any]] = []
         places: list[int] = []
         refused: dict[int, Failed] = {}
@@ -168,7 +175,15 @@ class Between(NamedTuple):
         return asked, places, refused
 
     def received(self, request: Request[Any], outcome: Outcome) -> Outcome:
-        """What the program is given of an outcome."""
+        """Receive an outcome.
+
+        Args:
+            request: The request, as the program asked it.
+            outcome: What the inner interpreter made of it.
+
+        Returns:
+            What the program is given.
+        """
         if not isinstance(outcome, Answered):
             return outcome
         try:
@@ -177,7 +192,15 @@ class Between(NamedTuple):
             return Failed(error)
 
     def answer_all(self, inner: AnswerAll, requests: Sequence[Request[Any]]) -> list[Outcome]:
-        """The outcomes of requests that the inner interpreter answers together, in order."""
+        """Answer requests together.
+
+        Args:
+            inner: The inner interpreter's own ``answer_all``.
+            requests: The requests.
+
+        Returns:
+            Their outcomes, in order.
+        """
         asked, places, refused = self.changed(requests)
         found: dict[int, Outcome] = {**refused}
         for index, outcome in zip(places, inner(asked) if asked else (), strict=True):
@@ -185,7 +208,13 @@ class Between(NamedTuple):
         return [found[index] for index in range(len(requests))]
 
     def submit(self, inner: Submit, requests: Sequence[Request[Any]], done: OnOutcome) -> None:
-        """Begin requests at the inner interpreter. Each outcome is given to ``done`` as it comes."""
+        """Begin requests at the inner interpreter.
+
+        Args:
+            inner: Its own ``submit``.
+            requests: The requests.
+            done: Is given each outcome as it comes.
+        """
         asked, places, refused = self.changed(requests)
         for index, outcome in refused.items():
             done(index, outcome)
