@@ -44,8 +44,8 @@ ROTATING_BITS = 24
 _MARK = ENVELOPE + bytes([VERSION])
 _NONCE_AT = len(_MARK) + KEY_ID_BYTES
 _SEALED_AT = _NONCE_AT + NONCE_BYTES
-_WORN = bytes(ROTATING_BITS // 8)
-_WORN_UNTIL = _NONCE_AT + len(_WORN)
+WORN_BELOW = bytes(ROTATING_BITS // 8 - 1) + b"\1"
+"""Nonces below this begin with so many zero bits: their key is to be followed by the next generation."""
 
 HEAD_BYTES = _NONCE_AT
 """How many bytes envelopes of one key have in common, at their beginning."""
@@ -106,7 +106,8 @@ class Key:
         Returns:
             The envelope.
         """
-        return b"".join((self._head, nonce, self._encrypt(nonce, plain, place)))
+        sealed: bytes = self._encrypt(nonce, plain, place)
+        return self._head + nonce + sealed
 
     def open(self, envelope: bytes, place: bytes) -> bytes | None:
         """What is in an envelope.
@@ -123,16 +124,6 @@ class Key:
         except self._invalid:
             return None
         return opened
-
-
-def is_worn(envelope: bytes) -> bool:
-    """Whether chance has said, by an envelope's nonce, that its key is to be followed by the next generation.
-
-    >>> key = Key(bytes(16), bytes(32))
-    >>> is_worn(key.seal(b"tea", b"", bytes(3) + b"nonce 123")), is_worn(key.seal(b"tea", b"", b"other nonces"))
-    (True, False)
-    """
-    return envelope[_NONCE_AT:_WORN_UNTIL] == _WORN
 
 
 Found = Event | str

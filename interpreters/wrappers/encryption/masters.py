@@ -30,9 +30,8 @@ class Masters:
     """
 
     def __init__(self, given: Master | Sequence[Master] | None) -> None:
-        several = given if isinstance(given, list | tuple) else () if given is None else (given,)
-        self._masters = tuple(several)
-        self.fingerprint = self._named()[0][0] if several else None
+        self._masters = _several(given)
+        self.fingerprint = self._named()[0][0] if self._masters else None
         """Which master key is the first; None where there is none."""
 
     def __len__(self) -> int:
@@ -78,6 +77,12 @@ class Masters:
     def _named(self) -> list[tuple[str, bytes]]:
         """The master keys with their fingerprints, which tell nothing of them."""
         return [(_fingerprint(master), master) for master in map(_secret_of, self._masters)]
+
+
+def _several(given: Master | Sequence[Master] | None) -> tuple[Master, ...]:
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, bytes) or callable(given) or not isinstance(given, Sequence) else (*given,)
 
 
 def _secret_of(master: Master) -> bytes:

@@ -1,8 +1,6 @@
 """What programs ask of an encrypted store beside what they ask of any: to forget a subject, and what goes with that."""
 
-from persist_effects.errors import InvalidRequest, describe_type
-from persist_effects.event import check_name
-from persist_effects.requests import BlobRef, Request
+from persist_effects.requests import BlobPut, BlobRef, Request
 
 
 class DeleteKeys(Request[int], frozen=True, tag="encryption/delete-keys"):
@@ -37,6 +35,5 @@ class PutSubjectsBlob(Request[BlobRef], frozen=True, tag="encryption/put-blob"):
     mime: str = "application/octet-stream"
 
     def __post_init__(self) -> None:
-        if type(self.data) is not bytes:
-            raise InvalidRequest(f"a blob's data is {describe_type(self.data)}: give bytes")
-        check_name("MIME type", self.mime)
+        # It is checked as one that is put without a subject.
+        BlobPut(self.data, self.mime)

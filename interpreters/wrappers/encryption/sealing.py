@@ -8,7 +8,7 @@ What stands in the clear is read as it is. So a store may be given encryption la
 gives and that looks like an envelope is refused, sealed or not: nothing is ever taken for one that is none.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -18,10 +18,10 @@ from interpreters.wrappers.encryption.envelope import (
     HEAD_BYTES,
     META,
     NONCE_BYTES,
+    WORN_BELOW,
     Found,
     Key,
     KeyById,
-    is_worn,
     key_id_in,
     place_of_events,
     place_of_key,
@@ -134,44 +134,44 @@ class Sealing:
         Returns:
             The envelope.
         """
-        key = keys.newest(subject)
-        envelope = key.seal(plain, place, self._random(NONCE_BYTES))
-        if is_worn(envelope):
+        key, nonce = keys.newest(subject), self._random(NONCE_BYTES)
+        if nonce < WORN_BELOW:
             keys.worn(subject, key.id)
-        return envelope
+        return key.seal(plain, place, nonce)
 
     def _append(self, request: Append, keys: KeysForWriting) -> Append:
         # Runs for every event that is written. Those of one append mostly are about one subject.
         stream, of_event, limit_bytes = request.stream, self._subject_of_event, self._limit_bytes
         encode, places = codec.encode_apart, place_of_events(stream)
         of_stream = self._subject(stream)
-        nonces = self._nonces(len(request.events))
+        key: Key | None = None
         last_subject: str | None = None
         drafts: list[Draft] = []
-        for draft in request.events:
+        for draft, nonce in zip(request.events, self._nonces(len(request.events)), strict=True):
+            kind, data, meta = draft.type, draft.data, draft.meta
             subject = of_stream if of_event is None else self._subject_of_draft(stream, draft, of_stream)
-            _refuse_envelopes(stream, draft, subject)
+            if meta is not None or type(data) is not dict or SEALED in data:
+                _refuse_envelopes(stream, draft, is_clear=subject is None)
             if subject is None:
                 drafts.append(draft)
                 continue
-            if subject != last_subject:
+            if key is None or subject != last_subject:
                 key, last_subject = keys.newest(subject), subject
-            kind, meta = draft.type, draft.meta
             plain, plain_meta = encode(stream, draft, limit_bytes)
             place = places + kind.encode()
-            data = key.seal(plain, place, next(nonces))
-            if is_worn(data):
+            envelope = key.seal(plain, place, nonce)
+            if nonce < WORN_BELOW:
                 keys.worn(subject, key.id)
                 last_subject = None
             if plain_meta is not None:
                 meta = {SEALED: key.seal(plain_meta, place + META, self._random(NONCE_BYTES))}
-            drafts.append(Draft(kind, data, draft.at, meta))
+            drafts.append(Draft(kind, envelope, draft.at, meta))
         return Append(stream, tuple(drafts), request.expected)
 
-    def _nonces(self, count: int) -> Iterator[bytes]:
+    def _nonces(self, count: int) -> list[bytes]:
         """So many nonces, drawn at once, because asking the system for each takes half as long as encrypting."""
         drawn = self._random(count * NONCE_BYTES)
-        return (drawn[start : start + NONCE_BYTES] for start in range(0, count * NONCE_BYTES, NONCE_BYTES))
+        return [drawn[start : start + NONCE_BYTES] for start in range(0, count * NONCE_BYTES, NONCE_BYTES)]
 
     def _put(self, request: KvPut, keys: KeysForWriting, *, is_noting: bool) -> KvPut:
         name, value = request.key, request.value
@@ -215,13 +215,9 @@ class Sealing:
         return None
 
 
-def _refuse_envelopes(stream: str, draft: Draft, subject: str | None) -> None:
-    data, meta = draft.data, draft.meta
-    # Most are dicts of a few fields, and have no such field.
-    if type(data) is not dict or SEALED in data:
-        _refuse_envelope(data, lambda: codec.payload_name("data", stream, draft.type), is_clear=subject is None)
-    if meta is not None and SEALED in meta:
-        _refuse_envelope(meta, lambda: codec.payload_name("meta", stream, draft.type), is_clear=subject is None)
+def _refuse_envelopes(stream: str, draft: Draft, *, is_clear: bool) -> None:
+    _refuse_envelope(draft.data, lambda: codec.payload_name("data", stream, draft.type), is_clear=is_clear)
+    _refuse_envelope(draft.meta, lambda: codec.payload_name("meta", stream, draft.type), is_clear=is_clear)
 
 
 def _refuse_envelope(value: Any, name: Callable[[], str], *, is_clear: bool) -> None:
@@ -272,6 +268,7 @@ def _opened_page(_: Read | ReadAll, page: Page, by_id: KeyById) -> Page:
     decode, head_bytes = _decode, HEAD_BYTES
     events: list[Event] = []
     stream, kind, head, place = "", "", b"", b""
+    key: Key | Erased | None = None
     open_envelope: Open | None = None
     for event in page.events:
         data = event.data
@@ -314,7 +311,7 @@ def _entry_opened(key: str, entry: Entry, by_id: KeyById) -> Entry:
     value = entry.value
     if not is_sealed(value):
         return entry
-    open_value = _opened_dict if type(value) is dict else _opened
+    open_value: Callable[..., Any] = _opened_dict if type(value) is dict else _opened
     return Entry(open_value(value, place_of_key(key), by_id, codec.value_name(key)), entry.revision)
 
 
