@@ -1,14 +1,16 @@
 """What is damaged, lost, or given wrongly: told in words, and nothing is written."""
 
+import sys
 from typing import Any
 
 import msgspec
 import pytest
 from encrypted_stores import AT, Pair, customer_of
+from msgspec import structs
 
 from interpreters import Store, open_store
 from interpreters.stores.memory import MemoryStore
-from interpreters.wrappers.encryption import Encrypted, open_encrypted
+from interpreters.wrappers.encryption import Encrypted, envelope, open_encrypted
 from interpreters.wrappers.encryption.keys import FORMAT, IDS
 from persist_effects import CorruptStore, InvalidRequest, KeyLost, NewerFormat, kv, log, perform
 from persist_effects.requests import Append, KvPut, Transact
@@ -197,6 +199,24 @@ def test_keys_in_the_store_itself_are_refused(tmp_path, monkeypatch):
 def test_arguments_that_make_no_sense_are_refused(arguments, told):
     with pytest.raises(InvalidRequest, match=told):
         open_encrypted("memory:", **{"keys": "memory:", **arguments})
+
+
+def test_a_key_store_without_transactions_is_refused():
+    keys = MemoryStore()
+    keys.capabilities = structs.replace(keys.capabilities, transact=False)
+    with pytest.raises(InvalidRequest, match="a MemoryStore does not answer Transact, by which keys are made"):
+        Encrypted(MemoryStore(), keys, subject_of=customer_of)
+
+
+def test_without_the_package_it_is_told_what_to_install(monkeypatch):
+    keys = MemoryStore()
+    envelope.library.cache_clear()
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "cryptography.exceptions", None)
+        with pytest.raises(InvalidRequest, match="needs the package cryptography: pip install"):
+            Encrypted(MemoryStore(), keys, subject_of=customer_of)
+    assert Store(keys).run(kv.keys()) == []
+    assert Encrypted(MemoryStore(), keys, subject_of=customer_of)
 
 
 @pytest.mark.parametrize("found", [7, b"ada", ""])

@@ -1,22 +1,25 @@
 """Keys in the key store: made once, rotated, rewrapped, deleted; whatever comes in between."""
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
 import pytest
-from encrypted_stores import AT, Pair, customer_of
+from encrypted_stores import AT, Clock, Pair, customer_of
 
 from interpreters import Store, open_store
-from interpreters.explore import explore, explore_effects
+from interpreters.explore import Compact, explore, explore_crashes, explore_effects
 from interpreters.explore.schedule.requests import Pause
 from interpreters.stores.memory import MemoryStore
 from interpreters.wrappers.encryption import Encrypted, forget, open_encrypted, rewrap_keys
 from interpreters.wrappers.encryption.envelope import Key
-from interpreters.wrappers.encryption.keys import IDS, Keys
+from interpreters.wrappers.encryption.keys import IDS, Keys, place_of_subject
 from interpreters.wrappers.encryption.masters import Masters
 from interpreters.wrappers.encryption.requests import DeleteKeys
+from interpreters.wrappers.encryption.ring import FRESH_SECONDS
 from persist_effects import (
     Effect,
     Erased,
@@ -27,6 +30,7 @@ from persist_effects import (
     is_erased,
     kv,
     log,
+    perform,
 )
 from persist_effects.requests import Append, Read, Transact
 
@@ -264,6 +268,57 @@ def test_a_crash_at_any_request_of_forget_is_mended_by_doing_it_again():
 
     report = explore_effects(forgetting, made, all_is_erased, depth=2)
     assert (report.verdict, report.is_exhaustive) == ("passed", True), report
+
+
+def test_a_loss_of_power_at_any_request_of_the_disk_leaves_a_subject_forgotten_or_not_and_nothing_between():
+    def life() -> Effect[None]:
+        keys = Keys(Masters(None), drawn())
+        yield from keys.check_format()
+        yield from keys.newest(ADA)
+        yield from keys.newest("customers/bob")
+        yield from keys.rotate(ADA)
+        yield from keys.forget(ADA, AT)
+        yield from perform(Compact())
+
+    def all_or_nothing(acked: Any, maybe: Any) -> Effect[None]:
+        entries = yield from all_keys()
+        of_ada = yield from kv.get(place_of_subject(ADA))
+        listed = [entries[IDS + key_id] for key_id in (of_ada or {"ids": []})["ids"]]
+        assert all("key" in record for record in listed)
+        deleted = [record for record in entries.values() if "key" not in record]
+        assert deleted in ([], [{"forgotten_at": AT}] * 2)
+        assert bool(deleted) == bool(of_ada and of_ada["forgotten_at"])
+        # Whatever was left, it is forgotten by doing it again.
+        if of_ada:
+            assert (yield from Keys(Masters(None), late()).forget(ADA, AT)).ids == []
+
+    report = explore_crashes(life, all_or_nothing, depth=1)
+    assert (report.verdict, report.is_exhaustive) == ("passed", True), report
+
+
+# Two processes
+
+FORGETTING = """
+import sys
+from interpreters.wrappers.encryption import forget, open_encrypted
+url, keys = sys.argv[1:]
+with open_encrypted(url, keys=keys, subject_of=lambda name: name) as store:
+    store.run(forget("customers/ada"))
+"""
+
+
+def test_a_subject_that_another_process_forgets_is_soon_forgotten_here(tmp_path):
+    urls = [f"sqlite:{tmp_path}/{name}.db?sync=os" for name in ("store", "keys")]
+    seconds = Clock()
+    with open_store(urls[0]) as inner, open_store(urls[1]) as keys:
+        store = Store(Encrypted(inner.interpreter, keys.interpreter, subject_of=lambda name: name, seconds=seconds))
+        store.run(log.append(ADA, "named", "Ada"))
+        assert store.run(log.read(ADA))[0].data == "Ada"
+        subprocess.run([sys.executable, "-c", FORGETTING, *urls], check=True)
+        seconds.now += FRESH_SECONDS
+        assert is_erased(store.run(log.read(ADA))[0])
+        with pytest.raises(SubjectForgotten):
+            store.run(log.append(ADA, "named", "Ada"))
 
 
 # Master keys

@@ -20,9 +20,10 @@ class EncryptedBlobs:
     Args:
         inner: The home.
         by_id: Gives keys.
+        blocking: Whether the home, or what gives keys, may have whoever asks wait.
     """
 
-    def __init__(self, inner: Interpreter, by_id: KeyById) -> None:
+    def __init__(self, inner: Interpreter, by_id: KeyById, *, blocking: bool) -> None:
         self.inner = inner
         self._home = cast(BlobHome, inner)
         self._by_id = by_id
@@ -31,8 +32,7 @@ class EncryptedBlobs:
         rows[BlobPut] = lambda request: put(checked_blob(request))
         rows[BlobGet] = lambda request: opened_blob(request.cid, get(request), by_id)
         self.handlers: Handlers = rows
-        # What it needs a key for may ask the key store.
-        self.blocking = True
+        self.blocking = blocking
 
     def close(self) -> None:
         """Close the home inside."""

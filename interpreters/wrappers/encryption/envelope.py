@@ -44,6 +44,7 @@ ROTATING_BITS = 24
 _MARK = ENVELOPE + bytes([VERSION])
 _NONCE_AT = len(_MARK) + KEY_ID_BYTES
 _SEALED_AT = _NONCE_AT + NONCE_BYTES
+
 WORN_BELOW = bytes(ROTATING_BITS // 8 - 1) + b"\1"
 """Nonces below this begin with so many zero bits: their key is to be followed by the next generation."""
 
@@ -59,7 +60,18 @@ OVERHEAD_BYTES = ENVELOPE_BYTES + 5 + 8
 
 
 @cache
-def _library() -> Any:
+def library() -> Any:
+    """The cipher, and the errors by which it says that an envelope is not what was sealed.
+
+    Returns:
+        Both.
+
+    Raises:
+        InvalidRequest: Its package is not installed.
+
+    >>> library()[0].__name__
+    'AESGCM'
+    """
     try:
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -89,7 +101,7 @@ class Key:
     __slots__ = ("_decrypt", "_encrypt", "_head", "_invalid", "id")
 
     def __init__(self, key_id: bytes, secret: bytes) -> None:
-        aesgcm, self._invalid = _library()
+        aesgcm, self._invalid = library()
         cipher = aesgcm(secret)
         self.id = key_id
         self._encrypt, self._decrypt = cipher.encrypt, cipher.decrypt

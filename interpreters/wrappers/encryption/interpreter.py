@@ -17,7 +17,7 @@ from interpreters.runtime.interpreter import (
 from interpreters.runtime.store import blobs_of
 from interpreters.stores.clock import Clock, wall_clock
 from interpreters.wrappers.encryption.blobs import EncryptedBlobs
-from interpreters.wrappers.encryption.envelope import BLOB_PLACE, OVERHEAD_BYTES
+from interpreters.wrappers.encryption.envelope import BLOB_PLACE, OVERHEAD_BYTES, library
 from interpreters.wrappers.encryption.keys import FORMAT, Keys, Random
 from interpreters.wrappers.encryption.masters import Master, Masters
 from interpreters.wrappers.encryption.requests import (
@@ -98,6 +98,9 @@ class Encrypted:
         check_interpreter("what is encrypted", inner)
         check_interpreter("the key store", keys)
         _check_functions(subject_of, subject_of_event)
+        _check_key_store(keys)
+        # Told now, and not by the first value that is to be encrypted.
+        library()
         self.inner = inner
         self._subject_of, self._has_shared = subject_of, subject_of_event is not None
         self._clock, self._random = clock, random
@@ -115,7 +118,8 @@ class Encrypted:
         home = blobs_of(inner, capabilities) if blobs is None else blobs
         answers_for_blobs = inner if blobs is None and BlobPut in inner.handlers else home
         self._put_blob = answers_for_blobs.handlers[BlobPut]
-        self.blobs = EncryptedBlobs(home, self._ring.by_id)
+        may_wait = getattr(keys, "blocking", True)
+        self.blobs = EncryptedBlobs(home, self._ring.by_id, blocking=may_wait or getattr(home, "blocking", True))
         self.handlers: Handlers = {
             kind: self._around(row) if kind in CHANGED_KINDS else row for kind, row in inner.handlers.items()
         }
@@ -129,7 +133,7 @@ class Encrypted:
         """The rows for the programs of `interpreters.wrappers.encryption`: give them to the `Store`."""
         pass_on(self, inner, *between(self._sealing, self._ring))
         self.capabilities = msgspec.structs.replace(capabilities, payload_limit_bytes=limit_bytes)
-        self.blocking = getattr(inner, "blocking", True) or getattr(keys, "blocking", True)
+        self.blocking = may_wait or getattr(inner, "blocking", True)
         self.quick = _quick_kinds(inner, keys)
         self._submitting: Submitting | None = None
         submit: Submit | None = getattr(inner, "submit", None)
@@ -175,6 +179,14 @@ def _check_functions(subject_of: object, subject_of_event: object) -> None:
             raise InvalidRequest(
                 f"{name} is {describe(function)}: give a function that returns a subject's name, or None"
             )
+
+
+def _check_key_store(keys: Interpreter) -> None:
+    if not capabilities_of(keys).transact:
+        raise InvalidRequest(
+            f"a {type(keys).__name__} does not answer Transact, by which keys are made and deleted: give another key "
+            "store"
+        )
 
 
 def _check_apart(inner: Interpreter, keys: Interpreter, key_store_id: str) -> None:
