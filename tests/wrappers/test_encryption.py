@@ -86,6 +86,17 @@ def test_an_event_may_name_its_own_subject_in_a_stream_of_many():
     assert (ada.data, bob.data) == (Erased(AT), {"customer": "bob", "item": "tea of bob"})
 
 
+def test_an_event_of_a_stream_that_is_about_somebody_is_about_nobody_else():
+    # Else the states of that stream would hold somebody whose forgetting does not reach them.
+    pair = Pair(subject_of_event=lambda stream, draft: "customer/bob")
+    pair.run(register(ADA, "Ada"))
+    pair.run(register("others", "Bob"))
+    with pytest.raises(UnknownSubject):
+        pair.run(forget("customer/eve"))
+    pair.run(forget("customer/bob"))
+    assert [is_erased(event) for event in pair.run(log.read_all())] == [False, True]
+
+
 def test_states_of_a_stream_of_many_are_made_anew_and_those_that_cannot_be_are_named():
     pair = Pair(subject_of_event=lambda stream, draft: f"customer/{draft.data['name']}" if "all" in stream else None)
     for stream in ("all/1", "all/2"):

@@ -226,8 +226,8 @@ def test_a_function_that_returns_no_subject_is_named(found):
     with pytest.raises(InvalidRequest, match=told):
         pair.run(log.append(ADA, "named", 1))
     pair = Pair(subject_of_event=lambda stream, draft: found)
-    with pytest.raises(InvalidRequest, match=told.replace("subject_of", "subject_of_event")):
-        pair.run(log.append(ADA, "named", 1))
+    with pytest.raises(InvalidRequest, match=told.replace("subject_of", "subject_of_event").replace(ADA, "orders")):
+        pair.run(log.append("orders", "named", 1))
     assert pair.inner.run(log.head()) == 0
 
 

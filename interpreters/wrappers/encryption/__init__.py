@@ -4,10 +4,10 @@ An append-only log cannot erase, and its backups still less. So what is about a 
 encrypted under a key of the subject's own, and the keys lie in another store. `forget` deletes the key, and what was
 written under it is unreadable in the log, in its backups and in every copy. What was chosen, and why:
 
-**Who the subject is** says a pure function of the name of the stream or key, given when the store is opened; for one
-event of a stream that several share, another one, of the stream's name and the draft. None: the value stands in the
-clear. Names, types, times and numbers always do, so that whatever looks for them works as before. A blob has no name,
-so `put_blob` names its subject, and the reference is that of the ciphertext.
+**Who the subject is** says a pure function of the name of the stream or key, given when the store is opened. For one
+event of a stream that is about nobody, because several share it, another one says so, of its name and the draft. None:
+the value stands in the clear. Names, types, times and numbers always do, so that whatever looks for them works as
+before. A blob has no name, so `put_blob` names its subject, and the reference is that of the ciphertext.
 
 **What is stored** is an envelope (`envelope.py`), which says under which key it is, so that reading needs no subject.
 It is bound to its stream, type and part, or to its key, and not to its number nor to the store: a store that was

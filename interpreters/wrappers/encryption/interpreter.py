@@ -61,7 +61,7 @@ class Encrypted:
         inner: The store's interpreter, which is closed with this one.
         keys: The interpreter of the key store, which is not.
         subject_of: About whom a stream or a key is, by its name: a pure function. None: it stands in the clear.
-        subject_of_event: About whom one event of a stream is, where that is not said by its name.
+        subject_of_event: About whom one event is, by its stream's name and its draft, where the stream is about nobody.
         master: The master key under which the key store has its keys; of several, the newest first.
         blobs: The home of blobs inside; None: that of the store.
         clock: Gives the time at which a subject is forgotten.

@@ -31,7 +31,7 @@ def open_encrypted(
         url: The URL of the store, any that `open_store` takes.
         keys: The key store: another store of ours, which stays open; or its URL, and it is closed with this one.
         subject_of: About whom a stream or a key is, by its name; None: it stands in the clear. A pure function.
-        subject_of_event: About whom one event is, by its stream's name and its draft, where the stream does not say.
+        subject_of_event: About whom one event is, by its stream's name and its draft, where the stream is about nobody.
         master: The master key under which keys lie in the key store: 32 bytes, or a function that gives them; of
             several, the newest first. None: they lie there as they are.
         effects: Rows for your own requests.

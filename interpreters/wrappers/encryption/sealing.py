@@ -54,7 +54,10 @@ SubjectOf = Callable[[str], str | None]
 """A pure function of the name of a stream or a key: about whom its values are; None: they stand in the clear."""
 
 SubjectOfEvent = Callable[[str, Draft], str | None]
-"""A pure function of a stream's name and a draft: about whom that one event is; None: as its stream says."""
+"""A pure function of a stream's name and a draft: about whom that one event is; None: it stands in the clear.
+
+It is asked of streams that are about nobody, so that the states of those that are about somebody hold nobody else.
+"""
 
 SNAPSHOTS = "snapshot/"
 """Under which prefix `persist_effects.snapshot` keeps states, each with the name of the stream that it is of."""
@@ -85,7 +88,7 @@ class Sealing:
 
     Args:
         subject_of: About whom a stream or a key is.
-        subject_of_event: About whom one event of a stream is, where that differs.
+        subject_of_event: About whom one event is, of a stream that is about nobody.
         limit_bytes: How many bytes a value may have.
         random: Gives random bytes.
     """
@@ -149,7 +152,9 @@ class Sealing:
         drafts: list[Draft] = []
         for draft, nonce in zip(request.events, self._nonces(len(request.events)), strict=True):
             kind, data, meta = draft.type, draft.data, draft.meta
-            subject = of_stream if of_event is None else self._subject_of_draft(stream, draft, of_stream)
+            subject = of_stream
+            if subject is None and of_event is not None:
+                subject = self._subject_of_draft(stream, draft)
             if meta is not None or type(data) is not dict or SEALED in data:
                 _refuse_envelopes(stream, draft, is_clear=subject is None)
             if subject is None:
@@ -201,12 +206,12 @@ class Sealing:
             raise _no_subject("subject_of", name, subject)
         return subject
 
-    def _subject_of_draft(self, stream: str, draft: Draft, of_stream: str | None) -> str | None:
+    def _subject_of_draft(self, stream: str, draft: Draft) -> str | None:
         assert self._subject_of_event is not None
         subject = self._subject_of_event(stream, draft)
         if subject is not None and type(subject) is not str:
             raise _no_subject("subject_of_event", stream, subject)
-        return of_stream if subject is None else subject
+        return subject
 
     def _subject_of_snapshot(self, name: str, value: Any) -> str | None:
         """A state is about whom its stream is, whatever its name."""
