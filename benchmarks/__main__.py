@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks import (
     rows_blobs,
     rows_crash,
+    rows_encryption,
     rows_file_append,
     rows_file_compact,
     rows_file_open,
@@ -44,6 +45,7 @@ ROWS: tuple[Row, ...] = (
     *rows_nats.ROWS,
     *rows_blobs.ROWS,
     *rows_crash.ROWS,
+    *rows_encryption.ROWS,
     *rows_schedule.ROWS,
     *rows_waiting.ROWS,
     *rows_served.ROWS,

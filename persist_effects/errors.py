@@ -275,6 +275,38 @@ class Diverged(CallerError):
         )
 
 
+class SubjectForgotten(CallerError):
+    """Something was to be written about a subject that was forgotten. Nothing was written.
+
+    ``forgotten_at`` is when, in microseconds since 1970, UTC.
+    """
+
+    def __init__(self, subject: str, forgotten_at: int) -> None:
+        super().__init__(subject, forgotten_at)
+        self.subject = subject
+        self.forgotten_at = forgotten_at
+
+    def __str__(self) -> str:
+        return (
+            f"subject {self.subject!r} was forgotten at {self.forgotten_at} (microseconds since 1970, UTC), and this "
+            "would write about it: stop writing, or, where it has come back, perform encryption.admit(subject) first"
+        )
+
+
+class UnknownSubject(CallerError, LookupError):
+    """A subject was to be forgotten, or given another key, about which nothing was ever written."""
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(subject)
+        self.subject = subject
+
+    def __str__(self) -> str:
+        return (
+            f"nothing was ever written about the subject {self.subject!r}, so that the key store has no key of it: "
+            "give the name as subject_of(stream) returns it, and open the key store that belongs to this store"
+        )
+
+
 class StoreUnavailable(PersistError):
     """The store cannot be reached or used now. Nothing was written by the request that met this."""
 
@@ -333,6 +365,25 @@ class UncertainOutcome(PersistError):
 
 class CorruptStore(PersistError):
     """What was stored is damaged: wrong bytes were found, and nothing was made of them."""
+
+
+class KeyLost(CorruptStore):
+    """What was stored is encrypted under a key that the key store does not have, though nobody deleted it.
+
+    ``where`` says what was to be read, ``key_id`` is the key's, ``reason`` what was found in its place.
+    """
+
+    def __init__(self, where: str, key_id: str, reason: str) -> None:
+        super().__init__(where, key_id, reason)
+        self.where = where
+        self.key_id = key_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.where} is encrypted under the key {self.key_id}, and {self.reason}: nothing was made of it. Open "
+            "the key store that belongs to this store, with its master key, or restore it from a backup"
+        )
 
 
 class InternalError(PersistError):

@@ -17,6 +17,7 @@ import interpreters
 import interpreters.conformance
 import interpreters.explore
 import interpreters.stores.served
+import interpreters.wrappers.encryption
 import persist_effects
 
 TOPS = ("persist_effects", "interpreters")
@@ -87,6 +88,7 @@ PURE = {
 # Packages behind an extra, and the only rooms that may import them. Those without a room are for the examples.
 OPTIONAL: dict[str, tuple[str, ...]] = {
     "anyio": ("interpreters/runtime/tasks.py",),
+    "cryptography": ("interpreters/wrappers/encryption/",),
     "gunicorn": (),
     "httpx": ("interpreters/blobs/ipfs.py",),
     "hypothesis": ("interpreters/conformance/",),
@@ -117,6 +119,7 @@ FLOORS = (
         "interpreters/migrating/",
         "interpreters/never_run.py",
         "interpreters/opening.py",
+        "interpreters/wrappers/",
     ),
     ("interpreters/runtime/", "interpreters/stores/"),
     ("interpreters/blobs/", "interpreters/traces.py"),
@@ -489,12 +492,13 @@ def names_of_things(module: ast.Module) -> list[str]:
 EXPORTS = {
     persist_effects: (
         "Abandoned AlreadyUsed Append Appended Begin BlobNotFound BlobRef CallerError Conflict CorruptStore Diverged "
-        "Done Draft Effect Entry Event ExpectRevision ExpectSeq FollowersBehind Group Handlers Hub InternalError "
-        "InvalidAnswer InvalidRequest KvDelete KvPut NeverRun NewerFormat NotAProgram NotARequest Page PersistError "
-        "ReadModel RecordedError Request Retry Schema SchemaMismatch SnapshotMismatch Spinning State StoreClosed "
-        "StoreLocked StoreUnavailable Suspended TooLarge TruncateThrough Truncated UncertainOutcome UnhandledEffect "
-        "View all_of blob clock codec compaction decide decision errors event follow followers kv log machine new_id "
-        "now perform program projection publish requests run schema sleep snapshot start subscription testing trace "
+        "Done Draft Effect Entry Erased Event ExpectRevision ExpectSeq FollowersBehind Group Handlers Hub "
+        "InternalError InvalidAnswer InvalidRequest KeyLost KvDelete KvPut NeverRun NewerFormat NotAProgram "
+        "NotARequest Page PersistError ReadModel RecordedError Request Retry Schema SchemaMismatch SnapshotMismatch "
+        "Spinning State StoreClosed StoreLocked StoreUnavailable SubjectForgotten Suspended TooLarge TruncateThrough "
+        "Truncated UncertainOutcome UnhandledEffect UnknownSubject View all_of blob clock codec compaction decide "
+        "decision erasure errors event follow followers is_erased kv log machine new_id now passing_over_erased "
+        "perform program projection publish requests run schema sleep snapshot start subscription testing trace "
         "transact transaction view"
     ),
     interpreters: "Store open_store",
@@ -503,6 +507,9 @@ EXPORTS = {
         "Cell Compact Failure Mark Pause Reopen Report Simulated Sleep explore explore_crashes explore_effects simulate"
     ),
     interpreters.stores.served: "RemoteStore serve",
+    interpreters.wrappers.encryption: (
+        "Encrypted Forgotten admit forget open_encrypted put_blob rewrap_keys rotate_key"
+    ),
 }
 
 

@@ -19,6 +19,8 @@ import msgspec
 from interpreters.blobs.cid import is_cid
 from interpreters.blobs.homes import BlobHome, now_micros
 from persist_effects import kv, log
+from persist_effects.codec import value_name
+from persist_effects.erasure import is_sealed
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import KvEntries
@@ -92,8 +94,9 @@ def sweep(
         What was found and given up.
 
     Raises:
-        InvalidRequest: There is no store, or one of them has never held anything, as where its name is mistyped; the
-            grace is less than nothing; the home does not keep when a blob was put, as an IPFS node.
+        InvalidRequest: There is no store, or one of them has never held anything, as where its name is mistyped, or
+            has encrypted values; the grace is less than nothing; the home does not keep when a blob was put, as an
+            IPFS node.
         StoreUnavailable: A store or the home cannot be asked. What was given up until then is gone.
 
     >>> from interpreters import open_store
@@ -179,8 +182,10 @@ class _Reading:
         while self._position < head:
             page = self._store.run(log.page_all(self._position))
             for event in page.events:
-                self._take(event.data)
-                self._take(event.meta)
+                for value in (event.data, event.meta):
+                    if is_sealed(value):
+                        raise _cannot_be_read(f"event {event.seq} of stream {event.stream!r}")
+                    self._take(value)
             self._position = page.next
             head = max(head, page.head)
             if self._progress is not None:
@@ -189,13 +194,22 @@ class _Reading:
     def _read_keys(self) -> None:
         after = ""
         while entries := self._store.run(perform(KvEntries("", after))):
-            for _, entry in entries:
+            for key, entry in entries:
+                if is_sealed(entry.value):
+                    raise _cannot_be_read(value_name(key))
                 self._take(entry.value)
             after = entries[-1][0]
 
     def _take(self, value: Any) -> None:
         for cid in cids_in(value):
             self._unreached.pop(cid, None)
+
+
+def _cannot_be_read(what: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{what} is encrypted, so it cannot be told which blobs it reaches, and those in use would be given up: "
+        "nothing was. Sweep through the store that open_encrypted opens"
+    )
 
 
 def cids_in(value: Any) -> Iterator[str]:

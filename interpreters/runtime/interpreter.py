@@ -8,7 +8,7 @@ from persist_effects.capabilities import Capabilities
 from persist_effects.codec import check_ops
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Handlers
-from persist_effects.requests import WAITS, KvWait, Outcome, Request, Transact, Wait
+from persist_effects.requests import WAITS, Answered, Failed, KvWait, Outcome, Request, Transact, Wait
 from persist_effects.rows import is_async_generator_row
 
 AnswerAll = Callable[[Sequence[Request[Any]]], list[Outcome]]
@@ -104,13 +104,23 @@ def capabilities_of(interpreter: Interpreter) -> Capabilities:
     return given
 
 
-def pass_on(wrapper: Any, inner: Interpreter, change: Callable[[Request[Any]], Request[Any]] | None = None) -> None:
+def pass_on(
+    wrapper: Any,
+    inner: Interpreter,
+    change: Callable[[Request[Any]], Request[Any]] | None = None,
+    receive: Callable[[Request[Any], Any], Any] | None = None,
+) -> None:
     """Give a wrapper those of the optional parts that the interpreter inside it has.
+
+    What ``change`` or ``receive`` raises is the outcome of that request alone: of the others that were asked with it,
+    each has its own. What ``change`` refuses, the inner interpreter is never asked.
 
     Args:
         wrapper: An interpreter around another one, which has ``handlers`` and ``close()`` of its own.
         inner: The one inside it.
         change: What the wrapper makes of a request before the inner one is asked; None: nothing.
+        receive: What it makes of an answer, told the request as the program asked it; None: nothing. With ``submit``
+            it is called in the thread that brings the outcome, so it returns at once.
 
     >>> from interpreters.stores.memory import MemoryStore
     >>> class Wrapper:
@@ -123,13 +133,97 @@ def pass_on(wrapper: Any, inner: Interpreter, change: Callable[[Request[Any]], R
     for name in ("blocking", "quick", "capabilities", "wait_for_order", "watch", "clock", "random_bytes"):
         if hasattr(inner, name):
             setattr(wrapper, name, getattr(inner, name))
-    changed = change or _unchanged
+    between = Between(change or _unchanged, receive or _as_it_came)
     answer_all: AnswerAll | None = getattr(inner, "answer_all", None)
     if answer_all is not None:
-        wrapper.answer_all = lambda requests: answer_all([changed(request) for request in requests])
+        wrapper.answer_all = lambda requests: between.answer_all(answer_all, requests)
     submit: Submit | None = getattr(inner, "submit", None)
     if submit is not None:
-        wrapper.submit = lambda requests, done: submit([changed(request) for request in requests], done)
+        wrapper.submit = lambda requests, done: between.submit(submit, requests, done)
+
+
+class Between(NamedTuple):
+    """What a wrapper does with each request on its way in, and with each answer on its way out.
+
+    ``change`` makes of a request the one that the inner interpreter is asked, and ``receive`` of its answer the one
+    that the program is given. Either may raise, which is that request's outcome.
+
+    >>> from persist_effects.requests import KvGet
+    >>> between = Between(lambda request: KvGet(request.key.upper()), lambda request, found: f"{request.key}: {found}")
+    >>> inner = lambda requests: [Answered(request.key) for request in requests]
+    >>> between.answer_all(inner, [KvGet("a"), KvGet("b")])
+    [Answered(value='a: A'), Answered(value='b: B')]
+    """
+
+    change: Callable[[Request[Any]], Request[Any]]
+    receive: Callable[[Request[Any], Any], Any]
+
+    def changed(self, requests: Sequence[Request[Any]]) -> tuple[list[Request[Any]], list[int], dict[int, Failed]]:
+        """Change requests.
+
+        Args:
+            requests: The requests, as programs asked them.
+
+        Returns:
+            What the inner interpreter is asked, for which of the requests that is, and how the others were refused.
+        """
+        asked: list[Request[Any]] = []
+        places: list[int] = []
+        refused: dict[int, Failed] = {}
+        for index, request in enumerate(requests):
+            try:
+                asked.append(self.change(request))
+                places.append(index)
+            except Exception as error:
+                refused[index] = Failed(error)
+        return asked, places, refused
+
+    def received(self, request: Request[Any], outcome: Outcome) -> Outcome:
+        """Receive an outcome.
+
+        Args:
+            request: The request, as the program asked it.
+            outcome: What the inner interpreter made of it.
+
+        Returns:
+            What the program is given.
+        """
+        if not isinstance(outcome, Answered):
+            return outcome
+        try:
+            return Answered(self.receive(request, outcome.value))
+        except Exception as error:
+            return Failed(error)
+
+    def answer_all(self, inner: AnswerAll, requests: Sequence[Request[Any]]) -> list[Outcome]:
+        """Answer requests together.
+
+        Args:
+            inner: The inner interpreter's own ``answer_all``.
+            requests: The requests.
+
+        Returns:
+            Their outcomes, in order.
+        """
+        asked, places, refused = self.changed(requests)
+        found: dict[int, Outcome] = {**refused}
+        for index, outcome in zip(places, inner(asked) if asked else (), strict=True):
+            found[index] = self.received(requests[index], outcome)
+        return [found[index] for index in range(len(requests))]
+
+    def submit(self, inner: Submit, requests: Sequence[Request[Any]], done: OnOutcome) -> None:
+        """Begin requests at the inner interpreter.
+
+        Args:
+            inner: Its own ``submit``.
+            requests: The requests.
+            done: Is given each outcome as it comes.
+        """
+        asked, places, refused = self.changed(requests)
+        for index, outcome in refused.items():
+            done(index, outcome)
+        if asked:
+            inner(asked, lambda place, outcome: done(places[place], self.received(requests[places[place]], outcome)))
 
 
 def check_blobs(blobs: object) -> None:
@@ -167,6 +261,10 @@ def check_interpreter(what: str, interpreter: object) -> None:
 
 def _unchanged(request: Request[Any]) -> Request[Any]:
     return request
+
+
+def _as_it_came(_: Request[Any], answer: Any) -> Any:
+    return answer
 
 
 def checked_effects(effects: Handlers | None) -> Handlers:

@@ -75,7 +75,7 @@ class Store:
         self.interpreter = interpreter
         self.capabilities = capabilities_of(interpreter)
         """What the store promises."""
-        self.blobs = _blobs_of(interpreter, self.capabilities) if blobs is None else blobs
+        self.blobs = blobs_of(interpreter, self.capabilities) if blobs is None else blobs
         """Where blobs are kept, unless the interpreter or a row of ``effects`` answers for them otherwise."""
         check_blobs(self.blobs)
         for what, answering in (("its interpreter", interpreter), ("its blob store", self.blobs)):
@@ -397,8 +397,16 @@ def _of_total(progress: BlobProgress, total_bytes: int) -> BlobProgress:
     return lambda done_bytes, _: progress(done_bytes, total_bytes)
 
 
-def _blobs_of(interpreter: Interpreter, capabilities: Capabilities) -> Interpreter:
-    """The blob store of a store that was given none. An interpreter with rows for blobs answers before it."""
+def blobs_of(interpreter: Interpreter, capabilities: Capabilities) -> Interpreter:
+    """The blob store of a store that was given none. An interpreter with rows for blobs answers before it.
+
+    Args:
+        interpreter: The store's interpreter.
+        capabilities: What it promises.
+
+    Returns:
+        Its own home of blobs; else one in memory for a store in memory, or one that refuses.
+    """
     own: Interpreter | None = getattr(interpreter, "blobs", None)
     if own is not None:
         return own

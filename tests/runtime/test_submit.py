@@ -16,7 +16,7 @@ from interpreters.runtime import tasks
 from interpreters.runtime.interpreter import pass_on
 from interpreters.stores.memory import MemoryStore
 from interpreters.threads import gates
-from persist_effects import StoreClosed, all_of, kv, perform
+from persist_effects import CorruptStore, InvalidRequest, StoreClosed, all_of, kv, perform
 from persist_effects.machine import outcome_of
 from persist_effects.requests import Answered, Failed, KvPut, Wait
 
@@ -443,6 +443,58 @@ def test_a_wrapper_of_a_store_that_answers_many_at_once_does_so_too(tmp_path):
         assert not hasattr(wrapper, "submit")
         assert Store(wrapper).run_many(puts(2)) == [1, 2]
         assert inner.run(kv.keys()) == ["KEY/0", "KEY/1"]
+
+
+class Translating:
+    """A wrapper that changes answers too, and refuses one key."""
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.handlers = dict(inner.handlers)
+        self.close = inner.close
+        pass_on(self, inner, self.change, self.receive)
+
+    @staticmethod
+    def change(request):
+        if getattr(request, "key", "") == "key/1":
+            raise InvalidRequest("not this one")
+        return loud(request)
+
+    @staticmethod
+    def receive(request, answer):
+        if not isinstance(request, KvPut):
+            return answer
+        if request.key == "key/2":
+            raise CorruptStore(f"the answer to {request.key}")
+        return f"{request.key}: {answer}"
+
+
+def four_puts():
+    # Not `kv.put`, which knows what a store answers.
+    return [perform(KvPut(f"key/{number}", number)) for number in range(4)]
+
+
+def check_translated(outcomes, revisions):
+    assert [str(outcome) for outcome in outcomes] == [
+        f"key/0: {revisions[0]}",
+        "not this one",
+        "the answer to key/2",
+        f"key/3: {revisions[1]}",
+    ]
+
+
+def test_a_wrapper_changes_answers_and_what_one_meets_the_others_do_not(delaying):
+    with Store(Translating(delaying)) as store:
+        running = in_thread(lambda: store.run_many(four_puts(), return_exceptions=True))
+        delaying.await_arrival(3)
+        delaying.deliver_all()
+        check_translated(running.result(LONG_SECONDS), (3, 1))
+        assert store.run(kv.keys()) == ["KEY/0", "KEY/2", "KEY/3"]
+
+
+def test_a_wrapper_of_a_store_that_answers_many_at_once_changes_answers_too(tmp_path):
+    with open_store(f"file:{tmp_path}/store") as inner:
+        check_translated(Store(Translating(inner.interpreter)).run_many(four_puts(), return_exceptions=True), (1, 3))
 
 
 # The whole suite

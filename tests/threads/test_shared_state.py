@@ -66,6 +66,9 @@ PERMISSIONS = "test_what_is_made_is_for_its_owner_alone_unless_told_otherwise"
 LOOKED_AT_ONCE = "test_the_times_of_a_file_in_its_place_are_looked_at_once_because_its_next_sync_would_take_longer"
 UNSYNCED = "test_open_files_are_bounded_but_for_the_unsynced"
 
+KEYS_SHARED = "test_threads_that_write_read_and_forget_find_nothing_of_the_forgotten"
+KEYS_NOTICED = "test_another_process_notices_within_the_time_that_is_stated"
+
 SQLITE_CHILD = "test_a_child_of_a_fork_goes_on_with_connections_of_its_own"
 SQLITE_SHARED = "test_threads_and_programs_share_transactions"
 SQLITE_WAIT = "test_a_wait_ends_by_another_stores_write"
@@ -555,6 +558,23 @@ TABLE: dict[str, dict[str, Row]] = {
         ("_old", "_replaced", "_new", "_copies", "_files", "_states", "_writer"),
         Row("the thread that compacts", "FileStore._compacting", COMPACTING),
     ),
+    "wrappers/encryption/ring.py _Kept": dict.fromkeys(
+        ("newest", "by_id"), Row(ANY, "a dict, of which each sets and takes one in one step", KEYS_SHARED)
+    ),
+    "wrappers/encryption/ring.py KeyRing": {
+        "_kept": Row(ANY, IN_ONE_STEP, KEYS_SHARED),
+        "_changes": Row(ANY, "whoever sees another number than before lets go of all keys", KEYS_NOTICED),
+        "_fresh_until": Row(ANY, IN_ONE_STEP, KEYS_NOTICED),
+    },
+    "wrappers/encryption/ring.py KeptKeys": {},
+    "wrappers/encryption/submitting.py Submitting": {
+        "_threads": Row(
+            "whoever submits, and whoever closes",
+            "two that come first may each make some; those of one end when they have nothing to do",
+            "test_a_child_of_a_fork_looks_keys_up_by_threads_of_its_own",
+        ),
+        "_is_closed": Row("whoever closes", ONCE, "test_a_store_that_was_closed_says_so_to_what_waits_for_a_key"),
+    },
 }  # fmt: skip
 
 FILES = sorted({name.split()[0] for name in TABLE})

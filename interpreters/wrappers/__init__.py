@@ -1,0 +1,1 @@
+"""Interpreters around interpreters: what each adds, it adds to any store."""

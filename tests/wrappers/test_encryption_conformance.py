@@ -1,0 +1,97 @@
+"""The whole suite, through encryption around stores of every kind."""
+
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import pytest
+
+from interpreters import Store, open_store
+from interpreters.conformance import Capabilities, StoreConformance
+from interpreters.stores.memory import MemoryStore
+from interpreters.wrappers.encryption import Encrypted, open_encrypted
+from interpreters.wrappers.encryption.envelope import OVERHEAD_BYTES
+from persist_effects.codec import PAYLOAD_LIMIT_BYTES
+
+CLAIMED = Capabilities(reopen=True, payload_limit_bytes=PAYLOAD_LIMIT_BYTES - OVERHEAD_BYTES)
+
+
+def everything_is_of_its_own(name: str) -> str:
+    """Each stream and each key is about somebody else: as many keys as can be."""
+    return name
+
+
+def only_some(name: str) -> str | None:
+    """Half of them are about somebody, the rest stands in the clear."""
+    return "somebody" if len(name) % 2 else None
+
+
+class _Durable(StoreConformance):
+    """A store that outlives its process, its keys in a store of their own."""
+
+    capabilities = CLAIMED
+    scheme = ""
+    subject_of: Callable[[str], str | None] = staticmethod(everything_is_of_its_own)
+
+    @pytest.fixture(autouse=True)
+    def _in_a_directory(self, tmp_path: Path) -> None:
+        self.directory = tmp_path
+        self.numbers = count()
+
+    def open_store(self) -> Store:
+        where = mkdtemp(dir=self.directory)
+        return self.opened(where)
+
+    def opened(self, where: str) -> Store:
+        store = open_encrypted(
+            f"{self.scheme}:{where}/store?sync=os",
+            keys=f"{self.scheme}:{where}/keys?sync=os",
+            subject_of=type(self).subject_of,
+        )
+        store.where = where  # type: ignore[attr-defined]
+        return store
+
+    def reopen(self, store: Store) -> Store:
+        store.close()
+        return self.opened(store.where)  # type: ignore[attr-defined]
+
+
+class TestEncryptedFile(_Durable):
+    scheme = "file"
+
+
+class TestEncryptedSqlite(_Durable):
+    scheme = "sqlite"
+
+
+class TestHalfEncryptedFile(_Durable):
+    scheme = "file"
+    subject_of = staticmethod(only_some)
+
+
+class TestEncryptedMemory(StoreConformance):
+    capabilities = CLAIMED
+
+    def open_store(self) -> Store:
+        keys = MemoryStore()
+        store = Store(Encrypted(MemoryStore(), keys, subject_of=everything_is_of_its_own))
+        store.keys = keys  # type: ignore[attr-defined]
+        return store
+
+    def reopen(self, store: Any) -> Store:
+        # A memory store lives until it is closed, so another one is opened beside this one.
+        inner = store.interpreter.inner
+        again: Any = Store(Encrypted(inner, store.keys, subject_of=everything_is_of_its_own))
+        again.keys = store.keys
+        return again
+
+
+class TestEncryptedServed(StoreConformance):
+    """The store inside is served by another process, and takes what is submitted to it."""
+
+    capabilities = Capabilities(payload_limit_bytes=PAYLOAD_LIMIT_BYTES - OVERHEAD_BYTES)
+
+    def open_store(self) -> Store:
+        return open_encrypted("spawn:memory:", keys=open_store("memory:"), subject_of=everything_is_of_its_own)
