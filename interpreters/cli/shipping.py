@@ -10,7 +10,7 @@ from interpreters.cli.exits import exit_codes, exit_if_damaged, noting_interrupt
 from interpreters.cli.inputs import AsJson, Into, Url, path_of
 from interpreters.cli.output import lines_of_numbers, print_answer, progress
 from interpreters.stores.file.upkeep.shipping import running
-from interpreters.stores.file.upkeep.shipping.lag import Lag
+from interpreters.stores.file.upkeep.shipping.lag import ShippingLag
 from interpreters.stores.file.upkeep.shipping.restoring import Restored
 from interpreters.stores.file.upkeep.shipping.running import FailedLook
 from interpreters.stores.file.upkeep.shipping.shipper import Shipped
@@ -116,7 +116,7 @@ def _line_of_trouble(found: FailedLook) -> str:
     return f"persist-effects: {found.reason}{behind}: {again}"
 
 
-def _numbers(lag: Lag) -> dict[str, object]:
+def _numbers(lag: ShippingLag) -> dict[str, object]:
     return {f"{name}{'_behind' if name in _BEHIND else ''}": value for name, value in msgspec.to_builtins(lag).items()}
 
 

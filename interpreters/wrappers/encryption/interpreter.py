@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from interpreters.clocks import Clock, wall_clock
 from interpreters.runtime.interpreter import (
     Interpreter,
     Submit,
@@ -15,7 +16,6 @@ from interpreters.runtime.interpreter import (
     pass_on,
 )
 from interpreters.runtime.store import blobs_of
-from interpreters.stores.clock import Clock, wall_clock
 from interpreters.wrappers.encryption.blobs import EncryptedBlobs
 from interpreters.wrappers.encryption.envelope import BLOB_PLACE, OVERHEAD_BYTES, library
 from interpreters.wrappers.encryption.keys import FORMAT, Keys, Random

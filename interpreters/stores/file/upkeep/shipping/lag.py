@@ -11,7 +11,7 @@ from interpreters.stores.file.upkeep.shipping.source import Source
 from persist_effects.machine import Effect
 
 
-class Lag(msgspec.Struct, frozen=True):
+class ShippingLag(msgspec.Struct, frozen=True):
     """What a store has that a target has not.
 
     ``seconds`` is how old the oldest event of it is, None where it has none; ``position`` and ``revision`` are how far
@@ -25,13 +25,13 @@ class Lag(msgspec.Struct, frozen=True):
     revision: int
 
 
-def lag_between(source: Source, contents: TargetContents, shipped: Counters, now: int) -> Effect[Lag]:
+def lag_between(source: Source, contents: TargetContents, shipped: Counters, now: int) -> Effect[ShippingLag]:
     """How far a target, which counts up to so much, is behind."""
     behind = bytes_behind(source, contents)
     at = (yield from oldest_event_behind(source, contents, shipped.position)) if behind else now
     positions = max(0, (yield from position_of(source)) - shipped.position)
     seconds = None if at is None else max(0.0, (now - at) / 1_000_000)
-    return Lag(behind, positions, seconds, shipped.position, shipped.revision)
+    return ShippingLag(behind, positions, seconds, shipped.position, shipped.revision)
 
 
 def bytes_behind(source: Source, contents: TargetContents) -> int:

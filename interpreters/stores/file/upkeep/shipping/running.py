@@ -12,7 +12,7 @@ from interpreters.clocks import Clock, wall_clock
 from interpreters.disk.files import refuse_home
 from interpreters.disk.real import RealDisk
 from interpreters.stores.file.upkeep.operations import StrPath, errors_of, making, reading
-from interpreters.stores.file.upkeep.shipping.lag import Lag
+from interpreters.stores.file.upkeep.shipping.lag import ShippingLag
 from interpreters.stores.file.upkeep.shipping.layout import TargetContents
 from interpreters.stores.file.upkeep.shipping.restoring import Cut, Restored, restore_store
 from interpreters.stores.file.upkeep.shipping.shipper import Shipped, Shipper
@@ -33,7 +33,7 @@ class FailedLook(msgspec.Struct, frozen=True):
     reason: str
     tries: int
     wait_seconds: float
-    lag: Lag | None
+    lag: ShippingLag | None
     """How far the target is behind, as far as it is known what it has; None where it was never listed."""
 
 
@@ -136,7 +136,7 @@ class _Running:
         with errors_of(self._store, "nothing more was shipped"):
             return run(self._shipper.look(), {**self._source.handlers, **objects_on(target)})
 
-    def _lag(self) -> Lag | None:
+    def _lag(self) -> ShippingLag | None:
         """How far the target is behind, without asking it."""
         if not self._shipper.knows_target:
             return None
@@ -144,7 +144,7 @@ class _Running:
             return run(self._shipper.measure(), self._source.handlers)
 
 
-def lag(store: StrPath, target: str | Target, *, clock: Clock = wall_clock) -> Lag:
+def lag(store: StrPath, target: str | Target, *, clock: Clock = wall_clock) -> ShippingLag:
     """How far a target is behind its store now. Nothing is changed, and a shipper may be at work.
 
     Args:

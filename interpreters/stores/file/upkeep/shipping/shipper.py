@@ -15,7 +15,7 @@ from interpreters.disk import requests as disk
 from interpreters.stores.file.format import SegmentHeader
 from interpreters.stores.file.manifest import BLOBS, load_beside_writer
 from interpreters.stores.file.upkeep.shipping.checking import Counters, SegmentCheck
-from interpreters.stores.file.upkeep.shipping.lag import Lag, bytes_behind, lag_between
+from interpreters.stores.file.upkeep.shipping.lag import ShippingLag, bytes_behind, lag_between
 from interpreters.stores.file.upkeep.shipping.layout import (
     IDENTITY,
     LAYOUT_VERSION,
@@ -135,7 +135,7 @@ class Shipper:
                 self._checks = {}
         raise StoreUnavailable(f"the store was changed {_ATTEMPTS} times while it was shipped: try again")
 
-    def measure(self) -> Effect[Lag]:
+    def measure(self) -> Effect[ShippingLag]:
         """How far the target is behind now, as far as it was listed. Nothing is put. Raises as `look`."""
         source = yield from self._reader.look()
         if self._contents is None:
