@@ -16,6 +16,7 @@ from persist_effects.following.records import (
     Partition,
     Reached,
     Record,
+    aside_stream,
     check_follower_name,
     hash_of,
     head_key,
@@ -34,7 +35,7 @@ from persist_effects.following.whole import (
 )
 from persist_effects.machine import Effect, perform
 from persist_effects.programs import program
-from persist_effects.requests import PAGE_SIZE_MAX, Conflict, KvDelete, KvPut, Transact
+from persist_effects.requests import PAGE_SIZE_MAX, Conflict, KvDelete, KvPut, Read, Transact
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -62,6 +63,8 @@ class Registered(msgspec.Struct, frozen=True):
         missed: How many, at the most, were truncated before they were seen.
         building: What is built to take its place; None: nothing is.
         is_forgotten: Somebody has begun to remove it.
+        awaits_retry: What was set aside is to be tried again, and has not been yet.
+        shares: Of a group, by each member the numbers of its partitions; under an empty name those that nobody has.
     """
 
     name: str
@@ -77,6 +80,26 @@ class Registered(msgspec.Struct, frozen=True):
     missed: int
     building: Built | None
     is_forgotten: bool
+    awaits_retry: bool = False
+    shares: dict[str, list[int]] = {}
+
+
+class SetAside(msgspec.Struct, frozen=True):
+    """Events of a stream that were set aside: from ``first`` through ``through``, the first of which failed.
+
+    ``position`` is that of the first, ``type`` its type, ``error`` what it met the last time, at ``at``, and ``tried``
+    how often it was tried then. They are None where the event that told so, of the stream ``set-aside/<name>``, was
+    truncated.
+    """
+
+    stream: str
+    first: int
+    through: int
+    position: int
+    type: str | None = None
+    error: str | None = None
+    tried: int | None = None
+    at: int | None = None
 
 
 class Lag(msgspec.Struct, frozen=True):
@@ -131,26 +154,70 @@ def registered(name: str) -> Effect[Registered]:
     ('orders/', 1, 1)
     """
     record, _ = yield from _head(name)
-    position, _ = yield from extent(name, record)
-    parts = yield from parts_of(name, record.generation)
+    return (yield from _registered(name, record))
+
+
+@program
+def all_registered() -> Effect[list[Registered]]:
+    """All followers, as they are now.
+
+    Returns:
+        What is known of each, sorted by the names.
+
+    >>> from interpreters import open_store
+    >>> from persist_effects import follow
+    >>> store = open_store("memory:")
+    >>> _ = store.run(log.append("orders/1", "placed", 12)), store.run(follow("totals", "orders/", lambda event: []))
+    >>> [found.name for found in store.run(all_registered())]
+    ['totals']
+    """
+    found: list[Registered] = []
+    for key, entry in (yield from kv.entries(HEADS)):
+        name = key[len(HEADS) :]
+        record = record_in(entry, name)
+        assert record is not None
+        found.append((yield from _registered(name, record)))
+    return found
+
+
+@program
+def set_aside(name: str) -> Effect[list[SetAside]]:
+    """What a follower has set aside, and what each first event met. Reads what the stream ``set-aside/<name>`` tells.
+
+    Args:
+        name: The follower's name.
+
+    Returns:
+        The streams of which events were set aside, in the order of these.
+
+    Raises:
+        InvalidRequest: If there is no such follower.
+
+    >>> from interpreters import open_store
+    >>> from persist_effects import follow
+    >>> store = open_store("memory:")
+    >>> def mail(event):
+    ...     raise ValueError("no address")
+    >>> _ = store.run(log.append("orders/1", "placed", 12))
+    >>> _ = store.run(follow("mails", "orders/", mail, on_error="set-aside"))
+    >>> [(found.stream, found.first, found.error) for found in store.run(set_aside("mails"))]
+    [('orders/1', 1, 'ValueError: no address')]
+    """
+    record, _ = yield from _head(name)
     asides = yield from asides_of(name, record.generation)
-    prefix = members_prefix(name)
-    members = [key[len(prefix) :] for key in (yield from kv.keys(prefix))] if record.partitions else []
-    return Registered(
-        name,
-        record.prefix,
-        record.types,
-        record.version,
-        position,
-        record.has_model,
-        record.partitions,
-        members,
-        sorted((aside for aside, _ in asides.values()), key=lambda aside: aside.position),
-        record.skipped + sum(part.skipped for part, _ in parts.values()),
-        record.missed + sum(part.missed for part, _ in parts.values()),
-        (yield from _built(name, record)),
-        record.is_forgotten,
-    )
+    wanted = {(aside.stream, aside.first): aside for aside, _ in asides.values()}
+    told: dict[tuple[str, int], Event] = {}
+    until: int | None = None
+    # From the newest on: what it met last.
+    while until != 0 and len(told) < len(wanted):
+        page = yield from perform(Read(aside_stream(name), until=until, backwards=True))
+        for event in page.events:
+            which = (event.data["stream"], event.data["seq"])
+            if which in wanted:
+                told.setdefault(which, event)
+        until = page.events[-1].seq - 1 if page.events else 0
+    found = [_set_aside(aside, told.get(which)) for which, aside in wanted.items()]
+    return sorted(found, key=lambda one: one.position)
 
 
 @program
@@ -370,6 +437,48 @@ def _head(name: str) -> Effect[tuple[Record, int]]:
         known = f"there are {', '.join(map(repr, others[:20]))}" if others else "there is none"
         raise InvalidRequest(f"there is no follower {name!r}: {known}")
     return record, found.revision
+
+
+def _registered(name: str, record: Record) -> Effect[Registered]:
+    position, _ = yield from extent(name, record)
+    parts = yield from parts_of(name, record.generation)
+    asides = yield from asides_of(name, record.generation)
+    prefix = members_prefix(name)
+    members = [key[len(prefix) :] for key in (yield from kv.keys(prefix))] if record.partitions else []
+    return Registered(
+        name,
+        record.prefix,
+        record.types,
+        record.version,
+        position,
+        record.has_model,
+        record.partitions,
+        members,
+        sorted((aside for aside, _ in asides.values()), key=lambda aside: aside.position),
+        record.skipped + sum(part.skipped for part, _ in parts.values()),
+        record.missed + sum(part.missed for part, _ in parts.values()),
+        (yield from _built(name, record)),
+        record.is_forgotten,
+        record.retry or any(part.retry for part, _ in parts.values()),
+        _shares(record.partitions, parts),
+    )
+
+
+def _shares(partitions: int, parts: dict[int, tuple[Partition, int]]) -> dict[str, list[int]]:
+    shares: dict[str, list[int]] = {}
+    for index in range(partitions):
+        owner = parts[index][0].owner if index in parts else ""
+        shares.setdefault(owner, []).append(index)
+    return shares
+
+
+def _set_aside(aside: Aside, told: Event | None) -> SetAside:
+    if told is None:
+        return SetAside(aside.stream, aside.first, aside.through, aside.position)
+    said = told.data
+    return SetAside(
+        aside.stream, aside.first, aside.through, aside.position, said["type"], said["error"], said["tried"], told.at
+    )
 
 
 def _live_head(name: str) -> Effect[tuple[Record, int]]:
