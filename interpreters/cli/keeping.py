@@ -11,7 +11,6 @@ from interpreters.stores.file.upkeep.backup import BackedUp
 from interpreters.stores.file.upkeep.salvage import Salvaged
 from interpreters.stores.file.upkeep.verify import Verified
 
-
 _NUMBERS = (
     "streams",
     "events",
