@@ -12,6 +12,7 @@ from interpreters.cli.exits import exit_codes, noting_interrupt
 from interpreters.cli.inputs import AnyUrl, AsJson, reading_any, writing_any
 from interpreters.cli.output import lines_of_numbers, lines_of_table, print_answer, printable, progress, time_of
 from interpreters.cli.stepping import run_watched
+from interpreters.stores.compacting import Told
 from persist_effects import followers
 from persist_effects.errors import InvalidRequest, StoreUnavailable
 from persist_effects.followers import Lag, Registered, SetAside
@@ -20,9 +21,9 @@ from persist_effects.requests import KvDelete, Request, Sleep, Transact
 
 A = TypeVar("A")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The follower's name.")]
+FollowerName = Annotated[str, typer.Argument(metavar="NAME", help="The follower's name.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask whether it is meant.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait until those that follow have done it.")]
+ToWait = Annotated[bool, typer.Option("--wait", help="Wait until those that follow have done it.")]
 Patience = Annotated[float, typer.Option(min=0.1, help="How many seconds may pass in which nothing moves.")]
 
 PATIENCE_SECONDS = 30.0
@@ -31,8 +32,6 @@ PATIENCE_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
 
 _HEAD = ("NAME", "VERSION", "PREFIX", "POSITION", "BEHIND", "SINCE", "MEMBERS", "ASIDE", "SKIPPED", "STATE")
-
-Told = Callable[[int, int], None] | None
 
 
 def list_followers(url: AnyUrl, as_json: AsJson = False) -> None:
@@ -43,7 +42,7 @@ def list_followers(url: AnyUrl, as_json: AsJson = False) -> None:
         print_answer({"followers": [_numbers(*pair) for pair in found]}, as_json, lambda _: _lines_of_followers(found))
 
 
-def show(url: AnyUrl, name: Name, as_json: AsJson = False) -> None:
+def show(url: AnyUrl, name: FollowerName, as_json: AsJson = False) -> None:
     """Tell all of one follower: its members, what it set aside and why, what is being built."""
     with exit_codes(as_json), reading_any(url) as store:
         found, aside = store.run(followers.registered(name)), store.run(followers.set_aside(name))
@@ -51,7 +50,7 @@ def show(url: AnyUrl, name: Name, as_json: AsJson = False) -> None:
         print_answer(answer, as_json, lambda _: [*_lines_of(found), *map(_line_of_aside, aside)])
 
 
-def lag(url: AnyUrl, name: Name, as_json: AsJson = False) -> None:
+def lag(url: AnyUrl, name: FollowerName, as_json: AsJson = False) -> None:
     """Count the events that a follower has not seen. Reads them."""
     with exit_codes(as_json), reading_any(url) as store:
         with progress("counting", as_json) as told:
@@ -59,7 +58,7 @@ def lag(url: AnyUrl, name: Name, as_json: AsJson = False) -> None:
         print_answer(found, as_json, lambda _: lines_of_numbers(_said_lag(found)))
 
 
-def list_set_aside(url: AnyUrl, name: Name, as_json: AsJson = False) -> None:
+def list_set_aside(url: AnyUrl, name: FollowerName, as_json: AsJson = False) -> None:
     """Tell of what a follower has set aside: of which streams, which events, and what the first of them met."""
     with exit_codes(as_json), reading_any(url) as store:
         aside = store.run(followers.set_aside(name))
@@ -68,8 +67,8 @@ def list_set_aside(url: AnyUrl, name: Name, as_json: AsJson = False) -> None:
 
 def rebuild(
     url: AnyUrl,
-    name: Name,
-    wait: Wait = False,
+    name: FollowerName,
+    wait: ToWait = False,
     patience: Patience = PATIENCE_SECONDS,
     as_json: AsJson = False,
 ) -> None:
@@ -89,8 +88,8 @@ def rebuild(
 
 def retry(
     url: AnyUrl,
-    name: Name,
-    wait: Wait = False,
+    name: FollowerName,
+    wait: ToWait = False,
     patience: Patience = PATIENCE_SECONDS,
     as_json: AsJson = False,
 ) -> None:
@@ -107,7 +106,7 @@ def retry(
 
 def reset(
     url: AnyUrl,
-    name: Name,
+    name: FollowerName,
     position: Annotated[int, typer.Option("--to", min=0, help="Past which position; 0: all events.")] = 0,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -122,7 +121,7 @@ def reset(
         print_answer({"name": name, "position": position}, as_json, lambda _: [f"reset: {name}, to {position}"])
 
 
-def forget(url: AnyUrl, name: Name, yes: Yes = False, as_json: AsJson = False) -> None:
+def forget(url: AnyUrl, name: FollowerName, yes: Yes = False, as_json: AsJson = False) -> None:
     """Remove a follower and its read model. Asks first, unless --yes is given. Interrupted, it is done again."""
     with exit_codes(as_json), writing_any(url) as store:
         found = store.run(followers.registered(name))
@@ -136,7 +135,7 @@ def forget(url: AnyUrl, name: Name, yes: Yes = False, as_json: AsJson = False) -
 # Asking the store
 
 
-def _with_lags(store: Any, told: Told) -> list[tuple[Registered, Lag]]:
+def _with_lags(store: Any, told: Told | None) -> list[tuple[Registered, Lag]]:
     found: list[tuple[Registered, Lag]] = []
     for one in store.run(followers.all_registered()):
         try:
@@ -148,7 +147,7 @@ def _with_lags(store: Any, told: Told) -> list[tuple[Registered, Lag]]:
     return found
 
 
-def _lag_of(store: Any, name: str, told: Told) -> Lag:
+def _lag_of(store: Any, name: str, told: Told | None) -> Lag:
     def watch(request: Request[Any], answer: Any) -> None:
         if told is not None and request.op == "persist/read-all":
             told(answer.next, answer.head)
@@ -156,7 +155,7 @@ def _lag_of(store: Any, name: str, told: Told) -> Lag:
     return run_watched(store, followers.lag(name), watch)
 
 
-def _forget(store: Any, name: str, told: Told) -> int:
+def _forget(store: Any, name: str, told: Told | None) -> int:
     deleted = 0
 
     def watch(request: Request[Any], answer: Any) -> None:
@@ -170,7 +169,9 @@ def _forget(store: Any, name: str, told: Told) -> int:
     return deleted
 
 
-def _await(store: Any, name: str, is_done: Callable[[Registered], bool], patience: float, told: Told) -> Registered:
+def _await(
+    store: Any, name: str, is_done: Callable[[Registered], bool], patience: float, told: Told | None
+) -> Registered:
     """Look at a follower until something is done. Raises `StoreUnavailable` where nothing has moved for too long."""
     moved_at = time.monotonic()
     before: Registered | None = None
