@@ -7,7 +7,7 @@ was set aside and is to be tried again, is done by those that follow, at once wh
 import msgspec
 
 from persist_effects import kv, log
-from persist_effects.errors import InvalidRequest
+from persist_effects.errors import InvalidRequest, Truncated
 from persist_effects.event import Event, check_integer
 from persist_effects.following.checkpoint import Checkpoint, asides_of, extent, parts_of
 from persist_effects.following.records import (
@@ -33,6 +33,7 @@ from persist_effects.following.whole import (
     drop_keys,
     followed,
 )
+from persist_effects.holes import holes_after
 from persist_effects.machine import Effect, perform
 from persist_effects.programs import program
 from persist_effects.requests import PAGE_SIZE_MAX, Conflict, KvDelete, KvPut, Read, Transact
@@ -262,16 +263,19 @@ def lag(name: str) -> Effect[Lag]:
 
 
 @program
-def rebuild(name: str) -> Effect[None]:
+def rebuild(name: str, *, skip_truncated: bool = False) -> Effect[None]:
     """Have the read model of a follower built anew, beside the one that answers until it has caught up.
 
     Those that follow build it: they begin once they have handled a page, and where they wait, with the next event.
+    `cancel` gives it up.
 
     Args:
         name: The follower's name.
+        skip_truncated: Whether to build it without events that were dropped. Those that follow must say the same.
 
     Raises:
         InvalidRequest: If there is no such follower; if it has no read model; if one is being built.
+        Truncated: If events were dropped that it would be built of: those that follow could not go on.
 
     >>> from interpreters import open_store
     >>> from persist_effects import ReadModel, follow
@@ -295,7 +299,12 @@ def rebuild(name: str) -> Effect[None]:
                 "events take effect again; or let it follow with a ReadModel"
             )
         if head.building:
-            raise InvalidRequest(f"follower {name!r} is being built anew already: let that come to its end")
+            raise InvalidRequest(
+                f"follower {name!r} is being built anew already: let that come to its end, or have it cancelled"
+            )
+        if not skip_truncated:
+            for stream, first_left in sorted((yield from holes_after(head.prefix, 0)).items()):
+                raise Truncated(stream, first_left)
         record = Record(
             position=0,
             prefix=head.prefix,
@@ -308,6 +317,41 @@ def rebuild(name: str) -> Effect[None]:
         )
         if (yield from begin_to_build(name, head, revision, record, head.dropping, None)):
             return
+
+
+@program
+def cancel(name: str) -> Effect[bool]:
+    """Give up what is built to take a follower's place. The version whose effects are seen goes on.
+
+    A program that follows with a higher version begins to build again.
+
+    Args:
+        name: The follower's name.
+
+    Returns:
+        Whether anything was being built.
+
+    Raises:
+        InvalidRequest: If there is no such follower.
+
+    >>> from interpreters import open_store
+    >>> from persist_effects import ReadModel, follow
+    >>> store = open_store("memory:")
+    >>> _ = store.run(log.append("orders/1", "placed", 12))
+    >>> _ = store.run(follow(ReadModel("totals"), "orders/", lambda event, totals: []))
+    >>> store.run(rebuild("totals"))
+    >>> store.run(cancel("totals")), store.run(cancel("totals"))
+    (True, False)
+    """
+    while True:
+        head, revision = yield from _live_head(name)
+        if not head.building:
+            return False
+        alone = msgspec.structs.replace(head, building=0, hands_over=False, dropping=[*head.dropping, head.building])
+        # Who builds it knows the key by its revision, meets a conflict, and looks what there is now.
+        writes = (KvPut(head_key(name), msgspec.to_builtins(alone), revision), KvDelete(next_key(name)))
+        if not isinstance((yield from perform(Transact(writes))), Conflict):
+            return True
 
 
 @program

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import threading
@@ -236,6 +237,41 @@ def test_who_waits_for_a_rebuild_that_somebody_else_has_asked_for_waits_for_that
     assert invoke("follower", "rebuild", shared, "totals").exit_code == 2
     with followed(shared, TOTALS, "orders/", add):
         assert invoke("follower", "rebuild", "--wait", shared, "totals").exit_code == 0
+
+
+def test_a_rebuild_is_cancelled(url):
+    assert invoke("follower", "cancel", url, "totals").stdout == "nothing of totals is being built\n"
+    invoke("follower", "rebuild", url, "totals")
+    assert invoke("follower", "cancel", url, "totals").stdout == "cancelled: what was built of totals\n"
+    assert "building" not in invoke("followers", url).stdout
+
+
+def test_a_rebuild_of_what_was_dropped_is_refused_unless_that_is_said(url):
+    with open_store(url) as store:
+        store.run(log.truncate_through("orders/2", 1))
+    refused = invoke("follower", "rebuild", url, "totals")
+    assert refused.exit_code == 2
+    assert "'orders/2' was truncated" in refused.stderr
+    assert invoke("follower", "rebuild", "--skip-truncated", url, "totals").exit_code == 0
+
+
+@pytest.mark.parametrize("arguments", [["rebuild", "totals"], ["retry", "mails"]])
+def test_ctrl_c_ends_the_waiting_and_what_was_asked_for_stays_asked_for(shared, arguments):
+    command, name = arguments
+    child = subprocess.Popen(
+        [sys.executable, "-m", "interpreters.cli", "follower", command, "--wait", shared, name],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with open_store(shared) as store:
+        while not (found := store.run(followers.registered(name))).awaits_retry and found.building is None:
+            store.run(kv.wait(store.run(kv.wait(0, "follow", 0)), "follow", 1.0))
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=60)
+        assert (child.returncode, errors) == (130, "persist-effects: interrupted\n")
+        found = store.run(followers.registered(name))
+        assert found.awaits_retry or found.building is not None
 
 
 def test_a_retry_is_awaited_and_tells_what_is_set_aside_still(shared):

@@ -526,7 +526,7 @@ PUBLIC_FUNCTIONS = {
     "states": "kept_in record_of",
     "compaction": "compact maybe_compact should_compact",
     "subscription": "publish",
-    "followers": "all_registered forget lag names rebuild registered reset retry set_aside",
+    "followers": "all_registered cancel forget lag names rebuild registered reset retry set_aside",
     "following.follow": "follow",
     "following.retention": "droppable",
     "holes": "holes_after missed_of",

@@ -36,6 +36,7 @@ FOLLOWER_COMMANDS: dict[str, Callable[..., Any]] = {
     "set-aside": following.list_set_aside,
     "retry": following.retry,
     "rebuild": following.rebuild,
+    "cancel": following.cancel,
     "reset": following.reset,
     "forget": following.forget,
 }

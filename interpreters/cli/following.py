@@ -68,8 +68,12 @@ def list_set_aside(url: AnyUrl, name: FollowerName, as_json: AsJson = False) -> 
 def rebuild(
     url: AnyUrl,
     name: FollowerName,
+    *,
     wait: ToWait = False,
     patience: Patience = PATIENCE_SECONDS,
+    skip_truncated: Annotated[
+        bool, typer.Option("--skip-truncated", help="Build it without what was dropped.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Have a read model built anew beside the one that answers, by those that follow. Exit code 3: nobody does.
@@ -78,12 +82,20 @@ def rebuild(
     """
     with exit_codes(as_json), writing_any(url) as store:
         if not wait or store.run(followers.registered(name)).building is None:
-            store.run(followers.rebuild(name))
+            store.run(followers.rebuild(name, skip_truncated=skip_truncated))
         found = store.run(followers.registered(name))
         if wait:
             with progress("building", as_json) as told:
                 found = _await(store, name, lambda one: one.building is None, patience, told)
         print_answer(found, as_json, lambda _: [_line_of_rebuild(found)])
+
+
+def cancel(url: AnyUrl, name: FollowerName, as_json: AsJson = False) -> None:
+    """Give up what is being built. What answers goes on."""
+    with exit_codes(as_json), writing_any(url) as store:
+        was_built = store.run(followers.cancel(name))
+        line = f"cancelled: what was built of {name}" if was_built else f"nothing of {name} is being built"
+        print_answer({"name": name, "cancelled": was_built}, as_json, lambda _: [line])
 
 
 def retry(

@@ -3,7 +3,7 @@
 import pytest
 from conftest import stop_after
 
-from persist_effects import Draft, Group, InvalidRequest, follow, followers, kv, log
+from persist_effects import Draft, Group, InvalidRequest, ReadModel, Truncated, follow, followers, kv, log
 from persist_effects.requests import PAGE_SIZE, KvPut
 
 
@@ -121,3 +121,62 @@ def test_the_partitions_that_nobody_has_are_told_too(filled):
 def test_what_is_no_group_has_no_partitions(filled):
     mails(filled)
     assert filled.run(followers.registered("mails")).shares == {}
+
+
+TOTALS = ReadModel("totals")
+
+
+def add(event, totals):
+    return [totals.put(f"{event.stream}/{event.seq}", event.data)]
+
+
+def test_what_needs_dropped_events_is_not_begun_to_be_built_and_the_follower_goes_on(filled):
+    filled.run(follow(TOTALS, "orders/", add))
+    filled.run(log.truncate_through("orders/2", 1))
+    with pytest.raises(Truncated, match="'orders/2' was truncated: the first event left is 2"):
+        filled.run(followers.rebuild("totals"))
+    filled.run(log.append("orders/1", "placed", 7))
+    filled.run(follow(TOTALS, "orders/", add))
+    assert filled.run(TOTALS.get("orders/1/4")) == 7
+
+
+def test_what_was_dropped_is_left_out_of_what_is_built_if_that_is_said(filled):
+    filled.run(follow(TOTALS, "orders/", add))
+    filled.run(log.truncate_through("orders/2", 1))
+    filled.run(followers.rebuild("totals", skip_truncated=True))
+    filled.run(follow(TOTALS, "orders/", add, skip_truncated=True))
+    assert len(filled.run(TOTALS.keys())) == 8
+
+
+@pytest.mark.parametrize("group", [None, Group(partitions=2)])
+@pytest.mark.parametrize("built", range(0, 60, 7))
+def test_what_is_built_is_cancelled_at_any_time_and_nothing_of_it_is_left(filled, group, built):
+    filled.run(follow(TOTALS, "orders/", add, group=group))
+    filled.run(followers.rebuild("totals"))
+    stop_after(follow(TOTALS, "orders/", add, group=group), filled, built)
+    was_built = filled.run(followers.registered("totals")).building is not None
+    assert filled.run(followers.cancel("totals")) == was_built
+    assert filled.run(followers.registered("totals")).building is None
+    filled.run(log.append("orders/1", "placed", 7))
+    # Who was stopped in its middle is taken for dead once its lease is over.
+    filled.run(follow(TOTALS, "orders/", add, group=group, timeout=0 if group is None else 0.2))
+    assert filled.run(kv.get("follow-next/totals")) is None
+    assert len(filled.run(TOTALS.keys())) >= 9
+    assert len(filled.run(kv.keys("model/totals/"))) == len(filled.run(TOTALS.keys()))
+
+
+def test_who_builds_while_it_is_cancelled_goes_on_with_what_is_seen(filled):
+    filled.run(follow(TOTALS, "orders/", add))
+    filled.run(followers.rebuild("totals"))
+    cancelled = []
+
+    def add_and_cancel(event, totals):
+        if event.position == 5 and not cancelled:
+            cancelled.append((yield from followers.cancel("totals")))
+        return [totals.put(f"{event.stream}/{event.seq}", event.data)]
+
+    filled.run(follow(TOTALS, "orders/", add_and_cancel))
+    assert cancelled == [True]
+    filled.run(log.append("orders/1", "placed", 7))
+    filled.run(follow(TOTALS, "orders/", add))
+    assert len(filled.run(TOTALS.keys())) == len(filled.run(kv.keys("model/totals/"))) == 10
