@@ -10,6 +10,7 @@ import threading
 from contextlib import contextmanager, suppress
 
 import pytest
+from conftest import stop_after
 from places import ROOT
 from server_processes import ServerProcess
 from typer.testing import CliRunner
@@ -211,6 +212,15 @@ def test_a_follower_is_forgotten_with_all_its_keys(url):
     assert json.loads(done.stdout) == {"name": "totals", "keys": 7}
     assert invoke("followers", url).stdout.count("totals") == 0
     assert invoke("follower", "forget", url, "totals", "--yes").exit_code == 2
+
+
+def test_who_removes_a_group_is_told_of_its_members(shared):
+    with open_store(shared) as store:
+        program = follow("grouped", "orders/", lambda event: [], group=Group(partitions=3), timeout=60)
+        assert not stop_after(program, store, 20)
+    assert (
+        "Members of it give signs of life, 1: end them first" in invoke("follower", "forget", shared, "grouped").stderr
+    )
 
 
 def test_a_rebuild_and_a_retry_are_asked_for(url):

@@ -138,7 +138,8 @@ def forget(url: AnyUrl, name: FollowerName, yes: Yes = False, as_json: AsJson = 
     with exit_codes(as_json), writing_any(url) as store:
         found = store.run(followers.registered(name))
         what = "its checkpoint and its read model" if found.has_model else "its checkpoint"
-        _confirm(f"The follower {name!r} will be removed: {what}.", yes)
+        living = f" Members of it give signs of life, {len(found.members)}: end them first." if found.members else ""
+        _confirm(f"The follower {name!r} will be removed: {what}.{living}", yes)
         with progress("removing", as_json) as told:
             keys = _forget(store, name, told)
         print_answer({"name": name, "keys": keys}, as_json, lambda _: [f"forgotten: {name}, {keys} keys"])
