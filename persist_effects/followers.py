@@ -7,7 +7,7 @@ was set aside and is to be tried again, is done by those that follow, at once wh
 import msgspec
 
 from persist_effects import kv, log
-from persist_effects.errors import InvalidRequest
+from persist_effects.errors import InvalidRequest, Truncated
 from persist_effects.event import Event, check_integer
 from persist_effects.following.checkpoint import Checkpoint, asides_of, extent, parts_of
 from persist_effects.following.records import (
@@ -16,6 +16,7 @@ from persist_effects.following.records import (
     Partition,
     Reached,
     Record,
+    aside_stream,
     check_follower_name,
     hash_of,
     head_key,
@@ -32,9 +33,10 @@ from persist_effects.following.whole import (
     drop_keys,
     followed,
 )
+from persist_effects.holes import holes_after
 from persist_effects.machine import Effect, perform
 from persist_effects.programs import program
-from persist_effects.requests import PAGE_SIZE_MAX, Conflict, KvDelete, KvPut, Transact
+from persist_effects.requests import PAGE_SIZE_MAX, Conflict, KvDelete, KvPut, Read, Transact
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -62,6 +64,8 @@ class Registered(msgspec.Struct, frozen=True):
         missed: How many, at the most, were truncated before they were seen.
         building: What is built to take its place; None: nothing is.
         is_forgotten: Somebody has begun to remove it.
+        awaits_retry: What was set aside is to be tried again, and has not been yet.
+        shares: Of a group, by each member the numbers of its partitions; under an empty name those that nobody has.
     """
 
     name: str
@@ -77,6 +81,26 @@ class Registered(msgspec.Struct, frozen=True):
     missed: int
     building: Built | None
     is_forgotten: bool
+    awaits_retry: bool = False
+    shares: dict[str, list[int]] = {}
+
+
+class SetAside(msgspec.Struct, frozen=True):
+    """Events of a stream that were set aside: from ``first`` through ``through``, the first of which failed.
+
+    ``position`` is that of the first, ``type`` its type, ``error`` what it met the last time, at ``at``, and ``tried``
+    how often it was tried then. They are None where the event that told so, of the stream ``set-aside/<name>``, was
+    truncated.
+    """
+
+    stream: str
+    first: int
+    through: int
+    position: int
+    type: str | None = None
+    error: str | None = None
+    tried: int | None = None
+    at: int | None = None
 
 
 class Lag(msgspec.Struct, frozen=True):
@@ -131,26 +155,70 @@ def registered(name: str) -> Effect[Registered]:
     ('orders/', 1, 1)
     """
     record, _ = yield from _head(name)
-    position, _ = yield from extent(name, record)
-    parts = yield from parts_of(name, record.generation)
+    return (yield from _registered(name, record))
+
+
+@program
+def all_registered() -> Effect[list[Registered]]:
+    """All followers, as they are now.
+
+    Returns:
+        What is known of each, sorted by the names.
+
+    >>> from interpreters import open_store
+    >>> from persist_effects import follow
+    >>> store = open_store("memory:")
+    >>> _ = store.run(log.append("orders/1", "placed", 12)), store.run(follow("totals", "orders/", lambda event: []))
+    >>> [found.name for found in store.run(all_registered())]
+    ['totals']
+    """
+    found: list[Registered] = []
+    for key, entry in (yield from kv.entries(HEADS)):
+        name = key[len(HEADS) :]
+        record = record_in(entry, name)
+        assert record is not None
+        found.append((yield from _registered(name, record)))
+    return found
+
+
+@program
+def set_aside(name: str) -> Effect[list[SetAside]]:
+    """What a follower has set aside, and what each first event met. Reads what the stream ``set-aside/<name>`` tells.
+
+    Args:
+        name: The follower's name.
+
+    Returns:
+        The streams of which events were set aside, in the order of these.
+
+    Raises:
+        InvalidRequest: If there is no such follower.
+
+    >>> from interpreters import open_store
+    >>> from persist_effects import follow
+    >>> store = open_store("memory:")
+    >>> def mail(event):
+    ...     raise ValueError("no address")
+    >>> _ = store.run(log.append("orders/1", "placed", 12))
+    >>> _ = store.run(follow("mails", "orders/", mail, on_error="set-aside"))
+    >>> [(found.stream, found.first, found.error) for found in store.run(set_aside("mails"))]
+    [('orders/1', 1, 'ValueError: no address')]
+    """
+    record, _ = yield from _head(name)
     asides = yield from asides_of(name, record.generation)
-    prefix = members_prefix(name)
-    members = [key[len(prefix) :] for key in (yield from kv.keys(prefix))] if record.partitions else []
-    return Registered(
-        name,
-        record.prefix,
-        record.types,
-        record.version,
-        position,
-        record.has_model,
-        record.partitions,
-        members,
-        sorted((aside for aside, _ in asides.values()), key=lambda aside: aside.position),
-        record.skipped + sum(part.skipped for part, _ in parts.values()),
-        record.missed + sum(part.missed for part, _ in parts.values()),
-        (yield from _built(name, record)),
-        record.is_forgotten,
-    )
+    wanted = {(aside.stream, aside.first): aside for aside, _ in asides.values()}
+    told: dict[tuple[str, int], Event] = {}
+    until: int | None = None
+    # From the newest on: what it met last.
+    while until != 0 and len(told) < len(wanted):
+        page = yield from perform(Read(aside_stream(name), until=until, backwards=True))
+        for event in page.events:
+            which = (event.data["stream"], event.data["seq"])
+            if which in wanted:
+                told.setdefault(which, event)
+        until = page.events[-1].seq - 1 if page.events else 0
+    found = [_set_aside(aside, told.get(which)) for which, aside in wanted.items()]
+    return sorted(found, key=lambda one: one.position)
 
 
 @program
@@ -195,16 +263,19 @@ def lag(name: str) -> Effect[Lag]:
 
 
 @program
-def rebuild(name: str) -> Effect[None]:
+def rebuild(name: str, *, skip_truncated: bool = False) -> Effect[None]:
     """Have the read model of a follower built anew, beside the one that answers until it has caught up.
 
     Those that follow build it: they begin once they have handled a page, and where they wait, with the next event.
+    `cancel` gives it up.
 
     Args:
         name: The follower's name.
+        skip_truncated: Whether to build it without events that were dropped. Those that follow must say the same.
 
     Raises:
         InvalidRequest: If there is no such follower; if it has no read model; if one is being built.
+        Truncated: If events were dropped that it would be built of: those that follow could not go on.
 
     >>> from interpreters import open_store
     >>> from persist_effects import ReadModel, follow
@@ -228,7 +299,12 @@ def rebuild(name: str) -> Effect[None]:
                 "events take effect again; or let it follow with a ReadModel"
             )
         if head.building:
-            raise InvalidRequest(f"follower {name!r} is being built anew already: let that come to its end")
+            raise InvalidRequest(
+                f"follower {name!r} is being built anew already: let that come to its end, or have it cancelled"
+            )
+        if not skip_truncated:
+            for stream, first_left in sorted((yield from holes_after(head.prefix, 0)).items()):
+                raise Truncated(stream, first_left)
         record = Record(
             position=0,
             prefix=head.prefix,
@@ -241,6 +317,41 @@ def rebuild(name: str) -> Effect[None]:
         )
         if (yield from begin_to_build(name, head, revision, record, head.dropping, None)):
             return
+
+
+@program
+def cancel(name: str) -> Effect[bool]:
+    """Give up what is built to take a follower's place. The version whose effects are seen goes on.
+
+    A program that follows with a higher version begins to build again.
+
+    Args:
+        name: The follower's name.
+
+    Returns:
+        Whether anything was being built.
+
+    Raises:
+        InvalidRequest: If there is no such follower.
+
+    >>> from interpreters import open_store
+    >>> from persist_effects import ReadModel, follow
+    >>> store = open_store("memory:")
+    >>> _ = store.run(log.append("orders/1", "placed", 12))
+    >>> _ = store.run(follow(ReadModel("totals"), "orders/", lambda event, totals: []))
+    >>> store.run(rebuild("totals"))
+    >>> store.run(cancel("totals")), store.run(cancel("totals"))
+    (True, False)
+    """
+    while True:
+        head, revision = yield from _live_head(name)
+        if not head.building:
+            return False
+        alone = msgspec.structs.replace(head, building=0, hands_over=False, dropping=[*head.dropping, head.building])
+        # Who builds it knows the key by its revision, meets a conflict, and looks what there is now.
+        writes = (KvPut(head_key(name), msgspec.to_builtins(alone), revision), KvDelete(next_key(name)))
+        if not isinstance((yield from perform(Transact(writes))), Conflict):
+            return True
 
 
 @program
@@ -370,6 +481,48 @@ def _head(name: str) -> Effect[tuple[Record, int]]:
         known = f"there are {', '.join(map(repr, others[:20]))}" if others else "there is none"
         raise InvalidRequest(f"there is no follower {name!r}: {known}")
     return record, found.revision
+
+
+def _registered(name: str, record: Record) -> Effect[Registered]:
+    position, _ = yield from extent(name, record)
+    parts = yield from parts_of(name, record.generation)
+    asides = yield from asides_of(name, record.generation)
+    prefix = members_prefix(name)
+    members = [key[len(prefix) :] for key in (yield from kv.keys(prefix))] if record.partitions else []
+    return Registered(
+        name,
+        record.prefix,
+        record.types,
+        record.version,
+        position,
+        record.has_model,
+        record.partitions,
+        members,
+        sorted((aside for aside, _ in asides.values()), key=lambda aside: aside.position),
+        record.skipped + sum(part.skipped for part, _ in parts.values()),
+        record.missed + sum(part.missed for part, _ in parts.values()),
+        (yield from _built(name, record)),
+        record.is_forgotten,
+        record.retry or any(part.retry for part, _ in parts.values()),
+        _shares(record.partitions, parts),
+    )
+
+
+def _shares(partitions: int, parts: dict[int, tuple[Partition, int]]) -> dict[str, list[int]]:
+    shares: dict[str, list[int]] = {}
+    for index in range(partitions):
+        owner = parts[index][0].owner if index in parts else ""
+        shares.setdefault(owner, []).append(index)
+    return shares
+
+
+def _set_aside(aside: Aside, told: Event | None) -> SetAside:
+    if told is None:
+        return SetAside(aside.stream, aside.first, aside.through, aside.position)
+    said = told.data
+    return SetAside(
+        aside.stream, aside.first, aside.through, aside.position, said["type"], said["error"], said["tried"], told.at
+    )
 
 
 def _live_head(name: str) -> Effect[tuple[Record, int]]:

@@ -534,7 +534,7 @@ PUBLIC_FUNCTIONS = {
     "states": "kept_in record_of",
     "compaction": "compact maybe_compact should_compact",
     "subscription": "publish",
-    "followers": "forget lag names rebuild registered reset retry",
+    "followers": "all_registered cancel forget lag names rebuild registered reset retry set_aside",
     "following.follow": "follow",
     "following.retention": "droppable",
     "holes": "holes_after missed_of",

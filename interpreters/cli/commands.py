@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from interpreters.cli import blobs, keeping, moving, servers, shipping, tailing
+from interpreters.cli import blobs, following, keeping, moving, servers, shipping, tailing
 from interpreters.cli.exits import EXIT_CODES, INTERRUPTED, end_interrupted
 
 # In the order in which the help tells them.
@@ -24,12 +24,23 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "compact": keeping.compact,
     "serve": servers.serve,
     "health": servers.health,
+    "followers": following.list_followers,
 }
 BLOB_COMMANDS: dict[str, Callable[..., Any]] = {
     "list": blobs.list_blobs,
     "check": blobs.check_blobs,
     "copy": blobs.copy_blobs,
     "sweep": blobs.sweep_blobs,
+}
+FOLLOWER_COMMANDS: dict[str, Callable[..., Any]] = {
+    "show": following.show,
+    "lag": following.lag,
+    "set-aside": following.list_set_aside,
+    "retry": following.retry,
+    "rebuild": following.rebuild,
+    "cancel": following.cancel,
+    "reset": following.reset,
+    "forget": following.forget,
 }
 
 app = typer.Typer(
@@ -41,8 +52,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 blobs_app = typer.Typer(help="Look at blobs, and keep them well.", epilog=EXIT_CODES, no_args_is_help=True)
+follower_app = typer.Typer(
+    help="Look at one follower, and what to do about it.", epilog=EXIT_CODES, no_args_is_help=True
+)
 app.add_typer(blobs_app, name="blobs")
-for commands, group in ((COMMANDS, app), (BLOB_COMMANDS, blobs_app)):
+app.add_typer(follower_app, name="follower")
+for commands, group in ((COMMANDS, app), (BLOB_COMMANDS, blobs_app), (FOLLOWER_COMMANDS, follower_app)):
     for name, command in commands.items():
         group.command(name, epilog=EXIT_CODES)(command)
 

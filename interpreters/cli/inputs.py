@@ -21,6 +21,9 @@ from persist_effects.errors import InvalidRequest
 Url = Annotated[str, typer.Argument(metavar="URL", help="The store: file:PATH.")]
 
 
+AnyUrl = Annotated[str, typer.Argument(metavar="URL", help="The store: any URL that open_store takes.")]
+
+
 Into = Annotated[Path, typer.Argument(metavar="INTO", help="A directory that is not there, or empty.")]
 
 
@@ -69,7 +72,25 @@ def reading(url: str) -> Any:
 def reading_any(url: str) -> Any:
     """A store of any kind, opened to be read, so that a program that writes to it may go on."""
     scheme, _, rest = url.partition(":")
-    return open_store(url, mode="r") if scheme in {"file", "sqlite"} and "?" not in rest else open_store(url)
+    if scheme == "file":
+        # What else stands in the URL is for writing.
+        path = options_of_url(scheme, rest, NUMBERS).get("path")
+        return open_store(url) if path is None else open_store("file:", path=path, mode="r")
+    return open_store(url, mode="r") if scheme in {"sqlite", "postgresql"} and "mode=" not in rest else open_store(url)
+
+
+def writing_any(url: str) -> Any:
+    """A store of any kind that is there, opened to be written. None is made where there is none."""
+    scheme, _, rest = url.partition(":")
+    if scheme == "memory":
+        raise InvalidRequest("a memory store is gone with its process, so there is none to change: give another URL")
+    if scheme in {"file", "sqlite"}:
+        path = options_of_url(scheme, rest, NUMBERS).get("path", "")
+        if scheme == "file" and path:
+            check_is_store(path)
+        if scheme == "sqlite" and path and not Path(path).is_file():
+            raise InvalidRequest(f"there is no store in {path}: give the path of one that is there")
+    return open_store(url)
 
 
 @contextlib.contextmanager

@@ -1,23 +1,15 @@
-"""Commands that look after a file store: verify, count, back up, salvage, compact."""
+"""Commands that look after a store: verify, count, back up, salvage, compact. All but the last are for file stores."""
 
 from pathlib import Path
-from typing import Any, Protocol, cast
 
 from interpreters.cli.exits import exit_codes, exit_if_damaged
-from interpreters.cli.inputs import AsJson, Into, Url, check_is_store, path_of
+from interpreters.cli.inputs import AnyUrl, AsJson, Into, Url, path_of, writing_any
 from interpreters.cli.output import lines_of_numbers, print_answer, progress
-from interpreters.opening import open_store
+from interpreters.stores.compacting import Compacted, compact_store
 from interpreters.stores.file.upkeep import operations
 from interpreters.stores.file.upkeep.backup import BackedUp
 from interpreters.stores.file.upkeep.salvage import Salvaged
 from interpreters.stores.file.upkeep.verify import Verified
-
-
-class _Compacting(Protocol):
-    """A store that can give space back."""
-
-    def compact(self) -> Any: ...
-
 
 _NUMBERS = (
     "streams",
@@ -71,15 +63,15 @@ def salvage(url: Url, into: Into, as_json: AsJson = False) -> None:
         exit_if_damaged(bool(salvaged.damages) or not salvaged.is_complete)
 
 
-def compact(url: Url, as_json: AsJson = False) -> None:
-    """Give back the space of what was truncated, overwritten and deleted. No other writer may be at work."""
-    with exit_codes(as_json):
-        path = path_of(url)
-        check_is_store(path)
-        with open_store("file:", path=path) as store:
-            compacted = cast(_Compacting, store.interpreter).compact()
-        numbers = {"bytes_before": compacted.bytes_before, "bytes_after": compacted.bytes_after}
-        print_answer(numbers, as_json, lines_of_numbers)
+def compact(url: AnyUrl, as_json: AsJson = False) -> None:
+    """Give back the space of what was truncated, overwritten and deleted, so that nothing of it is left.
+
+    Of a file store no other writer may be at work, unless it serves: then it does so itself.
+    """
+    with exit_codes(as_json), writing_any(url) as store:
+        with progress("compacting", as_json) as told:
+            compacted = compact_store(store.interpreter, told)
+        print_answer(compacted._asdict(), as_json, lambda _: _lines_of_compacted(compacted))
 
 
 def _lines_of_report(report: Verified) -> list[str]:
@@ -98,6 +90,11 @@ def _line_of_backup(copied: BackedUp, into: Path) -> str:
 
 def _blobs(found: BackedUp | Verified) -> str:
     return f", {found.blobs} blobs of {found.blob_bytes} bytes" if found.blobs else ""
+
+
+def _lines_of_compacted(compacted: Compacted) -> list[str]:
+    numbers = {"bytes_before": compacted.bytes_before, "bytes_after": compacted.bytes_after}
+    return [*lines_of_numbers(numbers), *(f"elsewhere: {place}" for place in compacted.elsewhere)]
 
 
 def _lines_of_salvaged(salvaged: Salvaged) -> list[str]:

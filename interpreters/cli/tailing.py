@@ -1,7 +1,6 @@
 """The command that prints events as they come: tail."""
 
 import sys
-from datetime import timedelta
 from typing import Annotated
 
 import msgspec
@@ -10,7 +9,7 @@ import typer
 from interpreters import jsonl
 from interpreters.cli.exits import exit_codes, noting_interrupt
 from interpreters.cli.inputs import AsJson, Url, reading
-from interpreters.cli.output import EPOCH
+from interpreters.cli.output import time_of
 from persist_effects import log
 from persist_effects.event import Event
 from persist_effects.json_values import to_json
@@ -54,9 +53,5 @@ def _line_of_event(event: Event) -> str:
     >>> _line_of_event(Event("orders/1", 3, "placed", 0, {"total": 12}, 17))
     '17 1970-01-01T00:00:00+00:00 orders/1 3 placed {"total":12}'
     """
-    try:
-        time = (EPOCH + timedelta(microseconds=event.at)).isoformat()
-    except OverflowError:
-        time = str(event.at)
     data = msgspec.json.encode(to_json(event.data)).decode()
-    return f"{event.position} {time} {event.stream} {event.seq} {event.type} {data}"
+    return f"{event.position} {time_of(event.at)} {event.stream} {event.seq} {event.type} {data}"

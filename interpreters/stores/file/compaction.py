@@ -7,11 +7,11 @@ manifest. A crash before it leaves the old segments, and after it the new.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 import msgspec
 
 from interpreters.disk import requests as disk
+from interpreters.stores.compacting import Compacted, Told
 from interpreters.stores.file.format import (
     COMMIT,
     ENTRY,
@@ -41,13 +41,6 @@ from persist_effects.errors import CorruptStore, PersistError
 from persist_effects.machine import Effect, perform
 
 
-class Compacted(NamedTuple):
-    """How many bytes the sealed segments took before a compaction, and how many those after it take."""
-
-    bytes_before: int
-    bytes_after: int
-
-
 class Compaction:
     """One compaction of all segments that are sealed when it begins: `copy`, then `publish`, then `remove_old`."""
 
@@ -64,12 +57,19 @@ class Compaction:
         self._states = {name: stream.state() for name, stream in index.truncated.items()}
         self._writer: Writer | None = None
 
-    def copy(self) -> Effect[None]:
-        """Write what is wanted into new segments, and sync them. May run beside commits and reads."""
+    def copy(self, told: Told | None = None) -> Effect[None]:
+        """Write what is wanted into new segments, and sync them. May run beside commits and reads.
+
+        After each segment ``told`` is told how many bytes of the old ones were looked at, and how many there are.
+        """
         try:
             yield from self._append([self._first_frame()])
+            done, total = 0, _bytes_of(self._old)
             for sealed in self._old:
                 yield from self._copy_segment(sealed)
+                done += sealed.length_bytes
+                if told is not None:
+                    told(done, total)
             yield from self._seal()
         except GeneratorExit:
             raise

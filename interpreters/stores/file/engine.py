@@ -7,7 +7,8 @@ only then taken into the index, so nobody is ever shown what is not yet on the d
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from interpreters.stores.file.compaction import Compacted, Compaction
+from interpreters.stores.compacting import Compacted
+from interpreters.stores.file.compaction import Compaction
 from interpreters.stores.file.index import Index
 from interpreters.stores.file.queries import Queries
 from interpreters.stores.file.segments import SegmentLog

@@ -22,8 +22,8 @@ from interpreters.disk.files import PRIVATE, refuse_home
 from interpreters.disk.real import RealDisk
 from interpreters.disk.requests import CheckHeld, ForeignFile
 from interpreters.disk.requests import Read as ReadBytes
+from interpreters.stores.compacting import Compacted, Told
 from interpreters.stores.file.beside_writer import ReaderEngine
-from interpreters.stores.file.compaction import Compacted
 from interpreters.stores.file.engine import Engine, EngineOptions
 from interpreters.stores.file.manifest import BLOBS, CURRENT, Moment
 from interpreters.stores.file.values import CACHE_BYTES, Values
@@ -517,8 +517,11 @@ class FileStore(_Host):
                 self._drive(self._engine.mark())
             self._commits_proved = commits
 
-    def compact(self) -> Compacted:
+    def compact(self, told: Told | None = None) -> Compacted:
         """Give back the space of what was truncated, overwritten and deleted, while others read and write.
+
+        Args:
+            told: Told after each segment how many bytes were looked at, and how many there are.
 
         Returns:
             How many bytes the sealed segments took before, and take now.
@@ -527,7 +530,7 @@ class FileStore(_Host):
             with self._group.turn:
                 self._drive(self._engine.roll_over())
                 compaction = self._engine.compaction()
-            self._drive(compaction.copy())
+            self._drive(compaction.copy(told))
             with self._group.turn:
                 compacted: Compacted = self._drive(compaction.publish())
             self._drive(compaction.remove_old())

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from interpreters.blobs.later import BlobsLater
 from interpreters.blobs.objects import NatsBlobs
@@ -334,6 +334,19 @@ class NatsStore:
             "payload_limit_bytes": self.capabilities.payload_limit_bytes,
             "batch_messages": self._batch_messages,
         }
+
+    def compact(self) -> NoReturn:
+        """Refuse: what is dropped stays in JetStream's files until it rewrites them, for which nobody can ask.
+
+        Raises:
+            InvalidRequest: Always. It says what can be done instead.
+        """
+        raise InvalidRequest(
+            "a store on NATS cannot be compacted: JetStream rewrites a file of its own accord, once less than half of "
+            "it is wanted, and never the newest one. To be rid of what was dropped, copy it by `persist-effects "
+            f"migrate` to one of another name, and remove this one by `nats stream rm {self._stream_name}`: see "
+            "docs/dropping-streams.md"
+        )
 
     # Waiting
 

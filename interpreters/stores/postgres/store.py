@@ -14,9 +14,11 @@ from psycopg.types.numeric import Int4, Int8
 
 from interpreters.blobs.cid import check_cid, cid_of
 from interpreters.clocks import Clock, RandomBytes, checked_clock, checked_random, wall_clock
+from interpreters.stores.compacting import Compacted, Told
 from interpreters.stores.group import NO_MEMORY, WriteRequest
 from interpreters.stores.grouped import GroupedStore
 from interpreters.stores.postgres.batches import Batch, bucket_of
+from interpreters.stores.postgres.compacting import compact
 from interpreters.stores.postgres.courier import Courier
 from interpreters.stores.postgres.installing import Installation
 from interpreters.stores.postgres.pool import Connection
@@ -211,6 +213,28 @@ class PostgresStore(GroupedStore):
         """Keep of all deletions but the newest only how new they are. The store does so by itself now and then."""
         with self._group.turn:
             self._forget_deletions()
+
+    def compact(self, told: Told | None = None) -> Compacted:
+        """Write the tables anew, so that nothing is left in them of what was truncated, overwritten and deleted.
+
+        Each table is locked meanwhile, so nobody reads or writes the store for as long as that takes. It takes as much
+        room again as the largest of them.
+
+        Args:
+            told: Told after each table how many bytes were looked at, and how many there are.
+
+        Returns:
+            How many bytes the tables took before, and take now; and what of the server may keep what was in them.
+
+        Raises:
+            InvalidRequest: If it was opened to read only.
+            StoreUnavailable: If a table cannot be had in time, or an older transaction may see what was deleted.
+        """
+        if self._is_read_only:
+            raise self._refusal("compact")
+        self._check_open()
+        with self._server.connect() as connection:
+            return compact(self._server, connection, told)
 
     def _forget_deletions(self) -> None:
         self._deletion_count = 0

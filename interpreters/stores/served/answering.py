@@ -22,8 +22,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from interpreters.clocks import ClockRow
+from interpreters.stores.compacting import compact_store
 from interpreters.stores.served.tally import Tally
-from interpreters.stores.served.wire import WaitForOrder
+from interpreters.stores.served.wire import AskCompact, WaitForOrder
 from interpreters.threads.gates import SLICE_SECONDS, Notify, pauses
 from interpreters.threads.workers import Workers
 from persist_effects.errors import InvalidRequest, UncertainOutcome
@@ -87,6 +88,7 @@ class Answering:
         self._writer = Workers(1, "persist-effects writer")
         self._readers = Workers(READER_COUNT, "persist-effects reader")
         self._order_waiter = Workers(1, "persist-effects order")
+        self._compactor = Workers(1, "persist-effects compaction")
 
     def ask(self, request: Request[Any], done: OnAnswer) -> None:
         """Have a request answered.
@@ -107,6 +109,8 @@ class Answering:
         elif isinstance(request, WaitForOrder):
             self._orders.append((request, done))
             self._order_waiter.do(self._wait_for_order)
+        elif isinstance(request, AskCompact):
+            self._compactor.do(partial(self._compact, done))
         else:
             self._readers.do(partial(self._answer, request, done))
 
@@ -141,6 +145,8 @@ class Answering:
     def end(self) -> None:
         """Wait until the threads have done what they were given, but for what clients wait for as long as they like."""
         self._order_waiter.end(may_wait=False)
+        # The store waits for what goes on when it is closed.
+        self._compactor.end(may_wait=False)
         for workers in (self._writer, self._readers):
             workers.end()
 
@@ -216,6 +222,14 @@ class Answering:
 
     def _answer(self, request: Request[Any], done: OnAnswer) -> None:
         self._call_soon(self._settle, [done], [outcome_of(request, self._handlers)])
+
+    def _compact(self, done: OnAnswer) -> None:
+        outcome: Outcome
+        try:
+            outcome = Answered(list(compact_store(self._interpreter)))
+        except Exception as error:
+            outcome = Failed(error)
+        self._call_soon(self._settle, [done], [outcome])
 
     def _wait_for_order(self) -> None:
         """In its thread: wait for all that have asked by now. What is shown to one is shown to all of them."""

@@ -12,10 +12,11 @@ import msgspec
 
 from interpreters.blobs.later import BlobsBeside
 from interpreters.stores.asking import Alone
+from interpreters.stores.compacting import Compacted
 from interpreters.stores.served.doors import Door, ForeignDoor, GivenDoor
 from interpreters.stores.served.line import Line, WireCall
 from interpreters.stores.served.processes import SpawnedDoor
-from interpreters.stores.served.wire import FRAME_LIMIT_BYTES, AskHealth, May, WaitForOrder
+from interpreters.stores.served.wire import FRAME_LIMIT_BYTES, AskCompact, AskHealth, May, WaitForOrder
 from interpreters.threads import forks
 from interpreters.threads.gates import Notify
 from persist_effects import codec
@@ -174,6 +175,19 @@ class RemoteStore:
         """How the server is: its counts of connections, waits, requests and commits."""
         found: dict[str, Any] = self._ask(AskHealth())
         return found
+
+    def compact(self) -> Compacted:
+        """Have the server's store compacted, while it goes on serving.
+
+        Returns:
+            How many bytes it took before, and takes now.
+
+        Raises:
+            InvalidRequest: If that store has nothing to compact, or this client may only read.
+            StoreUnavailable: If it cannot be done now, or the server is lost.
+        """
+        bytes_before, bytes_after, elsewhere = self._ask(AskCompact())
+        return Compacted(bytes_before, bytes_after, tuple(elsewhere))
 
     def close(self) -> None:
         """Close the connection; requests that still wait are lost. A spawned process is awaited. Again: nothing."""

@@ -17,6 +17,7 @@ from interpreters.stores.served.tally import Tally
 from interpreters.stores.served.wire import (
     HELLO_LIMIT_BYTES,
     WIRE_VERSION,
+    AskCompact,
     AskHealth,
     FrameParser,
     Greeting,
@@ -208,7 +209,7 @@ class ServedClient(asyncio.Protocol):
         self._last_id = call_id
         try:
             request = request_of(record)
-            if self._may == "read" and type(request) in CHANGES:
+            if self._may == "read" and type(request) in CHANGES | {AskCompact}:
                 raise InvalidRequest(f"{request.op}: this client's token is for reading only")
         except InvalidRequest as error:
             self._reply(call_id, Failed(error))

@@ -32,6 +32,7 @@ from interpreters.stores.served.doors import Door
 from interpreters.stores.served.wire import (
     FRAME_LIMIT_BYTES,
     WIRE_VERSION,
+    AskCompact,
     AskHealth,
     FrameParser,
     Greeting,
@@ -90,7 +91,7 @@ class WireCall:
         self.asked = time.monotonic()
         # When a wait is over; None: it is not one, and is to be answered soon.
         self.ends: float | None = None
-        if isinstance(request, Wait | KvWait | WaitForOrder) and request.timeout > 0:
+        if isinstance(request, Wait | KvWait | WaitForOrder | AskCompact) and request.timeout > 0:
             self.ends = self.asked + request.timeout
 
     def settle(self, outcome: Outcome) -> None:
@@ -742,7 +743,7 @@ def _outcome_of(call: WireCall, is_answer: bool, content: bytes) -> Outcome:
     try:
         if not is_answer:
             return Failed(error_of_reply(content))
-        if isinstance(request, AskHealth | WaitForOrder):
+        if isinstance(request, AskHealth | WaitForOrder | AskCompact):
             return Answered(msgspec.msgpack.decode(content))
         return Answered(codec.decode_answer(request, content))
     except MemoryError:

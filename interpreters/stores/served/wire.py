@@ -17,6 +17,7 @@ from the server              ``[0, true, last id]``, the farewell: it has read t
 b'\x00\x00\x00\x03\x92\x07\xc0'
 """
 
+import math
 from typing import Any, Literal
 
 import msgspec
@@ -49,6 +50,15 @@ class AskHealth(Request[dict[str, Any]], frozen=True, gc=False, tag="served/heal
     """How the server is. It is answered by its event loop, so an answer says that this one turns."""
 
 
+class AskCompact(Request[list[Any]], frozen=True, gc=False, tag="served/compact"):
+    """Have the server's store compacted, which takes as long as it takes; at most ``timeout`` seconds are waited.
+
+    Its answer are the fields of a `Compacted`.
+    """
+
+    timeout: float = math.inf
+
+
 class Hello(msgspec.Struct):
     """What a client says first."""
 
@@ -74,7 +84,7 @@ class _Version(msgspec.Struct):
 _encode = msgspec.msgpack.Encoder().encode
 _decode_reply = msgspec.msgpack.Decoder(tuple[int, bool, msgspec.Raw]).decode
 _decode_call = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw]).decode
-_decode_request = msgspec.msgpack.Decoder(StoreRequest | WaitForOrder | AskHealth).decode
+_decode_request = msgspec.msgpack.Decoder(StoreRequest | WaitForOrder | AskHealth | AskCompact).decode
 _DECODING_ERRORS = (ValueError, LookupError, OverflowError, RecursionError)
 _NOTHING = b"\xc0"
 

@@ -17,8 +17,10 @@ from interpreters.blobs.later import BlobsBeside
 from interpreters.clocks import Clock, RandomBytes, checked_clock, checked_random, wall_clock
 from interpreters.disk.files import lengthen_file, sync_file
 from interpreters.disk.turns import Turns
+from interpreters.stores.compacting import Compacted, Told
 from interpreters.stores.group import NO_MEMORY, NO_MEMORY_NOR_WORD, WriteRequest
 from interpreters.stores.grouped import GroupedStore
+from interpreters.stores.sqlite.compacting import bytes_of, rewrite
 from interpreters.stores.sqlite.database import Database
 from interpreters.stores.sqlite.reading import Reading
 from interpreters.stores.sqlite.writing import KnownHeads, Writing
@@ -266,17 +268,21 @@ class SqliteStore(GroupedStore):
 
     def _begun(self) -> sqlite3.Connection:
         """The connection that writes, at the beginning of a transaction."""
-        if self._writer is None:
-            self._heads = None
-            self._writer = self._database.connect()
-        connection = self._writer
-        if connection.in_transaction:
-            # An interrupt, and another one while it was rolled back.
-            self._roll_back(connection)
+        connection = self._writing_connection()
         with self._database.errors():
             connection.execute("BEGIN IMMEDIATE")
         self._make_room()
         return connection
+
+    def _writing_connection(self) -> sqlite3.Connection:
+        """The connection that writes, in no transaction."""
+        if self._writer is None:
+            self._heads = None
+            self._writer = self._database.connect()
+        if self._writer.in_transaction:
+            # An interrupt, and another one while it was rolled back.
+            self._roll_back(self._writer)
+        return self._writer
 
     def _make_room(self) -> None:
         """Put zeros behind the write-ahead log where it is full, which synced commits then overwrite.
@@ -332,6 +338,43 @@ class SqliteStore(GroupedStore):
         with self._database.errors():
             connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
         self._unmoved_bytes = 0
+
+    def compact(self, told: Told | None = None) -> Compacted:
+        """Write the file anew, so that nothing is left in it of what was truncated, overwritten and deleted.
+
+        Others read meanwhile, in this process and in others; writes wait. For a while it takes twice the room, and as
+        much again in SQLite's directory for temporary files.
+
+        Args:
+            told: Told now and then how many bytes were written, and how many there may be.
+
+        Returns:
+            How many bytes the file and its write-ahead log took before, and take now.
+
+        Raises:
+            InvalidRequest: If it was opened to read only.
+            StoreUnavailable: If there is no room, or another program goes on reading what the file was before.
+        """
+        if self._is_read_only:
+            raise self._refusal("compact")
+        with self._group.turn:
+            self._check_open()
+            with self._in_turn():
+                connection = self._writing_connection()
+                bytes_before = bytes_of(self.path)
+                try:
+                    with self._database.errors():
+                        is_whole = rewrite(connection, self.path, told)
+                finally:
+                    self._roll_back(connection)
+                self._unmoved_bytes, self._room_bytes = 0, FIRST_ROOM_BYTES
+        if not is_whole:
+            raise StoreUnavailable(
+                f"{self.path}: it is written anew, but another program has read for more than {self._busy_seconds:g} "
+                f"seconds what it was before, which stands in {self.path}-wal still: end that program, and compact "
+                "again"
+            )
+        return Compacted(bytes_before, bytes_of(self.path))
 
     def sync(self) -> None:
         """Return when all that was written so far is on the disk, whatever the mode."""

@@ -1,0 +1,2 @@
+-- Write all that is wanted anew, and nothing else.
+VACUUM;
