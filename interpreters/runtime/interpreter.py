@@ -130,7 +130,7 @@ def pass_on(
     >>> Wrapper(MemoryStore()).blocking
     False
     """
-    for name in ("blocking", "quick", "capabilities", "wait_for_order", "watch", "clock", "random_bytes"):
+    for name in ("blocking", "quick", "capabilities", "wait_for_order", "watch", "clock", "random_bytes", "compact"):
         if hasattr(inner, name):
             setattr(wrapper, name, getattr(inner, name))
     between = Between(change or _unchanged, receive or _as_it_came)

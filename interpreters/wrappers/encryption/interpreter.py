@@ -24,6 +24,7 @@ from interpreters.wrappers.encryption.requests import (
     AdmitSubject,
     DeleteKeys,
     HoldsSeveral,
+    MayHold,
     PutSubjectsBlob,
     RotateKey,
 )
@@ -128,6 +129,7 @@ class Encrypted:
             RotateKey: lambda request: self._ring.rotate(request.subject),
             AdmitSubject: lambda request: self._ring.admit(request.subject),
             HoldsSeveral: self._holds_several,
+            MayHold: self._may_hold,
             PutSubjectsBlob: self._put_subjects_blob,
         }
         """The rows for the programs of `interpreters.wrappers.encryption`: give them to the `Store`."""
@@ -166,6 +168,10 @@ class Encrypted:
 
     def _holds_several(self, request: HoldsSeveral) -> bool:
         return self._has_shared and (request.stream is None or self._subject_of(request.stream) is None)
+
+    def _may_hold(self, request: MayHold) -> bool:
+        subject = self._subject_of(request.stream)
+        return self._has_shared if subject is None else subject == request.subject
 
     def _put_subjects_blob(self, request: PutSubjectsBlob) -> BlobRef:
         envelope = self._sealing.sealed_bytes(request.subject, request.data, BLOB_PLACE, self._ring)

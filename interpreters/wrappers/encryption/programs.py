@@ -12,13 +12,17 @@ from interpreters.wrappers.encryption.requests import (
     AdmitSubject,
     DeleteKeys,
     HoldsSeveral,
+    MayHold,
     PutSubjectsBlob,
     RotateKey,
 )
 from interpreters.wrappers.encryption.sealing import SNAPSHOTS
+from persist_effects import followers
+from persist_effects.errors import Truncated
+from persist_effects.following.records import head_key
 from persist_effects.machine import Effect, perform
 from persist_effects.programs import program
-from persist_effects.requests import BlobRef, Conflict, Entry, KvDelete, KvEntries, KvGet, Read
+from persist_effects.requests import BlobRef, Conflict, Entry, KvDelete, KvEntries, KvGet, Read, Streams
 from persist_effects.states import Kept, kept_in
 
 Derive = Callable[[], Effect[Any]]
@@ -30,13 +34,17 @@ class Forgotten(msgspec.Struct, frozen=True):
 
     ``forgotten_at`` is when the subject was forgotten first since it was last admitted. ``dropped`` are the keys of the
     states that were deleted, for they may have held the subject. ``left`` are those that may still hold it, and are the
-    only copy of what their events said, which were truncated: what is in them is for you to look at.
+    only copy of what their events said, which were truncated: what is in them is for you to look at. ``rebuilt`` are
+    the followers whose read models are being built anew by those that follow; until that is done the old ones answer.
+    ``seen_by`` are the other followers that may have read the subject: what they wrote, and where, only you know.
     """
 
     subject: str
     forgotten_at: int
     dropped: list[str]
     left: list[str]
+    rebuilt: list[str] = []
+    seen_by: list[str] = []
 
 
 @program
@@ -46,7 +54,8 @@ def forget(subject: str, *, derived: Sequence[Derive] = ()) -> Effect[Forgotten]
     Its keys are deleted in the key store, in one transaction. Its events stay, with their numbers, types and times, and
     are read as `Erased`; so are the values of its keys, and the states that folds have kept of its streams. Where
     ``subject_of_event`` was given, states of streams with several subjects are deleted, so that the next fold makes
-    them anew. It may be interrupted anywhere, and performed again.
+    them anew. Read models of followers that may have read it are built anew. It may be interrupted anywhere, and
+    performed again.
 
     Args:
         subject: The subject, as ``subject_of`` returns it.
@@ -71,9 +80,40 @@ def forget(subject: str, *, derived: Sequence[Derive] = ()) -> Effect[Forgotten]
     left: list[str] = []
     if (yield from perform(HoldsSeveral())):
         yield from _drop_states(dropped, left)
+    rebuilt, seen_by = yield from _rebuild_models(subject, left)
     for derive in derived:
         yield from derive()
-    return Forgotten(subject, forgotten_at, dropped, left)
+    return Forgotten(subject, forgotten_at, dropped, left, rebuilt, seen_by)
+
+
+def _rebuild_models(subject: str, left: list[str]) -> Effect[tuple[list[str], list[str]]]:
+    """Have the read models of followers that may have read the subject built anew; which, and which have none."""
+    rebuilt: list[str] = []
+    seen_by: list[str] = []
+    for follower in (yield from followers.all_registered()):
+        if follower.is_forgotten or not (yield from _may_have_read(follower, subject)):
+            continue
+        if not follower.has_model:
+            seen_by.append(follower.name)
+            continue
+        # What was being built may have read the subject before it was forgotten.
+        yield from followers.cancel(follower.name)
+        try:
+            yield from followers.rebuild(follower.name)
+            rebuilt.append(follower.name)
+        except Truncated:
+            left.append(head_key(follower.name))
+    return rebuilt, seen_by
+
+
+def _may_have_read(follower: followers.Registered, subject: str) -> Effect[bool]:
+    after = ""
+    while names := (yield from perform(Streams(follower.prefix, after))):
+        for name in names:
+            if (yield from perform(MayHold(name, subject))):
+                return True
+        after = names[-1]
+    return False
 
 
 def _drop_states(dropped: list[str], left: list[str]) -> Effect[None]:

@@ -27,6 +27,13 @@ class HoldsSeveral(Request[bool], frozen=True, tag="encryption/holds-several"):
     stream: str | None = None
 
 
+class MayHold(Request[bool], frozen=True, tag="encryption/may-hold"):
+    """Whether a stream may hold what is about a subject."""
+
+    stream: str
+    subject: str
+
+
 class PutSubjectsBlob(Request[BlobRef], frozen=True, tag="encryption/put-blob"):
     """Store bytes about a subject as a blob, under its key."""
 
