@@ -14,7 +14,6 @@ from persist_effects.following.records import (
     HEADS,
     Aside,
     Partition,
-    Reached,
     Record,
     aside_stream,
     check_follower_name,
@@ -24,6 +23,7 @@ from persist_effects.following.records import (
     members_prefix,
     next_key,
     parts_prefix,
+    plain,
     record_in,
 )
 from persist_effects.following.whole import (
@@ -32,6 +32,7 @@ from persist_effects.following.whole import (
     drop_generation,
     drop_keys,
     followed,
+    put_head,
 )
 from persist_effects.holes import holes_after
 from persist_effects.machine import Effect, perform
@@ -349,7 +350,7 @@ def cancel(name: str) -> Effect[bool]:
             return False
         alone = msgspec.structs.replace(head, building=0, hands_over=False, dropping=[*head.dropping, head.building])
         # Who builds it knows the key by its revision, meets a conflict, and looks what there is now.
-        writes = (KvPut(head_key(name), msgspec.to_builtins(alone), revision), KvDelete(next_key(name)))
+        writes = (KvPut(head_key(name), plain(alone), revision), KvDelete(next_key(name)))
         if not isinstance((yield from perform(Transact(writes))), Conflict):
             return True
 
@@ -393,7 +394,7 @@ def reset(name: str, position: int = 0) -> Effect[None]:
             skipped=0,
             retry=False,
         )
-        if not isinstance((yield from _put(name, anew, revision)), Conflict):
+        if not isinstance((yield from put_head(name, anew, revision)), Conflict):
             return
 
 
@@ -430,7 +431,9 @@ def retry(name: str) -> Effect[int]:
     """
     head, revision = yield from _live_head(name)
     if not head.partitions:
-        while head.aside and isinstance((yield from _put(name, _to_retry(head), revision)), Conflict):
+        while head.aside and isinstance(
+            (yield from put_head(name, msgspec.structs.replace(head, retry=True), revision)), Conflict
+        ):
             head, revision = yield from _live_head(name)
         return head.aside
     count = 0
@@ -462,7 +465,7 @@ def forget(name: str) -> Effect[None]:
     """
     while True:
         head, revision = yield from _head(name)
-        put = yield from _put(name, msgspec.structs.replace(head, is_forgotten=True), revision)
+        put = yield from put_head(name, msgspec.structs.replace(head, is_forgotten=True), revision)
         if not isinstance(put, Conflict):
             break
     for generation in {head.generation, head.building, *head.dropping} - {0}:
@@ -540,10 +543,6 @@ def _built(name: str, head: Record) -> Effect[Built | None]:
     return Built(record.version, position, record.target)
 
 
-def _to_retry(progress: Reached) -> Reached:
-    return msgspec.structs.replace(progress, retry=True)
-
-
 def _retry_part(name: str, generation: int, index: int) -> Effect[int]:
     while True:
         part, revision = (yield from parts_of(name, generation)).get(index, (Partition(position=0), 0))
@@ -552,7 +551,3 @@ def _retry_part(name: str, generation: int, index: int) -> Effect[int]:
         checkpoint = Checkpoint(name, generation, f"{parts_prefix(name, generation)}{index}", part, revision)
         if not isinstance((yield from checkpoint.advance(part.position, retry=True)), Conflict):
             return part.aside
-
-
-def _put(name: str, record: Reached, revision: int) -> Effect[int | Conflict]:
-    return (yield from perform(KvPut(head_key(name), msgspec.to_builtins(record), revision)))

@@ -189,7 +189,7 @@ class Follower:
         found = yield from kv.entry(head_key(name))
         head = record_in(found, name)
         if head is not None and found is not None and head.building and not head.hands_over:
-            yield from _put(name, msgspec.structs.replace(head, hands_over=True), found.revision)
+            yield from put_head(name, msgspec.structs.replace(head, hands_over=True), found.revision)
 
     def _wait_for_the_other(self, revision: int) -> Effect[None]:
         """Wait for the version that is to take this one's place; where it does not come, go on."""
@@ -198,7 +198,7 @@ class Follower:
         found = yield from kv.entry(head_key(name))
         head = record_in(found, name)
         if head is not None and found is not None and head.hands_over:
-            yield from _put(name, msgspec.structs.replace(head, hands_over=False), found.revision)
+            yield from put_head(name, msgspec.structs.replace(head, hands_over=False), found.revision)
 
     def _drop_generations(self) -> Effect[None]:
         name = self.wanted.name
@@ -211,7 +211,7 @@ class Follower:
                 return
             left = [one for one in head.dropping if one not in self.checkpoint.record.dropping]
             if left == head.dropping or not isinstance(
-                (yield from _put(name, msgspec.structs.replace(head, dropping=left), found.revision)), Conflict
+                (yield from put_head(name, msgspec.structs.replace(head, dropping=left), found.revision)), Conflict
             ):
                 break
         yield from self._load()
@@ -402,5 +402,6 @@ def drop_keys(prefix: str, *, in_folders: bool) -> Effect[int]:
         after = page[-1]
 
 
-def _put(name: str, record: Record, revision: int) -> Effect[int | Conflict]:
+def put_head(name: str, record: Record, revision: int) -> Effect[int | Conflict]:
+    """Put what is kept of a follower, where it is as it was known."""
     return (yield from perform(KvPut(head_key(name), plain(record), revision)))
