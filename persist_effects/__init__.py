@@ -46,6 +46,7 @@ from persist_effects.errors import (
     SchemaMismatch,
     SnapshotMismatch,
     Spinning,
+    SqlFailed,
     StoreClosed,
     StoreLocked,
     StoreUnavailable,
@@ -71,10 +72,11 @@ from persist_effects.requests import (
     KvPut,
     Page,
     Request,
+    Sql,
     TruncateThrough,
 )
 from persist_effects.schema import Schema
-from persist_effects.subscription import Group, Hub, ReadModel, Retry, follow, publish
+from persist_effects.subscription import Group, Hub, ReadModel, Retry, SqlModel, follow, publish
 from persist_effects.transaction import transact
 from persist_effects.view import View
 
@@ -120,6 +122,9 @@ __all__ = [
     "SchemaMismatch",
     "SnapshotMismatch",
     "Spinning",
+    "Sql",
+    "SqlFailed",
+    "SqlModel",
     "State",
     "StoreClosed",
     "StoreLocked",

@@ -43,6 +43,7 @@ from persist_effects.requests import (
     ReadAll,
     Request,
     Sleep,
+    Sql,
     StoreRequest,
     Streams,
     Transact,
@@ -381,6 +382,7 @@ _ANSWERS: dict[type[Request[Any]], Any] = {
     KvKeys: list[str],
     KvEntries: list[tuple[str, Entry]],
     KvWait: int,
+    Sql: int,
     BlobPut: BlobRef,
     BlobGet: bytes,
     BlobHas: bool,
@@ -535,6 +537,8 @@ def _values_of(request: Request[Any]) -> Iterable[tuple[str, Any]]:
                 yield payload_name("meta", stream, draft.type), draft.meta
         case KvPut(key=key, value=value):
             yield value_name(key), value
+        case Sql(params=params):
+            yield "the parameters of an SQL statement", params
         case Transact(writes=writes):
             for write in writes:
                 yield from _values_of(write)

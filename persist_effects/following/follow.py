@@ -8,6 +8,7 @@ from persist_effects.following.handling import ON_ERROR, FollowHandler, Handling
 from persist_effects.following.models import ReadModel
 from persist_effects.following.records import check_follower_name
 from persist_effects.following.shared import Crew, Group, follow_shared
+from persist_effects.following.sql_models import SqlModel
 from persist_effects.following.whole import Follower, Wanted, follow_whole
 from persist_effects.machine import Effect, perform
 from persist_effects.programs import program
@@ -18,7 +19,7 @@ NO_RETRY = Retry()
 
 @program
 def follow(
-    name: str | ReadModel,
+    name: str | ReadModel | SqlModel,
     prefix: str,
     handler: FollowHandler,
     *,
@@ -54,10 +55,11 @@ def follow(
     share the streams, so that each works, they follow as the members of a ``group``: see `Group`.
 
     Args:
-        name: The follower's name; or the handle of its read model.
+        name: The follower's name; or the handle of its read model, in keys or in tables.
         prefix: How the streams' names start.
         handler: A function of an event that returns the writes that it shall have (requests, such as ``KvPut``); or a
-            program that reads first and returns them. With a read model, it is given a `ModelVersion` too.
+            program that reads first and returns them. With a read model, it is given the version that it
+            fills too: a `ModelVersion`, or a `SqlVersion`.
         types: Only events of these types.
         batch: How many events share a transaction. More are faster, but handlers of one batch do not see each other's
             writes.
@@ -87,7 +89,7 @@ def follow(
     >>> store.run(kv.get("total/orders/1"))
     12
     """
-    model, name = (name, name.name) if isinstance(name, ReadModel) else (None, name)
+    model, name = (name, name.name) if isinstance(name, ReadModel | SqlModel) else (None, name)
     check_follower_name(name)
     check_integer("batch", batch, 1, PAGE_SIZE_MAX)
     check_integer("version", version, 1)
@@ -101,7 +103,7 @@ def follow(
     wanted_types = None if types is None else sorted(set(check_items("types", types, "a list of event types")))
     partitions = 0 if group is None else _checked_group(name, group).partitions
     handling = Handling(name, handler, batch, on_error, retry)
-    follower = Follower(Wanted(name, prefix, wanted_types, version, partitions, model is not None), handling)
+    follower = Follower(Wanted(name, prefix, wanted_types, version, partitions, model), handling)
     if group is None:
         if member is not None:
             raise InvalidRequest(f"member {member!r} of follower {name!r} needs a group: give group=Group(), too")
