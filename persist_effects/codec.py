@@ -20,6 +20,7 @@ from persist_effects.requests import (
     AllOf,
     Append,
     Appended,
+    At,
     Begin,
     BlobGet,
     BlobHas,
@@ -398,9 +399,7 @@ STORE_REQUESTS: tuple[type[Request[Any]], ...] = (*_ANSWERS, Transact)
 """Every type of request that `encode_request` and `decode_answer` know."""
 
 
-_OPS: dict[str, type[Request[Any]]] = {str(kind.__struct_config__.tag): kind for kind in STORE_REQUESTS} | {
-    str(AllOf.__struct_config__.tag): AllOf
-}
+_OPS: dict[str, type[Request[Any]]] = {str(kind.__struct_config__.tag): kind for kind in (*STORE_REQUESTS, AllOf, At)}
 
 
 def check_ops(where: str, kinds: Iterable[object]) -> None:

@@ -666,6 +666,20 @@ StoreRequest = (
 )
 """Every request that can travel to a store in another process."""
 
+
+class At(Request[Any], frozen=True, tag="persist/at"):
+    """Ask another store than the one that runs the program: the one that is called ``target``.
+
+    Rows for it are made of stores by `persist_effects.targets.rows_at`. Answered as the request is there.
+    """
+
+    target: str
+    request: StoreRequest
+
+    def __post_init__(self) -> None:
+        check_name("target", self.target)
+
+
 WRITES: frozenset[type[Request[Any]]] = frozenset({*_WRITES, Transact, Advance})
 """What changes the log or the keys. Several that wait may share a commit."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from persist_effects import targets
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import check_integer, check_items
 from persist_effects.following.handling import ON_ERROR, FollowHandler, Handling, OnError, Retry
@@ -32,6 +33,7 @@ def follow(
     retry: Retry = NO_RETRY,
     group: Group | None = None,
     member: str | None = None,
+    into: str | None = None,
 ) -> Effect[int]:
     """Handle each event under a prefix once, from the checkpoint on.
 
@@ -70,6 +72,8 @@ def follow(
         retry: How often a handler that fails is asked again before that, and when.
         group: Of how many partitions, and for how long a member has one that gives no sign of life.
         member: The name of this member of the group, which no other has; a new one unless given.
+        into: The name of another store, where the checkpoint is kept, and whatever is written, in one transaction: see
+            `persist_effects.targets`. Of the store that has the events, only these are read.
 
     Returns:
         The position reached. Of a group, that of this member's partitions.
@@ -107,10 +111,12 @@ def follow(
     if group is None:
         if member is not None:
             raise InvalidRequest(f"member {member!r} of follower {name!r} needs a group: give group=Group(), too")
-        return (yield from follow_whole(follower, timeout, skip_truncated))
-    crew = Crew(follower, group, (yield from perform(NewId())) if member is None else member)
-    handling.pause = crew.pause
-    return (yield from follow_shared(crew, timeout, skip_truncated))
+        following = follow_whole(follower, timeout, skip_truncated)
+    else:
+        crew = Crew(follower, group, (yield from perform(NewId())) if member is None else member)
+        handling.pause = crew.pause
+        following = follow_shared(crew, timeout, skip_truncated)
+    return (yield from following if into is None else targets.into(into, following))
 
 
 def _checked_group(name: str, group: Group) -> Group:
