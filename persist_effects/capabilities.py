@@ -55,7 +55,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name, known in (("durability", DURABILITIES), ("processes", PROCESSES), ("sql", SQL_DIALECTS)):
             if getattr(self, name) not in known:
-                raise InvalidRequest(f"{name} is {getattr(self, name)!r}: give one of {', '.join(map(repr, known))}")
+                choices = ", ".join(one or "''" for one in known)
+                raise InvalidRequest(f"{name} is {getattr(self, name)!r}: give one of {choices}")
         for name in ("order_lags", "reopen", "transact", "wait"):
             if type(getattr(self, name)) is not bool:
                 raise InvalidRequest(f"{name} is {describe(getattr(self, name))}: give True or False")

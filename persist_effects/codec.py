@@ -399,7 +399,8 @@ STORE_REQUESTS: tuple[type[Request[Any]], ...] = (*_ANSWERS, Transact)
 """Every type of request that `encode_request` and `decode_answer` know."""
 
 
-_OPS: dict[str, type[Request[Any]]] = {str(kind.__struct_config__.tag): kind for kind in (*STORE_REQUESTS, AllOf, At)}
+_KNOWN: tuple[type[Request[Any]], ...] = (*STORE_REQUESTS, AllOf, At)
+_OPS: dict[str, type[Request[Any]]] = {str(kind.__struct_config__.tag): kind for kind in _KNOWN}
 
 
 def check_ops(where: str, kinds: Iterable[object]) -> None:

@@ -390,7 +390,7 @@ class KvWait(Request[int], frozen=True, gc=False, tag="persist/kv-wait"):
         _check_seconds("timeout", self.timeout)
 
 
-# Tables beside the log
+# ModelTables beside the log
 
 
 class Sql(Request[int], frozen=True, gc=False, tag="persist/sql"):

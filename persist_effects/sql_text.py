@@ -1,4 +1,4 @@
-r"""One SQL statement, read as far as SQLite and PostgreSQL read it alike: its parameters, its names, what it may not be.
+r"""One SQL statement, as far as SQLite and PostgreSQL read it alike: its parameters, its names, what it may not be.
 
 A parameter is ``:name``, on both. What stands in a comment, in a literal or in a quoted name is none, and neither is a
 cast, ``::``. What the two would read differently is refused: a comment within a comment, or one without an end.
@@ -13,6 +13,7 @@ statement may touch is for each store to see to.
 import math
 import re
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from persist_effects.errors import InvalidRequest, describe, repr_of
@@ -76,32 +77,29 @@ def parsed(text: str) -> Statement:
         raise refusal(text, "it has a zero character or a lone surrogate")
     parts, names, words = [""], set[str](), list[str]()
     is_over = False
-    for kind, token in _tokens(text):
+    for kind, said in _tokens(text):
         if kind != "space" and is_over:
             raise refusal(text, "more than one statement: give each as a Sql of its own")
         if kind == "other":
-            _check_closed(text, token)
-            is_over = token == ";"
+            _check_closed(text, said)
+            is_over = said == ";"
         elif kind == "word":
-            words.append(token.upper())
-            names.add(token.lower())
+            words.append(said.upper())
+            names.add(said.lower())
         elif kind == "quoted":
-            quote = token[0]
-            names.add(token[1:-1].replace(quote * 2, quote).lower())
+            quote = said[0]
+            names.add(said[1:-1].replace(quote * 2, quote).lower())
         if kind == "parameter":
-            parts += [token, ""]
+            parts += [said, ""]
         elif not is_over:
-            parts[-1] += token
+            parts[-1] += said
     _check_words(text, words)
     return Statement(tuple(parts), frozenset(parts[1::2]), frozenset(names))
 
 
-def _tokens(text: str) -> Any:
-    for found in _TOKEN.finditer(text):
-        kind = found.lastgroup or ""
-        if kind == "tag":
-            kind = "literal"
-        yield kind, found["parameter"] if kind == "parameter" else found[0]
+def _tokens(text: str) -> list[tuple[str, str]]:
+    """The kind of each token, and what stands there; of a parameter its name."""
+    return [(found.lastgroup or "", found["parameter"] or found[0]) for found in _TOKEN.finditer(text)]
 
 
 def _check_closed(text: str, token: str) -> None:
@@ -113,7 +111,7 @@ def _check_words(text: str, words: list[str]) -> None:
     if not words:
         raise refusal(text, "there is no statement in it")
     tokens = [token for kind, token in _tokens(text) if kind != "space"]
-    pairs = {(one + other[:1]).upper() for one, other in zip(tokens, tokens[1:], strict=False)}
+    pairs = {(one + other[:1]).upper() for one, other in pairwise(tokens)}
     if not pairs.isdisjoint(("/*", "*/")):
         raise refusal(text, "a comment has no end, or another one in it")
     if not pairs.isdisjoint(('&"', "&'")):

@@ -16,7 +16,7 @@ and explored as all others. Which store has the name, `rows_at` says, where the 
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import check_name
@@ -32,6 +32,7 @@ from persist_effects.requests import (
     KvKeys,
     KvWait,
     Request,
+    StoreRequest,
 )
 
 A = TypeVar("A")
@@ -40,7 +41,7 @@ _ELSEWHERE = WRITES | {KvGet, KvHas, KvKeys, KvEntries, KvWait}
 """What is asked of the target: all of the keys, and whatever is written."""
 
 
-class Answering(Protocol):
+class Target(Protocol):
     """What has a name as a target: a store."""
 
     @property
@@ -49,7 +50,7 @@ class Answering(Protocol):
         ...
 
 
-def rows_at(targets: Mapping[str, Answering]) -> Handlers:
+def rows_at(targets: Mapping[str, Target]) -> Handlers:
     """The row that asks other stores, for the ``effects`` of the store that runs programs which name them.
 
     Args:
@@ -106,6 +107,6 @@ def into(target: str, program: Effect[A]) -> Effect[A]:
     def routed(request: Request[Any]) -> Request[Any]:
         if isinstance(request, AllOf):
             return AllOf(tuple(map(routed, request.requests)))
-        return At(target, request) if type(request) in _ELSEWHERE else request
+        return At(target, cast(StoreRequest, request)) if type(request) in _ELSEWHERE else request
 
     return (yield from through(program, lambda request: perform(routed(request))))

@@ -53,6 +53,7 @@ from interpreters.conformance.facts.log import AppendFacts, StreamsFacts, Trunca
 from interpreters.conformance.facts.names import NameFacts
 from interpreters.conformance.facts.reading import ReadAllFacts, ReadFacts
 from interpreters.conformance.facts.reopening import ReopenFacts
+from interpreters.conformance.facts.sql import SqlFacts
 from interpreters.conformance.facts.transactions import TransactFacts
 from interpreters.conformance.facts.values import RefusalFacts, ValueFacts
 from interpreters.conformance.model import StoreMachine
@@ -117,6 +118,7 @@ class _Examples(
     NameFacts,
     RefusalFacts,
     ValueFacts,
+    SqlFacts,
     TransactFacts,
     KeysFacts,
     KvFacts,

@@ -31,7 +31,7 @@ from persist_effects.machine import Effect, perform
 from persist_effects.requests import Append, Conflict, KvDelete, KvPut, Read, Sleep, Write
 
 FollowHandler = Callable[..., Effect[Sequence[Write]] | Sequence[Write]]
-"""A function of an event, and of a version of the read model where the follower has one. Returns writes, or a program."""
+"""A function of an event, and of a version of the read model where there is one. Returns writes, or a program."""
 
 OnError = Literal["stop", "skip", "set-aside"]
 ON_ERROR: tuple[OnError, ...] = ("stop", "skip", "set-aside")

@@ -11,7 +11,7 @@ from persist_effects import kv
 from persist_effects.errors import InvalidRequest
 from persist_effects.event import check_name
 from persist_effects.following.records import head_key, model_prefix, record_in
-from persist_effects.following.tables import Tables
+from persist_effects.following.tables import ModelTables
 from persist_effects.machine import Effect
 from persist_effects.programs import program
 from persist_effects.requests import Entry, KvDelete, KvPut
@@ -19,15 +19,18 @@ from persist_effects.requests import Entry, KvDelete, KvPut
 A = TypeVar("A")
 
 
-class Model(Protocol):
+class ModelHandle(Protocol):
     """The handle of a read model, as following knows it: what belongs to each generation.
 
     What is there of one that is gone is deleted without the handle: `persist_effects.following.whole.drop_generation`.
     """
 
     name: str
-    tables: Tables | None
-    """Those that each generation has; None: it has keys, which need no making."""
+
+    @property
+    def tables(self) -> ModelTables | None:
+        """Those that each generation has; None: it has keys, which need no making."""
+        ...
 
     def version(self, generation: int) -> Any:
         """What the handler is given: it makes the writes."""
@@ -70,7 +73,8 @@ class ReadModel:
     ['newest']
     """
 
-    tables = None
+    tables: ModelTables | None = None
+    """It has none: what a generation has are keys, which need no making."""
 
     def __init__(self, name: str) -> None:
         check_model_name(name)

@@ -9,7 +9,7 @@ key                                          what stands there
 ``follow-member/<name>/<member>``            `SignOfLife`: that a member of a group gives
 ``follow-aside/<name>/<generation>/<hash>``  `Aside`: a stream of which events were set aside
 ``model/<name>/<generation>/<key>``          a value of the follower's read model
-``follow-tables/<name>/<generation>``        `Tables`: those of its read model in tables, as long as there are any
+``follow-tables/<name>/<generation>``        `ModelTables`: those of its read model in tables, as long as there are any
 ===========================================  ==========================================================================
 
 A generation is one way through the events, from the first one on: each version is one, and so is each rebuild. All that

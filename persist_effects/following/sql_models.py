@@ -6,7 +6,7 @@ from typing import Any
 
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.following.models import check_model_name
-from persist_effects.following.tables import Tables, filled
+from persist_effects.following.tables import ModelTables, filled
 from persist_effects.requests import Sql
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -42,7 +42,7 @@ class SqlModel:
                 f"tables of read model {name!r} is {describe(tables)}: give a dict, the statement that makes a table "
                 "under its name"
             )
-        self.tables = Tables({table: _checked(name, table, given) for table, given in tables.items()})
+        self.tables = ModelTables({table: _checked(name, table, given) for table, given in tables.items()})
         """What is made for each generation."""
         # So that what is no statement is told here.
         self.tables.begun(name, 1)
@@ -58,7 +58,7 @@ class SqlModel:
 class SqlVersion:
     """A read model in tables as its handler sees it: the version that is being filled."""
 
-    def __init__(self, tables: Tables, generation: int) -> None:
+    def __init__(self, tables: ModelTables, generation: int) -> None:
         self._tables = tables.tables
         self._generation = generation
 

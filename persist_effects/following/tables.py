@@ -22,7 +22,7 @@ from persist_effects.requests import KvDelete, KvPut, Sql, Transact, Write
 _PLACE = re.compile(r"\{([A-Za-z_]\w*)\}")
 
 
-class Tables(msgspec.Struct, frozen=True):
+class ModelTables(msgspec.Struct, frozen=True):
     """The tables of a generation: by their plain names, the statements that make each and what belongs to it."""
 
     tables: dict[str, list[str]]
@@ -39,7 +39,7 @@ class Tables(msgspec.Struct, frozen=True):
     def shown(self, generation: int) -> list[Write]:
         """The writes that make the views that show them."""
         return [
-            Sql(f'CREATE VIEW "{table}" AS SELECT * FROM {table_of(table, generation)}')
+            Sql(f'CREATE VIEW "{table}" AS SELECT * FROM {table_of(table, generation)}')  # noqa: S608 - checked names
             for table in sorted(self.tables)
         ]
 
@@ -79,7 +79,7 @@ def filled(statement: str, tables: Mapping[str, Any], generation: int) -> str:
     return _PLACE.sub(named, statement)
 
 
-def kept_tables(name: str, generation: int) -> Effect[Tables | None]:
+def kept_tables(name: str, generation: int) -> Effect[ModelTables | None]:
     """The tables of a generation; None where it has none.
 
     >>> from interpreters import open_store
@@ -87,7 +87,7 @@ def kept_tables(name: str, generation: int) -> Effect[Tables | None]:
     """
     key = tables_key(name, generation)
     found = yield from kv.entry(key)
-    return None if found is None else kept_in(found, Tables, key)
+    return None if found is None else kept_in(found, ModelTables, key)
 
 
 def views_switched(name: str, before: int, after: int) -> Effect[list[Write]]:

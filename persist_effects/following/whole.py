@@ -15,7 +15,7 @@ from persist_effects import kv, log
 from persist_effects.errors import InvalidRequest, StoreUnavailable, Truncated
 from persist_effects.following.checkpoint import Checkpoint, extent
 from persist_effects.following.handling import Handling
-from persist_effects.following.models import Model
+from persist_effects.following.models import ModelHandle
 from persist_effects.following.records import (
     ASIDE_STREAMS,
     Record,
@@ -28,7 +28,7 @@ from persist_effects.following.records import (
     plain,
     record_in,
 )
-from persist_effects.following.tables import Tables, drop_tables, kept_tables, views_switched
+from persist_effects.following.tables import ModelTables, drop_tables, kept_tables, views_switched
 from persist_effects.holes import holes_after, missed_of
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import Conflict, Entry, Hole, KvDelete, KvKeys, KvPut, Page, Transact, Wait, Write
@@ -56,10 +56,10 @@ class Wanted(NamedTuple):
     types: list[str] | None
     version: int
     partitions: int
-    model: Model | None
+    model: ModelHandle | None
 
     @property
-    def tables(self) -> Tables | None:
+    def tables(self) -> ModelTables | None:
         """Those of its read model, if that has any."""
         return None if self.model is None else self.model.tables
 
@@ -170,7 +170,7 @@ class Follower:
         found = yield from kv.entry(key)
         return None if found is None else (kept_in(found, Record, key), found)
 
-    def _check_tables(self, tables: Tables) -> Effect[None]:
+    def _check_tables(self, tables: ModelTables) -> Effect[None]:
         """Refuse to fill tables that are other ones than there are."""
         name = self.wanted.name
         if (yield from kept_tables(name, self.checkpoint.generation)) != tables:

@@ -74,7 +74,7 @@ def carry_out(connection: Connection, schema: str, statements: Mapping[int, Sql]
             "those of its tables: let the store have a schema of its own"
         )
     changed = {index: _execute(connection, statement) for index, statement in statements.items()}
-    _check_deferred(connection, next(reversed(statements.values())))
+    _check_deferred(connection, [*statements.values()][-1])
     return changed
 
 
@@ -101,7 +101,7 @@ def _translated(text: str) -> sql.SQL:
     """A statement with its parameters as the driver has them. It is the program's own text, whatever stands there."""
     parts = parsed(text).parts
     written = [f"%({part})s" if index % 2 else part.replace("%", "%%") for index, part in enumerate(parts)]
-    return sql.SQL("".join(written))  # type: ignore[arg-type]
+    return sql.SQL("".join(written))
 
 
 def failure_of(error: psycopg.Error, statement: str) -> Exception:

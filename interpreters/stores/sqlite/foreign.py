@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Mapping
 
+from interpreters.stores.sqlite.database import queries
 from interpreters.stores.sqlite.guard import MARK, Guard
 from persist_effects.errors import SqlFailed
 from persist_effects.requests import Sql
@@ -21,11 +22,10 @@ _OF_THE_STATEMENT = {
 
 
 class Undone(Exception):
-    """A statement has ended the transaction of all, as a constraint may that its table has ON CONFLICT ROLLBACK."""
+    """A statement has ended the transaction of all, as one may whose table has a constraint ON CONFLICT ROLLBACK.
 
-    def __init__(self, error: SqlFailed) -> None:
-        super().__init__(error)
-        self.error = error
+    Its arguments are which of the programs it is of, and the error that this one is told.
+    """
 
 
 class Foreign:
@@ -40,10 +40,11 @@ class Foreign:
         self._connection = connection
         self._guard = guard
 
-    def carry_out(self, statements: Mapping[int, Sql]) -> dict[int, int]:
+    def carry_out(self, program: int, statements: Mapping[int, Sql]) -> dict[int, int]:
         """Carry out the statements of one program.
 
         Args:
+            program: Which of those that share the transaction.
             statements: The statements, by what they are told apart by.
 
         Returns:
@@ -59,7 +60,7 @@ class Foreign:
             changed = {index: self._execute(statement) for index, statement in statements.items()}
         except SqlFailed as error:
             if not connection.in_transaction:
-                raise Undone(error) from error
+                raise Undone(program, error) from error
             connection.execute("ROLLBACK TO of_a_program")
             connection.execute("RELEASE of_a_program")
             raise
@@ -81,9 +82,9 @@ class Foreign:
         if cursor.rowcount >= 0:
             return cursor.rowcount
         # Of one that begins with WITH the driver does not tell, and SQLite tells of the last that has changed any.
-        if connection.total_changes == before or not sql.statement.lstrip()[:4].upper() == "WITH":
+        if connection.total_changes == before or sql.statement.lstrip()[:4].upper() != "WITH":
             return 0
-        (count,) = connection.execute("SELECT changes()").fetchone()
+        (count,) = connection.execute(queries().changed_last).fetchone()
         return int(count)
 
     def _failure(self, sql: Sql, error: sqlite3.Error) -> Exception:

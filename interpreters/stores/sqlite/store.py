@@ -20,9 +20,10 @@ from interpreters.disk.turns import Turns
 from interpreters.stores.group import NO_MEMORY, NO_MEMORY_NOR_WORD, WriteRequest
 from interpreters.stores.grouped import GroupedStore
 from interpreters.stores.sqlite.database import Database
+from interpreters.stores.sqlite.foreign import Undone
 from interpreters.stores.sqlite.guard import Guard
 from interpreters.stores.sqlite.reading import Reading
-from interpreters.stores.sqlite.writing import AllUndone, KnownHeads, Writing
+from interpreters.stores.sqlite.writing import KnownHeads, Writing
 from interpreters.threads import forks
 from interpreters.threads.gates import Gate
 from persist_effects import codec
@@ -234,8 +235,9 @@ class SqliteStore(GroupedStore):
         while True:
             try:
                 return self._commit_without(requests, failed)
-            except AllUndone as undone:
-                failed[undone.index] = Failed(undone.error)
+            except Undone as undone:
+                program, error = undone.args
+                failed[program] = Failed(error)
 
     def _commit_without(self, requests: Sequence[WriteRequest], failed: Mapping[int, Failed]) -> list[Outcome]:
         """Carry them out, but for those of which it is known that they undo the others."""

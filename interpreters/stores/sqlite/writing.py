@@ -65,15 +65,6 @@ class KnownHeads:
             self._revisions.clear()
 
 
-class AllUndone(Exception):
-    """A write has undone those that share its transaction: ``index`` is which, ``error`` what it is told."""
-
-    def __init__(self, index: int, error: Exception) -> None:
-        super().__init__(index, error)
-        self.index = index
-        self.error = error
-
-
 class Writing:
     """The writes of one transaction."""
 
@@ -98,7 +89,7 @@ class Writing:
             failed: Those that are not to be tried again, by their indexes.
 
         Raises:
-            AllUndone: Where one of them has undone the others, which are to be carried out without it.
+            Undone: Where one of them has undone the others, which are to be carried out without it.
         """
         outcomes: list[Outcome] = []
         for index, request in enumerate(requests):
@@ -109,12 +100,8 @@ class Writing:
                 answer, change = plan(request, self._heads, self._now, self._limits)
                 if change is not None and change.statements:
                     # First of all: what they fail by leaves nothing else of the program to be undone.
-                    answer = self._carried_out(answer, change)
-            except Undone as undone:
-                raise AllUndone(index, undone.error) from undone
-            except MemoryError:
-                raise
-            except sqlite3.Error:
+                    answer = self._carried_out(index, answer, change)
+            except (MemoryError, sqlite3.Error, Undone):
                 raise
             except Exception as error:
                 outcomes.append(Failed(error))
@@ -124,8 +111,8 @@ class Writing:
             outcomes.append(Answered(answer))
         return outcomes
 
-    def _carried_out(self, answer: Any, change: Change) -> Any:
-        changed = self._foreign.carry_out(change.statements)
+    def _carried_out(self, program: int, answer: Any, change: Change) -> Any:
+        changed = self._foreign.carry_out(program, change.statements)
         self.written_bytes += sum(len(sql.statement) for sql in change.statements.values())
         if not isinstance(answer, list):
             return changed[0]
