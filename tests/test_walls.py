@@ -499,7 +499,8 @@ EXPORTS = {
         "SqlModel State StoreClosed "
         "StoreLocked StoreUnavailable Suspended TooLarge TruncateThrough Truncated UncertainOutcome UnhandledEffect "
         "View all_of blob clock codec compaction errors event follow followers kv log machine new_id now perform "
-        "program projection publish requests run schema sleep snapshot start subscription testing trace transact "
+        "program projection publish requests run schema sleep snapshot start subscription targets testing trace "
+        "transact "
         "transaction view"
     ),
     interpreters: "Store open_store",
