@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from databases import Database, database
 from served_stores import serving
+from server_processes import ServerProcess
 
 from interpreters import Store, open_store
 from interpreters.conformance.facts.sql import SqlFacts
+from interpreters.migrating.mirroring import mirror
 from interpreters.stores.served import RemoteStore
 from interpreters.stores.sqlite.database import queries
 from interpreters.stores.sqlite.foreign import Foreign
@@ -242,6 +244,25 @@ def test_a_process_for_one_client_takes_sql_since_that_could_open_the_store_itse
         assert store.capabilities.sql == database.dialect
         store.run(transact(ORDERS, insert(1)))
         assert database.rows("SELECT * FROM orders") == [("o-1", 1)]
+
+
+def test_the_command_line_serves_sql_where_it_is_asked_to(tmp_path: Path) -> None:
+    server = ServerProcess(f"sqlite:{tmp_path}/app.db", f"unix:{tmp_path}/sock", "--sql")
+    try:
+        with open_store(server.url) as store:
+            assert store.run(transact(ORDERS, insert(1))) == [0, 1]
+    finally:
+        server.close()
+
+
+def test_a_mirror_takes_no_sql_and_carries_out_what_comes_with_it(tmp_path: Path) -> None:
+    old, new = (open_store(f"sqlite:{tmp_path}/{name}.db").interpreter for name in ("old", "new"))
+    with Store(mirror(old, new, in_background=False)) as store:
+        assert store.capabilities.sql == ""
+        refused, put = store.run_many([transact(KvPut("a", 1), ORDERS), kv.put("b", 1)], return_exceptions=True)
+        assert "a mirror takes no SQL" in str(refused)
+        assert put > 0
+        assert store.run(kv.keys()) == ["b"]
 
 
 # Mutants

@@ -1,5 +1,6 @@
 """Read models in tables: rows once for each event, views that never show half, tables that are gone afterwards."""
 
+import io
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from databases import Database, database
 
-from interpreters import Store, open_store
+from interpreters import Store, jsonl, open_store
 from interpreters.explore import explore_effects
 from persist_effects import (
     Group,
@@ -22,6 +23,7 @@ from persist_effects import (
     ReadModel,
     SqlFailed,
     SqlModel,
+    StoreUnavailable,
     follow,
     followers,
     kv,
@@ -267,6 +269,65 @@ def test_readers_never_see_half_of_a_version_while_others_take_its_place(databas
             assert reader.trouble is None
             assert reader.seen <= {(25, version, version, version, version) for version in range(1, last + 1)}
         assert database.tables() == [f"one__{last}", f"two__{last}"]
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_reader_in_a_long_transaction_holds_a_version_back_and_nothing_is_lost(database: Database) -> None:
+    with database.open(timeout_seconds=0.3) as store:
+        append(store, 3)
+        store.run(follow(model_of(FIRST), "orders/", count_made))
+        with database.connect() as reader, reader.transaction():
+            assert reader.execute("SELECT count(*) FROM orders").fetchone() == (3,)
+            with pytest.raises(StoreUnavailable, match="try again"):
+                store.run(follow(model_of(SECOND), "orders/", count_made_again, version=2))
+            assert reader.execute("SELECT count(*) FROM sums").fetchone() == (1,)
+        store.run(follow(model_of(SECOND), "orders/", count_made_again, version=2))
+        assert database.rows("SELECT sum(made), max(version) FROM orders") == [(3, 2)]
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_tables_that_somebody_still_reads_are_dropped_another_time(database: Database) -> None:
+    with database.open(timeout_seconds=0.3) as store:
+        append(store, 3)
+        store.run(follow(model_of(FIRST), "orders/", count_made))
+        with database.connect() as reader, reader.transaction():
+            reader.execute("SELECT count(*) FROM orders__1")
+            store.run(follow(model_of(SECOND), "orders/", count_made_again, version=2))
+            assert database.rows("SELECT max(version) FROM orders") == [(2,)]
+            assert "orders__1" in database.tables()
+        store.run(follow(model_of(SECOND), "orders/", count_made_again, version=2))
+        assert database.tables() == ["days__2", "orders__2"]
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_repeatable_read_that_began_before_a_version_sees_its_view_without_rows(database: Database) -> None:
+    """A limit of the database, which the docs tell of: views are new at once, rows are those of before."""
+    with database.open() as store:
+        append(store, 3)
+        store.run(follow(model_of(FIRST), "orders/", count_made))
+        with database.connect() as reader, reader.transaction():
+            reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            reader.execute("SELECT 1")
+            store.run(follow(model_of(SECOND), "orders/", count_made_again, version=2))
+            assert reader.execute("SELECT count(*) FROM orders").fetchone() == (0,)
+
+
+def test_after_an_import_the_tables_are_made_by_a_rebuild(tmp_path: Path) -> None:
+    lines = io.BytesIO()
+    with open_store(f"sqlite:{tmp_path}/old.db") as store:
+        append(store, 3)
+        store.run(follow(model_of(FIRST), "orders/", count_made))
+        jsonl.export(store, lines)
+    lines.seek(0)
+    with open_store(f"sqlite:{tmp_path}/new.db") as store:
+        jsonl.import_(store, lines)
+        store.run(log.append("orders/9", "made", 9))
+        with pytest.raises(SqlFailed, match="no such table"):
+            store.run(follow(model_of(FIRST), "orders/", count_made))
+        store.run(followers.rebuild("orders"))
+        store.run(follow(model_of(FIRST), "orders/", count_made))
+        with sqlite3.connect(tmp_path / "new.db") as connection:
+            assert connection.execute("SELECT made FROM sums").fetchone() == (4,)
 
 
 # Crashes at every request, and mutants

@@ -84,7 +84,9 @@ class SqlFacts(Facts):
         with _table(store) as table:
             drafts = (Draft("made", 1), Draft("made", 2))
             writes = (table.insert(1), KvPut("a", 1), table.insert(2), Append("s", drafts), TruncateThrough("s", 1))
-            first, revision, second, appended, dropped = ask(store, Transact(writes))
+            answers = ask(store, Transact(writes))
+            assert isinstance(answers, list)
+            first, revision, second, appended, dropped = answers
             assert (first, second, appended.last_seq, dropped) == (1, 1, 2, 1)
             assert ask(store, KvGet("a")) == Entry(1, revision)
 

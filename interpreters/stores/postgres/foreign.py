@@ -101,7 +101,8 @@ def _translated(text: str) -> sql.SQL:
     """A statement with its parameters as the driver has them. It is the program's own text, whatever stands there."""
     parts = parsed(text).parts
     written = [f"%({part})s" if index % 2 else part.replace("%", "%%") for index, part in enumerate(parts)]
-    return sql.SQL("".join(written))
+    text: Any = "".join(written)
+    return sql.SQL(text)
 
 
 def failure_of(error: psycopg.Error, statement: str) -> Exception:
