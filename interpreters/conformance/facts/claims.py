@@ -7,7 +7,7 @@ from interpreters.conformance.facts.base import Facts, ask, error_of, needs
 from interpreters.runtime.store import Store
 from persist_effects.errors import InvalidRequest, TooLarge, UnhandledEffect
 from persist_effects.event import Draft
-from persist_effects.requests import Append, KvKeys, KvPut, KvWait, Request, Sql, Streams, Transact, Wait
+from persist_effects.requests import Append, KvKeys, KvPut, KvWait, Request, Streams, Transact, Wait
 
 SEEN = ("order_lags", "payload_limit_bytes", "batch_limit", "transact", "wait", "sql")
 """What both the store and the suite say. Whether it can be reopened the suite alone knows how to try."""
@@ -39,15 +39,6 @@ class ClaimFacts(Facts):
         for name, request in unclaimed:
             if not getattr(self.capabilities, name):
                 assert isinstance(error_of(store, request), UnhandledEffect), name
-
-    def test_sql_is_refused_before_anything_is_written_by_a_store_that_claims_none(self, store: Store) -> None:
-        if store.capabilities.sql:
-            return
-        statement = Sql("CREATE TABLE facts (id INTEGER PRIMARY KEY)")
-        assert isinstance(error_of(store, statement), InvalidRequest | UnhandledEffect)
-        if self.capabilities.transact:
-            assert isinstance(error_of(store, Transact((KvPut("a", 1), statement))), InvalidRequest)
-            assert ask(store, KvKeys()) == []
 
     def test_an_append_takes_as_many_events_as_the_store_claims(self, store: Store) -> None:
         limit = self.capabilities.batch_limit

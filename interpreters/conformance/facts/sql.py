@@ -7,7 +7,7 @@ from typing import Any
 
 from interpreters.conformance.facts.base import Facts, ask, error_of, needs
 from interpreters.runtime.store import Store
-from persist_effects.errors import InvalidRequest, SqlFailed
+from persist_effects.errors import InvalidRequest, SqlFailed, UnhandledEffect
 from persist_effects.event import Draft
 from persist_effects.machine import perform
 from persist_effects.requests import (
@@ -68,6 +68,15 @@ def _outcomes(store: Store, *requests: Request[Any]) -> list[Any]:
 
 class SqlFacts(Facts):
     """A statement is a write as any other: it happens with the others of its transaction, or not at all."""
+
+    def test_sql_is_refused_before_anything_is_written_by_a_store_that_claims_none(self, store: Store) -> None:
+        if store.capabilities.sql:
+            return
+        statement = _of("CREATE TABLE {t} (id INTEGER PRIMARY KEY)", "facts")
+        assert isinstance(error_of(store, statement), InvalidRequest | UnhandledEffect)
+        if store.capabilities.transact:
+            assert isinstance(error_of(store, Transact((KvPut("a", 1), statement))), InvalidRequest)
+            assert ask(store, KvKeys()) == []
 
     @needs("sql")
     def test_a_statement_is_answered_with_how_many_rows_it_changed(self, store: Store) -> None:

@@ -4,6 +4,7 @@ A program that has any is a transaction by itself. So what fails in it, at its e
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -101,8 +102,8 @@ def _translated(text: str) -> sql.SQL:
     """A statement with its parameters as the driver has them. It is the program's own text, whatever stands there."""
     parts = parsed(text).parts
     written = [f"%({part})s" if index % 2 else part.replace("%", "%%") for index, part in enumerate(parts)]
-    text: Any = "".join(written)
-    return sql.SQL(text)
+    query: Any = "".join(written)
+    return sql.SQL(query)
 
 
 def failure_of(error: psycopg.Error, statement: str) -> Exception:
