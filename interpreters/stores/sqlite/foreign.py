@@ -70,8 +70,9 @@ class Foreign:
     def _execute(self, sql: Sql) -> int:
         connection, guard = self._connection, self._guard
         before = connection.total_changes
-        guard.is_on, guard.reason = True, None
         try:
+            # Within it, so that an interrupt at any line leaves the store's own statements unwatched.
+            guard.reason, guard.is_on = None, True
             cursor = connection.execute(MARK + sql.statement, sql.params)
             # One that returns rows is done once all were asked for.
             cursor.fetchall()

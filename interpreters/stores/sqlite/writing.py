@@ -65,6 +65,11 @@ class KnownHeads:
             self._revisions.clear()
 
 
+ROW_BYTES = 512
+"""What is reckoned that a row of a program's statement adds to the write-ahead log: more than most rows take, and less
+than the page that each of them may touch. It says when the log is moved into the file."""
+
+
 class Writing:
     """The writes of one transaction."""
 
@@ -113,7 +118,7 @@ class Writing:
 
     def _carried_out(self, program: int, answer: Any, change: Change) -> Any:
         changed = self._foreign.carry_out(program, change.statements)
-        self.written_bytes += sum(len(sql.statement) for sql in change.statements.values())
+        self.written_bytes += ROW_BYTES * sum(changed.values())
         if not isinstance(answer, list):
             return changed[0]
         return [changed.get(index, one) for index, one in enumerate(answer)]
