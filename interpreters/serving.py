@@ -34,6 +34,7 @@ def serve_at(
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
     socket_mode: str = "0600",
+    takes_sql: bool = False,
     ready_fd: int | None = None,
     metrics: str | None = None,
 ) -> int | None:
@@ -48,6 +49,7 @@ def serve_at(
         tls_cert: The certificate of TCP ports.
         tls_key: Its key; None: it stands in the same file.
         socket_mode: Who may connect to a Unix socket, as permissions in octal.
+        takes_sql: Whether clients may send SQL, where the store takes it.
         ready_fd: A descriptor that is written to, and closed, once clients can connect.
         metrics: Where to answer with metrics, ``HOST:PORT``.
 
@@ -76,6 +78,7 @@ def serve_at(
             limits=limits,
             token=token,
             read_token=read_token,
+            takes_sql=takes_sql,
         )
         places = [door.where for door in doors]
         if metrics is not None:
@@ -120,7 +123,8 @@ def main(arguments: list[str]) -> int:
     try:
         connected = _stdin()
         with connected, _opened(arguments, connected) as store:
-            serve(store.interpreter, connected, handlers=store.handlers)
+            # The client has named the store, so that it could open it by itself.
+            serve(store.interpreter, connected, handlers=store.handlers, takes_sql=True)
     except PersistError as error:
         print(f"persist-effects serve: {error}", file=sys.stderr)
         return 2

@@ -23,6 +23,7 @@ from persist_effects import (
     schema,
     snapshot,
     subscription,
+    targets,
     testing,
     trace,
     transaction,
@@ -51,6 +52,7 @@ from persist_effects.errors import (
     SchemaMismatch,
     SnapshotMismatch,
     Spinning,
+    SqlFailed,
     StoreClosed,
     StoreLocked,
     StoreUnavailable,
@@ -78,10 +80,11 @@ from persist_effects.requests import (
     KvPut,
     Page,
     Request,
+    Sql,
     TruncateThrough,
 )
 from persist_effects.schema import Schema
-from persist_effects.subscription import Group, Hub, ReadModel, Retry, follow, publish
+from persist_effects.subscription import Group, Hub, ReadModel, Retry, SqlModel, follow, publish
 from persist_effects.transaction import transact
 from persist_effects.view import View
 
@@ -129,6 +132,9 @@ __all__ = [
     "SchemaMismatch",
     "SnapshotMismatch",
     "Spinning",
+    "Sql",
+    "SqlFailed",
+    "SqlModel",
     "State",
     "StoreClosed",
     "StoreLocked",
@@ -172,6 +178,7 @@ __all__ = [
     "snapshot",
     "start",
     "subscription",
+    "targets",
     "testing",
     "trace",
     "transact",

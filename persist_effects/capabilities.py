@@ -10,9 +10,11 @@ from persist_effects.event import check_integer
 
 Durability = Literal["memory", "os", "interval", "commit"]
 Processes = Literal["one", "one-writer", "many"]
+SqlDialect = Literal["", "sqlite", "postgresql"]
 
 DURABILITIES: tuple[Durability, ...] = ("memory", "os", "interval", "commit")
 PROCESSES: tuple[Processes, ...] = ("one", "one-writer", "many")
+SQL_DIALECTS: tuple[SqlDialect, ...] = ("", "sqlite", "postgresql")
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
@@ -31,6 +33,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
         reopen: Whether a store that is closed and opened again has the same data.
         transact: Whether it answers `Transact`: several writes, all or nothing.
         wait: Whether it answers `Wait`: a reader is woken by an append.
+        sql: Whose SQL it carries out in its transactions, "sqlite" or "postgresql"; "" where it refuses `Sql`.
 
     Raises:
         InvalidRequest: Where a field is none of these.
@@ -47,11 +50,13 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     reopen: bool = False
     transact: bool = True
     wait: bool = True
+    sql: SqlDialect = ""
 
     def __post_init__(self) -> None:
-        for name, known in (("durability", DURABILITIES), ("processes", PROCESSES)):
+        for name, known in (("durability", DURABILITIES), ("processes", PROCESSES), ("sql", SQL_DIALECTS)):
             if getattr(self, name) not in known:
-                raise InvalidRequest(f"{name} is {getattr(self, name)!r}: give one of {', '.join(known)}")
+                choices = ", ".join(one or "''" for one in known)
+                raise InvalidRequest(f"{name} is {getattr(self, name)!r}: give one of {choices}")
         for name in ("order_lags", "reopen", "transact", "wait"):
             if type(getattr(self, name)) is not bool:
                 raise InvalidRequest(f"{name} is {describe(getattr(self, name))}: give True or False")

@@ -20,6 +20,7 @@ from persist_effects.requests import (
     AllOf,
     Append,
     Appended,
+    At,
     Begin,
     BlobGet,
     BlobHas,
@@ -43,6 +44,7 @@ from persist_effects.requests import (
     ReadAll,
     Request,
     Sleep,
+    Sql,
     StoreRequest,
     Streams,
     Transact,
@@ -381,6 +383,7 @@ _ANSWERS: dict[type[Request[Any]], Any] = {
     KvKeys: list[str],
     KvEntries: list[tuple[str, Entry]],
     KvWait: int,
+    Sql: int,
     BlobPut: BlobRef,
     BlobGet: bytes,
     BlobHas: bool,
@@ -396,9 +399,8 @@ STORE_REQUESTS: tuple[type[Request[Any]], ...] = (*_ANSWERS, Transact)
 """Every type of request that `encode_request` and `decode_answer` know."""
 
 
-_OPS: dict[str, type[Request[Any]]] = {str(kind.__struct_config__.tag): kind for kind in STORE_REQUESTS} | {
-    str(AllOf.__struct_config__.tag): AllOf
-}
+_KNOWN: tuple[type[Request[Any]], ...] = (*STORE_REQUESTS, AllOf, At)
+_OPS: dict[str, type[Request[Any]]] = {str(kind.__struct_config__.tag): kind for kind in _KNOWN}
 
 
 def check_ops(where: str, kinds: Iterable[object]) -> None:
@@ -535,6 +537,8 @@ def _values_of(request: Request[Any]) -> Iterable[tuple[str, Any]]:
                 yield payload_name("meta", stream, draft.type), draft.meta
         case KvPut(key=key, value=value):
             yield value_name(key), value
+        case Sql(params=params):
+            yield "the parameters of an SQL statement", params
         case Transact(writes=writes):
             for write in writes:
                 yield from _values_of(write)

@@ -53,6 +53,21 @@ class TooLarge(InvalidRequest):
         )
 
 
+class SqlFailed(InvalidRequest):
+    """An SQL statement failed in the database. Nothing of its transaction was written.
+
+    ``statement`` is its text, ``reason`` what the database says.
+    """
+
+    def __init__(self, statement: str, reason: str) -> None:
+        super().__init__(statement, reason)
+        self.statement = statement
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"SQL {repr_of(self.statement, 400)} failed: {self.reason}"
+
+
 class UnhandledEffect(CallerError):
     """A program performed a request that no row of the handler table answers. Raised at the guilty ``yield``.
 

@@ -26,6 +26,7 @@ from persist_effects.following.records import (
     plain,
     record_in,
 )
+from persist_effects.following.tables import kept_tables
 from persist_effects.following.whole import (
     begin_to_build,
     check_not_forgotten,
@@ -314,9 +315,12 @@ def rebuild(name: str, *, skip_truncated: bool = False) -> Effect[None]:
             generation=head.last_generation + 1,
             partitions=head.partitions,
             has_model=True,
+            has_tables=head.has_tables,
             target=(yield from log.head()),
         )
-        if (yield from begin_to_build(name, head, revision, record, head.dropping, None)):
+        tables = (yield from kept_tables(name, head.generation)) if head.has_tables else None
+        begun = tables.begun(name, record.generation) if tables else ()
+        if (yield from begin_to_build(name, head, revision, record, head.dropping, None, begun)):
             return
 
 
@@ -469,7 +473,7 @@ def forget(name: str) -> Effect[None]:
         if not isinstance(put, Conflict):
             break
     for generation in {head.generation, head.building, *head.dropping} - {0}:
-        yield from drop_generation(name, generation)
+        yield from drop_generation(name, generation, are_seen=generation == head.generation)
     if head.partitions:
         yield from drop_keys(members_prefix(name), in_folders=True)
     yield from perform(Transact((KvDelete(next_key(name)), KvDelete(head_key(name), put))))

@@ -30,10 +30,12 @@ from persist_effects.requests import (
     ExpectSeq,
     KvDelete,
     KvPut,
+    Sql,
     Transact,
     TruncateThrough,
     Write,
 )
+from persist_effects.sql_text import refusal
 
 _LONGEST = 2**63
 """Encoded in nine bytes, as many as any integer takes."""
@@ -88,10 +90,12 @@ class Limits(NamedTuple):
     """How many bytes of payload a store takes, and how it encodes the events of one append, refusing what it does not.
 
     It is called with the events and the limit; where it is None, each is encoded by itself, as a list of bytes.
+    ``has_sql``: it carries out SQL statements.
     """
 
     payload_bytes: int = codec.PAYLOAD_LIMIT_BYTES
     encode_events: Callable[[list[Event], int], Any] | None = None
+    has_sql: bool = False
 
 
 PlannedRun = tuple[list[Event], Any]
@@ -115,9 +119,24 @@ class Change:
     ``puts`` and ``deleted`` have the last word on each key; the numbers of ``deleted`` are the revisions that the
     deletions took. ``seqs`` and ``revisions`` are the heads afterwards of what was written, ``position`` and
     ``revision`` those of the store.
+
+    ``statements`` are SQL, by the index of the write, to be carried out before anything else: what they are answered,
+    the store learns then. Only a store whose limits say that it has SQL meets any.
     """
 
-    __slots__ = ("advances", "begun", "deleted", "drops", "position", "puts", "revision", "revisions", "runs", "seqs")
+    __slots__ = (
+        "advances",
+        "begun",
+        "deleted",
+        "drops",
+        "position",
+        "puts",
+        "revision",
+        "revisions",
+        "runs",
+        "seqs",
+        "statements",
+    )
 
     def __init__(self, position: int, revision: int) -> None:
         self.advances = False
@@ -128,13 +147,15 @@ class Change:
         self.deleted: dict[str, int] = {}
         self.seqs: dict[str, int] = {}
         self.revisions: dict[str, int] = {}
+        self.statements: dict[int, Sql] = {}
         self.position = position
         self.revision = revision
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing changes."""
-        return not (self.advances or self.begun or self.runs or self.drops or self.puts or self.deleted)
+        changes = self.begun or self.runs or self.drops or self.puts or self.deleted or self.statements
+        return not (self.advances or changes)
 
 
 Planned = tuple[Any, Change | None]
@@ -212,7 +233,7 @@ def plan_append(
     (Appended(first_seq=5, last_seq=5, position=11, at=0), 11)
     """
     name, expected = request.stream, request.expected
-    limit_bytes, encode_events = limits
+    limit_bytes, encode_events, _ = limits
     if len(request.events) == 1 and encode_events is None:
         # What is appended most, without a list that is gone through twice.
         (draft,) = request.events
@@ -340,6 +361,11 @@ class _Commit:
         change.deleted[key] = change.revision
         return True
 
+    def _sql(self, write: Sql, index: int) -> int:
+        check_sql(write, self._limits)
+        self.change.statements[index] = write
+        return 0
+
     def _expect(self, write: KvPut | KvDelete, index: int) -> int:
         """The revision of a write's key. Where it expects another one, there is a conflict."""
         key, expected = write.key, write.expected
@@ -361,7 +387,32 @@ _STAGERS: dict[type, Callable[[_Commit, Any, int], Any]] = {
     Begin: _Commit._begin,
     KvPut: _Commit._put,
     KvDelete: _Commit._delete,
+    Sql: _Commit._sql,
 }
+
+
+def check_sql(write: Sql, limits: Limits) -> None:
+    """Refuse a statement where the store has no SQL, or it is over the limit.
+
+    Args:
+        write: The statement.
+        limits: What the store takes.
+
+    Raises:
+        InvalidRequest: Where the store has no SQL.
+        TooLarge: If the statement, or its parameters, are over the limit.
+
+    >>> check_sql(Sql("DELETE FROM orders"), Limits())
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: SQL 'DELETE FROM orders': this store has no SQL: stores on SQLite and ...
+    """
+    if not limits.has_sql:
+        raise refusal(
+            write.statement,
+            "this store has no SQL: stores on SQLite and PostgreSQL have, opened by their own URLs, or served by a "
+            "server that was told to take SQL",
+        )
+    codec.encode([write.statement, write.params], "an SQL statement with its parameters", limits.payload_bytes)
 
 
 def _first_failing(checks: tuple[Check, ...], heads: Heads) -> Conflict | None:

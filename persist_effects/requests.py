@@ -19,6 +19,7 @@ import msgspec
 from persist_effects.errors import InvalidRequest, NotAProgram, describe, describe_type, repr_of
 from persist_effects.event import Draft, Event, check_integer, check_name, check_prefix
 from persist_effects.programs import refused
+from persist_effects.sql_text import check_parameters
 
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
@@ -389,9 +390,36 @@ class KvWait(Request[int], frozen=True, gc=False, tag="persist/kv-wait"):
         _check_seconds("timeout", self.timeout)
 
 
+# ModelTables beside the log
+
+
+class Sql(Request[int], frozen=True, gc=False, tag="persist/sql"):
+    """Carry out one SQL statement in the transaction, with ``params`` for its ``:name``s. Answered with how many rows.
+
+    Only stores on SQLite and PostgreSQL do so, in tables beside their own, as `Capabilities.sql` says; all others
+    refuse it before anything is written. A parameter is written ``:name`` on both, and its value is None, a bool, an
+    int of 64 bits, a float, a str or bytes. A statement that fails raises `SqlFailed`, and nothing of its transaction
+    is written.
+
+    >>> Sql("UPDATE orders SET total = :total WHERE id = :id", {"id": "o-1", "total": 12}).params["total"]
+    12
+    >>> Sql("UPDATE orders SET total = :total", {})
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: SQL 'UPDATE orders SET total = :total': it has no value for :total
+    """
+
+    statement: str
+    params: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        if type(self.statement) is not str:
+            raise InvalidRequest(f"an SQL statement is {describe(self.statement)}: give a str")
+        check_parameters(self.statement, self.params)
+
+
 # Several writes, all or nothing
 
-Write = Append | TruncateThrough | Begin | KvPut | KvDelete
+Write = Append | TruncateThrough | Begin | KvPut | KvDelete | Sql
 
 
 class ExpectSeq(msgspec.Struct, frozen=True, gc=False, tag="expect-seq", tag_field="op"):
@@ -421,7 +449,7 @@ Check = ExpectSeq | ExpectRevision
 ANSWERS = "answers"
 """Under which name the last write of a transaction that notes keeps the answers of those before it."""
 
-_WRITES = (Append, TruncateThrough, Begin, KvPut, KvDelete)
+_WRITES = (Append, TruncateThrough, Begin, KvPut, KvDelete, Sql)
 _CHECKS = (ExpectSeq, ExpectRevision)
 
 
@@ -449,7 +477,7 @@ class Transact(Request[list[Any] | Conflict], frozen=True, gc=False, tag="persis
                 refused(*self.writes)
                 raise InvalidRequest(
                     f"a transaction got {_told(write)} among its writes: "
-                    f"give Append, TruncateThrough, Begin, KvPut or KvDelete{_instead_of_write(write)}"
+                    f"give Append, TruncateThrough, Begin, KvPut, KvDelete or Sql{_instead_of_write(write)}"
                 )
         if type(self.checks) is not tuple:
             raise InvalidRequest(f"checks is {describe_type(self.checks)}: give a tuple")
@@ -464,6 +492,10 @@ class Transact(Request[list[Any] | Conflict], frozen=True, gc=False, tag="persis
 
     def _check_noting(self) -> None:
         last = self.writes[-1]
+        if has_sql(self):
+            raise InvalidRequest(
+                "a transaction that notes has no Sql: how many rows it changes is known only afterwards"
+            )
         if isinstance(last, Append) and len(last.events) == 1:
             where, holder = "the meta of its last draft", last.events[0].meta
             holder = {} if holder is None else holder
@@ -480,6 +512,15 @@ class Transact(Request[list[Any] | Conflict], frozen=True, gc=False, tag="persis
             raise InvalidRequest(
                 f"a transaction that notes keeps answers in {where}, where {ANSWERS!r} is already: use another name"
             )
+
+
+def has_sql(request: Request[Any]) -> bool:
+    """Whether a request is an SQL statement, or has one among its writes.
+
+    >>> has_sql(Transact((KvPut("color", "red"), Sql("DELETE FROM orders"))))
+    True
+    """
+    return isinstance(request, Sql) or (isinstance(request, Transact) and Sql in map(type, request.writes))
 
 
 def _unset_unless_true(request: Request[Any], name: str) -> None:
@@ -615,6 +656,7 @@ StoreRequest = (
     | KvKeys
     | KvEntries
     | KvWait
+    | Sql
     | Transact
     | BlobPut
     | BlobGet
@@ -623,6 +665,20 @@ StoreRequest = (
     | NewId
 )
 """Every request that can travel to a store in another process."""
+
+
+class At(Request[Any], frozen=True, tag="persist/at"):
+    """Ask another store than the one that runs the program: the one that is called ``target``.
+
+    Rows for it are made of stores by `persist_effects.targets.rows_at`. Answered as the request is there.
+    """
+
+    target: str
+    request: StoreRequest
+
+    def __post_init__(self) -> None:
+        check_name("target", self.target)
+
 
 WRITES: frozenset[type[Request[Any]]] = frozenset({*_WRITES, Transact, Advance})
 """What changes the log or the keys. Several that wait may share a commit."""

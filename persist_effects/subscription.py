@@ -16,10 +16,11 @@ from persist_effects.following.follow import follow
 from persist_effects.following.handling import Retry
 from persist_effects.following.models import ReadModel
 from persist_effects.following.shared import Group
+from persist_effects.following.sql_models import SqlModel
 from persist_effects.machine import Effect
 from persist_effects.programs import program
 
-__all__ = ["Callback", "Group", "Hub", "ReadModel", "Retry", "follow", "publish"]
+__all__ = ["Callback", "Group", "Hub", "ReadModel", "Retry", "SqlModel", "follow", "publish"]
 
 Callback = Callable[[Event], Effect[Any]]
 

@@ -14,8 +14,8 @@ def transact(*writes: Write, checks: Iterable[Check] = (), noting: bool = False)
     """Perform writes, all or nothing.
 
     Args:
-        writes: `Append`, `TruncateThrough`, `Begin`, `KvPut` and `KvDelete` requests, at least one. Each sees those
-            before it.
+        writes: `Append`, `TruncateThrough`, `Begin`, `KvPut`, `KvDelete` and `Sql` requests, at least one. Each sees
+            those before it.
         checks: `ExpectSeq` and `ExpectRevision`, which are made first, on what was there before. They are for what the
             decision read and the transaction does not write: else two transactions may each pass by the other.
         noting: The last write, a put of a dict or an append of one draft, also keeps the answers of those before it,

@@ -66,6 +66,7 @@ def in_words(able: Capabilities) -> dict[str, str]:
         "order lags": "yes" if able.order_lags else "no",
         "batch limit": "none" if able.batch_limit is None else str(able.batch_limit),
         "largest value": f"{able.payload_limit_bytes // 2**20} MiB",
+        "SQL beside the log": able.sql or "none",
     }
 
 
@@ -89,7 +90,8 @@ def test_a_served_store_promises_what_the_store_behind_it_does_but_for_its_proce
     said = table()[SERVED]
     assert promised == {**in_words(FILE), "processes": "many"}
     assert said["processes"] == f"many; `spawn:` {AS_BEHIND}"
-    assert {said[row] for row in promised if row != "processes"} == {AS_BEHIND}
+    assert said["SQL beside the log"] == f"with `--sql`, {AS_BEHIND}"
+    assert {said[row] for row in promised if row not in ("processes", "SQL beside the log")} == {AS_BEHIND}
 
 
 FILE = Capabilities(durability="commit", processes="one-writer", reopen=True)

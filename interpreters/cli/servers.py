@@ -35,6 +35,7 @@ def serve(
     tls_cert: Annotated[Path | None, typer.Option(help="The certificate of the TCP ports.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key, where that stands in a file of its own.")] = None,
     socket_mode: Annotated[str, typer.Option(help="Who may connect to a Unix socket, in octal.")] = "0600",
+    sql: Annotated[bool, typer.Option("--sql", help="Clients that may write may send SQL, too.")] = False,
     max_connections: Annotated[int, typer.Option(help="How many clients there may be.")] = _LIMITS.max_connections,
     max_waits: Annotated[int, typer.Option(help="How many waits each may have.")] = _LIMITS.max_waits,
     frame_bytes: Annotated[int, typer.Option(help="How large a request may be.")] = _LIMITS.frame_bytes,
@@ -64,6 +65,7 @@ def serve(
             tls_cert=tls_cert,
             tls_key=tls_key,
             socket_mode=socket_mode,
+            takes_sql=sql,
             ready_fd=ready_fd,
             metrics=metrics,
         )

@@ -41,6 +41,7 @@ from persist_effects.requests import (
     Page,
     Read,
     ReadAll,
+    Sql,
     Streams,
     Transact,
     TruncateThrough,
@@ -116,6 +117,7 @@ class Model:
             return self._truncate(write)
         if isinstance(write, Begin):
             return self._begin(write, index)
+        assert not isinstance(write, Sql), "of tables, the model knows nothing"
         conflict = _conflict("key", write.key, write.expected, self.revision(write.key), index)
         if conflict is not None:
             return conflict
@@ -479,7 +481,7 @@ class StoreMachine(RuleBasedStateMachine):
         for write in writes:
             if isinstance(write, KvPut | KvDelete):
                 self.get(write.key)
-            else:
+            elif not isinstance(write, Sql):
                 self.read(write.stream, 0, None, 1_000, backwards=False)
 
     def _agree_on_conflict(self, request: object, found: object, wanted: Conflict) -> None:

@@ -54,6 +54,7 @@ from interpreters.conformance.facts.log import AppendFacts, StreamsFacts, Trunca
 from interpreters.conformance.facts.names import NameFacts
 from interpreters.conformance.facts.reading import ReadAllFacts, ReadFacts
 from interpreters.conformance.facts.reopening import ReopenFacts
+from interpreters.conformance.facts.sql import SqlFacts
 from interpreters.conformance.facts.time import TimeFacts
 from interpreters.conformance.facts.transactions import TransactFacts
 from interpreters.conformance.facts.values import RefusalFacts, ValueFacts
@@ -121,6 +122,7 @@ class _Examples(
     NameFacts,
     RefusalFacts,
     ValueFacts,
+    SqlFacts,
     TransactFacts,
     KeysFacts,
     KvFacts,

@@ -54,7 +54,7 @@ def named(request: Request[Any]) -> str:
 
 
 def _name_in(request: Any) -> str:
-    fields = ("stream", "key", "prefix", "cid", "seconds")
+    fields = ("stream", "key", "prefix", "cid", "seconds", "statement")
     return next((str(getattr(request, field)) for field in fields if hasattr(request, field)), "")
 
 

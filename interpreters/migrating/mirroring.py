@@ -49,6 +49,7 @@ from persist_effects.requests import (
     ReadAll,
     Request,
     Wait,
+    has_sql,
 )
 
 STORES = ("old", "new")
@@ -442,6 +443,8 @@ class Mirror:
         return self._answered_by(self._leading, requests)
 
     def _answered_by(self, store: Store, requests: Sequence[Request[Any]]) -> list[Outcome]:
+        if any(map(has_sql, requests)):
+            return self._answered_without_sql(store, requests)
         asked = [self._translated(request) for request in requests]
         interpreter = store.interpreter
         submit: Submit | None = getattr(interpreter, "submit", None)
@@ -451,6 +454,10 @@ class Mirror:
         if answer_all is None or len(asked) == 1:
             return [_outcome(interpreter, request) for request in asked]
         return answer_all(asked)
+
+    def _answered_without_sql(self, store: Store, requests: Sequence[Request[Any]]) -> list[Outcome]:
+        others = iter(self._answered_by(store, [request for request in requests if not has_sql(request)]))
+        return [Failed(_no_sql(request)) if has_sql(request) else next(others) for request in requests]
 
     def _through(self, requests: Sequence[Request[Any]]) -> list[Outcome]:
         """Have them answered, and note what of them was written before a cut can pass."""
@@ -639,6 +646,13 @@ def _outcome(interpreter: Interpreter, request: Request[Any]) -> Outcome:
         return Answered(interpreter.handlers[type(request)](request))
     except Exception as error:
         return Failed(error)
+
+
+def _no_sql(request: Request[Any]) -> InvalidRequest:
+    return InvalidRequest(
+        f"{request.op}: a mirror takes no SQL: it copies events and keys, and no tables: move the store while nobody "
+        "writes rows, then have them built anew: followers.rebuild"
+    )
 
 
 def _least(one: Capabilities, other: Capabilities) -> Capabilities:

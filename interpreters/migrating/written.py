@@ -18,6 +18,7 @@ from persist_effects.requests import (
     KvDelete,
     KvPut,
     Outcome,
+    Sql,
     Transact,
     TruncateThrough,
     Write,
@@ -92,7 +93,7 @@ class WrittenThrough:
         if isinstance(write, KvPut | KvDelete):
             self._keys.add(write.key)
             self._doubtful_keys.add(write.key)
-        else:
+        elif not isinstance(write, Sql):
             self._streams.add(write.stream)
             self._doubtful_streams.add(write.stream)
 

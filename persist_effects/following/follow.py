@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 
+from persist_effects import targets
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import check_integer, check_items
 from persist_effects.following.handling import ON_ERROR, FollowHandler, Handling, OnError, Retry
 from persist_effects.following.models import ReadModel
 from persist_effects.following.records import check_follower_name
 from persist_effects.following.shared import Crew, Group, follow_shared
+from persist_effects.following.sql_models import SqlModel
 from persist_effects.following.whole import Follower, Wanted, follow_whole
 from persist_effects.machine import Effect, perform
 from persist_effects.programs import program
@@ -18,7 +20,7 @@ NO_RETRY = Retry()
 
 @program
 def follow(
-    name: str | ReadModel,
+    name: str | ReadModel | SqlModel,
     prefix: str,
     handler: FollowHandler,
     *,
@@ -31,6 +33,7 @@ def follow(
     retry: Retry = NO_RETRY,
     group: Group | None = None,
     member: str | None = None,
+    into: str | None = None,
 ) -> Effect[int]:
     """Handle each event under a prefix once, from the checkpoint on.
 
@@ -54,10 +57,11 @@ def follow(
     share the streams, so that each works, they follow as the members of a ``group``: see `Group`.
 
     Args:
-        name: The follower's name; or the handle of its read model.
+        name: The follower's name; or the handle of its read model, in keys or in tables.
         prefix: How the streams' names start.
         handler: A function of an event that returns the writes that it shall have (requests, such as ``KvPut``); or a
-            program that reads first and returns them. With a read model, it is given a `ModelVersion` too.
+            program that reads first and returns them. With a read model, it is given the version that it
+            fills too: a `ModelVersion`, or a `SqlVersion`.
         types: Only events of these types.
         batch: How many events share a transaction. More are faster, but handlers of one batch do not see each other's
             writes.
@@ -68,6 +72,8 @@ def follow(
         retry: How often a handler that fails is asked again before that, and when.
         group: Of how many partitions, and for how long a member has one that gives no sign of life.
         member: The name of this member of the group, which no other has; a new one unless given.
+        into: The name of another store, where the checkpoint is kept, and whatever is written, in one transaction: see
+            `persist_effects.targets`. Of the store that has the events, only these are read.
 
     Returns:
         The position reached. Of a group, that of this member's partitions.
@@ -87,7 +93,7 @@ def follow(
     >>> store.run(kv.get("total/orders/1"))
     12
     """
-    model, name = (name, name.name) if isinstance(name, ReadModel) else (None, name)
+    model, name = (name, name.name) if isinstance(name, ReadModel | SqlModel) else (None, name)
     check_follower_name(name)
     check_integer("batch", batch, 1, PAGE_SIZE_MAX)
     check_integer("version", version, 1)
@@ -101,14 +107,16 @@ def follow(
     wanted_types = None if types is None else sorted(set(check_items("types", types, "a list of event types")))
     partitions = 0 if group is None else _checked_group(name, group).partitions
     handling = Handling(name, handler, batch, on_error, retry)
-    follower = Follower(Wanted(name, prefix, wanted_types, version, partitions, model is not None), handling)
+    follower = Follower(Wanted(name, prefix, wanted_types, version, partitions, model), handling)
     if group is None:
         if member is not None:
             raise InvalidRequest(f"member {member!r} of follower {name!r} needs a group: give group=Group(), too")
-        return (yield from follow_whole(follower, timeout, skip_truncated))
-    crew = Crew(follower, group, (yield from perform(NewId())) if member is None else member)
-    handling.pause = crew.pause
-    return (yield from follow_shared(crew, timeout, skip_truncated))
+        following = follow_whole(follower, timeout, skip_truncated)
+    else:
+        crew = Crew(follower, group, (yield from perform(NewId())) if member is None else member)
+        handling.pause = crew.pause
+        following = follow_shared(crew, timeout, skip_truncated)
+    return (yield from following if into is None else targets.into(into, following))
 
 
 def _checked_group(name: str, group: Group) -> Group:

@@ -26,13 +26,12 @@ from persist_effects.errors import (
 )
 from persist_effects.event import Draft, Event, check_integer
 from persist_effects.following.checkpoint import CHECKPOINT, Checkpoint
-from persist_effects.following.models import ModelVersion
 from persist_effects.following.records import Aside, Reached, aside_stream, plain
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import Append, Conflict, KvDelete, KvPut, Read, Sleep, Write
 
 FollowHandler = Callable[..., Effect[Sequence[Write]] | Sequence[Write]]
-"""A function of an event, and of a `ModelVersion` where the follower has a read model. Returns writes, or a program."""
+"""A function of an event, and of a version of the read model where there is one. Returns writes, or a program."""
 
 OnError = Literal["stop", "skip", "set-aside"]
 ON_ERROR: tuple[OnError, ...] = ("stop", "skip", "set-aside")
@@ -118,14 +117,14 @@ class Handling:
         self._retry = retry
         self.pause = pause
         """Waits so many seconds before a handler is asked again."""
-        self._model: tuple[ModelVersion, ...] = ()
+        self._model: tuple[Any, ...] = ()
         self._attempts_left = _ATTEMPTS
         self._lost: str | None = None
         # By position: events that met too many conflicts, and how often the handler has failed.
         self._hopeless: dict[int, InvalidRequest] = {}
         self._failures: dict[int, int] = {}
 
-    def fill(self, model: ModelVersion | None) -> None:
+    def fill(self, model: Any | None) -> None:
         """Say which version of the read model is to be filled."""
         self._model = () if model is None else (model,)
 

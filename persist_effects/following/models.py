@@ -5,17 +5,46 @@ has caught up it takes the place of the one before in one transaction, and the k
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from persist_effects import kv
 from persist_effects.errors import InvalidRequest
 from persist_effects.event import check_name
 from persist_effects.following.records import head_key, model_prefix, record_in
+from persist_effects.following.tables import ModelTables
 from persist_effects.machine import Effect
 from persist_effects.programs import program
 from persist_effects.requests import Entry, KvDelete, KvPut
 
 A = TypeVar("A")
+
+
+class ModelHandle(Protocol):
+    """The handle of a read model, as following knows it: what belongs to each generation.
+
+    What is there of one that is gone is deleted without the handle: `persist_effects.following.whole.drop_generation`.
+    """
+
+    name: str
+
+    @property
+    def tables(self) -> ModelTables | None:
+        """Those that each generation has; None: it has keys, which need no making."""
+        ...
+
+    def version(self, generation: int) -> Any:
+        """What the handler is given: it makes the writes."""
+        ...
+
+
+def check_model_name(name: str) -> None:
+    """Refuse what cannot be a read model's name: one with a slash could not be told from keys.
+
+    >>> check_model_name("totals")
+    """
+    check_name("read model's name", name)
+    if "/" in name:
+        raise InvalidRequest(f"read model's name {name!r} has a slash: it is part of keys, so give one without")
 
 
 class ReadModel:
@@ -44,14 +73,19 @@ class ReadModel:
     ['newest']
     """
 
+    tables: ModelTables | None = None
+    """It has none: what a generation has are keys, which need no making."""
+
     def __init__(self, name: str) -> None:
-        check_name("read model's name", name)
-        if "/" in name:
-            raise InvalidRequest(f"read model's name {name!r} has a slash: it is part of keys, so give one without")
+        check_model_name(name)
         self.name = name
 
     def __repr__(self) -> str:
         return f"ReadModel({self.name!r})"
+
+    def version(self, generation: int) -> "ModelVersion":
+        """What the handler is given: the keys of a generation."""
+        return ModelVersion(self.name, generation)
 
     @program
     def get(self, key: str) -> Effect[Any]:

@@ -9,6 +9,7 @@ key                                          what stands there
 ``follow-member/<name>/<member>``            `SignOfLife`: that a member of a group gives
 ``follow-aside/<name>/<generation>/<hash>``  `Aside`: a stream of which events were set aside
 ``model/<name>/<generation>/<key>``          a value of the follower's read model
+``follow-tables/<name>/<generation>``        `ModelTables`: those of its read model in tables, as long as there are any
 ===========================================  ==========================================================================
 
 A generation is one way through the events, from the first one on: each version is one, and so is each rebuild. All that
@@ -64,6 +65,7 @@ class Record(Reached, frozen=True, omit_defaults=True, kw_only=True):
         generation: The number of its way through the events.
         partitions: Of a group, how many it has; 0: it is none.
         has_model: Whether it has a read model, whose keys have the generation in them.
+        has_tables: Whether that is one in tables, whose names have the generation in them.
         building: The generation that is built to take its place; 0: none is.
         target: Of one that is built, the position that it must have come to.
         hands_over: What is built has nearly caught up, so that this one is to wait for it.
@@ -77,6 +79,7 @@ class Record(Reached, frozen=True, omit_defaults=True, kw_only=True):
     generation: Counted = 1
     partitions: Natural = 0
     has_model: bool = False
+    has_tables: bool = False
     building: Natural = 0
     target: Natural = 0
     hands_over: bool = False
@@ -189,6 +192,15 @@ def model_prefix(name: str, generation: int) -> str:
     'model/totals/2/'
     """
     return f"model/{name}/{generation}/"
+
+
+def tables_key(name: str, generation: int) -> str:
+    """Where it is kept which tables a generation of a read model has.
+
+    >>> tables_key("orders", 2)
+    'follow-tables/orders/2'
+    """
+    return f"follow-tables/{name}/{generation}"
 
 
 def hash_of(stream: str) -> int:

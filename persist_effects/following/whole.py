@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from persist_effects import kv, log
-from persist_effects.errors import InvalidRequest, Truncated
+from persist_effects.errors import InvalidRequest, StoreUnavailable, Truncated
 from persist_effects.following.checkpoint import Checkpoint, extent
 from persist_effects.following.handling import Handling
-from persist_effects.following.models import ModelVersion
+from persist_effects.following.models import ModelHandle
 from persist_effects.following.records import (
     ASIDE_STREAMS,
     Record,
@@ -28,9 +28,10 @@ from persist_effects.following.records import (
     plain,
     record_in,
 )
+from persist_effects.following.tables import ModelTables, drop_tables, kept_tables, views_switched
 from persist_effects.holes import holes_after, missed_of
 from persist_effects.machine import Effect, perform
-from persist_effects.requests import Conflict, Entry, Hole, KvDelete, KvKeys, KvPut, Page, Transact, Wait
+from persist_effects.requests import Conflict, Entry, Hole, KvDelete, KvKeys, KvPut, Page, Transact, Wait, Write
 
 FAR_POSITIONS = 1_000
 """Over how many positions a checkpoint is moved by itself. Reading past so many events again takes less time than one
@@ -55,7 +56,12 @@ class Wanted(NamedTuple):
     types: list[str] | None
     version: int
     partitions: int
-    has_model: bool
+    model: ModelHandle | None
+
+    @property
+    def tables(self) -> ModelTables | None:
+        """Those of its read model, if that has any."""
+        return None if self.model is None else self.model.tables
 
     def record(self, **more: Any) -> Record:
         """What is to be kept of it at the beginning."""
@@ -65,7 +71,8 @@ class Wanted(NamedTuple):
             types=self.types,
             version=self.version,
             partitions=self.partitions,
-            has_model=self.has_model,
+            has_model=self.model is not None,
+            has_tables=self.tables is not None,
         )
 
 
@@ -97,7 +104,10 @@ class Follower:
         yield from self._load()
         after = self.checkpoint
         self.handling.reloaded(after.position > before.position)
-        self.handling.fill(ModelVersion(self.wanted.name, after.generation) if self.wanted.has_model else None)
+        model = self.wanted.model
+        if self.wanted.tables is not None:
+            yield from self._check_tables(self.wanted.tables)
+        self.handling.fill(None if model is None else model.version(after.generation))
         if after.record.dropping and not self.is_building:
             yield from self._drop_generations()
         return self.position
@@ -113,6 +123,8 @@ class Follower:
                         f"follower {name!r} was forgotten, or its checkpoint deleted, while it followed: it has "
                         "stopped, since all events would take effect again; follow again to begin with the first one"
                     )
+                if (yield from self._begin_first()):
+                    continue
                 self.is_building = False
                 self.checkpoint = self._checkpoint(head_key(name), self.wanted.record(), 0)
                 return
@@ -130,6 +142,16 @@ class Follower:
             if not head.hands_over:
                 return
             yield from self._wait_for_the_other(found.revision)
+
+    def _begin_first(self) -> Effect[bool]:
+        """Make what the first generation needs before its first event. Whether there is such."""
+        name, tables = self.wanted.name, self.wanted.tables
+        if tables is None:
+            return False
+        first = KvPut(head_key(name), plain(self.wanted.record()), 0)
+        # A conflict says that another follower of this name has begun.
+        yield from perform(Transact((first, *tables.begun(name, 1), *tables.shown(1))))
+        return True
 
     def _take(self, record: Record, revision: int, *, is_building: bool) -> None:
         check_same(self.wanted, record)
@@ -153,12 +175,25 @@ class Follower:
         found = yield from kv.entry(key)
         return None if found is None else (kept_in(found, Record, key), found)
 
+    def _check_tables(self, tables: ModelTables) -> Effect[None]:
+        """Refuse to fill tables that are other ones than there are."""
+        name = self.wanted.name
+        if (yield from kept_tables(name, self.checkpoint.generation)) != tables:
+            raise InvalidRequest(
+                f"read model {name!r} has other tables, or others' statements, than were made for version "
+                f"{self.wanted.version}: give version={self.wanted.version + 1}, to build it anew"
+            )
+
     # Building another generation
 
     def _begin_to_build(self, head: Record, revision: int, built: tuple[Record, Entry] | None) -> Effect[None]:
         dropping = head.dropping if built is None else [*head.dropping, built[0].generation]
         record = self.wanted.record(generation=head.last_generation + 1, target=(yield from log.head()))
-        yield from begin_to_build(self.wanted.name, head, revision, record, dropping, built and built[1].revision)
+        tables = self.wanted.tables
+        begun = () if tables is None else tables.begun(self.wanted.name, record.generation)
+        yield from begin_to_build(
+            self.wanted.name, head, revision, record, dropping, built and built[1].revision, begun
+        )
 
     def take_over(self) -> Effect[bool]:
         """Have what was built take the place of the other, if it has caught up. True: load, and go on."""
@@ -176,9 +211,12 @@ class Follower:
             yield from self._ask_to_wait()
             return True
         whole = msgspec.structs.replace(mine, target=0, dropping=[*head.dropping, head.generation])
+        has_tables = mine.has_tables or head.has_tables
+        views = (yield from views_switched(name, head.generation, mine.generation)) if has_tables else []
         writes = (
             KvPut(head_key(name), plain(whole), found.revision),
             KvDelete(next_key(name), self.checkpoint.revision),
+            *views,
         )
         if isinstance((yield from perform(Transact(writes))), Conflict):
             yield from self._ask_to_wait()
@@ -203,7 +241,11 @@ class Follower:
     def _drop_generations(self) -> Effect[None]:
         name = self.wanted.name
         for generation in self.checkpoint.record.dropping:
-            yield from drop_generation(name, generation)
+            try:
+                yield from drop_generation(name, generation)
+            except StoreUnavailable:
+                # Somebody still reads a table of it, say: it is dropped another time, and is in nobody's way.
+                return
         while True:
             found = yield from kv.entry(head_key(name))
             head = record_in(found, name)
@@ -335,8 +377,9 @@ def check_same(wanted: Wanted, record: Record) -> None:
             f"{_say_partitions(wanted.partitions)}: all that follow must say the same; to change it, give "
             f"version={record.version + 1}"
         )
-    if record.has_model != wanted.has_model:
-        has, asked = ("a read model", "none") if record.has_model else ("no read model", "one")
+    has = _say_model(record.has_model, record.has_tables)
+    asked = _say_model(wanted.model is not None, wanted.tables is not None)
+    if has != asked:
         raise InvalidRequest(
             f"follower {name!r} has {has}, and was asked to follow with {asked}: give the same, or "
             f"version={record.version + 1}"
@@ -349,6 +392,10 @@ def _say_whose(prefix: str, types: list[str] | None) -> str:
 
 def _say_partitions(partitions: int) -> str:
     return f"{partitions} partitions" if partitions else "no partitions"
+
+
+def _say_model(has_model: bool, has_tables: bool) -> str:
+    return "a read model in tables" if has_tables else "a read model" if has_model else "no read model"
 
 
 def check_not_forgotten(name: str, record: Record) -> None:
@@ -367,19 +414,27 @@ def _goes_back(wanted: Wanted, version: int, verb: str) -> InvalidRequest:
 
 
 def begin_to_build(  # noqa: PLR0917 - what is there, and what is to come
-    name: str, head: Record, revision: int, record: Record, dropping: list[int], built_revision: int | None
+    name: str,
+    head: Record,
+    revision: int,
+    record: Record,
+    dropping: list[int],
+    built_revision: int | None,
+    begun: Sequence[Write] = (),
 ) -> Effect[bool]:
     """Begin another generation beside the one whose effects are seen. False: something has changed meanwhile."""
     beside = msgspec.structs.replace(head, building=record.generation, hands_over=False, dropping=dropping)
     writes = (
         KvPut(head_key(name), plain(beside), revision),
         KvPut(next_key(name), plain(record), built_revision or 0),
+        *begun,
     )
     return not isinstance((yield from perform(Transact(writes))), Conflict)
 
 
-def drop_generation(name: str, generation: int) -> Effect[None]:
-    """Delete all keys of a generation."""
+def drop_generation(name: str, generation: int, *, are_seen: bool = False) -> Effect[None]:
+    """Delete all keys of a generation, and drop its tables."""
+    yield from drop_tables(name, generation, are_seen=are_seen)
     for prefix in (
         parts_prefix(name, generation),
         asides_prefix(name, generation),

@@ -13,7 +13,7 @@ import msgspec
 
 from persist_effects import codec
 from persist_effects.errors import InvalidRequest, describe, repr_of
-from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
+from persist_effects.requests import AllOf, Answered, At, Failed, Outcome, Request, StoreRequest
 from persist_effects.sameness import EXACT, OTHER, SAME_CLOCK, sameness
 from persist_effects.trace.errors import NO_ERROR_KINDS, ErrorKinds, decode_error, encode_error
 
@@ -80,6 +80,8 @@ def decode_request(encoded: bytes, kinds: Kinds | None = None) -> Request[Any] |
         op = str(op)
         if op == _ALL_OF:
             return AllOf(tuple(decode_request(encode(part), kinds) for part in plain["requests"]))  # type: ignore[misc]
+        if op == _AT:
+            return At(plain["target"], cast(StoreRequest, codec.decode_request(encode(plain["request"]))))
     except InvalidRequest:
         raise
     except _DECODING_ERRORS as error:
@@ -102,6 +104,7 @@ def _unknown(op: str, plain: Any) -> UnknownRequest:
 
 
 _ALL_OF = str(AllOf.__struct_config__.tag)
+_AT = str(At.__struct_config__.tag)
 _STORE_OPS = frozenset(str(kind.__struct_config__.tag) for kind in codec.STORE_REQUESTS)
 
 
@@ -142,6 +145,9 @@ def encode_and_keep(request: Request[Any], answer: Any) -> tuple[bytes, Any]:
     That is the answer itself; only where its times name a zone, which no bytes keep, it is what the bytes hold: the
     same clocks, offsets and instants.
     """
+    if isinstance(request, At):
+        # As it is answered where it is asked.
+        return encode_and_keep(request.request, answer)
     if isinstance(request, AllOf):
         parts = [_part_record(*part) for part in zip(request.requests, answer, strict=True)]
         return encode([record for record, _ in parts]), [outcome for _, outcome in parts]
@@ -197,6 +203,8 @@ def decode_answer(
         kind = type(request)
         if kind in STORE_REQUESTS:
             return codec.decode_answer(cast(Request[Any], request), encoded)
+        if kind is At:
+            return codec.decode_answer(cast(At, request).request, encoded)
         if kind is AllOf:
             parts = cast(AllOf, request).requests
             records = _decode_parts(encoded)

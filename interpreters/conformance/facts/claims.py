@@ -9,7 +9,7 @@ from persist_effects.errors import InvalidRequest, TooLarge, UnhandledEffect
 from persist_effects.event import Draft
 from persist_effects.requests import Append, KvKeys, KvPut, KvWait, Request, Streams, Transact, Wait
 
-SEEN = ("order_lags", "payload_limit_bytes", "batch_limit", "transact", "wait")
+SEEN = ("order_lags", "payload_limit_bytes", "batch_limit", "transact", "wait", "sql")
 """What both the store and the suite say. Whether it can be reopened the suite alone knows how to try."""
 
 LARGE_BATCH = 2_000

@@ -37,6 +37,7 @@ from persist_effects.requests import (
     Read,
     ReadAll,
     Request,
+    Sql,
     Streams,
     Transact,
     TruncateThrough,
@@ -52,6 +53,7 @@ ORDERS = frozenset({POSITIONS, REVISIONS})
 """The orders of all streams and of all keys, which count only once somebody asks for them."""
 
 _BLOBS: Touched = ("blobs", "")
+_TABLES: Touched = ("tables", "")
 
 
 class Footprint(NamedTuple):
@@ -103,6 +105,8 @@ _ROWS: dict[type, Callable[[Any], Footprint]] = {
     KvHas: lambda request: _reads(("key", request.key)),
     KvKeys: lambda request: _lists(("key", request.prefix)),
     KvEntries: lambda request: _lists(("key", request.prefix)),
+    # Of which tables, nobody looks.
+    Sql: lambda request: _writes(_TABLES),
     Transact: _of_transaction,
     BlobPut: lambda request: _writes(_BLOBS),
     BlobGet: lambda request: _reads(_BLOBS),

@@ -39,6 +39,7 @@ from persist_effects.requests import (
     KvPut,
     Outcome,
     Request,
+    Sql,
     Transact,
     TruncateThrough,
 )
@@ -206,4 +207,5 @@ _STAGERS: dict[type[Request[Any]], Callable[[Staging, Any], Any]] = {
     Advance: Staging.commit,
     KvPut: Staging.put,
     KvDelete: Staging.commit,
+    Sql: Staging.commit,
 }

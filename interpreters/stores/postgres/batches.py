@@ -25,6 +25,7 @@ from persist_effects.requests import (
     KvDelete,
     KvPut,
     Outcome,
+    Sql,
     Transact,
     TruncateThrough,
     Write,
@@ -136,7 +137,7 @@ class Batch:
         return len(self._write_kinds) + len(self._datas)
 
     def add(self, request: WriteRequest) -> None:
-        """Add a program.
+        """Add a program. What of it is SQL is not for ``commit_writes``: it has no answer here.
 
         Args:
             request: Its writes.
@@ -163,9 +164,11 @@ class Batch:
                 self._check(check)
             last = len(request.writes) - 1
             for index, write in enumerate(request.writes):
+                if isinstance(write, Sql):
+                    continue
                 noted = self._with_answers(write, first_write) if index == last and notes else write
                 _STAGERS[type(write)](self, noted, index, added)
-        else:
+        elif not isinstance(request, Sql):
             _STAGERS[type(request)](self, request, 0, added)
         count = len(self._write_kinds) - first_write + len(self._datas) - first_event
         if count > CHANGES_LIMIT:
@@ -174,7 +177,7 @@ class Batch:
                 "transaction: make several"
             )
         ends = first_condition, len(self._conditions), first_write, len(self._write_kinds)
-        self._programs.append(_Program(type(request) is Transact, notes, *ends))
+        self._programs.append(_Program(type(request) in (Transact, Sql), notes, *ends))
 
     def _lengths(self) -> tuple[int, ...]:
         return len(self._conditions), len(self._write_kinds), len(self._datas), self.size_bytes, self.delete_count

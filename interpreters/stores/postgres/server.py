@@ -139,7 +139,7 @@ class Server:
         try:
             connection = Connection.connect(**self._arguments, autocommit=True, prepare_threshold=0)
         except psycopg.Error as error:
-            raise StoreUnavailable(f"{self.where}: no connection: {_said(error)}") from error
+            raise StoreUnavailable(f"{self.where}: no connection: {said(error)}") from error
         try:
             self.find_schema(connection)
         except BaseException as error:
@@ -223,10 +223,7 @@ class Server:
             except psycopg.Error as error:
                 if _is_lost(connection, error):
                     self._drop_writer()
-                    raise UncertainOutcome(
-                        f"{self.where}: the connection was lost during a commit: {_said(error)}: whether it was "
-                        "written is not known: read before you write it again"
-                    ) from error
+                    raise self._uncertain(error) from error
                 if error.sqlstate not in _AGAIN or number == _TRIES:
                     raise self.error_of(error) from error
             except BaseException:
@@ -234,6 +231,56 @@ class Server:
                 self._drop_writer()
                 raise
         raise AssertionError
+
+    def write_with(self, query: LiteralString, parameters: Any, go_on: Callable[[Connection, Any], bool]) -> Any:
+        """The row that a call is answered with which writes, once that is committed with what comes after it.
+
+        Args:
+            query: The call.
+            parameters: Its parameters.
+            go_on: Given the connection and the row, writes more in the same transaction. False: all is undone.
+
+        Returns:
+            The row.
+
+        Raises:
+            StoreUnavailable: Where nothing was written.
+            UncertainOutcome: Where the connection was lost during the commit.
+            PersistError: What ``go_on`` raises; nothing was written then.
+        """
+        for number in range(1, _TRIES + 1):
+            connection = self.writing_connection()
+            is_committing = False
+            try:
+                with connection.transaction():
+                    row = connection.ask(query, parameters).fetchone()
+                    if not go_on(connection, row):
+                        raise psycopg.Rollback
+                    is_committing = True
+                return row
+            except psycopg.Error as error:
+                if _is_lost(connection, error):
+                    self._drop_writer()
+                    if is_committing:
+                        raise self._uncertain(error) from error
+                    raise StoreUnavailable(
+                        f"{self.where}: the connection was lost, and nothing was written: {said(error)}: try again"
+                    ) from error
+                if error.sqlstate not in _AGAIN or number == _TRIES:
+                    raise self.error_of(error) from error
+            except PersistError:
+                raise
+            except BaseException:
+                # An interrupt: whatever state it is in.
+                self._drop_writer()
+                raise
+        raise AssertionError
+
+    def _uncertain(self, error: psycopg.Error) -> UncertainOutcome:
+        return UncertainOutcome(
+            f"{self.where}: the connection was lost during a commit: {said(error)}: whether it was written is not "
+            "known: read before you write it again"
+        )
 
     def writing_connection(self) -> Connection:
         """The connection of whoever has the turn to write; a new one where the server has closed the last one.
@@ -272,9 +319,9 @@ class Server:
         """The error of ours for one of the driver's, where nothing was written."""
         state = error.sqlstate or ""
         if state.startswith("XX"):
-            return CorruptStore(f"{self.where}: {_said(error)}: restore a backup")
+            return CorruptStore(f"{self.where}: {said(error)}: restore a backup")
         advice = _ADVICE.get(state)
-        return StoreUnavailable(f"{self.where}: {_said(error)}" + (f": {advice}" if advice else ""))
+        return StoreUnavailable(f"{self.where}: {said(error)}" + (f": {advice}" if advice else ""))
 
 
 def _is_lost(connection: Connection, error: psycopg.Error) -> bool:
@@ -282,6 +329,6 @@ def _is_lost(connection: Connection, error: psycopg.Error) -> bool:
     return connection.closed or connection.broken or isinstance(error, psycopg.errors.AdminShutdown)
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     """What a driver's error says, on one line."""
     return "; ".join(line.strip() for line in str(error).splitlines() if line.strip()) or type(error).__name__

@@ -20,6 +20,7 @@ from interpreters.stores.grouped import GroupedStore
 from interpreters.stores.postgres.batches import Batch, bucket_of
 from interpreters.stores.postgres.compacting import compact
 from interpreters.stores.postgres.courier import Courier
+from interpreters.stores.postgres.foreign import carry_out, check_foreign
 from interpreters.stores.postgres.installing import Installation
 from interpreters.stores.postgres.pool import Connection
 from interpreters.stores.postgres.questions import Questions
@@ -31,7 +32,7 @@ from persist_effects import codec
 from persist_effects.capabilities import Capabilities
 from persist_effects.errors import BlobNotFound, InvalidRequest, PersistError, StoreUnavailable, TooLarge, describe
 from persist_effects.event import check_integer
-from persist_effects.planning import Limits
+from persist_effects.planning import Limits, check_sql
 from persist_effects.requests import (
     Advance,
     Answered,
@@ -46,7 +47,10 @@ from persist_effects.requests import (
     KvWait,
     Outcome,
     Request,
+    Sql,
+    Transact,
     Wait,
+    has_sql,
 )
 
 DEFAULT_SCHEMA = "persist_effects"
@@ -114,7 +118,7 @@ class PostgresStore(GroupedStore):
         check_integer("payload_limit_bytes", payload_limit_bytes, 1, 2**28)
         self.clock = checked_clock(clock)
         self.random_bytes = checked_random(random_bytes)
-        self._limits = Limits(payload_limit_bytes)
+        self._limits = Limits(payload_limit_bytes, has_sql=True)
         self._server = Server(
             conninfo,
             schema,
@@ -145,6 +149,7 @@ class PostgresStore(GroupedStore):
             order_lags=True,
             payload_limit_bytes=payload_limit_bytes,
             reopen=True,
+            sql="postgresql",
         )
         forks.register(self)
 
@@ -273,10 +278,12 @@ class PostgresStore(GroupedStore):
         outcomes: list[Outcome | None] = [None] * len(requests)
         batch, indexes = Batch(now, self._limits), list[int]()
         for index, request in enumerate(requests):
-            if isinstance(request, Advance):
+            if isinstance(request, Advance) or has_sql(request):
                 self._commit_batch(batch, indexes, outcomes)
                 batch, indexes = Batch(now, self._limits), []
-                outcomes[index] = self._advance(request)
+                outcomes[index] = (
+                    self._advance(request) if isinstance(request, Advance) else self._commit_with_sql(request, now)
+                )
                 continue
             try:
                 batch.add(request)
@@ -310,6 +317,43 @@ class PostgresStore(GroupedStore):
         if self._deletion_count > DELETIONS_KEPT:
             with suppress(PersistError):  # it is done another time
                 self._forget_deletions()
+
+    def _commit_with_sql(self, request: WriteRequest, now: int) -> Outcome:
+        """The outcome of a program that has SQL statements: a transaction of its own, so that they fail it alone."""
+        writes = request.writes if isinstance(request, Transact) else (request,)
+        statements = {index: write for index, write in enumerate(writes) if isinstance(write, Sql)}
+        changed: dict[int, int] = {}
+        of_batch: list[Outcome] = []
+
+        def go_on(connection: Connection, row: Any) -> bool:
+            nonlocal of_batch
+            changed.clear()
+            of_batch = batch.outcomes(*row[:-1])
+            if isinstance(cast(Answered, of_batch[0]).value, Conflict):
+                return False
+            changed.update(carry_out(connection, self._server.schema, statements))
+            return True
+
+        try:
+            batch = Batch(now, self._limits)
+            for statement in statements.values():
+                check_sql(statement, self._limits)
+                check_foreign(statement, self._server.schema)
+            batch.add(request)
+            parameters = (self._space(), *batch.parameters())
+            *_, is_awaited = self._server.write_with(QUERIES.commit_writes, parameters, go_on)
+            self._tell(is_awaited)
+        except MemoryError:
+            return Failed(StoreUnavailable(f"{self._where}: nothing was written: {NO_MEMORY}"))
+        except Exception as error:
+            return Failed(error)
+        answers = cast(Answered, of_batch[0]).value
+        if isinstance(answers, Conflict):
+            return Answered(answers)
+        if isinstance(request, Sql):
+            return Answered(changed[0])
+        others = iter(answers)
+        return Answered([changed[index] if index in changed else next(others) for index in range(len(writes))])
 
     def _advance(self, request: Advance) -> Outcome:
         try:

@@ -36,7 +36,7 @@ from persist_effects.errors import (
     error_to_record,
     repr_of,
 )
-from persist_effects.requests import CHANGES, Answered, Failed, KvWait, Outcome, Request, Wait
+from persist_effects.requests import CHANGES, Answered, Failed, KvWait, Outcome, Request, Wait, has_sql
 
 TURN_SECONDS = 0.005
 """How long the calls of one client are taken before the others get their turn."""
@@ -55,6 +55,7 @@ class Hosting(Protocol):
     log: Logger
     tally: Tally
     capabilities: Capabilities | None
+    takes_sql: bool
     served: dict[str, Any] | None
     loop: asyncio.AbstractEventLoop
     answering: Answering
@@ -211,6 +212,10 @@ class ServedClient(asyncio.Protocol):
             request = request_of(record)
             if self._may == "read" and type(request) in CHANGES | {AskCompact}:
                 raise InvalidRequest(f"{request.op}: this client's token is for reading only")
+            if has_sql(request) and not self._server.takes_sql:
+                raise InvalidRequest(
+                    f"{request.op}: this server takes no SQL: start it with --sql, if clients may do all"
+                )
         except InvalidRequest as error:
             self._reply(call_id, Failed(error))
             return

@@ -67,6 +67,8 @@ class StoreServer:
         limits: What a client may take.
         token: What a client must say that may write; None: nothing.
         read_token: What one must say that may only read; None: there are none of these.
+        takes_sql: Whether clients may send SQL, where the store takes it: it may be any, so let only those in who may
+            do all that the store's own connection may.
         served: How the store was opened, for clients to whom that matters.
         idle_seconds: After how many seconds without a client it ends by itself, and soon where clients do not find it
             any more; None: it does not.
@@ -95,6 +97,7 @@ class StoreServer:
         limits: ServingLimits | None = None,
         token: str | None = None,
         read_token: str | None = None,
+        takes_sql: bool = False,
         served: dict[str, Any] | None = None,
         idle_seconds: float | None = None,
     ) -> None:
@@ -104,6 +107,9 @@ class StoreServer:
         self._handlers = dict(rows_of_clock(interpreter)) | dict(answering)
         codec.check_ops("the table to serve", self._handlers)
         self.capabilities: Capabilities | None = getattr(interpreter, "capabilities", None)
+        self.takes_sql = takes_sql
+        if self.capabilities is not None and not takes_sql:
+            self.capabilities = msgspec.structs.replace(self.capabilities, sql="")
         self.limits = ServingLimits() if limits is None else limits
         self._tokens = _checked_tokens(token, read_token)
         self.served = served
@@ -336,7 +342,12 @@ def _checked_tokens(token: str | None, read_token: str | None) -> dict[May, byte
 
 
 def serve(
-    interpreter: Any, connected: socket.socket, *, handlers: Handlers | None = None, limits: ServingLimits | None = None
+    interpreter: Any,
+    connected: socket.socket,
+    *,
+    handlers: Handlers | None = None,
+    limits: ServingLimits | None = None,
+    takes_sql: bool = False,
 ) -> None:
     """Serve one client over a connected socket, until it closes. Then the socket is closed too.
 
@@ -345,5 +356,6 @@ def serve(
         connected: The socket, such as one end of ``socket.socketpair()``.
         handlers: The table that answers; None: the interpreter's own.
         limits: What the client may take.
+        takes_sql: Whether it may send SQL.
     """
-    StoreServer(interpreter, handlers=handlers, limits=limits).run(connected)
+    StoreServer(interpreter, handlers=handlers, limits=limits, takes_sql=takes_sql).run(connected)

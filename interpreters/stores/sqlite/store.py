@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +22,8 @@ from interpreters.stores.group import NO_MEMORY, NO_MEMORY_NOR_WORD, WriteReques
 from interpreters.stores.grouped import GroupedStore
 from interpreters.stores.sqlite.compacting import bytes_of, rewrite
 from interpreters.stores.sqlite.database import Database
+from interpreters.stores.sqlite.foreign import Undone
+from interpreters.stores.sqlite.guard import Guard
 from interpreters.stores.sqlite.reading import Reading
 from interpreters.stores.sqlite.writing import KnownHeads, Writing
 from interpreters.threads import forks
@@ -38,6 +40,7 @@ from persist_effects.errors import (
 from persist_effects.event import check_integer
 from persist_effects.planning import Limits
 from persist_effects.requests import (
+    Failed,
     KvWait,
     Outcome,
     Request,
@@ -119,11 +122,16 @@ class SqliteStore(GroupedStore):
         self.path = Path(path)
         super().__init__(str(self.path), is_read_only=mode == "r")
         self.capabilities = Capabilities(
-            durability=cast(Durability, sync), processes="many", payload_limit_bytes=payload_limit_bytes, reopen=True
+            durability=cast(Durability, sync),
+            processes="many",
+            payload_limit_bytes=payload_limit_bytes,
+            reopen=True,
+            sql="sqlite",
         )
         self.clock = checked_clock(clock)
         self.random_bytes = checked_random(random_bytes)
-        self._limits = Limits(payload_limit_bytes)
+        self._limits = Limits(payload_limit_bytes, has_sql=True)
+        self._guard = Guard()
         self._busy_seconds = busy_seconds
         self._interval_seconds = interval_seconds if sync == "interval" and not self._is_read_only else None
         self._database = Database(
@@ -225,13 +233,23 @@ class SqliteStore(GroupedStore):
         self._check_open()
         if self._interval_seconds is not None and self._keeper is None:
             self._start_keeper()
+        failed: dict[int, Failed] = {}
+        while True:
+            try:
+                return self._commit_without(requests, failed)
+            except Undone as undone:
+                program, error = undone.args
+                failed[program] = Failed(error)
+
+    def _commit_without(self, requests: Sequence[WriteRequest], failed: Mapping[int, Failed]) -> list[Outcome]:
+        """Carry them out, but for those of which it is known that they undo the others."""
         with self._in_turn():
             connection = self._begun()
             try:
                 heads = self._heads_of(connection)
-                writing = Writing(connection, heads, self.clock(), self._limits)
+                writing = Writing(connection, heads, self.clock(), self._limits, self._guard)
                 with self._database.errors():
-                    outcomes = writing.carry_out(requests)
+                    outcomes = writing.carry_out(requests, failed)
             except BaseException as error:
                 self._roll_back(connection)
                 if isinstance(error, MemoryError):
@@ -279,6 +297,7 @@ class SqliteStore(GroupedStore):
         if self._writer is None:
             self._heads = None
             self._writer = self._database.connect()
+            self._writer.set_authorizer(self._guard)
         if self._writer.in_transaction:
             # An interrupt, and another one while it was rolled back.
             self._roll_back(self._writer)

@@ -1,11 +1,13 @@
 """Carrying out the writes of one transaction: each is planned on what those before it have left, and then applied."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from interpreters.stores.group import WriteRequest
 from interpreters.stores.sqlite.database import queries
+from interpreters.stores.sqlite.foreign import Foreign, Undone
+from interpreters.stores.sqlite.guard import Guard
 from interpreters.stores.sqlite.reading import Head, Reading
 from interpreters.stores.waiting import DELETIONS_KEPT
 from persist_effects.planning import Begun, Change, Limits, plan
@@ -63,10 +65,18 @@ class KnownHeads:
             self._revisions.clear()
 
 
+ROW_BYTES = 512
+"""What is reckoned that a row of a program's statement adds to the write-ahead log: more than most rows take, and less
+than the page that each of them may touch. It says when the log is moved into the file."""
+
+
 class Writing:
     """The writes of one transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, heads: KnownHeads, now: int, limits: Limits) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, heads: KnownHeads, now: int, limits: Limits, guard: Guard
+    ) -> None:
+        self._foreign = Foreign(connection, guard)
         self._execute = connection.execute
         self._execute_many = connection.executemany
         self._queries = queries()
@@ -76,15 +86,27 @@ class Writing:
         self._limits = limits
         self.written_bytes = 0
 
-    def carry_out(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
-        """The outcomes of these writes, in order. Raises what SQLite, or a lack of memory, ends them by."""
+    def carry_out(self, requests: Sequence[WriteRequest], failed: Mapping[int, Failed]) -> list[Outcome]:
+        """The outcomes of these writes, in order. Raises what SQLite, or a lack of memory, ends them by.
+
+        Args:
+            requests: The writes.
+            failed: Those that are not to be tried again, by their indexes.
+
+        Raises:
+            Undone: Where one of them has undone the others, which are to be carried out without it.
+        """
         outcomes: list[Outcome] = []
-        for request in requests:
+        for index, request in enumerate(requests):
+            if index in failed:
+                outcomes.append(failed[index])
+                continue
             try:
                 answer, change = plan(request, self._heads, self._now, self._limits)
-            except MemoryError:
-                raise
-            except sqlite3.Error:
+                if change is not None and change.statements:
+                    # First of all: what they fail by leaves nothing else of the program to be undone.
+                    answer = self._carried_out(index, answer, change)
+            except (MemoryError, sqlite3.Error, Undone):
                 raise
             except Exception as error:
                 outcomes.append(Failed(error))
@@ -93,6 +115,13 @@ class Writing:
                 self._apply(change)
             outcomes.append(Answered(answer))
         return outcomes
+
+    def _carried_out(self, program: int, answer: Any, change: Change) -> Any:
+        changed = self._foreign.carry_out(program, change.statements)
+        self.written_bytes += ROW_BYTES * sum(changed.values())
+        if not isinstance(answer, list):
+            return changed[0]
+        return [changed.get(index, one) for index, one in enumerate(answer)]
 
     def _apply(self, change: Change) -> None:
         for name, begun in change.begun.items():

@@ -45,7 +45,7 @@ from persist_effects.requests import Append, Conflict, KvDelete, KvPut
 
 
 class TestPostgresStore(StoreConformance):
-    capabilities = Capabilities(reopen=True, order_lags=True)
+    capabilities = Capabilities(reopen=True, order_lags=True, sql="postgresql")
     stores = 1
 
     def open_store(self) -> Store:

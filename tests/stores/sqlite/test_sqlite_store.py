@@ -48,7 +48,7 @@ class _Temporary(SqliteStore):
 
 
 class TestSqliteStore(StoreConformance):
-    capabilities = Capabilities(reopen=True)
+    capabilities = Capabilities(reopen=True, sql="sqlite")
 
     def open_store(self) -> Store:
         return self._open(Path(tempfile.mkdtemp(prefix="persist-effects-")) / "app.db")

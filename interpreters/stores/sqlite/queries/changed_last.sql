@@ -1,0 +1,2 @@
+-- How many rows the last statement has changed that changed any.
+SELECT changes();
