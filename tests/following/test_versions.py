@@ -125,7 +125,9 @@ def test_what_is_no_version_is_refused(store, version):
 def test_a_read_model_where_there_was_none_needs_another_version(store):
     fill(store, 1)
     store.run(follow("totals", "a", lambda event: []))
-    with pytest.raises(InvalidRequest, match=r"has no read model, and was asked to follow with one: .* version=2"):
+    with pytest.raises(
+        InvalidRequest, match=r"has no read model, and was asked to follow with a read model: .* version=2"
+    ):
         store.run(as_version(1))
     store.run(as_version(2))
     assert seen(store)[HUNDREDS] == 100

@@ -16,7 +16,7 @@ from interpreters import Store, jsonl
 from interpreters.disk.crashing import CrashDisk
 from interpreters.stores.file.upkeep.shipping.restoring import Cut, Restored, restore_store
 from interpreters.stores.file.upkeep.shipping.shipper import Shipped, Shipper
-from interpreters.stores.file.upkeep.shipping.targets import DirectoryTarget, Target, objects_on
+from interpreters.stores.file.upkeep.shipping.targets import BackupTarget, DirectoryTarget, objects_on
 from interpreters.stores.memory import MemoryStore
 from persist_effects import InvalidRequest, run
 from persist_effects.machine import Handlers
@@ -40,7 +40,7 @@ def exported(store: Store) -> bytes:
 class ShippedStore:
     """The store, its disk, its target's disk and its shipper; and the memory store's states, one after each write."""
 
-    def __init__(self, seed: int = 0, keep_days: float | None = None, target: Target | None = None) -> None:
+    def __init__(self, seed: int = 0, keep_days: float | None = None, target: BackupTarget | None = None) -> None:
         self.seed = seed
         self.now = START
         self.keep_days = keep_days

@@ -16,7 +16,7 @@ from interpreters.stores.file.upkeep.shipping.lag import ShippingLag
 from interpreters.stores.file.upkeep.shipping.layout import TargetContents
 from interpreters.stores.file.upkeep.shipping.restoring import Cut, Restored, restore_store
 from interpreters.stores.file.upkeep.shipping.shipper import Shipped, Shipper
-from interpreters.stores.file.upkeep.shipping.targets import DirectoryTarget, Target, TargetTrouble, objects_on
+from interpreters.stores.file.upkeep.shipping.targets import BackupTarget, DirectoryTarget, TargetTrouble, objects_on
 from interpreters.stores.file.upkeep.survey import BytesProgress
 from persist_effects.errors import InvalidRequest, StoreUnavailable
 from persist_effects.machine import run
@@ -39,7 +39,7 @@ class FailedLook(msgspec.Struct, frozen=True):
 
 def ship(
     store: StrPath,
-    target: str | Target,
+    target: str | BackupTarget,
     *,
     every_seconds: float = 1.0,
     once: bool = False,
@@ -53,7 +53,7 @@ def ship(
 
     Args:
         store: The directory of a file store. It is only read.
-        target: A directory, as a path or ``dir:PATH``, which is made; or whatever has the calls of `Target`.
+        target: A directory, as a path or ``dir:PATH``, which is made; or whatever has the calls of `BackupTarget`.
         every_seconds: How long to wait after a look. What is on the store's disk is in the target after this time and
             that of a look, at the latest, while the target is well.
         once: End after one look: all that the store had when it began is in the target then.
@@ -98,7 +98,7 @@ def ship(
 class _Running:
     """Look after look. After trouble, the target is opened anew: its disk may have gone and come back."""
 
-    def __init__(self, store: StrPath, source: RealDisk, shipper: Shipper, target: str | Target) -> None:
+    def __init__(self, store: StrPath, source: RealDisk, shipper: Shipper, target: str | BackupTarget) -> None:
         self._store = store
         self._source = source
         self._shipper = shipper
@@ -132,7 +132,7 @@ class _Running:
                 if wait(seconds):
                     return last
 
-    def _look(self, target: Target) -> Shipped:
+    def _look(self, target: BackupTarget) -> Shipped:
         with errors_of(self._store, "nothing more was shipped"):
             return run(self._shipper.look(), {**self._source.handlers, **objects_on(target)})
 
@@ -144,7 +144,7 @@ class _Running:
             return run(self._shipper.measure(), self._source.handlers)
 
 
-def lag(store: StrPath, target: str | Target, *, clock: Clock = wall_clock) -> ShippingLag:
+def lag(store: StrPath, target: str | BackupTarget, *, clock: Clock = wall_clock) -> ShippingLag:
     """How far a target is behind its store now. Nothing is changed, and a shipper may be at work.
 
     Args:
@@ -175,7 +175,7 @@ def lag(store: StrPath, target: str | Target, *, clock: Clock = wall_clock) -> S
 
 
 def restore(
-    target: str | Target,
+    target: str | BackupTarget,
     into: StrPath,
     *,
     position: int | None = None,
@@ -209,7 +209,7 @@ def restore(
         return run(restore_store(Cut(position, revision), os.urandom, progress), handlers)
 
 
-def open_target(target: str | Target, *, read_only: bool = False) -> AbstractContextManager[Target]:
+def open_target(target: str | BackupTarget, *, read_only: bool = False) -> AbstractContextManager[BackupTarget]:
     """A target by its path or URL, held for one shipper unless it is only read; or one that is open, as it is.
 
     Raises `InvalidRequest` for a URL of another kind, and `TargetTrouble` where its directory cannot be used.
@@ -218,7 +218,7 @@ def open_target(target: str | Target, *, read_only: bool = False) -> AbstractCon
 
 
 @contextmanager
-def _directory(path: str, read_only: bool) -> Iterator[Target]:
+def _directory(path: str, read_only: bool) -> Iterator[BackupTarget]:
     refuse_home(path)
     if read_only and not os.path.isdir(path):
         raise InvalidRequest(f"{path} is not a directory: give one that a store was shipped to")

@@ -18,7 +18,7 @@ _LOCK = "LOCK"
 _UNFINISHED = "UNFINISHED"
 
 
-class Target(Protocol):
+class BackupTarget(Protocol):
     """What a store is shipped to. Whatever a call raises is told, and tried again later."""
 
     def put(self, name: str, data: bytes) -> None:
@@ -39,26 +39,26 @@ class Target(Protocol):
 
 
 class PutObject(Request[None], frozen=True, tag="objects/put"):
-    """As `Target.put`."""
+    """As `BackupTarget.put`."""
 
     name: str
     data: bytes
 
 
 class GetObject(Request[bytes | None], frozen=True, tag="objects/get"):
-    """As `Target.get`."""
+    """As `BackupTarget.get`."""
 
     name: str
 
 
 class ListObjects(Request[list[str]], frozen=True, tag="objects/list"):
-    """As `Target.list`."""
+    """As `BackupTarget.list`."""
 
     prefix: str
 
 
 class DeleteObject(Request[None], frozen=True, tag="objects/delete"):
-    """As `Target.delete`."""
+    """As `BackupTarget.delete`."""
 
     name: str
 
@@ -67,7 +67,7 @@ class TargetTrouble(StoreUnavailable):
     """A target did not do what it was asked. What it lists is still true, so shipping goes on when it is well again."""
 
 
-def objects_on(target: Target) -> Handlers:
+def objects_on(target: BackupTarget) -> Handlers:
     """The handler table of a target. What it raises becomes `TargetTrouble`, naming the call and the object.
 
     >>> from persist_effects import perform, run
