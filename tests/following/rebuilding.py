@@ -11,22 +11,22 @@ from random import Random
 from threading import Thread
 from typing import Any, NamedTuple
 
-from rebuilt import AFTER, BEFORE, append_first, filled, problems_of_model
+from rebuilt import AFTER, BEFORE, PHASES, append_first, filled, problems_of_model
 from server_processes import python_process
 
 from interpreters import open_store
 
 CHILD = Path(__file__).with_name("rebuild_child.py")
-PHASES = ("build", "take-over", "drop")
 DROPPED_AT_ONCE = 100
+"""How many keys of an old generation are deleted by one transaction."""
 
 Progress = Callable[[str], None]
 
 
 class Point(NamedTuple):
-    """Where the process is killed: in which phase, once its number is reached, and after how much idling."""
+    """Where the process is killed: in which phase, once so much of it is done, and after how much idling."""
 
-    phase: int
+    phase: str
     number: int
     spin: int
 
@@ -52,12 +52,15 @@ class Plan(NamedTuple):
         """Where it is killed, in order."""
         random = Random(self.seed)
         built, taken = self.kills * 3 // 5, self.kills // 5
-        numbers = [(0, random.randrange(1, self.events)) for _ in range(built)]
-        numbers += [(1, 0)] * taken
-        # By each one or two transactions more than are counted may be done, so the last points keep clear of the end.
-        most = max(1, self.events - 3 * DROPPED_AT_ONCE * self.kills)
-        numbers += [(2, random.randrange(most)) for _ in range(self.kills - built - taken)]
-        return [Point(*where, random.choice([0, int(10 ** random.uniform(2, 5.5))])) for where in sorted(numbers)]
+        # What is told of is one transaction less than was done, so the last points keep clear of the end.
+        most = max(1, self.events - 2 * DROPPED_AT_ONCE * self.kills)
+        numbers = {
+            "build": sorted(random.randrange(self.events) for _ in range(built)),
+            "take-over": [0] * taken,
+            "drop": sorted(random.randrange(most) for _ in range(self.kills - built - taken)),
+        }
+        spins = lambda: random.choice([0, int(10 ** random.uniform(2, 6))])  # noqa: E731
+        return [Point(phase, number, spins()) for phase in PHASES for number in numbers[phase]]
 
 
 class Rebuild:
@@ -69,7 +72,9 @@ class Rebuild:
         self.longest_read = 0.0
         self.was_outdated = False
         self._seen: dict[str, int] = {}
-        self._reached = self._dropped = self._phase = 0
+        self._done = Counter[str]()
+        self._reached = 0
+        self._killed_in = ""
 
     def run(self) -> None:
         """Have it done, and kill it on the way."""
@@ -78,19 +83,20 @@ class Rebuild:
                 if not self._live(point):
                     self._show("done before all points were reached")
                     return
-                self.kills[PHASES[self._phase]] += 1
+                self.kills[self._killed_in] += 1
                 self._show(
-                    f"killed {self.kills.total()} of {self._plan.kills}: {PHASES[self._phase]}, through "
-                    f"{self._reached}, {self._dropped} keys gone"
+                    f"killed {self.kills.total()} of {self._plan.kills}, the last time in {self._killed_in}: "
+                    f"{self._done['build']} events built, {self._done['drop']} old keys gone"
                 )
             assert self._live(None)
 
-    def _process(self, **roles: bool) -> subprocess.Popen[str]:
+    def _process(self, point: Point | None = None, **roles: bool) -> subprocess.Popen[str]:
         order = {
             "url": self._url,
             "batch": self._plan.batch,
             "seed": f"{self._plan.seed} {self.kills.total()}",
             "seen": max(self._seen.values(), default=0),
+            "point": point and (point.phase, point.number - self._done[point.phase]),
             **roles,
         }
         return python_process(
@@ -103,38 +109,36 @@ class Rebuild:
         Returns:
             Whether it was killed, or was seen through.
         """
-        was_at, is_at_point = self._reached, False
-        with self._process(rebuilds=True, loads=self._plan.is_one_process) as process:
+        was_at, is_killed = self._reached, False
+        with self._process(point, rebuilds=True, loads=self._plan.is_one_process) as process:
             try:
                 assert process.stdout is not None
                 for line in process.stdout:
-                    words = line.split(" ", 2)
+                    words = line.split()
                     if words[0] == "begins":
                         assert int(words[1]) > was_at, f"began at {words[1]}, and had come to {was_at}"
                     self._take(words)
-                    if not is_at_point and point is not None and self._is_at(point):
-                        is_at_point = True
+                    if words[0] == "point":
+                        assert point is not None
+                        is_killed = True
                         for _ in range(point.spin):
                             pass
                         process.kill()
             finally:
                 process.kill()
-        if not is_at_point:
+        if not is_killed:
             assert process.returncode == 0, f"it ended by itself, with {process.returncode}"
-        return is_at_point == (point is not None)
-
-    def _is_at(self, point: Point) -> bool:
-        number = {0: self._reached, 2: self._dropped}.get(self._phase, 0)
-        return (self._phase, number) >= (point.phase, point.number)
+        return is_killed == (point is not None)
 
     def _take(self, words: list[str]) -> None:
-        match [word.strip() for word in words]:
-            case ["before", phase, _] if phase in PHASES:
-                self._phase = max(self._phase, PHASES.index(phase))
-            case ["after", "drop", keys]:
-                self._dropped += int(keys)
-            case ["after", "build" | "follow", position]:
+        match words:
+            case ["point", phase]:
+                self._killed_in = phase
+            case ["build" | "follow" as phase, count, position]:
+                self._done[phase] += int(count)
                 self._reached = int(position)
+            case ["drop", keys, _]:
+                self._done["drop"] += int(keys)
             case ["seen", reader, position]:
                 self._seen[reader] = int(position)
             case ["took", _, seconds]:
@@ -165,7 +169,7 @@ class Rebuild:
     def _listen(self, lines: Any, failures: list[AssertionError]) -> None:
         for line in lines:
             try:
-                self._take(line.split(" ", 2))
+                self._take(line.split())
             except AssertionError as error:
                 failures.append(error)
 

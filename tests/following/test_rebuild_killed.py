@@ -8,10 +8,11 @@ import os
 
 import postgres_server
 import pytest
-from rebuilding import PHASES, Plan, judge_rebuild
+from rebuilding import Plan, judge_rebuild
+from rebuilt import PHASES
 
 EVENTS = int(os.environ.get("REBUILD_EVENTS", "4000"))
-KILLS = int(os.environ.get("REBUILD_KILLS", "6"))
+KILLS = int(os.environ.get("REBUILD_KILLS", "5"))
 SEED = int(os.environ.get("REBUILD_SEED", "0"))
 IS_LONG = "REBUILD_EVENTS" in os.environ
 BATCH = 1000 if IS_LONG else 100
