@@ -114,16 +114,14 @@ class Crew:
         self.blows = Counter[str]()
         self.blown_at: list[int] = []
         self._silent: list[str] = []
-        self._begun = 0
+        self._names = [f"w{number}" if number % 2 else None for number in range(size.workers)]
         self.workers = [self._new() for _ in range(size.workers)]
         for worker in self.workers:
             worker.wait_for("lives")
 
     def _new(self) -> Worker:
-        # Some have names that others had before, as where a supervisor starts them again.
-        number = self._begun
-        self._begun += 1
-        return Worker(self._url, self._size, f"w{number % self._size.workers}" if number % 2 else None)
+        # Half have names, which others take over that are begun for them, as where a supervisor starts them again.
+        return Worker(self._url, self._size, self._names.pop())
 
     def strike(self, kinds: list[str]) -> None:
         """Have a blow befall some workers, each another one; those that are gone are begun anew.
@@ -143,6 +141,7 @@ class Crew:
             worker.end(signal.SIGKILL if kind == "killed" else signal.SIGINT)
             self.told.update(worker.told)
             self.workers.remove(worker)
+            self._names.append(worker.name)
         self._silent.append(worker.key)
         self.blown_at.append(_now())
 

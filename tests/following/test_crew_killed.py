@@ -8,16 +8,13 @@ fallen, until the event takes effect. Blows come in rounds, and between two of t
 """
 
 import os
-from contextlib import contextmanager
 from itertools import count
 from random import Random
 from threading import Event as Flag
 
-import nats_cluster
-import postgres_server
 import pytest
 from crews import Size, crew_at_work, judge_effects
-from server_processes import server_process
+from follower_stores import ALL, OWN
 
 from interpreters import open_store
 
@@ -27,30 +24,8 @@ SIZE = Size() if SECONDS else Size(workers=3, partitions=8, lease_seconds=1.0)
 KINDS = ("killed", "stopped", "interrupted")
 
 
-@contextmanager
-def sqlite(place):
-    yield f"sqlite:{place / 'store.db'}"
-
-
-@contextmanager
-def served(place):
-    with server_process() as server:
-        yield server.url
-
-
-@contextmanager
-def postgres(place):
-    yield postgres_server.new_store_url()
-
-
-@contextmanager
-def nats(place):
-    yield nats_cluster.new_store_url()
-
-
-URLS = {"sqlite": sqlite, "served": served, "postgres": postgres, "nats": nats}
 CHOSEN = os.environ.get("CREW_STORE", "all")
-STORES = [name for name in URLS if CHOSEN in {name, "all"} and (SECONDS or name in {"sqlite", "served"})]
+STORES = [name for name in (ALL if SECONDS else OWN) if CHOSEN in {name, "all"}]
 
 
 def rounds():
@@ -67,7 +42,7 @@ def rounds():
 @pytest.mark.parametrize("name", STORES)
 def test_each_event_takes_effect_once_and_in_order_while_workers_are_killed(tmp_path, capsys, name):
     again = f"make crew-kill SECONDS={SECONDS:g} STORE={name} SEED={SEED}"
-    with URLS[name](tmp_path) as url:
+    with ALL[name](tmp_path) as url:
         open_store(url).close()
         # One that is stopped while it holds the lock of a SQLite file holds back all others, whatever they do.
         with crew_at_work(url, SIZE, SEED, stop_themselves=name == "sqlite") as crew:
