@@ -1,10 +1,10 @@
 """A worker of a group, until it is killed or interrupted: `python crew_child.py ORDER`, as JSON.
 
-An order says the store's ``url``, the name of the ``group``'s follower, its ``prefix``, how many ``partitions`` and
-``lease_seconds`` it has, and the ``member``'s name or null. On stdout there is a line for each: ``lives KEY`` once it
+An order says the store's ``url``, how many ``partitions`` and ``lease_seconds`` the group has, and the ``member``'s
+name or null. On stdout there is a line for each: ``lives KEY`` once it
 has given a sign of life, ``refused`` where it came late and wrote nothing, ``outage`` where the store could not be
-asked, ``stops`` before it stops itself, and ``left``. SIGUSR1 has it stop itself between two requests, as SIGSTOP
-would: where a store locks its file for a write, one that is stopped in the middle of that would hold back all others.
+asked, ``stops`` before it stops itself, and ``left``. SIGUSR1 has it stop itself, as SIGSTOP would, when its handler
+has been asked for the next event and nothing is written yet.
 """
 
 import json
@@ -18,9 +18,11 @@ from overlapping import OUTAGES
 
 from interpreters import open_store
 from persist_effects import Append, Draft, Event, Group, follow, run
+from persist_effects.following.records import members_prefix
 from persist_effects.machine import Handlers
 from persist_effects.requests import Conflict, KvPut, Transact
 
+NAME, PREFIX = "crew", "s/"
 EFFECTS = "effects"
 """The stream to which each event's effect is appended."""
 
@@ -35,7 +37,7 @@ def main() -> None:
                 try:
                     run(
                         follow(
-                            order["group"], order["prefix"], copied,
+                            NAME, PREFIX, copied,
                             group=group, member=order["member"], timeout=math.inf,
                         ),
                         rows,
@@ -56,29 +58,35 @@ def copied(event: Event) -> list[Append]:
 
 
 def telling(rows: Handlers) -> Handlers:
-    """The same rows, which tell of what becomes of this worker, and between which it may be stopped."""
+    """The same rows, which tell of what becomes of this worker, and before a write of which it may be stopped."""
     is_to_stop = lives = False
 
     def stop_soon(*_: object) -> None:
         nonlocal is_to_stop
         is_to_stop = True
 
-    def asked(request: Any) -> Any:
-        nonlocal is_to_stop, lives
-        if is_to_stop:
+    def put(request: KvPut) -> Any:
+        nonlocal lives
+        answer = rows[KvPut](request)
+        if not lives and request.key.startswith(members_prefix(NAME)):
+            lives = True
+            say("lives", request.key)
+        return answer
+
+    def transact(request: Transact) -> Any:
+        nonlocal is_to_stop
+        has_effect = len(request.writes) > 1
+        if is_to_stop and has_effect:
             is_to_stop = False
             say("stops")
             os.kill(os.getpid(), signal.SIGSTOP)
-        answer = rows[type(request)](request)
-        if not lives and isinstance(request, KvPut) and request.key.startswith("follow-member/"):
-            lives = True
-            say("lives", request.key)
-        if isinstance(request, Transact) and len(request.writes) > 1 and isinstance(answer, Conflict):
+        answer = rows[Transact](request)
+        if has_effect and isinstance(answer, Conflict):
             say("refused")
         return answer
 
     signal.signal(signal.SIGUSR1, stop_soon)
-    return dict.fromkeys(rows, asked)
+    return {**rows, KvPut: put, Transact: transact}
 
 
 if __name__ == "__main__":

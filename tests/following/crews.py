@@ -15,16 +15,18 @@ from threading import Event as Flag
 from threading import Thread
 from typing import NamedTuple
 
-from crew_child import EFFECTS
+from crew_child import EFFECTS, NAME, PREFIX
 from served_stores import PATIENCE_SECONDS
 from server_processes import python_process
 
 from interpreters import Store, open_store
 from persist_effects import Event, kv, log
-from persist_effects.following.records import hash_of
+from persist_effects.following.records import hash_of, members_prefix
 
 CHILD = Path(__file__).with_name("crew_child.py")
-NAME, PREFIX = "crew", "s/"
+KINDS = KILLED, STOPPED, STOPPED_IN_HANDLER, INTERRUPTED = "killed", "stopped", "stopped in its handler", "interrupted"
+"""What may befall a worker."""
+
 STREAMS = 64
 WRITE_SECONDS = 0.02
 """How long the writer pauses between two events."""
@@ -43,9 +45,11 @@ class Worker:
 
     def __init__(self, url: str, size: Size, name: str | None) -> None:
         order = {
-            "url": url, "group": NAME, "prefix": PREFIX, "member": name,
-            "partitions": size.partitions, "lease_seconds": size.lease_seconds,
-        }  # fmt: skip
+            "url": url,
+            "member": name,
+            "partitions": size.partitions,
+            "lease_seconds": size.lease_seconds,
+        }
         self.name = name
         self.is_stopped = False
         self.told = Counter[str]()
@@ -78,13 +82,17 @@ class Worker:
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
-    def stop(self, *, itself: bool) -> None:
-        """Stop it as it stands; or have it stop ``itself``, between two requests."""
-        self.told["stops"] = 0
-        self.signal(signal.SIGUSR1 if itself else signal.SIGSTOP)
+    def stop(self) -> None:
+        """Stop it as it stands."""
+        self.signal(signal.SIGSTOP)
         self.is_stopped = True
-        if itself:
-            self.wait_for("stops")
+
+    def stop_in_handler(self) -> None:
+        """Stop it once its handler was asked for an event, and before anything is written of it."""
+        self.told["stops"] = 0
+        self.signal(signal.SIGUSR1)
+        self.wait_for("stops")
+        self.is_stopped = True
 
     def go_on(self) -> None:
         self.signal(signal.SIGCONT)
@@ -107,9 +115,8 @@ class Worker:
 class Crew:
     """Workers of one group, and what befell them. Times are microseconds since 1970, as those of events."""
 
-    def __init__(self, url: str, size: Size, random: Random, *, stop_themselves: bool) -> None:
+    def __init__(self, url: str, size: Size, random: Random) -> None:
         self._url, self._size, self._random = url, size, random
-        self._stop_themselves = stop_themselves
         self.told = Counter[str]()
         self.blows = Counter[str]()
         self.blown_at: list[int] = []
@@ -127,7 +134,7 @@ class Crew:
         """Have a blow befall some workers, each another one; those that are gone are begun anew.
 
         Args:
-            kinds: What befalls them, of fewer than there are: "killed", "stopped", "interrupted".
+            kinds: What befalls them, each one of `KINDS`, and fewer than there are.
         """
         struck = self._random.sample(self.workers, len(kinds))
         for kind, worker in zip(kinds, struck, strict=True):
@@ -135,10 +142,12 @@ class Crew:
 
     def _strike(self, kind: str, worker: Worker) -> None:
         self.blows[kind] += 1
-        if kind == "stopped":
-            worker.stop(itself=self._stop_themselves)
+        if kind == STOPPED:
+            worker.stop()
+        elif kind == STOPPED_IN_HANDLER:
+            worker.stop_in_handler()
         else:
-            worker.end(signal.SIGKILL if kind == "killed" else signal.SIGINT)
+            worker.end(signal.SIGKILL if kind == KILLED else signal.SIGINT)
             self.told.update(worker.told)
             self.workers.remove(worker)
             self._names.append(worker.name)
@@ -146,12 +155,15 @@ class Crew:
         self.blown_at.append(_now())
 
     def until_noticed(self) -> None:
-        """Wait until the others have taken those for dead who were struck."""
+        """Wait until the others have taken those for dead who were struck, and have their partitions."""
+        keys, self._silent = set(self._silent), []
+        names = {key.removeprefix(members_prefix(NAME)) for key in keys}
         with open_store(self._url) as store:
-            for key in self._silent:
-                while (found := store.run(kv.entry(key))) is not None:
-                    store.run(kv.wait(found.revision, key, 1.0))
-        self._silent.clear()
+            while True:
+                kept = store.run(kv.entries("follow-"))
+                if not any(key in keys or entry.value.get("owner") in names for key, entry in kept):
+                    return
+                store.run(kv.wait(max(entry.revision for _, entry in kept), "follow-", 1.0))
 
     def heal(self) -> None:
         """Begin others for those that are gone, and let those go on that were stopped."""
@@ -171,11 +183,11 @@ class Crew:
 
 
 @contextmanager
-def crew_at_work(url: str, size: Size, seed: int, *, stop_themselves: bool) -> Iterator[Crew]:
+def crew_at_work(url: str, size: Size, seed: int) -> Iterator[Crew]:
     """Workers of one group, beside a writer."""
     is_over, failures = Flag(), list[Exception]()
     writer = Thread(target=_write, args=(url, Random(seed), is_over, failures))
-    crew = Crew(url, size, Random(seed), stop_themselves=stop_themselves)
+    crew = Crew(url, size, Random(seed))
     try:
         writer.start()
         yield crew
