@@ -236,7 +236,8 @@ class Crew:
     def leave(self) -> Effect[None]:
         """Give all partitions back, with what was passed over, and the name."""
         for index, part in self.parts.items():
-            yield from part.advance(self.reached[index], owner="")
+            # Of events that were handled together some may have taken effect, and what was reached not be told yet.
+            yield from part.advance(max(part.position, self.reached[index]), owner="")
         self.parts = {}
         if self._member_revision:
             yield from perform(KvDelete(self._member_key, self._member_revision))

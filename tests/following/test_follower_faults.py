@@ -32,7 +32,8 @@ def checkpoint_before_effects(patch):
         answers = yield from perform(Transact((KvPut(self.key, plain(record), self.revision),), self._checks))
         if isinstance(answers, Conflict):
             return answers
-        self.record, self.revision = record, answers[0]
+        self.position, self.revision = position, answers[0]
+        self._keep(record)
         return [*answers, *((yield from perform(Transact(tuple(writes)))) if writes else ())]
 
     patch.setattr(Checkpoint, "advance", advance)
@@ -55,7 +56,8 @@ def moved_whoever_has_moved_it(patch):
     def advance(self, position, writes=(), **changes):
         record = msgspec.structs.replace(self.record, position=position, **changes)
         answers = yield from perform(Transact((KvPut(self.key, plain(record)), *writes)))
-        self.record, self.revision = record, answers[0]
+        self.position, self.revision = position, answers[0]
+        self._keep(record)
         return answers
 
     patch.setattr(Checkpoint, "advance", advance)

@@ -220,6 +220,35 @@ def test_a_member_whose_handler_fails_names_the_event_and_gives_its_partitions_b
     assert set(owners(store).values()) == {""}
 
 
+def test_a_member_whose_handler_fails_after_others_of_one_look_gives_back_what_took_effect(store):
+    fill(store, streams=1, events=5)
+
+    def handler(event):
+        if event.seq == 3:
+            raise LookupError("not yet")
+        return copy(event)
+
+    with pytest.raises(LookupError):
+        store.run(member("a", handler=handler))
+    store.run(member("b"))
+    assert_each_once(store, streams=1)
+
+
+@pytest.mark.parametrize("handled", [1, 2, 3, 4])
+def test_a_member_that_is_interrupted_in_its_handler_gives_back_what_took_effect(store, handled):
+    fill(store, streams=1, events=5)
+
+    def handler(event):
+        if event.seq > handled:
+            raise KeyboardInterrupt
+        return copy(event)
+
+    with pytest.raises(KeyboardInterrupt):
+        store.run(member("a", handler=handler))
+    store.run(member("b"))
+    assert_each_once(store, streams=1)
+
+
 # Together with the rest
 
 

@@ -1,7 +1,7 @@
 """Which frames a page of all streams is read from: some at a time, until the page is full."""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 from typing import NamedTuple
 
 from interpreters.stores.file.index import Index, SegmentGone, SegmentIndex
@@ -89,12 +89,24 @@ class PageFrames:
             refs = merged(streams, index.segments.place_of, first, last, backwards=self._backwards)
             # Several streams may have events in one frame.
             distinct = (ref for ref, _ in groupby(refs) if self._may_hold(ref))
+            least = 1
             while shape == index.shape:
-                some = list(islice(distinct, self.wanted))
+                some = list(self._enough_of(distinct, least))
+                # A frame may hold mostly what is not wanted: so that there are few parts, each has more of them.
+                least = min(2 * least, self.wanted)
                 if not some:
                     return
                 for number, of_one in groupby(some, key=segment_of):
                     yield self._looked_at(self._chosen(index.segments[number], list(of_one)))
+
+    def _enough_of(self, refs: Iterator[int], least: int) -> Iterator[int]:
+        """The next frames, ``least`` or as many as hold enough where all that they hold is wanted."""
+        events = 0
+        for count, ref in enumerate(refs, 1):
+            yield ref
+            events += self._index.segments[segment_of(ref)].count_at(ref & 0xFFFFFFFF)
+            if count == self.wanted or (count >= least and events >= self.wanted):
+                return
 
     def _may_hold(self, ref: int) -> bool:
         """Whether a frame of one of the streams may hold an event of the types that are asked for."""

@@ -140,6 +140,15 @@ class SegmentIndex:
             return 0
         return self.first_position + frame if self.positions is None else self.positions[frame]
 
+    def count_at(self, place: int) -> int:
+        """How many events the frame at an offset holds, in units of 8 bytes; more where some were dropped after it."""
+        positions = self.positions
+        frame = None if positions is None else self.frame_at(place)
+        if positions is None or frame is None:
+            return 1
+        end = self.last_position + 1 if frame + 1 == len(positions) else positions[frame + 1]
+        return end - positions[frame]
+
 
 class SegmentGone(LookupError):
     """A segment was asked for that the store does not have, or has no more: a compaction may have taken it away."""

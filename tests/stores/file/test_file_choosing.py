@@ -109,3 +109,28 @@ def test_a_page_by_prefix_looks_at_few_places_where_few_streams_match_and_at_few
     assert merging.places_to_scan(ReadAll(0, "s/12", None, 100), streams, 10_000) == 0
     assert merging.places_to_scan(ReadAll(0, "s/", None, 100), streams, 10_000) == 1414
     assert merging.places_to_scan(ReadAll(9_990, "s/", None, 100), streams, 10_000) == 0
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_page_by_prefix_of_long_commits_reads_no_more_where_there_are_more_of_them(backwards):
+    few, many = (bytes_read_by_a_page(commits, backwards) for commits in (10, 100))
+    assert many < 2 * few
+
+
+def bytes_read_by_a_page(commits, backwards):
+    store = MemoryDisk()
+    engine = Engine(EngineOptions(lambda: 0, Random(1).randbytes, "a test"))
+    run(engine.open(), store.handlers)
+    for number in range(commits):
+        run(engine.commit([Append(f"a/{number % 3}", (Draft("placed", "x" * 50),) * 100, None)]), store.handlers)
+    read = []
+
+    def counted(request):
+        answer = store.handlers[type(request)](request)
+        read.append(len(answer) if isinstance(answer, bytes) else sum(map(len, answer)))
+        return answer
+
+    handlers = {**store.handlers, disk.Read: counted, disk.ReadPlaces: counted}
+    page = run(engine.queries.answer(ReadAll(0, "a/", None, 100, backwards=backwards)), handlers)
+    assert len(page.events) == 100
+    return sum(read)

@@ -1,0 +1,74 @@
+"""Workers of a group are killed, stopped for longer than their lease, and interrupted: each event takes effect once.
+
+``CREW_SECONDS`` says how long that goes on, on every store that several processes may use; without it each blow falls
+once, on stores that need no server of others. ``CREW_SEED`` draws the blows, ``CREW_STORE`` names one store.
+
+A partition stands still from when an event of it was appended, the one before had taken effect and the last blow had
+fallen, until the event takes effect. Blows come in rounds, and between two of them there is time for a lease.
+"""
+
+import os
+from random import Random
+from threading import Event as Flag
+
+import pytest
+from crews import INTERRUPTED, KILLED, STOPPED, STOPPED_IN_HANDLER, Size, crew_at_work, judge_effects
+from follower_stores import ALL, OWN
+
+from interpreters import open_store
+
+SECONDS = float(os.environ.get("CREW_SECONDS", "0"))
+SEED = int(os.environ.get("CREW_SEED", "0"))
+SIZE = Size() if SECONDS else Size(workers=3, partitions=8, lease_seconds=1.0)
+
+
+CHOSEN = os.environ.get("CREW_STORE", "all")
+STORES = [name for name in (ALL if SECONDS else OWN) if CHOSEN in {name, "all"}]
+
+
+def rounds(name):
+    """What befalls how many workers, round by round."""
+    # One that is stopped while it holds the lock of a SQLite file holds back all others, whatever they do.
+    stopped = STOPPED_IN_HANDLER if name == "sqlite" else STOPPED
+    if not SECONDS:
+        yield from ([KILLED], [STOPPED_IN_HANDLER], [stopped], [INTERRUPTED])
+        return
+    random, left = Random(SEED), SECONDS
+    kinds = [KILLED, KILLED, KILLED, STOPPED_IN_HANDLER, stopped, INTERRUPTED]
+    while left > 0:
+        yield random.choices(kinds, k=random.choice([1, 1, 2, 3, SIZE.workers - 1]))
+        left -= 3 * SIZE.lease_seconds
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_each_event_takes_effect_once_and_in_order_while_workers_are_killed(tmp_path, capsys, name):
+    again = f"make crew-kill SECONDS={SECONDS:g} STORE={name} SEED={SEED}"
+    with ALL[name](tmp_path) as url:
+        open_store(url).close()
+        with crew_at_work(url, SIZE, SEED) as crew:
+            for number, kinds in enumerate(rounds(name), 1):
+                crew.strike(kinds)
+                crew.until_noticed()
+                if SECONDS:
+                    # From the last blow on all others have a lease to notice, and as long for what came late.
+                    Flag().wait(SIZE.lease_seconds)
+                crew.heal()
+                if SECONDS:
+                    Flag().wait(1.5 * SIZE.lease_seconds)
+                    with capsys.disabled():
+                        print(f"{name}: round {number}: {', '.join(kinds)}", flush=True)
+        with open_store(url) as store:
+            judged = judge_effects(store, SIZE, crew.blown_at)
+    if SECONDS:
+        with capsys.disabled():
+            print(
+                f"{name}: {judged.events} events, {dict(crew.blows)}, {crew.told['refused']} late writes refused, "
+                f"{crew.told['outage']} outages; the longest that an event waited for its effect: "
+                f"{judged.since_appended:.2f} s, from its turn {judged.since_turn:.2f} s, with no blow since "
+                f"{judged.since_blow:.2f} s, of a lease of {SIZE.lease_seconds} s",
+                flush=True,
+            )
+    assert not judged.problems, "\n".join([again, *judged.problems])
+    assert crew.told["refused"], "no late write was refused"
+    if SECONDS:
+        assert judged.since_blow <= SIZE.lease_seconds, f"{again}: a partition stood still for {judged.since_blow} s"
