@@ -85,6 +85,7 @@ class Checkpoint(Generic[P]):
 
         A conflict: nothing is written, and it is to be read again.
         """
+        assert position >= self.position, "events would take effect again"
         record = msgspec.structs.replace(self._record, **changes) if changes else None
         put = KvPut(
             self.key, {**(self._plain if record is None else plain(record)), "position": position}, self.revision

@@ -236,3 +236,6 @@ def test_a_planted_fault_is_caught(monkeypatch, fault):
     report = SCENES[fault.scene].explored()
     assert report.verdict == "failed", report
     assert report.failures[0].kind != "not deterministic", report
+    # And not because the fault that was planted is no program.
+    found = report.failures[0].found
+    assert not any(mistake in found for mistake in ("AttributeError", "NameError", "TypeError")), found
