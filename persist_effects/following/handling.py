@@ -343,13 +343,15 @@ class Handling:
         is_last = event.seq == aside.through
         after: Write = KvDelete(key, revision) if is_last else KvPut(key, plain(left), revision)
         writes, error, _ = yield from self._writes_for([event], {})
-        try:
-            if error is None:
-                count = checkpoint.record.aside - is_last
+        answers: list[Any] | Conflict | None = None
+        if error is None:
+            count = checkpoint.record.aside - is_last
+            try:
                 answers = yield from checkpoint.advance(checkpoint.position, [after, *writes], aside=count)
-        except InvalidRequest as refused:
-            error = refused
-        if error is not None:
+            except InvalidRequest as refused:
+                error = refused
+        if answers is None:
+            assert error is not None, "it was refused, or the handler has failed"
             left, is_last = aside, False
             still: list[Write] = [KvPut(key, plain(aside), revision), self._told(event, error, 1)]
             answers = yield from checkpoint.advance(checkpoint.position, still)

@@ -208,7 +208,7 @@ def an_event_more_is_dropped(patch):
 
 FAULTS = [
     Fault(checkpoint_before_effects, "events are set aside, and it is killed"),
-    Fault(effects_before_checkpoint, "members are killed"),
+    Fault(effects_before_checkpoint, "events are set aside, and it is killed"),
     Fault(moved_whoever_has_moved_it, "a member is late"),
     Fault(taken_over_before_it_has_caught_up, "a version is built beside readers"),
     Fault(taken_over_without_regard_to_the_other, "a version is built while the one before goes on"),
