@@ -113,13 +113,14 @@ def append_another():
 
 def look_twice():
     """What is seen is whole, and never older than what was seen before."""
-    first = yield from _seen()
-    second = yield from _seen()
+    first = yield from seen_whole()
+    second = yield from seen_whole()
     assert second >= first, f"{first} events were seen, and then {second}"
     return first, second
 
 
-def _seen():
+def seen_whole():
+    """How many events are counted in what is seen, which is all of one version."""
     entries = {key: entry.value for key, entry in (yield from TOTALS.entries())}
     if HUNDREDS in entries:
         count, others = entries.pop(HUNDREDS) // 100, [key for key in entries if not key.startswith("known/")]
@@ -179,7 +180,7 @@ def version_1_is_whole(outcomes):
     check_no_errors(outcomes, InvalidRequest)
     yield from follow_as_version_1()
     last = yield from log.last_seq("a")
-    assert (yield from _seen()) == last
+    assert (yield from seen_whole()) == last
     assert len((yield from kv.keys("model/totals/"))) == last + 1
 
 
