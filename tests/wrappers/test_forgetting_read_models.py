@@ -1,10 +1,13 @@
 """Followers that have read a subject who is forgotten: their read models are built anew, of what is left."""
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from interpreters import open_store
 from interpreters.wrappers.encryption import forget, open_encrypted
-from persist_effects import ReadModel, follow, followers, kv, log
+from persist_effects import ReadModel, SqlModel, follow, followers, kv, log
 from persist_effects.erasure import is_erased
 
 NAMES, CITIES = ReadModel("names"), ReadModel("cities")
@@ -74,3 +77,26 @@ def test_forgetting_again_has_them_built_again_and_ends_the_same(shop):
     assert first == second
     shop.run(follow(NAMES, "customers/", copy_name))
     assert names_in(shop) == ["Bob"]
+
+
+def test_tables_that_hold_a_forgotten_subject_are_built_anew_as_well(tmp_path):
+    people = SqlModel("people", {"people": "CREATE TABLE {people} (stream TEXT PRIMARY KEY, name TEXT)"})
+
+    def add(event, model):
+        if is_erased(event):
+            return []
+        return [model.sql("INSERT INTO {people} VALUES (:stream, :name)", {"stream": event.stream, "name": event.data})]
+
+    def names_in_tables():
+        with closing(sqlite3.connect(tmp_path / "shop.db")) as connection:
+            return [name for (name,) in connection.execute("SELECT name FROM people ORDER BY stream")]
+
+    url = f"sqlite:{tmp_path}/shop.db"
+    with open_store("memory:") as keys, open_encrypted(url, keys=keys, subject_of=subject_of) as store:
+        for number, name in enumerate(["Ada", "Bob"], 1):
+            store.run(log.append(f"customers/{number}", "registered", name))
+        store.run(follow(people, "customers/", add))
+        assert names_in_tables() == ["Ada", "Bob"]
+        assert store.run(forget("customers/1")).rebuilt == ["people"]
+        store.run(follow(people, "customers/", add))
+        assert names_in_tables() == ["Bob"]
