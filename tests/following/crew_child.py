@@ -23,8 +23,8 @@ from persist_effects.machine import Handlers
 from persist_effects.requests import Conflict, KvPut, Transact
 
 NAME, PREFIX = "crew", "s/"
-EFFECTS = "effects"
-"""The stream to which each event's effect is appended."""
+EFFECTS = "effects/"
+"""How the streams' names start to which effects are appended: one for each stream, so that they are not all in one."""
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def say(*words: object) -> None:
 
 
 def copied(event: Event) -> list[Append]:
-    return [Append(EFFECTS, (Draft("copied", [event.stream, event.seq]),))]
+    return [Append(f"{EFFECTS}{event.stream}", (Draft("copied", [event.stream, event.seq]),))]
 
 
 def telling(rows: Handlers) -> Handlers:
