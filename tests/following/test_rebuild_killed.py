@@ -16,7 +16,7 @@ from rebuilt import AFTER, BEFORE, PHASES, append_first, event_key, filled, prob
 from persist_effects import kv
 
 EVENTS = int(os.environ.get("REBUILD_EVENTS", "4000"))
-KILLS = int(os.environ.get("REBUILD_KILLS", "5"))
+KILLS = int(os.environ.get("REBUILD_KILLS", "10"))
 SEED = int(os.environ.get("REBUILD_SEED", "0"))
 IS_LONG = "REBUILD_EVENTS" in os.environ
 BATCH = 1000 if IS_LONG else 100
@@ -45,8 +45,8 @@ def test_a_rebuild_that_is_killed_goes_on_where_it_was_and_readers_see_whole_ver
         again = f"make rebuild EVENTS={EVENTS} STORE={name} KILLS={KILLS} SEED={SEED}"
         raise AssertionError(f"{again}: {error}") from error
     show(f"killed {dict(rebuild.kills)}, the longest read took {rebuild.longest_read:.3f} s")
-    assert set(rebuild.kills) == set(PHASES)
     assert rebuild.kills.total() == KILLS
+    assert KILLS < 5 or min(rebuild.kills[phase] for phase in PHASES) >= KILLS // 5
     assert rebuild.was_outdated
 
 
