@@ -124,6 +124,8 @@ class Crew:
         self.told = Counter[str]()
         self.blows = Counter[str]()
         self.blown_at: list[int] = []
+        self.writes_took: list[float] = []
+        """How many seconds each append of the writer beside them took: what a busy machine makes of any write."""
         self._silent: list[str] = []
         self._names = [f"w{number}" if number % 2 else None for number in range(size.workers)]
         self.workers = [self._new() for _ in range(size.workers)]
@@ -190,8 +192,8 @@ class Crew:
 def crew_at_work(url: str, size: Size, seed: int) -> Iterator[Crew]:
     """Workers of one group, beside a writer."""
     is_over, failures = Flag(), list[Exception]()
-    writer = Thread(target=_write, args=(url, Random(seed), is_over, failures))
     crew = Crew(url, size, Random(seed))
+    writer = Thread(target=_write, args=(url, Random(seed), is_over, crew.writes_took, failures))
     try:
         writer.start()
         yield crew
@@ -204,7 +206,7 @@ def crew_at_work(url: str, size: Size, seed: int) -> Iterator[Crew]:
         crew.close()
 
 
-def _write(url: str, random: Random, is_over: Flag, failures: list[Exception]) -> None:
+def _write(url: str, random: Random, is_over: Flag, took: list[float], failures: list[Exception]) -> None:
     try:
         with open_store(url) as store:
             unseen = reached = 0
@@ -213,7 +215,9 @@ def _write(url: str, random: Random, is_over: Flag, failures: list[Exception]) -
                 reached = effects[-1].position if effects else reached
                 unseen -= len(effects)
                 if unseen < UNSEEN:
+                    began = time.monotonic()
                     store.run(log.append(f"{PREFIX}{random.randrange(STREAMS)}", "made", None))
+                    took.append(time.monotonic() - began)
                     unseen += 1
     except Exception as error:
         failures.append(error)
@@ -253,6 +257,7 @@ class Judged(NamedTuple):
         since_appended: From when an event was appended.
         since_turn: From when it was appended and the one before it in its partition had taken effect.
         since_blow: The same, but from the last blow where that is later: how long a partition stood still.
+        where: The event for which it stood still the longest.
     """
 
     problems: list[str]
@@ -260,6 +265,7 @@ class Judged(NamedTuple):
     since_appended: float
     since_turn: float
     since_blow: float
+    where: str
 
 
 def judge_effects(store: Store, size: Size, blown_at: list[int]) -> Judged:
@@ -287,8 +293,8 @@ def judge_effects(store: Store, size: Size, blown_at: list[int]) -> Judged:
 
 def _longest(
     events: dict[tuple[str, int], Event], effects: list[Event], size: Size, blown_at: list[int]
-) -> tuple[float, float, float]:
-    longest = [0, 0, 0]
+) -> tuple[float, float, float, str]:
+    longest, where = [0, 0, 0], ""
     before: dict[int, int] = {}
     blows = iter(sorted(blown_at))
     last_blow, next_blow = 0, next(blows, None)
@@ -300,7 +306,12 @@ def _longest(
         appended = events[stream, seq].at if (stream, seq) in events else effect.at
         turn = max(appended, before.get(part, 0))
         waited = (effect.at - appended, effect.at - turn, effect.at - max(turn, last_blow))
+        if waited[-1] > longest[-1]:
+            where = (
+                f"event {seq} of {stream!r}, partition {part}, took effect at {effect.at}, {effect.at - appended} us "
+                f"after it was appended, {effect.at - turn} after its turn came, {effect.at - last_blow} after a blow"
+            )
         longest = [max(pair) for pair in zip(longest, waited, strict=True)]
         before[part] = effect.at
     appended, turn, blow = (micros / 1_000_000 for micros in longest)
-    return appended, turn, blow
+    return appended, turn, blow, where

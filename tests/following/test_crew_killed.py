@@ -66,13 +66,14 @@ def test_each_event_takes_effect_once_and_in_order_while_workers_are_killed(tmp_
                 f"{name}: {found.events} events, {dict(crew.blows)}, {crew.told['refused']} late writes refused, "
                 f"{crew.told['outage']} outages; the longest that an event waited for its effect: "
                 f"{found.since_appended:.2f} s, from its turn {found.since_turn:.2f} s, with no blow since "
-                f"{found.since_blow:.2f} s, of a lease of {SIZE.lease_seconds} s",
+                f"{found.since_blow:.2f} s, of a lease of {SIZE.lease_seconds} s: {found.where}; "
+                f"the writer's longest append took {max(crew.writes_took):.2f} s",
                 flush=True,
             )
     assert not found.problems, "\n".join([again, *found.problems])
     assert crew.told["refused"], "no late write was refused"
     if SECONDS:
-        assert found.since_blow <= SIZE.lease_seconds, f"{again}: a partition stood still for {found.since_blow} s"
+        assert found.since_blow <= SIZE.lease_seconds, f"{again}: a partition stood still: {found.where}"
 
 
 # What the judgement catches
