@@ -7,6 +7,7 @@ asked, ``stops`` before it stops itself, and ``left``. SIGUSR1 has it stop itsel
 has been asked for the next event and nothing is written yet.
 """
 
+import faulthandler
 import json
 import math
 import os
@@ -28,6 +29,8 @@ EFFECTS = "effects/"
 
 
 def main() -> None:
+    # Where it stands is told when it is aborted, as one is that does not end.
+    faulthandler.enable(all_threads=True)
     order = json.loads(sys.argv[1])
     group = Group(partitions=order["partitions"], lease_seconds=order["lease_seconds"])
     try:

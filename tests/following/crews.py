@@ -103,9 +103,13 @@ class Worker:
         self.is_stopped = False
 
     def end(self, number: int) -> None:
-        """End it by a signal, and take in all it has told."""
+        """End it by a signal, and take in all it has told. One that does not end tells where it stands."""
         self.signal(number)
-        code = self._process.wait(PATIENCE_SECONDS)
+        try:
+            code = self._process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.signal(signal.SIGABRT)
+            code = self._process.wait(PATIENCE_SECONDS)
         while self.listen():
             pass
         assert code == (-number if number == signal.SIGKILL else 0), f"a worker ended with {code}"
