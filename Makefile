@@ -7,7 +7,7 @@ STORE ?=
 ARGS ?=
 SEED ?= 0
 
-.PHONY: help demo test check explored covered format postgres cluster kill kill-served cluster-kill interrupts damage differential crash bench bench-cluster clean
+.PHONY: help demo test check explored covered format postgres cluster kill kill-served cluster-kill rebuild crew-kill interrupts damage differential crash bench bench-cluster clean
 
 help:
 	@echo "make demo [REPO=path] [ARGS='--at COMMIT']   the main job, on this repository or another; goes on where it stopped"
@@ -21,6 +21,10 @@ help:
 	@echo "make kill [ROUNDS=2000] [SEED=0]             kill a writing process again and again, and look what is there"
 	@echo "make kill-served [SECONDS=60] [SEED=0]       kill the server of many processes again and again, and judge what they were told"
 	@echo "make cluster-kill [SECONDS=60] [SEED=0]      kill and stop the nodes of a NATS cluster again and again, and judge likewise"
+	@echo "make rebuild [EVENTS=1000000] [STORE=name] [KILLS=50] [SEED=0]"
+	@echo "                                             kill the rebuild of a read model that is in use again and again, and compare it with a fold"
+	@echo "make crew-kill [SECONDS=60] [STORE=name] [SEED=0]"
+	@echo "                                             kill, stop and interrupt the workers of a group, and judge what took effect, and when"
 	@echo "make interrupts [ROUNDS=2000] [SEED=0]       interrupt all that a store does, and each command, and look what is there"
 	@echo "make damage [ROUNDS=400000] [SEED=0]         damage stores in every way, and look what is read"
 	@echo "make differential [ROUNDS=500000] [SEED=0]   ask the file store and the memory store the same, and compare"
@@ -85,6 +89,15 @@ kill-served: .venv/filled
 cluster-kill: SECONDS ?= 60
 cluster-kill: .venv/filled
 	CLUSTER_KILL_SECONDS=$(SECONDS) CLUSTER_KILL_SEED=$(SEED) $(BIN)/python -m pytest -s tests/stores/nats/test_nats_overlapping.py -k killed
+
+rebuild: EVENTS ?= 1000000
+rebuild: KILLS ?= 50
+rebuild: .venv/filled
+	REBUILD_EVENTS=$(EVENTS) REBUILD_STORE=$(or $(STORE),all) REBUILD_KILLS=$(KILLS) REBUILD_SEED=$(SEED) $(BIN)/python -m pytest tests/following/test_rebuild_killed.py
+
+crew-kill: SECONDS ?= 60
+crew-kill: .venv/filled
+	CREW_SECONDS=$(SECONDS) CREW_STORE=$(or $(STORE),all) CREW_SEED=$(SEED) $(BIN)/python -m pytest tests/following/test_crew_killed.py
 
 interrupts: ROUNDS ?= 2000
 interrupts: .venv/filled

@@ -7,6 +7,7 @@ asked, ``stops`` before it stops itself, and ``left``. SIGUSR1 has it stop itsel
 has been asked for the next event and nothing is written yet.
 """
 
+import faulthandler
 import json
 import math
 import os
@@ -23,11 +24,13 @@ from persist_effects.machine import Handlers
 from persist_effects.requests import Conflict, KvPut, Transact
 
 NAME, PREFIX = "crew", "s/"
-EFFECTS = "effects"
-"""The stream to which each event's effect is appended."""
+EFFECTS = "effects/"
+"""How the streams' names start to which effects are appended: one for each stream, so that they are not all in one."""
 
 
 def main() -> None:
+    # Where it stands is told when it is aborted, as one is that does not end.
+    faulthandler.enable(all_threads=True)
     order = json.loads(sys.argv[1])
     group = Group(partitions=order["partitions"], lease_seconds=order["lease_seconds"])
     try:
@@ -54,7 +57,7 @@ def say(*words: object) -> None:
 
 
 def copied(event: Event) -> list[Append]:
-    return [Append(EFFECTS, (Draft("copied", [event.stream, event.seq]),))]
+    return [Append(f"{EFFECTS}{event.stream}", (Draft("copied", [event.stream, event.seq]),))]
 
 
 def telling(rows: Handlers) -> Handlers:

@@ -31,13 +31,17 @@ STREAMS = 64
 WRITE_SECONDS = 0.02
 """How long the writer pauses between two events."""
 
+UNSEEN = 8
+"""How many events may wait for their effects while others are appended. A partition that stands still because the crew
+is busy with a backlog would say nothing of leases."""
+
 
 class Size(NamedTuple):
     """Of how many workers a crew is, and how they share."""
 
     workers: int = 8
     partitions: int = 16
-    lease_seconds: float = 2.5
+    lease_seconds: float = 3.0
 
 
 class Worker:
@@ -99,9 +103,13 @@ class Worker:
         self.is_stopped = False
 
     def end(self, number: int) -> None:
-        """End it by a signal, and take in all it has told."""
+        """End it by a signal, and take in all it has told. One that does not end tells where it stands."""
         self.signal(number)
-        code = self._process.wait(PATIENCE_SECONDS)
+        try:
+            code = self._process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.signal(signal.SIGABRT)
+            code = self._process.wait(PATIENCE_SECONDS)
         while self.listen():
             pass
         assert code == (-number if number == signal.SIGKILL else 0), f"a worker ended with {code}"
@@ -120,6 +128,8 @@ class Crew:
         self.told = Counter[str]()
         self.blows = Counter[str]()
         self.blown_at: list[int] = []
+        self.writes_took: list[float] = []
+        """How many seconds each append of the writer beside them took: what a busy machine makes of any write."""
         self._silent: list[str] = []
         self._names = [f"w{number}" if number % 2 else None for number in range(size.workers)]
         self.workers = [self._new() for _ in range(size.workers)]
@@ -186,8 +196,8 @@ class Crew:
 def crew_at_work(url: str, size: Size, seed: int) -> Iterator[Crew]:
     """Workers of one group, beside a writer."""
     is_over, failures = Flag(), list[Exception]()
-    writer = Thread(target=_write, args=(url, Random(seed), is_over, failures))
     crew = Crew(url, size, Random(seed))
+    writer = Thread(target=_write, args=(url, Random(seed), is_over, crew.writes_took, failures))
     try:
         writer.start()
         yield crew
@@ -200,11 +210,19 @@ def crew_at_work(url: str, size: Size, seed: int) -> Iterator[Crew]:
         crew.close()
 
 
-def _write(url: str, random: Random, is_over: Flag, failures: list[Exception]) -> None:
+def _write(url: str, random: Random, is_over: Flag, took: list[float], failures: list[Exception]) -> None:
     try:
         with open_store(url) as store:
+            unseen = reached = 0
             while not is_over.wait(WRITE_SECONDS):
-                store.run(log.append(f"{PREFIX}{random.randrange(STREAMS)}", "made", None))
+                effects = store.run(log.read_all(reached, EFFECTS))
+                reached = effects[-1].position if effects else reached
+                unseen -= len(effects)
+                if unseen < UNSEEN:
+                    began = time.monotonic()
+                    store.run(log.append(f"{PREFIX}{random.randrange(STREAMS)}", "made", None))
+                    took.append(time.monotonic() - began)
+                    unseen += 1
     except Exception as error:
         failures.append(error)
 
@@ -214,17 +232,17 @@ def _end(url: str, crew: Crew) -> None:
     with open_store(url) as store:
         events = len(store.run(log.read_all(prefix=PREFIX)))
         patience_ends = time.monotonic() + PATIENCE_SECONDS
-        while store.run(log.last_seq(EFFECTS)) < events:
-            assert time.monotonic() < patience_ends, _say_stuck(store, events)
+        while (there := len(store.run(log.read_all(prefix=EFFECTS)))) < events:
+            assert time.monotonic() < patience_ends, _say_stuck(store, events, there)
             store.run(log.wait(store.run(log.head(EFFECTS)), EFFECTS, 1.0))
     for worker in crew.workers:
         worker.end(signal.SIGINT)
         crew.told.update(worker.told)
 
 
-def _say_stuck(store: Store, events: int) -> str:
+def _say_stuck(store: Store, events: int, there: int) -> str:
     parts = {key: entry.value for key, entry in store.run(kv.entries("follow"))}
-    return f"of {events} events {store.run(log.last_seq(EFFECTS))} took effect, and then no more: {parts}"
+    return f"of {events} events {there} took effect, and then no more: {parts}"
 
 
 def _now() -> int:
@@ -243,6 +261,7 @@ class Judged(NamedTuple):
         since_appended: From when an event was appended.
         since_turn: From when it was appended and the one before it in its partition had taken effect.
         since_blow: The same, but from the last blow where that is later: how long a partition stood still.
+        where: The event for which it stood still the longest.
     """
 
     problems: list[str]
@@ -250,6 +269,7 @@ class Judged(NamedTuple):
     since_appended: float
     since_turn: float
     since_blow: float
+    where: str
 
 
 def judge_effects(store: Store, size: Size, blown_at: list[int]) -> Judged:
@@ -261,7 +281,7 @@ def judge_effects(store: Store, size: Size, blown_at: list[int]) -> Judged:
         blown_at: When blows fell, in order.
     """
     events = {(event.stream, event.seq): event for event in store.run(log.read_all(prefix=PREFIX))}
-    effects = store.run(log.read(EFFECTS))
+    effects = store.run(log.read_all(prefix=EFFECTS))
     seqs: dict[str, list[int]] = {}
     for effect in effects:
         stream, seq = effect.data
@@ -277,8 +297,8 @@ def judge_effects(store: Store, size: Size, blown_at: list[int]) -> Judged:
 
 def _longest(
     events: dict[tuple[str, int], Event], effects: list[Event], size: Size, blown_at: list[int]
-) -> tuple[float, float, float]:
-    longest = [0, 0, 0]
+) -> tuple[float, float, float, str]:
+    longest, where = [0, 0, 0], ""
     before: dict[int, int] = {}
     blows = iter(sorted(blown_at))
     last_blow, next_blow = 0, next(blows, None)
@@ -290,7 +310,12 @@ def _longest(
         appended = events[stream, seq].at if (stream, seq) in events else effect.at
         turn = max(appended, before.get(part, 0))
         waited = (effect.at - appended, effect.at - turn, effect.at - max(turn, last_blow))
+        if waited[-1] > longest[-1]:
+            where = (
+                f"event {seq} of {stream!r}, partition {part}, took effect at {effect.at}, {effect.at - appended} us "
+                f"after it was appended, {effect.at - turn} after its turn came, {effect.at - last_blow} after a blow"
+            )
         longest = [max(pair) for pair in zip(longest, waited, strict=True)]
         before[part] = effect.at
     appended, turn, blow = (micros / 1_000_000 for micros in longest)
-    return appended, turn, blow
+    return appended, turn, blow, where

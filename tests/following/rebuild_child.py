@@ -2,9 +2,9 @@
 
 An order says the store's ``url``, whether it is this process that ``rebuilds`` and whether it ``loads`` the store with
 writers and readers meanwhile, how many events are a ``batch``, the ``seed`` of what is drawn, what readers have
-``seen``, and at which ``point`` the process is to be killed: in which phase, and after how many events or keys of it.
-There it says so, lets the one transaction take place at which it is, and goes no further. One that only loads goes on
-until its stdin ends. What happens is told on stdout, a line for each:
+``seen``, and at which ``point`` the process is to be killed: in which phase, after how many events or keys of it, and
+whether before the transaction that comes to it. There it says so, and goes no further than that one transaction. One
+that only loads goes on until its stdin ends. What happens is told on stdout, a line for each:
 
 - ``PHASE COUNT POSITION``: a transaction of the follower took place: ``build`` with its events and the position that
   they reach, ``take-over``, ``drop`` with its keys, and ``follow`` once it has taken over;
@@ -105,7 +105,7 @@ class Step(NamedTuple):
     position: int
 
 
-def telling(rows: Handlers, point: tuple[str, int] | None) -> Handlers:
+def telling(rows: Handlers, point: tuple[str, int, bool] | None) -> Handlers:
     """The same rows, which tell of each transaction of the follower, and go no further than a point."""
     counts = Counter[str]()
 
@@ -118,8 +118,10 @@ def telling(rows: Handlers, point: tuple[str, int] | None) -> Handlers:
     def transact(request: Transact) -> Any:
         step = step_of(request)
         is_last = is_at_point(step)
-        if is_last:
+        if point is not None and is_last:
             say("point", step.phase)
+            if point[2]:
+                threading.Event().wait()
         answer = rows[Transact](request)
         if not isinstance(answer, Conflict):
             counts[step.phase] += step.count

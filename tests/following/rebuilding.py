@@ -24,10 +24,15 @@ Progress = Callable[[str], None]
 
 
 class Point(NamedTuple):
-    """Where the process is killed: in which phase, once so much of it is done, and after how much idling."""
+    """Where the process is killed: in which phase, and once so much of it is done.
+
+    Either before the transaction that does it, which then does not take place; or after so much idling, in which it
+    does or does not.
+    """
 
     phase: str
     number: int
+    is_before: bool
     spin: int
 
 
@@ -59,8 +64,12 @@ class Plan(NamedTuple):
             "take-over": [0] * taken,
             "drop": sorted(random.randrange(most) for _ in range(self.kills - built - taken)),
         }
-        spins = lambda: random.choice([0, int(10 ** random.uniform(2, 6))])  # noqa: E731
-        return [Point(phase, number, spins()) for phase in PHASES for number in numbers[phase]]
+        return [
+            # It takes over once only, so all but the last of these come before that.
+            Point(phase, number, phase == "take-over" and place < taken, int(10 ** random.uniform(0, 6)))
+            for phase in PHASES
+            for place, number in enumerate(numbers[phase], 1)
+        ]
 
 
 class Rebuild:
@@ -96,7 +105,7 @@ class Rebuild:
             "batch": self._plan.batch,
             "seed": f"{self._plan.seed} {self.kills.total()}",
             "seen": max(self._seen.values(), default=0),
-            "point": point and (point.phase, point.number - self._done[point.phase]),
+            "point": point and (point.phase, point.number - self._done[point.phase], point.is_before),
             **roles,
         }
         return python_process(

@@ -16,6 +16,7 @@ from crews import INTERRUPTED, KILLED, STOPPED, STOPPED_IN_HANDLER, Size, crew_a
 from follower_stores import ALL, OWN
 
 from interpreters import open_store
+from persist_effects import log
 
 SECONDS = float(os.environ.get("CREW_SECONDS", "0"))
 SEED = int(os.environ.get("CREW_SEED", "0"))
@@ -58,17 +59,47 @@ def test_each_event_takes_effect_once_and_in_order_while_workers_are_killed(tmp_
                     with capsys.disabled():
                         print(f"{name}: round {number}: {', '.join(kinds)}", flush=True)
         with open_store(url) as store:
-            judged = judge_effects(store, SIZE, crew.blown_at)
+            found = judge_effects(store, SIZE, crew.blown_at)
     if SECONDS:
         with capsys.disabled():
             print(
-                f"{name}: {judged.events} events, {dict(crew.blows)}, {crew.told['refused']} late writes refused, "
+                f"{name}: {found.events} events, {dict(crew.blows)}, {crew.told['refused']} late writes refused, "
                 f"{crew.told['outage']} outages; the longest that an event waited for its effect: "
-                f"{judged.since_appended:.2f} s, from its turn {judged.since_turn:.2f} s, with no blow since "
-                f"{judged.since_blow:.2f} s, of a lease of {SIZE.lease_seconds} s",
+                f"{found.since_appended:.2f} s, from its turn {found.since_turn:.2f} s, with no blow since "
+                f"{found.since_blow:.2f} s, of a lease of {SIZE.lease_seconds} s: {found.where}; "
+                f"the writer's longest append took {max(crew.writes_took):.2f} s",
                 flush=True,
             )
-    assert not judged.problems, "\n".join([again, *judged.problems])
+    assert not found.problems, "\n".join([again, *found.problems])
     assert crew.told["refused"], "no late write was refused"
     if SECONDS:
-        assert judged.since_blow <= SIZE.lease_seconds, f"{again}: a partition stood still for {judged.since_blow} s"
+        assert found.since_blow <= SIZE.lease_seconds, f"{again}: a partition stood still: {found.where}"
+
+
+# What the judgement catches
+
+SECOND = 1_000_000
+
+
+def judged(store, effects, blown_at=()):
+    """Of two events of a stream, appended in the first and the second second, where these are the effects, and when."""
+    for at in (1, 2):
+        store.run(log.append("s/1", "made", None, at=at * SECOND))
+    for seq, at in effects:
+        store.run(log.append("effects/s/1", "copied", ["s/1", seq], at=at * SECOND))
+    return judge_effects(store, SIZE, [at * SECOND for at in blown_at])
+
+
+def test_effects_that_are_there_once_and_in_order_are_right_and_waits_are_told(store):
+    found = judged(store, [(1, 5), (2, 9)], blown_at=[3, 6, 20])
+    assert (found.problems, found.events) == ([], 2)
+    assert (found.since_appended, found.since_turn, found.since_blow) == (7, 4, 3)
+
+
+@pytest.mark.parametrize(
+    "effects",
+    [[(1, 3)], [(1, 3), (1, 4), (2, 5)], [(2, 3), (1, 4)], [(1, 3), (2, 4), (3, 5)], []],
+    ids=["missing", "twice", "out of order", "of no event", "none"],
+)
+def test_effects_that_are_wrong_are_found(store, effects):
+    assert judged(store, effects).problems
