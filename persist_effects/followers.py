@@ -10,6 +10,7 @@ from persist_effects import kv, log
 from persist_effects.errors import InvalidRequest, Truncated
 from persist_effects.event import Event, check_integer
 from persist_effects.following.checkpoint import Checkpoint, asides_of, extent, parts_of
+from persist_effects.following.dropping import drop_generation, drop_keys
 from persist_effects.following.records import (
     HEADS,
     Aside,
@@ -30,8 +31,6 @@ from persist_effects.following.tables import kept_tables
 from persist_effects.following.whole import (
     begin_to_build,
     check_not_forgotten,
-    drop_generation,
-    drop_keys,
     followed,
     put_head,
 )
@@ -475,7 +474,7 @@ def forget(name: str) -> Effect[None]:
     for generation in {head.generation, head.building, *head.dropping} - {0}:
         yield from drop_generation(name, generation, are_seen=generation == head.generation)
     if head.partitions:
-        yield from drop_keys(members_prefix(name), in_folders=True)
+        yield from drop_keys(members_prefix(name))
     yield from perform(Transact((KvDelete(next_key(name)), KvDelete(head_key(name), put))))
 
 

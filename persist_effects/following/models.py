@@ -22,7 +22,7 @@ A = TypeVar("A")
 class ModelHandle(Protocol):
     """The handle of a read model, as following knows it: what belongs to each generation.
 
-    What is there of one that is gone is deleted without the handle: `persist_effects.following.whole.drop_generation`.
+    What is there of one that is gone is deleted without the handle, by `persist_effects.following.dropping`.
     """
 
     name: str

@@ -233,6 +233,14 @@ class Crew:
             (yield from self._checkpoint(index, part, revision).advance(part.position, owner=owner)), Conflict
         )
 
+    def drop_some(self) -> Effect[bool]:
+        """Delete some of what is left of generations that are gone. Whether there was any."""
+        before = self.follower.checkpoint.revision
+        dropped = yield from self.follower.drop_some()
+        if self.follower.checkpoint.revision != before:
+            yield from self.load()
+        return dropped
+
     def leave(self) -> Effect[None]:
         """Give all partitions back, with what was passed over, and the name."""
         for index, part in self.parts.items():
@@ -318,6 +326,9 @@ def _follow(crew: Crew, timeout: float, skip_truncated: bool) -> Effect[int]:
         is_good, has_more, position = yield from _look(crew, skip_truncated)
         if not is_good:
             yield from crew.load()
+            continue
+        if 0 in crew.parts and (yield from crew.drop_some()):
+            # One of the members sees to it. Events may have come meanwhile.
             continue
         if has_more:
             waited = 0.0

@@ -14,24 +14,22 @@ import msgspec
 from persist_effects import kv, log
 from persist_effects.errors import InvalidRequest, StoreUnavailable, Truncated
 from persist_effects.following.checkpoint import Checkpoint, extent
+from persist_effects.following.dropping import drop_some
 from persist_effects.following.handling import Handling
 from persist_effects.following.models import ModelHandle
 from persist_effects.following.records import (
     ASIDE_STREAMS,
     Record,
-    asides_prefix,
     head_key,
     kept_in,
-    model_prefix,
     next_key,
-    parts_prefix,
     plain,
     record_in,
 )
-from persist_effects.following.tables import ModelTables, drop_tables, kept_tables, views_switched
+from persist_effects.following.tables import ModelTables, kept_tables, views_switched
 from persist_effects.holes import holes_after, missed_of
 from persist_effects.machine import Effect, perform
-from persist_effects.requests import Conflict, Entry, Hole, KvDelete, KvKeys, KvPut, Page, Transact, Wait, Write
+from persist_effects.requests import Conflict, Entry, Hole, KvDelete, KvPut, Page, Transact, Wait, Write
 
 FAR_POSITIONS = 1_000
 """Over how many positions a checkpoint is moved by itself. Reading past so many events again takes less time than one
@@ -43,9 +41,6 @@ HANDING_OVER_SECONDS = 5.0
 LOOK_SECONDS = 5.0
 """How often a follower that waits for events looks whether somebody wants a rebuild, or what was set aside tried again.
 """
-
-_DROPPED_AT_ONCE = 100
-"""How many keys of a generation that is gone are deleted by one transaction: fewer than any store takes."""
 
 
 class Wanted(NamedTuple):
@@ -108,8 +103,6 @@ class Follower:
         if self.wanted.tables is not None:
             yield from self._check_tables(self.wanted.tables)
         self.handling.fill(None if model is None else model.version(after.generation))
-        if after.record.dropping and not self.is_building:
-            yield from self._drop_generations()
         return self.position
 
     def _load(self) -> Effect[None]:
@@ -238,25 +231,20 @@ class Follower:
         if head is not None and found is not None and head.hands_over:
             yield from put_head(name, msgspec.structs.replace(head, hands_over=False), found.revision)
 
-    def _drop_generations(self) -> Effect[None]:
-        name = self.wanted.name
-        for generation in self.checkpoint.record.dropping:
-            try:
-                yield from drop_generation(name, generation)
-            except StoreUnavailable:
-                # Somebody still reads a table of it, say: it is dropped another time, and is in nobody's way.
-                return
-        while True:
-            found = yield from kv.entry(head_key(name))
-            head = record_in(found, name)
-            if head is None or found is None:
-                return
-            left = [one for one in head.dropping if one not in self.checkpoint.record.dropping]
-            if left == head.dropping or not isinstance(
-                (yield from put_head(name, msgspec.structs.replace(head, dropping=left), found.revision)), Conflict
-            ):
-                break
-        yield from self._load()
+    def drop_some(self) -> Effect[bool]:
+        """Delete some of what is left of generations that are gone. Whether there was any."""
+        dropping = self.checkpoint.record.dropping
+        if not dropping or self.is_building:
+            return False
+        try:
+            if (yield from drop_some(self.wanted.name, dropping[0])):
+                return True
+        except StoreUnavailable:
+            # Somebody still reads a table of it, say: it is dropped another time, and is in nobody's way.
+            return False
+        if isinstance((yield from self.checkpoint.advance(self.position, dropping=dropping[1:])), Conflict):
+            yield from self.load()
+        return True
 
     # Following
 
@@ -308,6 +296,11 @@ def follow_whole(follower: Follower, timeout: float, skip_truncated: bool) -> Ef
         position = yield from follower.pass_over(looked.reached, far)
         if follower.is_building and (yield from follower.take_over()):
             position = yield from follower.load()
+            continue
+        known = follower.checkpoint
+        if (yield from follower.drop_some()):
+            # Events may have come meanwhile, and another follower of this name, or who resets it, may have been here.
+            position = position if follower.checkpoint is known else follower.position
             continue
         if looked.has_more or position != looked.reached:
             continue
@@ -430,31 +423,6 @@ def begin_to_build(  # noqa: PLR0917 - what is there, and what is to come
         *begun,
     )
     return not isinstance((yield from perform(Transact(writes))), Conflict)
-
-
-def drop_generation(name: str, generation: int, *, are_seen: bool = False) -> Effect[None]:
-    """Delete all keys of a generation, and drop its tables."""
-    yield from drop_tables(name, generation, are_seen=are_seen)
-    for prefix in (
-        parts_prefix(name, generation),
-        asides_prefix(name, generation),
-        *([] if "/" in name else [model_prefix(name, generation)]),
-    ):
-        yield from drop_keys(prefix, in_folders=prefix.startswith("model/"))
-
-
-def drop_keys(prefix: str, *, in_folders: bool) -> Effect[int]:
-    """Delete all keys that start with a prefix; those with a slash after it only ``in_folders``. Returns how many."""
-    dropped, after = 0, ""
-    while True:
-        page = yield from perform(KvKeys(prefix, after, _DROPPED_AT_ONCE))
-        keys = [key for key in page if in_folders or "/" not in key[len(prefix) :]]
-        if keys:
-            yield from perform(Transact(tuple(KvDelete(key) for key in keys)))
-        dropped += len(keys)
-        if len(page) < _DROPPED_AT_ONCE:
-            return dropped
-        after = page[-1]
 
 
 def put_head(name: str, record: Record, revision: int) -> Effect[int | Conflict]:

@@ -8,7 +8,7 @@ import pytest
 from follower_scenes import SCENES
 
 from persist_effects import kv
-from persist_effects.following import checkpoint, models, retention, whole
+from persist_effects.following import checkpoint, dropping, models, retention, whole
 from persist_effects.following.checkpoint import Checkpoint
 from persist_effects.following.handling import Handling
 from persist_effects.following.models import ReadModel
@@ -85,7 +85,7 @@ def old_keys_go_before_it_is_taken_over(patch):
     honest = Follower.take_over
 
     def take_over(self):
-        yield from whole.drop_generation(self.wanted.name, self.checkpoint.generation - 1)
+        yield from dropping.drop_generation(self.wanted.name, self.checkpoint.generation - 1, are_seen=False)
         return (yield from honest(self))
 
     patch.setattr(Follower, "take_over", take_over)
@@ -94,8 +94,9 @@ def old_keys_go_before_it_is_taken_over(patch):
 def old_keys_stay(patch):
     def drop_nothing(self):
         yield from ()
+        return False
 
-    patch.setattr(Follower, "_drop_generations", drop_nothing)
+    patch.setattr(Follower, "drop_some", drop_nothing)
 
 
 def readers_do_not_look_again(patch):

@@ -7,7 +7,7 @@ from conftest import answer, stop_after
 from follower_scenes import HUNDREDS, ONCE, TOTALS, count_hundreds, count_once, finish
 
 from persist_effects import InvalidRequest, ReadModel, Suspended, Truncated, follow, followers, kv, log, start
-from persist_effects.following import whole
+from persist_effects.following import dropping
 from persist_effects.following.whole import HANDING_OVER_SECONDS
 from persist_effects.requests import KvPut, KvWait, Transact
 
@@ -221,7 +221,7 @@ def test_many_keys_of_the_version_before_are_deleted_by_small_transactions(store
         if isinstance(step.request, Transact):
             largest = max(largest, len(step.request.writes))
         step = answer(step, store)
-    assert largest <= whole._DROPPED_AT_ONCE
+    assert largest <= dropping.DROPPED_AT_ONCE
     assert len(store.run(kv.keys("model/totals/"))) == 251
 
 

@@ -29,7 +29,7 @@ from persist_effects import (
     kv,
     log,
 )
-from persist_effects.following import tables, whole
+from persist_effects.following import dropping, tables, whole
 from persist_effects.following.checkpoint import Checkpoint
 from persist_effects.following.records import head_key, record_in
 from persist_effects.machine import perform
@@ -428,7 +428,7 @@ ADVANCE, SWITCHED = Checkpoint.advance, tables.views_switched
         ((Checkpoint, "advance", rows_apart), True),
         ((whole, "views_switched", switched_before), False),
         ((whole, "views_switched", dropped_before), False),
-        ((whole, "drop_generation", lambda name, generation: _nothing()), True),
+        ((dropping, "drop_tables", lambda name, generation: _nothing()), True),
     ],
     ids=["rows apart", "views switched before", "tables dropped before", "tables never dropped"],
 )
