@@ -3,9 +3,11 @@
 from typing import Any
 
 from persist_effects.machine import Effect, all_of, perform
+from persist_effects.programs import program
 from persist_effects.requests import PAGE_SIZE, Page, Read, ReadAll, Streams
 
 
+@program
 def holes_after(prefix: str, position: int) -> Effect[dict[str, int]]:
     """The streams under a prefix of which events past a position were dropped, and the first event left of each.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import msgspec
 import pytest
 
 from interpreters import Store, open_store
@@ -63,6 +64,7 @@ class TestEncryptedFile(_Durable):
 
 
 class TestEncryptedSqlite(_Durable):
+    capabilities = msgspec.structs.replace(_Durable.capabilities, sql="sqlite")
     scheme = "sqlite"
 
 

@@ -76,7 +76,7 @@ def test_a_stdin_that_is_not_a_socket_is_refused(process, monkeypatch):
 
 
 def test_an_interrupt_ends_it_in_one_line(process, monkeypatch):
-    def interrupted(interpreter, connected, handlers):
+    def interrupted(interpreter, connected, handlers, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(serving, "serve", interrupted)
