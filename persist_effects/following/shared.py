@@ -327,8 +327,8 @@ def _follow(crew: Crew, timeout: float, skip_truncated: bool) -> Effect[int]:
         if not is_good:
             yield from crew.load()
             continue
-        if 0 in crew.parts and (yield from crew.drop_some()):
-            # One of the members sees to it. Events may have come meanwhile.
+        if (0 in crew.parts or not has_more) and (yield from crew.drop_some()):
+            # One of the members sees to it, and who has nothing else to do. Events may have come meanwhile.
             continue
         if has_more:
             waited = 0.0

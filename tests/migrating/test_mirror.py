@@ -217,7 +217,7 @@ def test_a_store_is_moved_and_moved_back_under_load_and_nothing_is_lost_or_doubl
     assert sorted(move.plain.seen) == expected
     assert sorted(move.marked()) == expected
     # What its order does not show yet is not copied.
-    moving._stores[0].wait_for_order()
+    moving._leading.wait_for_order()
     moving.catch_up()
     assert read_model(moving._stores[0], but=STATE) == read_model(moving._stores[1], but=STATE)
     move.store.close()
