@@ -215,21 +215,19 @@ class Follower:
             yield from self._ask_to_wait()
         return True
 
-    def _ask_to_wait(self) -> Effect[None]:
+    def _ask_to_wait(self, *, is_asked: bool = True) -> Effect[None]:
+        """Ask the version that is seen to wait for the one that is built, or take that back."""
         name = self.wanted.name
         found = yield from kv.entry(head_key(name))
         head = record_in(found, name)
-        if head is not None and found is not None and head.building and not head.hands_over:
-            yield from put_head(name, msgspec.structs.replace(head, hands_over=True), found.revision)
+        if head is None or found is None or head.hands_over == is_asked or (is_asked and not head.building):
+            return
+        yield from put_head(name, msgspec.structs.replace(head, hands_over=is_asked), found.revision)
 
     def _wait_for_the_other(self, revision: int) -> Effect[None]:
         """Wait for the version that is to take this one's place; where it does not come, go on."""
-        name = self.wanted.name
-        yield from kv.wait(revision, head_key(name), HANDING_OVER_SECONDS)
-        found = yield from kv.entry(head_key(name))
-        head = record_in(found, name)
-        if head is not None and found is not None and head.hands_over:
-            yield from put_head(name, msgspec.structs.replace(head, hands_over=False), found.revision)
+        yield from kv.wait(revision, head_key(self.wanted.name), HANDING_OVER_SECONDS)
+        yield from self._ask_to_wait(is_asked=False)
 
     def drop_some(self) -> Effect[bool]:
         """Delete some of what is left of generations that are gone. Whether there was any."""
