@@ -8,7 +8,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,7 +28,7 @@ from interpreters.stores.file.tables import (
 from interpreters.stores.names import SortedNames
 from interpreters.stores.waiting import Revisions
 from persist_effects.event import Event
-from persist_effects.requests import KvWait, Wait
+from persist_effects.requests import KvEntries, KvKeys, KvWait, ReadAll, Request, Streams, Wait
 
 
 class StagedCommit(NamedTuple):
@@ -261,6 +261,22 @@ class Index:
         if self.is_changing or (spot is None and (not self._key_tables.are_taken_in or key in self._spots)):
             raise LookupError(key)
         return spot
+
+    def take_in_names(self, request: Request[Any]) -> bool:
+        """Take in a slice of the names of which an answer needs all. Returns whether some are left.
+
+        Whoever answers may let others in between two slices; what was not taken in before, the answer itself takes in.
+        """
+        if isinstance(request, Streams) or (isinstance(request, ReadAll | Wait) and request.prefix):
+            return self._stream_tables.take_slice()
+        if isinstance(request, KvKeys | KvEntries) or (isinstance(request, KvWait) and request.prefix):
+            return self._key_tables.take_slice()
+        return False
+
+    @property
+    def has_all_names(self) -> bool:
+        """Whether no name is left to be taken in."""
+        return self._stream_tables.are_taken_in and self._key_tables.are_taken_in
 
     @property
     def stream_names(self) -> SortedNames[StreamIndex]:

@@ -76,6 +76,9 @@ IDLE_SECONDS = 0.25
 CHECK_SECONDS = 0.05
 """The most that a reader, or writes that are not synced, go on without a look whether the directory is another."""
 
+HANDOVER_SECONDS = 0.0001
+"""How long a thread that takes in all names, some milliseconds at a time, stays away from the lock in between."""
+
 SYNC_MODES = ("commit", "interval", "os")
 SEGMENT_LIMIT_BYTES = 4 * 1024 * 1024 * 1024
 
@@ -131,6 +134,17 @@ class _Host:
             self._drive(engine.open())
         except InvalidRequest as error:
             raise InvalidRequest(f"{self.path}: {error}") from error
+
+    def _take_in_names(self, request: Request[Any], engine: Engine | ReaderEngine) -> None:
+        """Take in the names of which an answer needs all, and let others have the lock after each slice."""
+        if engine.index.has_all_names:
+            return
+        while not self._is_closed:
+            with self._lock:
+                if not engine.index.take_in_names(request):
+                    return
+            # Who waits for a lock is woken when it is let go, and gets it only where it is not taken at once again.
+            time.sleep(HANDOVER_SECONDS)
 
     def _closed(self) -> StoreUnavailable:
         return StoreClosed(f"{self.path}: the store was closed: open it again")
@@ -275,6 +289,7 @@ class FileReader(_Host):
         self._engine = ReaderEngine()
 
     def _read(self, request: Request[Any]) -> Any:
+        self._take_in_names(request, self._engine)
         with self._reading:
             self._check_held()
             return self._drive(self._engine.answer(request))
@@ -300,6 +315,7 @@ class FileReader(_Host):
     def _wait(self, request: Wait | KvWait) -> int:
         deadline = time.monotonic() + request.timeout
         pause = Gate()
+        self._take_in_names(request, self._engine)
         while True:
             with self._reading:
                 self._check_held()
@@ -565,6 +581,7 @@ class FileStore(_Host):
     # Reads
 
     def _read(self, request: Request[Any]) -> Any:
+        self._take_in_names(request, self._engine)
         return self._drive(self._engine.queries.answer(request))
 
     def _get(self, request: KvGet) -> Entry | None:
@@ -597,6 +614,7 @@ class FileStore(_Host):
             The function that ends the watch.
         """
         token = None
+        self._take_in_names(request, self._engine)
         with self._lock:
             is_open = not self._is_closing and not self._is_closed
             if is_open and self._engine.index.newest(request) <= request.after:
@@ -611,6 +629,7 @@ class FileStore(_Host):
         return end_watch
 
     def _wait(self, request: Wait | KvWait) -> int:
+        self._take_in_names(request, self._engine)
         return wait(request, self.watch, self._newest)
 
     def _newest(self, request: Wait | KvWait) -> int:

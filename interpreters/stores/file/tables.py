@@ -2,7 +2,8 @@
 
 A store of a million streams is opened as quickly as one of ten: of each sealed segment a few columns are there, and
 what they say of a name is put together when somebody asks for it. Each such question takes in two more names, so that
-after a while nothing is left to look for. A question about all names takes in all of them.
+after a while nothing is left to look for. A question about all names takes in all of them, a slice at a time, so that
+others need not wait until that is done.
 """
 
 from array import array
@@ -23,6 +24,9 @@ M = TypeVar("M")
 
 TAKEN_BESIDE = 2
 """How many names more each look for one takes in: about as much work again."""
+
+SLICE = 1000
+"""How many names are taken in at a time where all are asked for: a few milliseconds, for which others wait."""
 
 _LIMIT = 1 << 63
 """Sequence numbers and positions are below: they can still be counted on from."""
@@ -148,8 +152,8 @@ class Table(Protocol[M]):
         """What is known of a name once its row is added to what the segments before say."""
         ...
 
-    def add_all(self, members: dict[str, M], gone: set[str], /) -> None:
-        """Add all rows of names that are no members and not gone, where no other segment says anything of them."""
+    def add_rows(self, members: dict[str, M], gone: set[str], begin: int, end: int, /) -> None:
+        """Add these rows, of names that are no members and not gone, where no other segment says anything of them."""
         ...
 
 
@@ -169,9 +173,10 @@ class _Names:
         """The name of a row."""
         return self._names[self._ends[row - 1] if row else 0 : self._ends[row]]
 
-    def names(self) -> Iterator[str]:
-        """All names."""
-        return map(self._names.__getitem__, map(slice, chain((0,), self._ends), self._ends))
+    def names(self, begin: int = 0, end: int | None = None) -> Iterator[str]:
+        """All names, or those of these rows."""
+        ends = self._ends[begin:end]
+        return map(self._names.__getitem__, map(slice, chain((self._ends[begin - 1] if begin else 0,), ends), ends))
 
     def find(self, name: str) -> int | None:
         """The row of a name."""
@@ -213,24 +218,24 @@ class StreamTable(_Names):
         member.last_position = max(member.last_position, last_position)
         return member
 
-    def add_all(self, members: dict[str, StreamIndex], _gone: set[str]) -> None:
-        """Add all streams that are no members, where no other segment says anything of them."""
+    def add_rows(self, members: dict[str, StreamIndex], _gone: set[str], begin: int, end: int) -> None:
+        """Add the streams of these rows that are no members, where no other segment says anything of them."""
         # Runs for every stream when all are asked for.
-        heads = zip(self.heads(), self._ref_ends, self._first_seqs, strict=True)
+        rows = zip(self.heads(begin, end), self._ref_ends[begin:end], self._first_seqs[begin:end], strict=True)
         refs, has_firsts = self._refs.cast("Q"), bool(self._first_ends)
-        begin = 0
-        for row, ((name, last_seq, last_position), end, first_seq) in enumerate(heads):
+        ref = self._ref_ends[begin - 1] if begin else 0
+        for row, ((name, last_seq, last_position), ref_end, first_seq) in enumerate(rows, begin):
             if name not in members:
-                is_first_event = end - begin == first_seq == 1 and not has_firsts
+                is_first_event = ref_end - ref == first_seq == 1 and not has_firsts
                 if is_first_event and last_seq | last_position < _LIMIT:
-                    members[name] = StreamIndex(name, last_seq, last_position, refs[begin])
+                    members[name] = StreamIndex(name, last_seq, last_position, refs[ref])
                 else:
                     members[name] = self.added(None, name, row)
-            begin = end
+            ref = ref_end
 
-    def heads(self) -> Iterator[tuple[str, int, int]]:
-        """The name of each stream, its last sequence number and its last position."""
-        return zip(self.names(), self._last_seqs, self._last_positions, strict=True)
+    def heads(self, begin: int = 0, end: int | None = None) -> Iterator[tuple[str, int, int]]:
+        """The name of each stream, or of those in these rows, its last sequence number and its last position."""
+        return zip(self.names(begin, end), self._last_seqs[begin:end], self._last_positions[begin:end], strict=True)
 
     def rows(self) -> Iterator[IndexedStream]:
         """All rows, as they were written. Raises `CorruptStore` at one that cannot be."""
@@ -279,9 +284,10 @@ class KeyTable(_Names):
         """The spot of a row; None where the key was deleted."""
         return spot_of(self._refs[row], self._revisions[row]) or None
 
-    def add_all(self, members: dict[str, int], gone: set[str]) -> None:
-        """Add all keys that are no members and not gone, where no other segment says anything of them."""
-        for name, ref, revision in zip(self.names(), self._refs, self._revisions, strict=True):
+    def add_rows(self, members: dict[str, int], gone: set[str], begin: int, end: int) -> None:
+        """Add the keys of these rows that are no members and not gone, where no other segment says anything of them."""
+        names, refs, revisions = self.names(begin, end), self._refs[begin:end], self._revisions[begin:end]
+        for name, ref, revision in zip(names, refs, revisions, strict=True):
             if revision and name not in members and name not in gone:
                 members[name] = spot_of(ref, revision)
 
@@ -305,6 +311,8 @@ class Tables(Generic[M]):
         # The members that are gone, though a table has them.
         self._gone: set[str] = set()
         self._next = (0, 0)
+        # What takes in all names, between two slices.
+        self._slices: Iterator[bool] | None = None
 
     @property
     def are_taken_in(self) -> bool:
@@ -326,6 +334,7 @@ class Tables(Generic[M]):
             else:
                 members[name] = member
         self._tables.append(table)
+        self._slices = None
 
     def expect(self, count: int) -> None:
         """Say that so many names are about to be asked for. For many of them, all is taken in, which is cheaper."""
@@ -335,7 +344,7 @@ class Tables(Generic[M]):
     def replace(self, tables: Sequence[Table[M]]) -> None:
         """Say that other segments are in the place of all these, and what they say of names that are no members yet."""
         if self._tables:
-            self._tables, self._next = list(tables), (0, 0)
+            self._tables, self._next, self._slices = list(tables), (0, 0), None
 
     def note_gone(self, name: str) -> None:
         """Say that a member was taken out: it is not to be looked for any more."""
@@ -350,20 +359,41 @@ class Tables(Generic[M]):
         return found
 
     def take_all(self) -> None:
-        """Take in all that the tables say: name by name, so that an interrupt leaves nothing half."""
+        """Take in all that the tables say."""
+        while self.take_slice():
+            pass
+
+    def take_slice(self) -> bool:
+        """Take in some more of what the tables say, by ascending names. Returns whether something is left.
+
+        Name by name, so that an interrupt leaves nothing half; the next slice is then looked for from the first name.
+        """
+        if self._tables:
+            slices, self._slices = self._slices or self._take_in_slices(), None
+            if next(slices, True):
+                self._forget()
+            else:
+                self._slices = slices
+        return bool(self._tables)
+
+    def _take_in_slices(self) -> Iterator[bool]:
+        """Take in a slice before each False."""
         members, gone, tables = self._members, self._gone, self._tables
         if len(tables) == 1:
-            tables[0].add_all(members, gone)
-        elif tables:
-            rows = (zip(table.names(), repeat(number), count()) for number, table in enumerate(tables))
-            for name, of_name in groupby(merge(*rows), itemgetter(0)):
-                if name not in members and name not in gone:
-                    member: M | None = None
-                    for _, number, row in of_name:
-                        member = tables[number].added(member, name, row)
-                    if member is not None:
-                        members[name] = member
-        self._forget()
+            for begin in range(0, len(tables[0]), SLICE):
+                tables[0].add_rows(members, gone, begin, begin + SLICE)
+                yield False
+            return
+        rows = (zip(table.names(), repeat(number), count()) for number, table in enumerate(tables))
+        for taken, (name, of_name) in enumerate(groupby(merge(*rows), itemgetter(0)), 1):
+            if name not in members and name not in gone:
+                member: M | None = None
+                for _, number, row in of_name:
+                    member = tables[number].added(member, name, row)
+                if member is not None:
+                    members[name] = member
+            if not taken % SLICE:
+                yield False
 
     def _look_for(self, name: str) -> M | None:
         if name in self._gone:
@@ -390,7 +420,7 @@ class Tables(Generic[M]):
         self._next = number, row + 1
 
     def _forget(self) -> None:
-        self._tables, self._gone, self._next = [], set(), (0, 0)
+        self._tables, self._gone, self._next, self._slices = [], set(), (0, 0), None
 
 
 def _numbers(code: Literal["I", "Q"], data: Column) -> "memoryview[int]":

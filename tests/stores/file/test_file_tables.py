@@ -1,10 +1,14 @@
 """A store that is opened knows of streams and keys by the tables of its index files, and takes in what is asked for."""
 
+import itertools
 import random
+from contextlib import closing
+from itertools import pairwise
 
 import pytest
 from file_disks import EngineStore, MemoryDisk, contents
 
+from interpreters.stores.file import FileStore
 from interpreters.stores.file.places import StreamIndex
 from interpreters.stores.file.tables import (
     IndexedStream,
@@ -14,6 +18,7 @@ from interpreters.stores.file.tables import (
     key_columns,
     stream_columns,
 )
+from interpreters.threads.gates import OwnedLock
 from persist_effects import CorruptStore, Draft, InvalidRequest
 from persist_effects.requests import (
     Append,
@@ -21,14 +26,19 @@ from persist_effects.requests import (
     ExpectRevision,
     ExpectSeq,
     KvDelete,
+    KvEntries,
     KvGet,
     KvHas,
+    KvKeys,
     KvPut,
+    KvWait,
     LastSeq,
     Read,
     ReadAll,
+    Streams,
     Transact,
     TruncateThrough,
+    Wait,
 )
 
 NAMES = [f"{first}/{number}" for first in ("a", "é", "\U0001f4be", "a/b") for number in range(12)]
@@ -157,6 +167,68 @@ def test_a_key_that_was_deleted_before_it_was_taken_in_stays_deleted():
     assert not store.handlers[KvHas](KvHas("k/15"))
 
 
+QUESTIONS_OF_ALL = (
+    Streams("s/"),
+    KvKeys("k/"),
+    KvEntries("k/"),
+    ReadAll(0, "s/"),
+    Wait(0, "s/", 0.0),
+    KvWait(0, "k/", 0.0),
+)
+
+
+@pytest.mark.parametrize("request_of_all", QUESTIONS_OF_ALL, ids=lambda request: request.op)
+@pytest.mark.parametrize("segments", ["one", "several"])
+def test_a_question_of_all_names_takes_them_in_a_slice_at_a_time_and_lets_others_in_between(
+    request_of_all, segments, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("interpreters.stores.file.tables.SLICE", 10)
+    if segments == "several":
+        monkeypatch.setattr("interpreters.stores.file.segments.to_gather", lambda lengths: None)
+    with closing(FileStore(tmp_path, sync="os", segment_bytes=4096)) as store:
+        for number in range(95):
+            write = Transact((Append(f"s/{number:02}", (Draft("made", "x" * 90),)), KvPut(f"k/{number:02}", number)))
+            store.handlers[Transact](write)
+        expected = store.handlers[type(request_of_all)](request_of_all)
+    with closing(FileStore(tmp_path, sync="os")) as store:
+        index = store._engine.index
+        known: list[int] = []
+
+        class Watched(OwnedLock):
+            def __exit__(self, *error):
+                known.append(len(index._streams) + len(index._spots))
+                return super().__exit__(*error)
+
+        store._lock = Watched()
+        assert store.handlers[type(request_of_all)](request_of_all) == expected
+        assert 9 <= len(known) < 20
+        assert all(after - before <= 10 for before, after in pairwise([0, *known]))
+        assert known[-1] == 95
+
+
+@pytest.mark.parametrize("stopped_at", range(1, 25))
+def test_a_listing_that_is_interrupted_anywhere_begins_anew(stopped_at, monkeypatch):
+    monkeypatch.setattr("interpreters.stores.file.tables.SLICE", 5)
+    first = {f"{number:02}": number + 1 for number in range(20)}
+    second = {name: spot + 100 if spot % 3 else 0 for name, spot in first.items()}
+    tables, members = tables_of([first, second])
+    counted = itertools.count(1)
+    added = KeyTable.added
+
+    def stop(*arguments):
+        if next(counted) == stopped_at:
+            raise KeyboardInterrupt
+        return added(*arguments)
+
+    monkeypatch.setattr(KeyTable, "added", stop)
+    try:
+        tables.take_all()
+    except KeyboardInterrupt:
+        assert not tables.are_taken_in
+    tables.take_all()
+    assert members == {name: spot for name, spot in second.items() if spot}
+
+
 # Tables by themselves
 
 
@@ -169,8 +241,9 @@ def tables_of(rows_by_segment):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_whatever_is_asked_put_and_deleted_in_whatever_order_the_newest_of_each_name_is_found(seed):
+def test_whatever_is_asked_put_and_deleted_in_whatever_order_the_newest_of_each_name_is_found(seed, monkeypatch):
     choose = random.Random(seed)
+    monkeypatch.setattr("interpreters.stores.file.tables.SLICE", choose.choice([1, 2, 7, 1000]))
     names = [f"{number}" for number in range(choose.choice([1, 5, 60]))]
     segments = [
         {name: choose.choice([0, choose.randrange(1, 1 << 90)]) for name in names if choose.random() < 0.6}
@@ -190,6 +263,8 @@ def test_whatever_is_asked_put_and_deleted_in_whatever_order_the_newest_of_each_
             assert found == (wanted.get(name) or None)
         elif kind < 8:
             members[name] = wanted[name] = number + 1
+        elif number % 3 == 0:
+            assert tables.take_slice() is not tables.are_taken_in
         else:
             tables.note_gone(name)
             members.pop(name, None)
