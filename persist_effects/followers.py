@@ -9,7 +9,7 @@ import msgspec
 from persist_effects import kv, log
 from persist_effects.errors import InvalidRequest, Truncated
 from persist_effects.event import Event, check_integer
-from persist_effects.following.checkpoint import Checkpoint, asides_of, extent, parts_of
+from persist_effects.following.checkpoint import Checkpoint, asides_of, extent, head_of, parts_of
 from persist_effects.following.dropping import drop_generation, drop_keys
 from persist_effects.following.records import (
     HEADS,
@@ -480,13 +480,12 @@ def forget(name: str) -> Effect[None]:
 
 def _head(name: str) -> Effect[tuple[Record, int]]:
     check_follower_name(name)
-    found = yield from kv.entry(head_key(name))
-    record = record_in(found, name)
-    if record is None or found is None:
+    found = yield from head_of(name)
+    if found is None:
         others = yield from names()
         known = f"there are {', '.join(map(repr, others[:20]))}" if others else "there is none"
         raise InvalidRequest(f"there is no follower {name!r}: {known}")
-    return record, found.revision
+    return found
 
 
 def _registered(name: str, record: Record) -> Effect[Registered]:

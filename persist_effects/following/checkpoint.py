@@ -17,9 +17,11 @@ from persist_effects.following.records import (
     Record,
     aside_key,
     asides_prefix,
+    head_key,
     kept_in,
     parts_prefix,
     plain,
+    record_in,
 )
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import Check, Conflict, KvPut, Transact, Write
@@ -63,6 +65,8 @@ class Checkpoint(Generic[P]):
         self._checks = checks
         self._covers = covers
         self._asides: dict[str, tuple[Aside, int]] | None = None
+        # By stream: the first event that was left where it was counted what was dropped.
+        self._counted: dict[str, int] = {}
         self._keep(record)
 
     def _keep(self, record: P) -> None:
@@ -97,9 +101,18 @@ class Checkpoint(Generic[P]):
                 self._keep(record)
         return answers
 
-    def missed(self, count: int) -> None:
-        """Say that so many events were dropped before they were seen: it is kept when the checkpoint is moved next."""
-        self._keep(msgspec.structs.replace(self._record, missed=self._record.missed + count))
+    def has_counted(self, stream: str, first_left: int) -> bool:
+        """Whether it is counted what a stream has lost before this event."""
+        return self._counted.get(stream) == first_left
+
+    def count_missed(self, stream: str, first_left: int) -> None:
+        """Say that a stream's events before this one were dropped unseen, as far as they are not counted yet.
+
+        It is kept when the checkpoint is moved next.
+        """
+        more = first_left - self._counted.get(stream, 1)
+        self._counted[stream] = first_left
+        self._keep(msgspec.structs.replace(self._record, missed=self._record.missed + more))
 
     # What was set aside
 
@@ -125,6 +138,18 @@ class Checkpoint(Generic[P]):
     def aside_key(self, stream: str) -> str:
         """Where it is kept what was set aside of a stream."""
         return aside_key(self.name, self.generation, stream)
+
+
+def head_of(name: str) -> Effect[tuple[Record, int] | None]:
+    """What is kept of a follower, as the version whose effects are seen, and its revision; None: there is none.
+
+    >>> from interpreters import open_store
+    >>> open_store("memory:").run(head_of("totals")) is None
+    True
+    """
+    found = yield from kv.entry(head_key(name))
+    record = record_in(found, name)
+    return None if record is None or found is None else (record, found.revision)
 
 
 def asides_of(name: str, generation: int) -> Effect[dict[str, tuple[Aside, int]]]:

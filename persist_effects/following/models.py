@@ -10,7 +10,8 @@ from typing import Any, Protocol, TypeVar
 from persist_effects import kv
 from persist_effects.errors import InvalidRequest
 from persist_effects.event import check_name
-from persist_effects.following.records import head_key, model_prefix, record_in
+from persist_effects.following.checkpoint import head_of
+from persist_effects.following.records import model_prefix
 from persist_effects.following.tables import ModelTables
 from persist_effects.machine import Effect
 from persist_effects.programs import program
@@ -133,8 +134,8 @@ class ReadModel:
                 return answer
 
     def _generation(self) -> Effect[int]:
-        record = record_in((yield from kv.entry(head_key(self.name))), self.name)
-        return 1 if record is None else record.generation
+        found = yield from head_of(self.name)
+        return 1 if found is None else found[0].generation
 
 
 class ModelVersion:

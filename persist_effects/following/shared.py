@@ -90,8 +90,6 @@ class Crew:
         # How many batches are handled before the time is asked.
         self._stride = 1
         self._partition_of: dict[str, int] = {}
-        self.counted: dict[str, int] = {}
-        """By stream: the first event that was left where it was counted what was dropped."""
 
     @property
     def _member_key(self) -> str:
@@ -116,13 +114,12 @@ class Crew:
         """Read which generation is followed, and which partitions of it are this member's."""
         follower = self.follower
         generation = follower.checkpoint.generation
-        self.counted.clear()
-        yield from follower.load()
+        yield from follower.load_generation()
         while follower.checkpoint.revision == 0:
             # Whoever is the first of a group says so before it has any partition, so that all know of it.
             if not isinstance((yield from follower.checkpoint.advance(0)), Conflict):
                 break
-            yield from follower.load()
+            yield from follower.load_generation()
         if follower.checkpoint.generation != generation:
             self.parts, self.reached = {}, {}
         before = {index: part.position for index, part in self.parts.items()}
@@ -378,11 +375,10 @@ def _count_missed(crew: Crew, skip_truncated: bool) -> Effect[None]:
     low = min(crew.reached.values(), default=0)
     for stream, first_left in (yield from holes_after(crew.follower.wanted.prefix, low)).items():
         index = crew.partition_of(stream)
-        counted = crew.counted.get(stream, 1)
-        if index not in crew.parts or counted == first_left:
+        part = crew.parts.get(index)
+        if part is None or part.has_counted(stream, first_left):
             continue
         if stream in (yield from holes_after(stream, crew.reached[index])):
             if not skip_truncated:
                 raise Truncated(stream, first_left)
-            crew.counted[stream] = first_left
-            crew.parts[index].missed(first_left - counted)
+            part.count_missed(stream, first_left)

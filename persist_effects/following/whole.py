@@ -13,7 +13,7 @@ import msgspec
 
 from persist_effects import kv, log
 from persist_effects.errors import InvalidRequest, StoreUnavailable, Truncated
-from persist_effects.following.checkpoint import Checkpoint, extent
+from persist_effects.following.checkpoint import Checkpoint, extent, head_of
 from persist_effects.following.dropping import drop_some
 from persist_effects.following.handling import Handling
 from persist_effects.following.models import ModelHandle
@@ -24,10 +24,9 @@ from persist_effects.following.records import (
     kept_in,
     next_key,
     plain,
-    record_in,
 )
 from persist_effects.following.tables import ModelTables, kept_tables, views_switched
-from persist_effects.holes import holes_after, missed_of
+from persist_effects.holes import holes_after
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import Conflict, Entry, Hole, KvDelete, KvPut, Page, Transact, Wait, Write
 
@@ -78,8 +77,6 @@ class Follower:
         self.wanted = wanted
         self.handling = handling
         self.is_building = False
-        # By stream: the first event that was left where it was counted what was dropped.
-        self._counted: dict[str, int] = {}
         self.checkpoint: Checkpoint[Record] = self._checkpoint(head_key(wanted.name), wanted.record(), 0)
 
     @property
@@ -94,23 +91,24 @@ class Follower:
 
     def load(self) -> Effect[int]:
         """Read the checkpoint, and return its position. Begins to build where this version is a higher one."""
-        before = self.checkpoint
-        self._counted.clear()
+        before = self.checkpoint.position
+        yield from self.load_generation()
+        self.handling.reloaded(self.position > before)
+        return self.position
+
+    def load_generation(self) -> Effect[None]:
+        """The same for who has checkpoints beside this one, and says of those whether they have moved."""
         yield from self._load()
-        after = self.checkpoint
-        self.handling.reloaded(after.position > before.position)
         model = self.wanted.model
         if self.wanted.tables is not None:
             yield from self._check_tables(self.wanted.tables)
-        self.handling.fill(None if model is None else model.version(after.generation))
-        return self.position
+        self.handling.fill(None if model is None else model.version(self.checkpoint.generation))
 
     def _load(self) -> Effect[None]:
         name = self.wanted.name
         while True:
-            found = yield from kv.entry(head_key(name))
-            head = record_in(found, name)
-            if head is None or found is None:
+            found = yield from head_of(name)
+            if found is None:
                 if self.checkpoint.revision:
                     raise InvalidRequest(
                         f"follower {name!r} was forgotten, or its checkpoint deleted, while it followed: it has "
@@ -121,6 +119,7 @@ class Follower:
                 self.is_building = False
                 self.checkpoint = self._checkpoint(head_key(name), self.wanted.record(), 0)
                 return
+            head, revision = found
             check_not_forgotten(name, head)
             if head.version > self.wanted.version:
                 raise _goes_back(self.wanted, head.version, "has")
@@ -129,12 +128,12 @@ class Follower:
                 if built is not None and built[0].version == self.wanted.version:
                     self._take(built[0], built[1].revision, is_building=True)
                     return
-                yield from self._begin_to_build(head, found.revision, built)
+                yield from self._begin_to_build(head, revision, built)
                 continue
-            self._take(head, found.revision, is_building=False)
+            self._take(head, revision, is_building=False)
             if not head.hands_over:
                 return
-            yield from self._wait_for_the_other(found.revision)
+            yield from self._wait_for_the_other(revision)
 
     def _begin_first(self) -> Effect[bool]:
         """Make what the first generation needs before its first event. Whether there is such."""
@@ -194,10 +193,10 @@ class Follower:
         lowest, _ = yield from extent(name, mine)
         if lowest < mine.target:
             return False
-        found = yield from kv.entry(head_key(name))
-        head = record_in(found, name)
-        if head is None or found is None or head.building != mine.generation:
+        found = yield from head_of(name)
+        if found is None or found[0].building != mine.generation:
             return True
+        head, revision = found
         _, highest = yield from extent(name, head)
         # The checkpoints of a group are not in the record, so that it must not move while this takes its place.
         if highest > lowest or (head.partitions and not head.hands_over):
@@ -207,7 +206,7 @@ class Follower:
         has_tables = mine.has_tables or head.has_tables
         views = (yield from views_switched(name, head.generation, mine.generation)) if has_tables else []
         writes = (
-            KvPut(head_key(name), plain(whole), found.revision),
+            KvPut(head_key(name), plain(whole), revision),
             KvDelete(next_key(name), self.checkpoint.revision),
             *views,
         )
@@ -218,11 +217,12 @@ class Follower:
     def _ask_to_wait(self, *, is_asked: bool = True) -> Effect[None]:
         """Ask the version that is seen to wait for the one that is built, or take that back."""
         name = self.wanted.name
-        found = yield from kv.entry(head_key(name))
-        head = record_in(found, name)
-        if head is None or found is None or head.hands_over == is_asked or (is_asked and not head.building):
+        found = yield from head_of(name)
+        if found is None:
             return
-        yield from put_head(name, msgspec.structs.replace(head, hands_over=is_asked), found.revision)
+        head, revision = found
+        if head.hands_over != is_asked and (head.building or not is_asked):
+            yield from put_head(name, msgspec.structs.replace(head, hands_over=is_asked), revision)
 
     def _wait_for_the_other(self, revision: int) -> Effect[None]:
         """Wait for the version that is to take this one's place; where it does not come, go on."""
@@ -256,11 +256,9 @@ class Follower:
 
     def count_missed(self, hole: Hole) -> Effect[None]:
         """Count what was dropped before it was seen, once: it is written with the next events, or what passes over."""
-        if self._counted.get(hole.stream) != hole.first_left:
-            holes = yield from holes_after(self.wanted.prefix, self.position)
-            missed = missed_of(holes) - missed_of({name: self._counted.get(name, 1) for name in holes})
-            self._counted.update(holes)
-            self.checkpoint.missed(missed)
+        if not self.checkpoint.has_counted(hole.stream, hole.first_left):
+            for stream, first_left in (yield from holes_after(self.wanted.prefix, self.position)).items():
+                self.checkpoint.count_missed(stream, first_left)
 
     def has_passed_others(self) -> Effect[bool]:
         """Whether there are events under the prefix, past the checkpoint, that are not followed."""
