@@ -53,8 +53,10 @@ check: .venv/filled
 	$(MAKE) covered
 	$(MAKE) explored
 
-# On all cores, and whichever has nothing left to do takes over from another.
-PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+# Half as many more than there are cores, since tests of several processes wait for them. Whichever has nothing left to do
+# takes over from another.
+WORKERS := $(shell $(PYTHON) -c 'import os; print((3 * os.cpu_count() + 1) // 2)')
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # What goes through very many states takes three times as long where coverage is measured, and says nothing more of it.
 explored: .venv/filled

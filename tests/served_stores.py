@@ -2,10 +2,11 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from interpreters.runtime.interpreter import Interpreter
 from interpreters.runtime.store import Store
 from interpreters.stores.served.listening import listen_at
 from interpreters.stores.served.server import StoreServer
@@ -16,6 +17,20 @@ PATIENCE_SECONDS = 60
 def until(is_so: Callable[[], object]) -> None:
     """Ask again and again. That what is asked takes a while is all the waiting there is."""
     assert any(is_so() for _ in range(10_000_000))
+
+
+class Ending:
+    """A client that takes what it stands on with it when it is closed."""
+
+    def __init__(self, inner: Interpreter, ends: ExitStack) -> None:
+        self._inner, self._ends = inner, ends
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def close(self) -> None:
+        self._inner.close()
+        self._ends.close()
 
 
 @contextmanager

@@ -28,6 +28,20 @@ def tree_of(source: str) -> ast.Module:
     return ast.parse(source)
 
 
+# Most of the house is looked at by many tests, and is the same for each.
+@cache
+def imports_of(source: str) -> tuple[str, ...]:
+    """What a module imports, wherever in it: the names of modules, or of what is imported from them."""
+    names: list[str] = []
+    for node in ast.walk(tree_of(source)):
+        if isinstance(node, ast.Import):
+            names += (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"imports are absolute: {ast.unparse(node)}"
+            names += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(names)
+
+
 class Sources:
     """The modules of the two packages by their places, such as ``interpreters/jsonl.py``, and what they import."""
 
@@ -39,14 +53,9 @@ class Sources:
         """The same, with lines more in one of them."""
         return Sources({**self.sources, place: f"{self.sources.get(place, '')}\n{text}\n"})
 
-    def imports(self, place: str) -> Iterator[str]:
-        """What a module imports, wherever in it: the names of modules, or of what is imported from them."""
-        for node in ast.walk(tree_of(self.sources[place])):
-            if isinstance(node, ast.Import):
-                yield from (alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{place}: imports are absolute"
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    def imports(self, place: str) -> tuple[str, ...]:
+        """What a module imports."""
+        return imports_of(self.sources[place])
 
     def imported(self, place: str) -> set[str]:
         """The places of what a module imports of ours."""
@@ -279,6 +288,7 @@ def system_calls(house: Sources) -> Iterator[str]:
             yield from (f"{place} calls {call}" for call in found)
 
 
+@cache
 def changes_of_files(source: str) -> set[str]:
     """The calls in a module that may change files, or open them."""
     found = set()

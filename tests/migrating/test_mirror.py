@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -342,10 +342,17 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize(
-    ("old_kind", "new_kind"),
-    [("memory", "file"), ("file", "sqlite"), ("sqlite", "postgresql"), ("lagging", "lagging"), ("file", "nats")],
+    ("old_kind", "new_kind", "which"),
+    [
+        *product(["memory"], ["file"], [0, 1]),
+        *product(["file"], ["sqlite"], [0, 1]),
+        *product(["lagging"], ["lagging"], [0, 1]),
+        ("sqlite", "postgresql", 1),
+        ("file", "nats", 0),
+        pytest.param("sqlite", "postgresql", 0, marks=pytest.mark.exploration),
+        pytest.param("file", "nats", 1, marks=pytest.mark.exploration),
+    ],
 )
-@pytest.mark.parametrize("which", [0, 1])
 def test_a_move_that_dies_at_any_request_goes_on_and_one_of_the_two_answers(old_kind, new_kind, which, make):
     # Each cut to NATS waits for as long as others may not have heard of its advance.
     for requests in count(which, 29 if new_kind == "nats" else 3):

@@ -1,13 +1,16 @@
 """The whole suite, through encryption around stores of every kind."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import settings
+from served_stores import Ending, serving
 
 from interpreters import Store, open_store
 from interpreters.conformance import Capabilities, StoreConformance
@@ -29,8 +32,14 @@ def only_some(name: str) -> str | None:
     return "somebody" if len(name) % 2 else None
 
 
+FEWER = settings(StoreConformance.machine_settings, max_examples=25)
+"""Of the sequences that the stores inside are asked without encryption too."""
+
+
 class _Durable(StoreConformance):
     """A store that outlives its process, its keys in a store of their own."""
+
+    machine_settings = FEWER
 
     capabilities = CLAIMED
     scheme = ""
@@ -91,9 +100,14 @@ class TestEncryptedMemory(StoreConformance):
 
 
 class TestEncryptedServed(StoreConformance):
-    """The store inside is served by another process, and takes what is submitted to it."""
+    """The store inside is served, and takes what is submitted to it."""
 
     capabilities = Capabilities(payload_limit_bytes=PAYLOAD_LIMIT_BYTES - OVERHEAD_BYTES)
+    machine_settings = FEWER
 
     def open_store(self) -> Store:
-        return open_encrypted("spawn:memory:", keys=open_store("memory:"), subject_of=everything_is_of_its_own)
+        with ExitStack() as ends:
+            place = Path(ends.enter_context(TemporaryDirectory(prefix="persist-effects-")))
+            url = ends.enter_context(serving(ends.enter_context(open_store("memory:")), place / "sock"))
+            opened = open_encrypted(url, keys=open_store("memory:"), subject_of=everything_is_of_its_own)
+            return Store(Ending(opened.interpreter, ends.pop_all()))

@@ -66,7 +66,7 @@ class TestTwoStoresInOneSchema(TestPostgresStore):
     """What one of them has acknowledged, the other shows at once; who waits at one is woken by the other."""
 
     stores = 2
-    machine_settings = settings(StoreConformance.machine_settings, max_examples=25)
+    machine_settings = settings(StoreConformance.machine_settings, max_examples=10)
 
 
 URLS: dict[Any, str] = {}

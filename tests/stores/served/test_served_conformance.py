@@ -6,39 +6,23 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from lagging import LaggingMemoryStore
-from served_stores import serving
+from served_stores import Ending, serving
 
 from interpreters import Store, open_store
 from interpreters.conformance import Capabilities, StoreConformance
-from interpreters.runtime.interpreter import Interpreter
+
+FEWER = settings(StoreConformance.machine_settings, max_examples=25)
+"""Of the sequences that a store is asked over a Unix socket, and the stores inside by themselves."""
 
 
-class _Served:
-    """A client that takes its server with it when it is closed."""
-
-    def __init__(self, inner: Interpreter, ends: ExitStack) -> None:
-        self._inner = inner
-        self._ends = ends
-
-    def __getattr__(self, name):
-        return getattr(self._inner, name)
-
-    def close(self) -> None:
-        self._inner.close()
-        self._ends.close()
-
-
+@pytest.mark.exploration
 class TestSpawnedStore(StoreConformance):
-    """A process of one's own."""
+    """A process of one's own for each test, which all those below spare."""
 
     def open_store(self) -> Store:
         return open_store("spawn:memory:")
-
-    # Each of the sequences has a process of its own.
-    @pytest.mark.exploration
-    def test_the_store_agrees_with_the_model_over_any_sequence_of_requests(self) -> None:
-        super().test_the_store_agrees_with_the_model_over_any_sequence_of_requests()
 
 
 class _ServedConformance(StoreConformance):
@@ -54,7 +38,7 @@ class _ServedConformance(StoreConformance):
         ends.callback(shutil.rmtree, directory)
         place = Path(directory) / "sock" if self.place == "unix" else "tcp://127.0.0.1:0"
         url = ends.enter_context(serving(inner, place))
-        return Store(_Served(self.opened(url, ends).interpreter, ends))
+        return Store(Ending(self.opened(url, ends).interpreter, ends))
 
     def opened(self, url: str, ends: ExitStack) -> Store:
         return open_store(url)
@@ -67,11 +51,15 @@ class TestStoreOverAUnixSocket(_ServedConformance):
 class TestStoreOverTcp(_ServedConformance):
     """The same over TCP."""
 
+    machine_settings = FEWER
+
     place = "tcp"
 
 
 class TestServedLaggingStore(_ServedConformance):
     """Of a store whose order lags, and which is asked in threads."""
+
+    machine_settings = FEWER
 
     capabilities = Capabilities(order_lags=True)
 
@@ -81,6 +69,8 @@ class TestServedLaggingStore(_ServedConformance):
 
 class TestServedSqliteStore(_ServedConformance):
     """Of a store that blocks, so that its writes go together and all else is asked in threads."""
+
+    machine_settings = FEWER
 
     def new_inner(self, ends: ExitStack) -> Store:
         directory = tempfile.mkdtemp(prefix="persist-effects-")
@@ -93,6 +83,8 @@ class TestServedSqliteStore(_ServedConformance):
 
 class TestServedTwice(_ServedConformance):
     """Of a store that is a client itself, so that it takes what is submitted."""
+
+    machine_settings = FEWER
 
     def opened(self, url: str, ends: ExitStack) -> Store:
         first = ends.enter_context(open_store(url))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from proxies import cutting_proxy, slow_proxy
-from served_stores import PATIENCE_SECONDS, serving
+from served_stores import PATIENCE_SECONDS, Ending, serving
 from server_processes import python_process, server_process
 
 from interpreters import Store, open_store
@@ -99,20 +99,6 @@ class TestStoreOverASlowConnection(StoreConformance):
 
     # So do its many sequences.
     test_the_store_agrees_with_the_model_over_any_sequence_of_requests = None
-
-
-class Ending:
-    """A client that takes what it stands on with it when it is closed."""
-
-    def __init__(self, inner, ends: ExitStack) -> None:
-        self._inner, self._ends = inner, ends
-
-    def __getattr__(self, name):
-        return getattr(self._inner, name)
-
-    def close(self) -> None:
-        self._inner.close()
-        self._ends.close()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import anyio
 import pytest
@@ -61,24 +62,24 @@ def python(code: str, *arguments: object, **options):
             process.kill()
 
 
+@pytest.mark.exploration
 class TestSharedStore(StoreConformance):
-    """All that a store must do, and a new agent each time."""
+    """All that a store must do, and a new agent each time: a process more for each test than over a socket."""
+
+    places: ClassVar[list[tempfile.TemporaryDirectory]] = []
 
     def open_store(self) -> Store:
         place = tempfile.TemporaryDirectory(prefix="persist-effects-")
-        self.places = [*getattr(self, "places", []), place]
+        self.places.append(place)
         return shared(Path(place.name) / "store", sync="os")
 
-    def teardown_method(self) -> None:
-        for place in getattr(self, "places", []):
+    @classmethod
+    def teardown_class(cls) -> None:
+        # Not after each test: an agent ends by itself, while the next one is at work.
+        for place in cls.places:
             if (Path(place.name) / "store").exists():
                 until(lambda place=place: is_over(Path(place.name) / "store"))
             place.cleanup()
-
-    # Each of the sequences has an agent of its own.
-    @pytest.mark.exploration
-    def test_the_store_agrees_with_the_model_over_any_sequence_of_requests(self) -> None:
-        super().test_the_store_agrees_with_the_model_over_any_sequence_of_requests()
 
     # A directory outlives its process, and this suite opens a new one each time.
     test_a_store_that_claims_to_outlive_its_process_can_be_reopened = None
