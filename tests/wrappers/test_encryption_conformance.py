@@ -8,6 +8,8 @@ from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import msgspec
+import nats_cluster
+import postgres_server
 import pytest
 from hypothesis import settings
 from served_stores import Ending, serving
@@ -111,3 +113,55 @@ class TestEncryptedServed(StoreConformance):
             url = ends.enter_context(serving(ends.enter_context(open_store("memory:")), place / "sock"))
             opened = open_encrypted(url, keys=open_store("memory:"), subject_of=everything_is_of_its_own)
             return Store(Ending(opened.interpreter, ends.pop_all()))
+
+
+class _AtAServer(StoreConformance):
+    """A store at a server."""
+
+    machine_settings = settings(FEWER, max_examples=10)
+
+    def new_url(self) -> str:
+        raise NotImplementedError
+
+    def new_keys(self) -> Store | str:
+        raise NotImplementedError
+
+    def open_store(self) -> Store:
+        return self.opened(self.new_url(), self.new_keys())
+
+    def opened(self, url: str, keys: Store | str) -> Store:
+        store = open_encrypted(url, keys=keys, subject_of=only_some)
+        store.places = url, keys  # type: ignore[attr-defined]
+        return store
+
+    def reopen(self, store: Store) -> Store:
+        store.close()
+        return self.opened(*store.places)  # type: ignore[attr-defined]
+
+
+@pytest.mark.exploration
+class TestEncryptedPostgres(_AtAServer):
+    """Its keys elsewhere: in the same database they would lie in each of its backups."""
+
+    capabilities = msgspec.structs.replace(CLAIMED, order_lags=True, sql="postgresql")
+
+    def new_url(self) -> str:
+        return postgres_server.new_store_url(sync="interval")
+
+    def new_keys(self) -> Store:
+        return open_store("memory:")
+
+
+@pytest.mark.exploration
+class TestEncryptedNats(_AtAServer):
+    """Its keys in another store of the same kind."""
+
+    capabilities = msgspec.structs.replace(
+        CLAIMED, durability="os", processes="many", batch_limit=nats_cluster.BATCH_MESSAGES // 2
+    )
+
+    def new_url(self) -> str:
+        return nats_cluster.new_store_url(1)
+
+    def new_keys(self) -> str:
+        return self.new_url()
