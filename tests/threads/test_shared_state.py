@@ -521,7 +521,7 @@ TABLE: dict[str, dict[str, Row]] = {
     "stores/file/tables.py StreamTable": {},
     "stores/file/tables.py KeyTable": {},
     "stores/file/tables.py Tables": dict.fromkeys(
-        ("_tables", "_gone", "_next"), Row("any thread", HOST_LOCK, COMPACTING)
+        ("_tables", "_gone", "_next", "_slices"), Row("any thread", HOST_LOCK, COMPACTING)
     ),
     "stores/file/places.py StreamIndex": dict.fromkeys(("frames", "last_seq", "last_position"), INDEX),
     "stores/file/places.py _Frames": dict.fromkeys(("firsts", "first_seq", "dropped", "dropped_position"), INDEX),

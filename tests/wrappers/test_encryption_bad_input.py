@@ -80,12 +80,11 @@ def test_a_flipped_bit_is_found_wherever_it_is(pair, at):
 
 def test_an_envelope_that_is_cut_short_is_refused(pair):
     copied(pair, 0, change=lambda data: data[:30])
-    with pytest.raises(CorruptStore, match=f"event 3 of stream '{ADA}': {MOVED}"):
-        pair.run(log.read(ADA))
-    with pytest.raises(
-        CorruptStore, match=r"event 3 .* expected an envelope of at least 52 bytes in format 1, found 30"
-    ):
-        pair.run(log.read_from(ADA, 3))
+    for program in (log.read(ADA), log.read_from(ADA, 3)):
+        with pytest.raises(
+            CorruptStore, match=r"event 3 .* expected an envelope of at least 52 bytes in format 1, found 30"
+        ):
+            pair.run(program)
 
 
 def test_an_envelope_of_a_later_format_is_not_taken_for_damage(pair):

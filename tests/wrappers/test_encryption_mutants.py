@@ -45,9 +45,11 @@ def test_a_place_that_is_not_bound_is_found(monkeypatch):
         bad.test_a_meta_in_the_place_of_data_is_refused,
     ]
     assert not any(fails(test, bad.with_ada()) for test in moved)
-    seal, open_envelope = Key.seal, Key.open
-    monkeypatch.setattr(Key, "seal", lambda self, plain, place, nonce: seal(self, plain, b"", nonce))
-    monkeypatch.setattr(Key, "open", lambda self, envelope, place: open_envelope(self, envelope, b""))
+    seal_all, open_all = Key.seal_all, Key.open_all
+    monkeypatch.setattr(
+        Key, "seal_all", lambda self, plains, nonces: seal_all(self, [(plain, b"") for plain, _ in plains], nonces)
+    )
+    monkeypatch.setattr(Key, "open_all", lambda self, envelopes, place: open_all(self, envelopes, b""))
     assert all(fails(test, bad.with_ada()) for test in moved)
 
 

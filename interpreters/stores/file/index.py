@@ -206,6 +206,9 @@ class IndexFile(msgspec.Struct, frozen=True, array_like=True):
         return KeyTable(self.keys)
 
 
+OF_ALL_NAMES = frozenset[type[Request[Any]]]({Streams, ReadAll, Wait, KvKeys, KvEntries, KvWait})
+"""The kinds of requests whose answers may need all names."""
+
 LAST_POSITION, DROPPED_POSITION = attrgetter("last_position"), attrgetter("dropped_position")
 
 
@@ -272,11 +275,6 @@ class Index:
         if isinstance(request, KvKeys | KvEntries) or (isinstance(request, KvWait) and request.prefix):
             return self._key_tables.take_slice()
         return False
-
-    @property
-    def has_all_names(self) -> bool:
-        """Whether no name is left to be taken in."""
-        return self._stream_tables.are_taken_in and self._key_tables.are_taken_in
 
     @property
     def stream_names(self) -> SortedNames[StreamIndex]:

@@ -25,6 +25,7 @@ from interpreters.disk.requests import Read as ReadBytes
 from interpreters.stores.compacting import Compacted, Told
 from interpreters.stores.file.beside_writer import ReaderEngine
 from interpreters.stores.file.engine import Engine, EngineOptions
+from interpreters.stores.file.index import OF_ALL_NAMES
 from interpreters.stores.file.manifest import BLOBS, CURRENT, Moment
 from interpreters.stores.file.values import CACHE_BYTES, Values
 from interpreters.stores.file.writer import NO_ROOM
@@ -137,9 +138,7 @@ class _Host:
 
     def _take_in_names(self, request: Request[Any], engine: Engine | ReaderEngine) -> None:
         """Take in the names of which an answer needs all, and let others have the lock after each slice."""
-        if engine.index.has_all_names:
-            return
-        while not self._is_closed:
+        while type(request) in OF_ALL_NAMES and not self._is_closed:
             with self._lock:
                 if not engine.index.take_in_names(request):
                     return

@@ -24,7 +24,7 @@ chance counts: where a nonce begins with `ROTATING_BITS` zero bits, which comes 
 drew it makes the next generation of the key. That one key seals 2**32 values has a probability of e**-256.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -118,8 +118,14 @@ class Key:
         Returns:
             The envelope.
         """
-        sealed: bytes = self._encrypt(nonce, plain, place)
-        return self._head + nonce + sealed
+        (envelope,) = self.seal_all([(plain, place)], [nonce])
+        return envelope
+
+    def seal_all(self, plains: Iterable[tuple[bytes, bytes]], nonces: Iterable[bytes]) -> list[bytes]:
+        """The envelopes of many bytes, each for its place and with its nonce, as `seal` makes them."""
+        encrypt, head = self._encrypt, self._head
+        pairs = zip(plains, nonces, strict=True)
+        return [head + nonce + encrypt(nonce, plain, place) for (plain, place), nonce in pairs]
 
     def open(self, envelope: bytes, place: bytes) -> bytes | None:
         """What is in an envelope.
@@ -131,11 +137,16 @@ class Key:
         Returns:
             The bytes; None where they are not what was sealed for this place.
         """
+        opened = self.open_all([envelope], place)
+        return None if opened is None else opened[0]
+
+    def open_all(self, envelopes: Iterable[bytes], place: bytes) -> list[bytes] | None:
+        """What is in many envelopes, all of one place; None where one of them is not what was sealed for it."""
+        decrypt = self._decrypt
         try:
-            opened: bytes = self._decrypt(envelope[_NONCE_AT:_SEALED_AT], envelope[_SEALED_AT:], place)
+            return [decrypt(envelope[_NONCE_AT:_SEALED_AT], envelope[_SEALED_AT:], place) for envelope in envelopes]
         except self._invalid:
             return None
-        return opened
 
 
 Found = Event | str

@@ -8,7 +8,8 @@ What stands in the clear is read as it is. So a store may be given encryption la
 gives and that looks like an envelope is refused, sealed or not: nothing is ever taken for one that is none.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 from typing import Any, Protocol
 
 import msgspec
@@ -143,35 +144,44 @@ class Sealing:
         return key.seal(plain, place, nonce)
 
     def _append(self, request: Append, keys: KeysForWriting) -> Append:
-        # Runs for every event that is written. Those of one append mostly are about one subject.
-        stream, of_event, limit_bytes = request.stream, self._subject_of_event, self._limit_bytes
-        encode, places = codec.encode_apart, place_of_events(stream)
-        of_stream = self._subject(stream)
-        key: Key | None = None
-        last_subject: str | None = None
-        drafts: list[Draft] = []
-        for draft, nonce in zip(request.events, self._nonces(len(request.events)), strict=True):
-            kind, data, meta = draft.type, draft.data, draft.meta
-            subject = of_stream
-            if subject is None and of_event is not None:
-                subject = self._subject_of_draft(stream, draft)
-            if meta is not None or type(data) is not dict or SEALED in data:
-                _refuse_envelopes(stream, draft, is_clear=subject is None)
+        stream, drafts = request.stream, request.events
+        subject = self._subject(stream)
+        if subject is not None:
+            return Append(stream, tuple(self._sealed_drafts(stream, drafts, subject, keys)), request.expected)
+        sealed: list[Draft] = []
+        for draft in drafts:
+            subject = None if self._subject_of_event is None else self._subject_of_draft(stream, draft)
             if subject is None:
-                drafts.append(draft)
-                continue
-            if key is None or subject != last_subject:
-                key, last_subject = keys.newest(subject), subject
-            plain, plain_meta = encode(stream, draft, limit_bytes)
-            place = places + kind.encode()
-            envelope = key.seal(plain, place, nonce)
-            if nonce < WORN_BELOW:
-                keys.worn(subject, key.id)
-                last_subject = None
-            if plain_meta is not None:
-                meta = {SEALED: key.seal(plain_meta, place + META, self._random(NONCE_BYTES))}
-            drafts.append(Draft(kind, envelope, draft.at, meta))
-        return Append(stream, tuple(drafts), request.expected)
+                if _may_look_sealed(draft):
+                    _refuse_envelopes(stream, draft, is_clear=True)
+                sealed.append(draft)
+            else:
+                sealed += self._sealed_drafts(stream, (draft,), subject, keys)
+        return Append(stream, tuple(sealed), request.expected)
+
+    def _sealed_drafts(self, stream: str, drafts: Sequence[Draft], subject: str, keys: KeysForWriting) -> list[Draft]:
+        """Drafts about one subject, with envelopes in the place of what they say."""
+        # Runs for every event that is written, and so one step after the other for all of them: see `_Alike`.
+        begin, encode, limit_bytes = place_of_events(stream), codec.encode_apart, self._limit_bytes
+        for draft in drafts:
+            if _may_look_sealed(draft):
+                _refuse_envelopes(stream, draft, is_clear=False)
+        places = {kind: begin + kind.encode() for kind in {draft.type for draft in drafts}}
+        plains = [encode(stream, draft, limit_bytes) for draft in drafts]
+        key, nonces = keys.newest(subject), self._nonces(len(drafts))
+        data = [(plain, places[draft.type]) for (plain, _), draft in zip(plains, drafts, strict=True)]
+        sealed = [
+            Draft(draft.type, envelope, draft.at)
+            for draft, envelope in zip(drafts, key.seal_all(data, nonces), strict=True)
+        ]
+        for index, (draft, (_, meta)) in enumerate(zip(drafts, plains, strict=True)):
+            if meta is not None:
+                nonces.append(self._random(NONCE_BYTES))
+                envelope = key.seal(meta, places[draft.type] + META, nonces[-1])
+                sealed[index] = msgspec.structs.replace(sealed[index], meta={SEALED: envelope})
+        if min(nonces, default=WORN_BELOW) < WORN_BELOW:
+            keys.worn(subject, key.id)
+        return sealed
 
     def _nonces(self, count: int) -> list[bytes]:
         """So many nonces, drawn at once, because asking the system for each takes half as long as encrypting."""
@@ -220,6 +230,11 @@ class Sealing:
         return None
 
 
+def _may_look_sealed(draft: Draft) -> bool:
+    data = draft.data
+    return draft.meta is not None or type(data) is not dict or SEALED in data
+
+
 def _refuse_envelopes(stream: str, draft: Draft, *, is_clear: bool) -> None:
     _refuse_envelope(draft.data, lambda: codec.payload_name("data", stream, draft.type), is_clear=is_clear)
     _refuse_envelope(draft.meta, lambda: codec.payload_name("meta", stream, draft.type), is_clear=is_clear)
@@ -245,9 +260,6 @@ def _no_subject(function: str, name: str, found: object) -> InvalidRequest:
 
 _decode = msgspec.msgpack.Decoder().decode
 
-Open = Callable[[bytes, bytes], bytes | None]
-"""Gives what is in an envelope that was found in some place: `Key.open`."""
-
 
 def opened(request: Request[Any], answer: Any, by_id: KeyById) -> Any:
     """An answer with its values opened.
@@ -268,35 +280,76 @@ def opened(request: Request[Any], answer: Any, by_id: KeyById) -> Any:
     return answer if open_answer is None else open_answer(request, answer, by_id)
 
 
+class _Alike:
+    """Events of a page that are of one stream and one type, and whose data is under one key."""
+
+    __slots__ = ("envelopes", "events", "key", "kind", "stream")
+
+    def __init__(self, stream: str, kind: str, key: Key | Erased) -> None:
+        self.stream, self.kind, self.key = stream, kind, key
+        self.events: list[Event] = []
+        self.envelopes: list[bytes] = []
+
+    def opened(self, by_id: KeyById) -> list[Event]:
+        """They, as they were before they were sealed."""
+        # All are decrypted, then all decoded, and then made: in turn, one by one, that takes a third longer.
+        stream, kind = self.stream, self.kind
+        place = place_of_events(stream) + kind.encode()
+        opened = [
+            Event(stream, event.seq, kind, event.at, value, event.position, event.meta)
+            for event, value in zip(self.events, self._values(place), strict=True)
+        ]
+        for index, event in enumerate(opened):
+            if event.meta is not None:
+                # It is about the same subject.
+                meta = _opened_meta(event.meta, place + META, by_id, event)
+                opened[index] = msgspec.structs.replace(event, meta=meta)
+        return opened
+
+    def _values(self, place: bytes) -> Iterable[Any]:
+        if isinstance(self.key, Erased):
+            return repeat(self.key, len(self.events))
+        plains = self.key.open_all(self.envelopes, place)
+        if plains is None:
+            # One by one, so that it is said which of them it is.
+            return [_opened(event.data, place, lambda *_: self.key, event) for event in self.events]
+        return list(map(_decode, plains))
+
+
 def _opened_page(_: Read | ReadAll, page: Page, by_id: KeyById) -> Page:
-    # Runs for every event that is read. Those of a page mostly have the place and the key of the one before.
-    decode, head_bytes = _decode, HEAD_BYTES
-    events: list[Event] = []
-    stream, kind, head, place = "", "", b"", b""
+    found = _sealed_in(page.events, by_id)
+    if not found:
+        return page
+    opened = [event for alike in found for event in alike.opened(by_id)]
+    if len(found) > 1 or len(opened) < len(page.events):
+        by_position = {event.position: event for event in opened}
+        opened = [by_position.get(event.position, event) for event in page.events]
+    return Page(opened, page.next, page.head, page.hole)
+
+
+def _sealed_in(events: Sequence[Event], by_id: KeyById) -> list[_Alike]:
+    """The events whose data is sealed; where that is not, the meta is not either."""
+    # Runs for every event that is read. Those of a page mostly are under the key of the one before, of its stream, and
+    # of few types.
+    found: list[_Alike] = []
+    stream, head, by_type = "", b"", dict[str, _Alike]()
     key: Key | Erased | None = None
-    open_envelope: Open | None = None
-    for event in page.events:
+    for event in events:
         data = event.data
-        if type(data) is not bytes or data[:head_bytes] != head:
+        if type(data) is not bytes or data[:HEAD_BYTES] != head:
             if not is_sealed(data):
-                # So is its meta, which is about the same subject.
-                events.append(event)
                 continue
-            key, head = by_id(key_id_in(data, event), event), data[:head_bytes]
-            open_envelope = key.open if isinstance(key, Key) else None
-        if event.type != kind or event.stream != stream:
-            stream, kind = event.stream, event.type
-            place = place_of_events(stream) + kind.encode()
-        if open_envelope is None:
-            value = key
-        else:
-            plain = open_envelope(data, place)
-            value = _unsealed(plain, event) if plain is None else decode(plain)
-        meta = event.meta
-        if meta is not None:
-            meta = _opened_meta(meta, place + META, by_id, event)
-        events.append(Event(stream, event.seq, kind, event.at, value, event.position, meta))
-    return Page(events, page.next, page.head, page.hole)
+            key, head, by_type = by_id(key_id_in(data, event), event), data[:HEAD_BYTES], {}
+        if event.stream != stream:
+            stream, by_type = event.stream, {}
+        alike = by_type.get(event.type)
+        if alike is None:
+            assert key is not None, "a head was seen"
+            alike = by_type[event.type] = _Alike(stream, event.type, key)
+            found.append(alike)
+        alike.events.append(event)
+        alike.envelopes.append(data)
+    return found
 
 
 def _opened_meta(meta: dict[str, Any], place: bytes, by_id: KeyById, found: Event) -> Any:
