@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
+from fewer import FEWER
 from lagging import LaggingMemoryStore
 from msgspec import structs
 
@@ -79,6 +80,8 @@ class _SparseMemoryStore:
 
 
 class TestSparseMemoryStore(StoreConformance):
+    machine_settings = FEWER
+
     def open_store(self) -> Store:
         return Store(_SparseMemoryStore())
 

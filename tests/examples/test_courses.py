@@ -142,6 +142,7 @@ def rules_hold_whatever_was_acked(acked, maybe):
     yield from courses.check_courses()
 
 
+@pytest.mark.exploration
 def test_no_crash_of_the_disk_breaks_a_rule():
     report = explore_crashes(last_seat, rules_hold_whatever_was_acked)
     assert report.verdict == "passed", report

@@ -197,6 +197,7 @@ def nothing_is_half(acked, maybe):
     yield from sessions.sweep()
 
 
+@pytest.mark.exploration
 def test_no_crash_and_no_fault_leaves_half_a_session():
     assert explore_crashes(whole_visit, nothing_is_half).verdict == "passed"
     report = explore_effects(whole_visit, lambda: open_store("memory:"), nothing_is_half)

@@ -231,7 +231,19 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.plant.__name__)
+LONG = {
+    moved_whoever_has_moved_it,
+    taken_over_without_regard_to_the_other,
+    a_group_begins_at_the_end_of_what_others_have_read,
+}
+"""What is caught only after very many orders."""
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(fault, marks=pytest.mark.exploration) if fault.plant in LONG else fault for fault in FAULTS],
+    ids=lambda fault: fault.plant.__name__,
+)
 def test_a_planted_fault_is_caught(monkeypatch, fault):
     fault.plant(monkeypatch)
     report = SCENES[fault.scene].explored()

@@ -12,6 +12,7 @@ from typing import Any
 import nats_cluster
 import postgres_server
 import pytest
+from fewer import FEWER
 from interrupts import InterruptInside
 from lagging import LaggingMemoryStore
 from stores_of_a_move import read_model, stopping_after
@@ -66,6 +67,8 @@ def make(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
 
 
 class TestBeforeTheCut(StoreConformance):
+    machine_settings = FEWER
+
     def open_store(self) -> Store:
         return Store(Mirror(MemoryStore(), MemoryStore(), in_background=False))
 

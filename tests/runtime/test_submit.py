@@ -8,6 +8,7 @@ from queue import SimpleQueue
 
 import anyio
 import pytest
+from fewer import FEWER
 from msgspec import structs
 
 from interpreters import Store, open_store
@@ -525,5 +526,7 @@ class Reordering(MemoryStore):
 
 
 class TestReorderingStore(StoreConformance):
+    machine_settings = FEWER
+
     def open_store(self):
         return Store(Reordering())

@@ -11,6 +11,7 @@ import msgspec
 import nats_cluster
 import postgres_server
 import pytest
+from fewer import FEWER
 from hypothesis import settings
 from served_stores import Ending, serving
 
@@ -32,10 +33,6 @@ def everything_is_of_its_own(name: str) -> str:
 def only_some(name: str) -> str | None:
     """Half of them are about somebody, the rest stands in the clear."""
     return "somebody" if len(name) % 2 else None
-
-
-FEWER = settings(StoreConformance.machine_settings, max_examples=25)
-"""Of the sequences that the stores inside are asked without encryption too."""
 
 
 class _Durable(StoreConformance):

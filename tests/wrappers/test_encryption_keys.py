@@ -270,6 +270,7 @@ def test_a_crash_at_any_request_of_forget_is_mended_by_doing_it_again():
     assert (report.verdict, report.is_exhaustive) == ("passed", True), report
 
 
+@pytest.mark.exploration
 def test_a_loss_of_power_at_any_request_of_the_disk_leaves_a_subject_forgotten_or_not_and_nothing_between():
     def life() -> Effect[None]:
         keys = Keys(Masters(None), drawn())

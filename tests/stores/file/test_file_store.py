@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from fewer import FEWER
 from typer.testing import CliRunner
 
 from interpreters import Store, open_store
@@ -76,12 +77,16 @@ class TestFileStore(StoreConformance):
 class TestCompactedFileStore(TestFileStore):
     """Each reopening comes after a compaction, so that what is read next comes from the copies."""
 
+    machine_settings = FEWER
+
     def before_closing(self, interpreter: _Temporary) -> None:
         interpreter.compact()
 
 
 class TestFileStoreThatGoesDown(TestFileStore):
     """Each reopening comes after a process that just ended, so that it is a recovery."""
+
+    machine_settings = FEWER
 
     def before_closing(self, interpreter: _Temporary) -> None:
         interpreter.goes_down = True

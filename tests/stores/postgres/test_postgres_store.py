@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from alternating import Alternating
+from fewer import FEWER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from postgres_server import QUIET, new_schema, new_store_url, own_server
@@ -45,6 +46,7 @@ from persist_effects.requests import Append, Conflict, KvDelete, KvPut
 
 
 class TestPostgresStore(StoreConformance):
+    machine_settings = FEWER
     capabilities = Capabilities(reopen=True, order_lags=True, sql="postgresql")
     stores = 1
 
@@ -66,7 +68,7 @@ class TestTwoStoresInOneSchema(TestPostgresStore):
     """What one of them has acknowledged, the other shows at once; who waits at one is woken by the other."""
 
     stores = 2
-    machine_settings = settings(StoreConformance.machine_settings, max_examples=10)
+    machine_settings = settings(FEWER, max_examples=10)
 
 
 URLS: dict[Any, str] = {}

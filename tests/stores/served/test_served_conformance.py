@@ -6,15 +6,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from fewer import FEWER
 from lagging import LaggingMemoryStore
 from served_stores import Ending, serving
 
 from interpreters import Store, open_store
 from interpreters.conformance import Capabilities, StoreConformance
-
-FEWER = settings(StoreConformance.machine_settings, max_examples=25)
-"""Of the sequences that a store is asked over a Unix socket, and the stores inside by themselves."""
 
 
 @pytest.mark.exploration

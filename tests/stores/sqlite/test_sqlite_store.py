@@ -13,6 +13,7 @@ from random import Random
 
 import pytest
 from alternating import Alternating
+from fewer import FEWER
 
 from interpreters import Store, open_store
 from interpreters.blobs.cid import cid_of
@@ -80,6 +81,8 @@ class _TwoStores(Alternating):
 
 class TestTwoStoresOnOneFile(TestSqliteStore):
     """What one of them has acknowledged, the other shows at once; who waits at one is woken by the other."""
+
+    machine_settings = FEWER
 
     def reopen(self, store: Store) -> Store:
         interpreter = store.interpreter

@@ -36,6 +36,7 @@ def test_every_position_of_a_history_is_restored_as_the_memory_store_was_there()
     look_at_every_position()
 
 
+@pytest.mark.exploration
 def test_so_it_is_where_segments_are_many_pieces(small_pieces):
     look_at_every_position()
 
@@ -50,6 +51,7 @@ def test_every_revision_of_a_history_is_restored_as_the_memory_store_was_there(s
         assert last.restored(Cut(revision=revision))[1] == last.states[until - 1]
 
 
+@pytest.mark.exploration
 def test_a_shipper_that_is_killed_before_any_request_loses_nothing():
     assert look_at_every_crash() > 400
 
