@@ -37,16 +37,16 @@ ACQUIRED = {
     "interpreters/stores/file/store.py": 1,  # taken back where `with` has it, and looked at by `is_mine`
     "interpreters/stores/group.py": 2,  # a party's own gate, which nobody else waits at
     "interpreters/stores/served/line.py": 1,  # a claim, which is taken once and never let go of
-    "interpreters/threads/gates.py": 2,  # a gate, which whoever opens it may open again
+    "interpreters/threads/gates.py": 2,  # when a gate is made, and in one call of C with letting go of it
 }
-"""Calls of `acquire`, by file. An interrupt may come right behind one, and then the lock stays taken."""
+"""Uses of `acquire`, by file. An interrupt may come right behind one, and then the lock stays taken."""
 
 
 def test_locks_are_taken_by_with_which_no_interrupt_comes_behind():
     found = {}
     for path in sorted((ROOT / "interpreters").rglob("*.py")):
-        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-        count = sum(isinstance(called, ast.Attribute) and called.attr == "acquire" for called in calls)
+        nodes = ast.walk(ast.parse(path.read_text()))
+        count = sum(isinstance(node, ast.Attribute) and node.attr == "acquire" for node in nodes)
         if count:
             found[path.relative_to(ROOT).as_posix()] = count
     assert found == ACQUIRED

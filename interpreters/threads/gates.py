@@ -1,9 +1,11 @@
 """What a thread waits at until another one opens it, so that an interrupt leaves no lock held."""
 
+import operator
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 Notify = Callable[[], None]
@@ -74,11 +76,15 @@ def slices(seconds: float) -> Iterator[float]:
             return
 
 
+_call: Any = operator.call
+
+
 class Gate:
     """What threads wait at until it is opened, once and for all.
 
     An Event's own lock stays held where an interrupt comes while it is set, and then whoever sets it again, or waits,
-    hangs. Here each step is one call of C, into which no interrupt comes.
+    hangs. Here each step is one call of C, into which no interrupt comes: also that by which who waits gets through and
+    leaves the gate open behind him. While he waits for Python's lock in between, an interrupt is likely.
 
     >>> gate = Gate()
     >>> gate.wait(0)
@@ -89,21 +95,27 @@ class Gate:
     """
 
     def __init__(self) -> None:
+        self._is_open = False
         self._lock = threading.Lock()
         self._lock.acquire()
 
     def open(self) -> None:
         """Let through who waits, and who comes. Again: nothing."""
+        self._is_open = True
+        # It may be open, or somebody may be on his way through.
         with suppress(RuntimeError):
             self._lock.release()
 
     def wait(self, seconds: float) -> bool:
         """Wait for so long at the most. Whether it is open."""
         for slice_seconds in slices(seconds):
-            if self._lock.acquire(timeout=slice_seconds):
-                self.open()
-                return True
-        return False
+            if self._is_open:
+                break
+            take = partial(self._lock.acquire, timeout=slice_seconds)
+            with suppress(RuntimeError):
+                # Whoever opens it a second time may have been quicker to let go of the lock.
+                all(map(_call, (take, self._lock.release)))
+        return self._is_open
 
 
 def wait_in_slices(
