@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from interpreters import Store, open_store
-from interpreters.explore import explore_effects
+from interpreters.explore import explore, explore_effects
 from persist_effects import Group, InvalidRequest, KvPut, ReadModel, all_of, follow, followers, kv, log, perform
 from persist_effects.requests import At, KvGet, Read
 from persist_effects.targets import into, rows_at
@@ -103,6 +103,16 @@ def test_wherever_the_program_is_gone_between_the_two_each_event_counts_once() -
         assert (yield from into("reports", kv.get("count"))) == 3
 
     report = explore_effects(following, lambda: two_stores()[0], counted_once, depth=2)
+    assert report.verdict == "passed", str(report)
+    assert report.checked > 100
+
+
+def test_in_every_order_of_two_that_follow_into_another_store_each_event_counts_once() -> None:
+    def counted_once(outcomes: Any) -> Iterator[Any]:
+        assert [outcome.value for outcome in outcomes] == [2, 2]
+        assert (yield from into("reports", kv.get("count"))) == 2
+
+    report = explore([following, following], lambda: two_stores(2)[0], counted_once, bound=3)
     assert report.verdict == "passed", str(report)
     assert report.checked > 100
 

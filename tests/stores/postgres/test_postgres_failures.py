@@ -33,9 +33,9 @@ from postgres_server import QUIET, new_schema, own_server
 from interpreters import Store, open_store
 from interpreters.stores.postgres.batches import bucket_of
 from interpreters.stores.postgres.private_server import PrivateServer, binaries
-from persist_effects import Conflict, StoreUnavailable, UncertainOutcome, kv, log
+from persist_effects import Conflict, Sql, StoreUnavailable, UncertainOutcome, kv, log, transact
 from persist_effects.machine import perform
-from persist_effects.requests import Append, KvPut, Request
+from persist_effects.requests import Append, KvPut, Request, Transact
 
 ROUNDS = int(os.environ.get("POSTGRES_KILL_ROUNDS", "3"))
 CUT_STEP = int(os.environ.get("POSTGRES_CUT_STEP", "0"))
@@ -407,6 +407,11 @@ def a_batch(number: int) -> Request[Any]:
     return once(f"s/{number}", number)
 
 
+def with_a_row(number: int) -> Transact:
+    row = Sql("INSERT INTO rows_of_cuts VALUES (:number)", {"number": number})
+    return Transact((*once(f"s/{number}", number).writes, row))
+
+
 def again_append(store: Store, number: int) -> None:
     """It says whether it was written: by an answer or a conflict."""
     answer = store.run(perform(an_append(number)))
@@ -417,7 +422,19 @@ def again_batch(store: Store, number: int) -> None:
     assert settled(store, f"s/{number}", number).seq == 1
 
 
-WRITES = {"an append": (an_append, again_append), "a batch": (a_batch, again_batch)}
+def again_with_a_row(store: Store, number: int) -> None:
+    """The row is there as often as the event."""
+    assert type(store.run(perform(with_a_row(number)))) in {list, Conflict}
+    found = Sql("UPDATE rows_of_cuts SET number = number WHERE number = :number", {"number": number})
+    assert store.run(transact(found)) == [1]
+
+
+WITH_SQL = "a batch with SQL"
+WRITES = {
+    "an append": (an_append, again_append),
+    "a batch": (a_batch, again_batch),
+    WITH_SQL: (with_a_row, again_with_a_row),
+}
 
 ANSWERED, UNAVAILABLE = ("an answer", 1), (StoreUnavailable, 0)
 UNWRITTEN, WRITTEN = (UncertainOutcome, 0), (UncertainOutcome, 1)
@@ -430,6 +447,12 @@ CUTS = {
 }
 """Of each way to cut: how many bytes lie between two cuts, and what must occur."""
 
+OCCUR_WITH_SQL = {
+    TO_SERVER: {UNAVAILABLE, UNWRITTEN, WRITTEN},
+    FROM_SERVER: {UNAVAILABLE, WRITTEN, ANSWERED},
+}
+"""Its commit is sent by itself, once all before it was answered: until then it is known that nothing was written."""
+
 
 @pytest.mark.parametrize(("connection", "direction"), CUTS)
 @pytest.mark.parametrize("kind", WRITES)
@@ -441,11 +464,13 @@ def test_a_connection_that_is_cut_after_any_byte_leaves_a_write_whole_or_not_the
         open_store(server.url(schema).replace(*in_url(server.directory, proxy.directory))) as store,
         open_store(server.url(schema)) as direct,
     ):
+        direct.run(transact(Sql("CREATE TABLE IF NOT EXISTS rows_of_cuts (number bigint)")))
+        direct.run(transact(Sql("DELETE FROM rows_of_cuts")))
         cuts = _Cuts(proxy, store, direct, kind, is_new=connection == "new")
         length = cuts.length(direction)
         counts = sorted({*range(0, length, CUT_STEP or step), length - 1, length})
         occurred = {cuts.cut(direction, count) for count in counts}
-    assert must_occur == occurred, f"of {length} bytes {direction}"
+    assert occurred == (OCCUR_WITH_SQL[direction] if kind == WITH_SQL else must_occur), f"of {length} bytes {direction}"
 
 
 def in_url(*directories: Path) -> tuple[str, ...]:
