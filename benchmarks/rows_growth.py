@@ -211,6 +211,7 @@ QUESTIONS: dict[str, Callable[[Ask, int], None]] = {
         len(ask(ReadAll(size + size // 100 + 200)).events), PAGE_SIZE
     ),
     "10 streams' names": lambda ask, _: _is(len(ask(Streams("few/", "", 20))) >= FEW, True),
+    "10 names, near the end": lambda ask, size: _is(len(ask(Streams("s/", f"s/{size * 9 // 10:08}", 10))), 10),
     "names after a new one": _append_and_list,
     "a wait by prefix after an append": _append_and_wait,
     OF_NEARLY_ALL: lambda ask, size: _is(ask(Wait(0, "s/", 0)) >= size, True),
@@ -219,6 +220,8 @@ QUESTIONS: dict[str, Callable[[Ask, int], None]] = {
     "a key": lambda ask, _: _is(ask(KvGet("few/3")).value, FEW * FEW - FEW + 3),
     "a put": lambda ask, _: _is(ask(KvPut("own", None)) > 0, True),
     "10 entries": lambda ask, _: _is(len(ask(KvEntries("few/", "", 10))), FEW),
+    "10 keys, near the end": lambda ask, size: _is(len(ask(KvKeys("k/", f"k/{size * 9 // 10:08}", 10))), 10),
+    "10 entries, near the end": lambda ask, size: _is(len(ask(KvEntries("k/", f"k/{size * 9 // 10:08}", 10))), 10),
     "keys after a new one": _put_and_list,
     "a wait for a key after a put": _put_and_wait,
     "a wait for nearly all keys": lambda ask, size: _is(ask(KvWait(0, "k/", 0)) >= size, True),

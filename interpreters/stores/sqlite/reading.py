@@ -33,8 +33,9 @@ from persist_effects.requests import (
 LOOKED_AT = 1_000
 """How many of the newest changes are looked at for one under a prefix, before all that is under it is."""
 
-FEW = 64
-"""So many streams are merged, without a look at the log."""
+FEW = 1
+"""So many streams are merged without a look at the log: to look at as many events as a page has takes less time than to
+look for the places of two."""
 
 _BLOCK = 64
 """How many rows of a stream are read at once where several are merged."""

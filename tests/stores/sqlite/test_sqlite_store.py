@@ -1,6 +1,7 @@
 """The store on SQLite: the whole conformance suite with reopening between steps, and what is its own."""
 
 import errno
+import itertools
 import os
 import shutil
 import sqlite3
@@ -19,6 +20,7 @@ from interpreters import Store, open_store
 from interpreters.blobs.cid import cid_of
 from interpreters.conformance import Capabilities, StoreConformance
 from interpreters.disk.turns import Turns
+from interpreters.stores.names import range_of
 from interpreters.stores.sqlite import SqliteStore
 from interpreters.stores.sqlite.database import queries
 from persist_effects import (
@@ -31,6 +33,7 @@ from persist_effects import (
     blob,
     kv,
     log,
+    transact,
 )
 from persist_effects.requests import Answered, Failed, KvHas, KvPut, ReadAll, Wait
 
@@ -537,6 +540,27 @@ def test_no_statement_walks_over_a_whole_table_by_itself(tmp_path, name):
         # One row of meta; what a limit ends; a subquery's own rows; the values of a list; the few newest deletions.
         allowed = ("meta", "json_each", "(subquery", "CONSTANT ROW", "(join", *WALKED.get(name, ()))
         assert [step for step in walked if not step.removeprefix("SCAN ").startswith(allowed)] == []
+
+
+@pytest.mark.parametrize("query", ["keys", "entries", "names"])
+def test_the_last_page_of_names_under_a_prefix_takes_no_more_steps_than_the_first(tmp_path, query):
+    with open_store("sqlite:", path=tmp_path / "app.db") as store, sqlite3.connect(tmp_path / "app.db") as connection:
+        for first in range(0, 1_000, 100):
+            numbers = range(first, first + 100)
+            store.run(transact(*(KvPut(f"k/{number:04}", number) for number in numbers)))
+            store.run_many(log.append(f"k/{number:04}", "made", number) for number in numbers)
+
+        def steps(after):
+            taken = itertools.count()
+            connection.set_progress_handler(lambda: next(taken) and None, 1)
+            rows = connection.execute(queries().texts[query], (*range_of("k/"), after, 10)).fetchall()
+            connection.set_progress_handler(None, 0)
+            return next(taken), [row[0] for row in rows]
+
+        (first, names), (last, last_names) = steps(""), steps("k/0989")
+    assert names == [f"k/{number:04}" for number in range(10)]
+    assert last_names == [f"k/{number:04}" for number in range(990, 1_000)]
+    assert last <= first + 10
 
 
 WALKED = {

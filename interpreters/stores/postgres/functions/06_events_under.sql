@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION events_under(
 ) LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
 DECLARE
-    few constant integer := 64;
+    few constant integer := 4;
     places bigint := 0;
     looked_at bigint := 0;
     block bigint;
