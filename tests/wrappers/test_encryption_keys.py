@@ -31,6 +31,7 @@ from persist_effects import (
     kv,
     log,
     perform,
+    run,
 )
 from persist_effects.requests import Append, Read, Transact
 
@@ -215,6 +216,28 @@ def stepped() -> Store:
     store = Store(around, effects=around.effects)
     Store(encrypted).run(log.append(ADA, "named", "Ada"))
     return store
+
+
+def test_a_subject_of_very_many_keys_is_forgotten_by_transactions_that_any_store_takes():
+    store, keys = memory(), Keys(Masters(None), drawn())
+    store.run(keys.newest(ADA))
+    for _ in range(250):
+        store.run(keys.rotate(ADA))
+    ids = store.run(kv.get(place_of_subject(ADA)))["ids"]
+    writes, left = [], []
+    transact = store.handlers[Transact]
+
+    def noted(request):
+        answer = transact(request)
+        writes.append(len(request.writes))
+        left.append(len(store.run(kv.get(place_of_subject(ADA)))["ids"]))
+        return answer
+
+    gone = run(keys.forget(ADA, AT), {**store.handlers, Transact: noted})
+    assert (gone.ids, gone.forgotten_at) == ([], AT)
+    assert writes == [102, 102, 53]
+    assert left == [151, 51, 0]
+    assert {type(store.run(keys.by_id(bytes.fromhex(key_id), "it"))) for key_id in ids} == {Erased}
 
 
 def test_once_forget_returns_nothing_of_the_subject_is_read_whatever_appends_and_reads_come_in_between():

@@ -48,6 +48,10 @@ class KeyStoreFormat(msgspec.Struct, frozen=True):
     under: str | None = None
 
 
+DELETED_AT_ONCE = 100
+"""How many keys are deleted by one transaction: fewer than any store takes, and more than a subject has."""
+
+
 class Subject(msgspec.Struct, frozen=True):
     """What a key store holds of a subject."""
 
@@ -252,6 +256,8 @@ class Keys:
     def forget(self, subject: str, at: int) -> Effect[Subject]:
         """Delete all keys of a subject, and say when, in one transaction. Again: nothing more.
 
+        Where it has very many, the oldest go before, in transactions of their own; interrupted, it is done again.
+
         Args:
             subject: The subject.
             at: The time, in microseconds since 1970, UTC.
@@ -266,11 +272,12 @@ class Keys:
             found, revision = yield from self._known(subject)
             if not found.ids:
                 return found
-            gone = Subject([], at)
-            deleted = [KvPut(IDS + key_id, {"forgotten_at": at}) for key_id in found.ids]
-            writes = (*deleted, KvPut(place_of_subject(subject), gone, revision), KvPut(CHANGES, at))
-            if not isinstance((yield from perform(Transact(writes))), Conflict):
-                return gone
+            some, rest = found.ids[:DELETED_AT_ONCE], found.ids[DELETED_AT_ONCE:]
+            left = Subject(rest, found.forgotten_at if rest else at)
+            deleted = [KvPut(IDS + key_id, {"forgotten_at": at}) for key_id in some]
+            writes = (*deleted, KvPut(place_of_subject(subject), left, revision), KvPut(CHANGES, at))
+            if not isinstance((yield from perform(Transact(writes))), Conflict) and not rest:
+                return left
 
     # Steps of these
 
