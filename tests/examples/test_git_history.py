@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from interrupts import Interrupt
 from places import EXAMPLES
+from server_processes import child_processes
 from typer.testing import CliRunner
 
 from interpreters import Store, open_store
@@ -584,11 +585,6 @@ def test_control_c_while_git_is_read_ends_in_one_line_and_code_130(linear: Path,
     assert done.stderr.splitlines()[-1] == "git_history: interrupted"
 
 
-def children() -> set[str]:
-    """The processes that this one has started, those that have ended too as long as nobody has asked how."""
-    return {child for path in Path("/proc/self/task").glob("*/children") for child in path.read_text().split()}
-
-
 def test_a_run_that_dies_has_ended_its_git_by_the_time_that_it_is_told(
     linear: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -629,7 +625,7 @@ def test_control_c_anywhere_in_starting_and_reading_git_leaves_no_git_behind(lin
         or place.endswith(("(communicate)", "(wait)", "(_wait)"))
     }
     assert any("_execute_child" in place for place in places.values())
-    before = children()
+    before = child_processes()
     for at in places:
         with Interrupt(at, files) as interrupt:
             try:
@@ -639,7 +635,7 @@ def test_control_c_anywhere_in_starting_and_reading_git_leaves_no_git_behind(lin
             else:
                 # The last ones may be of lines that do not come each time.
                 assert not interrupt.place, f"the interrupt at {interrupt.place} was lost"
-        assert children() <= before, interrupt.place
+        assert child_processes() <= before, interrupt.place
 
 
 def test_who_reads_only_the_first_line_ends_the_run_quietly_with_code_141(linear: Path) -> None:
