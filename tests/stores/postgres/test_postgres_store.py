@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from postgres_server import QUIET, new_schema, new_store_url, own_server
 from psycopg import sql
+from served_stores import until
 
 from interpreters import Store, open_store
 from interpreters.blobs.cid import cid_of
@@ -325,11 +326,6 @@ def threads():
         for thread in started:
             thread.join()
     assert failed == []
-
-
-def until(is_so) -> None:
-    """Ask again and again whether something has come that surely comes."""
-    assert any(is_so() for _ in range(100_000)), "it did not come"
 
 
 def is_listened_to(store: Store) -> bool:
