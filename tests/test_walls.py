@@ -30,14 +30,14 @@ def tree_of(source: str) -> ast.Module:
 
 # Most of the house is looked at by many tests, and is the same for each.
 @cache
-def imports_of(source: str) -> tuple[str, ...]:
+def imports_of(place: str, source: str) -> tuple[str, ...]:
     """What a module imports, wherever in it: the names of modules, or of what is imported from them."""
     names: list[str] = []
     for node in ast.walk(tree_of(source)):
         if isinstance(node, ast.Import):
             names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"imports are absolute: {ast.unparse(node)}"
+            assert node.level == 0, f"{place}: imports are absolute"
             names += (f"{node.module}.{alias.name}" for alias in node.names)
     return tuple(names)
 
@@ -55,7 +55,7 @@ class Sources:
 
     def imports(self, place: str) -> tuple[str, ...]:
         """What a module imports."""
-        return imports_of(self.sources[place])
+        return imports_of(place, self.sources[place])
 
     def imported(self, place: str) -> set[str]:
         """The places of what a module imports of ours."""

@@ -9,7 +9,8 @@ gives and that looks like an envelope is refused, sealed or not: nothing is ever
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
+from functools import partial
+from itertools import groupby, repeat
 from typing import Any, Protocol
 
 import msgspec
@@ -149,14 +150,15 @@ class Sealing:
         if subject is not None:
             return Append(stream, tuple(self._sealed_drafts(stream, drafts, subject, keys)), request.expected)
         sealed: list[Draft] = []
-        for draft in drafts:
-            subject = None if self._subject_of_event is None else self._subject_of_draft(stream, draft)
-            if subject is None:
+        # Those of one append mostly are about one subject.
+        for subject, alike in groupby(drafts, partial(self._subject_of_draft, stream)):
+            if subject is not None:
+                sealed += self._sealed_drafts(stream, tuple(alike), subject, keys)
+                continue
+            for draft in alike:
                 if _may_look_sealed(draft):
                     _refuse_envelopes(stream, draft, is_clear=True)
                 sealed.append(draft)
-            else:
-                sealed += self._sealed_drafts(stream, (draft,), subject, keys)
         return Append(stream, tuple(sealed), request.expected)
 
     def _sealed_drafts(self, stream: str, drafts: Sequence[Draft], subject: str, keys: KeysForWriting) -> list[Draft]:
@@ -217,7 +219,8 @@ class Sealing:
         return subject
 
     def _subject_of_draft(self, stream: str, draft: Draft) -> str | None:
-        assert self._subject_of_event is not None
+        if self._subject_of_event is None:
+            return None
         subject = self._subject_of_event(stream, draft)
         if subject is not None and type(subject) is not str:
             raise _no_subject("subject_of_event", stream, subject)
