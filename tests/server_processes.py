@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from served_stores import PATIENCE_SECONDS
@@ -28,8 +28,20 @@ def started(behind, url, *options):
 
 
 def child_processes() -> set[str]:
-    """The processes that this one has started, those that have ended too as long as nobody has asked how."""
-    return {child for path in Path("/proc/self/task").glob("*/children") for child in path.read_text().split()}
+    """Processes that this one has started, those that have ended too as long as nobody has asked how.
+
+    Each process says who its parent is. The lists of children that the system keeps are lists of threads, and a
+    thread that ends meanwhile takes its own with it, or hands it on to another that was looked at before.
+    """
+    children = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        # What has ended since it was listed is nobody's child.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            # The name of the program stands in parentheses, and may hold any character.
+            _, parent, *_ = (process / "stat").read_text().rpartition(")")[2].split()
+            if int(parent) == os.getpid():
+                children.add(process.name)
+    return children
 
 
 class ServerProcess:
