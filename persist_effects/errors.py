@@ -290,6 +290,105 @@ class Diverged(CallerError):
         )
 
 
+class Cancelled(BaseException):
+    """A flow, or a branch of one, was cancelled. Raised where it waits, so that its ``finally`` blocks run.
+
+    What these perform is performed and kept, as ever. One that catches this, and returns, has ended with its value.
+    """
+
+
+class FlowContinued(BaseException):
+    """A flow goes on as a new run of itself, with these arguments: see `persist_effects.flow.continue_as_new`."""
+
+
+class Nondeterministic(CallerError):
+    """A flow's code does not do what its journal says that it did. It was halted, and goes on once the code is right.
+
+    ``flow_id``; ``expected``: what the journal has; ``actual``: what the code did; ``source``: where in the code that
+    is; ``last_match``: the step before.
+    """
+
+    def __init__(self, flow_id: str, expected: str, actual: str, source: str, last_match: str) -> None:
+        super().__init__(flow_id, expected, actual, source, last_match)
+        self.flow_id = flow_id
+        self.expected = expected
+        self.actual = actual
+        self.source = source
+        self.last_match = last_match
+
+    def __str__(self) -> str:
+        return (
+            f"flow {self.flow_id!r} no longer does what its journal says: bring back the code that it began with, give "
+            "the new code another version, or ask flow.patched(change) around what was changed; it is halted until "
+            f"then, and nothing of it is lost\n  expected:   {self.expected}\n  actual:     {self.actual}\n"
+            f"  source:     {self.source}\n  last match: {self.last_match}"
+        )
+
+
+class FlowExists(CallerError):
+    """There is another flow of this id: of other code, or of other arguments. Nothing was begun.
+
+    ``flow_id``; ``expected``: what was to be begun; ``found``: what is there.
+    """
+
+    def __init__(self, flow_id: str, expected: str, found: str) -> None:
+        super().__init__(flow_id, expected, found)
+        self.flow_id = flow_id
+        self.expected = expected
+        self.found = found
+
+    def __str__(self) -> str:
+        return f"flow {self.flow_id!r} is {self.found}, and not {self.expected}: give yours another id"
+
+
+class NoSuchFlow(CallerError, LookupError):
+    """There is no flow of this id, or it has ended where one that goes on was asked for.
+
+    ``flow_id``; ``what``: what there is instead.
+    """
+
+    def __init__(self, flow_id: str, what: str = "it was never begun") -> None:
+        super().__init__(flow_id, what)
+        self.flow_id = flow_id
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"there is no flow {self.flow_id!r} that goes on: {self.what}"
+
+
+class FlowFailed(PersistError):
+    """A flow has ended with an error, or was cancelled. The error that it raised is the cause of this one.
+
+    ``flow_id``; ``reason``: the error in words.
+    """
+
+    def __init__(self, flow_id: str, reason: str) -> None:
+        super().__init__(flow_id, reason)
+        self.flow_id = flow_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"flow {self.flow_id!r} {self.reason}"
+
+
+class OwnershipLost(PersistError):
+    """Another host has taken a flow over, so this one writes nothing more to its journal.
+
+    ``flow_id``; ``seq``: the entry that was to be written.
+    """
+
+    def __init__(self, flow_id: str, seq: int) -> None:
+        super().__init__(flow_id, seq)
+        self.flow_id = flow_id
+        self.seq = seq
+
+    def __str__(self) -> str:
+        return (
+            f"flow {self.flow_id!r} was taken over by another host, which has written entry {self.seq} of its journal: "
+            "this one has let go of it"
+        )
+
+
 class SubjectForgotten(CallerError):
     """Something was to be written about a subject that was forgotten. Nothing was written.
 

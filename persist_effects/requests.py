@@ -291,7 +291,7 @@ class Wait(Request[int], frozen=True, gc=False, tag="persist/wait"):
     def __post_init__(self) -> None:
         check_integer("after", self.after)
         check_prefix("stream prefix", self.prefix)
-        _check_seconds("timeout", self.timeout)
+        check_seconds("timeout", self.timeout)
 
 
 # Keys and values
@@ -387,7 +387,7 @@ class KvWait(Request[int], frozen=True, gc=False, tag="persist/kv-wait"):
     def __post_init__(self) -> None:
         check_integer("after", self.after)
         check_prefix("key prefix", self.prefix)
-        _check_seconds("timeout", self.timeout)
+        check_seconds("timeout", self.timeout)
 
 
 # ModelTables beside the log
@@ -534,7 +534,11 @@ def _unset_unless_true(request: Request[Any], name: str) -> None:
         msgspec.structs.force_setattr(request, name, msgspec.UNSET)
 
 
-def _check_seconds(name: str, seconds: float) -> None:
+def check_seconds(name: str, seconds: float) -> None:
+    """Refuse what is not a number of seconds, 0 or more.
+
+    >>> check_seconds("timeout", 0.5)
+    """
     if type(seconds) not in (int, float) or math.isnan(seconds) or seconds < 0:
         raise InvalidRequest(f"{name} is {repr_of(seconds)}: give seconds, 0 or more")
 
@@ -608,7 +612,7 @@ class Sleep(Request[None], frozen=True, gc=False, tag="persist/sleep"):
     seconds: float
 
     def __post_init__(self) -> None:
-        _check_seconds("seconds", self.seconds)
+        check_seconds("seconds", self.seconds)
 
 
 # Several requests at once

@@ -1,0 +1,69 @@
+"""Durable flows: programs that also do things outside, and survive crashes by a journal.
+
+>>> from persist_effects import flow
+"""
+
+from persist_effects.clock import new_id, now, sleep
+from persist_effects.flow.conducting import Finished, conduct
+from persist_effects.flow.defining import Flows, activity, defined
+from persist_effects.flow.outside import (
+    FlowStatus,
+    begin,
+    cancel,
+    listing,
+    outcome,
+    pause,
+    resolve,
+    result,
+    resume,
+    retry,
+    send,
+    status,
+)
+from persist_effects.flow.steps import (
+    Saga,
+    all_of,
+    call,
+    child,
+    continue_as_new,
+    first_of,
+    local,
+    patched,
+    random,
+    saga,
+    signal,
+)
+
+__all__ = [
+    "Finished",
+    "FlowStatus",
+    "Flows",
+    "Saga",
+    "activity",
+    "all_of",
+    "begin",
+    "call",
+    "cancel",
+    "child",
+    "conduct",
+    "continue_as_new",
+    "defined",
+    "first_of",
+    "listing",
+    "local",
+    "new_id",
+    "now",
+    "outcome",
+    "patched",
+    "pause",
+    "random",
+    "resolve",
+    "result",
+    "resume",
+    "retry",
+    "saga",
+    "send",
+    "signal",
+    "sleep",
+    "status",
+]

@@ -1,0 +1,206 @@
+"""What a flow asks for besides what every program may: calls of activities, signals, children, branches."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from persist_effects.errors import InvalidRequest, describe, repr_of
+from persist_effects.event import check_integer, check_name
+from persist_effects.following.handling import Retry
+from persist_effects.machine import Effect
+from persist_effects.requests import Request, Sleep, check_seconds
+from persist_effects.trace.values import encode, encode_request
+
+Repeat = Literal["safe", "keyed", "never"]
+"""May an activity be run again where nobody knows what came of it: freely, with the key handed to it, or never?"""
+
+
+class Call(Request[Any], frozen=True, tag="flow/call"):
+    """Run an activity, and answer with what it returns. Its name and its arguments are what it is known by."""
+
+    activity: str
+    args: tuple[Any, ...] = ()
+    repeat: Repeat = "safe"
+    retry: Retry = Retry()
+    timeout: float | None = None
+    # The type of what it returns, from its annotation.
+    returns: Any = Any
+
+    def __post_init__(self) -> None:
+        check_name("activity", self.activity)
+        if self.timeout is not None:
+            check_seconds("timeout", self.timeout)
+        if type(self.retry) is not Retry:
+            raise InvalidRequest(f"retry is {describe(self.retry)}: give a Retry, as Retry(times=3)")
+
+
+class Signal(Request[Any], frozen=True, tag="flow/signal"):
+    """Wait for a signal of this name, and answer with what was sent. TimeoutError where none comes in time."""
+
+    name: str
+    timeout: float | None = None
+    returns: Any = Any
+
+    def __post_init__(self) -> None:
+        check_name("signal", self.name)
+        if self.timeout is not None:
+            check_seconds("timeout", self.timeout)
+
+
+class Child(Request[Any], frozen=True, tag="flow/child"):
+    """Begin another flow, and answer with its result once it has ended."""
+
+    flow: str
+    version: int
+    args: tuple[Any, ...] = ()
+    flow_id: str | None = None
+    returns: Any = Any
+
+    def __post_init__(self) -> None:
+        check_name("flow", self.flow)
+        check_integer("version", self.version, 1)
+        if self.flow_id is not None:
+            check_flow_id(self.flow_id)
+
+
+class Local(Request[Any], frozen=True, tag="flow/local"):
+    """Run a program that only reads, and answer with its value, which alone is kept in the journal."""
+
+    name: str
+    program: Effect[Any]
+
+
+class Patched(Request[bool], frozen=True, tag="flow/patched"):
+    """Is a change of the flow's code in force for this flow? Decided once for each flow and change."""
+
+    change: str
+
+    def __post_init__(self) -> None:
+        check_name("change", self.change)
+
+
+class Branches(Request[Any], frozen=True, tag="flow/branches"):
+    """Programs that go on together, each resumed at its own outcome, until ``all`` have ended, or the ``first``."""
+
+    mode: Literal["all", "first"]
+    programs: tuple[Effect[Any], ...]
+
+
+# What a conductor asks of its host
+
+
+class Came(msgspec.Struct, frozen=True):
+    """What came of something that a flow waits for: its answer's value, or the error."""
+
+    path: tuple[int, ...]
+    value: Any = None
+    error: Exception | None = None
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A call that is to be run now. ``key`` is the same whenever it is run again."""
+
+    path: tuple[int, ...]
+    call: Call
+    key: str
+
+
+class Timer(msgspec.Struct, frozen=True):
+    """A step that is to be told once it is due, in microseconds since 1970."""
+
+    path: tuple[int, ...]
+    due: int
+
+
+class Await(Request[list[Came]], frozen=True, tag="flow/await"):
+    """Begin these, forget what was withdrawn, and answer once something came of anything, or a message came.
+
+    A message shows as one that came at the path ``()``.
+    """
+
+    flow_id: str
+    calls: tuple[Started, ...] = ()
+    timers: tuple[Timer, ...] = ()
+    withdrawn: tuple[tuple[int, ...], ...] = ()
+    children: tuple[str, ...] = ()
+
+
+class Publish(Request[None], frozen=True, tag="flow/publish"):
+    """Tell the host how a flow stands: that it has ended, or to which flow a message was sent."""
+
+    flow_id: str
+
+
+# What a step is known by
+
+_SLEEP = encode([str(Sleep.__struct_config__.tag)])
+
+
+def identity(request: Request[Any]) -> bytes:
+    """What a request is known by in a journal: all of it, but for how long it waits and how often it is tried.
+
+    >>> from persist_effects.requests import Sleep
+    >>> identity(Sleep(5)) == identity(Sleep(60))
+    True
+    >>> identity(Call("charge", ("o-1", 5))) == identity(Call("charge", ("o-1", 6)))
+    False
+    """
+    # Runs at every step of a replay.
+    kind = type(request)
+    if kind is Call:
+        return encode(("flow/call", request.activity, request.args))  # type: ignore[attr-defined]
+    if kind is Sleep:
+        return _SLEEP
+    row = _IDENTITIES.get(kind)
+    return encode_request(request) if row is None else encode(row(request))
+
+
+_IDENTITIES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+    Signal: lambda request: ("flow/signal", request.name),
+    Child: lambda request: ("flow/child", request.flow, request.args, request.flow_id),
+    Local: lambda request: ("flow/local", request.name),
+}
+
+
+def told_identity(known: Any) -> str:
+    """How messages show what a step is known by.
+
+    >>> told_identity(["flow/call", "charge", ["o-1", 5]])
+    "call(charge, 'o-1', 5)"
+    >>> told_identity(["flow/signal", "approved"])
+    "signal('approved')"
+    """
+    match known:
+        case ["flow/call", activity, args]:
+            return f"call({', '.join([activity, *map(repr_of, args)])})"
+        case ["flow/signal", name]:
+            return f"signal({name!r})"
+        case ["flow/child", name, args, flow_id]:
+            named = [] if flow_id is None else [f"flow_id={flow_id!r}"]
+            return f"child({', '.join([name, *map(repr_of, args), *named])})"
+        case ["flow/local", name]:
+            return f"local({name})"
+        case [op]:
+            return f"{str(op).rpartition('/')[2]}(…)"
+        case dict():
+            shown = ", ".join(f"{name}={repr_of(value)}" for name, value in known.items() if name != "op")
+            return f"{known.get('op')}({shown})"
+    return repr_of(known)
+
+
+def check_flow_id(flow_id: object) -> None:
+    """Refuse what cannot be the name of a flow: it stands in names of streams and keys, which are longer.
+
+    >>> check_flow_id("")
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: a flow's id is empty: a name has 1 to 512 bytes of UTF-8
+    """
+    check_name("a flow's id", flow_id)  # type: ignore[arg-type]
+    size_bytes = len(str(flow_id).encode())
+    if size_bytes > FLOW_ID_LIMIT_BYTES:
+        raise InvalidRequest(f"a flow's id has {size_bytes} bytes: give at most {FLOW_ID_LIMIT_BYTES}")
+
+
+FLOW_ID_LIMIT_BYTES = 300
+"""So that its timers' keys, with the time and the path of a step, are names."""
