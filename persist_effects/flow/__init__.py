@@ -4,14 +4,17 @@
 """
 
 from persist_effects.clock import new_id, now, sleep
-from persist_effects.flow.conducting import Finished, conduct
+from persist_effects.errors import NoSuchFlow
+from persist_effects.flow.conducting import RESULT_LIMIT_BYTES, Finished, conduct
 from persist_effects.flow.defining import Flows, activity, defined
 from persist_effects.flow.outside import (
     FlowStatus,
     begin,
     cancel,
+    due_before,
     listing,
     outcome,
+    owners,
     pause,
     resolve,
     result,
@@ -19,6 +22,7 @@ from persist_effects.flow.outside import (
     retry,
     send,
     status,
+    wait_for,
 )
 from persist_effects.flow.steps import (
     Saga,
@@ -35,9 +39,11 @@ from persist_effects.flow.steps import (
 )
 
 __all__ = [
+    "RESULT_LIMIT_BYTES",
     "Finished",
     "FlowStatus",
     "Flows",
+    "NoSuchFlow",
     "Saga",
     "activity",
     "all_of",
@@ -48,12 +54,14 @@ __all__ = [
     "conduct",
     "continue_as_new",
     "defined",
+    "due_before",
     "first_of",
     "listing",
     "local",
     "new_id",
     "now",
     "outcome",
+    "owners",
     "patched",
     "pause",
     "random",
@@ -66,4 +74,5 @@ __all__ = [
     "signal",
     "sleep",
     "status",
+    "wait_for",
 ]

@@ -779,11 +779,12 @@ def beginning_writes(flow_id: str, beginning: Beginning, open_: Open | None = No
     """
     if open_ is None:
         open_ = Open(beginning.flow, beginning.version, beginning.began, owner=beginning.token, tags=beginning.tags)
-    return (
+    writes = (
         Append(journal.journal_of(flow_id), (Draft(journal.BEGUN, beginning),), 0),
         KvPut(journal.OPEN + flow_id, open_, 0),
-        message(flow_id, "begun", None),
     )
+    # A host that begins it for itself needs no word of it.
+    return writes if beginning.token else (*writes, message(flow_id, "begun", None))
 
 
 def message(flow_id: str, kind: str, data: Any) -> Append:

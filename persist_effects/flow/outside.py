@@ -3,6 +3,7 @@
 They write to the flow's inbox, never to its journal: the host that owns it takes messages from there.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from persist_effects.requests import (
     ExpectRevision,
     KvEntries,
     KvGet,
+    KvKeys,
     KvPut,
     Transact,
 )
@@ -369,6 +371,79 @@ def result(flow_id: str, *, returns: Any = Any, errors: ErrorKinds = NO_ERROR_KI
     if found is None:
         raise InvalidRequest(f"flow {flow_id!r} has not ended yet: wait for it with FlowHost.result")
     return value_of(flow_id, found)
+
+
+@program
+def wait_for(
+    flow_id: str, *, timeout: float | None = None, returns: Any = Any, errors: ErrorKinds = NO_ERROR_KINDS
+) -> Effect[Any]:
+    """Wait for the result of a flow.
+
+    Args:
+        flow_id: The flow.
+        timeout: For how many seconds at the most; None: for ever.
+        returns: As what it is read.
+        errors: Classes of errors by their names.
+
+    Returns:
+        The result.
+
+    Raises:
+        FlowFailed: If it has raised, with that as the cause, or was cancelled.
+        NoSuchFlow: If it was never begun.
+        TimeoutError: If it has not ended by then.
+    """
+    key = journal.DONE + flow_id
+    began = yield from now()
+    seen = yield from kv.wait(0, key, 0)
+    while True:
+        found = yield from outcome(flow_id, returns=returns, errors=errors)
+        if found is not None:
+            return value_of(flow_id, found)
+        left = math.inf
+        if timeout is not None:
+            left = timeout - ((yield from now()) - began) / 1e6
+            if left <= 0:
+                raise TimeoutError(f"flow {flow_id!r} has not ended within {timeout} seconds")
+        # Others whose ids begin alike end too.
+        seen = yield from kv.wait(seen, key, left)
+
+
+@program
+def owners() -> Effect[list[tuple[str, bytes]]]:
+    """The flows that hosts should run, each with the token of its owner, which is empty where it has none.
+
+    Returns:
+        Their ids and tokens.
+    """
+    found = yield from kv.entries(journal.OPEN)
+    standing = ((key.removeprefix(journal.OPEN), msgspec.convert(entry.value, Open)) for key, entry in found)
+    return [(flow_id, each.owner) for flow_id, each in standing if each.state != journal.SET_ASIDE]
+
+
+@program
+def due_before(time: int) -> Effect[list[tuple[int, str, Path]]]:
+    """The timers that are due before a time, by their keys.
+
+    Args:
+        time: Microseconds since 1970.
+
+    Returns:
+        When each is due, whose it is, and the path of its step.
+    """
+    found: list[tuple[int, str, Path]] = []
+    after, end = journal.DUE, journal.due_key(time, "", ())
+    while True:
+        page = yield from perform(KvKeys(journal.DUE, after))
+        for key in page:
+            if key >= end:
+                return found
+            due, _, rest = key.removeprefix(journal.DUE).partition("/")
+            flow_id, _, path = rest.rpartition("/")
+            found.append((int(due), flow_id, journal.path_in(path)))
+        if len(page) < PAGE_SIZE:
+            return found
+        after = page[-1]
 
 
 def value_of(flow_id: str, found: Outcome) -> Any:
