@@ -90,13 +90,13 @@ HOUSE = Sources(
 
 # What the core may import beside itself: the pure parts of the standard library, and msgspec.
 PURE = {
-    "base64", "builtins", "collections", "contextvars", "copy", "difflib", "functools", "hashlib", "inspect", "itertools",
-    "json", "math", "msgspec", "re", "struct", "types", "typing", "unicodedata", "weakref",
+    "base64", "builtins", "collections", "contextvars", "copy", "difflib", "functools", "hashlib", "inspect",
+    "itertools", "json", "math", "msgspec", "re", "struct", "types", "typing", "unicodedata", "weakref",
 }  # fmt: skip
 
 # Packages behind an extra, and the only rooms that may import them. Those without a room are for the examples.
 OPTIONAL: dict[str, tuple[str, ...]] = {
-    "anyio": ("interpreters/runtime/tasks.py",),
+    "anyio": ("interpreters/runtime/tasks.py", "interpreters/runtime/flows/activities.py"),
     "cryptography": ("interpreters/wrappers/encryption/",),
     "gunicorn": (),
     "httpx": ("interpreters/blobs/ipfs.py",),

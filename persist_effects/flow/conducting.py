@@ -47,10 +47,10 @@ from persist_effects.flow.journal import (
     STARTED,
     Beginning,
     Closed,
-    Ended,
+    FlowEnded,
     Open,
     Parent,
-    Step,
+    JournalStep,
     told_path,
 )
 from persist_effects.flow.replay import Path, Replay
@@ -188,7 +188,7 @@ class _Conductor:
         self._is_replaying = True
         self._begun: dict[Path, _Begun] = {}
         # Steps that the flow knows and the journal does not, their size, and the keys that go with them.
-        self._untold: list[Step] = []
+        self._untold: list[JournalStep] = []
         self._untold_bytes = 0
         self._obsolete: list[Write] = []
         # Steps for which something is to be begun once the journal has what came before.
@@ -251,7 +251,7 @@ class _Conductor:
         # What was answered is no longer asked.
         self._replay.asked = deque(self._replay.waiting)
 
-    def _feed_steps(self, entries: list[tuple[Event, list[Step]]]) -> None:
+    def _feed_steps(self, entries: list[tuple[Event, list[JournalStep]]]) -> None:
         """Give the flow what it was given before, in that order, and compare what it asks with what it asked."""
         last: tuple[Path, bytes] | None = None
         replay = self._flow
@@ -264,7 +264,7 @@ class _Conductor:
                         replay.cancel()
                     continue
                 branch = waiting.get(path)
-                request = None if branch is None else branch.request
+                request: Any = None if branch is None else branch.request
                 if branch is None or (identity(request) != known and not _is_same_step(request, known)):
                     self._is_replaying = False
                     raise self._diverged(path, known, last)
@@ -301,7 +301,7 @@ class _Conductor:
         if decided is None:
             decided = self._patches[change] = not self._is_replaying
             if decided:
-                self._tell(Step((), change.encode(), PATCHED))
+                self._tell(JournalStep((), change.encode(), PATCHED))
         return decided
 
     # Turns
@@ -319,7 +319,7 @@ class _Conductor:
                 yield from self._commit_what_is_to_start()
             if self._calls and not self._is_owner:
                 yield from self._claim()
-            asked = Await(self._id, tuple(self._started()), tuple(self._timers), tuple(self._withdrawn))
+            asked = Await(self._id, self._started(), tuple(self._timers), tuple(self._withdrawn))
             self._timers, self._withdrawn = [], []
             for came in (yield from perform(asked)):
                 if not came.path:
@@ -372,20 +372,20 @@ class _Conductor:
                 raise
             self._fail(path, request, error)
         else:
-            self._tell(Step(path, identity(request), ANSWER, encoded), len(encoded))
+            self._tell(JournalStep(path, identity(request), ANSWER, encoded), len(encoded))
             self._flow.feed(path, Answered(answer))
 
     def _write(self, path: Path, request: Request[Any]) -> Effect[None]:
         """A write, in one transaction with the journal."""
         try:
             writes, checks = _writes_of(request)
-            answer = yield from self._commit(writes, checks, Step(path, identity(request), NOTED))
+            answer = yield from self._commit(writes, checks, JournalStep(path, identity(request), NOTED))
         except CallerError as error:
             self._fail(path, request, error)
             return
         if isinstance(answer, Conflict):
             encoded, _ = journal.encode_reply(request, answer)
-            self._tell(Step(path, identity(request), ANSWER, encoded), len(encoded))
+            self._tell(JournalStep(path, identity(request), ANSWER, encoded), len(encoded))
             self._flow.feed(path, Answered(answer))
         else:
             self._flow.feed(path, Answered(answer if isinstance(request, Transact) else answer[0]))
@@ -401,7 +401,7 @@ class _Conductor:
             began = yield from perform(Now())
             parent = Parent(self._id, list(path))
             writes = beginning_writes(child_id, Beginning(code.name, code.version, args, began, parent=parent))
-            step = Step(path, identity(request), STARTED, child_id.encode())
+            step = JournalStep(path, identity(request), STARTED, child_id.encode())
             answer = yield from self._commit(writes, (), step, is_noted=False)
             if isinstance(answer, Conflict):
                 raise FlowExists(child_id, f"a child of {self._id!r}", "another flow")
@@ -415,11 +415,11 @@ class _Conductor:
         if len(encoded) > self._limit_bytes:
             error = InvalidRequest(f"{type(error).__name__} of {len(encoded)} bytes: {text_of(error)[:1000]}")
             encoded = journal.encode_raised(error)
-        self._tell(Step(path, identity(request), ERROR, encoded, message), len(encoded))
+        self._tell(JournalStep(path, identity(request), ERROR, encoded, message), len(encoded))
         # As a replay gives it, so that the flow never sees what it will not see again.
         self._flow.feed(path, Failed(journal.decode_raised(encoded, self._errors)))
 
-    def _tell(self, step: Step, size_bytes: int = 0) -> None:
+    def _tell(self, step: JournalStep, size_bytes: int = 0) -> None:
         self._untold.append(step)
         self._untold_bytes += size_bytes + len(step.known)
 
@@ -456,7 +456,7 @@ class _Conductor:
         except InvalidRequest as error:
             self._fail(path, request, error)
             return
-        self._tell(Step(path, identity(request), ANSWER, encoded, message), len(encoded))
+        self._tell(JournalStep(path, identity(request), ANSWER, encoded, message), len(encoded))
         self._flow.feed(path, Answered(value))
 
     def _read_mail(self) -> Effect[None]:
@@ -477,7 +477,7 @@ class _Conductor:
                 self._signals.setdefault(event.data["name"], deque()).append((event.seq, event.data["data"]))
                 self._deliver(event.data["name"])
             case "cancel" if not self._flow.is_cancelled:
-                self._tell(Step((), b"", CANCEL, None, event.seq))
+                self._tell(JournalStep((), b"", CANCEL, None, event.seq))
                 self._flow.cancel()
             case "resolve":
                 self._resolve(event)
@@ -576,7 +576,7 @@ class _Conductor:
             writes.append(KvPut(journal.due_key(due, self._id, path), None))
             new.append((path, due))
         for path, what in new:
-            self._tell(Step(path, identity(cast(Any, replay.waiting[path].request)), STARTED, what))
+            self._tell(JournalStep(path, identity(cast(Any, replay.waiting[path].request)), STARTED, what))
         self._obsolete.extend(writes)
         if self._untold or self._obsolete:
             yield from self._commit()
@@ -600,19 +600,20 @@ class _Conductor:
             seconds = request.seconds if isinstance(request, Sleep) else cast(Any, request).timeout
             self._timers.append(Timer(path, _later(begun.at, seconds)))
 
-    def _started(self) -> Iterable[Started]:
+    def _started(self) -> tuple[Started, ...]:
+        waiting, before = self._flow.waiting, f"{self._id}/{self._beginning.run}/"
         paths, self._calls = self._calls, []
-        for path in paths:
-            branch = self._flow.waiting.get(path)
-            if branch is not None:
-                key = f"{self._id}/{self._beginning.run}/{told_path(path)}"
-                yield Started(path, cast(Call, branch.request), key)
+        return tuple(
+            Started(path, cast(Call, waiting[path].request), before + told_path(path))
+            for path in paths
+            if path in waiting
+        )
 
     def _commit(
         self,
         writes: tuple[Write, ...] = (),
         checks: tuple[Any, ...] = (),
-        step: Step | None = None,
+        step: JournalStep | None = None,
         *,
         is_noted: bool = True,
     ) -> Effect[Any]:
@@ -720,7 +721,7 @@ class _Conductor:
         closed = Closed(
             beginning.flow, beginning.version, beginning.began, now, state, beginning.run, beginning.tags, told
         )
-        ended = Ended(beginning, state, result, raised, self._token)
+        ended = FlowEnded(beginning, state, result, raised, self._token)
         writes: list[Write] = [
             *self._obsolete,
             KvDelete(journal.OPEN + self._id),
@@ -888,10 +889,8 @@ def _writes_of(request: Request[Any]) -> tuple[tuple[Write, ...], tuple[Any, ...
             "log.append in the place of log.append_once, since each step of a flow takes effect once"
         )
     for write in writes:
-        own = write.stream.startswith(journal.OWN_STREAMS) if isinstance(write, _OF_STREAMS) else (
-            write.key.startswith(journal.OWN_KEYS)
-        )  # fmt: skip
-        if own:
+        name = write.stream if isinstance(write, _OF_STREAMS) else cast(KvPut | KvDelete, write).key
+        if name.startswith(journal.OWN_STREAMS if isinstance(write, _OF_STREAMS) else journal.OWN_KEYS):
             raise InvalidRequest(f"{_told(write)} writes what belongs to flows: use another name")
     return cast(Any, writes), checks
 

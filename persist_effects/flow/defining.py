@@ -157,7 +157,7 @@ def activity_code(function: Any) -> ActivityCode:
 
 
 def _flow_code(function: Any, name: str | None, version: int) -> FlowCode:
-    if not callable(function) or not is_program_row(function):
+    if not is_program_row(function):
         raise InvalidRequest(f"a flow is {describe(function)}: give a generator function, which yields from its steps")
     called = _name_of(function) if name is None else name
     check_name("flow", called)
@@ -173,10 +173,11 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 def _returned(hint: Any) -> Any:
     """What a program returns, of the annotation of its function."""
-    args = getattr(hint, "__args__", ())
-    if len(args) == 3:
-        return args[2]
-    return args[0] if len(args) == 1 and "Generator" not in repr(hint) else Any
+    args: tuple[Any, ...] = getattr(hint, "__args__", ())
+    return args[2] if len(args) == _PARAMETERS_OF_A_GENERATOR else Any
+
+
+_PARAMETERS_OF_A_GENERATOR = 3
 
 
 def _activity_code(

@@ -11,9 +11,9 @@
 ========================  ============================================================================================
 
 An entry ``steps`` is what one commit has of a flow: the outcomes that the flow was given, in the order in which it was
-given them. They are encoded, as a list of `Step`. Where a write to the store is among them, the entry is in the
-transaction of that write, and its answers are in the entry's meta, so that they were never given and not written, nor written and not given. Every entry bears the token
-of the host that wrote it.
+given them. They are encoded, as a list of `JournalStep`. Where a write to the store is among them, the entry is in the
+transaction of that write, and its answers are in the entry's meta, so that they were never given and not written, nor
+written and not given. Every entry bears the token of the host that wrote it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -50,7 +50,7 @@ ANSWER, ERROR, NOTED, STARTED, CANCEL, PATCHED = range(6)
 the flow was cancelled; that a change is in force."""
 
 
-class Step(NamedTuple):
+class JournalStep(NamedTuple):
     """One step of a journal.
 
     ``path`` says where it stands in the flow, ``known`` what its request is known by. ``outcome`` is the answer or the
@@ -68,7 +68,7 @@ class Step(NamedTuple):
 encode_steps = encode
 """Steps, as the bytes that an entry has."""
 
-decode_steps: Callable[[bytes], list[Step]] = msgspec.msgpack.Decoder(list[Step]).decode
+decode_steps: Callable[[bytes], list[JournalStep]] = msgspec.msgpack.Decoder(list[JournalStep]).decode
 """The steps of an entry."""
 
 RUNNING, PAUSED, HALTED, SET_ASIDE = "running", "paused", "halted", "set aside"
@@ -104,7 +104,7 @@ class Beginning(msgspec.Struct, frozen=True, omit_defaults=True):
     token: bytes = b""
 
 
-class Ended(msgspec.Struct, frozen=True, omit_defaults=True):
+class FlowEnded(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a flow ended: data of ``ended``. ``result`` is encoded as what it returns; ``error`` as `errors` are."""
 
     beginning: Beginning

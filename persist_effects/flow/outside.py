@@ -16,7 +16,7 @@ from persist_effects.event import check_integer, check_name
 from persist_effects.flow import journal
 from persist_effects.flow.conducting import beginning_writes, message
 from persist_effects.flow.defining import flow_code
-from persist_effects.flow.journal import Beginning, Closed, Ended, Open
+from persist_effects.flow.journal import Beginning, Closed, FlowEnded, Open
 from persist_effects.flow.replay import Path
 from persist_effects.flow.requests import check_flow_id
 from persist_effects.machine import Effect, perform
@@ -129,7 +129,7 @@ def _beginning_of(flow_id: str) -> Effect[Beginning | None]:
         return None
     (event,) = events
     if event.type == journal.ENDED:
-        return msgspec.convert(event.data, Ended).beginning
+        return msgspec.convert(event.data, FlowEnded).beginning
     return msgspec.convert(event.data, Beginning)
 
 
@@ -313,7 +313,7 @@ def _status_of_ended(flow_id: str, value: Any) -> FlowStatus:
     )
 
 
-class Outcome(NamedTuple):
+class FlowOutcome(NamedTuple):
     """What a flow has come to: its value, or the error that it raised."""
 
     state: str
@@ -322,7 +322,7 @@ class Outcome(NamedTuple):
 
 
 @program
-def outcome(flow_id: str, *, returns: Any = Any, errors: ErrorKinds = NO_ERROR_KINDS) -> Effect[Outcome | None]:
+def outcome(flow_id: str, *, returns: Any = Any, errors: ErrorKinds = NO_ERROR_KINDS) -> Effect[FlowOutcome | None]:
     """What a flow has come to.
 
     Args:
@@ -342,12 +342,12 @@ def outcome(flow_id: str, *, returns: Any = Any, errors: ErrorKinds = NO_ERROR_K
         raise NoSuchFlow(flow_id)
     if events[0].type != journal.ENDED:
         return None
-    ended = msgspec.convert(events[0].data, Ended)
+    ended = msgspec.convert(events[0].data, FlowEnded)
     if ended.error is None:
         assert ended.result is not None, "it has one or the other"
         value = journal.decode_value(ended.result, returns, f"the result of flow {flow_id!r}")
-        return Outcome(ended.state, value, None)
-    return Outcome(ended.state, None, journal.decode_raised(ended.error, errors))
+        return FlowOutcome(ended.state, value, None)
+    return FlowOutcome(ended.state, None, journal.decode_raised(ended.error, errors))
 
 
 @program
@@ -446,10 +446,10 @@ def due_before(time: int) -> Effect[list[tuple[int, str, Path]]]:
         after = page[-1]
 
 
-def value_of(flow_id: str, found: Outcome) -> Any:
+def value_of(flow_id: str, found: FlowOutcome) -> Any:
     """The value of a flow that has ended. Raises `FlowFailed` where it has none.
 
-    >>> value_of("o-1", Outcome("completed", 7, None))
+    >>> value_of("o-1", FlowOutcome("completed", 7, None))
     7
     """
     if found.error is None:

@@ -31,7 +31,7 @@ from persist_effects.spinning import give_up
 Path = tuple[int, ...]
 """Where a step stands in its flow: ordinals from 1 on, of a step, of a branch of that step, of a step of that, …"""
 
-End = Answered | Failed | Cancelled | FlowContinued
+FlowEnd = Answered | Failed | Cancelled | FlowContinued
 """How a program ended: its value, the error that it raised, that it was cancelled, or that it goes on as a new run."""
 
 _ENDINGS = (Cancelled, FlowContinued)
@@ -65,7 +65,7 @@ class _Group:
     def __init__(self, parent: Branch, mode: str, count: int) -> None:
         self.parent = parent
         self.mode = mode
-        self.ends: list[End | None] = [None] * count
+        self.ends: list[FlowEnd | None] = [None] * count
         self.branches: list[Branch] = []
         self.left = count
         # Together with the program that waits for it.
@@ -109,7 +109,7 @@ class Replay:
         """Paths that were added to the frontier. Whoever drives the flow takes them out."""
         self.withdrawn: list[Path] = []
         """Paths that were taken from the frontier without an outcome. Whoever drives the flow takes them out."""
-        self.end: End | None = None
+        self.end: FlowEnd | None = None
         """How the flow ended; None while it goes on."""
 
     def begin(self) -> None:
@@ -175,7 +175,7 @@ class Replay:
         """Run a branch until it waits, or ends."""
         program = branch.program
         try:
-            request = branch.run_in(go_on, value)
+            request: Any = branch.run_in(go_on, value)
             while True:
                 if not isinstance(request, Request):
                     request = branch.run_in(next_request, program, request)
@@ -213,7 +213,7 @@ class Replay:
             # Behind what is ready already: the order of steps is that in which they came about.
             self._ready.append((branch, program.send, None))
 
-    def _ended(self, branch: Branch, end: End) -> None:
+    def _ended(self, branch: Branch, end: FlowEnd) -> None:
         group = branch.group
         if group is None:
             self.end = end
@@ -267,7 +267,7 @@ class Replay:
             self._ready.append((branch, branch.program.throw, Cancelled()))
 
 
-def _returned(program: Effect[Any], value: Any) -> End:
+def _returned(program: Effect[Any], value: Any) -> FlowEnd:
     if type(value) is GeneratorType:
         try:
             check_returned(program, value)
@@ -276,7 +276,7 @@ def _returned(program: Effect[Any], value: Any) -> End:
     return Answered(value)
 
 
-def _settles(mode: str, end: End) -> bool:
+def _settles(mode: str, end: FlowEnd) -> bool:
     """Whether a branch that ended so decides what becomes of all."""
     if mode == "first":
         return True
@@ -285,7 +285,7 @@ def _settles(mode: str, end: End) -> bool:
 
 def _result_of(group: _Group) -> Answered | BaseException:
     """What the program that waits for branches goes on with: an answer, or an error that is raised."""
-    ends = cast(list[End], group.ends)
+    ends = cast(list[FlowEnd], group.ends)
     if group.mode == "parts":
         # Requests end with outcomes, and are cancelled only with the program that asks.
         return Answered(ends)
