@@ -14,7 +14,6 @@ is appended with its expected sequence number, so that of two hosts which both t
 """
 
 from collections import deque
-from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -48,9 +47,9 @@ from persist_effects.flow.journal import (
     Beginning,
     Closed,
     FlowEnded,
+    JournalStep,
     Open,
     Parent,
-    JournalStep,
     told_path,
 )
 from persist_effects.flow.replay import Path, Replay

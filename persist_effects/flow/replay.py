@@ -182,7 +182,7 @@ class Replay:
                 kind = type(request)
                 if kind is not Patched:
                     break
-                request = branch.run_in(program.send, self._patched(request.change))
+                request = branch.run_in(program.send, self._patched(cast(Patched, request).change))
         except StopIteration as end:
             self._ended(branch, _returned(program, end.value))
         except _ENDINGS as ending:
@@ -192,9 +192,11 @@ class Replay:
         else:
             branch.ordinal += 1
             if kind is Branches:
-                self._join(branch, request.mode, request.programs, own_contexts(request.programs))
+                asked = cast(Branches, request)
+                self._join(branch, asked.mode, asked.programs, own_contexts(asked.programs))
             elif kind is AllOf:
-                self._join(branch, "parts", [perform(part) for part in request.requests], list(runs_of(request)))
+                parts = cast(AllOf, request)
+                self._join(branch, "parts", [perform(part) for part in parts.requests], list(runs_of(parts)))
             else:
                 path = (*branch.path, branch.ordinal)
                 branch.request = request

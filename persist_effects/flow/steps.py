@@ -115,8 +115,13 @@ def all_of(*branches: Effect[Any] | Request[Any]) -> Effect[tuple[Any, ...]]:
     Returns:
         Their values, in order.
 
-    >>> next(all_of(signal("a"), signal("b"))).mode
-    'all'
+    >>> from persist_effects.flow.replay import Replay
+    >>> def both():
+    ...     return (yield from all_of(signal("a"), signal("b")))
+    >>> replay = Replay(both())
+    >>> replay.begin()
+    >>> list(replay.waiting)
+    [(1, 1, 1), (1, 2, 1)]
     """
     return cast(tuple[Any, ...], (yield from perform(Branches("all", _programs(branches)))))
 
@@ -137,8 +142,16 @@ def first_of(*branches: Effect[Any] | Request[Any]) -> Effect[tuple[int, Any]]:
         InvalidRequest: If there are none. Where the first that ended has raised, that is raised.
 
     >>> from persist_effects import sleep
-    >>> next(first_of(signal("paid"), sleep(3600))).mode
-    'first'
+    >>> from persist_effects.flow.replay import Replay
+    >>> from persist_effects.requests import Answered
+    >>> def paid_in_time():
+    ...     place, _ = yield from first_of(signal("paid"), sleep(3600))
+    ...     return place == 0
+    >>> replay = Replay(paid_in_time())
+    >>> replay.begin()
+    >>> replay.feed((1, 1, 1), Answered(None))
+    >>> replay.end, replay.withdrawn
+    (Answered(value=True), [(1, 2, 1)])
     """
     if not branches:
         raise InvalidRequest("flow.first_of has no branches, of which one could be the first: give at least one")
@@ -165,8 +178,10 @@ def local(reading: Effect[A]) -> Effect[A]:
         InvalidRequest: If it asks for something else than a read, or its value cannot be kept.
 
     >>> from persist_effects import kv
-    >>> next(local(kv.get("color"))).name
+    >>> asked = next(local(kv.get("color")))
+    >>> asked.name
     'get'
+    >>> asked.program.close()
     """
     check_fresh(reading)
     name = getattr(reading, "__name__", "program")
