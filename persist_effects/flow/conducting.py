@@ -182,16 +182,20 @@ class _Conductor:
         # The last sequence number of the journal, and whether its last entry is of this host.
         self._seq = 0
         self._is_owner = False
+        # When that was written, and the latest time that the flow has seen.
+        self._entry_at = 0
         self._latest = 0
         self._patches: dict[str, bool] = {}
         self._is_replaying = True
         self._begun: dict[Path, _Begun] = {}
         # Steps that the flow knows and the journal does not, their size, and the keys that go with them.
-        self._untold: list[JournalStep] = []
+        self._untold: list[Any] = []
         self._untold_bytes = 0
         self._obsolete: list[Write] = []
-        # Steps for which something is to be begun once the journal has what came before.
-        self._to_start: list[Path] = []
+        # Steps for which something is to be begun once the journal knows that: timers, and calls that are not repeated.
+        self._to_begin: list[Path] = []
+        self._prepared: list[tuple[Path, int | None]] = []
+        # What the host is to begin, or to forget, at the next turn.
         self._calls: list[Path] = []
         self._timers: list[Timer] = []
         self._withdrawn: list[Path] = []
@@ -307,24 +311,24 @@ class _Conductor:
 
     def go_on(self) -> Effect[Finished | None]:
         """Go on live, until the flow has ended; None: as a new run."""
+        replay = self._flow
         yield from self._read_mail()
         while True:
-            if self._is_paused:
-                yield from self._commit()
-            else:
-                yield from self._settle()
-                if self._flow.end is not None:
+            if not self._is_paused:
+                if replay.asked:
+                    yield from self._settle()
+                if replay.end is not None:
                     return (yield from self._end())
-                yield from self._commit_what_is_to_start()
+                if self._to_begin:
+                    yield from self._prepare()
+            if self._untold or self._obsolete or replay.withdrawn:
+                yield from self._commit()
+            if self._prepared:
+                self._begin_prepared()
             if self._calls and not self._is_owner:
                 yield from self._claim()
-            asked = Await(self._id, self._started(), tuple(self._timers), tuple(self._withdrawn))
-            self._timers, self._withdrawn = [], []
-            for came in (yield from perform(asked)):
-                if not came.path:
-                    yield from self._read_mail()
-                else:
-                    self._came(came)
+            if self._take_in((yield from perform(self._awaited()))):
+                yield from self._read_mail()
 
     def _settle(self) -> Effect[None]:
         """Answer what can be answered at once, until the flow waits for others."""
@@ -336,8 +340,10 @@ class _Conductor:
                 continue
             request = cast(Request[Any], branch.request)
             kind = type(request)
-            if kind is Call or kind is Sleep:
-                self._to_start.append(path)
+            if kind is Call and cast(Call, request).repeat != "never":
+                self._calls.append(path)
+            elif kind is Call or kind is Sleep:
+                self._to_begin.append(path)
             elif kind is Signal:
                 self._look_for_signal(path, cast(Signal, request))
             elif kind is Child:
@@ -364,7 +370,8 @@ class _Conductor:
                 # Never before something that the flow has seen.
                 answer = self._latest = max(self._latest, answer)
             encoded, answer = journal.encode_reply(request, answer)
-            self._check_size(request, encoded)
+            if len(encoded) > self._limit_bytes:
+                raise self._too_large(request, len(encoded))
         except Exception as error:
             if isinstance(error, PersistError) and not isinstance(error, CallerError):
                 # The store's trouble, and not the flow's.
@@ -407,7 +414,7 @@ class _Conductor:
         except CallerError as error:
             self._fail(path, request, error)
         else:
-            self._begun[path] = _Begun(self._latest, child_id)
+            self._begun[path] = _Begun(self._entry_at, child_id)
 
     def _fail(self, path: Path, request: Request[Any], error: Exception, message: int | None = None) -> None:
         encoded = journal.encode_raised(error)
@@ -422,40 +429,58 @@ class _Conductor:
         self._untold.append(step)
         self._untold_bytes += size_bytes + len(step.known)
 
-    def _check_size(self, request: Request[Any], encoded: bytes) -> None:
-        if len(encoded) > self._limit_bytes:
-            raise InvalidRequest(
-                f"what came of {_told(request)} takes {len(encoded)} bytes, and a journal takes {self._limit_bytes}: "
-                "put it into a blob store and hand the reference on"
-            )
+    def _too_large(self, request: Request[Any], size_bytes: int) -> InvalidRequest:
+        return InvalidRequest(
+            f"what came of {_told(request)} takes {size_bytes} bytes, and a journal takes {self._limit_bytes}: put it "
+            "into a blob store and hand the reference on"
+        )
 
     # What comes from outside
 
+    def _take_in(self, arrivals: list[Came]) -> bool:
+        """Feed what came of calls and timers, and say whether messages came."""
+        has_mail = False
+        for came in arrivals:
+            if came.path:
+                self._came(came)
+            else:
+                has_mail = True
+        return has_mail
+
     def _came(self, came: Came) -> None:
         """Feed what came of a call or a timer. What nobody waits for any more is forgotten."""
-        branch = self._flow.waiting.get(came.path)
+        path = came.path
+        branch = self._flow.waiting.get(path)
         if branch is None:
             return
-        request = cast(Request[Any], branch.request)
+        request = branch.request
+        if type(request) is Call:
+            if came.error is None:
+                self._answer(path, request, came.value)
+            else:
+                self._fail(path, request, came.error)
+            return
+        self._forget_timer(path)
         if isinstance(request, Signal):
-            self._forget_timer(came.path)
             late = TimeoutError(f"no signal {request.name!r} came in {request.timeout} seconds")
-            self._fail(came.path, request, late)
-        elif came.error is not None:
-            self._fail(came.path, request, came.error)
+            self._fail(path, request, late)
         else:
-            self._forget_timer(came.path)
-            self._answer(came.path, request, came.value)
+            self._answer(path, cast(Request[Any], request), None)
 
     def _answer(self, path: Path, request: Request[Any], value: Any, message: int | None = None) -> None:
         """Feed an answer that came from outside, if it can be kept."""
         try:
             encoded, value = journal.encode_reply(request, value)
-            self._check_size(request, encoded)
+            size_bytes = len(encoded)
+            if size_bytes > self._limit_bytes:
+                raise self._too_large(request, size_bytes)
         except InvalidRequest as error:
-            self._fail(path, request, error)
+            self._fail(path, request, error, message)
             return
-        self._tell(JournalStep(path, identity(request), ANSWER, encoded, message), len(encoded))
+        known = identity(request)
+        # A `JournalStep`, whose constructor takes longer than the rest of this.
+        self._untold.append((path, known, ANSWER, encoded, message))
+        self._untold_bytes += size_bytes + len(known)
         self._flow.feed(path, Answered(value))
 
     def _read_mail(self) -> Effect[None]:
@@ -513,7 +538,7 @@ class _Conductor:
         if self._signals.get(request.name):
             self._receive(path, request)
         elif request.timeout is not None:
-            self._to_start.append(path)
+            self._to_begin.append(path)
 
     def _receive(self, path: Path, request: Signal) -> None:
         seq, data = self._signals[request.name].popleft()
@@ -555,58 +580,53 @@ class _Conductor:
 
     # To the journal
 
-    def _commit_what_is_to_start(self) -> Effect[None]:
-        """Have the journal know all that the flow knows, before anything begins."""
-        replay = self._flow
-        new: list[tuple[Path, Any]] = []
-        writes: list[Write] = []
-        for path in self._to_start:
-            branch = replay.waiting.get(path)
-            if branch is None or path in self._begun:
+    def _prepare(self) -> Effect[None]:
+        """Tell the journal of timers, and of calls that must not be repeated, before they begin."""
+        paths, self._to_begin = self._to_begin, []
+        for path in paths:
+            branch = self._flow.waiting.get(path)
+            if branch is None:
                 continue
-            request = branch.request
-            if isinstance(request, Call):
-                if request.repeat == "never":
-                    new.append((path, None))
+            request = cast(Request[Any], branch.request)
+            begun = self._begun.get(path)
+            if begun is not None:
+                # By a host before this one. What became of a call someone has to say.
+                if not isinstance(request, Call):
+                    self._timers.append(Timer(path, _later(begun.at, _seconds_of(request))))
                 continue
-            # By the clock of whoever commits, which may be a little off: the entry's own time counts.
-            seconds = cast(float, request.seconds if isinstance(request, Sleep) else cast(Signal, request).timeout)
-            due = _later((yield from perform(Now())), seconds)
-            writes.append(KvPut(journal.due_key(due, self._id, path), None))
-            new.append((path, due))
-        for path, what in new:
-            self._tell(JournalStep(path, identity(cast(Any, replay.waiting[path].request)), STARTED, what))
-        self._obsolete.extend(writes)
-        if self._untold or self._obsolete:
-            yield from self._commit()
-        for path, what in new:
-            self._begun[path] = _Begun(self._latest, what)
-        begun = {path for path, _ in new}
-        for path in self._to_start:
-            self._start(path, is_new=path in begun)
-        self._to_start.clear()
+            due: int | None = None
+            if not isinstance(request, Call):
+                # By the clock of whoever asks, which may be a little off: the time of the entry counts.
+                due = _later((yield from perform(Now())), _seconds_of(request))
+                self._obsolete.append(KvPut(journal.due_key(due, self._id, path), None))
+            self._tell(JournalStep(path, identity(request), STARTED, due))
+            self._prepared.append((path, due))
 
-    def _start(self, path: Path, *, is_new: bool) -> None:
-        branch = self._flow.waiting.get(path)
-        if branch is None:
-            return
-        request, begun = branch.request, self._begun.get(path)
-        if isinstance(request, Call):
-            # What became of one that was begun before, and must not be repeated, someone has to say.
-            if request.repeat != "never" or is_new:
+    def _begin_prepared(self) -> None:
+        prepared, self._prepared = self._prepared, []
+        for path, due in prepared:
+            self._begun[path] = _Begun(self._entry_at, due)
+            branch = self._flow.waiting[path]
+            if due is None:
                 self._calls.append(path)
-        elif begun is not None:
-            seconds = request.seconds if isinstance(request, Sleep) else cast(Any, request).timeout
-            self._timers.append(Timer(path, _later(begun.at, seconds)))
+            else:
+                self._timers.append(Timer(path, _later(self._entry_at, _seconds_of(branch.request))))
 
-    def _started(self) -> tuple[Started, ...]:
-        waiting, before = self._flow.waiting, f"{self._id}/{self._beginning.run}/"
+    def _awaited(self) -> Await:
+        """What the host is to begin now, and to wait for."""
+        waiting = self._flow.waiting
         paths, self._calls = self._calls, []
-        return tuple(
-            Started(path, cast(Call, waiting[path].request), before + told_path(path))
-            for path in paths
-            if path in waiting
-        )
+        calls = tuple(self._started(path, cast(Call, waiting[path].request)) for path in paths if path in waiting)
+        if not self._timers and not self._withdrawn:
+            return Await(self._id, calls)
+        asked = Await(self._id, calls, tuple(self._timers), tuple(self._withdrawn))
+        self._timers, self._withdrawn = [], []
+        return asked
+
+    def _started(self, path: Path, call: Call) -> Started:
+        if call.repeat != "keyed":
+            return Started(path, call, "")
+        return Started(path, call, f"{self._id}/{self._beginning.run}/{told_path(path)}")
 
     def _commit(
         self,
@@ -620,47 +640,55 @@ class _Conductor:
 
         Returns the answers of the writes, or their conflict, and then nothing was written.
         """
-        self._withdraw()
+        if self._flow.withdrawn:
+            self._withdraw()
         steps = self._untold if step is None else [*self._untold, step]
         if not steps and not self._obsolete:
             return []
-        entry = Append(
-            self._stream,
-            (Draft(journal.STEPS, {"token": self._token, "steps": journal.encode_steps(steps)}),),
-            self._seq,
-        )
-        answer = yield from self._append(entry, (*writes, *self._obsolete), checks, is_noted and bool(writes))
+        draft = Draft(journal.STEPS, {"token": self._token, "steps": journal.encode_steps(steps)})
+        if self._obsolete:
+            answer = yield from self._append(draft, (*writes, *self._obsolete), checks, is_noted and bool(writes))
+        else:
+            answer = yield from self._append(draft, writes, checks, is_noted and bool(writes))
         if isinstance(answer, Conflict):
             return answer
-        self._untold, self._untold_bytes, self._obsolete = [], 0, []
+        self._untold, self._untold_bytes = [], 0
+        if self._obsolete:
+            self._obsolete = []
         return answer[: len(writes)]
 
     def _append(
-        self, entry: Append, writes: tuple[Write, ...], checks: tuple[Any, ...] = (), is_noted: bool = False
+        self, draft: Draft, writes: tuple[Write, ...] = (), checks: tuple[Any, ...] = (), is_noted: bool = False
     ) -> Effect[Any]:
         """Append an entry, together with writes. A conflict about the journal means that it is another's."""
+        entry = Append(self._stream, (draft,), self._seq)
         if not self._is_owner:
             self._open = msgspec.structs.replace(self._open, owner=self._token)
             writes = (*writes, KvPut(journal.OPEN + self._id, self._open))
         request: Request[Any] = Transact((*writes, entry), checks, is_noted) if writes or checks else entry
-        answer = None
+        answer: Any = None
+        is_uncertain = False
         while answer is None:
             try:
                 answer = yield from perform(request)
             except UncertainOutcome:
-                answer = yield from self._read_back(request, writes)
-            else:
-                if isinstance(answer, Conflict) and answer.name == self._stream and answer.kind == "stream":
-                    answer = (yield from self._read_back(request, writes)) or answer
-                    if isinstance(answer, Conflict):
-                        raise OwnershipLost(self._id, self._seq + 1)
-        if isinstance(answer, Conflict):
+                is_uncertain = True
+                answer = yield from self._read_back(writes)
+            if isinstance(answer, Conflict):
+                of_journal = answer.name == self._stream and answer.kind == "stream"
+                if of_journal or is_uncertain:
+                    # It may be this very entry, which was written after all.
+                    answer = (yield from self._read_back(writes)) or answer
+                if of_journal and isinstance(answer, Conflict):
+                    raise OwnershipLost(self._id, self._seq + 1)
+        if type(answer) is Conflict:
             return answer
-        appended: Appended = answer if isinstance(answer, Appended) else answer[-1]
-        self._seq, self._latest, self._is_owner = appended.last_seq, max(self._latest, appended.at), True
-        return answer if isinstance(answer, list) else [answer]
+        appended: Appended = answer if type(answer) is Appended else answer[-1]
+        self._seq, self._entry_at, self._is_owner = appended.last_seq, appended.at, True
+        self._latest = max(self._latest, appended.at)
+        return (answer,) if type(answer) is Appended else answer
 
-    def _read_back(self, request: Request[Any], writes: tuple[Write, ...]) -> Effect[Any]:
+    def _read_back(self, writes: tuple[Write, ...]) -> Effect[Any]:
         """What an append was answered whose answer was lost, if it was carried out; else None.
 
         Only this host writes with its token, one entry at a time: an entry with it, behind the last one, is this one.
@@ -678,7 +706,7 @@ class _Conductor:
     def _claim(self) -> Effect[None]:
         """Take the flow over, before anything that it has begun is begun again."""
         claimed = Draft(journal.CLAIMED, {"token": self._token})
-        yield from self._append(Append(self._stream, (claimed,), self._seq), ())
+        yield from self._append(claimed)
 
     def _withdraw(self) -> None:
         """See to it that what nobody waits for any more is not gone on with."""
@@ -735,8 +763,7 @@ class _Conductor:
 
     def _append_last(self, draft: Draft, writes: list[Write]) -> Effect[None]:
         """Append what stands in the place of all before it, which is dropped in the same transaction."""
-        entry = Append(self._stream, (draft,), self._seq)
-        yield from self._append(entry, (TruncateThrough(self._stream, self._seq), *writes))
+        yield from self._append(draft, (TruncateThrough(self._stream, self._seq), *writes))
 
     def _continue(self, end: FlowContinued) -> Effect[None]:
         code, beginning = self._flows.newest(self._beginning.flow), self._beginning
@@ -810,6 +837,10 @@ def _later(at: int, seconds: float) -> int:
 
 
 _LONGEST_SECONDS = 1e11
+
+
+def _seconds_of(request: Any) -> float:
+    return cast(float, request.seconds if isinstance(request, Sleep) else request.timeout)
 
 
 def _is_same_step(request: Any, known: bytes) -> bool:

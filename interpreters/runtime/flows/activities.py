@@ -1,6 +1,7 @@
 """Activities of flows: run in threads, or in an event loop, tried again, and given up when their time is over."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from interpreters.threads.workers import Workers
@@ -33,6 +34,7 @@ class Activities:
         count: int,
     ) -> None:
         self._codes = codes
+        self._awaited = frozenset(name for name, code in codes.items() if is_async_row(code.function))
         self._tell = tell
         self._later = later
         self._deliver = deliver
@@ -49,14 +51,24 @@ class Activities:
                 f"{', '.join(sorted(self._codes)) or 'none'}"
             )
 
-    def start(self, flow_id: str, started: Started) -> None:
+    def start(self, flow_id: str, started: Started, number: int = 1) -> None:
         """Run a call.
 
         Args:
             flow_id: Whose call it is.
             started: The call.
+            number: Which try of it this is.
         """
-        self._try(flow_id, started, 1)
+        call = started.call
+        code = self._codes[call.activity]
+        self._tries[flow_id, started.path] = number
+        if call.timeout is not None:
+            late = TimeoutError(f"activity {call.activity!r} did not end within {call.timeout} seconds")
+            self._later(call.timeout, partial(self._came, flow_id, started, number, Came(started.path, error=late)))
+        if call.activity in self._awaited:
+            self._run_in_event_loop(code, flow_id, started, number)
+        else:
+            self._workers.do(partial(self._carry_out, code.function, code.repeat, flow_id, started, number))
 
     def forget(self, flow_id: str, path: tuple[int, ...]) -> None:
         """Nobody waits for a call any more. It goes on by itself, and what comes of it is dropped."""
@@ -69,56 +81,46 @@ class Activities:
         if self._event_loop is not None:
             self._event_loop.close()
 
-    def _try(self, flow_id: str, started: Started, number: int) -> None:
-        call = started.call
-        code = self._codes[call.activity]
-        self._tries[flow_id, started.path] = number
-        if call.timeout is not None:
-            late = TimeoutError(f"activity {call.activity!r} did not end within {call.timeout} seconds")
-            self._later(call.timeout, lambda: self._came(flow_id, started, number, Came(started.path, error=late)))
+    def _carry_out(self, function: Any, repeat: str, flow_id: str, started: Started, number: int) -> None:
+        """In a thread: run a call once."""
+        value, error = None, None
+        try:
+            args = started.call.args
+            value = function(*args, key=started.key) if repeat == "keyed" else function(*args)
+        except Exception as raised:
+            error = raised
+        except BaseException as raised:
+            # Nobody is there whom it could end.
+            error = RuntimeError(f"activity {started.call.activity!r} raised {raised!r}")
+        self._tell(partial(self._came, flow_id, started, number, Came(started.path, value, error)))
+
+    def _run_in_event_loop(self, code: ActivityCode, flow_id: str, started: Started, number: int) -> None:
+        if self._event_loop is None:
+            self._event_loop = _EventLoop()
+
+        def done(value: Any, error: Exception | None) -> None:
+            self._tell(partial(self._came, flow_id, started, number, Came(started.path, value, error)))
+
         named = {"key": started.key} if code.repeat == "keyed" else {}
-        if is_async_row(code.function):
-            if self._event_loop is None:
-                self._event_loop = _EventLoop()
-            self._event_loop.run(
-                lambda: code.function(*call.args, **named),
-                lambda value, error: self._say(flow_id, started, number, value, error),
-            )
-            return
-
-        def job() -> None:
-            try:
-                value, error = code.function(*call.args, **named), None
-            except Exception as raised:
-                value, error = None, raised
-            except BaseException as raised:
-                # Nobody is there whom it could end.
-                value, error = None, RuntimeError(f"activity {call.activity!r} raised {raised!r}")
-            self._say(flow_id, started, number, value, error)
-
-        self._workers.do(job)
-
-    def _say(self, flow_id: str, started: Started, number: int, value: Any, error: Exception | None) -> None:
-        came = Came(started.path, value, error)
-        self._tell(lambda: self._came(flow_id, started, number, came))
+        self._event_loop.run(lambda: code.function(*started.call.args, **named), done)
 
     def _came(self, flow_id: str, started: Started, number: int, came: Came) -> None:
         """In the thread of the flows: what came of a try, if it is the one that counts."""
         place = flow_id, started.path
         if self._tries.get(place) != number:
             return
-        retry = started.call.retry
-        if came.error is not None and number <= retry.times:
+        if came.error is not None and number <= started.call.retry.times:
             # Until then no other outcome counts.
             self._tries[place] = -number
-            self._later(retry.seconds_before(number), lambda: self._try_again(flow_id, started, number))
+            seconds = started.call.retry.seconds_before(number)
+            self._later(seconds, partial(self._try_again, flow_id, started, number))
             return
         del self._tries[place]
         self._deliver(flow_id, came)
 
     def _try_again(self, flow_id: str, started: Started, number: int) -> None:
         if self._tries.get((flow_id, started.path)) == -number:
-            self._try(flow_id, started, number + 1)
+            self.start(flow_id, started, number + 1)
 
 
 class _EventLoop:
