@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from interpreters.threads.workers import Workers
 from persist_effects.errors import InvalidRequest
 from persist_effects.flow.defining import ActivityCode
 from persist_effects.flow.requests import Call, Came, Started
@@ -12,6 +11,9 @@ from persist_effects.rows import is_async_row
 
 Tell = Callable[[Callable[[], None]], None]
 """Has something called in the thread of the flows, from any thread."""
+
+Work = Callable[[], Callable[[], None]]
+"""Runs a call once, in any thread, and returns what is to be done in the thread of the flows then."""
 
 
 class Activities:
@@ -22,7 +24,6 @@ class Activities:
         tell: Has something called in the thread of the flows.
         later: Has something called there after so many seconds.
         deliver: Is told, in that thread, what came of a call.
-        count: How many threads there are for them at the most.
     """
 
     def __init__(
@@ -31,14 +32,14 @@ class Activities:
         tell: Tell,
         later: Callable[[float, Callable[[], None]], None],
         deliver: Callable[[str, Came], None],
-        count: int,
     ) -> None:
         self._codes = codes
         self._awaited = frozenset(name for name, code in codes.items() if is_async_row(code.function))
         self._tell = tell
         self._later = later
         self._deliver = deliver
-        self._workers = Workers(count, "persist-effects activity")
+        self.ready: list[Work] = []
+        """What is to be done now, wherever that may be. Whoever does it takes it out."""
         # What is under way: which try of it counts.
         self._tries: dict[tuple[str, tuple[int, ...]], int] = {}
         self._event_loop: _EventLoop | None = None
@@ -68,7 +69,7 @@ class Activities:
         if call.activity in self._awaited:
             self._run_in_event_loop(code, flow_id, started, number)
         else:
-            self._workers.do(partial(self._carry_out, code.function, code.repeat, flow_id, started, number))
+            self.ready.append(partial(self._carry_out, code.function, code.repeat, flow_id, started, number))
 
     def forget(self, flow_id: str, path: tuple[int, ...]) -> None:
         """Nobody waits for a call any more. It goes on by itself, and what comes of it is dropped."""
@@ -77,12 +78,12 @@ class Activities:
     def close(self) -> None:
         """Run nothing more. What is under way in a thread ends by itself."""
         self._tries.clear()
-        self._workers.end(may_wait=False)
+        self.ready.clear()
         if self._event_loop is not None:
             self._event_loop.close()
 
-    def _carry_out(self, function: Any, repeat: str, flow_id: str, started: Started, number: int) -> None:
-        """In a thread: run a call once."""
+    def _carry_out(self, function: Any, repeat: str, flow_id: str, started: Started, number: int) -> Callable[[], None]:
+        """In any thread: run a call once, and return what is to be done in the thread of the flows then."""
         value, error = None, None
         try:
             args = started.call.args
@@ -92,7 +93,7 @@ class Activities:
         except BaseException as raised:
             # Nobody is there whom it could end.
             error = RuntimeError(f"activity {started.call.activity!r} raised {raised!r}")
-        self._tell(partial(self._came, flow_id, started, number, Came(started.path, value, error)))
+        return partial(self._came, flow_id, started, number, Came(started.path, value, error))
 
     def _run_in_event_loop(self, code: ActivityCode, flow_id: str, started: Started, number: int) -> None:
         if self._event_loop is None:
