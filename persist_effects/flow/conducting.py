@@ -120,6 +120,13 @@ class Finished(NamedTuple):
     error: BaseException | None = None
 
 
+class Begun(NamedTuple):
+    """What a flow that begins has in the store: the data of its journal's first entry, and its key."""
+
+    beginning: Beginning
+    standing: Open
+
+
 @program
 def conduct(
     flow_id: str,
@@ -129,6 +136,7 @@ def conduct(
     errors: ErrorKinds | None = None,
     result_limit_bytes: int = RESULT_LIMIT_BYTES,
     claims_limit: int = CLAIMS_LIMIT,
+    begun: Begun | None = None,
 ) -> Effect[Finished]:
     """Run a flow from its journal, and go on live.
 
@@ -139,6 +147,7 @@ def conduct(
         errors: Classes of errors by their names, as they are to come back from the journal.
         result_limit_bytes: The largest outcome that it takes.
         claims_limit: How often in a row it may have been taken over without getting on.
+        begun: What it was begun with a moment ago, by the host that runs this: nothing needs to be read then.
 
     Returns:
         How it ended, or that it was set aside.
@@ -151,7 +160,10 @@ def conduct(
     while True:
         conductor = _Conductor(flow_id, flows, token, errors or {}, result_limit_bytes)
         try:
-            if not (yield from conductor.take_up(claims_limit)):
+            if begun is not None:
+                conductor.take_up_new(begun)
+                begun = None
+            elif not (yield from conductor.take_up(claims_limit)):
                 return Finished(flow_id, journal.SET_ASIDE)
             finished = yield from conductor.go_on()
         finally:
@@ -160,7 +172,7 @@ def conduct(
             return finished
 
 
-class _Begun(NamedTuple):
+class _BegunStep(NamedTuple):
     """What was begun for a step: when, and under which key or child."""
 
     at: int
@@ -187,7 +199,7 @@ class _Conductor:
         self._latest = 0
         self._patches: dict[str, bool] = {}
         self._is_replaying = True
-        self._begun: dict[Path, _Begun] = {}
+        self._begun: dict[Path, _BegunStep] = {}
         # Steps that the flow knows and the journal does not, their size, and the keys that go with them.
         self._untold: list[Any] = []
         self._untold_bytes = 0
@@ -203,6 +215,7 @@ class _Conductor:
         self._read_through = 0
         self._signals: dict[str, deque[tuple[int, Any]]] = {}
         self._is_paused = False
+        self._has_mail = True
 
     def close(self) -> None:
         if self._replay is not None:
@@ -237,6 +250,14 @@ class _Conductor:
         if self._open.state == journal.HALTED:
             self._restate(journal.RUNNING)
         return True
+
+    def take_up_new(self, begun: Begun) -> None:
+        """Run the program of a flow whose journal has nothing but its beginning, and whose inbox has nothing."""
+        self._beginning, self._open = begun
+        beginning = self._beginning
+        self._seq, self._is_owner, self._entry_at, self._latest = 1, True, beginning.began, beginning.began
+        self._has_mail = False
+        self._feed([])
 
     def _feed(self, events: list[Event]) -> None:
         beginning = self._beginning
@@ -273,7 +294,9 @@ class _Conductor:
                     raise self._diverged(path, known, last)
                 last = path, known
                 if kind == STARTED:
-                    self._begun[path] = _Begun(event.at, encoded.decode() if isinstance(encoded, bytes) else encoded)
+                    self._begun[path] = _BegunStep(
+                        event.at, encoded.decode() if isinstance(encoded, bytes) else encoded
+                    )
                 else:
                     feed(path, self._outcome(request, kind, encoded, event))
 
@@ -312,7 +335,8 @@ class _Conductor:
     def go_on(self) -> Effect[Finished | None]:
         """Go on live, until the flow has ended; None: as a new run."""
         replay = self._flow
-        yield from self._read_mail()
+        if self._has_mail:
+            yield from self._read_mail()
         while True:
             if not self._is_paused:
                 if replay.asked:
@@ -323,8 +347,7 @@ class _Conductor:
                     yield from self._prepare()
             if self._untold or self._obsolete or replay.withdrawn:
                 yield from self._commit()
-            if self._prepared:
-                self._begin_prepared()
+            self._begin_prepared()
             if self._calls and not self._is_owner:
                 yield from self._claim()
             if self._take_in((yield from perform(self._awaited()))):
@@ -406,7 +429,8 @@ class _Conductor:
             args = code.encode_args(request.args)
             began = yield from perform(Now())
             parent = Parent(self._id, list(path))
-            writes = beginning_writes(child_id, Beginning(code.name, code.version, args, began, parent=parent))
+            beginning = Beginning(code.name, code.version, args, began, parent=parent)
+            writes = beginning_writes(child_id, begun_of(beginning))
             step = JournalStep(path, identity(request), STARTED, child_id.encode())
             answer = yield from self._commit(writes, (), step, is_noted=False)
             if isinstance(answer, Conflict):
@@ -414,7 +438,7 @@ class _Conductor:
         except CallerError as error:
             self._fail(path, request, error)
         else:
-            self._begun[path] = _Begun(self._entry_at, child_id)
+            self._begun[path] = _BegunStep(self._entry_at, child_id)
 
     def _fail(self, path: Path, request: Request[Any], error: Exception, message: int | None = None) -> None:
         encoded = journal.encode_raised(error)
@@ -603,9 +627,11 @@ class _Conductor:
             self._prepared.append((path, due))
 
     def _begin_prepared(self) -> None:
+        if not self._prepared:
+            return
         prepared, self._prepared = self._prepared, []
         for path, due in prepared:
-            self._begun[path] = _Begun(self._entry_at, due)
+            self._begun[path] = _BegunStep(self._entry_at, due)
             branch = self._flow.waiting[path]
             if due is None:
                 self._calls.append(path)
@@ -798,20 +824,36 @@ class _Conductor:
 # What others have for a flow
 
 
-def beginning_writes(flow_id: str, beginning: Beginning, open_: Open | None = None) -> tuple[Write, ...]:
+def beginning_writes(flow_id: str, begun: Begun) -> tuple[Write, ...]:
     """The writes that begin a flow, all of which conflict where there is one.
 
-    >>> [write.op for write in beginning_writes("o-1", Beginning("order", 1, b"", 0))]
+    >>> [write.op for write in beginning_writes("o-1", begun_of(Beginning("order", 1, b"", 0)))]
     ['persist/append', 'persist/kv-put', 'persist/append']
     """
-    if open_ is None:
-        open_ = Open(beginning.flow, beginning.version, beginning.began, owner=beginning.token, tags=beginning.tags)
     writes = (
-        Append(journal.journal_of(flow_id), (Draft(journal.BEGUN, beginning),), 0),
-        KvPut(journal.OPEN + flow_id, open_, 0),
+        Append(journal.journal_of(flow_id), (Draft(journal.BEGUN, begun.beginning),), 0),
+        KvPut(journal.OPEN + flow_id, begun.standing, 0),
     )
     # A host that begins it for itself needs no word of it.
-    return writes if beginning.token else (*writes, message(flow_id, "begun", None))
+    return writes if begun.beginning.token else (*writes, message(flow_id, "begun", None))
+
+
+def begun_of(beginning: Beginning, queue: str = "", priority: int = 0) -> Begun:
+    """What a flow that begins has in the store.
+
+    >>> begun_of(Beginning("order", 1, b"", 0), queue="mail").standing.queue
+    'mail'
+    """
+    standing = Open(
+        beginning.flow,
+        beginning.version,
+        beginning.began,
+        owner=beginning.token,
+        queue=queue,
+        priority=priority,
+        tags=beginning.tags,
+    )
+    return Begun(beginning, standing)
 
 
 def message(flow_id: str, kind: str, data: Any) -> Append:
