@@ -190,7 +190,8 @@ class _Conductor:
         self._limit_bytes = limit_bytes
         self._stream = journal.journal_of(flow_id)
         self._inbox = journal.INBOX + flow_id
-        self._replay: Replay | None = None
+        # Made when it is taken up.
+        self._flow = cast(Replay, None)
         # The last sequence number of the journal, and whether its last entry is of this host.
         self._seq = 0
         self._is_owner = False
@@ -218,13 +219,8 @@ class _Conductor:
         self._has_mail = True
 
     def close(self) -> None:
-        if self._replay is not None:
-            self._replay.close()
-
-    @property
-    def _flow(self) -> Replay:
-        assert self._replay is not None, "it was taken up"
-        return self._replay
+        if self._flow:
+            self._flow.close()
 
     # From the journal
 
@@ -268,12 +264,12 @@ class _Conductor:
         for _, steps in entries:
             self._patches.update((step.known.decode(), True) for step in steps if step.kind == PATCHED)
             self._consumed.update(step.message for step in steps if step.message is not None)
-        self._replay = Replay(code.make(beginning.args), self._is_patched)
-        self._replay.begin()
+        self._flow = Replay(code.make(beginning.args), self._is_patched)
+        self._flow.begin()
         self._feed_steps(entries)
         self._is_replaying = False
         # What was answered is no longer asked.
-        self._replay.asked = deque(self._replay.waiting)
+        self._flow.asked = deque(self._flow.waiting)
 
     def _feed_steps(self, entries: list[tuple[Event, list[JournalStep]]]) -> None:
         """Give the flow what it was given before, in that order, and compare what it asks with what it asked."""
@@ -355,10 +351,10 @@ class _Conductor:
 
     def _settle(self) -> Effect[None]:
         """Answer what can be answered at once, until the flow waits for others."""
-        replay, asked = self._flow, self._flow.asked
+        waiting, asked = self._flow.waiting, self._flow.asked
         while asked:
             path = asked.popleft()
-            branch = replay.waiting.get(path)
+            branch = waiting.get(path)
             if branch is None:
                 continue
             request = cast(Request[Any], branch.request)
@@ -641,8 +637,11 @@ class _Conductor:
     def _awaited(self) -> Await:
         """What the host is to begin now, and to wait for."""
         waiting = self._flow.waiting
-        paths, self._calls = self._calls, []
-        calls = tuple(self._started(path, cast(Call, waiting[path].request)) for path in paths if path in waiting)
+        calls: tuple[Started, ...] = ()
+        if self._calls:
+            paths, self._calls = self._calls, []
+            started = [self._started(path, cast(Call, waiting[path].request)) for path in paths if path in waiting]
+            calls = tuple(started)
         if not self._timers and not self._withdrawn:
             return Await(self._id, calls)
         asked = Await(self._id, calls, tuple(self._timers), tuple(self._withdrawn))

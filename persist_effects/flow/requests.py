@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from persist_effects.errors import InvalidRequest, describe, repr_of
+from persist_effects.errors import InvalidRequest, repr_of
 from persist_effects.event import check_integer, check_name
 from persist_effects.following.handling import Retry
 from persist_effects.machine import Effect
@@ -17,7 +17,10 @@ Repeat = Literal["safe", "keyed", "never"]
 
 
 class Call(Request[Any], frozen=True, tag="flow/call"):
-    """Run an activity, and answer with what it returns. Its name and its arguments are what it is known by."""
+    """Run an activity, and answer with what it returns. Its name and its arguments are what it is known by.
+
+    Made by `persist_effects.flow.call`, which checks what is in it: that is done at every step.
+    """
 
     activity: str
     args: tuple[Any, ...] = ()
@@ -26,13 +29,6 @@ class Call(Request[Any], frozen=True, tag="flow/call"):
     timeout: float | None = None
     # The type of what it returns, from its annotation.
     returns: Any = Any
-
-    def __post_init__(self) -> None:
-        check_name("activity", self.activity)
-        if self.timeout is not None:
-            check_seconds("timeout", self.timeout)
-        if type(self.retry) is not Retry:
-            raise InvalidRequest(f"retry is {describe(self.retry)}: give a Retry, as Retry(times=3)")
 
 
 class Signal(Request[Any], frozen=True, tag="flow/signal"):

@@ -14,7 +14,7 @@ import msgspec
 from interpreters.runtime.flows.activities import Activities, Work
 from interpreters.runtime.flows.alarm import Alarm
 from interpreters.runtime.flows.leases import Leases
-from interpreters.runtime.flows.loop import FlowLoop
+from interpreters.runtime.flows.loop import FlowLoop, Held
 from interpreters.runtime.store import Store
 from interpreters.threads.gates import Gate
 from interpreters.threads.workers import Pool
@@ -117,7 +117,7 @@ class FlowHost:
         self._lending = Lock()
         self._alarm = Alarm(self._tell)
         self._loop = FlowLoop(self._conductor, self._ask, self)
-        self._activities = Activities(activities_by_name(activities), self._tell, self._alarm.later, self._deliver)
+        self._activities = Activities(activities_by_name(activities), self._tell, self._alarm.later, self._loop.arrived)
         self._to_take: deque[str] = deque()
         self._pauses: dict[str, float] = {}
         self._is_closing = False
@@ -359,26 +359,22 @@ class FlowHost:
 
     # What flows ask for outside
 
-    def begin(self, asked: Await) -> None:
-        """Begin what a flow asks for, and forget what it has withdrawn."""
-        flow_id = asked.flow_id
-        try:
-            for started in asked.calls:
-                self._activities.check(started.call)
-        except InvalidRequest as error:
-            self._loop.let_go(flow_id)
-            self._halt(flow_id, error)
-            return
-        for path in asked.withdrawn:
-            self._activities.forget(flow_id, path)
+    def begin(self, held: Held, asked: Await) -> None:
+        """Begin what a flow asks for."""
         for started in asked.calls:
-            self._activities.start(flow_id, started)
+            try:
+                self._activities.check(started.call)
+            except InvalidRequest as error:
+                self._loop.let_go(held.flow_id)
+                self._halt(held.flow_id, error)
+                return
+            self._activities.start(held, started)
         if asked.timers:
             now = self._answer(Now())
             for timer in asked.timers:
-                self._set_timer(flow_id, timer.path, timer.due, now)
-        if not self._loop.held[flow_id].calls and len(self._loop.held) > self._held_limit:
-            self._loop.let_go(flow_id)
+                self._set_timer(held.flow_id, timer.path, timer.due, now)
+        if not held.calls and len(self._loop.held) > self._held_limit:
+            self._loop.let_go(held.flow_id)
 
     def left(self, flow_id: str, end: Finished | Exception) -> None:
         """See to a flow that is no longer held."""
@@ -407,12 +403,6 @@ class FlowHost:
             self._answer(KvPut(journal.OPEN + flow_id, halted, entry.revision))
         except _PASSING:
             self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._halt, flow_id, error))
-
-    def _deliver(self, flow_id: str, came: Came) -> None:
-        held = self._loop.held.get(flow_id)
-        if held is not None:
-            held.calls.discard(came.path)
-            self._loop.deliver(flow_id, came)
 
     # Timers
 
