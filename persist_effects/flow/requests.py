@@ -16,7 +16,7 @@ Repeat = Literal["safe", "keyed", "never"]
 """May an activity be run again where nobody knows what came of it: freely, with the key handed to it, or never?"""
 
 
-class Call(Request[Any], frozen=True, tag="flow/call"):
+class Call(Request[Any], frozen=True, gc=False, tag="flow/call"):
     """Run an activity, and answer with what it returns. Its name and its arguments are what it is known by.
 
     Made by `persist_effects.flow.call`, which checks what is in it: that is done at every step.
@@ -31,7 +31,7 @@ class Call(Request[Any], frozen=True, tag="flow/call"):
     returns: Any = Any
 
 
-class Signal(Request[Any], frozen=True, tag="flow/signal"):
+class Signal(Request[Any], frozen=True, gc=False, tag="flow/signal"):
     """Wait for a signal of this name, and answer with what was sent. TimeoutError where none comes in time."""
 
     name: str
@@ -94,7 +94,7 @@ class Came(msgspec.Struct, frozen=True):
     error: Exception | None = None
 
 
-class Started(msgspec.Struct, frozen=True):
+class Started(msgspec.Struct, frozen=True, gc=False):
     """A call that is to be run now. ``key`` is the same whenever it is run again."""
 
     path: tuple[int, ...]
@@ -102,14 +102,14 @@ class Started(msgspec.Struct, frozen=True):
     key: str
 
 
-class Timer(msgspec.Struct, frozen=True):
+class Timer(msgspec.Struct, frozen=True, gc=False):
     """A step that is to be told once it is due, in microseconds since 1970."""
 
     path: tuple[int, ...]
     due: int
 
 
-class Await(Request[list[Came]], frozen=True, tag="flow/await"):
+class Await(Request[list[Came]], frozen=True, gc=False, tag="flow/await"):
     """Begin these, forget what was withdrawn, and answer once something came of anything, or a message came.
 
     A message shows as one that came at the path ``()``.
