@@ -15,7 +15,6 @@ from persist_effects.flow.outside import (
     due_before,
     listing,
     outcome,
-    owners,
     pause,
     resolve,
     result,
@@ -23,6 +22,7 @@ from persist_effects.flow.outside import (
     retry,
     send,
     status,
+    unended,
     wait_for,
 )
 from persist_effects.flow.steps import (
@@ -63,7 +63,6 @@ __all__ = [
     "new_id",
     "now",
     "outcome",
-    "owners",
     "patched",
     "pause",
     "random",
@@ -76,5 +75,6 @@ __all__ = [
     "signal",
     "sleep",
     "status",
+    "unended",
     "wait_for",
 ]

@@ -137,6 +137,7 @@ def conduct(
     result_limit_bytes: int = RESULT_LIMIT_BYTES,
     claims_limit: int = CLAIMS_LIMIT,
     begun: Begun | None = None,
+    standing: Open | None = None,
 ) -> Effect[Finished]:
     """Run a flow from its journal, and go on live.
 
@@ -148,6 +149,7 @@ def conduct(
         result_limit_bytes: The largest outcome that it takes.
         claims_limit: How often in a row it may have been taken over without getting on.
         begun: What it was begun with a moment ago, by the host that runs this: nothing needs to be read then.
+        standing: How it stood a moment ago, where that was read.
 
     Returns:
         How it ended, or that it was set aside.
@@ -163,8 +165,9 @@ def conduct(
             if begun is not None:
                 conductor.take_up_new(begun)
                 begun = None
-            elif not (yield from conductor.take_up(claims_limit)):
+            elif not (yield from conductor.take_up(claims_limit, standing)):
                 return Finished(flow_id, journal.SET_ASIDE)
+            standing = None
             finished = yield from conductor.go_on()
         finally:
             conductor.close()
@@ -224,15 +227,20 @@ class _Conductor:
 
     # From the journal
 
-    def take_up(self, claims_limit: int) -> Effect[bool]:
+    def take_up(self, claims_limit: int, standing: Open | None = None) -> Effect[bool]:
         """Run the program from its journal. False: it was set aside, or is so already."""
-        entry = yield from perform(KvGet(journal.OPEN + self._id))
-        if entry is None:
-            raise NoSuchFlow(self._id, (yield from _what_became_of(self._id)))
-        self._open = msgspec.convert(entry.value, Open)
+        if standing is None:
+            entry = yield from perform(KvGet(journal.OPEN + self._id))
+            if entry is None:
+                raise NoSuchFlow(self._id, (yield from _what_became_of(self._id)))
+            standing = msgspec.convert(entry.value, Open)
+        self._open = standing
         if self._open.state == journal.SET_ASIDE:
             return False
-        events = yield from _run_of(self._stream)
+        events = yield from log.read(self._stream)
+        if not events or events[0].type != journal.BEGUN:
+            # It has ended since.
+            raise NoSuchFlow(self._id, (yield from _what_became_of(self._id)))
         self._beginning = msgspec.convert(events[0].data, Beginning)
         self._seq, self._latest = events[-1].seq, events[-1].at
         claims = next((at for at, event in enumerate(reversed(events)) if event.type != journal.CLAIMED), 0)
@@ -863,11 +871,6 @@ def message(flow_id: str, kind: str, data: Any) -> Append:
 def _what_became_of(flow_id: str) -> Effect[str]:
     closed = yield from perform(KvGet(journal.DONE + flow_id))
     return "it was never begun" if closed is None else f"it has ended, {msgspec.convert(closed.value, Closed).state}"
-
-
-def _run_of(stream: str) -> Effect[list[Event]]:
-    """The entries of a journal that are left: those of the run that goes on."""
-    return (yield from log.read(stream))
 
 
 # The flow's own words

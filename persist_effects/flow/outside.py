@@ -441,15 +441,15 @@ def wait_for(
 
 
 @program
-def owners() -> Effect[list[tuple[str, bytes]]]:
-    """The flows that hosts should run, each with the token of its owner, which is empty where it has none.
+def unended() -> Effect[dict[str, Open]]:
+    """The flows that hosts should run: all that go on, but for those that were set aside.
 
     Returns:
-        Their ids and tokens.
+        How each stands, by its id. An ``owner`` is the token of the host that runs it, empty where none does.
     """
     found = yield from kv.entries(journal.OPEN)
-    standing = ((key.removeprefix(journal.OPEN), msgspec.convert(entry.value, Open)) for key, entry in found)
-    return [(flow_id, each.owner) for flow_id, each in standing if each.state != journal.SET_ASIDE]
+    standing = {key.removeprefix(journal.OPEN): msgspec.convert(entry.value, Open) for key, entry in found}
+    return {flow_id: each for flow_id, each in standing.items() if each.state != journal.SET_ASIDE}
 
 
 @program

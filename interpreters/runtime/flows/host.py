@@ -46,8 +46,8 @@ ACTIVITIES = 32
 HELD_LIMIT = 10_000
 """How many flows that only wait are kept in memory. Others are let go of, and read from their journals when woken."""
 
-AT_ONCE = 1_000
-"""How many flows are read from their journals at once."""
+AT_ONCE = 100
+"""How many flows are read from their journals at once: one that has something to do waits no longer than that takes."""
 
 HORIZON_SECONDS = 60.0
 """Timers that are due later than that are not kept in memory: they are found by their keys when their time comes."""
@@ -118,7 +118,8 @@ class FlowHost:
         self._alarm = Alarm(self._tell)
         self._loop = FlowLoop(self._conductor, self._ask, self)
         self._activities = Activities(activities_by_name(activities), self._tell, self._alarm.later, self._loop.arrived)
-        self._to_take: deque[str] = deque()
+        # Flows to take up, each with how it stands, where that was read. Those that have something to do come first.
+        self._to_take: deque[tuple[str, Open | None]] = deque()
         self._pauses: dict[str, float] = {}
         self._is_closing = False
         self._failure: BaseException | None = None
@@ -330,7 +331,7 @@ class FlowHost:
     def _take_in(self) -> None:
         """Do what others have put here, and wait for it where there is nothing else to do."""
         while self._to_take and self._loop.active < AT_ONCE:
-            self._take_up(self._to_take.popleft())
+            self._take_up(*self._to_take.popleft())
         try:
             job = self._inbox.get() if self._loop.is_idle else self._inbox.get_nowait()
             while True:
@@ -352,9 +353,15 @@ class FlowHost:
             return outcome.value
         raise outcome.error
 
-    def _conductor(self, flow_id: str, begun: Begun | None) -> Effect[Finished]:
+    def _conductor(self, flow_id: str, known: Begun | Open | None) -> Effect[Finished]:
         return conduct(
-            flow_id, self._flows, self.token, errors=self._errors, result_limit_bytes=self._limit_bytes, begun=begun
+            flow_id,
+            self._flows,
+            self.token,
+            errors=self._errors,
+            result_limit_bytes=self._limit_bytes,
+            begun=known if isinstance(known, Begun) else None,
+            standing=known if isinstance(known, Open) else None,
         )
 
     # What flows ask for outside
@@ -387,7 +394,7 @@ class FlowHost:
             pause = self._pauses[flow_id] = min(
                 2 * self._pauses.get(flow_id, _TRY_AGAIN_SECONDS / 2), _TRY_AGAIN_SECONDS_MAX
             )
-            self._alarm.later(pause, partial(self._to_take.append, flow_id))
+            self._alarm.later(pause, partial(self._to_take.append, (flow_id, None)))
         else:
             self._halt(flow_id, end)
 
@@ -445,9 +452,9 @@ class FlowHost:
         """Take up all flows that go on and are nobody's, or this host's."""
         try:
             alive = self._leases.alive()
-            for each, owner in self._store.run(flows_.owners()):
-                if each not in self._loop.held and (owner == self.token or owner not in alive):
-                    self._to_take.append(each)
+            for each, standing in self._store.run(flows_.unended()).items():
+                if each not in self._loop.held and (standing.owner == self.token or standing.owner not in alive):
+                    self._to_take.append((each, standing))
         except _PASSING:
             self._alarm.later(_TRY_AGAIN_SECONDS, self._look_for_flows)
 
@@ -455,10 +462,10 @@ class FlowHost:
         for flow_id, each in begun.items():
             self._loop.take_up(flow_id, each)
 
-    def _take_up(self, flow_id: str) -> None:
-        """Take a flow up for which a message came, or let it have the message, if it is held by now."""
+    def _take_up(self, flow_id: str, standing: Open | None) -> None:
+        """Take a flow up for which a message may have come, or let it have the message, if it is held by now."""
         if not self._loop.deliver(flow_id, Came(())):
-            self._loop.take_up(flow_id)
+            self._loop.take_up(flow_id, standing)
 
     def _look_at(self, flow_id: str) -> None:
         """Take a flow up, if it goes on and is nobody's, or this host's."""
@@ -466,7 +473,7 @@ class FlowHost:
             standing = self._store.run(kv.get(journal.OPEN + flow_id))
             owner = b"" if standing is None else msgspec.convert(standing, Open).owner
             if standing is not None and (owner == self.token or owner not in self._leases.alive()):
-                self._to_take.append(flow_id)
+                self._to_take.appendleft((flow_id, None))
         except _PASSING:
             self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._look_at, flow_id))
 
