@@ -120,7 +120,7 @@ class Finished(NamedTuple):
     error: BaseException | None = None
 
 
-class Begun(NamedTuple):
+class BegunFlow(NamedTuple):
     """What a flow that begins has in the store: the data of its journal's first entry, and its key."""
 
     beginning: Beginning
@@ -136,7 +136,7 @@ def conduct(
     errors: ErrorKinds | None = None,
     result_limit_bytes: int = RESULT_LIMIT_BYTES,
     claims_limit: int = CLAIMS_LIMIT,
-    begun: Begun | None = None,
+    begun: BegunFlow | None = None,
     standing: Open | None = None,
 ) -> Effect[Finished]:
     """Run a flow from its journal, and go on live.
@@ -255,7 +255,7 @@ class _Conductor:
             self._restate(journal.RUNNING)
         return True
 
-    def take_up_new(self, begun: Begun) -> None:
+    def take_up_new(self, begun: BegunFlow) -> None:
         """Run the program of a flow whose journal has nothing but its beginning, and whose inbox has nothing."""
         self._beginning, self._open = begun
         beginning = self._beginning
@@ -716,7 +716,7 @@ class _Conductor:
                     raise OwnershipLost(self._id, self._seq + 1)
         if type(answer) is Conflict:
             return answer
-        appended: Appended = answer if type(answer) is Appended else answer[-1]
+        appended: Appended = answer if type(answer) is Appended else cast(list[Any], answer)[-1]
         self._seq, self._entry_at, self._is_owner = appended.last_seq, appended.at, True
         self._latest = max(self._latest, appended.at)
         return (answer,) if type(answer) is Appended else answer
@@ -831,7 +831,7 @@ class _Conductor:
 # What others have for a flow
 
 
-def beginning_writes(flow_id: str, begun: Begun) -> tuple[Write, ...]:
+def beginning_writes(flow_id: str, begun: BegunFlow) -> tuple[Write, ...]:
     """The writes that begin a flow, all of which conflict where there is one.
 
     >>> [write.op for write in beginning_writes("o-1", begun_of(Beginning("order", 1, b"", 0)))]
@@ -845,7 +845,7 @@ def beginning_writes(flow_id: str, begun: Begun) -> tuple[Write, ...]:
     return writes if begun.beginning.token else (*writes, message(flow_id, "begun", None))
 
 
-def begun_of(beginning: Beginning, queue: str = "", priority: int = 0) -> Begun:
+def begun_of(beginning: Beginning, queue: str = "", priority: int = 0) -> BegunFlow:
     """What a flow that begins has in the store.
 
     >>> begun_of(Beginning("order", 1, b"", 0), queue="mail").standing.queue
@@ -860,7 +860,7 @@ def begun_of(beginning: Beginning, queue: str = "", priority: int = 0) -> Begun:
         priority=priority,
         tags=beginning.tags,
     )
-    return Begun(beginning, standing)
+    return BegunFlow(beginning, standing)
 
 
 def message(flow_id: str, kind: str, data: Any) -> Append:

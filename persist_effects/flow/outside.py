@@ -14,7 +14,7 @@ from persist_effects.clock import now
 from persist_effects.errors import FlowExists, FlowFailed, InvalidRequest, NoSuchFlow, describe, repr_of
 from persist_effects.event import check_integer, check_name
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import Begun, beginning_writes, begun_of, message
+from persist_effects.flow.conducting import BegunFlow, beginning_writes, begun_of, message
 from persist_effects.flow.defining import flow_code
 from persist_effects.flow.journal import Beginning, Closed, FlowEnded, Open
 from persist_effects.flow.replay import Path
@@ -106,7 +106,7 @@ def begin_as(
     queue: str = "",
     priority: int = 0,
     token: bytes = b"",
-) -> Effect[Begun | None]:
+) -> Effect[BegunFlow | None]:
     """Begin a flow, as `begin` does, for a host that is to run it.
 
     Args:

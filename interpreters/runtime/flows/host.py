@@ -1,13 +1,14 @@
 """`FlowHost`: runs durable flows on a store, in threads of its own."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from math import inf
 from queue import Empty, SimpleQueue
 from threading import Lock
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -17,7 +18,7 @@ from interpreters.runtime.flows.leases import Leases
 from interpreters.runtime.flows.loop import FlowLoop, Held
 from interpreters.runtime.store import Store
 from interpreters.threads.gates import Gate
-from interpreters.threads.workers import Pool
+from interpreters.threads.workers import ThreadPool
 from persist_effects import flow as flows_
 from persist_effects import kv, log, machine, new_id
 from persist_effects.contexts import here, parts_in
@@ -31,7 +32,7 @@ from persist_effects.errors import (
     text_of,
 )
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import Begun, Finished, conduct
+from persist_effects.flow.conducting import BegunFlow, Finished, conduct
 from persist_effects.flow.defining import Flows, activities_by_name
 from persist_effects.flow.journal import Open
 from persist_effects.flow.outside import FlowStatus
@@ -40,14 +41,19 @@ from persist_effects.machine import Effect
 from persist_effects.requests import AllOf, Answered, KvGet, KvPut, Now, Outcome, ReadAll, Request, Wait
 from persist_effects.trace.errors import errors_by_name
 
+A = TypeVar("A")
+
 ACTIVITIES = 32
 """How many activities run at once, in threads, unless it is said otherwise."""
 
-HELD_LIMIT = 10_000
+HELD_LIMIT = 2_000
 """How many flows that only wait are kept in memory. Others are let go of, and read from their journals when woken."""
 
 AT_ONCE = 100
 """How many flows are read from their journals at once: one that has something to do waits no longer than that takes."""
+
+BEGUN_AT_ONCE = 1_000
+"""How many flows are begun in one commit, where many are to be begun."""
 
 HORIZON_SECONDS = 60.0
 """Timers that are due later than that are not kept in memory: they are found by their keys when their time comes."""
@@ -111,7 +117,7 @@ class FlowHost:
         self._held_limit = held_limit
         self._limit_bytes = min(flows_.RESULT_LIMIT_BYTES, store.capabilities.payload_limit_bytes // 4)
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._threads = Pool(activities_at_once + 2, "persist-effects flows")
+        self._threads = ThreadPool(activities_at_once + 2, "persist-effects flows")
         # Where the thread that leads is doing an activity: what stands for that. Whoever takes over takes it away.
         self._lent: object | None = None
         self._lending = Lock()
@@ -178,15 +184,18 @@ class FlowHost:
             ExceptionGroup: If some could not be begun, as `start` says; the others were.
         """
         self._flows.add(flow)
-        ids = list(args_by_id)
-        begins = [flows_.begin_as(each, flow, *args_by_id[each], token=self.token) for each in ids]
-        found: list[Any] = self._store.run_many(begins, return_exceptions=True)
-        begun = {each: one for each, one in zip(ids, found, strict=True) if isinstance(one, Begun)}
-        self._tell(partial(self._take_up_new, begun))
-        errors = [one for one in found if isinstance(one, Exception)]
+        begun: list[str] = []
+        errors: list[Exception] = []
+        for ids in batched(args_by_id, BEGUN_AT_ONCE):
+            begins = [flows_.begin_as(each, flow, *args_by_id[each], token=self.token) for each in ids]
+            found: list[Any] = self._store.run_many(begins, return_exceptions=True)
+            new = {each: one for each, one in zip(ids, found, strict=True) if isinstance(one, BegunFlow)}
+            self._tell(partial(self._take_up_new, new))
+            begun.extend(new)
+            errors.extend(one for one in found if isinstance(one, Exception))
         if errors:
-            raise ExceptionGroup(f"{len(errors)} of {len(ids)} flows were not begun", errors)
-        return list(begun)
+            raise ExceptionGroup(f"{len(errors)} of {len(args_by_id)} flows were not begun", errors)
+        return begun
 
     def signal(self, flow_id: str, name: str, data: Any = None) -> None:
         """Send a signal to a flow that goes on: see `persist_effects.flow.send`."""
@@ -353,14 +362,14 @@ class FlowHost:
             return outcome.value
         raise outcome.error
 
-    def _conductor(self, flow_id: str, known: Begun | Open | None) -> Effect[Finished]:
+    def _conductor(self, flow_id: str, known: BegunFlow | Open | None) -> Effect[Finished]:
         return conduct(
             flow_id,
             self._flows,
             self.token,
             errors=self._errors,
             result_limit_bytes=self._limit_bytes,
-            begun=known if isinstance(known, Begun) else None,
+            begun=known if isinstance(known, BegunFlow) else None,
             standing=known if isinstance(known, Open) else None,
         )
 
@@ -458,7 +467,7 @@ class FlowHost:
         except _PASSING:
             self._alarm.later(_TRY_AGAIN_SECONDS, self._look_for_flows)
 
-    def _take_up_new(self, begun: Mapping[str, Begun]) -> None:
+    def _take_up_new(self, begun: Mapping[str, BegunFlow]) -> None:
         for flow_id, each in begun.items():
             self._loop.take_up(flow_id, each)
 
@@ -503,3 +512,14 @@ class FlowHost:
 
 _LOOK_AGAIN_SECONDS = 0.05
 """How often messages are looked for where a store cannot tell of them."""
+
+
+def batched(items: Iterable[A], count: int) -> Iterator[list[A]]:
+    """Items, so many at a time.
+
+    >>> list(batched("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    left = iter(items)
+    while batch := list(islice(left, count)):
+        yield batch

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from persist_effects.flow.conducting import Begun, Finished
+from persist_effects.flow.conducting import BegunFlow, Finished
 from persist_effects.flow.journal import Open
 from persist_effects.flow.requests import Await, Came
 from persist_effects.machine import Effect, next_request
@@ -50,7 +50,7 @@ class FlowLoop:
 
     def __init__(
         self,
-        make: Callable[[str, Begun | Open | None], Effect[Finished]],
+        make: Callable[[str, BegunFlow | Open | None], Effect[Finished]],
         ask: Callable[[Sequence[Request[Any]]], Sequence[Outcome]],
         shell: Shell,
     ) -> None:
@@ -72,7 +72,7 @@ class FlowLoop:
         """How many flows are not waiting for something outside."""
         return len(self._asking) + len(self._woken)
 
-    def take_up(self, flow_id: str, known: Begun | Open | None = None) -> None:
+    def take_up(self, flow_id: str, known: BegunFlow | Open | None = None) -> None:
         """Begin to hold a flow, unless it is held.
 
         Args:
