@@ -12,6 +12,9 @@ from persist_effects.rows import is_async_row
 Tell = Callable[[Callable[[], None]], None]
 """Has something called in the thread of the flows, from any thread."""
 
+Say = Callable[[Any, Exception | None], None]
+"""Is told what came of one try of a call, from any thread: its value, or the error."""
+
 
 class Activities:
     """Runs calls, and says what came of each.
@@ -71,19 +74,21 @@ class Activities:
 
     def _try(self, flow_id: str, started: Started, number: int) -> None:
         call = started.call
-        code = self._codes[call.activity]
         self._tries[flow_id, started.path] = number
         if call.timeout is not None:
             late = TimeoutError(f"activity {call.activity!r} did not end within {call.timeout} seconds")
             self._later(call.timeout, lambda: self._came(flow_id, started, number, Came(started.path, error=late)))
+        self._run(flow_id, started, lambda value, error: self._say(flow_id, started, number, value, error))
+
+    def _run(self, flow_id: str, started: Started, say: Say) -> None:
+        """Run one try of a call, in a thread or in the event loop, and say what came of it."""
+        call = started.call
+        code = self._codes[call.activity]
         named = {"key": started.key} if code.repeat == "keyed" else {}
         if is_async_row(code.function):
             if self._event_loop is None:
                 self._event_loop = _EventLoop()
-            self._event_loop.run(
-                lambda: code.function(*call.args, **named),
-                lambda value, error: self._say(flow_id, started, number, value, error),
-            )
+            self._event_loop.run(lambda: code.function(*call.args, **named), say)
             return
 
         def job() -> None:
@@ -94,7 +99,7 @@ class Activities:
             except BaseException as raised:
                 # Nobody is there whom it could end.
                 value, error = None, RuntimeError(f"activity {call.activity!r} raised {raised!r}")
-            self._say(flow_id, started, number, value, error)
+            say(value, error)
 
         self._workers.do(job)
 
@@ -132,7 +137,7 @@ class _EventLoop:
         self._opening = start_blocking_portal()
         self._portal = self._opening.__enter__()
 
-    def run(self, begin: Callable[[], Any], done: Callable[[Any, Exception | None], None]) -> None:
+    def run(self, begin: Callable[[], Any], done: Say) -> None:
         async def carry_out() -> None:
             try:
                 value = await begin()
