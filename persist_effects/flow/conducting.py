@@ -14,6 +14,7 @@ is appended with its expected sequence number, so that of two hosts which both t
 """
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -97,7 +98,7 @@ from persist_effects.requests import (
     Write,
     has_sql,
 )
-from persist_effects.trace.errors import ErrorKinds
+from persist_effects.trace.errors import NO_ERROR_KINDS, ErrorKinds
 from persist_effects.trace.values import decode, is_same
 
 RESULT_LIMIT_BYTES = 256 * 1024
@@ -129,6 +130,7 @@ def conduct(
     errors: ErrorKinds | None = None,
     result_limit_bytes: int = RESULT_LIMIT_BYTES,
     claims_limit: int = CLAIMS_LIMIT,
+    look: Callable[[Replay], None] | None = None,
 ) -> Effect[Finished]:
     """Run a flow from its journal, and go on live.
 
@@ -139,6 +141,7 @@ def conduct(
         errors: Classes of errors by their names, as they are to come back from the journal.
         result_limit_bytes: The largest outcome that it takes.
         claims_limit: How often in a row it may have been taken over without getting on.
+        look: Is given the flow at its frontier, each time that it was taken up, so that one can see what it waits for.
 
     Returns:
         How it ended, or that it was set aside.
@@ -153,11 +156,47 @@ def conduct(
         try:
             if not (yield from conductor.take_up(claims_limit)):
                 return Finished(flow_id, journal.SET_ASIDE)
+            if look is not None:
+                look(conductor._flow)
             finished = yield from conductor.go_on()
         finally:
             conductor.close()
         if finished is not None:
             return finished
+
+
+def check_history(flow_id: str, flows: Flows, events: Sequence[Event], *, errors: ErrorKinds = NO_ERROR_KINDS) -> None:
+    """Whether a flow's code still does what a journal says, without a store: nothing is asked, and nothing written.
+
+    Args:
+        flow_id: The flow.
+        flows: The code of flows.
+        events: What its journal has, from ``begun`` on.
+        errors: Classes of errors by their names.
+
+    Raises:
+        Nondeterministic: If the code does something else.
+        NoSuchFlow: If the flow's code, of that version, is not here.
+        InvalidRequest: If these are not a journal of a flow that goes on, or what they hold does not fit the types
+            that the code gives.
+
+    >>> from interpreters import open_store
+    >>> from persist_effects.flow import begin
+    >>> def greet(name: str):
+    ...     yield
+    >>> store = open_store("memory:")
+    >>> store.run(begin("g-1", greet, "Ada"))
+    True
+    >>> check_history("g-1", Flows([greet]), store.run(log.read("flow/g-1")))
+    """
+    if not events or events[0].type != journal.BEGUN:
+        found = repr(events[0].type) if events else "nothing"
+        raise InvalidRequest(f"the journal of flow {flow_id!r} begins with {found}: give one that begins with 'begun'")
+    conductor = _Conductor(flow_id, flows, b"", errors, RESULT_LIMIT_BYTES)
+    try:
+        conductor.check(events)
+    finally:
+        conductor.close()
 
 
 class _Begun(NamedTuple):
@@ -234,7 +273,12 @@ class _Conductor:
             self._restate(journal.RUNNING)
         return True
 
-    def _feed(self, events: list[Event]) -> None:
+    def check(self, events: Sequence[Event]) -> None:
+        """Run the program from these events, and no further."""
+        self._beginning = msgspec.convert(events[0].data, Beginning)
+        self._feed(events)
+
+    def _feed(self, events: Sequence[Event]) -> None:
         beginning = self._beginning
         code = self._flows.of(self._id, beginning.flow, beginning.version)
         entries = [
