@@ -580,6 +580,9 @@ class _Conductor:
         if event.data.get("child") != (None if begun is None else begun.what):
             # Of a child of an earlier run.
             return
+        if isinstance(request, Call):
+            # It may be under way: its host is not to try it again.
+            self._withdrawn.append(path)
         error = event.data.get("error")
         if error is not None:
             self._fail(path, request, journal.decode_raised(error, self._errors), event.seq)

@@ -284,6 +284,19 @@ def test_a_call_that_does_not_end_is_resolved_with_an_error():
         assert repr(raised.value.__cause__) == "LookupError('lost')"
 
 
+def test_a_call_that_was_resolved_is_not_tried_again_when_its_time_is_over():
+    def shipping(order: str):
+        yield from flow.call(ship, order, timeout=30, retry=Retry(5))
+        yield from flow.sleep(DAY)
+
+    with flow_test([shipping], fakes={ship: FlowTest.never}) as test:
+        test.start(shipping, "s-1", "o-1")
+        test.run_until_idle()
+        test.resolve("s-1", ship, "by hand")
+        test.run_to_end("s-1")
+        assert len(test.calls) == 1
+
+
 def test_one_can_resolve_only_what_is_waited_for():
     def both():
         yield from flow.all_of(flow.call(ship, "o-1"), flow.call(ship, "o-2"))
