@@ -10,20 +10,26 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from interpreters.runtime.flows.activities import Activities, Say
+from interpreters.runtime.flows.activities import Activities, Tell
+from interpreters.runtime.flows.loop import Held
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.flow.defining import ActivityCode, activities_by_name, activity_code
+from persist_effects.flow.replay import Path
 from persist_effects.flow.requests import Call, Came, Started
 from persist_effects.rows import is_async_row
 
 
 class ActivityCall(NamedTuple):
-    """One try of a call that was run: whose, of what, with which arguments. ``key`` is the same for each try."""
+    """One try of a call that was run: whose, of what, with which arguments, and which step of the flow it is.
+
+    ``key`` is what an activity with ``repeat="keyed"`` is handed, the same at each try; empty for others.
+    """
 
     flow_id: str
     activity: str
     args: tuple[Any, ...]
-    key: str
+    path: Path
+    key: str = ""
 
 
 class _Never:
@@ -108,39 +114,35 @@ class OutsideWorld:
 
 
 class InlineActivities(Activities):
-    """Runs calls in the thread of the test, once the flows have got to where they wait.
+    """Runs calls in the thread of the test, wherever that does what is ready.
 
     Args:
         world: The activities.
-        work: Takes what is to be run.
-        tell: Takes what is to be called once that has run.
+        tell: Takes what is to be called next.
         later: Takes what is to be called after so many seconds.
-        deliver: Is told what came of a call.
+        arrived: Is told what came of a call.
     """
 
     def __init__(
         self,
         world: OutsideWorld,
-        work: Callable[[Callable[[], None]], None],
-        tell: Callable[[Callable[[], None]], None],
+        tell: Tell,
         later: Callable[[float, Callable[[], None]], None],
-        deliver: Callable[[str, Came], None],
+        arrived: Callable[[Held, Came], None],
     ) -> None:
-        super().__init__(world.codes, tell, later, deliver, 1)
+        super().__init__(world.codes, tell, later, arrived)
         self._world = world
-        self._work = work
+        # Async functions are run as the others are.
+        self._awaited = frozenset()
 
-    def _run(self, flow_id: str, started: Started, say: Say) -> None:
-        self._work(partial(self._carry_out, flow_id, started, say))
-
-    def _carry_out(self, flow_id: str, started: Started, say: Say) -> None:
+    def _carry_out(self, held: Held, started: Started, number: int) -> Callable[[], None]:
         call = started.call
-        self._world.calls.append(ActivityCall(flow_id, call.activity, call.args, started.key))
+        self._world.calls.append(ActivityCall(held.flow_id, call.activity, call.args, started.path, started.key))
         outcome, seconds = self._world.next_outcome(call), 0.0
         if isinstance(outcome, _After):
             seconds, outcome = outcome
         if outcome is NEVER:
-            return
+            return _nothing
         value: Any = None
         error: Exception | None = None
         try:
@@ -150,10 +152,8 @@ class InlineActivities(Activities):
                 # A fake that checks what it is given: it is the test that fails, and not the activity.
                 raise
             error = raised
-        if seconds:
-            self._later(seconds, partial(say, value, error))
-        else:
-            say(value, error)
+        came = partial(self._came, held, started, number, Came(started.path, value, error))
+        return partial(self._later, seconds, came) if seconds else came
 
     def _value_of(self, outcome: Any, started: Started) -> Any:
         """What a try returns. What it raises is raised."""
@@ -174,6 +174,10 @@ class InlineActivities(Activities):
             return True
         parameters = inspect.signature(outcome).parameters
         return "key" in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+
+def _nothing() -> None:
+    """What comes of an activity that does not end."""
 
 
 def _check_no_event_loop(name: str) -> None:

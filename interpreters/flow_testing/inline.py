@@ -14,13 +14,13 @@ from typing import Any, Literal
 import msgspec
 
 from interpreters.flow_testing.fakes import InlineActivities, OutsideWorld
-from interpreters.runtime.flows.loop import FlowLoop
+from interpreters.runtime.flows.loop import FlowLoop, Held
 from interpreters.runtime.store import Store
 from persist_effects import flow as flows_
 from persist_effects import kv, log, machine, new_id
 from persist_effects.errors import InvalidRequest, OwnershipLost, StoreUnavailable, UncertainOutcome, text_of
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import MICROSECONDS, Finished, conduct
+from persist_effects.flow.conducting import MICROSECONDS, Begun, Finished, conduct
 from persist_effects.flow.defining import Flows
 from persist_effects.flow.journal import Open
 from persist_effects.flow.replay import Path, Replay
@@ -98,21 +98,19 @@ class InlineHost:
         """What has halted flows."""
         self._replays: dict[str, Replay] = {}
         self._heap: list[tuple[int, int, Callable[[], None], Callable[[], bool]]] = []
-        self._work: deque[Callable[[], None]] = deque()
         self._told: deque[Callable[[], None]] = deque()
-        self._activities = InlineActivities(
-            self._world, self._work.append, self._told.append, self._later, self._deliver
-        )
+        self._activities = InlineActivities(self._world, self._told.append, self._later, self._loop.arrived)
         self._position = self._store.run(log.head(journal.INBOX))
-        self._to_take = deque(flow_id for flow_id, _ in self._store.run(flows_.owners()))
+        self._to_take: deque[tuple[str, Begun | None]] = deque()
+        self._to_take.extend((flow_id, None) for flow_id, _ in self._store.run(flows_.owners()))
 
     def close(self) -> None:
         """Hold no flows any more."""
         self._loop.close()
 
-    def take_up(self, flow_id: str) -> None:
-        """Have a flow go on that goes on in the store, once others let it."""
-        self._to_take.append(flow_id)
+    def take_up(self, flow_id: str, begun: Begun) -> None:
+        """Have a flow go on that was just begun for this host, once it does what comes first."""
+        self._to_take.append((flow_id, begun))
 
     def frontier(self, flow_id: str) -> list[tuple[Path, Request[Any]]]:
         """The requests that a flow waits with, by their paths."""
@@ -132,15 +130,13 @@ class InlineHost:
 
     def _do_next(self) -> bool:
         if self._to_take:
-            self._loop.take_up(self._to_take.popleft())
+            self._loop.take_up(*self._to_take.popleft())
         elif not self._loop.is_idle:
             self._loop.turn()
-        elif self._work:
+        elif self._activities.ready:
             # What has begun together runs together: what comes of one does not keep the others from it.
-            work = list(self._work)
-            self._work.clear()
-            for job in work:
-                job()
+            work, self._activities.ready = self._activities.ready, []
+            self._told.extend(each() for each in work)
         elif self._look_for_mail():
             pass
         elif self._told:
@@ -157,14 +153,14 @@ class InlineHost:
         self._position = page.next
         for flow_id in dict.fromkeys(event.stream.removeprefix(journal.INBOX) for event in page.events):
             if not self._loop.deliver(flow_id, Came(())) and self._store.run(kv.has(journal.OPEN + flow_id)):
-                self._to_take.append(flow_id)
+                self._to_take.append((flow_id, None))
         return bool(page.events)
 
     # For the loop of flows
 
-    def _conductor(self, flow_id: str) -> Effect[Finished]:
+    def _conductor(self, flow_id: str, begun: Begun | None) -> Effect[Finished]:
         look = partial(self._replays.__setitem__, flow_id)
-        return conduct(flow_id, self.flows, self.token, errors=self._errors, look=look)
+        return conduct(flow_id, self.flows, self.token, errors=self._errors, begun=begun, look=look)
 
     def _ask(self, requests: Sequence[Request[Any]]) -> Sequence[Outcome]:
         return [self._ask_one(request) for request in requests]
@@ -187,20 +183,17 @@ class InlineHost:
             return outcome.value
         raise outcome.error
 
-    def begin(self, asked: Await) -> None:
-        """Begin what a flow asks for, and forget what it has withdrawn."""
-        flow_id = asked.flow_id
-        try:
-            for started in asked.calls:
-                self._activities.check(started.call)
-        except InvalidRequest as error:
-            self._loop.let_go(flow_id)
-            self._halt(flow_id, error)
-            return
-        for path in asked.withdrawn:
-            self._activities.forget(flow_id, path)
+    def begin(self, held: Held, asked: Await) -> None:
+        """Begin what a flow asks for."""
+        flow_id = held.flow_id
         for started in asked.calls:
-            self._activities.start(flow_id, started)
+            try:
+                self._activities.check(started.call)
+            except InvalidRequest as error:
+                self._loop.let_go(flow_id)
+                self._halt(flow_id, error)
+                return
+            self._activities.start(held, started)
         for timer in asked.timers:
             waits = partial(self._waits_until, flow_id, timer.path, timer.due)
             self._push(timer.due, partial(self._is_due, flow_id, timer.path), waits)
@@ -221,12 +214,6 @@ class InlineHost:
             standing = msgspec.convert(entry.value, Open)
             halted = msgspec.structs.replace(standing, state=journal.HALTED, error=told)
             self._answer(KvPut(journal.OPEN + flow_id, halted, entry.revision))
-
-    def _deliver(self, flow_id: str, came: Came) -> None:
-        held = self._loop.held.get(flow_id)
-        if held is not None:
-            held.calls.discard(came.path)
-            self._loop.deliver(flow_id, came)
 
     # Time
 

@@ -185,10 +185,10 @@ class FlowTest:
             InvalidRequest: If something cannot be kept.
         """
         self._host.flows.add(flow)
-        is_new = self.store.run(flows_.begin(flow_id, flow, *args, tags=tags, token=self._host.token))
-        if is_new:
-            self._host.take_up(flow_id)
-        return is_new
+        begun = self.store.run(flows_.begin_as(flow_id, flow, *args, tags=tags, token=self._host.token))
+        if begun is not None:
+            self._host.take_up(flow_id, begun)
+        return begun is not None
 
     def signal(self, flow_id: str, name: str, data: Any = None) -> None:
         """Send a signal to a flow that goes on: see `persist_effects.flow.send`."""
@@ -497,7 +497,8 @@ class FlowTest:
             InvalidRequest: If the scenario lets no flow go on.
 
         >>> from persist_effects import flow, log
-        >>> def charge(order: str, cents: int) -> str: ...
+        >>> @flow.activity(repeat="keyed")
+        ... def charge(order: str, cents: int, *, key: str) -> str: ...
         >>> def order(order_id: str, cents: int):
         ...     receipt = yield from flow.call(charge, order_id, cents)
         ...     yield from log.append("orders", "paid", receipt)
@@ -505,7 +506,7 @@ class FlowTest:
         ...     test.start(order, "o-1", "o-1", 500)
         ...     test.run_to_end("o-1")
         ...     assert len(test.store.run(log.read("orders"))) == 1
-        ...     assert len({call.key for call in test.calls}) == 1
+        ...     assert {call.key for call in test.calls} == {"o-1/1/1"}
         >>> flow_test([order], fakes={charge: "receipt 7"}).every_crash(scenario)
         4
         """

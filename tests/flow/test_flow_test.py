@@ -222,7 +222,7 @@ def test_an_activity_that_fails_is_tried_again_as_the_clock_goes_on():
         test.start(stubborn, "s-1", "o-1")
         assert test.run_to_end("s-1") == "at last"
         assert tried == [0, 10, 30, 70]
-        assert len({call.key for call in test.calls}) == 1
+        assert {call.path for call in test.calls} == {(1,)}
 
 
 def test_a_call_that_does_not_end_in_time_raises_in_the_flow():
@@ -633,11 +633,12 @@ def booking(traveller: str):
     yield from flow.saga(body)
 
 
-def keys_by_activity(test):
-    keys = {}
+def steps_by_activity(test):
+    """Which steps each activity was called for, with which key."""
+    steps = {}
     for call in test.calls:
-        keys.setdefault(call.activity, set()).add(call.key)
-    return keys
+        steps.setdefault(call.activity, set()).add((call.path, call.key))
+    return steps
 
 
 def test_a_booking_that_is_confirmed_survives_every_crash():
@@ -648,7 +649,7 @@ def test_a_booking_that_is_confirmed_survives_every_crash():
         test.run_to_end("b-1")
         assert [event.type for event in test.store.run(log.read("bookings"))] == ["reserved", "confirmed"]
         assert test.store.run(kv.get("seat")) == "Ada"
-        assert keys_by_activity(test) == {"charge": {"b-1/1/2"}}
+        assert steps_by_activity(test) == {"charge": {((2,), "b-1/1/2")}}
         assert test.elapsed == DAY
         assert test.store.run(kv.keys("flow-due/")) == []
         assert test.store.run(kv.keys("flow-open/")) == []
@@ -666,8 +667,8 @@ def test_a_booking_that_is_not_confirmed_is_undone_at_every_crash(answer):
             test.run_to_end("b-1")
         assert [event.type for event in test.store.run(log.read("bookings"))] == ["reserved"]
         assert not test.store.run(kv.has("seat"))
-        keys = keys_by_activity(test)
-        assert {name: len(each) for name, each in keys.items()} == {"charge": 1, "release": 1}
+        steps = steps_by_activity(test)
+        assert {name: len(each) for name, each in steps.items()} == {"charge": 1, "release": 1}
         assert test.elapsed == (2 * DAY if answer is None else DAY)
 
     assert flow_test([booking], [charge, release]).every_crash(scenario) >= 12
@@ -683,7 +684,7 @@ def test_two_crashes_are_survived_as_one_is():
         test.start(short, "s-1")
         test.run_to_end("s-1")
         assert len(test.store.run(log.read("orders"))) == 1
-        assert {call.key for call in test.calls} == {"s-1/1/2"}
+        assert {call.path for call in test.calls} == {(2,)}
 
     once = flow_test([short], [ship]).every_crash(scenario)
     assert flow_test([short], [ship]).every_crash(scenario, depth=2) > 2 * once
