@@ -403,6 +403,8 @@ class _Conductor:
                 continue
             request = cast(Request[Any], branch.request)
             kind = type(request)
+            if kind is Call:
+                _check_arguments(self._id, path, cast(Call, request))
             if kind is Call and cast(Call, request).repeat != "never":
                 self._calls.append(path)
             elif kind is Call or kind is Sleep:
@@ -943,6 +945,17 @@ def _told(request: Any) -> str:
         return told_identity(decode(identity(request)))
     except InvalidRequest:
         return repr_of(request, 200)
+
+
+def _check_arguments(flow_id: str, path: Path, call: Call) -> None:
+    """Refuse a call that no journal can have, before anything of it is seen outside."""
+    try:
+        identity(call)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidRequest(
+            f"flow {flow_id!r}, step {told_path(path)}: an argument of activity {call.activity!r} cannot be stored, "
+            f"{repr_of(call.args)}: {error}. Give plain values, or a msgspec.Struct or a dataclass of such"
+        ) from error
 
 
 def _told_end(end: Any) -> str:
