@@ -166,7 +166,8 @@ class InlineActivities(Activities):
         if not is_async_row(outcome):
             return outcome(*call.args, **named)
         _check_no_event_loop(call.activity)
-        return asyncio.run(outcome(*call.args, **named))
+        answer: Any = outcome(*call.args, **named)
+        return asyncio.run(answer)
 
     def _takes_key(self, outcome: Callable[..., Any], name: str) -> bool:
         """Whether a function wants the key. The activity itself does; a fake may leave it out."""

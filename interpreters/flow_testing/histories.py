@@ -243,7 +243,7 @@ def _encoded_to_json(encoded: bytes) -> Any:
         plain = to_json(decode(encoded))
         is_same = encode(from_json(plain)) == encoded
     except (PersistError, TypeError, ValueError):
-        is_same = False
+        plain, is_same = None, False
     return plain if is_same else {_ENCODED: to_json(encoded)["$bytes"]}
 
 
