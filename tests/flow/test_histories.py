@@ -325,6 +325,25 @@ def test_a_type_that_what_is_recorded_does_not_fit_is_told(begun, tmp_path):
     assert "argument 1 of flow 'order' does not fit its type" in str(error)
 
 
+def with_a_customer(order_id: str, cents: int, customer: str):
+    yield from order(order_id, cents)
+
+
+def without_cents(order_id: str):
+    yield from order(order_id, 500)
+
+
+@pytest.mark.parametrize("code", [with_a_customer, without_cents], ids=lambda code: code.__name__)
+def test_code_that_takes_other_arguments_is_told(begun, tmp_path, code):
+    export_histories(begun.store, tmp_path, flow_ids=["o/1"])
+    with pytest.raises(ExceptionGroup) as raised:
+        replay_histories([changed(code)], tmp_path)
+    (error,) = raised.value.exceptions
+    assert str(error).startswith(
+        "flow 'order', version 1, was begun with ('o/1', 500), and its code does not take that"
+    )
+
+
 # Files that are not histories
 
 
