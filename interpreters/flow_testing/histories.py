@@ -123,7 +123,7 @@ def replay_histories(
     Raises:
         ExceptionGroup: If some do not: for each of them what was expected and what the code did, with its file in a
             note. `Nondeterministic` where it does something else, `NoSuchFlow` where the code is not there, and
-            `InvalidRequest` where what is recorded is not of the types that it gives.
+            `InvalidRequest` where it takes other arguments, or what is recorded is not of the types that it gives.
         InvalidRequest: If there are no files there, or one is not what was written.
 
     >>> import tempfile
@@ -158,7 +158,7 @@ def replay_histories(
         flow_id, events = _read(path)
         try:
             flows_.check_history(flow_id, code, events, errors=kinds)
-        except PersistError as error:
+        except Exception as error:
             error.add_note(f"its history: {path}")
             misfits[path.name] = error
     if misfits:

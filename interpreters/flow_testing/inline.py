@@ -41,7 +41,7 @@ from persist_effects.requests import (
 )
 from persist_effects.trace.errors import ErrorKinds
 
-Moment = Literal["before", "after"]
+CrashMoment = Literal["before", "after"]
 """Whether a host is killed before a write is carried out, or after, before its answer came."""
 
 # A crash there leaves what one at the write before it leaves.
@@ -83,7 +83,7 @@ class InlineHost:
         self._numbers = count()
         self.writes: list[Request[Any]] = []
         """What was asked of the store that may change something, or is seen elsewhere; before a crash too."""
-        self.crashes: dict[int, Moment] = {}
+        self.crashes: dict[int, CrashMoment] = {}
         """Which of the writes, by their numbers from 1 on, are not survived."""
         self._loop = FlowLoop(self._conductor, self._ask, self)
         self.restart()

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, ClassVar, NamedTuple
 
 from interpreters.flow_testing.fakes import NEVER, ActivityCall, OutsideWorld, after
-from interpreters.flow_testing.inline import HostClock, InlineHost, Moment
+from interpreters.flow_testing.inline import CrashMoment, HostClock, InlineHost
 from interpreters.opening import open_store
 from persist_effects import flow as flows_
 from persist_effects.errors import (
@@ -48,7 +48,7 @@ TURNS_LIMIT = 100_000
 FlowMaker = Callable[..., Effect[Any]]
 Scenario = Callable[["FlowTest"], object]
 
-_MOMENTS: tuple[Moment, ...] = ("before", "after")
+_MOMENTS: tuple[CrashMoment, ...] = ("before", "after")
 
 
 class FlowStuck(AssertionError):
@@ -462,7 +462,7 @@ class FlowTest:
 
     # Crashes
 
-    def crash_at(self, number: int, moment: Moment = "before") -> None:
+    def crash_at(self, number: int, moment: CrashMoment = "before") -> None:
         """Kill the host at one of its next writes; another one takes over at once.
 
         Args:
@@ -515,7 +515,7 @@ class FlowTest:
         if not writes:
             raise InvalidRequest("the scenario lets no flow go on, so there is nothing to crash: call run_to_end in it")
         tried = 0
-        places: list[tuple[int, Moment]] = [
+        places: list[tuple[int, CrashMoment]] = [
             (number, moment) for number in range(1, len(writes) + 1) for moment in _MOMENTS
         ]
         for number, moment in places:
@@ -528,7 +528,7 @@ class FlowTest:
         return tried
 
     def _run_scenario(
-        self, scenario: Scenario, crashes: tuple[tuple[int, Moment], ...], before: Sequence[str] = ()
+        self, scenario: Scenario, crashes: tuple[tuple[int, CrashMoment], ...], before: Sequence[str] = ()
     ) -> list[str]:
         """Run a scenario with crashes. Returns the writes that there were, in words."""
         with FlowTest(self._made) as test:
