@@ -54,8 +54,8 @@ class FlowCode(NamedTuple):
         except TypeError as error:
             # Nothing of a generator function runs when it is called.
             raise InvalidRequest(
-                f"flow {self.name!r}, version {self.version}, was begun with {repr_of(tuple(values))}, and its code does "
-                f"not take that: {error}. Give new parameters a default, or the new code another version"
+                f"flow {self.name!r}, version {self.version}, was begun with {repr_of(tuple(values))}, and its code "
+                f"does not take that: {error}. Give new parameters a default, or the new code another version"
             ) from error
 
 
