@@ -104,6 +104,9 @@ from persist_effects.trace.values import decode, is_same
 RESULT_LIMIT_BYTES = 256 * 1024
 """The largest outcome that a journal takes, unless it is told otherwise: it holds references, and no large bytes."""
 
+KEYS_AT_ONCE = 100
+"""How many timers begin, or are over, in one transaction: fewer keys than any store has room for in one."""
+
 CLAIMS_LIMIT = 10
 """How often a flow may be taken over in a row without getting on, before it is set aside: it may end its hosts."""
 
@@ -245,6 +248,8 @@ class _Conductor:
         self._untold: list[Any] = []
         self._untold_bytes = 0
         self._obsolete: list[Write] = []
+        # The keys of timers that begin with the next entry.
+        self._due: list[Write] = []
         # What calls are known by that wait for an outcome.
         self._known: dict[Path, bytes] = {}
         # Steps for which something is to be begun once the journal knows that: timers, and calls that are not repeated.
@@ -350,7 +355,10 @@ class _Conductor:
 
     def _outcome(self, request: Any, kind: int, encoded: Any, event: Event) -> Outcome:
         if kind == ANSWER:
-            return Answered(journal.decode_reply(request, encoded))
+            answer = journal.decode_reply(request, encoded)
+            if type(request) is Now:
+                self._latest = max(self._latest, answer)
+            return Answered(answer)
         if kind == ERROR:
             return Failed(journal.decode_raised(encoded, self._errors))
         return Answered(journal.noted_answer(request, event.meta[ANSWERS]))
@@ -394,12 +402,11 @@ class _Conductor:
                 if self._to_begin:
                     yield from self._prepare()
             if self._untold or self._obsolete or replay.withdrawn:
-                yield from self._commit()
+                yield from self._commit_all()
             self._begin_prepared()
             if self._calls and not self._is_owner:
                 yield from self._claim()
-            if self._take_in((yield from perform(self._awaited()))):
-                yield from self._read_mail()
+            yield from self._take_in((yield from perform(self._awaited())))
 
     def _settle(self) -> Effect[None]:
         """Answer what can be answered at once, until the flow waits for others."""
@@ -428,6 +435,12 @@ class _Conductor:
                 yield from self._ask(path, request)
             if self._untold_bytes > self._limit_bytes:
                 yield from self._commit()
+
+    def _commit_all(self) -> Effect[None]:
+        """Have the journal know all that the flow knows, and what is over be gone."""
+        yield from self._commit()
+        while self._obsolete:
+            yield from self._commit()
 
     def _ask(self, path: Path, request: Request[Any]) -> Effect[None]:
         """A read, or an effect of the user's own."""
@@ -459,6 +472,9 @@ class _Conductor:
         """A write, in one transaction with the journal."""
         try:
             writes, checks = _writes_of(request)
+            if len(writes) + len(self._obsolete) > KEYS_AT_ONCE:
+                # Of the room in a transaction, all is the flow's.
+                yield from self._commit_all()
             answer = yield from self._commit(writes, checks, JournalStep(path, identity(request), NOTED))
         except CallerError as error:
             self._fail(path, request, error)
@@ -513,15 +529,15 @@ class _Conductor:
 
     # What comes from outside
 
-    def _take_in(self, arrivals: list[Came]) -> bool:
-        """Feed what came of calls and timers, and say whether messages came."""
-        has_mail = False
+    def _take_in(self, arrivals: list[Came]) -> Effect[None]:
+        """Feed what came, and keep the entries of the journal from growing too large meanwhile."""
         for came in arrivals:
             if came.path:
                 self._came(came)
             else:
-                has_mail = True
-        return has_mail
+                yield from self._read_mail()
+            if self._untold_bytes > self._limit_bytes:
+                yield from self._commit()
 
     def _came(self, came: Came) -> None:
         """Feed what came of a call or a timer. What nobody waits for any more is forgotten."""
@@ -566,6 +582,8 @@ class _Conductor:
             for event in page.events:
                 if event.seq not in self._consumed:
                     self._take(event)
+                if self._untold_bytes > self._limit_bytes:
+                    yield from self._commit()
             self._read_through = max(self._read_through, page.next)
             if page.next >= page.head:
                 break
@@ -677,9 +695,12 @@ class _Conductor:
             if not isinstance(request, Call):
                 # By the clock of whoever asks, which may be a little off: the time of the entry counts.
                 due = _later((yield from perform(Now())), _seconds_of(request))
-                self._obsolete.append(KvPut(journal.due_key(due, self._id, path), None))
+                self._due.append(KvPut(journal.due_key(due, self._id, path), None))
             self._tell(JournalStep(path, identity(request), STARTED, due))
             self._prepared.append((path, due))
+            if len(self._due) >= KEYS_AT_ONCE:
+                yield from self._commit()
+                self._begin_prepared()
 
     def _begin_prepared(self) -> None:
         if not self._prepared:
@@ -730,15 +751,15 @@ class _Conductor:
         if not steps and not self._obsolete:
             return []
         draft = Draft(journal.STEPS, {"token": self._token, "steps": journal.encode_steps(steps)})
-        if self._obsolete:
-            answer = yield from self._append(draft, (*writes, *self._obsolete), checks, is_noted and bool(writes))
-        else:
-            answer = yield from self._append(draft, writes, checks, is_noted and bool(writes))
+        over = self._obsolete[:KEYS_AT_ONCE]
+        answer = yield from self._append(draft, (*writes, *self._due, *over), checks, is_noted and bool(writes))
         if isinstance(answer, Conflict):
             return answer
         self._untold, self._untold_bytes = [], 0
-        if self._obsolete:
-            self._obsolete = []
+        if self._due:
+            self._due = []
+        if over:
+            del self._obsolete[: len(over)]
         return answer[: len(writes)]
 
     def _append(
@@ -811,6 +832,8 @@ class _Conductor:
     def _end(self) -> Effect[Finished | None]:
         """Write how the flow has ended, and drop what its journal had; or begin it anew."""
         self._withdraw()
+        while len(self._obsolete) > KEYS_AT_ONCE:
+            yield from self._commit()
         end = self._flow.end
         if isinstance(end, FlowContinued):
             yield from self._continue(end)
@@ -955,12 +978,13 @@ def _told(request: Any) -> str:
 
 def _identity_of_call(flow_id: str, path: Path, call: Call) -> bytes:
     try:
-        return identity(call)
+        known = identity(call)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidRequest(
             f"flow {flow_id!r}, step {told_path(path)}: an argument of activity {call.activity!r} cannot be stored, "
             f"{repr_of(call.args)}: {error}. Give plain values, or a msgspec.Struct or a dataclass of such"
         ) from error
+    return known
 
 
 def _told_end(end: Any) -> str:

@@ -38,7 +38,7 @@ from persist_effects.flow.journal import Open
 from persist_effects.flow.outside import FlowStatus
 from persist_effects.flow.requests import Await, Came
 from persist_effects.machine import Effect
-from persist_effects.requests import AllOf, Answered, KvGet, KvPut, Now, Outcome, ReadAll, Request, Wait
+from persist_effects.requests import AllOf, Answered, KvDelete, KvGet, KvPut, Now, Outcome, ReadAll, Request, Wait
 from persist_effects.trace.errors import errors_by_name
 
 A = TypeVar("A")
@@ -385,9 +385,7 @@ class FlowHost:
                 return
             self._activities.start(held, started)
         if asked.timers:
-            now = self._answer(Now())
-            for timer in asked.timers:
-                self._set_timer(held.flow_id, timer.path, timer.due, now)
+            self._set_timers(held.flow_id, [(timer.path, timer.due) for timer in asked.timers])
         if not held.calls and len(self._loop.held) > self._held_limit:
             self._loop.let_go(held.flow_id)
 
@@ -421,6 +419,15 @@ class FlowHost:
 
     # Timers
 
+    def _set_timers(self, flow_id: str, timers: Sequence[tuple[tuple[int, ...], int]]) -> None:
+        try:
+            now = self._answer(Now())
+        except _PASSING:
+            self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._set_timers, flow_id, timers))
+            return
+        for path, due in timers:
+            self._set_timer(flow_id, path, due, now)
+
     def _set_timer(self, flow_id: str, path: tuple[int, ...], due: int, now: int) -> None:
         seconds = (due - now) / 1e6
         if seconds <= HORIZON_SECONDS:
@@ -431,9 +438,16 @@ class FlowHost:
         if held is None:
             self._look_at(flow_id)
             return
+        try:
+            if held.is_parked and path not in held.asked:
+                # A host died before it could take the key away.
+                self._answer(KvDelete(journal.due_key(due, flow_id, path)))
+            now = self._answer(Now())
+        except _PASSING:
+            self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._is_due, flow_id, path, due))
+            return
         if held.asked.get(path) != due:
             return
-        now = self._answer(Now())
         if now < due:
             # The clocks do not go alike.
             self._set_timer(flow_id, path, due, now)
