@@ -167,6 +167,9 @@ class _Begun(NamedTuple):
     what: Any
 
 
+_Entries = list[tuple[Event, list[JournalStep]]]
+
+
 class _Conductor:
     """One flow, taken up."""
 
@@ -243,16 +246,31 @@ class _Conductor:
         for _, steps in entries:
             self._patches.update((step.known.decode(), True) for step in steps if step.kind == PATCHED)
             self._consumed.update(step.message for step in steps if step.message is not None)
+        before, last = _split_at_last_step(entries)
         self._replay = Replay(code.make(beginning.args), self._is_patched)
+        # Of what it asks behind the last step the journal says nothing: there it goes on live.
+        self._is_replaying = bool(last)
         self._replay.begin()
-        self._feed_steps(entries)
+        matched = self._feed_steps(before)
+        self._forget_withdrawn()
         self._is_replaying = False
+        self._feed_steps(last, matched)
+        if last and last[0][1][0].kind != NOTED:
+            self._forget_withdrawn()
         # What was answered is no longer asked.
         self._replay.asked = deque(self._replay.waiting)
 
-    def _feed_steps(self, entries: list[tuple[Event, list[JournalStep]]]) -> None:
-        """Give the flow what it was given before, in that order, and compare what it asks with what it asked."""
-        last: tuple[Path, bytes] | None = None
+    def _forget_withdrawn(self) -> None:
+        """The entry that has what withdrew a step also has that it is not gone on with, unless that was its write."""
+        for path in self._flow.withdrawn:
+            self._begun.pop(path, None)
+        self._flow.withdrawn.clear()
+
+    def _feed_steps(self, entries: _Entries, last: tuple[Path, bytes] | None = None) -> tuple[Path, bytes] | None:
+        """Give the flow what it was given before, in that order, and compare what it asks with what it asked.
+
+        Returns the last that was the same.
+        """
         replay = self._flow
         waiting, feed = replay.waiting, replay.feed
         for event, steps in entries:
@@ -272,6 +290,7 @@ class _Conductor:
                     self._begun[path] = _Begun(event.at, encoded.decode() if isinstance(encoded, bytes) else encoded)
                 else:
                     feed(path, self._outcome(request, kind, encoded, event))
+        return last
 
     def _outcome(self, request: Any, kind: int, encoded: Any, event: Event) -> Outcome:
         if kind == ANSWER:
@@ -795,6 +814,16 @@ def message(flow_id: str, kind: str, data: Any) -> Append:
 def _what_became_of(flow_id: str) -> Effect[str]:
     closed = yield from perform(KvGet(journal.DONE + flow_id))
     return "it was never begun" if closed is None else f"it has ended, {msgspec.convert(closed.value, Closed).state}"
+
+
+def _split_at_last_step(entries: _Entries) -> tuple[_Entries, _Entries]:
+    """The entries before the last step with which the flow went on, and that step, if there is one."""
+    for at in range(len(entries) - 1, -1, -1):
+        event, steps = entries[at]
+        for place in range(len(steps) - 1, -1, -1):
+            if steps[place].kind != PATCHED:
+                return [*entries[:at], (event, steps[:place])], [(event, steps[place:])]
+    return [], []
 
 
 def _run_of(stream: str) -> Effect[list[Event]]:

@@ -230,6 +230,20 @@ def serve(
     raise trouble
 
 
+def serve_until_it_waits(flow_id: str, flows: flow.Flows | None = None, token: bytes = b"another.") -> Any:
+    """A host that takes a flow up, and is gone when something is to be waited for. Returns what became of it."""
+
+    def carry_out(request: Any) -> Any:
+        if isinstance(request, Await):
+            raise _NothingToDo
+        return (yield from perform(request))
+
+    try:
+        return (yield from through(flow.conduct(flow_id, flows or FLOWS, token), carry_out, (Exception,))).state
+    except _NothingToDo:
+        return "waiting"
+
+
 def serving(flow_id: str, **options: Any) -> Callable[[], Any]:
     def host() -> Any:
         return (yield from serve(flow_id, **options))
@@ -850,34 +864,6 @@ def one_has_begun_it() -> Any:
         is_new == (False if order_id == winner else "another") for order_id, is_new in begun if is_new is not True
     )
     assert (yield from written("orders"))[0] == winner
-
-
-# Flows that end their hosts
-
-
-def with_claims(count: int) -> Callable[[], Store]:
-    """A flow that was taken over so often without getting on, at last by a host that is at it."""
-
-    def make() -> Store:
-        store = with_flow(order_that_waits, "o-1")()
-        store.run(serve_until_the_call())
-        claimed = [Draft(journal.CLAIMED, {"token": bytes([number + 1]) * 8}) for number in range(count)]
-        store.run(log.append_many(journal.journal_of("f"), claimed))
-        return store
-
-    return make
-
-
-def serve_until_the_call() -> Any:
-    def carry_out(request: Any) -> Any:
-        if isinstance(request, Await) and request.calls:
-            raise _NothingToDo
-        return (yield from perform(request))
-
-    try:
-        yield from through(flow.conduct("f", FLOWS, b"\0" * 8), carry_out, (Exception,))
-    except _NothingToDo:
-        return
 
 
 FLOWS = flow.Flows(
