@@ -201,6 +201,7 @@ class _Conductor:
         self._consumed: set[int] = set()
         self._read_through = 0
         self._signals: dict[str, deque[tuple[int, Any]]] = {}
+        self._unheard: list[int] = []
         self._is_paused = False
 
     def close(self) -> None:
@@ -494,6 +495,9 @@ class _Conductor:
             case "signal":
                 self._signals.setdefault(event.data["name"], deque()).append((event.seq, event.data["data"]))
                 self._deliver(event.data["name"])
+            case "cancel" if self._flow.end is not None:
+                # Too late for this run: if another one follows, it is for that.
+                self._unheard.append(event.seq)
             case "cancel" if not self._flow.is_cancelled:
                 self._tell(JournalStep((), b"", CANCEL, None, event.seq))
                 self._flow.cancel()
@@ -759,7 +763,7 @@ class _Conductor:
 
     def _continue(self, end: FlowContinued) -> Effect[None]:
         code, beginning = self._flows.newest(self._beginning.flow), self._beginning
-        unread = [seq for kept in self._signals.values() for seq, _ in kept]
+        unread = [*self._unheard, *(seq for kept in self._signals.values() for seq, _ in kept)]
         through = min(unread, default=self._read_through + 1) - 1
         again = msgspec.structs.replace(
             beginning,
