@@ -224,6 +224,11 @@ class _Conductor:
         if self._open.state == journal.SET_ASIDE:
             return False
         events = yield from _run_of(self._stream)
+        if events[0].type == journal.ENDED:
+            raise NoSuchFlow(self._id, (yield from _what_became_of(self._id)))
+        if any(event.type in _OF_RUNS for event in events[1:]):
+            # Another host has begun a run, or ended it, between two pages.
+            raise OwnershipLost(self._id, events[-1].seq)
         self._beginning = msgspec.convert(events[0].data, Beginning)
         self._seq, self._latest = events[-1].seq, events[-1].at
         claims = next((at for at, event in enumerate(reversed(events)) if event.type != journal.CLAIMED), 0)
@@ -789,6 +794,9 @@ class _Conductor:
 
     def _code(self) -> Any:
         return self._flows.of(self._id, self._beginning.flow, self._beginning.version)
+
+
+_OF_RUNS = (journal.BEGUN, journal.ENDED)
 
 
 # What others have for a flow
