@@ -148,8 +148,9 @@ def conduct(
         Nondeterministic: If the code does not do what the journal says.
         OwnershipLost: If another host has taken it over.
     """
+    withdrawn: list[Path] = []
     while True:
-        conductor = _Conductor(flow_id, flows, token, errors or {}, result_limit_bytes)
+        conductor = _Conductor(flow_id, flows, token, errors or {}, result_limit_bytes, withdrawn)
         try:
             if not (yield from conductor.take_up(claims_limit)):
                 return Finished(flow_id, journal.SET_ASIDE)
@@ -158,6 +159,8 @@ def conduct(
             conductor.close()
         if finished is not None:
             return finished
+        # The next run has steps at the same paths, and must not be given what comes of those of this one.
+        withdrawn = conductor.withdrawn
 
 
 class _Begun(NamedTuple):
@@ -173,7 +176,15 @@ _Entries = list[tuple[Event, list[JournalStep]]]
 class _Conductor:
     """One flow, taken up."""
 
-    def __init__(self, flow_id: str, flows: Flows, token: bytes, errors: ErrorKinds, limit_bytes: int) -> None:
+    def __init__(  # noqa: PLR0917 - what `conduct` takes
+        self,
+        flow_id: str,
+        flows: Flows,
+        token: bytes,
+        errors: ErrorKinds,
+        limit_bytes: int,
+        withdrawn: list[Path],
+    ) -> None:
         self._id = flow_id
         self._flows = flows
         self._token = token
@@ -197,7 +208,8 @@ class _Conductor:
         self._to_start: list[Path] = []
         self._calls: list[Path] = []
         self._timers: list[Timer] = []
-        self._withdrawn: list[Path] = []
+        self.withdrawn = withdrawn
+        """What the host is still to forget."""
         self._consumed: set[int] = set()
         self._read_through = 0
         self._signals: dict[str, deque[tuple[int, Any]]] = {}
@@ -343,8 +355,8 @@ class _Conductor:
                 yield from self._commit_what_is_to_start()
             if self._calls and not self._is_owner:
                 yield from self._claim()
-            asked = Await(self._id, self._started(), tuple(self._timers), tuple(self._withdrawn))
-            self._timers, self._withdrawn = [], []
+            asked = Await(self._id, self._started(), tuple(self._timers), tuple(self.withdrawn))
+            self._timers, self.withdrawn = [], []
             for came in (yield from perform(asked)):
                 if not came.path:
                     yield from self._read_mail()
@@ -713,9 +725,9 @@ class _Conductor:
         for path in self._flow.withdrawn:
             begun = self._begun.pop(path, None)
             if begun is None or begun.what is None:
-                self._withdrawn.append(path)
+                self.withdrawn.append(path)
             elif isinstance(begun.what, int):
-                self._withdrawn.append(path)
+                self.withdrawn.append(path)
                 self._obsolete.append(KvDelete(journal.due_key(begun.what, self._id, path)))
             else:
                 self._obsolete.append(message(begun.what, "cancel", {"by": self._id}))

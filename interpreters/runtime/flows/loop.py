@@ -155,13 +155,15 @@ class FlowLoop:
                 self._asking.append((held, request))
 
     def _park(self, held: Held, asked: Await) -> None:
+        for path in asked.withdrawn:
+            held.calls.discard(path)
+            held.asked.pop(path, None)
+        if asked.withdrawn:
+            held.arrivals = [came for came in held.arrivals if came.path not in asked.withdrawn]
         for started in asked.calls:
             held.calls.add(started.path)
         for timer in asked.timers:
             held.asked[timer.path] = timer.due
-        for path in asked.withdrawn:
-            held.calls.discard(path)
-            held.asked.pop(path, None)
         held.is_parked = True
         self._shell.begin(asked)
         if held.arrivals and held.is_parked:
