@@ -22,6 +22,7 @@ from persist_effects.errors import (
     UncertainOutcome,
 )
 from persist_effects.flow import journal
+from persist_effects.flow.conducting import CLAIMS_LIMIT
 from persist_effects.flow.defining import activities_by_name
 from persist_effects.flow.requests import Await, Came, Started
 from persist_effects.machine import perform, through
@@ -36,11 +37,15 @@ DEEP_LIMIT = 4_000
 """How many states with up to two faults are looked at, for each scene."""
 
 
+ENDED = {journal.COMPLETED, journal.FAILED, journal.CANCELLED}
+
+
 class Scene(NamedTuple):
     """Programs, the store on which they meet, and the check in the end.
 
     ``depth``: with how many faults at most they are struck, run one after the other; 0: not so. ``bound``: how many
-    switches there are at most where they run side by side; None: they do not.
+    switches there are at most where they run side by side; None: they do not. ``ends``: then the flow ends, without
+    that anyone takes it up again.
     """
 
     programs: Sequence[Callable[[], Any]]
@@ -49,6 +54,7 @@ class Scene(NamedTuple):
     depth: int = 1
     bound: int | None = None
     crashes: bool = False
+    ends: bool = False
     limit: int | None = None
     reduce: bool = True
 
@@ -68,6 +74,10 @@ class Scene(NamedTuple):
             for outcome in outcomes:
                 if isinstance(outcome, Failed):
                     raise outcome.error
+            if self.ends:
+                # And not only once another host has taken it up.
+                became = [outcome.value for outcome in outcomes]
+                assert set(became) & ENDED, f"the flow did not end: {became}"
             yield from self.check()
 
         return explore(
@@ -339,6 +349,16 @@ def all_end(*told: tuple[str, str, Any]) -> Any:
     return ends
 
 
+def all_end_as(wanted: dict[str, str], *told: tuple[str, str, Any]) -> Any:
+    ends = yield from all_end(*told)
+    assert ends == wanted, f"flows have ended as {ends}, and should as {wanted}"
+
+
+def result_is(wanted: Any) -> Any:
+    found = yield from flow.result("f")
+    assert found == wanted, f"its result is {found!r}, and should be {wanted!r}"
+
+
 def each_call_kept_its_key() -> Any:
     """A call that was run again was given the same key and arguments, and no two calls have one key."""
     calls: dict[str, Any] = {}
@@ -389,13 +409,14 @@ def with_flow(code: Any, *args: Any, before: Sequence[Callable[[], Any]] = ()) -
 
 def order(order_id: str) -> Any:
     """Its price rises with each time that it is charged: what was read must not be read again."""
-    price = yield from kv.get_or("price", 5)
     yield from log.append("orders", "placed", order_id)
+    price = yield from kv.get_or("price", 5)
     receipt = yield from flow.call(charge_and_raise_prices, price)
     number = yield from flow.random()
     yield from kv.put("receipt", [receipt, number])
-    answer = yield from log.append("orders", "paid", [price, receipt])
-    yield from log.append("orders", "numbered", [answer.seq, number])
+    paid = Append("orders", (Draft("paid", [price, receipt]),)), Append("ledger", (Draft("paid", price),))
+    answers = yield from perform(Transact(paid))
+    yield from log.append("orders", "numbered", [*(answer.last_seq for answer in answers), number])
     return receipt
 
 
@@ -404,12 +425,13 @@ def begin_order() -> Any:
 
 
 def an_order_was_paid_once() -> Any:
-    assert (yield from all_end()) == {"f": "completed"}
+    yield from all_end_as({"f": "completed"})
     price = (yield from outside())[0][1]
     _, number = yield from kv.get("receipt")
     done = "charge_and_raise_prices done"
-    yield from is_written("orders", "o-1", [price, done], [2, number])
-    assert (yield from flow.result("f")) == done
+    yield from is_written("orders", "o-1", [price, done], [2, 1, number])
+    yield from is_written("ledger", price)
+    yield from result_is(done)
 
 
 def order_that_waits(order_id: str) -> Any:
@@ -420,9 +442,9 @@ def order_that_waits(order_id: str) -> Any:
 
 
 def one_host_wrote() -> Any:
-    assert (yield from all_end(("f", "delivered", 7))) == {"f": "completed"}
+    yield from all_end_as({"f": "completed"}, ("f", "delivered", 7))
     yield from is_written("orders", "o-1", "o-1")
-    assert (yield from flow.result("f")) == 7
+    yield from result_is(7)
 
 
 def take_a_seat() -> Any:
@@ -437,7 +459,7 @@ def take_the_seat_first() -> Any:
 
 
 def a_seat_is_taken_once() -> Any:
-    assert (yield from all_end()) == {"f": "completed"}
+    yield from all_end_as({"f": "completed"})
     is_ours = yield from flow.result("f")
     yield from is_written("told", "seated" if is_ours else "too late")
     taken = yield from written("seat")
@@ -449,6 +471,7 @@ def a_seat_is_taken_once() -> Any:
 
 
 def approvals() -> Any:
+    yield from log.append("said", "said", "begun")
     first = yield from flow.signal("ok")
     yield from log.append("said", "said", first)
     yield from flow.call(charge, first)
@@ -458,9 +481,9 @@ def approvals() -> Any:
 
 
 def both_were_heard() -> Any:
-    assert (yield from all_end(("f", "ok", 3), ("f", "ok", 4))) == {"f": "completed"}
-    yield from is_written("said", 1, 2)
-    assert (yield from flow.result("f")) == [1, 2]
+    yield from all_end_as({"f": "completed"}, ("f", "ok", 3), ("f", "ok", 4))
+    yield from is_written("said", "begun", 1, 2)
+    yield from result_is([1, 2])
 
 
 def approved_in_time() -> Any:
@@ -478,7 +501,7 @@ def send_at_the_last_moment() -> Any:
 
 
 def heard_or_late() -> Any:
-    assert (yield from all_end()) == {"f": "completed"}
+    yield from all_end_as({"f": "completed"})
     said = yield from flow.result("f")
     assert said in (1, "nothing")
     yield from is_written("said", said)
@@ -505,7 +528,7 @@ def send_items_and_stop() -> Any:
 
 
 def all_items_were_heard() -> Any:
-    assert (yield from all_end()) == {"f": "completed"}
+    yield from all_end_as({"f": "completed"})
     said = yield from written("said")
     # The third one came after it was stopped: it is there, be it read or not, or its sender knows that it is not.
     sent = [each.data["data"] for each in (yield from log.read(journal.INBOX + "f")) if each.type == "signal"]
@@ -526,7 +549,7 @@ def remind() -> Any:
 
 
 def reminded_once() -> Any:
-    assert (yield from all_end()) == {"f": "completed"}
+    yield from all_end_as({"f": "completed"})
     began, said = yield from flow.result("f")
     yield from is_written("said", said)
     assert said in ("read", "forgotten")
@@ -607,7 +630,7 @@ def race() -> Any:
 
 
 def the_loser_cleaned_up() -> Any:
-    assert (yield from all_end(("f", "stop", 0))) == {"f": "completed"}
+    yield from all_end_as({"f": "completed"}, ("f", "stop", 0))
     branches = yield from written("branches")
     assert branches in (["paid", "cleaned up", "1 has won"], ["cleaned up", "1 has won"]), branches
     assert (yield from done_outside()) in (["charge", "refund"], ["refund"])
@@ -622,7 +645,7 @@ def race_of_calls() -> Any:
 
 
 def the_first_call_won() -> Any:
-    assert (yield from all_end(("f", "stop", 0), ("f", "stop", 1))) == {"f": "completed"}
+    yield from all_end_as({"f": "completed"}, ("f", "stop", 0), ("f", "stop", 1))
     place, said = yield from flow.result("f")
     yield from is_written("branches", [place, ["charge done", "reserve done"][place]])
     assert said == 0
@@ -642,11 +665,11 @@ def all_or_none() -> Any:
 
 
 def the_failure_is_told_once() -> Any:
-    assert (yield from all_end()) == {"f": "completed"}
+    yield from all_end_as({"f": "completed"})
     branches = yield from written("branches")
     told = ["cleaned up", "no money for o-1"]
     assert branches in (["paid", *told], told), branches
-    assert (yield from flow.result("f")) == "failed"
+    yield from result_is("failed")
     done = yield from done_outside()
     assert done in (["charge", "refund"], ["refund"]), done
 
@@ -681,7 +704,7 @@ def a_child_has(end: str, found: str) -> Callable[[], Any]:
     def check() -> Any:
         ends = yield from all_end()
         placed, ended = yield from written("orders")
-        assert (yield from flow.result("f")) == ended
+        yield from result_is(ended)
         if ended.startswith("FlowExists") and ends == {"f": "completed"}:
             # As if another one had begun it, who is not there: nothing of it was done.
             yield from is_written("cleaned")
@@ -746,9 +769,9 @@ def counting(left: int) -> Any:
 
 
 def each_was_counted() -> Any:
-    assert (yield from all_end()) == {"f": "completed"}
+    yield from all_end_as({"f": "completed"})
     yield from is_written("said", 1, 2, 3)
-    assert (yield from flow.result("f")) == "end"
+    yield from result_is("end")
     assert (yield from flow.status("f")).run == 3
 
 
@@ -763,7 +786,7 @@ def rounds(left: int) -> Any:
 
 
 def rounds_have_their_own_outcomes() -> Any:
-    assert (yield from all_end()) == {"f": "completed"}
+    yield from all_end_as({"f": "completed"})
     found = yield from written("rounds")
     named = {1: ["charge done", "reserve done"], 0: ["reserve done", "charge done"]}
     assert [left for left, _, _ in found] == [1, 0], found
@@ -779,7 +802,7 @@ def cancelled_in_time(left: int) -> Any:
 
 
 def it_was_cancelled() -> Any:
-    assert (yield from all_end()) == {"f": "cancelled"}
+    yield from all_end_as({"f": "cancelled"})
     assert (yield from flow.status("f")).run == 2, "it was cancelled, and had ended this run"
 
 
@@ -798,7 +821,7 @@ def wired_once() -> Any:
     if (yield from flow.status("f")).ended is None:
         # A call of which nobody knows: someone has looked.
         yield from flow.resolve("f", (1,), "looked it up")
-    assert (yield from all_end()) == {"f": "completed"}
+    yield from all_end_as({"f": "completed"})
     found = yield from flow.result("f")
     yield from is_written("wired", found)
     count = len((yield from outside()))
@@ -832,8 +855,8 @@ def billing() -> Any:
 
 def the_change_is_in_force(is_new: bool) -> Callable[[], Any]:
     def check() -> Any:
-        assert (yield from all_end(("f", "go", 1))) == {"f": "completed"}
-        assert (yield from flow.result("f")) == [is_new] * 3
+        yield from all_end_as({"f": "completed"}, ("f", "go", 1))
+        yield from result_is([is_new] * 3)
         yield from is_written("bills", "begun", "sent")
         assert (yield from done_outside()) == (["charge"] if is_new else [])
 
@@ -856,7 +879,7 @@ def begin_with(order_id: str) -> Callable[[], Any]:
 
 
 def one_has_begun_it() -> Any:
-    assert (yield from all_end()) == {"f": "completed"}
+    yield from all_end_as({"f": "completed"})
     begun = yield from written("begun")
     assert [is_new for _, is_new in begun].count(True) == 1, begun
     ((winner, _),) = [each for each in begun if each[1] is True]
@@ -864,6 +887,22 @@ def one_has_begun_it() -> Any:
         is_new == (False if order_id == winner else "another") for order_id, is_new in begun if is_new is not True
     )
     assert (yield from written("orders"))[0] == winner
+
+
+# Flows that end their hosts
+
+
+def die_at_the_call() -> Any:
+    token = (yield from new_id()).encode()[-8:]
+    yield from serve_until_it_waits("f", token=token)
+
+
+def it_was_set_aside() -> Any:
+    state = (yield from flow.status("f")).state
+    assert state == journal.SET_ASIDE, f"it is {state}"
+    yield from is_written(OUTSIDE)
+    yield from flow.retry("f")
+    yield from one_host_wrote()
 
 
 FLOWS = flow.Flows(
@@ -906,22 +945,29 @@ SCENES = {
     "two hosts, and one is killed": Scene(
         [run_f, run_f_too], with_flow(order_that_waits, "o-1"), one_host_wrote, bound=1, crashes=True, depth=0
     ),
-    "two hosts to the end": Scene([run_f, run_f_too], with_flow(order, "o-1"), an_order_was_paid_once, bound=2),
+    "two hosts to the end": Scene(
+        [run_f, run_f_too], with_flow(order, "o-1"), an_order_was_paid_once, bound=2, ends=True
+    ),
     "a conflict": Scene([run_f, take_the_seat_first], with_flow(take_a_seat), a_seat_is_taken_once, depth=2, bound=4),
     "signals that came early": Scene(
-        [run_f], with_flow(approvals, before=[sending_once("f", "ok", 1, 2)]), both_were_heard, depth=2
+        [run_f],
+        with_flow(approvals, before=[sending_once("f", "ok", 1, 2)]),
+        both_were_heard,
+        depth=2,
+        bound=0,
+        ends=True,
     ),
     "signals that come late": Scene(
         [run_f, sending_once("f", "ok", 1, 2), run_f], with_flow(approvals), both_were_heard
     ),
     "signals beside a host": Scene(
-        [run_f, sending_once("f", "ok", 1, 2)], with_flow(approvals), both_were_heard, depth=0, bound=3
+        [run_f, sending_once("f", "ok", 1, 2)], with_flow(approvals), both_were_heard, depth=0, bound=3, ends=True
     ),
     "a signal or a timeout": Scene(
-        [run_f, send_at_the_last_moment], with_flow(approved_in_time), heard_or_late, depth=2, bound=4
+        [run_f, send_at_the_last_moment], with_flow(approved_in_time), heard_or_late, depth=2, bound=4, ends=True
     ),
     "a flow that ends while it is told something": Scene(
-        [run_f, send_items_and_stop], with_flow(items_until_stopped), all_items_were_heard, depth=0, bound=3
+        [run_f, send_items_and_stop], with_flow(items_until_stopped), all_items_were_heard, depth=0, bound=3, ends=True
     ),
     "items in the inbox": Scene(
         [run_f],
@@ -937,7 +983,7 @@ SCENES = {
         [run_f], with_flow(trip, "o-1", before=[cancelling("f")]), was_cancelled_and_undone
     ),
     "a trip that is cancelled midway": Scene(
-        [run_f, cancelling("f")], with_flow(trip, "o-1"), a_trip_is_whole_or_undone, depth=0, bound=3
+        [run_f, cancelling("f")], with_flow(trip, "o-1"), a_trip_is_whole_or_undone, depth=0, bound=3, ends=True
     ),
     "a trip that is cancelled, and its host is killed": Scene(
         [run_f, cancelling("f")], with_flow(trip, "o-1"), a_trip_is_whole_or_undone, depth=0, bound=1, crashes=True
@@ -948,6 +994,7 @@ SCENES = {
         a_place_is_kept_or_released,
         depth=0,
         bound=2,
+        ends=True,
     ),
     "a branch that loses": Scene(
         [run_f, sending_once("f", "stop", 0), run_f], with_flow(race), the_loser_cleaned_up, depth=2
@@ -978,6 +1025,8 @@ SCENES = {
         with_flow(counting, 2, before=[sending_once("f", "last", "end"), sending_once("f", "item", 1, 2, 3)]),
         each_was_counted,
         depth=2,
+        bound=0,
+        ends=True,
     ),
     "runs, and mail that comes": Scene(
         [run_f, sending_once("f", "item", 1, 2, 3), sending_once("f", "last", "end")],
@@ -987,6 +1036,7 @@ SCENES = {
         bound=2,
         # It computes with the numbers of messages.
         reduce=False,
+        ends=True,
     ),
     "runs that end beside a call": Scene([run_f], with_flow(rounds, 1), rounds_have_their_own_outcomes),
     "a run that ends, or a cancellation": Scene(
@@ -1005,6 +1055,9 @@ SCENES = {
     ),
     "changed code, and a new flow": Scene(
         [run_f, sending_once("f", "go", 1), run_f], with_flow(billing), the_change_is_in_force(True)
+    ),
+    "a flow that ends its hosts": Scene(
+        [die_at_the_call] * (CLAIMS_LIMIT + 2) + [run_f], with_flow(order_that_waits, "o-1"), it_was_set_aside
     ),
     "begun by two": Scene(
         [begin_with("o-1"), begin_with("o-1"), begin_with("o-2")],
