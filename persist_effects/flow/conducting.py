@@ -243,17 +243,20 @@ class _Conductor:
             raise OwnershipLost(self._id, events[-1].seq)
         self._beginning = msgspec.convert(events[0].data, Beginning)
         self._seq, self._latest = events[-1].seq, events[-1].at
-        claims = next((at for at, event in enumerate(reversed(events)) if event.type != journal.CLAIMED), 0)
+        claims = next(at for at, event in enumerate(reversed(events)) if not self._is_fruitless(event))
         if claims >= claims_limit:
-            yield from self._set_aside(f"it was taken over {claims} times in a row without getting on")
-            return False
-        self._is_owner = events[-1].data.get("token") == self._token
+            told = f"it was taken over {claims} times in a row without getting on"
+            return (yield from self._set_aside(told, entry.revision, claims_limit))
+        self._is_owner = self._open.owner == self._token == events[-1].data.get("token")
         self._consumed.update(self._beginning.consumed)
         self._is_paused = self._open.state == journal.PAUSED
         self._feed(events)
         if self._open.state == journal.HALTED:
             self._restate(journal.RUNNING)
         return True
+
+    def _is_fruitless(self, event: Event) -> bool:
+        return event.type == journal.CLAIMED and event.seq > self._open.retried
 
     def _feed(self, events: list[Event]) -> None:
         beginning = self._beginning
@@ -800,9 +803,11 @@ class _Conductor:
         self._is_owner = True
         yield from self._append_last(Draft(journal.BEGUN, again), writes)
 
-    def _set_aside(self, why: str) -> Effect[None]:
-        self._open = msgspec.structs.replace(self._open, state=journal.SET_ASIDE, error=why)
-        yield from perform(KvPut(journal.OPEN + self._id, self._open))
+    def _set_aside(self, why: str, revision: int, claims_limit: int) -> Effect[bool]:
+        """Have no host take it up any more; where it stands otherwise by now, look again. As `take_up` returns."""
+        aside = msgspec.structs.replace(self._open, state=journal.SET_ASIDE, error=why)
+        put = yield from perform(KvPut(journal.OPEN + self._id, aside, revision))
+        return isinstance(put, Conflict) and (yield from self.take_up(claims_limit))
 
     def _code(self) -> Any:
         return self._flows.of(self._id, self._beginning.flow, self._beginning.version)

@@ -237,7 +237,8 @@ def retry(flow_id: str) -> Effect[None]:
         NoSuchFlow: If there is none, or it has ended.
     """
     entry, standing = yield from _open_of(flow_id)
-    again = msgspec.structs.replace(standing, state=journal.RUNNING, error=None, owner=b"")
+    extent = yield from log.last_seq(journal.journal_of(flow_id))
+    again = msgspec.structs.replace(standing, state=journal.RUNNING, error=None, owner=b"", retried=extent)
     put = KvPut(journal.OPEN + flow_id, again, entry.revision)
     done = yield from perform(Transact((put, message(flow_id, "begun", None))))
     if isinstance(done, Conflict):

@@ -1,9 +1,13 @@
 """A flow that is taken up again: what was done before it is not done anew, and what others have meanwhile stands."""
 
+import pytest
+from conftest import answer
 from flow_scenes import sending_once, serve_until_it_waits, with_flow
 
-from persist_effects import flow, log
+from persist_effects import Draft, Suspended, flow, kv, log, machine
+from persist_effects.errors import NoSuchFlow
 from persist_effects.flow import journal
+from persist_effects.requests import KvPut
 
 
 def wins_over_a_timer():
@@ -65,3 +69,34 @@ def test_a_flow_that_is_taken_up_again_does_not_cancel_a_child_twice():
     assert [each.type for each in store.run(log.read(child))] == ["begun", "cancel"]
     assert store.run(serving_f()) == "waiting"
     assert [each.type for each in store.run(log.read(child))] == ["begun", "cancel"]
+
+
+def test_a_flow_that_was_tried_again_belongs_to_the_host_that_takes_it_up():
+    store = with_flow(wins_over_a_timer, before=[serving_f])()
+    store.run(flow.retry("f"))
+    assert store.run(flow.owners()) == [("f", b"")]
+    store.run(flow.send("f", "go"))
+    assert store.run(serving_f()) == "waiting"
+    assert store.run(flow.owners()) == [("f", b"another.")]
+
+
+def test_a_flow_that_ends_while_another_host_sets_it_aside_has_ended():
+    store = with_flow(asks_at_once)()
+    claimed = [Draft(journal.CLAIMED, {"token": bytes([number]) * 8}) for number in range(10)]
+    store.run(log.append_many(journal.journal_of("f"), claimed))
+    late = machine.start(flow.conduct("f", CODE, b"the late"))
+    while not isinstance(late.request, KvPut):
+        late = answer(late, store)
+    store.run(flow.send("f", "go"))
+    owner = flow.conduct("f", CODE, bytes([9]) * 8, claims_limit=100)
+    assert store.run(owner).state == "completed"
+    with pytest.raises(NoSuchFlow, match="'f'.*it has ended, completed"):
+        finish(late, store)
+    assert store.run(flow.status("f")).state == "completed"
+    assert store.run(kv.keys(journal.OPEN)) == []
+
+
+def finish(step, store):
+    while isinstance(step, Suspended):
+        step = answer(step, store)
+    return step.value
