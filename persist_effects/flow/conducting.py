@@ -131,6 +131,13 @@ class BegunFlow(NamedTuple):
     standing: Open
 
 
+class FlowFound(NamedTuple):
+    """How a flow stands that was found in the store, and the revision of its key."""
+
+    standing: Open
+    revision: int
+
+
 @program
 def conduct(
     flow_id: str,
@@ -140,7 +147,7 @@ def conduct(
     errors: ErrorKinds | None = None,
     result_limit_bytes: int = RESULT_LIMIT_BYTES,
     claims_limit: int = CLAIMS_LIMIT,
-    known: BegunFlow | Open | None = None,
+    known: BegunFlow | FlowFound | None = None,
     look: Callable[[Replay], None] | None = None,
 ) -> Effect[Finished]:
     """Run a flow from its journal, and go on live.
@@ -164,8 +171,10 @@ def conduct(
         Nondeterministic: If the code does not do what the journal says.
         OwnershipLost: If another host has taken it over.
     """
+    withdrawn: list[Path] = []
     while True:
         conductor = _Conductor(flow_id, flows, token, errors or {}, result_limit_bytes)
+        conductor.withdrawn = withdrawn
         try:
             if isinstance(known, BegunFlow):
                 conductor.take_up_new(known)
@@ -179,6 +188,8 @@ def conduct(
             conductor.close()
         if finished is not None:
             return finished
+        # The next run has steps at the same paths, and must not be given what comes of those of this one.
+        withdrawn = conductor.withdrawn
 
 
 def check_history(flow_id: str, flows: Flows, events: Sequence[Event], *, errors: ErrorKinds = NO_ERROR_KINDS) -> None:
@@ -222,6 +233,9 @@ class _BegunStep(NamedTuple):
     what: Any
 
 
+_Entries = list[tuple[Event, list[JournalStep]]]
+
+
 class _Conductor:
     """One flow, taken up."""
 
@@ -258,10 +272,12 @@ class _Conductor:
         # What the host is to begin, or to forget, at the next turn.
         self._calls: list[Path] = []
         self._timers: list[Timer] = []
-        self._withdrawn: list[Path] = []
+        self.withdrawn: list[Path] = []
+        """What the host is still to forget."""
         self._consumed: set[int] = set()
         self._read_through = 0
         self._signals: dict[str, deque[tuple[int, Any]]] = {}
+        self._unheard: list[int] = []
         self._is_paused = False
         self._has_mail = True
 
@@ -271,27 +287,30 @@ class _Conductor:
 
     # From the journal
 
-    def take_up(self, claims_limit: int, standing: Open | None = None) -> Effect[bool]:
+    def take_up(self, claims_limit: int, found: FlowFound | None = None) -> Effect[bool]:
         """Run the program from its journal. False: it was set aside, or is so already."""
-        if standing is None:
+        if found is None:
             entry = yield from perform(KvGet(journal.OPEN + self._id))
             if entry is None:
                 raise NoSuchFlow(self._id, (yield from _what_became_of(self._id)))
-            standing = msgspec.convert(entry.value, Open)
-        self._open = standing
+            found = FlowFound(msgspec.convert(entry.value, Open), entry.revision)
+        self._open, revision = found
         if self._open.state == journal.SET_ASIDE:
             return False
         events = yield from log.read(self._stream)
         if not events or events[0].type != journal.BEGUN:
             # It has ended since.
             raise NoSuchFlow(self._id, (yield from _what_became_of(self._id)))
+        if any(event.type in _OF_RUNS for event in events[1:]):
+            # Another host has begun a run, or ended it, between two pages.
+            raise OwnershipLost(self._id, events[-1].seq)
         self._beginning = msgspec.convert(events[0].data, Beginning)
-        self._seq, self._latest = events[-1].seq, events[-1].at
-        claims = next((at for at, event in enumerate(reversed(events)) if event.type != journal.CLAIMED), 0)
+        self._seq, self._latest = events[-1].seq, max(event.at for event in events)
+        claims = next(at for at, event in enumerate(reversed(events)) if not self._is_fruitless(event))
         if claims >= claims_limit:
-            yield from self._set_aside(f"it was taken over {claims} times in a row without getting on")
-            return False
-        self._is_owner = events[-1].data.get("token") == self._token
+            told = f"it was taken over {claims} times in a row without getting on"
+            return (yield from self._set_aside(told, revision, claims_limit))
+        self._is_owner = self._open.owner == self._token == events[-1].data.get("token")
         self._consumed.update(self._beginning.consumed)
         self._is_paused = self._open.state == journal.PAUSED
         self._feed(events)
@@ -312,6 +331,9 @@ class _Conductor:
         self._beginning = msgspec.convert(events[0].data, Beginning)
         self._feed(events)
 
+    def _is_fruitless(self, event: Event) -> bool:
+        return event.type == journal.CLAIMED and event.seq > self._open.retried
+
     def _feed(self, events: Sequence[Event]) -> None:
         beginning = self._beginning
         code = self._flows.of(self._id, beginning.flow, beginning.version)
@@ -321,16 +343,31 @@ class _Conductor:
         for _, steps in entries:
             self._patches.update((step.known.decode(), True) for step in steps if step.kind == PATCHED)
             self._consumed.update(step.message for step in steps if step.message is not None)
+        before, last = _split_at_last_step(entries)
         self._flow = Replay(code.make(beginning.args), self._is_patched)
+        # Of what it asks behind the last step the journal says nothing: there it goes on live.
+        self._is_replaying = bool(last)
         self._flow.begin()
-        self._feed_steps(entries)
+        matched = self._feed_steps(before)
+        self._forget_withdrawn()
         self._is_replaying = False
+        self._feed_steps(last, matched)
+        if last and last[0][1][0].kind != NOTED:
+            self._forget_withdrawn()
         # What was answered is no longer asked.
         self._flow.asked = deque(self._flow.waiting)
 
-    def _feed_steps(self, entries: list[tuple[Event, list[JournalStep]]]) -> None:
-        """Give the flow what it was given before, in that order, and compare what it asks with what it asked."""
-        last: tuple[Path, bytes] | None = None
+    def _forget_withdrawn(self) -> None:
+        """The entry that has what withdrew a step also has that it is not gone on with, unless that was its write."""
+        for path in self._flow.withdrawn:
+            self._begun.pop(path, None)
+        self._flow.withdrawn.clear()
+
+    def _feed_steps(self, entries: _Entries, last: tuple[Path, bytes] | None = None) -> tuple[Path, bytes] | None:
+        """Give the flow what it was given before, in that order, and compare what it asks with what it asked.
+
+        Returns the last that was the same.
+        """
         replay = self._flow
         waiting, feed = replay.waiting, replay.feed
         for event, steps in entries:
@@ -352,6 +389,7 @@ class _Conductor:
                     )
                 else:
                     feed(path, self._outcome(request, kind, encoded, event))
+        return last
 
     def _outcome(self, request: Any, kind: int, encoded: Any, event: Event) -> Outcome:
         if kind == ANSWER:
@@ -508,14 +546,19 @@ class _Conductor:
             self._begun[path] = _BegunStep(self._entry_at, child_id)
 
     def _fail(self, path: Path, request: Request[Any], error: Exception, message: int | None = None) -> None:
-        encoded = journal.encode_raised(error)
-        if len(encoded) > self._limit_bytes:
-            error = InvalidRequest(f"{type(error).__name__} of {len(encoded)} bytes: {text_of(error)[:1000]}")
-            encoded = journal.encode_raised(error)
+        encoded = self._encode_raised(error)
         known = self._known.pop(path, b"") or identity(request)
         self._tell(JournalStep(path, known, ERROR, encoded, message), len(encoded))
         # As a replay gives it, so that the flow never sees what it will not see again.
         self._flow.feed(path, Failed(journal.decode_raised(encoded, self._errors)))
+
+    def _encode_raised(self, error: Exception) -> bytes:
+        """An error as bytes; its words, shortened, where those are too many."""
+        encoded = journal.encode_raised(error)
+        if len(encoded) > self._limit_bytes:
+            error = InvalidRequest(f"{type(error).__name__} of {len(encoded)} bytes: {text_of(error)[:1000]}")
+            encoded = journal.encode_raised(error)
+        return encoded
 
     def _tell(self, step: JournalStep, size_bytes: int = 0) -> None:
         self._untold.append(step)
@@ -594,6 +637,9 @@ class _Conductor:
             case "signal":
                 self._signals.setdefault(event.data["name"], deque()).append((event.seq, event.data["data"]))
                 self._deliver(event.data["name"])
+            case "cancel" if self._flow.end is not None:
+                # Too late for this run: if another one follows, it is for that.
+                self._unheard.append(event.seq)
             case "cancel" if not self._flow.is_cancelled:
                 self._tell(JournalStep((), b"", CANCEL, None, event.seq))
                 self._flow.cancel()
@@ -657,7 +703,7 @@ class _Conductor:
             return
         if isinstance(request, Call):
             # It may be under way: its host is not to try it again.
-            self._withdrawn.append(path)
+            self.withdrawn.append(path)
         error = event.data.get("error")
         if error is not None:
             self._fail(path, request, journal.decode_raised(error, self._errors), event.seq)
@@ -722,14 +768,15 @@ class _Conductor:
             paths, self._calls = self._calls, []
             started = [self._started(path, cast(Call, waiting[path].request)) for path in paths if path in waiting]
             calls = tuple(started)
-        if not self._timers and not self._withdrawn:
+        if not self._timers and not self.withdrawn:
             return Await(self._id, calls)
-        asked = Await(self._id, calls, tuple(self._timers), tuple(self._withdrawn))
-        self._timers, self._withdrawn = [], []
+        asked = Await(self._id, calls, tuple(self._timers), tuple(self.withdrawn))
+        self._timers, self.withdrawn = [], []
         return asked
 
     def _started(self, path: Path, call: Call) -> Started:
-        if call.repeat != "keyed":
+        if call.repeat == "safe":
+            # Nobody asks for its key.
             return Started(path, call, "")
         return Started(path, call, f"{self._id}/{self._beginning.run}/{told_path(path)}")
 
@@ -819,9 +866,9 @@ class _Conductor:
             self._known.pop(path, None)
             begun = self._begun.pop(path, None)
             if begun is None or begun.what is None:
-                self._withdrawn.append(path)
+                self.withdrawn.append(path)
             elif isinstance(begun.what, int):
-                self._withdrawn.append(path)
+                self.withdrawn.append(path)
                 self._obsolete.append(KvDelete(journal.due_key(begun.what, self._id, path)))
             else:
                 self._obsolete.append(message(begun.what, "cancel", {"by": self._id}))
@@ -850,7 +897,7 @@ class _Conductor:
                     )
             except InvalidRequest as refused:
                 state, value, error, result = journal.FAILED, None, refused, None
-        raised = None if error is None else journal.encode_raised(_as_error(self._id, error))
+        raised = None if error is None else self._encode_raised(_as_error(self._id, error))
         beginning, now = self._beginning, (yield from perform(Now()))
         told = None if error is None else f"{type(error).__name__}: {text_of(error)}"[:500]
         closed = Closed(
@@ -875,7 +922,7 @@ class _Conductor:
 
     def _continue(self, end: FlowContinued) -> Effect[None]:
         code, beginning = self._flows.newest(self._beginning.flow), self._beginning
-        unread = [seq for kept in self._signals.values() for seq, _ in kept]
+        unread = [*self._unheard, *(seq for kept in self._signals.values() for seq, _ in kept)]
         through = min(unread, default=self._read_through + 1) - 1
         again = msgspec.structs.replace(
             beginning,
@@ -895,12 +942,17 @@ class _Conductor:
         self._is_owner = True
         yield from self._append_last(Draft(journal.BEGUN, again), writes)
 
-    def _set_aside(self, why: str) -> Effect[None]:
-        self._open = msgspec.structs.replace(self._open, state=journal.SET_ASIDE, error=why)
-        yield from perform(KvPut(journal.OPEN + self._id, self._open))
+    def _set_aside(self, why: str, revision: int, claims_limit: int) -> Effect[bool]:
+        """Have no host take it up any more; where it stands otherwise by now, look again. As `take_up` returns."""
+        aside = msgspec.structs.replace(self._open, state=journal.SET_ASIDE, error=why)
+        put = yield from perform(KvPut(journal.OPEN + self._id, aside, revision))
+        return isinstance(put, Conflict) and (yield from self.take_up(claims_limit))
 
     def _code(self) -> Any:
         return self._flows.of(self._id, self._beginning.flow, self._beginning.version)
+
+
+_OF_RUNS = (journal.BEGUN, journal.ENDED)
 
 
 # What others have for a flow
@@ -946,6 +998,16 @@ def message(flow_id: str, kind: str, data: Any) -> Append:
 def _what_became_of(flow_id: str) -> Effect[str]:
     closed = yield from perform(KvGet(journal.DONE + flow_id))
     return "it was never begun" if closed is None else f"it has ended, {msgspec.convert(closed.value, Closed).state}"
+
+
+def _split_at_last_step(entries: _Entries) -> tuple[_Entries, _Entries]:
+    """The entries before the last step with which the flow went on, and that step, if there is one."""
+    for at in range(len(entries) - 1, -1, -1):
+        event, steps = entries[at]
+        for place in range(len(steps) - 1, -1, -1):
+            if steps[place].kind != PATCHED:
+                return [*entries[:at], (event, steps[:place])], [(event, steps[place:])]
+    return [], []
 
 
 # The flow's own words

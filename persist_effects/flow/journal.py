@@ -115,7 +115,11 @@ class FlowEnded(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Open(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a flow that goes on stands. ``owner`` is the token of the host that runs it, empty where none does."""
+    """How a flow that goes on stands. ``owner`` is the token of the host that runs it, empty where none does.
+
+    ``retried`` is how far its journal went when someone had it tried again: hosts that took it over by then do not
+    count towards those that it has ended.
+    """
 
     flow: str
     version: int
@@ -127,6 +131,7 @@ class Open(msgspec.Struct, frozen=True, omit_defaults=True):
     priority: int = 0
     tags: dict[str, str] = {}
     error: str | None = None
+    retried: int = 0
 
 
 class Closed(msgspec.Struct, frozen=True, omit_defaults=True):

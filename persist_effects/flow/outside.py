@@ -14,7 +14,7 @@ from persist_effects.clock import now
 from persist_effects.errors import FlowExists, FlowFailed, InvalidRequest, NoSuchFlow, describe, repr_of
 from persist_effects.event import check_integer, check_name
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import BegunFlow, beginning_writes, begun_of, message
+from persist_effects.flow.conducting import BegunFlow, FlowFound, beginning_writes, begun_of, message
 from persist_effects.flow.defining import flow_code
 from persist_effects.flow.journal import Beginning, Closed, FlowEnded, Open
 from persist_effects.flow.replay import Path
@@ -268,7 +268,8 @@ def retry(flow_id: str) -> Effect[None]:
         NoSuchFlow: If there is none, or it has ended.
     """
     entry, standing = yield from _open_of(flow_id)
-    again = msgspec.structs.replace(standing, state=journal.RUNNING, error=None, owner=b"")
+    extent = yield from log.last_seq(journal.journal_of(flow_id))
+    again = msgspec.structs.replace(standing, state=journal.RUNNING, error=None, owner=b"", retried=extent)
     put = KvPut(journal.OPEN + flow_id, again, entry.revision)
     done = yield from perform(Transact((put, message(flow_id, "begun", None))))
     if isinstance(done, Conflict):
@@ -441,15 +442,18 @@ def wait_for(
 
 
 @program
-def unended() -> Effect[dict[str, Open]]:
+def unended() -> Effect[dict[str, FlowFound]]:
     """The flows that hosts should run: all that go on, but for those that were set aside.
 
     Returns:
         How each stands, by its id. An ``owner`` is the token of the host that runs it, empty where none does.
     """
-    found = yield from kv.entries(journal.OPEN)
-    standing = {key.removeprefix(journal.OPEN): msgspec.convert(entry.value, Open) for key, entry in found}
-    return {flow_id: each for flow_id, each in standing.items() if each.state != journal.SET_ASIDE}
+    entries = yield from kv.entries(journal.OPEN)
+    found = {
+        key.removeprefix(journal.OPEN): FlowFound(msgspec.convert(entry.value, Open), entry.revision)
+        for key, entry in entries
+    }
+    return {flow_id: each for flow_id, each in found.items() if each.standing.state != journal.SET_ASIDE}
 
 
 @program

@@ -111,9 +111,10 @@ class Timer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Await(Request[list[Came]], frozen=True, gc=False, tag="flow/await"):
-    """Begin these, forget what was withdrawn, and answer once something came of anything, or a message came.
+    """Forget what was withdrawn, begin these, and answer once something came of anything, or a message came.
 
-    A message shows as one that came at the path ``()``.
+    What was withdrawn may be of the run before, and its path that of something which is to be begun now. A message
+    shows as one that came at the path ``()``.
     """
 
     flow_id: str

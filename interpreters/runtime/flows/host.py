@@ -32,7 +32,7 @@ from persist_effects.errors import (
     text_of,
 )
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import BegunFlow, Finished, conduct
+from persist_effects.flow.conducting import BegunFlow, Finished, FlowFound, conduct
 from persist_effects.flow.defining import Flows, activities_by_name
 from persist_effects.flow.journal import Open
 from persist_effects.flow.outside import FlowStatus
@@ -125,7 +125,7 @@ class FlowHost:
         self._loop = FlowLoop(self._conductor, self._ask, self)
         self._activities = Activities(activities_by_name(activities), self._tell, self._alarm.later, self._loop.arrived)
         # Flows to take up, each with how it stands, where that was read. Those that have something to do come first.
-        self._to_take: deque[tuple[str, Open | None]] = deque()
+        self._to_take: deque[tuple[str, FlowFound | None]] = deque()
         self._pauses: dict[str, float] = {}
         self._is_closing = False
         self._failure: BaseException | None = None
@@ -362,7 +362,7 @@ class FlowHost:
             return outcome.value
         raise outcome.error
 
-    def _conductor(self, flow_id: str, known: BegunFlow | Open | None) -> Effect[Finished]:
+    def _conductor(self, flow_id: str, known: BegunFlow | FlowFound | None) -> Effect[Finished]:
         return conduct(
             flow_id,
             self._flows,
@@ -474,9 +474,10 @@ class FlowHost:
         """Take up all flows that go on and are nobody's, or this host's."""
         try:
             alive = self._leases.alive()
-            for each, standing in self._store.run(flows_.unended()).items():
-                if each not in self._loop.held and (standing.owner == self.token or standing.owner not in alive):
-                    self._to_take.append((each, standing))
+            for flow_id, found in self._store.run(flows_.unended()).items():
+                owner = found.standing.owner
+                if flow_id not in self._loop.held and (owner == self.token or owner not in alive):
+                    self._to_take.append((flow_id, found))
         except _PASSING:
             self._alarm.later(_TRY_AGAIN_SECONDS, self._look_for_flows)
 
@@ -484,10 +485,10 @@ class FlowHost:
         for flow_id, each in begun.items():
             self._loop.take_up(flow_id, each)
 
-    def _take_up(self, flow_id: str, standing: Open | None) -> None:
+    def _take_up(self, flow_id: str, found: FlowFound | None) -> None:
         """Take a flow up for which a message may have come, or let it have the message, if it is held by now."""
         if not self._loop.deliver(flow_id, Came(())):
-            self._loop.take_up(flow_id, standing)
+            self._loop.take_up(flow_id, found)
 
     def _look_at(self, flow_id: str) -> None:
         """Take a flow up, if it goes on and is nobody's, or this host's."""

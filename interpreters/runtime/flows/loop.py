@@ -3,9 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from persist_effects.flow.conducting import BegunFlow, Finished
-from persist_effects.flow.journal import Open
-from persist_effects.flow.requests import Await, Came
+from persist_effects.flow.conducting import BegunFlow, Finished, FlowFound
+from persist_effects.flow.requests import Await, Came, Started
 from persist_effects.machine import Effect, next_request
 from persist_effects.requests import Answered, Outcome, Request
 from persist_effects.spinning import give_up
@@ -33,8 +32,8 @@ class Held:
         self.program = program
         self.arrivals: list[Came] = []
         self.is_parked = False
-        self.calls: dict[tuple[int, ...], int] = {}
-        """The paths of the calls that are under way, and which try of each counts."""
+        self.calls: dict[tuple[int, ...], tuple[Started, int]] = {}
+        """The calls that are under way, by their paths, and which try of each counts."""
         self.asked: dict[tuple[int, ...], int] = {}
         """The paths of the timers that it waits for, and when each is due."""
 
@@ -50,7 +49,7 @@ class FlowLoop:
 
     def __init__(
         self,
-        make: Callable[[str, BegunFlow | Open | None], Effect[Finished]],
+        make: Callable[[str, BegunFlow | FlowFound | None], Effect[Finished]],
         ask: Callable[[Sequence[Request[Any]]], Sequence[Outcome]],
         shell: Shell,
     ) -> None:
@@ -72,7 +71,7 @@ class FlowLoop:
         """How many flows are not waiting for something outside."""
         return len(self._asking) + len(self._woken)
 
-    def take_up(self, flow_id: str, known: BegunFlow | Open | None = None) -> None:
+    def take_up(self, flow_id: str, known: BegunFlow | FlowFound | None = None) -> None:
         """Begin to hold a flow, unless it is held.
 
         Args:
@@ -168,11 +167,13 @@ class FlowLoop:
                 self._asking.append((held, request))
 
     def _park(self, held: Held, asked: Await) -> None:
-        for timer in asked.timers:
-            held.asked[timer.path] = timer.due
         for path in asked.withdrawn:
             held.calls.pop(path, None)
             held.asked.pop(path, None)
+        if asked.withdrawn:
+            held.arrivals = [came for came in held.arrivals if came.path not in asked.withdrawn]
+        for timer in asked.timers:
+            held.asked[timer.path] = timer.due
         held.is_parked = True
         self._shell.begin(held, asked)
         if held.arrivals and held.is_parked:
