@@ -14,6 +14,7 @@ from persist_effects.flow.outside import (
     due_before,
     listing,
     outcome,
+    own,
     owners,
     pause,
     resolve,
@@ -22,6 +23,7 @@ from persist_effects.flow.outside import (
     retry,
     send,
     status,
+    to_run,
     wait_for,
 )
 from persist_effects.flow.steps import (
@@ -61,6 +63,7 @@ __all__ = [
     "new_id",
     "now",
     "outcome",
+    "own",
     "owners",
     "patched",
     "pause",
@@ -74,5 +77,6 @@ __all__ = [
     "signal",
     "sleep",
     "status",
+    "to_run",
     "wait_for",
 ]
