@@ -16,6 +16,8 @@ import msgspec
 from interpreters.runtime.flows.activities import Activities
 from interpreters.runtime.flows.leases import Leases
 from interpreters.runtime.flows.loop import FlowLoop
+from interpreters.runtime.flows.queues import Queue, QueueLines
+from interpreters.runtime.flows.schedules import Schedule, schedules_by_name, see_to
 from interpreters.runtime.store import Store
 from persist_effects import flow as flows_
 from persist_effects import kv, log, machine, new_id
@@ -74,9 +76,12 @@ class FlowHost:
         lease_seconds: How long a host may be silent before others take its flows over, where several processes may
             open the store.
         held_limit: How many flows that only wait are kept in memory.
+        queues: The queues whose flows it runs. Those of others are left to other hosts. Limits are those of one host.
+        schedules: When it begins which flows. Give them to each host: each time, one of them begins the flow.
 
     Raises:
-        InvalidRequest: If two flows, or two activities, have one name, or something is not what it should be.
+        InvalidRequest: If two flows, activities, queues or schedules have one name, or something is not what it should
+            be.
 
     >>> from interpreters import open_store
     >>> from persist_effects import flow
@@ -101,11 +106,18 @@ class FlowHost:
         activities_at_once: int = ACTIVITIES,
         lease_seconds: float = LEASE_SECONDS,
         held_limit: int = HELD_LIMIT,
+        queues: Iterable[Queue] = (),
+        schedules: Iterable[Schedule] = (),
     ) -> None:
         if not isinstance(store, Store):
             raise InvalidRequest(f"a host's store is {describe(store)}: give what open_store(url) returns")
         self._store = store
         self._flows = Flows(flows)
+        self._queues = QueueLines(queues)
+        self._schedules = schedules_by_name(schedules)
+        for schedule in self._schedules.values():
+            self._flows.add(schedule.flow)
+            self._queues.check(schedule.queue)
         self._errors = errors_by_name(errors)
         self._held_limit = held_limit
         self._limit_bytes = min(flows_.RESULT_LIMIT_BYTES, store.capabilities.payload_limit_bytes // 4)
@@ -128,6 +140,8 @@ class FlowHost:
         self._inbox.put(self._look_for_flows)
         self._inbox.put(self._look_for_timers)
         self._inbox.put(self._watch)
+        for schedule in self._schedules.values():
+            self._inbox.put(partial(self._see_to, schedule))
         self._thread = Thread(target=self._run, name="persist-effects flows", daemon=True)
         self._thread.start()
 
@@ -139,6 +153,8 @@ class FlowHost:
         flow_id: str,
         *args: Any,
         tags: Mapping[str, str] | None = None,
+        queue: str = "",
+        priority: int = 0,
     ) -> bool:
         """Begin a flow. The same id with the same arguments is the same flow: nothing happens.
 
@@ -147,17 +163,25 @@ class FlowHost:
             flow_id: Its id.
             args: Its arguments.
             tags: By which it is found in lists.
+            queue: In which queue it waits for its turn, on whichever host of the store has room first; empty: in none.
+            priority: Those in a queue with a higher one are first, and of one priority those that were begun first.
 
         Returns:
             Whether it was begun now.
 
         Raises:
             FlowExists: If there is another flow of this id.
-            InvalidRequest: If the host does not have this flow, or something cannot be kept.
+            InvalidRequest: If the host does not have this flow or this queue, or something cannot be kept.
         """
         self._flows.add(flow)
-        is_new = self._store.run(flows_.begin(flow_id, flow, *args, tags=tags, token=self.token))
-        if is_new:
+        self._queues.check(queue)
+        if priority and not queue:
+            raise InvalidRequest(f"flow {flow_id!r} has priority {priority!r}, and waits in no queue: give queue= too")
+        # In a queue it is nobody's until its turn.
+        token = b"" if queue else self.token
+        begin = flows_.begin(flow_id, flow, *args, tags=tags, queue=queue, priority=priority, token=token)
+        is_new = self._store.run(begin)
+        if is_new and token:
             self._inbox.put(partial(self._loop.take_up, flow_id))
         return is_new
 
@@ -212,11 +236,11 @@ class FlowHost:
 
     def status(self, flow_id: str) -> FlowStatus:
         """How a flow stands. Raises `NoSuchFlow` if it was never begun."""
-        return self._store.run(flows_.status(flow_id))
+        return self._queues.shown(self._store.run(flows_.status(flow_id)))
 
     def list(self, **wanted: Any) -> list[FlowStatus]:
         """Flows, by their ids: see `persist_effects.flow.listing` for what can be asked for."""
-        return self._store.run(flows_.listing(**wanted))
+        return [self._queues.shown(each) for each in self._store.run(flows_.listing(**wanted))]
 
     def close(self) -> None:
         """Stop. Flows that go on are not cancelled: they are taken up again by the next host. Again: nothing."""
@@ -251,6 +275,7 @@ class FlowHost:
 
     def _take_in(self) -> None:
         """Do what others have put here, and what is due by now; wait for it where there is nothing else to do."""
+        self._take_turns()
         while self._to_take and self._loop.active < AT_ONCE:
             self._loop.take_up(self._to_take.popleft())
         seconds = self._seconds_left() if self._loop.is_idle else 0.0
@@ -267,7 +292,10 @@ class FlowHost:
             heappop(self._heap)[2]()
 
     def _seconds_left(self) -> float | None:
-        return max(0.0, self._heap[0][0] - time.monotonic()) if self._heap else None
+        now = time.monotonic()
+        left = [self._queues.seconds_left(now), self._heap[0][0] - now if self._heap else None]
+        seconds = [each for each in left if each is not None]
+        return max(0.0, min(seconds)) if seconds else None
 
     def _later(self, seconds: float, job: Callable[[], None]) -> None:
         heappush(self._heap, (time.monotonic() + seconds, next(self._numbers), job))
@@ -314,6 +342,7 @@ class FlowHost:
         """See to a flow that is no longer held."""
         if isinstance(end, Finished | OwnershipLost):
             self._pauses.pop(flow_id, None)
+            self._queues.release(flow_id)
         elif isinstance(end, StoreClosed):
             raise end
         elif isinstance(end, _PASSING):
@@ -327,6 +356,7 @@ class FlowHost:
 
     def _halt(self, flow_id: str, error: Exception) -> None:
         """Have others see why a flow does not go on. It is taken up again when a host begins, or someone retries it."""
+        self._queues.release(flow_id)
         try:
             entry = self._answer(KvGet(journal.OPEN + flow_id))
             if entry is None:
@@ -385,9 +415,9 @@ class FlowHost:
         """Take up all flows that go on and are nobody's, or this host's."""
         try:
             alive = self._leases.alive()
-            for each, owner in self._store.run(flows_.owners()):
-                if each not in self._loop.held and (owner == self.token or owner not in alive):
-                    self._to_take.append(each)
+            for each, standing in self._store.run(flows_.to_run()):
+                if each not in self._loop.held:
+                    self._place(each, standing, alive)
         except _PASSING:
             self._later(_TRY_AGAIN_SECONDS, self._look_for_flows)
 
@@ -395,11 +425,43 @@ class FlowHost:
         """Take a flow up, if it goes on and is nobody's, or this host's."""
         try:
             standing = self._store.run(kv.get(journal.OPEN + flow_id))
-            owner = b"" if standing is None else msgspec.convert(standing, Open).owner
-            if standing is not None and (owner == self.token or owner not in self._leases.alive()):
-                self._to_take.append(flow_id)
+            if standing is not None:
+                self._place(flow_id, msgspec.convert(standing, Open), self._leases.alive())
         except _PASSING:
             self._later(_TRY_AGAIN_SECONDS, partial(self._look_at, flow_id))
+
+    def _place(self, flow_id: str, standing: Open, alive: set[bytes]) -> None:
+        """Take a flow up that is nobody's, or this host's; or have it wait for its turn."""
+        is_ours = standing.owner == self.token or standing.owner not in alive
+        if is_ours and self._queues.place(flow_id, standing):
+            self._to_take.append(flow_id)
+
+    def _take_turns(self) -> None:
+        """Take those up whose turn has come in their queue."""
+        turns = self._queues.take_turns(time.monotonic())
+        if turns:
+            self._own(turns)
+
+    def _own(self, turns: Sequence[str]) -> None:
+        try:
+            owned = self._store.run(flows_.own(turns, self.token))
+        except _PASSING:
+            self._later(_TRY_AGAIN_SECONDS, partial(self._own, turns))
+            return
+        self._to_take.extend(owned)
+        for flow_id in set(turns) - set(owned):
+            self._queues.give_back(flow_id)
+
+    def _see_to(self, schedule: Schedule) -> None:
+        """Begin what is due by a schedule, and look again when the next is; sooner, as clocks are set."""
+        try:
+            seen = self._store.run(see_to(schedule, self.token))
+        except _PASSING:
+            self._later(_TRY_AGAIN_SECONDS, partial(self._see_to, schedule))
+            return
+        for flow_id in seen.flow_ids:
+            self._look_at(flow_id)
+        self._later(min((seen.next - seen.now) / 1e6, HORIZON_SECONDS), partial(self._see_to, schedule))
 
     def _watch(self) -> None:
         """Read the messages that came to inboxes, and wait for more."""
