@@ -124,7 +124,7 @@ def test_what_was_begun_late_in_one_second_counts_in_the_next():
 def test_less_than_one_a_second_is_one_in_so_many_seconds():
     found = lined_up(lines(Queue("mail", per_second=0.25)), "a", "b")
     assert found.take_turns(0.0) == ["a"]
-    assert found.seconds_left(1.0) == 3.0
+    assert found.next_at(1.0) == 4.0
     assert found.take_turns(3.999) == []
     assert found.take_turns(4.0) == ["b"]
 
@@ -147,18 +147,28 @@ def test_a_turn_that_was_not_taken_is_given_back_to_the_rate_and_the_room():
     assert found.take_turns(0.0) == ["b"]
 
 
-def test_how_long_it_is_until_the_next_turn_is_known_where_only_the_rate_holds_it_up():
+def test_when_the_next_turn_is_is_known_where_only_the_rate_holds_it_up():
     found = lined_up(lines(Queue("mail", concurrency=2, per_second=1)), "a", "b", "c")
-    assert found.seconds_left(0.0) == 0.0
-    found.take_turns(0.0)
-    assert found.seconds_left(0.25) == 0.75
-    assert found.take_turns(1.0) == ["b"]
+    assert found.next_at(0.5) == 0.5
+    found.take_turns(0.5)
+    assert found.next_at(0.75) == 1.5
+    assert found.take_turns(1.5) == ["b"]
     # Now the room is missing, which no time brings.
-    assert found.seconds_left(1.0) is None
+    assert found.next_at(1.5) is None
     found.release("a", "b")
-    assert found.seconds_left(1.5) == 0.5
-    assert found.take_turns(2.0) == ["c"]
-    assert found.seconds_left(2.0) is None
+    assert found.next_at(1.75) == 2.5
+    assert found.has_waiting
+    assert found.take_turns(2.5) == ["c"]
+    assert found.next_at(2.5) is None
+    assert not found.has_waiting
+
+
+def test_the_next_turn_is_that_of_the_queue_that_has_one_first():
+    found = lines(Queue("slow", per_second=0.25), Queue("fast", per_second=1))
+    lined_up(found, "s-1", "s-2", queue="slow")
+    lined_up(found, "f-1", "f-2", queue="fast")
+    assert found.take_turns(0.0) == ["s-1", "f-1"]
+    assert found.next_at(0.0) == 1.0
 
 
 # What is refused

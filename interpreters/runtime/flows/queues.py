@@ -151,18 +151,21 @@ class QueueLines:
         """
         return [flow_id for line in self._lines.values() for flow_id in line.take_turns(now)]
 
-    def seconds_left(self, now: float) -> float | None:
-        """For how long nobody has a turn because of a rate.
+    @property
+    def has_waiting(self) -> bool:
+        """Whether someone waits."""
+        return any(line.has_waiting for line in self._lines.values())
+
+    def next_at(self, now: float) -> float | None:
+        """When a rate lets the next one have its turn.
 
         Args:
             now: Seconds, by the same clock.
 
         Returns:
-            Seconds; None where nobody waits for that alone.
+            Seconds, by that clock; None where nobody waits for that alone.
         """
-        return min(
-            (left for line in self._lines.values() if (left := line.seconds_left(now)) is not None), default=None
-        )
+        return min((at for line in self._lines.values() if (at := line.next_at(now)) is not None), default=None)
 
     def release(self, *flow_ids: str) -> None:
         """Count flows no longer: they have ended, or do not go on here."""
@@ -240,9 +243,13 @@ class _Line:
         if self._begun:
             self._begun.pop()
 
+    @property
+    def has_waiting(self) -> bool:
+        return bool(self._places)
+
     def take_turns(self, now: float) -> list[str]:
         taken = []
-        while self.seconds_left(now) == 0:
+        while self.next_at(now) == now:
             flow_id = heappop(self._waiting).flow_id
             self.go_on(flow_id)
             if self._tokens is not None:
@@ -250,18 +257,18 @@ class _Line:
             taken.append(flow_id)
         return taken
 
-    def seconds_left(self, now: float) -> float | None:
+    def next_at(self, now: float) -> float | None:
         waiting = self._waiting
         while waiting and self._places.get(waiting[0].flow_id) != waiting[0].number:
             heappop(waiting)
         has_room = self._concurrency is None or len(self._running) < self._concurrency
-        return self._rate_seconds(now) if waiting and has_room else None
+        return self._token_at(now) if waiting and has_room else None
 
-    def _rate_seconds(self, now: float) -> float:
-        """After how many seconds a token is there."""
+    def _token_at(self, now: float) -> float:
+        """When a token is there."""
         if self._tokens is None:
-            return 0.0
+            return now
         begun = self._begun
         while begun and begun[0] + self._back_seconds <= now:
             begun.popleft()
-        return 0.0 if len(begun) < self._tokens else begun[0] + self._back_seconds - now
+        return now if len(begun) < self._tokens else begun[0] + self._back_seconds
