@@ -185,7 +185,10 @@ class FlowHost:
         token = b"" if queue else self.token
         begin = flows_.begin_as(flow_id, flow, *args, tags=tags, queue=queue, priority=priority, token=token)
         begun = self._store.run(begin)
-        if begun is not None and token:
+        if begun is None:
+            # It may be this host's, which was not told what came of beginning it.
+            self._tell(partial(self._look_at, flow_id))
+        elif token:
             self._tell(partial(self._loop.take_up, flow_id, begun))
         return begun is not None
 
@@ -208,6 +211,9 @@ class FlowHost:
         found: list[Any] = self._store.run_many(begins, return_exceptions=True)
         begun = {each: one for each, one in zip(ids, found, strict=True) if isinstance(one, Begun)}
         self._tell(partial(self._take_up_new, begun))
+        for each, one in zip(ids, found, strict=True):
+            if one is None:
+                self._tell(partial(self._look_at, each))
         errors = [one for one in found if isinstance(one, Exception)]
         if errors:
             raise ExceptionGroup(f"{len(errors)} of {len(ids)} flows were not begun", errors)
