@@ -230,6 +230,12 @@ def test_a_flow_that_waits_in_a_queue_goes_on_when_it_has_an_owner():
     assert found.take_turns(0.0) == []
 
 
+def test_a_flow_that_left_its_queue_has_no_turn_there():
+    found = lined_up(lines(Queue("mail", concurrency=1)), "a", "b")
+    assert found.place("a", Open("letter", 1, 0))
+    assert found.take_turns(0.0) == ["b"]
+
+
 @pytest.fixture
 def store():
     with open_store("memory:") as store:

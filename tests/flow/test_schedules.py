@@ -10,9 +10,10 @@ import pytest
 from interpreters import open_store
 from interpreters.runtime.flows import FlowHost, Queue, schedules
 from interpreters.runtime.flows.schedules import Schedule, see_to
-from persist_effects import flow, kv
+from persist_effects import flow, kv, perform
 from persist_effects.errors import FlowFailed, InvalidRequest
 from persist_effects.flow import journal
+from persist_effects.requests import KvGet
 
 MINUTE = 60_000_000
 DAY = 1_440 * MINUTE
@@ -124,6 +125,16 @@ def test_of_more_than_it_catches_up_with_the_newest_are_due_and_it_is_said_so(mi
     assert is_cut == (minutes > 1_000)
 
 
+@pytest.mark.parametrize("limit", [59, 60, 61])
+def test_it_is_said_that_times_are_passed_over_wherever_the_look_back_ends(limit, monkeypatch):
+    # It looks back by an hour at first, in which there are 60.
+    monkeypatch.setattr(schedules, "CATCH_UP_LIMIT", limit)
+    now = at("2026-11-28T09:00")
+    for missed in range(limit - 2, limit + 3):
+        times, is_cut = scheduled("* * * * *", catch_up=True).due(now - missed * MINUTE, now)
+        assert (len(times), is_cut) == (min(missed, limit), missed > limit)
+
+
 @pytest.mark.parametrize("cron", ["* * * * *", "7 */5 * * *", "0 0 1 * *", "0 0 29 2 *"])
 def test_the_newest_is_the_last_of_all_however_long_ago_it_was_seen_to(cron):
     schedule, now = scheduled(cron), at("2026-11-28T09:00")
@@ -195,6 +206,24 @@ def test_a_host_that_was_lost_before_it_noted_what_it_began_begins_it_once(store
     store.run(see_to(schedule))
     store.run(kv.put("flow-schedule/report", before))
     assert store.run(see_to(schedule)).flow_ids == ids_in(store) == ["report/2026-11-28T09:00Z"]
+
+
+def test_a_host_whose_clock_is_behind_does_not_set_back_what_another_has_seen_to(store, clock):
+    schedule = scheduled("0 * * * *")
+    store.run(see_to(schedule))
+    clock.now = at("2026-11-28T09:00")
+    behind = see_to(schedule)
+    asked = [next(behind)]
+    while sum(request == KvGet("flow-schedule/report") for request in asked) < 2:
+        asked.append(behind.send(store.run(perform(asked[-1]))))
+    # It has begun what was due, and is about to note that.
+    clock.now = at("2026-11-28T10:00")
+    store.run(see_to(schedule))
+    with pytest.raises(StopIteration):
+        while True:
+            asked.append(behind.send(store.run(perform(asked[-1]))))
+    assert store.run(kv.get("flow-schedule/report")) == clock.now
+    assert len(ids_in(store)) == 2
 
 
 def test_a_clock_that_is_set_forth_and_back_begins_each_once(store, clock):
