@@ -5,7 +5,7 @@
 
 from persist_effects.clock import new_id, now, sleep
 from persist_effects.errors import NoSuchFlow
-from persist_effects.flow.conducting import RESULT_LIMIT_BYTES, Finished, conduct
+from persist_effects.flow.conducting import RESULT_LIMIT_BYTES, Finished, check_history, conduct
 from persist_effects.flow.defining import Flows, activity, defined
 from persist_effects.flow.outside import (
     FlowStatus,
@@ -16,7 +16,6 @@ from persist_effects.flow.outside import (
     listing,
     outcome,
     own,
-    owners,
     pause,
     resolve,
     result,
@@ -24,7 +23,7 @@ from persist_effects.flow.outside import (
     retry,
     send,
     status,
-    to_run,
+    unended,
     wait_for,
 )
 from persist_effects.flow.steps import (
@@ -54,6 +53,7 @@ __all__ = [
     "begin_as",
     "call",
     "cancel",
+    "check_history",
     "child",
     "conduct",
     "continue_as_new",
@@ -66,7 +66,6 @@ __all__ = [
     "now",
     "outcome",
     "own",
-    "owners",
     "patched",
     "pause",
     "random",
@@ -79,6 +78,6 @@ __all__ = [
     "signal",
     "sleep",
     "status",
-    "to_run",
+    "unended",
     "wait_for",
 ]

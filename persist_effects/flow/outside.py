@@ -14,7 +14,7 @@ from persist_effects.clock import now
 from persist_effects.errors import FlowExists, FlowFailed, InvalidRequest, NoSuchFlow, describe, repr_of
 from persist_effects.event import check_integer, check_name
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import Begun, beginning_writes, begun_of, message
+from persist_effects.flow.conducting import BegunFlow, beginning_writes, begun_of, message
 from persist_effects.flow.defining import flow_code
 from persist_effects.flow.journal import Beginning, Closed, FlowEnded, Open
 from persist_effects.flow.replay import Path
@@ -107,7 +107,7 @@ def begin_as(
     queue: str = "",
     priority: int = 0,
     token: bytes = b"",
-) -> Effect[Begun | None]:
+) -> Effect[BegunFlow | None]:
     """Begin a flow, as `begin` does, for a host that is to run it.
 
     Args:
@@ -453,34 +453,15 @@ def wait_for(
 
 
 @program
-def owners() -> Effect[list[tuple[str, bytes]]]:
-    """The flows that hosts should run, each with the token of its owner, which is empty where it has none.
+def unended() -> Effect[dict[str, Open]]:
+    """The flows that hosts should run: all that go on, but for those that were set aside.
 
     Returns:
-        Their ids and tokens.
-    """
-    return [(flow_id, each.owner) for flow_id, each in (yield from to_run())]
-
-
-@program
-def to_run() -> Effect[list[tuple[str, Open]]]:
-    """The flows that hosts should run, each with how it stands.
-
-    Returns:
-        Their ids, and how they stand.
-
-    >>> from interpreters import open_store
-    >>> def greet(name: str):
-    ...     yield
-    >>> store = open_store("memory:")
-    >>> store.run(begin("g-1", greet, "Ada", queue="mail", priority=5))
-    True
-    >>> [(flow_id, standing.queue, standing.priority) for flow_id, standing in store.run(to_run())]
-    [('g-1', 'mail', 5)]
+        How each stands, by its id. An ``owner`` is the token of the host that runs it, empty where none does.
     """
     found = yield from kv.entries(journal.OPEN)
-    standing = [(key.removeprefix(journal.OPEN), msgspec.convert(entry.value, Open)) for key, entry in found]
-    return [each for each in standing if each[1].state != journal.SET_ASIDE]
+    standing = {key.removeprefix(journal.OPEN): msgspec.convert(entry.value, Open) for key, entry in found}
+    return {flow_id: each for flow_id, each in standing.items() if each.state != journal.SET_ASIDE}
 
 
 @program

@@ -466,7 +466,7 @@ def test_limits_are_those_of_one_host(store, job, outside):
         for name in ("a", "b", "c"):
             one.start(job, name, name, queue="mail")
         assert {outside.next_one(), outside.next_one()} == {"a", "b"}
-        owners = dict(store.run(flow.owners()))
+        owners = {flow_id: standing.owner for flow_id, standing in store.run(flow.unended()).items()}
         assert {owners["a"], owners["b"]} == {one.token, other.token}
         assert owners["c"] == b""
         outside.let_end(3)

@@ -2,13 +2,14 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from math import inf
 from queue import Empty, SimpleQueue
 from threading import Lock
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -20,7 +21,7 @@ from interpreters.runtime.flows.queues import Queue, QueueLines
 from interpreters.runtime.flows.schedules import Schedule, schedules_by_name, see_to
 from interpreters.runtime.store import Store
 from interpreters.threads.gates import Gate
-from interpreters.threads.workers import Pool
+from interpreters.threads.workers import ThreadPool
 from persist_effects import flow as flows_
 from persist_effects import kv, log, machine, new_id
 from persist_effects.contexts import here, parts_in
@@ -34,23 +35,28 @@ from persist_effects.errors import (
     text_of,
 )
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import Begun, Finished, conduct
+from persist_effects.flow.conducting import BegunFlow, Finished, conduct
 from persist_effects.flow.defining import Flows, activities_by_name
 from persist_effects.flow.journal import Open
 from persist_effects.flow.outside import FlowStatus
 from persist_effects.flow.requests import Await, Came
 from persist_effects.machine import Effect
-from persist_effects.requests import AllOf, Answered, KvGet, KvPut, Now, Outcome, ReadAll, Request, Wait
+from persist_effects.requests import AllOf, Answered, KvDelete, KvGet, KvPut, Now, Outcome, ReadAll, Request, Wait
 from persist_effects.trace.errors import errors_by_name
+
+A = TypeVar("A")
 
 ACTIVITIES = 32
 """How many activities run at once, in threads, unless it is said otherwise."""
 
-HELD_LIMIT = 10_000
+HELD_LIMIT = 2_000
 """How many flows that only wait are kept in memory. Others are let go of, and read from their journals when woken."""
 
-AT_ONCE = 1_000
-"""How many flows are read from their journals at once."""
+AT_ONCE = 100
+"""How many flows are read from their journals at once: one that has something to do waits no longer than that takes."""
+
+BEGUN_AT_ONCE = 1_000
+"""How many flows are begun in one commit, where many are to be begun."""
 
 HORIZON_SECONDS = 60.0
 """Timers that are due later than that are not kept in memory: they are found by their keys when their time comes."""
@@ -125,14 +131,15 @@ class FlowHost:
         self._held_limit = held_limit
         self._limit_bytes = min(flows_.RESULT_LIMIT_BYTES, store.capabilities.payload_limit_bytes // 4)
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._threads = Pool(activities_at_once + 2, "persist-effects flows")
+        self._threads = ThreadPool(activities_at_once + 2, "persist-effects flows")
         # Where the thread that leads is doing an activity: what stands for that. Whoever takes over takes it away.
         self._lent: object | None = None
         self._lending = Lock()
         self._alarm = Alarm(self._tell)
         self._loop = FlowLoop(self._conductor, self._ask, self)
         self._activities = Activities(activities_by_name(activities), self._tell, self._alarm.later, self._loop.arrived)
-        self._to_take: deque[str] = deque()
+        # Flows to take up, each with how it stands, where that was read. Those that have something to do come first.
+        self._to_take: deque[tuple[str, Open | None]] = deque()
         self._pauses: dict[str, float] = {}
         self._is_closing = False
         self._failure: BaseException | None = None
@@ -206,18 +213,21 @@ class FlowHost:
             ExceptionGroup: If some could not be begun, as `start` says; the others were.
         """
         self._flows.add(flow)
-        ids = list(args_by_id)
-        begins = [flows_.begin_as(each, flow, *args_by_id[each], token=self.token) for each in ids]
-        found: list[Any] = self._store.run_many(begins, return_exceptions=True)
-        begun = {each: one for each, one in zip(ids, found, strict=True) if isinstance(one, Begun)}
-        self._tell(partial(self._take_up_new, begun))
-        for each, one in zip(ids, found, strict=True):
-            if one is None:
-                self._tell(partial(self._look_at, each))
-        errors = [one for one in found if isinstance(one, Exception)]
+        begun: list[str] = []
+        errors: list[Exception] = []
+        for ids in batched(args_by_id, BEGUN_AT_ONCE):
+            begins = [flows_.begin_as(each, flow, *args_by_id[each], token=self.token) for each in ids]
+            found: list[Any] = self._store.run_many(begins, return_exceptions=True)
+            new = {each: one for each, one in zip(ids, found, strict=True) if isinstance(one, BegunFlow)}
+            self._tell(partial(self._take_up_new, new))
+            for each, one in zip(ids, found, strict=True):
+                if one is None:
+                    self._tell(partial(self._look_at, each))
+            begun.extend(new)
+            errors.extend(one for one in found if isinstance(one, Exception))
         if errors:
-            raise ExceptionGroup(f"{len(errors)} of {len(ids)} flows were not begun", errors)
-        return list(begun)
+            raise ExceptionGroup(f"{len(errors)} of {len(args_by_id)} flows were not begun", errors)
+        return begun
 
     def signal(self, flow_id: str, name: str, data: Any = None) -> None:
         """Send a signal to a flow that goes on: see `persist_effects.flow.send`."""
@@ -364,7 +374,7 @@ class FlowHost:
     def _take_in(self) -> None:
         """Do what others have put here, and wait for it where there is nothing else to do."""
         while self._to_take and self._loop.active < AT_ONCE:
-            self._take_up(self._to_take.popleft())
+            self._take_up(*self._to_take.popleft())
         try:
             job = self._inbox.get() if self._loop.is_idle else self._inbox.get_nowait()
             while True:
@@ -386,9 +396,14 @@ class FlowHost:
             return outcome.value
         raise outcome.error
 
-    def _conductor(self, flow_id: str, begun: Begun | None) -> Effect[Finished]:
+    def _conductor(self, flow_id: str, known: BegunFlow | Open | None) -> Effect[Finished]:
         return conduct(
-            flow_id, self._flows, self.token, errors=self._errors, result_limit_bytes=self._limit_bytes, begun=begun
+            flow_id,
+            self._flows,
+            self.token,
+            errors=self._errors,
+            result_limit_bytes=self._limit_bytes,
+            known=known,
         )
 
     # What flows ask for outside
@@ -404,9 +419,7 @@ class FlowHost:
                 return
             self._activities.start(held, started)
         if asked.timers:
-            now = self._answer(Now())
-            for timer in asked.timers:
-                self._set_timer(held.flow_id, timer.path, timer.due, now)
+            self._set_timers(held.flow_id, [(timer.path, timer.due) for timer in asked.timers])
         if not held.calls and len(self._loop.held) > self._held_limit:
             self._loop.let_go(held.flow_id)
 
@@ -422,7 +435,7 @@ class FlowHost:
             pause = self._pauses[flow_id] = min(
                 2 * self._pauses.get(flow_id, _TRY_AGAIN_SECONDS / 2), _TRY_AGAIN_SECONDS_MAX
             )
-            self._alarm.later(pause, partial(self._to_take.append, flow_id))
+            self._alarm.later(pause, partial(self._to_take.append, (flow_id, None)))
         else:
             self._halt(flow_id, end)
 
@@ -442,6 +455,15 @@ class FlowHost:
 
     # Timers
 
+    def _set_timers(self, flow_id: str, timers: Sequence[tuple[tuple[int, ...], int]]) -> None:
+        try:
+            now = self._answer(Now())
+        except _PASSING:
+            self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._set_timers, flow_id, timers))
+            return
+        for path, due in timers:
+            self._set_timer(flow_id, path, due, now)
+
     def _set_timer(self, flow_id: str, path: tuple[int, ...], due: int, now: int) -> None:
         seconds = (due - now) / 1e6
         if seconds <= HORIZON_SECONDS:
@@ -452,9 +474,16 @@ class FlowHost:
         if held is None:
             self._look_at(flow_id)
             return
+        try:
+            if held.is_parked and path not in held.asked:
+                # A host died before it could take the key away.
+                self._answer(KvDelete(journal.due_key(due, flow_id, path)))
+            now = self._answer(Now())
+        except _PASSING:
+            self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._is_due, flow_id, path, due))
+            return
         if held.asked.get(path) != due:
             return
-        now = self._answer(Now())
         if now < due:
             # The clocks do not go alike.
             self._set_timer(flow_id, path, due, now)
@@ -481,35 +510,36 @@ class FlowHost:
         """Take up all flows that go on and are nobody's, or this host's."""
         try:
             alive = self._leases.alive()
-            for each, standing in self._store.run(flows_.to_run()):
-                if each not in self._loop.held:
-                    self._place(each, standing, alive)
+            for each, standing in self._store.run(flows_.unended()).items():
+                if each not in self._loop.held and self._goes_on_here(each, standing, alive):
+                    self._to_take.append((each, standing))
         except _PASSING:
             self._alarm.later(_TRY_AGAIN_SECONDS, self._look_for_flows)
 
-    def _take_up_new(self, begun: Mapping[str, Begun]) -> None:
+    def _take_up_new(self, begun: Mapping[str, BegunFlow]) -> None:
         for flow_id, each in begun.items():
             self._loop.take_up(flow_id, each)
 
-    def _take_up(self, flow_id: str) -> None:
-        """Take a flow up for which a message came, or let it have the message, if it is held by now."""
+    def _take_up(self, flow_id: str, standing: Open | None) -> None:
+        """Take a flow up for which a message may have come, or let it have the message, if it is held by now."""
         if not self._loop.deliver(flow_id, Came(())):
-            self._loop.take_up(flow_id)
+            self._loop.take_up(flow_id, standing)
 
     def _look_at(self, flow_id: str) -> None:
         """Take a flow up, if it goes on and is nobody's, or this host's."""
         try:
             standing = self._store.run(kv.get(journal.OPEN + flow_id))
             if standing is not None:
-                self._place(flow_id, msgspec.convert(standing, Open), self._leases.alive())
+                alive = self._leases.alive()
+                if self._goes_on_here(flow_id, msgspec.convert(standing, Open), alive):
+                    self._to_take.appendleft((flow_id, None))
         except _PASSING:
             self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._look_at, flow_id))
 
-    def _place(self, flow_id: str, standing: Open, alive: set[bytes]) -> None:
-        """Take a flow up that is nobody's, or this host's; or have it wait for its turn."""
+    def _goes_on_here(self, flow_id: str, standing: Open, alive: Collection[bytes]) -> bool:
+        """Whether a flow is to be taken up: it is nobody's, or this host's, and does not wait for its turn."""
         is_ours = standing.owner == self.token or standing.owner not in alive
-        if is_ours and self._queues.place(flow_id, standing):
-            self._to_take.append(flow_id)
+        return is_ours and self._queues.place(flow_id, standing)
 
     def _take_turns(self) -> None:
         """Take those up whose turn has come in their queue, and look again when a rate lets the next begin."""
@@ -532,7 +562,7 @@ class FlowHost:
         except _PASSING:
             self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._own, turns))
             return
-        self._to_take.extend(owned)
+        self._to_take.extend((flow_id, None) for flow_id in owned)
         for flow_id in set(turns) - set(owned):
             self._queues.give_back(flow_id)
 
@@ -573,3 +603,14 @@ class FlowHost:
 
 _LOOK_AGAIN_SECONDS = 0.05
 """How often messages are looked for where a store cannot tell of them."""
+
+
+def batched(items: Iterable[A], count: int) -> Iterator[list[A]]:
+    """Items, so many at a time.
+
+    >>> list(batched("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    left = iter(items)
+    while batch := list(islice(left, count)):
+        yield batch
