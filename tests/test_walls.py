@@ -98,6 +98,7 @@ PURE = {
 # Packages behind an extra, and the only rooms that may import them. Those without a room are for the examples.
 OPTIONAL: dict[str, tuple[str, ...]] = {
     "anyio": ("interpreters/runtime/tasks.py", "interpreters/runtime/flows/activities.py"),
+    "cronsim": ("interpreters/runtime/flows/schedules.py",),
     "cryptography": ("interpreters/wrappers/encryption/",),
     "gunicorn": (),
     "httpx": ("interpreters/blobs/ipfs.py",),

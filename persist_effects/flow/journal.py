@@ -7,7 +7,8 @@
 ``flow-open/<id>``        a key for each flow that goes on: an `Open`
 ``flow-done/<id>``        a key for each flow that has ended: a `Closed`
 ``flow-due/<due>/…``      a key for each timer, ordered by the time at which it is due
-``flow-host/<token>``     a key for each host that lives: see `persist_effects.flow.leases`
+``flow-host/<token>``     a key for each host that lives: see `interpreters.runtime.flows.leases`
+``flow-schedule/<name>``  a key for each schedule: the time up to which its flows were begun
 ========================  ============================================================================================
 
 An entry ``steps`` is what one commit has of a flow: the outcomes that the flow was given, in the order in which it was
@@ -37,9 +38,10 @@ OPEN = "flow-open/"
 DONE = "flow-done/"
 DUE = "flow-due/"
 HOST = "flow-host/"
+SCHEDULE = "flow-schedule/"
 
 OWN_STREAMS = (JOURNAL, INBOX)
-OWN_KEYS = (OPEN, DONE, DUE, HOST)
+OWN_KEYS = (OPEN, DONE, DUE, HOST, SCHEDULE)
 """Where only flows themselves write."""
 
 BEGUN, STEPS, CLAIMED, ENDED = "begun", "steps", "claimed", "ended"
@@ -72,6 +74,8 @@ decode_steps: Callable[[bytes], list[JournalStep]] = msgspec.msgpack.Decoder(lis
 """The steps of an entry."""
 
 RUNNING, PAUSED, HALTED, SET_ASIDE = "running", "paused", "halted", "set aside"
+WAITING = "waiting"
+"""In a queue, for its first run: so a flow is shown that is running, in a queue, and nobody's."""
 COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
 
 DUE_DIGITS = 17
@@ -117,6 +121,7 @@ class FlowEnded(msgspec.Struct, frozen=True, omit_defaults=True):
 class Open(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a flow that goes on stands. ``owner`` is the token of the host that runs it, empty where none does.
 
+    In a ``queue``, one without an owner waits for its turn, of those with a higher ``priority`` first.
     ``retried`` is how far its journal went when someone had it tried again: hosts that took it over by then do not
     count towards those that it has ended.
     """

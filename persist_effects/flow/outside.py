@@ -4,7 +4,7 @@ They write to the flow's inbox, never to its journal: the host that owns it take
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,7 +19,7 @@ from persist_effects.flow.defining import flow_code
 from persist_effects.flow.journal import Beginning, Closed, FlowEnded, Open
 from persist_effects.flow.replay import Path
 from persist_effects.flow.requests import check_flow_id
-from persist_effects.machine import Effect, perform
+from persist_effects.machine import Effect, all_of, perform
 from persist_effects.programs import program
 from persist_effects.requests import (
     PAGE_SIZE,
@@ -30,6 +30,7 @@ from persist_effects.requests import (
     KvKeys,
     KvPut,
     Transact,
+    Write,
 )
 from persist_effects.trace.errors import NO_ERROR_KINDS, ErrorKinds
 
@@ -37,9 +38,9 @@ from persist_effects.trace.errors import NO_ERROR_KINDS, ErrorKinds
 class FlowStatus(msgspec.Struct, frozen=True):
     """How a flow stands.
 
-    ``state`` is ``running``, ``paused``, ``halted`` (its code does not fit its journal), ``set aside`` (it ended its
-    hosts again and again), ``completed``, ``failed`` or ``cancelled``. ``began`` and ``ended`` are microseconds since
-    1970. ``error`` is what halted or ended it, in words.
+    ``state`` is ``waiting`` (in a queue, for its turn), ``running``, ``paused``, ``halted`` (its code does not fit its
+    journal), ``set aside`` (it ended its hosts again and again), ``completed``, ``failed`` or ``cancelled``. ``began``
+    and ``ended`` are microseconds since 1970. ``error`` is what halted or ended it, in words.
     """
 
     flow_id: str
@@ -71,8 +72,8 @@ def begin(
         flow: The flow: a generator function.
         args: Its arguments.
         tags: By which it is found in lists.
-        queue: In which queue of the host it waits for its turn; empty: in none.
-        priority: Those with a higher one have their turn first.
+        queue: In which queue it waits for its turn, on any host that has this queue; empty: in none.
+        priority: Those in a queue with a higher one have their turn first.
         token: Of the host that begins with it at once; empty: whichever host comes first.
 
     Returns:
@@ -127,6 +128,8 @@ def begin_as(
     """
     check_flow_id(flow_id)
     check_integer("priority", priority, -(2**31))
+    if queue != "":
+        check_name("the name of a queue", queue)
     code = flow_code(flow)
     encoded = code.encode_args(args)
     kept = _checked_tags(tags)
@@ -191,6 +194,8 @@ def send(flow_id: str, name: str, data: Any = None) -> Effect[int]:
 @program
 def cancel(flow_id: str) -> Effect[int]:
     """Cancel a flow that goes on: `Cancelled` is raised where it waits, and its ``finally`` blocks are carried out.
+
+    One that waits in a queue does not wait for its turn.
 
     Args:
         flow_id: The flow.
@@ -279,9 +284,15 @@ def retry(flow_id: str) -> Effect[None]:
 def _tell(flow_id: str, kind: str, data: Any) -> Effect[int]:
     """Put a message into the inbox of a flow, for as long as it goes on."""
     while True:
-        entry, _ = yield from _open_of(flow_id)
-        check = ExpectRevision(journal.OPEN + flow_id, entry.revision)
-        told = yield from perform(Transact((message(flow_id, kind, data),), (check,)))
+        entry, standing = yield from _open_of(flow_id)
+        key = journal.OPEN + flow_id
+        writes: tuple[Write, ...] = (message(flow_id, kind, data),)
+        checks: tuple[ExpectRevision, ...] = (ExpectRevision(key, entry.revision),)
+        if kind == "cancel" and standing.queue and not standing.owner:
+            # What only ends need not wait for its turn.
+            out_of_line = msgspec.structs.replace(standing, queue="")
+            writes, checks = (*writes, KvPut(key, out_of_line, entry.revision)), ()
+        told = yield from perform(Transact(writes, checks))
         if not isinstance(told, Conflict):
             return int(told[0].last_seq)
 
@@ -333,8 +344,9 @@ def status(flow_id: str) -> Effect[FlowStatus]:
 
 def _status_of(flow_id: str, value: Any) -> FlowStatus:
     each = msgspec.convert(value, Open)
+    state = journal.WAITING if each.queue and not each.owner and each.state == journal.RUNNING else each.state
     return FlowStatus(
-        flow_id, each.flow, each.version, each.state, each.began, None, each.run, each.queue, each.tags, each.error
+        flow_id, each.flow, each.version, state, each.began, None, each.run, each.queue, each.tags, each.error
     )
 
 
@@ -457,6 +469,43 @@ def unended() -> Effect[dict[str, FlowFound]]:
 
 
 @program
+def own(flow_ids: Iterable[str], token: bytes) -> Effect[list[str]]:
+    """Have flows whose turn in their queue has come belong to a host. Of several hosts, one gets each.
+
+    Args:
+        flow_ids: The flows.
+        token: The host's.
+
+    Returns:
+        Those that belong to it now. The others have ended, or are another's.
+
+    >>> from interpreters import open_store
+    >>> def greet(name: str):
+    ...     yield
+    >>> store = open_store("memory:")
+    >>> store.run(begin("g-1", greet, "Ada", queue="mail"))
+    True
+    >>> store.run(own(["g-1", "g-2"], b"one host")), store.run(own(["g-1"], b"another"))
+    (['g-1'], [])
+    """
+    asked = tuple(flow_ids)
+    entries = yield from all_of(*(KvGet(journal.OPEN + flow_id) for flow_id in asked))
+    owned, puts = [], {}
+    for flow_id, entry in zip(asked, entries, strict=True):
+        if entry is None:
+            continue
+        standing = msgspec.convert(entry.value, Open)
+        if standing.owner == token:
+            owned.append(flow_id)
+        elif not standing.owner:
+            mine = msgspec.structs.replace(standing, owner=token)
+            puts[flow_id] = KvPut(journal.OPEN + flow_id, mine, entry.revision)
+    answers = yield from all_of(*puts.values())
+    taken = (flow_id for flow_id, answer in zip(puts, answers, strict=True) if not isinstance(answer, Conflict))
+    return [*owned, *taken]
+
+
+@program
 def due_before(time: int) -> Effect[list[tuple[int, str, Path]]]:
     """The timers that are due before a time, by their keys.
 
@@ -555,5 +604,5 @@ def listing(
     return found[:limit]
 
 
-_OPEN_STATES = (journal.RUNNING, journal.PAUSED, journal.HALTED, journal.SET_ASIDE)
+_OPEN_STATES = (journal.WAITING, journal.RUNNING, journal.PAUSED, journal.HALTED, journal.SET_ASIDE)
 _ENDED_STATES = (journal.COMPLETED, journal.FAILED, journal.CANCELLED)

@@ -1,5 +1,6 @@
 """`FlowHost`: runs durable flows on a store, in threads of its own."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -16,6 +17,8 @@ from interpreters.runtime.flows.activities import Activities, Work
 from interpreters.runtime.flows.alarm import Alarm
 from interpreters.runtime.flows.leases import Leases
 from interpreters.runtime.flows.loop import FlowLoop, Held
+from interpreters.runtime.flows.queues import Queue, QueueLines
+from interpreters.runtime.flows.schedules import Schedule, schedules_by_name, see_to
 from interpreters.runtime.store import Store
 from interpreters.threads.gates import Gate
 from interpreters.threads.workers import ThreadPool
@@ -81,9 +84,12 @@ class FlowHost:
         lease_seconds: How long a host may be silent before others take its flows over, where several processes may
             open the store.
         held_limit: How many flows that only wait are kept in memory.
+        queues: The queues whose flows it runs. Those of others are left to other hosts. Limits are those of one host.
+        schedules: When it begins which flows. Give them to each host: each time, one of them begins the flow.
 
     Raises:
-        InvalidRequest: If two flows, or two activities, have one name, or something is not what it should be.
+        InvalidRequest: If two flows, activities, queues or schedules have one name, or something is not what it should
+            be.
 
     >>> from interpreters import open_store
     >>> from persist_effects import flow
@@ -108,11 +114,19 @@ class FlowHost:
         activities_at_once: int = ACTIVITIES,
         lease_seconds: float = LEASE_SECONDS,
         held_limit: int = HELD_LIMIT,
+        queues: Iterable[Queue] = (),
+        schedules: Iterable[Schedule] = (),
     ) -> None:
         if not isinstance(store, Store):
             raise InvalidRequest(f"a host's store is {describe(store)}: give what open_store(url) returns")
         self._store = store
         self._flows = Flows(flows)
+        self._queues = QueueLines(queues)
+        self._turns_at = inf
+        self._schedules = schedules_by_name(schedules)
+        for schedule in self._schedules.values():
+            self._flows.add(schedule.flow)
+            self._queues.check(schedule.queue)
         self._errors = errors_by_name(errors)
         self._held_limit = held_limit
         self._limit_bytes = min(flows_.RESULT_LIMIT_BYTES, store.capabilities.payload_limit_bytes // 4)
@@ -137,6 +151,8 @@ class FlowHost:
         self._inbox.put(self._look_for_flows)
         self._inbox.put(self._look_for_timers)
         self._inbox.put(self._watch)
+        for schedule in self._schedules.values():
+            self._inbox.put(partial(self._see_to, schedule))
         self._ended = Gate()
         self._threads.do(self._lead)
 
@@ -148,6 +164,8 @@ class FlowHost:
         flow_id: str,
         *args: Any,
         tags: Mapping[str, str] | None = None,
+        queue: str = "",
+        priority: int = 0,
     ) -> bool:
         """Begin a flow. The same id with the same arguments is the same flow: nothing happens.
 
@@ -156,17 +174,28 @@ class FlowHost:
             flow_id: Its id.
             args: Its arguments.
             tags: By which it is found in lists.
+            queue: In which queue it waits for its turn, on whichever host of the store has room first; empty: in none.
+            priority: Those in a queue with a higher one are first, and of one priority those that were begun first.
 
         Returns:
             Whether it was begun now.
 
         Raises:
             FlowExists: If there is another flow of this id.
-            InvalidRequest: If the host does not have this flow, or something cannot be kept.
+            InvalidRequest: If the host does not have this flow or this queue, or something cannot be kept.
         """
         self._flows.add(flow)
-        begun = self._store.run(flows_.begin_as(flow_id, flow, *args, tags=tags, token=self.token))
-        if begun is not None:
+        self._queues.check(queue)
+        if priority and not queue:
+            raise InvalidRequest(f"flow {flow_id!r} has priority {priority!r}, and waits in no queue: give queue= too")
+        # In a queue it is nobody's until its turn.
+        token = b"" if queue else self.token
+        begin = flows_.begin_as(flow_id, flow, *args, tags=tags, queue=queue, priority=priority, token=token)
+        begun = self._store.run(begin)
+        if begun is None:
+            # It may be this host's, which was not told what came of beginning it.
+            self._tell(partial(self._look_at, flow_id))
+        elif token:
             self._tell(partial(self._loop.take_up, flow_id, begun))
         return begun is not None
 
@@ -191,6 +220,9 @@ class FlowHost:
             found: list[Any] = self._store.run_many(begins, return_exceptions=True)
             new = {each: one for each, one in zip(ids, found, strict=True) if isinstance(one, BegunFlow)}
             self._tell(partial(self._take_up_new, new))
+            for each, one in zip(ids, found, strict=True):
+                if one is None:
+                    self._tell(partial(self._look_at, each))
             begun.extend(new)
             errors.extend(one for one in found if isinstance(one, Exception))
         if errors:
@@ -248,11 +280,11 @@ class FlowHost:
 
     def status(self, flow_id: str) -> FlowStatus:
         """How a flow stands. Raises `NoSuchFlow` if it was never begun."""
-        return self._store.run(flows_.status(flow_id))
+        return self._queues.shown(self._store.run(flows_.status(flow_id)))
 
     def list(self, **wanted: Any) -> list[FlowStatus]:
         """Flows, by their ids: see `persist_effects.flow.listing` for what can be asked for."""
-        return self._store.run(flows_.listing(**wanted))
+        return [self._queues.shown(each) for each in self._store.run(flows_.listing(**wanted))]
 
     def close(self) -> None:
         """Stop. Flows that go on are not cancelled: they are taken up again by the next host. Again: nothing."""
@@ -291,6 +323,8 @@ class FlowHost:
             while not self._is_closing:
                 self._take_in()
                 self._loop.turn()
+                if self._queues.has_waiting:
+                    self._take_turns()
                 if self._activities.ready and not self._launch():
                     return
         except BaseException as error:
@@ -393,6 +427,7 @@ class FlowHost:
         """See to a flow that is no longer held."""
         if isinstance(end, Finished | OwnershipLost):
             self._pauses.pop(flow_id, None)
+            self._queues.release(flow_id)
         elif isinstance(end, StoreClosed):
             raise end
         elif isinstance(end, _PASSING):
@@ -406,6 +441,7 @@ class FlowHost:
 
     def _halt(self, flow_id: str, error: Exception) -> None:
         """Have others see why a flow does not go on. It is taken up again when a host begins, or someone retries it."""
+        self._queues.release(flow_id)
         try:
             entry = self._answer(KvGet(journal.OPEN + flow_id))
             if entry is None:
@@ -475,8 +511,7 @@ class FlowHost:
         try:
             alive = self._leases.alive()
             for flow_id, found in self._store.run(flows_.unended()).items():
-                owner = found.standing.owner
-                if flow_id not in self._loop.held and (owner == self.token or owner not in alive):
+                if flow_id not in self._loop.held and self._goes_on_here(flow_id, found.standing, alive):
                     self._to_take.append((flow_id, found))
         except _PASSING:
             self._alarm.later(_TRY_AGAIN_SECONDS, self._look_for_flows)
@@ -494,11 +529,53 @@ class FlowHost:
         """Take a flow up, if it goes on and is nobody's, or this host's."""
         try:
             standing = self._store.run(kv.get(journal.OPEN + flow_id))
-            owner = b"" if standing is None else msgspec.convert(standing, Open).owner
-            if standing is not None and (owner == self.token or owner not in self._leases.alive()):
-                self._to_take.appendleft((flow_id, None))
+            if standing is not None:
+                alive = self._leases.alive()
+                if self._goes_on_here(flow_id, msgspec.convert(standing, Open), alive):
+                    self._to_take.appendleft((flow_id, None))
         except _PASSING:
             self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._look_at, flow_id))
+
+    def _goes_on_here(self, flow_id: str, standing: Open, alive: Collection[bytes]) -> bool:
+        """Whether a flow is to be taken up: it is nobody's, or this host's, and does not wait for its turn."""
+        is_ours = standing.owner == self.token or standing.owner not in alive
+        return is_ours and self._queues.place(flow_id, standing)
+
+    def _take_turns(self) -> None:
+        """Take those up whose turn has come in their queue, and look again when a rate lets the next begin."""
+        now = time.monotonic()
+        turns = self._queues.take_turns(now)
+        if turns:
+            self._own(turns)
+        at = self._queues.next_at(now)
+        if at is not None and at < self._turns_at:
+            self._turns_at = at
+            self._alarm.later(at - now, partial(self._may_turn, at))
+
+    def _may_turn(self, at: float) -> None:
+        if at == self._turns_at:
+            self._turns_at = inf
+
+    def _own(self, turns: Sequence[str]) -> None:
+        try:
+            owned = self._store.run(flows_.own(turns, self.token))
+        except _PASSING:
+            self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._own, turns))
+            return
+        self._to_take.extend((flow_id, None) for flow_id in owned)
+        for flow_id in set(turns) - set(owned):
+            self._queues.give_back(flow_id)
+
+    def _see_to(self, schedule: Schedule) -> None:
+        """Begin what is due by a schedule, and look again when the next is; sooner, as clocks are set."""
+        try:
+            seen = self._store.run(see_to(schedule, self.token))
+        except _PASSING:
+            self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._see_to, schedule))
+            return
+        for flow_id in seen.flow_ids:
+            self._look_at(flow_id)
+        self._alarm.later(min((seen.next - seen.now) / 1e6, HORIZON_SECONDS), partial(self._see_to, schedule))
 
     def _watch(self) -> None:
         """Read the messages that came to inboxes, and wait for more."""
