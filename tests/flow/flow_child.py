@@ -21,7 +21,7 @@ from overlapping import OUTAGES
 
 from interpreters import Store, open_store
 from interpreters.runtime.flows import FlowHost
-from persist_effects import flow, kv
+from persist_effects import kv
 from persist_effects.errors import FlowFailed, NoSuchFlow
 from persist_effects.flow import journal
 from persist_effects.requests import Append, Conflict, Transact
@@ -33,14 +33,13 @@ def main() -> None:
     # Where it stands is told when it is aborted, as one is that does not end.
     faulthandler.enable(all_threads=True)
     order = json.loads(sys.argv[1])
-    with open_telling(order["url"], order["written"]) as store:
-        with FlowHost(
-            store, flows=FLOWS, activities=ACTIVITIES, lease_seconds=order["lease_seconds"]
-        ) as host:  # fmt: skip
-            say("lives", journal.HOST + host.token.hex())
-            commands = Commands(store, host)
-            for line in sys.stdin:
-                commands.carry_out(*json.loads(line))
+    with open_telling(order["url"], order["written"]) as store, FlowHost(
+        store, flows=FLOWS, activities=ACTIVITIES, lease_seconds=order["lease_seconds"]
+    ) as host:  # fmt: skip
+        say("lives", journal.HOST + host.token.hex())
+        commands = Commands(store, host)
+        for line in sys.stdin:
+            commands.carry_out(*json.loads(line))
     say("left")
 
 

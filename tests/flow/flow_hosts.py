@@ -153,7 +153,7 @@ class Hosts:
         """Wait until hosts have written so many entries, or have nothing more to write."""
         until = sum(each.told["wrote"] for each in self._all) + entries
         while sum(each.told["wrote"] for each in self._all) < until:
-            if not any([each.listen(SLICE_SECONDS) for each in self._all]):
+            if not any(each.listen(SLICE_SECONDS) for each in self._all):
                 return
 
     def _strike(self, host: HostProcess, blow: str) -> None:

@@ -6,7 +6,7 @@ Each appends its effects to a stream of its own, and each activity notes itself 
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -306,7 +306,7 @@ def _problems_of_journals(written: Iterable[Path]) -> Iterable[str]:
         for stream, seq, token in (line.rsplit(" ", 2) for line in path.read_text().splitlines())
     )
     superseded: dict[str, set[str]] = {}
-    for (stream, seq, token), (stream_after, seq_after, token_after) in zip(entries, entries[1:], strict=False):
+    for (stream, seq, token), (stream_after, seq_after, token_after) in pairwise(entries):
         if stream != stream_after:
             continue
         if seq == seq_after:
