@@ -10,6 +10,7 @@ from persist_effects.flow.defining import Flows, activity, defined
 from persist_effects.flow.outside import (
     FlowStatus,
     begin,
+    begin_as,
     cancel,
     due_before,
     listing,
@@ -48,6 +49,7 @@ __all__ = [
     "activity",
     "all_of",
     "begin",
+    "begin_as",
     "call",
     "cancel",
     "child",
