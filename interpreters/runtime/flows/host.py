@@ -13,13 +13,13 @@ import msgspec
 
 from interpreters.runtime.flows.activities import Activities, Work
 from interpreters.runtime.flows.alarm import Alarm
-from interpreters.runtime.flows.leases import Leases
+from interpreters.runtime.flows.leases import Leases, new_token
 from interpreters.runtime.flows.loop import FlowLoop, Held
 from interpreters.runtime.store import Store
 from interpreters.threads.gates import Gate
 from interpreters.threads.workers import Pool
 from persist_effects import flow as flows_
-from persist_effects import kv, log, machine, new_id
+from persist_effects import kv, log, machine
 from persist_effects.contexts import here, parts_in
 from persist_effects.errors import (
     InvalidRequest,
@@ -120,13 +120,19 @@ class FlowHost:
         self._activities = Activities(activities_by_name(activities), self._tell, self._alarm.later, self._loop.arrived)
         self._to_take: deque[str] = deque()
         self._pauses: dict[str, float] = {}
-        self._is_closing = False
+        self._is_closing = self._is_closed = False
         self._failure: BaseException | None = None
         self._end_watch: Callable[[], None] | None = None
-        self.token = bytes.fromhex(store.run(new_id()).replace("-", ""))[-8:]
-        """What the entries of this host bear."""
-        self._leases = Leases(store, self.token, lease_seconds, partial(self._tell, self._look_for_flows))
         self._position = store.run(log.head(journal.INBOX))
+        self.token = new_token(store)
+        """What the entries of this host bear. Another one, once its lease was taken away."""
+        self._leases = Leases(
+            store,
+            self.token,
+            lease_seconds,
+            look=partial(self._tell, self._look_for_flows),
+            lost=lambda token: self._tell(partial(self._begin_anew, token)),
+        )
         self._inbox.put(self._look_for_flows)
         self._inbox.put(self._look_for_timers)
         self._inbox.put(self._watch)
@@ -246,8 +252,8 @@ class FlowHost:
 
     def close(self) -> None:
         """Stop. Flows that go on are not cancelled: they are taken up again by the next host. Again: nothing."""
-        if not self._is_closing:
-            self._is_closing = True
+        if not self._is_closed:
+            self._is_closed = self._is_closing = True
             self._tell(None)
             self._ended.wait(inf)
             self._alarm.close()
@@ -287,6 +293,8 @@ class FlowHost:
             self._failure = error
             self._is_closing = True
             self._stop()
+            # Others need not wait for one that does nothing any more.
+            self._leases.close()
             if not isinstance(error, StoreClosed):
                 raise
         else:
@@ -380,6 +388,9 @@ class FlowHost:
         """See to a flow that is no longer held."""
         if isinstance(end, Finished | OwnershipLost):
             self._pauses.pop(flow_id, None)
+            if isinstance(end, OwnershipLost):
+                # It may be that of a host that wrote late, and then was gone.
+                self._look_at(flow_id)
         elif isinstance(end, StoreClosed):
             raise end
         elif isinstance(end, _PASSING):
@@ -444,12 +455,20 @@ class FlowHost:
     def _look_for_flows(self) -> None:
         """Take up all flows that go on and are nobody's, or this host's."""
         try:
+            # In this order: a host that comes in between has its lease before it owns anything.
+            found = self._store.run(flows_.owners())
             alive = self._leases.alive()
-            for each, owner in self._store.run(flows_.owners()):
+            for each, owner in found:
                 if each not in self._loop.held and (owner == self.token or owner not in alive):
                     self._to_take.append(each)
         except _PASSING:
             self._alarm.later(_TRY_AGAIN_SECONDS, self._look_for_flows)
+
+    def _begin_anew(self, token: bytes) -> None:
+        """Let go of all flows, which others may have by now, and go on as another host."""
+        self._loop.close()
+        self.token = token
+        self._look_for_flows()
 
     def _take_up_new(self, begun: Mapping[str, Begun]) -> None:
         for flow_id, each in begun.items():
@@ -479,7 +498,10 @@ class FlowHost:
             while True:
                 page = self._answer(ReadAll(self._position, journal.INBOX))
                 for flow_id in dict.fromkeys(event.stream.removeprefix(journal.INBOX) for event in page.events):
-                    if not self._loop.deliver(flow_id, Came(())):
+                    if not flow_id:
+                        # A host is gone.
+                        self._look_for_flows()
+                    elif not self._loop.deliver(flow_id, Came(())):
                         self._look_at(flow_id)
                 self._position = page.next
                 if page.next >= page.head:

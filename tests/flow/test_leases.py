@@ -1,0 +1,287 @@
+"""Which host runs a flow: leases, what becomes of flows whose host is gone, and hosts that come back late."""
+
+from threading import Event as Flag
+
+import pytest
+from server_processes import server_process
+
+from interpreters import open_store
+from interpreters.runtime.flows import FlowHost
+from interpreters.runtime.flows.leases import Leases
+from persist_effects import flow, kv, log
+from persist_effects.errors import StoreClosed
+from persist_effects.flow import journal
+from persist_effects.requests import Conflict, Transact
+
+PATIENCE_SECONDS = 60
+LONG_SECONDS = 10_000.0
+"""A lease that does not end while a test waits."""
+
+
+@pytest.fixture(params=["sqlite", "file", "memory"])
+def url(request, tmp_path):
+    return {"sqlite": f"sqlite:{tmp_path / 'db'}", "file": f"file:{tmp_path / 'store'}"}.get(request.param, "memory:")
+
+
+@pytest.fixture
+def store(url):
+    with open_store(url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """A store that several processes may use."""
+    with open_store(f"sqlite:{tmp_path / 'shared'}") as opened:
+        yield opened
+
+
+class Site:
+    """An activity that says when it is run, and by which host, and ends when it is told to, or at once."""
+
+    def __init__(self, name, *, waits=False):
+        self.name, self.began, self.goes_on, self.runs = name, Flag(), Flag(), 0
+        if not waits:
+            self.goes_on.set()
+
+    def host(self, store, seconds=LONG_SECONDS):
+        @flow.activity(name="work")
+        def work() -> str:
+            self.runs += 1
+            self.began.set()
+            assert self.goes_on.wait(PATIENCE_SECONDS)
+            return self.name
+
+        return FlowHost(store, flows=[working, waiting], activities=[work], lease_seconds=seconds)
+
+
+@flow.activity(name="work")
+def asked_work() -> str:
+    raise AssertionError("a host has its own")
+
+
+def working():
+    by = yield from flow.call(asked_work)
+    yield from log.append("effects", "worked", by)
+    return by
+
+
+def waiting():
+    return (yield from flow.signal("go"))
+
+
+def owner(store, flow_id):
+    return store.run(kv.get(journal.OPEN + flow_id))["owner"]
+
+
+def effects(store):
+    return [event.data for event in store.run(log.read("effects"))]
+
+
+# Hosts that end
+
+
+def test_a_host_that_is_closed_gives_its_flows_to_the_other_at_once(store):
+    first, second = Site("first", waits=True), Site("second")
+    with first.host(store) as one, second.host(store) as other:
+        one.start(working, "w")
+        assert first.began.wait(PATIENCE_SECONDS)
+        one.close()
+        # The lease would have lasted for hours.
+        assert other.result("w", PATIENCE_SECONDS) == "second"
+        first.goes_on.set()
+    assert effects(store) == ["second"]
+
+
+def test_a_host_leaves_alone_what_another_one_of_its_process_runs(store):
+    first, second = Site("first", waits=True), Site("second")
+    with first.host(store) as one:
+        one.start(working, "w")
+        assert first.began.wait(PATIENCE_SECONDS)
+        with second.host(store) as other:
+            other.start(working, "own")
+            assert other.result("own", PATIENCE_SECONDS) == "second"
+            assert owner(store, "w") == one.token
+            first.goes_on.set()
+            assert other.result("w", PATIENCE_SECONDS) == "first"
+    assert (first.runs, second.runs) == (1, 1)
+
+
+def test_a_host_that_came_and_went_between_two_looks_leaves_no_flow_behind(shared):
+    second = Site("second")
+    with second.host(shared) as other:
+        first = Site("first", waits=True)
+        with first.host(shared) as one:
+            one.start(working, "w")
+            assert first.began.wait(PATIENCE_SECONDS)
+        assert other.result("w", PATIENCE_SECONDS) == "second"
+        first.goes_on.set()
+
+
+def test_a_host_whose_thread_fails_gives_its_flows_to_others(shared, monkeypatch):
+    first, second = Site("first", waits=True), Site("second")
+    one = first.host(shared)
+    with second.host(shared) as other:
+        one.start(working, "w")
+        assert first.began.wait(PATIENCE_SECONDS)
+        one._tell(_fail)
+        assert other.result("w", PATIENCE_SECONDS) == "second"
+        first.goes_on.set()
+    one.close()
+
+
+def _fail():
+    raise StoreClosed("as where the store is closed before its host")
+
+
+# Hosts that die
+
+
+def die_after_beginning(store, flow_id, seconds):
+    """What a host leaves behind that has begun a flow and is killed. Returns its token."""
+    token = flow_id.encode()
+    store.run(kv.put(journal.HOST + token.hex(), seconds))
+    store.run(flow.begin(flow_id, working, token=token))
+    return token
+
+
+def test_the_flows_of_a_dead_host_are_taken_over_after_its_lease_and_not_before(shared):
+    lasting = die_after_beginning(shared, "lasting", LONG_SECONDS)
+    die_after_beginning(shared, "short", 0.1)
+    site = Site("heir")
+    with site.host(shared, 0.1) as host:
+        assert host.result("short", PATIENCE_SECONDS) == "heir"
+        assert owner(shared, "lasting") == lasting
+    assert site.runs == 1
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def leases(store, token, clock, lost=None):
+    return Leases(store, token, LONG_SECONDS, lambda: None, lost or (lambda _: None), clock=clock)
+
+
+def test_a_lease_is_taken_away_when_it_was_not_renewed_for_a_whole_term_since_it_was_first_seen(shared, clock):
+    dead, living = leases(shared, b"dead", clock), leases(shared, b"living", clock)
+    clock.now = 5 * LONG_SECONDS
+    living.renew()
+    clock.now = 6 * LONG_SECONDS
+    living.renew()
+    assert living.alive() == {b"dead", b"living"}
+    clock.now += 1
+    living.renew()
+    assert living.alive() == {b"living"}
+    dead.close()
+    living.close()
+
+
+def test_a_lease_that_is_renewed_is_never_taken_away(shared, clock):
+    one, other = leases(shared, b"one", clock), leases(shared, b"other", clock)
+    for _ in range(10):
+        other.renew()
+        clock.now += LONG_SECONDS
+        one.renew()
+        other.renew()
+    assert other.alive() == {b"one", b"other"}
+    one.close()
+    other.close()
+
+
+def test_a_taker_that_stood_still_between_its_look_and_its_clock_takes_nothing_that_was_renewed(shared, clock):
+    one, other = leases(shared, b"one", clock), leases(shared, b"other", clock)
+    other.renew()
+    in_between = {Transact: shared.handlers[Transact]}
+
+    def renewed_first(request):
+        one.renew()
+        return in_between[Transact](request)
+
+    clock.now += 2 * LONG_SECONDS
+    shared.handlers = {**shared.handlers, Transact: renewed_first}
+    other.renew()
+    shared.handlers = {**shared.handlers, **in_between}
+    assert other.alive() == {b"one", b"other"}
+    one.close()
+    other.close()
+
+
+def test_a_lease_is_renewed_while_an_activity_takes_long(shared):
+    site = Site("busy", waits=True)
+    with site.host(shared, 0.5) as host:
+        host.start(working, "w")
+        assert site.began.wait(PATIENCE_SECONDS)
+        key = journal.HOST + owner(shared, "w").hex()
+        revision = shared.run(kv.entry(key)).revision
+        for _ in range(5):
+            newer = shared.run(kv.wait(revision, key, PATIENCE_SECONDS))
+            assert newer > revision
+            revision = newer
+        site.goes_on.set()
+        assert host.result("w", PATIENCE_SECONDS) == "busy"
+
+
+# Hosts that come back
+
+
+def take_away(store, token):
+    """As another host does that has seen no sign of life for a term."""
+    key = journal.HOST + token.hex()
+    host = Leases(store, b"taker", LONG_SECONDS, lambda: None, lambda _: None)
+    assert not isinstance(host.take_away(key, store.run(kv.entry(key)).revision), Conflict)
+    host.close()
+
+
+def test_a_host_whose_lease_was_taken_away_lets_go_and_writes_nothing(shared):
+    late, quick = Site("late", waits=True), Site("quick", waits=True)
+    with late.host(shared) as one, quick.host(shared) as other:
+        one.start(working, "w")
+        assert late.began.wait(PATIENCE_SECONDS)
+        before = one.token
+        take_away(shared, before)
+        assert quick.began.wait(PATIENCE_SECONDS)
+        late.goes_on.set()
+        one._leases.renew()
+        one.start(working, "own")
+        assert one.result("own", PATIENCE_SECONDS) == "late"
+        assert one.token != before
+        assert owner(shared, "w") == other.token
+        quick.goes_on.set()
+        assert one.result("w", PATIENCE_SECONDS) == "quick"
+    assert effects(shared) == ["late", "quick"]
+
+
+def test_a_host_that_comes_back_before_others_took_its_flows_takes_them_itself(shared):
+    site = Site("only")
+    with site.host(shared) as host:
+        host.start(waiting, "w")
+        take_away(shared, host.token)
+        host._leases.renew()
+        host.signal("w", "go", 7)
+        assert host.result("w", PATIENCE_SECONDS) == 7
+
+
+# The store is away
+
+
+def test_flows_go_on_after_the_store_was_away_and_a_host_can_be_closed_while_it_is():
+    site = Site("patient", waits=True)
+    with server_process() as server, open_store(server.hasty_url) as store:
+        host = site.host(store, 1.0)
+        host.start(working, "w")
+        assert site.began.wait(PATIENCE_SECONDS)
+        server.kill()
+        site.goes_on.set()
+        assert host.result("w", PATIENCE_SECONDS) == "patient"
+        server.close()
+        host.close()
