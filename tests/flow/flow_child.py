@@ -103,6 +103,7 @@ class Commands:
         seen = 0
         while self._store.run(kv.has(key)) and (left := deadline - time.monotonic()) > 0:
             seen = self._store.run(kv.wait(seen, key, left))
+        say("still" if self._store.run(kv.has(key)) else "taken")
 
 
 def open_telling(url: str, written: str) -> Store:

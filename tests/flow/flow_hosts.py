@@ -100,6 +100,8 @@ class Hosts:
         self.flows: list[tuple[str, str]] = []
         self.told, self.blows = Counter[str](), Counter[str]()
         self.stuck: list[str] = []
+        self.taken = 0
+        """How often another host took over before the one that was struck was there again."""
         self._all: list[HostProcess] = []
         self._processes = 0
         os.environ[PLACE] = str(self.notes)
@@ -134,9 +136,7 @@ class Hosts:
         struck = self._random.choice(self._all)
         self._let_write(self._random.randint(0, 3 * min(cut, len(begun))))
         self._strike(struck, blow)
-        if self.living and self._random.random() < 0.5:
-            self._random.choice(self.living).do("gone", struck.key, 3 * LEASE_SECONDS)
-        if self.living and self._random.random() < 0.5:
+        if self.living and self._random.random() < 0.6 and self._is_taken(struck):
             # The others are told, while it is away.
             self._do_all(commands[cut:])
             cut = len(commands)
@@ -144,6 +144,14 @@ class Hosts:
         self._do_all(commands[cut:])
         self._random.choice(self.living).do("finish", [flow_id for flow_id, _ in begun])
         self._take_in()
+
+    def _is_taken(self, struck: HostProcess) -> bool:
+        """Wait until the others have taken away a host's lease. One that holds a lock of the store may keep them."""
+        host = self._random.choice(self.living)
+        taken = host.told["taken"]
+        host.do("gone", struck.key, 4 * LEASE_SECONDS)
+        self.taken += host.told["taken"] - taken
+        return host.told["taken"] > taken
 
     def _do_all(self, commands: list[list[object]]) -> None:
         for command in commands:

@@ -57,7 +57,8 @@ def test_every_flow_ends_and_each_effect_is_there_once_while_hosts_are_killed(tm
         if ROUNDS:
             with capsys.disabled():
                 print(
-                    f"{name}: {len(hosts.flows)} flows, {dict(hosts.blows)}, {hosts.told['wrote']} entries, "
+                    f"{name}: {len(hosts.flows)} flows, {dict(hosts.blows)}, {hosts.taken} taken over meanwhile, {hosts.told['wrote']} "
+                    "entries, "
                     f"{hosts.told['refused']} refused, {hosts.repeated()} activities run again",
                     flush=True,
                 )
