@@ -60,7 +60,7 @@ class Activities:
             number: Which try of it this is.
         """
         call = started.call
-        held.calls[started.path] = number
+        held.calls[started.path] = started, number
         if call.timeout is not None:
             late = TimeoutError(f"activity {call.activity!r} did not end within {call.timeout} seconds")
             self._later(call.timeout, partial(self._came, held, started, number, Came(started.path, error=late)))
@@ -103,11 +103,11 @@ class Activities:
     def _came(self, held: Held, started: Started, number: int, came: Came) -> None:
         """In the thread of the flows: what came of a try, if it is the one that counts."""
         path = started.path
-        if held.calls.get(path) != number:
+        if not _is(held.calls.get(path), started, number):
             return
         if came.error is not None and number <= started.call.retry.times:
             # Until then no other outcome counts.
-            held.calls[path] = -number
+            held.calls[path] = started, -number
             seconds = started.call.retry.seconds_before(number)
             self._later(seconds, partial(self._try_again, held, started, number))
             return
@@ -115,8 +115,13 @@ class Activities:
         self._arrived(held, came)
 
     def _try_again(self, held: Held, started: Started, number: int) -> None:
-        if held.calls.get(started.path) == -number:
+        if _is(held.calls.get(started.path), started, -number):
             self.start(held, started, number + 1)
+
+
+def _is(there: tuple[Started, int] | None, started: Started, number: int) -> bool:
+    """Whether this try counts. Another run of the flow may have a call at the same path."""
+    return there is not None and there[0] is started and there[1] == number
 
 
 class _EventLoop:

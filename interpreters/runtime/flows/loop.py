@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from persist_effects.flow.conducting import Begun, Finished
-from persist_effects.flow.requests import Await, Came
+from persist_effects.flow.requests import Await, Came, Started
 from persist_effects.machine import Effect, next_request
 from persist_effects.requests import Answered, Outcome, Request
 from persist_effects.spinning import give_up
@@ -32,8 +32,8 @@ class Held:
         self.program = program
         self.arrivals: list[Came] = []
         self.is_parked = False
-        self.calls: dict[tuple[int, ...], int] = {}
-        """The paths of the calls that are under way, and which try of each counts."""
+        self.calls: dict[tuple[int, ...], tuple[Started, int]] = {}
+        """The calls that are under way, by their paths, and which try of each counts."""
         self.asked: dict[tuple[int, ...], int] = {}
         """The paths of the timers that it waits for, and when each is due."""
 
