@@ -82,6 +82,7 @@ from persist_effects.requests import (
     BlobHas,
     BlobPut,
     Conflict,
+    ExpectRevision,
     Failed,
     KvDelete,
     KvGet,
@@ -195,6 +196,8 @@ class _Conductor:
         # The last sequence number of the journal, and whether its last entry is of this host.
         self._seq = 0
         self._is_owner = False
+        # That of its key when it was taken up; None: it was begun by this host, and never read.
+        self._open_revision: int | None = None
         # When that was written, and the latest time that the flow has seen.
         self._entry_at = 0
         self._latest = 0
@@ -229,7 +232,7 @@ class _Conductor:
         entry = yield from perform(KvGet(journal.OPEN + self._id))
         if entry is None:
             raise NoSuchFlow(self._id, (yield from _what_became_of(self._id)))
-        self._open = msgspec.convert(entry.value, Open)
+        self._open, self._open_revision = msgspec.convert(entry.value, Open), entry.revision
         if self._open.state == journal.SET_ASIDE:
             return False
         events = yield from _run_of(self._stream)
@@ -251,7 +254,9 @@ class _Conductor:
         """Run the program of a flow whose journal has nothing but its beginning, and whose inbox has nothing."""
         self._beginning, self._open = begun
         beginning = self._beginning
-        self._seq, self._is_owner, self._entry_at, self._latest = 1, True, beginning.began, beginning.began
+        self._seq, self._entry_at, self._latest = 1, beginning.began, beginning.began
+        # Its host may have lost its lease since, and go on with another token.
+        self._is_owner = beginning.token == self._token
         self._has_mail = False
         self._feed([])
 
@@ -690,6 +695,9 @@ class _Conductor:
         if not self._is_owner:
             self._open = msgspec.structs.replace(self._open, owner=self._token)
             writes = (*writes, KvPut(journal.OPEN + self._id, self._open))
+            if self._open_revision is not None:
+                # Another host may have taken it since it was found to be nobody's.
+                checks = (*checks, ExpectRevision(journal.OPEN + self._id, self._open_revision))
         request: Request[Any] = Transact((*writes, entry), checks, is_noted) if writes or checks else entry
         answer: Any = None
         is_uncertain = False
@@ -701,6 +709,7 @@ class _Conductor:
                 answer = yield from self._read_back(writes)
             if isinstance(answer, Conflict):
                 of_journal = answer.name == self._stream and answer.kind == "stream"
+                of_journal |= not self._is_owner and answer.name == journal.OPEN + self._id
                 if of_journal or is_uncertain:
                     # It may be this very entry, which was written after all.
                     answer = (yield from self._read_back(writes)) or answer

@@ -8,10 +8,10 @@ from server_processes import server_process
 from interpreters import open_store
 from interpreters.runtime.flows import FlowHost
 from interpreters.runtime.flows.leases import Leases
-from persist_effects import flow, kv, log
+from persist_effects import Append, Draft, flow, kv, log
 from persist_effects.errors import StoreClosed
 from persist_effects.flow import journal
-from persist_effects.requests import Conflict, Transact
+from persist_effects.requests import Conflict, KvPut, Read, Transact
 
 PATIENCE_SECONDS = 60
 LONG_SECONDS = 10_000.0
@@ -32,7 +32,9 @@ def store(url):
 @pytest.fixture
 def shared(tmp_path):
     """A store that several processes may use."""
-    with open_store(f"sqlite:{tmp_path / 'shared'}") as opened:
+    url = f"sqlite:{tmp_path / 'shared'}"
+    with open_store(url) as opened:
+        opened.url = url
         yield opened
 
 
@@ -269,6 +271,83 @@ def test_a_host_that_comes_back_before_others_took_its_flows_takes_them_itself(s
         host._leases.renew()
         host.signal("w", "go", 7)
         assert host.result("w", PATIENCE_SECONDS) == 7
+
+
+def answering(store, kind, row):
+    """Have a store answer requests of a kind by a row, which is given the one that it had."""
+    had = store.handlers[kind]
+    store.handlers = {**store.handlers, kind: lambda request: row(had, request)}
+
+
+def entries_in(request):
+    return [each for each in request.writes if isinstance(each, Append) and each.stream == journal.journal_of("w")]
+
+
+def test_a_flow_to_which_a_dead_host_has_written_late_is_not_left_behind(shared):
+    shared.run(flow.begin("w", working, token=b"dead"))
+    late = [Draft(journal.STEPS, {"token": b"dead", "steps": journal.encode_steps([])})]
+    with open_store(shared.url) as own:
+
+        def late_first(had, request):
+            if entries_in(request) and late:
+                shared.run(log.append("flow/w", journal.STEPS, late.pop().data))
+            return had(request)
+
+        answering(own, Transact, late_first)
+        with Site("heir").host(own) as host:
+            assert host.result("w", PATIENCE_SECONDS) == "heir"
+    assert not late
+
+
+def test_a_flow_that_another_host_has_taken_in_the_meantime_is_not_taken_from_it(shared):
+    shared.run(flow.begin("w", working, token=b"dead"))
+    shared.run(kv.put(journal.HOST + b"quick".hex(), LONG_SECONDS))
+    answers, is_answered = [], Flag()
+    with open_store(shared.url) as own:
+
+        def quick_first(had, request):
+            if request.stream == journal.journal_of("w") and owner(shared, "w") == b"dead":
+                standing = shared.run(kv.get(journal.OPEN + "w"))
+                claimed = Append("flow/w", (Draft(journal.CLAIMED, {"token": b"quick"}),))
+                taken = KvPut(journal.OPEN + "w", {**standing, "owner": b"quick"})
+                shared.handlers[Transact](Transact((claimed, taken)))
+            return had(request)
+
+        def told(had, request):
+            answer = had(request)
+            if entries_in(request):
+                answers.append(answer)
+                is_answered.set()
+            return answer
+
+        answering(own, Read, quick_first)
+        answering(own, Transact, told)
+        with Site("slow").host(own):
+            assert is_answered.wait(PATIENCE_SECONDS)
+    assert all(isinstance(answer, Conflict) for answer in answers)
+    assert owner(shared, "w") == b"quick"
+
+
+def test_a_flow_that_a_host_began_while_its_lease_was_taken_away_is_its_own_under_its_new_token(shared):
+    site = Site("late", waits=True)
+    with open_store(shared.url) as own, site.host(own) as host:
+
+        def taken_away_then(had, request):
+            answer = had(request)
+            if entries_in(request) and not is_taken.is_set():
+                is_taken.set()
+                shared.run(kv.delete(journal.HOST + host.token.hex()))
+                host._leases.renew()
+            return answer
+
+        is_taken = Flag()
+        before = host.token
+        answering(own, Transact, taken_away_then)
+        host.start(working, "w")
+        assert site.began.wait(PATIENCE_SECONDS)
+        assert owner(shared, "w") == host.token != before
+        site.goes_on.set()
+        assert host.result("w", PATIENCE_SECONDS) == "late"
 
 
 # The store is away
