@@ -2,9 +2,10 @@
 
 An order says the store's ``url``, the ``lease_seconds``, and the file in which it notes the journals' entries that it
 has ``written``. On stdin there are commands, a line of JSON each: see `Commands`. On stdout there is a line for each:
-``lives KEY`` once it is there, ``did`` when a command was carried out, ``stuck`` and what is, ``wrote`` after each entry
-of a journal, ``refused`` where another host had one first, ``stops`` before it stops itself, and ``left``. SIGUSR1 has
-it stop itself, as SIGSTOP would, when it is about to write an entry.
+``lives KEY`` once it is there, ``did`` when a command was carried out, ``stuck`` and what is, ``wrote`` after each
+entry of a journal, ``refused`` where another host had one first, ``stops`` before it stops itself, ``taken`` or
+``still`` of another host's lease, and ``left``. SIGUSR1 has it stop itself, as SIGSTOP would, when it is about to
+write an entry.
 """
 
 import faulthandler
@@ -125,7 +126,9 @@ def open_telling(url: str, written: str) -> Store:
             os.kill(os.getpid(), signal.SIGSTOP)
         answer = store.interpreter.handlers[type(request)](request)
         if entries and isinstance(answer, Conflict):
-            say("refused")
+            # Or else it is one that a flow has about its own keys.
+            if answer.name.startswith((journal.JOURNAL, journal.OPEN)):
+                say("refused")
         elif entries:
             answers = answer if isinstance(answer, list) else [answer]
             for each, appended in zip(writes, answers, strict=False):

@@ -52,9 +52,14 @@ class HostProcess:
 
     def wait_for(self, word: str, times: int = 1) -> None:
         """Wait until it has told something so many times."""
+        # It waits for flows for longer than this test's patience with a store.
+        patience = 3 * PATIENCE_SECONDS
         while self.told[word] < times:
-            # It waits for flows for longer than this test's patience with a store.
-            if not self.listen(3 * PATIENCE_SECONDS):
+            if not self.listen(1.0):
+                # It may have been told to stop before it writes, and have had nothing to write until now.
+                self.signal(signal.SIGCONT)
+                patience -= 1
+            if not patience or self._process.poll() is not None:
                 self.signal(signal.SIGABRT)
                 raise AssertionError(f"a host did not say {word!r}: it ended with {self._process.wait()}")
 

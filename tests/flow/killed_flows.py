@@ -172,7 +172,7 @@ FLOWS = (stepping, failing, cancelled, ticking, told, family, leaf, fanning, ren
 class Expected(NamedTuple):
     """What a flow comes to.
 
-    ``effects`` are those of each stream, ``calls`` the activities, with their arguments, ``counts`` how often it counts.
+    ``effects`` are those of each stream, ``calls`` the activities with their arguments, ``counts`` how often it counts.
     """
 
     state: str

@@ -1,7 +1,7 @@
 """Hosts of flows are killed, and stopped for longer than their lease: every flow ends, and each effect is there once.
 
-``FLOW_ROUNDS`` says how many blows fall on each store, ``FLOW_SEED`` draws them, ``FLOW_STORE`` names one store. Without
-rounds each blow falls once.
+``FLOW_ROUNDS`` says how many blows fall on each store, ``FLOW_SEED`` draws them, ``FLOW_STORE`` names one store.
+Without rounds each blow falls once.
 """
 
 import os
