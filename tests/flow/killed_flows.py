@@ -271,11 +271,11 @@ def _problems_of(store: Any, flow_id: str, expected: Expected) -> Iterable[str]:
         yield f"{flow_id}: {found}, and no LookupError"
     for name, effects in expected.effects.items():
         there = [event.data for event in store.run(log.read(EFFECTS + name))]
-        if not (_is_undone(there) if expected.state == "cancelled" else there == effects):
+        if not (is_undone(there) if expected.state == "cancelled" else there == effects):
             yield f"{flow_id}: effects of {name}: {there}, and not {effects}"
 
 
-def _is_undone(effects: list[Any]) -> bool:
+def is_undone(effects: list[Any]) -> bool:
     """Whether what was booked was unbooked, the last first. One may have been cancelled before it was booked."""
     booked = [number for what, number in effects if what == "booked"]
     unbooked = [number for what, number in effects if what == "unbooked"]
