@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from threading import Event as Flag
+from threading import Thread
 
 from killed_flows import KINDS, PLACE, judge_flows
 from served_stores import PATIENCE_SECONDS
@@ -52,14 +54,9 @@ class HostProcess:
 
     def wait_for(self, word: str, times: int = 1) -> None:
         """Wait until it has told something so many times."""
-        # It waits for flows for longer than this test's patience with a store.
-        patience = 3 * PATIENCE_SECONDS
         while self.told[word] < times:
-            if not self.listen(1.0):
-                # It may have been told to stop before it writes, and have had nothing to write until now.
-                self.signal(signal.SIGCONT)
-                patience -= 1
-            if not patience or self._process.poll() is not None:
+            # It waits for flows for longer than this test's patience with a store.
+            if not self.listen(3 * PATIENCE_SECONDS):
                 self.signal(signal.SIGABRT)
                 raise AssertionError(f"a host did not say {word!r}: it ended with {self._process.wait()}")
 
@@ -110,7 +107,16 @@ class Hosts:
         self._all: list[HostProcess] = []
         self._processes = 0
         os.environ[PLACE] = str(self.notes)
-        self.fill()
+        self._is_over = Flag()
+        self._waker = Thread(target=self._wake)
+        self._waker.start()
+
+    def _wake(self) -> None:
+        """Let those go on that stop themselves late: when they had nothing to write before they were healed."""
+        while not self._is_over.wait(LEASE_SECONDS):
+            for each in list(self._all):
+                if not each.is_stopped:
+                    each.signal(signal.SIGCONT)
 
     @property
     def living(self) -> list[HostProcess]:
@@ -216,6 +222,8 @@ class Hosts:
         return sum(len(path.read_text().splitlines()) - 1 for path in self.notes.iterdir())
 
     def close(self) -> None:
+        self._is_over.set()
+        self._waker.join()
         for each in self._all:
             each.close()
 
@@ -228,6 +236,7 @@ def flow_hosts(url: str, place: Path, count: int, seed: int) -> Iterator[Hosts]:
     """So many hosts on one store."""
     hosts = Hosts(url, place, count, Random(seed))
     try:
+        hosts.fill()
         yield hosts
     finally:
         hosts.close()

@@ -9,7 +9,7 @@ from interpreters import open_store
 from interpreters.runtime.flows import FlowHost
 from interpreters.runtime.flows.leases import Leases
 from persist_effects import Append, Draft, flow, kv, log
-from persist_effects.errors import StoreClosed
+from persist_effects.errors import InvalidRequest, StoreClosed
 from persist_effects.flow import journal
 from persist_effects.requests import Conflict, KvPut, Read, Transact
 
@@ -134,6 +134,22 @@ def test_a_host_whose_thread_fails_gives_its_flows_to_others(shared, monkeypatch
 
 def _fail():
     raise StoreClosed("as where the store is closed before its host")
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["closed", "failed"])
+def test_a_host_that_does_nothing_any_more_begins_no_flow(store, fails):
+    host = Site("gone").host(store)
+    if fails:
+        host._tell(_fail)
+        assert host._ended.wait(PATIENCE_SECONDS)
+    else:
+        host.close()
+    with pytest.raises(InvalidRequest, match="begin it with another"):
+        host.start(working, "w")
+    with pytest.raises(InvalidRequest, match="begin it with another"):
+        host.start_many(working, {"w": ()})
+    assert store.run(flow.listing()) == []
+    host.close()
 
 
 # Hosts that die
@@ -358,9 +374,12 @@ def test_flows_go_on_after_the_store_was_away_and_a_host_can_be_closed_while_it_
     with server_process() as server, open_store(server.hasty_url) as store:
         host = site.host(store, 1.0)
         host.start(working, "w")
+        host.start(waiting, "s")
         assert site.began.wait(PATIENCE_SECONDS)
         server.kill()
         site.goes_on.set()
+        host.signal("s", "go", 7)
         assert host.result("w", PATIENCE_SECONDS) == "patient"
+        assert host.result("s", PATIENCE_SECONDS) == 7
         server.close()
         host.close()

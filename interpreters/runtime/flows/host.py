@@ -161,8 +161,9 @@ class FlowHost:
 
         Raises:
             FlowExists: If there is another flow of this id.
-            InvalidRequest: If the host does not have this flow, or something cannot be kept.
+            InvalidRequest: If the host does not have this flow, something cannot be kept, or the host is closed.
         """
+        self._check_open()
         self._flows.add(flow)
         begun = self._store.run(flows_.begin_as(flow_id, flow, *args, tags=tags, token=self.token))
         if begun is not None:
@@ -182,6 +183,7 @@ class FlowHost:
         Raises:
             ExceptionGroup: If some could not be begun, as `start` says; the others were.
         """
+        self._check_open()
         self._flows.add(flow)
         ids = list(args_by_id)
         begins = [flows_.begin_as(each, flow, *args_by_id[each], token=self.token) for each in ids]
@@ -192,6 +194,12 @@ class FlowHost:
         if errors:
             raise ExceptionGroup(f"{len(errors)} of {len(ids)} flows were not begun", errors)
         return list(begun)
+
+    def _check_open(self) -> None:
+        """Refuse to begin what this host would never run."""
+        if self._is_closing:
+            ended = "is closed" if self._failure is None else "has failed"
+            raise InvalidRequest(f"this host {ended}, and runs no flows: begin it with another") from self._failure
 
     def signal(self, flow_id: str, name: str, data: Any = None) -> None:
         """Send a signal to a flow that goes on: see `persist_effects.flow.send`."""
