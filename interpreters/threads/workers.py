@@ -71,7 +71,7 @@ class Workers:
             del job
 
 
-class Pool:
+class ThreadPool:
     """Threads for many jobs, most of which take no time while some take long. None waits behind one that does.
 
     Where jobs are short, to wake a thread for each would take longer than they do. So one is woken where none is awake;
@@ -81,7 +81,7 @@ class Pool:
         count: How many of them at the most.
         name: What the threads are called.
 
-    >>> pool, done = Pool(2, "example"), SimpleQueue()
+    >>> pool, done = ThreadPool(2, "example"), SimpleQueue()
     >>> pool.do(lambda: done.put("tea"))
     >>> done.get(timeout=60)
     'tea'

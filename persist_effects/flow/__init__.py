@@ -5,7 +5,7 @@
 
 from persist_effects.clock import new_id, now, sleep
 from persist_effects.errors import NoSuchFlow
-from persist_effects.flow.conducting import RESULT_LIMIT_BYTES, Finished, conduct
+from persist_effects.flow.conducting import RESULT_LIMIT_BYTES, Finished, check_history, conduct
 from persist_effects.flow.defining import Flows, activity, defined
 from persist_effects.flow.outside import (
     FlowStatus,
@@ -15,7 +15,6 @@ from persist_effects.flow.outside import (
     due_before,
     listing,
     outcome,
-    owners,
     pause,
     resolve,
     result,
@@ -23,6 +22,7 @@ from persist_effects.flow.outside import (
     retry,
     send,
     status,
+    unended,
     wait_for,
 )
 from persist_effects.flow.steps import (
@@ -52,6 +52,7 @@ __all__ = [
     "begin_as",
     "call",
     "cancel",
+    "check_history",
     "child",
     "conduct",
     "continue_as_new",
@@ -63,7 +64,6 @@ __all__ = [
     "new_id",
     "now",
     "outcome",
-    "owners",
     "patched",
     "pause",
     "random",
@@ -76,5 +76,6 @@ __all__ = [
     "signal",
     "sleep",
     "status",
+    "unended",
     "wait_for",
 ]

@@ -14,6 +14,7 @@ is appended with its expected sequence number, so that of two hosts which both t
 """
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -49,6 +50,7 @@ from persist_effects.flow.journal import (
     FlowEnded,
     JournalStep,
     Open,
+    OpenFlow,
     Parent,
     told_path,
 )
@@ -98,11 +100,14 @@ from persist_effects.requests import (
     Write,
     has_sql,
 )
-from persist_effects.trace.errors import ErrorKinds
+from persist_effects.trace.errors import NO_ERROR_KINDS, ErrorKinds
 from persist_effects.trace.values import decode, is_same
 
 RESULT_LIMIT_BYTES = 256 * 1024
 """The largest outcome that a journal takes, unless it is told otherwise: it holds references, and no large bytes."""
+
+KEYS_AT_ONCE = 100
+"""How many timers begin, or are over, in one transaction: fewer keys than any store has room for in one."""
 
 CLAIMS_LIMIT = 10
 """How often a flow may be taken over in a row without getting on, before it is set aside: it may end its hosts."""
@@ -121,7 +126,7 @@ class Finished(NamedTuple):
     error: BaseException | None = None
 
 
-class Begun(NamedTuple):
+class BegunFlow(NamedTuple):
     """What a flow that begins has in the store: the data of its journal's first entry, and its key."""
 
     beginning: Beginning
@@ -137,7 +142,8 @@ def conduct(
     errors: ErrorKinds | None = None,
     result_limit_bytes: int = RESULT_LIMIT_BYTES,
     claims_limit: int = CLAIMS_LIMIT,
-    begun: Begun | None = None,
+    known: BegunFlow | OpenFlow | None = None,
+    look: Callable[[Replay], None] | None = None,
 ) -> Effect[Finished]:
     """Run a flow from its journal, and go on live.
 
@@ -148,7 +154,9 @@ def conduct(
         errors: Classes of errors by their names, as they are to come back from the journal.
         result_limit_bytes: The largest outcome that it takes.
         claims_limit: How often in a row it may have been taken over without getting on.
-        begun: What it was begun with a moment ago, by the host that runs this: nothing needs to be read then.
+        known: What the host that runs this has begun it with a moment ago, so that nothing needs to be read; or how it
+            stood a moment ago, where that was read.
+        look: Is given the flow at its frontier, each time that it was taken up, so that one can see what it waits for.
 
     Returns:
         How it ended, or that it was set aside.
@@ -161,16 +169,52 @@ def conduct(
     while True:
         conductor = _Conductor(flow_id, flows, token, errors or {}, result_limit_bytes)
         try:
-            if begun is not None:
-                conductor.take_up_new(begun)
-                begun = None
-            elif not (yield from conductor.take_up(claims_limit)):
+            if isinstance(known, BegunFlow):
+                conductor.take_up_new(known)
+            elif not (yield from conductor.take_up(claims_limit, known)):
                 return Finished(flow_id, journal.SET_ASIDE)
+            known = None
+            if look is not None:
+                look(conductor._flow)
             finished = yield from conductor.go_on()
         finally:
             conductor.close()
         if finished is not None:
             return finished
+
+
+def check_history(flow_id: str, flows: Flows, events: Sequence[Event], *, errors: ErrorKinds = NO_ERROR_KINDS) -> None:
+    """Whether a flow's code still does what a journal says, without a store: nothing is asked, and nothing written.
+
+    Args:
+        flow_id: The flow.
+        flows: The code of flows.
+        events: What its journal has, from ``begun`` on.
+        errors: Classes of errors by their names.
+
+    Raises:
+        Nondeterministic: If the code does something else.
+        NoSuchFlow: If the flow's code, of that version, is not here.
+        InvalidRequest: If these are not a journal of a flow that goes on, or what they hold does not fit the types
+            that the code gives.
+
+    >>> from interpreters import open_store
+    >>> from persist_effects.flow import begin
+    >>> def greet(name: str):
+    ...     yield
+    >>> store = open_store("memory:")
+    >>> store.run(begin("g-1", greet, "Ada"))
+    True
+    >>> check_history("g-1", Flows([greet]), store.run(log.read("flow/g-1")))
+    """
+    if not events or events[0].type != journal.BEGUN:
+        found = repr(events[0].type) if events else "nothing"
+        raise InvalidRequest(f"the journal of flow {flow_id!r} begins with {found}: give one that begins with 'begun'")
+    conductor = _Conductor(flow_id, flows, b"", errors, RESULT_LIMIT_BYTES)
+    try:
+        conductor.check(events)
+    finally:
+        conductor.close()
 
 
 class _BegunStep(NamedTuple):
@@ -208,6 +252,10 @@ class _Conductor:
         self._untold: list[Any] = []
         self._untold_bytes = 0
         self._obsolete: list[Write] = []
+        # The keys of timers that begin with the next entry.
+        self._due: list[Write] = []
+        # What calls are known by that wait for an outcome.
+        self._known: dict[Path, bytes] = {}
         # Steps for which something is to be begun once the journal knows that: timers, and calls that are not repeated.
         self._to_begin: list[Path] = []
         self._prepared: list[tuple[Path, int | None]] = []
@@ -227,15 +275,20 @@ class _Conductor:
 
     # From the journal
 
-    def take_up(self, claims_limit: int) -> Effect[bool]:
+    def take_up(self, claims_limit: int, known: OpenFlow | None = None) -> Effect[bool]:
         """Run the program from its journal. False: it was set aside, or is so already."""
-        entry = yield from perform(KvGet(journal.OPEN + self._id))
-        if entry is None:
-            raise NoSuchFlow(self._id, (yield from _what_became_of(self._id)))
-        self._open, self._open_revision = msgspec.convert(entry.value, Open), entry.revision
+        if known is None:
+            entry = yield from perform(KvGet(journal.OPEN + self._id))
+            if entry is None:
+                raise NoSuchFlow(self._id, (yield from _what_became_of(self._id)))
+            known = OpenFlow(msgspec.convert(entry.value, Open), entry.revision)
+        self._open, self._open_revision = known
         if self._open.state == journal.SET_ASIDE:
             return False
-        events = yield from _run_of(self._stream)
+        events = yield from log.read(self._stream)
+        if not events or events[0].type != journal.BEGUN:
+            # It has ended since.
+            raise NoSuchFlow(self._id, (yield from _what_became_of(self._id)))
         self._beginning = msgspec.convert(events[0].data, Beginning)
         self._seq, self._latest = events[-1].seq, events[-1].at
         claims = next((at for at, event in enumerate(reversed(events)) if event.type != journal.CLAIMED), 0)
@@ -250,7 +303,7 @@ class _Conductor:
             self._restate(journal.RUNNING)
         return True
 
-    def take_up_new(self, begun: Begun) -> None:
+    def take_up_new(self, begun: BegunFlow) -> None:
         """Run the program of a flow whose journal has nothing but its beginning, and whose inbox has nothing."""
         self._beginning, self._open = begun
         beginning = self._beginning
@@ -260,7 +313,12 @@ class _Conductor:
         self._has_mail = False
         self._feed([])
 
-    def _feed(self, events: list[Event]) -> None:
+    def check(self, events: Sequence[Event]) -> None:
+        """Run the program from these events, and no further."""
+        self._beginning = msgspec.convert(events[0].data, Beginning)
+        self._feed(events)
+
+    def _feed(self, events: Sequence[Event]) -> None:
         beginning = self._beginning
         code = self._flows.of(self._id, beginning.flow, beginning.version)
         entries = [
@@ -303,7 +361,10 @@ class _Conductor:
 
     def _outcome(self, request: Any, kind: int, encoded: Any, event: Event) -> Outcome:
         if kind == ANSWER:
-            return Answered(journal.decode_reply(request, encoded))
+            answer = journal.decode_reply(request, encoded)
+            if type(request) is Now:
+                self._latest = max(self._latest, answer)
+            return Answered(answer)
         if kind == ERROR:
             return Failed(journal.decode_raised(encoded, self._errors))
         return Answered(journal.noted_answer(request, event.meta[ANSWERS]))
@@ -347,12 +408,11 @@ class _Conductor:
                 if self._to_begin:
                     yield from self._prepare()
             if self._untold or self._obsolete or replay.withdrawn:
-                yield from self._commit()
+                yield from self._commit_all()
             self._begin_prepared()
             if self._calls and not self._is_owner:
                 yield from self._claim()
-            if self._take_in((yield from perform(self._awaited()))):
-                yield from self._read_mail()
+            yield from self._take_in((yield from perform(self._awaited())))
 
     def _settle(self) -> Effect[None]:
         """Answer what can be answered at once, until the flow waits for others."""
@@ -364,6 +424,9 @@ class _Conductor:
                 continue
             request = cast(Request[Any], branch.request)
             kind = type(request)
+            if kind is Call:
+                # Refused here where no journal can have it, before anything of it is seen outside.
+                self._known[path] = _identity_of_call(self._id, path, cast(Call, request))
             if kind is Call and cast(Call, request).repeat != "never":
                 self._calls.append(path)
             elif kind is Call or kind is Sleep:
@@ -378,6 +441,12 @@ class _Conductor:
                 yield from self._ask(path, request)
             if self._untold_bytes > self._limit_bytes:
                 yield from self._commit()
+
+    def _commit_all(self) -> Effect[None]:
+        """Have the journal know all that the flow knows, and what is over be gone."""
+        yield from self._commit()
+        while self._obsolete:
+            yield from self._commit()
 
     def _ask(self, path: Path, request: Request[Any]) -> Effect[None]:
         """A read, or an effect of the user's own."""
@@ -409,6 +478,9 @@ class _Conductor:
         """A write, in one transaction with the journal."""
         try:
             writes, checks = _writes_of(request)
+            if len(writes) + len(self._obsolete) > KEYS_AT_ONCE:
+                # Of the room in a transaction, all is the flow's.
+                yield from self._commit_all()
             answer = yield from self._commit(writes, checks, JournalStep(path, identity(request), NOTED))
         except CallerError as error:
             self._fail(path, request, error)
@@ -446,7 +518,8 @@ class _Conductor:
         if len(encoded) > self._limit_bytes:
             error = InvalidRequest(f"{type(error).__name__} of {len(encoded)} bytes: {text_of(error)[:1000]}")
             encoded = journal.encode_raised(error)
-        self._tell(JournalStep(path, identity(request), ERROR, encoded, message), len(encoded))
+        known = self._known.pop(path, b"") or identity(request)
+        self._tell(JournalStep(path, known, ERROR, encoded, message), len(encoded))
         # As a replay gives it, so that the flow never sees what it will not see again.
         self._flow.feed(path, Failed(journal.decode_raised(encoded, self._errors)))
 
@@ -462,15 +535,15 @@ class _Conductor:
 
     # What comes from outside
 
-    def _take_in(self, arrivals: list[Came]) -> bool:
-        """Feed what came of calls and timers, and say whether messages came."""
-        has_mail = False
+    def _take_in(self, arrivals: list[Came]) -> Effect[None]:
+        """Feed what came, and keep the entries of the journal from growing too large meanwhile."""
         for came in arrivals:
             if came.path:
                 self._came(came)
             else:
-                has_mail = True
-        return has_mail
+                yield from self._read_mail()
+            if self._untold_bytes > self._limit_bytes:
+                yield from self._commit()
 
     def _came(self, came: Came) -> None:
         """Feed what came of a call or a timer. What nobody waits for any more is forgotten."""
@@ -502,7 +575,7 @@ class _Conductor:
         except InvalidRequest as error:
             self._fail(path, request, error, message)
             return
-        known = identity(request)
+        known = self._known.pop(path, b"") or identity(request)
         # A `JournalStep`, whose constructor takes longer than the rest of this.
         self._untold.append((path, known, ANSWER, encoded, message))
         self._untold_bytes += size_bytes + len(known)
@@ -515,6 +588,8 @@ class _Conductor:
             for event in page.events:
                 if event.seq not in self._consumed:
                     self._take(event)
+                if self._untold_bytes > self._limit_bytes:
+                    yield from self._commit()
             self._read_through = max(self._read_through, page.next)
             if page.next >= page.head:
                 break
@@ -586,6 +661,9 @@ class _Conductor:
         if event.data.get("child") != (None if begun is None else begun.what):
             # Of a child of an earlier run.
             return
+        if isinstance(request, Call):
+            # It may be under way: its host is not to try it again.
+            self._withdrawn.append(path)
         error = event.data.get("error")
         if error is not None:
             self._fail(path, request, journal.decode_raised(error, self._errors), event.seq)
@@ -623,9 +701,12 @@ class _Conductor:
             if not isinstance(request, Call):
                 # By the clock of whoever asks, which may be a little off: the time of the entry counts.
                 due = _later((yield from perform(Now())), _seconds_of(request))
-                self._obsolete.append(KvPut(journal.due_key(due, self._id, path), None))
+                self._due.append(KvPut(journal.due_key(due, self._id, path), None))
             self._tell(JournalStep(path, identity(request), STARTED, due))
             self._prepared.append((path, due))
+            if len(self._due) >= KEYS_AT_ONCE:
+                yield from self._commit()
+                self._begin_prepared()
 
     def _begin_prepared(self) -> None:
         if not self._prepared:
@@ -676,15 +757,15 @@ class _Conductor:
         if not steps and not self._obsolete:
             return []
         draft = Draft(journal.STEPS, {"token": self._token, "steps": journal.encode_steps(steps)})
-        if self._obsolete:
-            answer = yield from self._append(draft, (*writes, *self._obsolete), checks, is_noted and bool(writes))
-        else:
-            answer = yield from self._append(draft, writes, checks, is_noted and bool(writes))
+        over = self._obsolete[:KEYS_AT_ONCE]
+        answer = yield from self._append(draft, (*writes, *self._due, *over), checks, is_noted and bool(writes))
         if isinstance(answer, Conflict):
             return answer
         self._untold, self._untold_bytes = [], 0
-        if self._obsolete:
-            self._obsolete = []
+        if self._due:
+            self._due = []
+        if over:
+            del self._obsolete[: len(over)]
         return answer[: len(writes)]
 
     def _append(
@@ -717,7 +798,7 @@ class _Conductor:
                     raise OwnershipLost(self._id, self._seq + 1)
         if type(answer) is Conflict:
             return answer
-        appended: Appended = answer if type(answer) is Appended else answer[-1]
+        appended: Appended = answer if type(answer) is Appended else cast(list[Any], answer)[-1]
         self._seq, self._entry_at, self._is_owner = appended.last_seq, appended.at, True
         self._latest = max(self._latest, appended.at)
         return (answer,) if type(answer) is Appended else answer
@@ -745,6 +826,7 @@ class _Conductor:
     def _withdraw(self) -> None:
         """See to it that what nobody waits for any more is not gone on with."""
         for path in self._flow.withdrawn:
+            self._known.pop(path, None)
             begun = self._begun.pop(path, None)
             if begun is None or begun.what is None:
                 self._withdrawn.append(path)
@@ -760,6 +842,8 @@ class _Conductor:
     def _end(self) -> Effect[Finished | None]:
         """Write how the flow has ended, and drop what its journal had; or begin it anew."""
         self._withdraw()
+        while len(self._obsolete) > KEYS_AT_ONCE:
+            yield from self._commit()
         end = self._flow.end
         if isinstance(end, FlowContinued):
             yield from self._continue(end)
@@ -832,7 +916,7 @@ class _Conductor:
 # What others have for a flow
 
 
-def beginning_writes(flow_id: str, begun: Begun) -> tuple[Write, ...]:
+def beginning_writes(flow_id: str, begun: BegunFlow) -> tuple[Write, ...]:
     """The writes that begin a flow, all of which conflict where there is one.
 
     >>> [write.op for write in beginning_writes("o-1", begun_of(Beginning("order", 1, b"", 0)))]
@@ -846,7 +930,7 @@ def beginning_writes(flow_id: str, begun: Begun) -> tuple[Write, ...]:
     return writes if begun.beginning.token else (*writes, message(flow_id, "begun", None))
 
 
-def begun_of(beginning: Beginning, queue: str = "", priority: int = 0) -> Begun:
+def begun_of(beginning: Beginning, queue: str = "", priority: int = 0) -> BegunFlow:
     """What a flow that begins has in the store.
 
     >>> begun_of(Beginning("order", 1, b"", 0), queue="mail").standing.queue
@@ -861,7 +945,7 @@ def begun_of(beginning: Beginning, queue: str = "", priority: int = 0) -> Begun:
         priority=priority,
         tags=beginning.tags,
     )
-    return Begun(beginning, standing)
+    return BegunFlow(beginning, standing)
 
 
 def message(flow_id: str, kind: str, data: Any) -> Append:
@@ -872,11 +956,6 @@ def message(flow_id: str, kind: str, data: Any) -> Append:
 def _what_became_of(flow_id: str) -> Effect[str]:
     closed = yield from perform(KvGet(journal.DONE + flow_id))
     return "it was never begun" if closed is None else f"it has ended, {msgspec.convert(closed.value, Closed).state}"
-
-
-def _run_of(stream: str) -> Effect[list[Event]]:
-    """The entries of a journal that are left: those of the run that goes on."""
-    return (yield from log.read(stream))
 
 
 # The flow's own words
@@ -905,6 +984,17 @@ def _told(request: Any) -> str:
         return told_identity(decode(identity(request)))
     except InvalidRequest:
         return repr_of(request, 200)
+
+
+def _identity_of_call(flow_id: str, path: Path, call: Call) -> bytes:
+    try:
+        known = identity(call)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidRequest(
+            f"flow {flow_id!r}, step {told_path(path)}: an argument of activity {call.activity!r} cannot be stored, "
+            f"{repr_of(call.args)}: {error}. Give plain values, or a msgspec.Struct or a dataclass of such"
+        ) from error
+    return known
 
 
 def _told_end(end: Any) -> str:

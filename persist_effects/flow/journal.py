@@ -130,6 +130,13 @@ class Open(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str | None = None
 
 
+class OpenFlow(NamedTuple):
+    """How a flow that goes on stood when it was read, and the revision of its key."""
+
+    standing: Open
+    revision: int
+
+
 class Closed(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is known of a flow that has ended, besides its result."""
 

@@ -14,9 +14,9 @@ from persist_effects.clock import now
 from persist_effects.errors import FlowExists, FlowFailed, InvalidRequest, NoSuchFlow, describe, repr_of
 from persist_effects.event import check_integer, check_name
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import Begun, beginning_writes, begun_of, message
+from persist_effects.flow.conducting import BegunFlow, beginning_writes, begun_of, message
 from persist_effects.flow.defining import flow_code
-from persist_effects.flow.journal import Beginning, Closed, FlowEnded, Open
+from persist_effects.flow.journal import Beginning, Closed, FlowEnded, Open, OpenFlow
 from persist_effects.flow.replay import Path
 from persist_effects.flow.requests import check_flow_id
 from persist_effects.machine import Effect, perform
@@ -106,7 +106,7 @@ def begin_as(
     queue: str = "",
     priority: int = 0,
     token: bytes = b"",
-) -> Effect[Begun | None]:
+) -> Effect[BegunFlow | None]:
     """Begin a flow, as `begin` does, for a host that is to run it.
 
     Args:
@@ -441,15 +441,18 @@ def wait_for(
 
 
 @program
-def owners() -> Effect[list[tuple[str, bytes]]]:
-    """The flows that hosts should run, each with the token of its owner, which is empty where it has none.
+def unended() -> Effect[dict[str, OpenFlow]]:
+    """The flows that hosts should run: all that go on, but for those that were set aside.
 
     Returns:
-        Their ids and tokens.
+        How each stands, by its id. An ``owner`` is the token of the host that runs it, empty where none does.
     """
     found = yield from kv.entries(journal.OPEN)
-    standing = ((key.removeprefix(journal.OPEN), msgspec.convert(entry.value, Open)) for key, entry in found)
-    return [(flow_id, each.owner) for flow_id, each in standing if each.state != journal.SET_ASIDE]
+    flows = {
+        key.removeprefix(journal.OPEN): OpenFlow(msgspec.convert(entry.value, Open), entry.revision)
+        for key, entry in found
+    }
+    return {flow_id: each for flow_id, each in flows.items() if each.standing.state != journal.SET_ASIDE}
 
 
 @program

@@ -183,12 +183,8 @@ class Replay:
                 if kind is not Patched:
                     break
                 request = branch.run_in(program.send, self._patched(cast(Patched, request).change))
-        except StopIteration as end:
-            self._ended(branch, _returned(program, end.value))
-        except _ENDINGS as ending:
-            self._ended(branch, ending)
-        except Exception as error:
-            self._ended(branch, Failed(error))
+        except BaseException as error:
+            self._ended(branch, _end_by(program, error))
         else:
             branch.ordinal += 1
             if kind is Branches:
@@ -267,6 +263,20 @@ class Replay:
             # It is about to go on, or was never begun, which comes to the same: nothing of it was asked.
             self._ready = deque(each for each in self._ready if each[0] is not branch)
             self._ready.append((branch, branch.program.throw, Cancelled()))
+
+
+def _end_by(program: Effect[Any], error: BaseException) -> FlowEnd:
+    """How a program ended that has raised this. Interrupts are raised on."""
+    if isinstance(error, StopIteration):
+        return _returned(program, error.value)
+    if isinstance(error, _ENDINGS):
+        return error
+    if isinstance(error, Exception):
+        return Failed(error)
+    if isinstance(error, KeyboardInterrupt | GeneratorExit):
+        raise error
+    # Such as SystemExit: a flow ends itself, and not its host.
+    return Failed(RuntimeError(f"the flow raised {error!r}"))
 
 
 def _returned(program: Effect[Any], value: Any) -> FlowEnd:

@@ -1,6 +1,7 @@
 """What a flow asks for besides what every program may: calls of activities, signals, children, branches."""
 
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any, Literal
 
 import msgspec
@@ -10,7 +11,7 @@ from persist_effects.event import check_integer, check_name
 from persist_effects.following.handling import Retry
 from persist_effects.machine import Effect
 from persist_effects.requests import Request, Sleep, check_seconds
-from persist_effects.trace.values import encode, encode_request
+from persist_effects.trace.values import decode, encode, encode_request
 
 Repeat = Literal["safe", "keyed", "never"]
 """May an activity be run again where nobody knows what came of it: freely, with the key handed to it, or never?"""
@@ -141,15 +142,30 @@ def identity(request: Request[Any]) -> bytes:
     True
     >>> identity(Call("charge", ("o-1", 5))) == identity(Call("charge", ("o-1", 6)))
     False
+    >>> len(identity(Call("print", ("x" * 1_000_000,)))) < IDENTITY_LIMIT_BYTES
+    True
     """
     # Runs at every step of a replay.
     kind = type(request)
     if kind is Call:
-        return encode(("flow/call", request.activity, request.args))  # type: ignore[attr-defined]
-    if kind is Sleep:
+        known = encode(("flow/call", request.activity, request.args))  # type: ignore[attr-defined]
+    elif kind is Sleep:
         return _SLEEP
-    row = _IDENTITIES.get(kind)
-    return encode_request(request) if row is None else encode(row(request))
+    else:
+        row = _IDENTITIES.get(kind)
+        known = encode_request(request) if row is None else encode(row(request))
+    return known if len(known) <= IDENTITY_LIMIT_BYTES else _digest_of(known)
+
+
+IDENTITY_LIMIT_BYTES = 512
+"""What is known by more is known by a digest, so that a journal does not keep what was written once more."""
+
+
+def _digest_of(known: bytes) -> bytes:
+    return encode((_DIGEST, told_identity(decode(known))[:100], blake2b(known, digest_size=16).digest()))
+
+
+_DIGEST = "flow/digest"
 
 
 _IDENTITIES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
@@ -177,6 +193,8 @@ def told_identity(known: Any) -> str:
             return f"child({', '.join([name, *map(repr_of, args), *named])})"
         case ["flow/local", name]:
             return f"local({name})"
+        case [op, told, _] if op == _DIGEST:
+            return f"{told}…"
         case [op]:
             return f"{str(op).rpartition('/')[2]}(…)"
         case dict():

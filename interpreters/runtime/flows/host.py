@@ -1,13 +1,14 @@
 """`FlowHost`: runs durable flows on a store, in threads of its own."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from math import inf
 from queue import Empty, SimpleQueue
 from threading import Lock
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -17,7 +18,7 @@ from interpreters.runtime.flows.leases import Leases, new_token
 from interpreters.runtime.flows.loop import FlowLoop, Held
 from interpreters.runtime.store import Store
 from interpreters.threads.gates import Gate
-from interpreters.threads.workers import Pool
+from interpreters.threads.workers import ThreadPool
 from persist_effects import flow as flows_
 from persist_effects import kv, log, machine
 from persist_effects.contexts import here, parts_in
@@ -31,23 +32,28 @@ from persist_effects.errors import (
     text_of,
 )
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import Begun, Finished, conduct
+from persist_effects.flow.conducting import BegunFlow, Finished, conduct
 from persist_effects.flow.defining import Flows, activities_by_name
-from persist_effects.flow.journal import Open
+from persist_effects.flow.journal import Open, OpenFlow
 from persist_effects.flow.outside import FlowStatus
 from persist_effects.flow.requests import Await, Came
 from persist_effects.machine import Effect
-from persist_effects.requests import AllOf, Answered, KvGet, KvPut, Now, Outcome, ReadAll, Request, Wait
+from persist_effects.requests import AllOf, Answered, KvDelete, KvGet, KvPut, Now, Outcome, ReadAll, Request, Wait
 from persist_effects.trace.errors import errors_by_name
+
+A = TypeVar("A")
 
 ACTIVITIES = 32
 """How many activities run at once, in threads, unless it is said otherwise."""
 
-HELD_LIMIT = 10_000
+HELD_LIMIT = 2_000
 """How many flows that only wait are kept in memory. Others are let go of, and read from their journals when woken."""
 
-AT_ONCE = 1_000
-"""How many flows are read from their journals at once."""
+AT_ONCE = 100
+"""How many flows are read from their journals at once: one that has something to do waits no longer than that takes."""
+
+BEGUN_AT_ONCE = 1_000
+"""How many flows are begun in one commit, where many are to be begun."""
 
 HORIZON_SECONDS = 60.0
 """Timers that are due later than that are not kept in memory: they are found by their keys when their time comes."""
@@ -111,14 +117,15 @@ class FlowHost:
         self._held_limit = held_limit
         self._limit_bytes = min(flows_.RESULT_LIMIT_BYTES, store.capabilities.payload_limit_bytes // 4)
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._threads = Pool(activities_at_once + 2, "persist-effects flows")
+        self._threads = ThreadPool(activities_at_once + 2, "persist-effects flows")
         # Where the thread that leads is doing an activity: what stands for that. Whoever takes over takes it away.
         self._lent: object | None = None
         self._lending = Lock()
         self._alarm = Alarm(self._tell)
         self._loop = FlowLoop(self._conductor, self._ask, self)
         self._activities = Activities(activities_by_name(activities), self._tell, self._alarm.later, self._loop.arrived)
-        self._to_take: deque[str] = deque()
+        # Flows to take up, each with how it stands, where that was read. Those that have something to do come first.
+        self._to_take: deque[tuple[str, OpenFlow | None]] = deque()
         self._pauses: dict[str, float] = {}
         self._is_closing = self._is_closed = False
         self._failure: BaseException | None = None
@@ -185,15 +192,18 @@ class FlowHost:
         """
         self._check_open()
         self._flows.add(flow)
-        ids = list(args_by_id)
-        begins = [flows_.begin_as(each, flow, *args_by_id[each], token=self.token) for each in ids]
-        found: list[Any] = self._store.run_many(begins, return_exceptions=True)
-        begun = {each: one for each, one in zip(ids, found, strict=True) if isinstance(one, Begun)}
-        self._tell(partial(self._take_up_new, begun))
-        errors = [one for one in found if isinstance(one, Exception)]
+        begun: list[str] = []
+        errors: list[Exception] = []
+        for ids in batched(args_by_id, BEGUN_AT_ONCE):
+            begins = [flows_.begin_as(each, flow, *args_by_id[each], token=self.token) for each in ids]
+            found: list[Any] = self._store.run_many(begins, return_exceptions=True)
+            new = {each: one for each, one in zip(ids, found, strict=True) if isinstance(one, BegunFlow)}
+            self._tell(partial(self._take_up_new, new))
+            begun.extend(new)
+            errors.extend(one for one in found if isinstance(one, Exception))
         if errors:
-            raise ExceptionGroup(f"{len(errors)} of {len(ids)} flows were not begun", errors)
-        return list(begun)
+            raise ExceptionGroup(f"{len(errors)} of {len(args_by_id)} flows were not begun", errors)
+        return begun
 
     def _check_open(self) -> None:
         """Refuse to begin what this host would never run."""
@@ -346,7 +356,7 @@ class FlowHost:
     def _take_in(self) -> None:
         """Do what others have put here, and wait for it where there is nothing else to do."""
         while self._to_take and self._loop.active < AT_ONCE:
-            self._take_up(self._to_take.popleft())
+            self._take_up(*self._to_take.popleft())
         try:
             job = self._inbox.get() if self._loop.is_idle else self._inbox.get_nowait()
             while True:
@@ -368,9 +378,14 @@ class FlowHost:
             return outcome.value
         raise outcome.error
 
-    def _conductor(self, flow_id: str, begun: Begun | None) -> Effect[Finished]:
+    def _conductor(self, flow_id: str, known: BegunFlow | OpenFlow | None) -> Effect[Finished]:
         return conduct(
-            flow_id, self._flows, self.token, errors=self._errors, result_limit_bytes=self._limit_bytes, begun=begun
+            flow_id,
+            self._flows,
+            self.token,
+            errors=self._errors,
+            result_limit_bytes=self._limit_bytes,
+            known=known,
         )
 
     # What flows ask for outside
@@ -386,9 +401,7 @@ class FlowHost:
                 return
             self._activities.start(held, started)
         if asked.timers:
-            now = self._answer(Now())
-            for timer in asked.timers:
-                self._set_timer(held.flow_id, timer.path, timer.due, now)
+            self._set_timers(held.flow_id, [(timer.path, timer.due) for timer in asked.timers])
         if not held.calls and len(self._loop.held) > self._held_limit:
             self._loop.let_go(held.flow_id)
 
@@ -406,7 +419,7 @@ class FlowHost:
             pause = self._pauses[flow_id] = min(
                 2 * self._pauses.get(flow_id, _TRY_AGAIN_SECONDS / 2), _TRY_AGAIN_SECONDS_MAX
             )
-            self._alarm.later(pause, partial(self._to_take.append, flow_id))
+            self._alarm.later(pause, partial(self._to_take.append, (flow_id, None)))
         else:
             self._halt(flow_id, end)
 
@@ -425,6 +438,15 @@ class FlowHost:
 
     # Timers
 
+    def _set_timers(self, flow_id: str, timers: Sequence[tuple[tuple[int, ...], int]]) -> None:
+        try:
+            now = self._answer(Now())
+        except _PASSING:
+            self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._set_timers, flow_id, timers))
+            return
+        for path, due in timers:
+            self._set_timer(flow_id, path, due, now)
+
     def _set_timer(self, flow_id: str, path: tuple[int, ...], due: int, now: int) -> None:
         seconds = (due - now) / 1e6
         if seconds <= HORIZON_SECONDS:
@@ -435,9 +457,16 @@ class FlowHost:
         if held is None:
             self._look_at(flow_id)
             return
+        try:
+            if held.is_parked and path not in held.asked:
+                # A host died before it could take the key away.
+                self._answer(KvDelete(journal.due_key(due, flow_id, path)))
+            now = self._answer(Now())
+        except _PASSING:
+            self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._is_due, flow_id, path, due))
+            return
         if held.asked.get(path) != due:
             return
-        now = self._answer(Now())
         if now < due:
             # The clocks do not go alike.
             self._set_timer(flow_id, path, due, now)
@@ -464,11 +493,12 @@ class FlowHost:
         """Take up all flows that go on and are nobody's, or this host's."""
         try:
             # In this order: a host that comes in between has its lease before it owns anything.
-            found = self._store.run(flows_.owners())
+            found = self._store.run(flows_.unended())
             alive = self._leases.alive()
-            for each, owner in found:
+            for each, known in found.items():
+                owner = known.standing.owner
                 if each not in self._loop.held and (owner == self.token or owner not in alive):
-                    self._to_take.append(each)
+                    self._to_take.append((each, known))
         except _PASSING:
             self._alarm.later(_TRY_AGAIN_SECONDS, self._look_for_flows)
 
@@ -478,14 +508,14 @@ class FlowHost:
         self.token = token
         self._look_for_flows()
 
-    def _take_up_new(self, begun: Mapping[str, Begun]) -> None:
+    def _take_up_new(self, begun: Mapping[str, BegunFlow]) -> None:
         for flow_id, each in begun.items():
             self._loop.take_up(flow_id, each)
 
-    def _take_up(self, flow_id: str) -> None:
-        """Take a flow up for which a message came, or let it have the message, if it is held by now."""
+    def _take_up(self, flow_id: str, known: OpenFlow | None) -> None:
+        """Take a flow up for which a message may have come, or let it have the message, if it is held by now."""
         if not self._loop.deliver(flow_id, Came(())):
-            self._loop.take_up(flow_id)
+            self._loop.take_up(flow_id, known)
 
     def _look_at(self, flow_id: str) -> None:
         """Take a flow up, if it goes on and is nobody's, or this host's."""
@@ -493,7 +523,7 @@ class FlowHost:
             standing = self._store.run(kv.get(journal.OPEN + flow_id))
             owner = b"" if standing is None else msgspec.convert(standing, Open).owner
             if standing is not None and (owner == self.token or owner not in self._leases.alive()):
-                self._to_take.append(flow_id)
+                self._to_take.appendleft((flow_id, None))
         except _PASSING:
             self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._look_at, flow_id))
 
@@ -526,3 +556,14 @@ class FlowHost:
 
 _LOOK_AGAIN_SECONDS = 0.05
 """How often messages are looked for where a store cannot tell of them."""
+
+
+def batched(items: Iterable[A], count: int) -> Iterator[list[A]]:
+    """Items, so many at a time.
+
+    >>> list(batched("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    left = iter(items)
+    while batch := list(islice(left, count)):
+        yield batch

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from persist_effects.flow.conducting import Begun, Finished
+from persist_effects.flow.conducting import BegunFlow, Finished
+from persist_effects.flow.journal import OpenFlow
 from persist_effects.flow.requests import Await, Came, Started
 from persist_effects.machine import Effect, next_request
 from persist_effects.requests import Answered, Outcome, Request
@@ -49,7 +50,7 @@ class FlowLoop:
 
     def __init__(
         self,
-        make: Callable[[str, Begun | None], Effect[Finished]],
+        make: Callable[[str, BegunFlow | OpenFlow | None], Effect[Finished]],
         ask: Callable[[Sequence[Request[Any]]], Sequence[Outcome]],
         shell: Shell,
     ) -> None:
@@ -71,15 +72,15 @@ class FlowLoop:
         """How many flows are not waiting for something outside."""
         return len(self._asking) + len(self._woken)
 
-    def take_up(self, flow_id: str, begun: Begun | None = None) -> None:
+    def take_up(self, flow_id: str, known: BegunFlow | OpenFlow | None = None) -> None:
         """Begin to hold a flow, unless it is held.
 
         Args:
             flow_id: The flow.
-            begun: What it was begun with a moment ago, where nothing of it needs to be read.
+            known: What was begun, or read of it, a moment ago, so that it need not be read.
         """
         if flow_id not in self.held:
-            held = self.held[flow_id] = Held(flow_id, self._make(flow_id, begun))
+            held = self.held[flow_id] = Held(flow_id, self._make(flow_id, known))
             self._go_on(held, held.program.send, None)
 
     def deliver(self, flow_id: str, came: Came) -> bool:
