@@ -11,7 +11,7 @@ from interpreters.runtime.flows.leases import Leases
 from persist_effects import Append, Draft, flow, kv, log
 from persist_effects.errors import InvalidRequest, StoreClosed
 from persist_effects.flow import journal
-from persist_effects.requests import Conflict, KvPut, Read, Transact
+from persist_effects.requests import Conflict, KvGet, KvKeys, KvPut, Read, Transact
 
 PATIENCE_SECONDS = 60
 LONG_SECONDS = 10_000.0
@@ -273,6 +273,7 @@ def test_a_host_whose_lease_was_taken_away_lets_go_and_writes_nothing(shared):
         one.start(working, "own")
         assert one.result("own", PATIENCE_SECONDS) == "late"
         assert one.token != before
+        assert "w" not in one._loop.held
         assert owner(shared, "w") == other.token
         quick.goes_on.set()
         assert one.result("w", PATIENCE_SECONDS) == "quick"
@@ -315,33 +316,63 @@ def test_a_flow_to_which_a_dead_host_has_written_late_is_not_left_behind(shared)
     assert not late
 
 
-def test_a_flow_that_another_host_has_taken_in_the_meantime_is_not_taken_from_it(shared):
-    shared.run(flow.begin("w", working, token=b"dead"))
+def claim(store, flow_id):
+    """As a host does that takes over a flow."""
+    standing = store.run(kv.get(journal.OPEN + flow_id))
+    claimed = Append(journal.journal_of(flow_id), (Draft(journal.CLAIMED, {"token": b"quick"}),))
+    put = KvPut(journal.OPEN + flow_id, {**standing, "owner": b"quick"})
+    store.handlers[Transact](Transact((claimed, put)))
+
+
+@pytest.mark.parametrize("seen", [KvGet, Read], ids=["when its key was read", "before its journal is read"])
+def test_a_flow_that_another_host_has_taken_in_the_meantime_is_not_taken_from_it(shared, seen):
     shared.run(kv.put(journal.HOST + b"quick".hex(), LONG_SECONDS))
-    answers, is_answered = [], Flag()
+    is_taken, site = Flag(), Site("slow")
+
+    def taken_meanwhile(had, request):
+        answer = had(request) if seen is KvGet else None
+        if not is_taken.is_set() and "w" in (
+            getattr(request, "stream", "/").removeprefix(journal.JOURNAL),
+            key_of(request),
+        ):
+            is_taken.set()
+            claim(shared, "w")
+        return had(request) if answer is None else answer
+
     with open_store(shared.url) as own:
-
-        def quick_first(had, request):
-            if request.stream == journal.journal_of("w") and owner(shared, "w") == b"dead":
-                standing = shared.run(kv.get(journal.OPEN + "w"))
-                claimed = Append("flow/w", (Draft(journal.CLAIMED, {"token": b"quick"}),))
-                taken = KvPut(journal.OPEN + "w", {**standing, "owner": b"quick"})
-                shared.handlers[Transact](Transact((claimed, taken)))
-            return had(request)
-
-        def told(had, request):
-            answer = had(request)
-            if entries_in(request):
-                answers.append(answer)
-                is_answered.set()
-            return answer
-
-        answering(own, Read, quick_first)
-        answering(own, Transact, told)
-        with Site("slow").host(own):
-            assert is_answered.wait(PATIENCE_SECONDS)
-    assert all(isinstance(answer, Conflict) for answer in answers)
+        answering(own, seen, taken_meanwhile)
+        with site.host(own) as host:
+            shared.run(flow.begin("w", working))
+            assert is_taken.wait(PATIENCE_SECONDS)
+            host.start(working, "own")
+            assert host.result("own", PATIENCE_SECONDS) == "slow"
     assert owner(shared, "w") == b"quick"
+    assert site.runs == 1
+
+
+def key_of(request):
+    return getattr(request, "key", "").removeprefix(journal.OPEN)
+
+
+def test_a_flow_of_a_host_that_comes_while_another_looks_is_left_alone(shared):
+    is_there, site = Flag(), Site("slow")
+
+    def quick_after(had, request):
+        answer = had(request)
+        if request.prefix == journal.HOST and not is_there.is_set():
+            is_there.set()
+            shared.run(kv.put(journal.HOST + b"quick".hex(), LONG_SECONDS))
+            shared.run(flow.begin("w", working, token=b"quick"))
+        return answer
+
+    with open_store(shared.url) as own:
+        answering(own, KvKeys, quick_after)
+        with site.host(own) as host:
+            assert is_there.wait(PATIENCE_SECONDS)
+            host.start(working, "own")
+            assert host.result("own", PATIENCE_SECONDS) == "slow"
+    assert owner(shared, "w") == b"quick"
+    assert site.runs == 1
 
 
 def test_a_flow_that_a_host_began_while_its_lease_was_taken_away_is_its_own_under_its_new_token(shared):

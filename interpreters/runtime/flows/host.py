@@ -520,10 +520,14 @@ class FlowHost:
     def _look_at(self, flow_id: str) -> None:
         """Take a flow up, if it goes on and is nobody's, or this host's."""
         try:
-            standing = self._store.run(kv.get(journal.OPEN + flow_id))
-            owner = b"" if standing is None else msgspec.convert(standing, Open).owner
-            if standing is not None and (owner == self.token or owner not in self._leases.alive()):
-                self._to_take.appendleft((flow_id, None))
+            entry = self._store.run(kv.entry(journal.OPEN + flow_id))
+            if entry is None:
+                return
+            known = OpenFlow(msgspec.convert(entry.value, Open), entry.revision)
+            owner = known.standing.owner
+            if owner == self.token or owner not in self._leases.alive():
+                # As it was found: another host may have it by the time that it is taken up.
+                self._to_take.appendleft((flow_id, known))
         except _PASSING:
             self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._look_at, flow_id))
 
