@@ -9,7 +9,7 @@ from interpreters import open_store
 from interpreters.runtime.flows import FlowHost
 from interpreters.runtime.flows.leases import Leases
 from persist_effects import Append, Draft, flow, kv, log
-from persist_effects.errors import InvalidRequest, StoreClosed
+from persist_effects.errors import InvalidRequest, StoreClosed, StoreUnavailable
 from persist_effects.flow import journal
 from persist_effects.requests import Conflict, KvGet, KvKeys, KvPut, Read, Transact
 
@@ -344,6 +344,34 @@ def test_a_flow_that_another_host_has_taken_in_the_meantime_is_not_taken_from_it
         with site.host(own) as host:
             shared.run(flow.begin("w", working))
             assert is_taken.wait(PATIENCE_SECONDS)
+            host.start(working, "own")
+            assert host.result("own", PATIENCE_SECONDS) == "slow"
+    assert owner(shared, "w") == b"quick"
+    assert site.runs == 1
+
+
+def test_a_flow_that_another_host_took_while_the_store_was_away_is_not_taken_from_it(shared):
+    shared.run(kv.put(journal.HOST + b"quick".hex(), LONG_SECONDS))
+    is_taken, is_seen, site = Flag(), Flag(), Site("slow")
+
+    def away(had, request):
+        if request.stream == journal.journal_of("w") and not is_taken.is_set():
+            claim(shared, "w")
+            is_taken.set()
+            raise StoreUnavailable("it is away")
+        return had(request)
+
+    def seen(had, request):
+        if key_of(request) == "w" and is_taken.is_set():
+            is_seen.set()
+        return had(request)
+
+    with open_store(shared.url) as own:
+        answering(own, Read, away)
+        answering(own, KvGet, seen)
+        with site.host(own) as host:
+            shared.run(flow.begin("w", working))
+            assert is_seen.wait(PATIENCE_SECONDS)
             host.start(working, "own")
             assert host.result("own", PATIENCE_SECONDS) == "slow"
     assert owner(shared, "w") == b"quick"

@@ -419,7 +419,7 @@ class FlowHost:
             pause = self._pauses[flow_id] = min(
                 2 * self._pauses.get(flow_id, _TRY_AGAIN_SECONDS / 2), _TRY_AGAIN_SECONDS_MAX
             )
-            self._alarm.later(pause, partial(self._to_take.append, (flow_id, None)))
+            self._alarm.later(pause, partial(self._look_at, flow_id))
         else:
             self._halt(flow_id, end)
 
