@@ -219,7 +219,7 @@ class Hosts:
 
     def repeated(self) -> int:
         """How often activities were run again."""
-        return sum(len(path.read_text().splitlines()) - 1 for path in self.notes.iterdir())
+        return sum(max(0, len(path.read_text().splitlines()) - 1) for path in self.notes.iterdir())
 
     def close(self) -> None:
         self._is_over.set()

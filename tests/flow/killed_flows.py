@@ -288,7 +288,8 @@ def _problems_of_calls(expected: Iterable[Expected], notes: Path) -> Iterable[st
     keys: dict[str, str] = {}
     for path in notes.iterdir():
         whats = set(path.read_text().splitlines())
-        if len(whats) != 1:
+        # It is empty where a host was killed between making it and writing to it.
+        if len(whats) > 1:
             yield f"key {path.name} was handed to {sorted(whats)}"
         for what in whats:
             if keys.setdefault(what, path.name) != path.name:
