@@ -7,7 +7,7 @@ STORE ?=
 ARGS ?=
 SEED ?= 0
 
-.PHONY: help demo test check explored covered format postgres cluster kill kill-served cluster-kill rebuild crew-kill interrupts damage differential crash bench bench-cluster clean
+.PHONY: help demo test check explored covered format postgres cluster kill kill-served cluster-kill rebuild crew-kill flow-kill interrupts damage differential crash bench bench-cluster clean
 
 help:
 	@echo "make demo [REPO=path] [ARGS='--at COMMIT']   the main job, on this repository or another; goes on where it stopped"
@@ -25,6 +25,8 @@ help:
 	@echo "                                             kill the rebuild of a read model that is in use again and again, and compare it with a fold"
 	@echo "make crew-kill [SECONDS=60] [STORE=name] [SEED=0]"
 	@echo "                                             kill, stop and interrupt the workers of a group, and judge what took effect, and when"
+	@echo "make flow-kill [ROUNDS=100] [STORE=name] [SEED=0]"
+	@echo "                                             kill and stop the hosts of flows again and again, and judge what the flows have done"
 	@echo "make interrupts [ROUNDS=2000] [SEED=0]       interrupt all that a store does, and each command, and look what is there"
 	@echo "make damage [ROUNDS=400000] [SEED=0]         damage stores in every way, and look what is read"
 	@echo "make differential [ROUNDS=500000] [SEED=0]   ask the file store and the memory store the same, and compare"
@@ -102,6 +104,10 @@ rebuild: .venv/filled
 crew-kill: SECONDS ?= 60
 crew-kill: .venv/filled
 	CREW_SECONDS=$(SECONDS) CREW_STORE=$(or $(STORE),all) CREW_SEED=$(SEED) $(BIN)/python -m pytest tests/following/test_crew_killed.py
+
+flow-kill: ROUNDS ?= 100
+flow-kill: .venv/filled
+	FLOW_ROUNDS=$(ROUNDS) FLOW_STORE=$(or $(STORE),all) FLOW_SEED=$(SEED) $(BIN)/python -m pytest tests/flow/test_flows_killed.py
 
 interrupts: ROUNDS ?= 2000
 interrupts: .venv/filled

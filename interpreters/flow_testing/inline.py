@@ -20,9 +20,9 @@ from persist_effects import flow as flows_
 from persist_effects import kv, log, machine, new_id
 from persist_effects.errors import InvalidRequest, OwnershipLost, StoreUnavailable, UncertainOutcome, text_of
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import MICROSECONDS, BegunFlow, Finished, FlowFound, conduct
+from persist_effects.flow.conducting import MICROSECONDS, BegunFlow, Finished, conduct
 from persist_effects.flow.defining import Flows
-from persist_effects.flow.journal import Open
+from persist_effects.flow.journal import Open, OpenFlow
 from persist_effects.flow.replay import Path, Replay
 from persist_effects.flow.requests import Await, Came
 from persist_effects.machine import Effect
@@ -101,7 +101,7 @@ class InlineHost:
         self._told: deque[Callable[[], None]] = deque()
         self._activities = InlineActivities(self._world, self._told.append, self._later, self._loop.arrived)
         self._position = self._store.run(log.head(journal.INBOX))
-        self._to_take: deque[tuple[str, BegunFlow | FlowFound | None]] = deque()
+        self._to_take: deque[tuple[str, BegunFlow | OpenFlow | None]] = deque()
         self._to_take.extend(self._store.run(flows_.unended()).items())
 
     def close(self) -> None:
@@ -158,7 +158,7 @@ class InlineHost:
 
     # For the loop of flows
 
-    def _conductor(self, flow_id: str, known: BegunFlow | FlowFound | None) -> Effect[Finished]:
+    def _conductor(self, flow_id: str, known: BegunFlow | OpenFlow | None) -> Effect[Finished]:
         look = partial(self._replays.__setitem__, flow_id)
         return conduct(flow_id, self.flows, self.token, errors=self._errors, known=known, look=look)
 

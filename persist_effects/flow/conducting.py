@@ -50,6 +50,7 @@ from persist_effects.flow.journal import (
     FlowEnded,
     JournalStep,
     Open,
+    OpenFlow,
     Parent,
     told_path,
 )
@@ -83,6 +84,7 @@ from persist_effects.requests import (
     BlobHas,
     BlobPut,
     Conflict,
+    ExpectRevision,
     Failed,
     KvDelete,
     KvGet,
@@ -131,13 +133,6 @@ class BegunFlow(NamedTuple):
     standing: Open
 
 
-class FlowFound(NamedTuple):
-    """How a flow stands that was found in the store, and the revision of its key."""
-
-    standing: Open
-    revision: int
-
-
 @program
 def conduct(
     flow_id: str,
@@ -147,7 +142,7 @@ def conduct(
     errors: ErrorKinds | None = None,
     result_limit_bytes: int = RESULT_LIMIT_BYTES,
     claims_limit: int = CLAIMS_LIMIT,
-    known: BegunFlow | FlowFound | None = None,
+    known: BegunFlow | OpenFlow | None = None,
     look: Callable[[Replay], None] | None = None,
 ) -> Effect[Finished]:
     """Run a flow from its journal, and go on live.
@@ -252,6 +247,8 @@ class _Conductor:
         # The last sequence number of the journal, and whether its last entry is of this host.
         self._seq = 0
         self._is_owner = False
+        # That of its key when it was taken up; None: it was begun by this host, and never read.
+        self._open_revision: int | None = None
         # When that was written, and the latest time that the flow has seen.
         self._entry_at = 0
         self._latest = 0
@@ -287,14 +284,14 @@ class _Conductor:
 
     # From the journal
 
-    def take_up(self, claims_limit: int, found: FlowFound | None = None) -> Effect[bool]:
+    def take_up(self, claims_limit: int, known: OpenFlow | None = None) -> Effect[bool]:
         """Run the program from its journal. False: it was set aside, or is so already."""
-        if found is None:
+        if known is None:
             entry = yield from perform(KvGet(journal.OPEN + self._id))
             if entry is None:
                 raise NoSuchFlow(self._id, (yield from _what_became_of(self._id)))
-            found = FlowFound(msgspec.convert(entry.value, Open), entry.revision)
-        self._open, revision = found
+            known = OpenFlow(msgspec.convert(entry.value, Open), entry.revision)
+        self._open, self._open_revision = known
         if self._open.state == journal.SET_ASIDE:
             return False
         events = yield from log.read(self._stream)
@@ -309,7 +306,7 @@ class _Conductor:
         claims = next(at for at, event in enumerate(reversed(events)) if not self._is_fruitless(event))
         if claims >= claims_limit:
             told = f"it was taken over {claims} times in a row without getting on"
-            return (yield from self._set_aside(told, revision, claims_limit))
+            return (yield from self._set_aside(told, known.revision, claims_limit))
         self._is_owner = self._open.owner == self._token == events[-1].data.get("token")
         self._consumed.update(self._beginning.consumed)
         self._is_paused = self._open.state == journal.PAUSED
@@ -322,7 +319,9 @@ class _Conductor:
         """Run the program of a flow whose journal has nothing but its beginning, and whose inbox has nothing."""
         self._beginning, self._open = begun
         beginning = self._beginning
-        self._seq, self._is_owner, self._entry_at, self._latest = 1, True, beginning.began, beginning.began
+        self._seq, self._entry_at, self._latest = 1, beginning.began, beginning.began
+        # Its host may have lost its lease since, and go on with another token.
+        self._is_owner = beginning.token == self._token
         self._has_mail = False
         self._feed([])
 
@@ -817,6 +816,9 @@ class _Conductor:
         if not self._is_owner:
             self._open = msgspec.structs.replace(self._open, owner=self._token)
             writes = (*writes, KvPut(journal.OPEN + self._id, self._open))
+            if self._open_revision is not None:
+                # Another host may have taken it since it was found to be nobody's.
+                checks = (*checks, ExpectRevision(journal.OPEN + self._id, self._open_revision))
         request: Request[Any] = Transact((*writes, entry), checks, is_noted) if writes or checks else entry
         answer: Any = None
         is_uncertain = False
@@ -828,6 +830,7 @@ class _Conductor:
                 answer = yield from self._read_back(writes)
             if isinstance(answer, Conflict):
                 of_journal = answer.name == self._stream and answer.kind == "stream"
+                of_journal |= not self._is_owner and answer.name == journal.OPEN + self._id
                 if of_journal or is_uncertain:
                     # It may be this very entry, which was written after all.
                     answer = (yield from self._read_back(writes)) or answer

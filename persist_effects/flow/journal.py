@@ -4,6 +4,7 @@
 ``flow/<id>``             its journal, a stream that only its owner writes: ``begun``, then ``steps`` and ``claimed``,
                           at last ``ended``, or ``begun`` again where it goes on as a new run
 ``flow-inbox/<id>``       what others have for it: ``signal``, ``cancel``, ``resolve``, ``pause``, ``resume``
+``flow-inbox/``           without an id: that a host is ``gone``, so that others look for its flows
 ``flow-open/<id>``        a key for each flow that goes on: an `Open`
 ``flow-done/<id>``        a key for each flow that has ended: a `Closed`
 ``flow-due/<due>/…``      a key for each timer, ordered by the time at which it is due
@@ -137,6 +138,13 @@ class Open(msgspec.Struct, frozen=True, omit_defaults=True):
     tags: dict[str, str] = {}
     error: str | None = None
     retried: int = 0
+
+
+class OpenFlow(NamedTuple):
+    """How a flow that goes on stood when it was read, and the revision of its key."""
+
+    standing: Open
+    revision: int
 
 
 class Closed(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -14,9 +14,9 @@ from persist_effects.clock import now
 from persist_effects.errors import FlowExists, FlowFailed, InvalidRequest, NoSuchFlow, describe, repr_of
 from persist_effects.event import check_integer, check_name
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import BegunFlow, FlowFound, beginning_writes, begun_of, message
+from persist_effects.flow.conducting import BegunFlow, beginning_writes, begun_of, message
 from persist_effects.flow.defining import flow_code
-from persist_effects.flow.journal import Beginning, Closed, FlowEnded, Open
+from persist_effects.flow.journal import Beginning, Closed, FlowEnded, Open, OpenFlow
 from persist_effects.flow.replay import Path
 from persist_effects.flow.requests import check_flow_id
 from persist_effects.machine import Effect, all_of, perform
@@ -454,18 +454,18 @@ def wait_for(
 
 
 @program
-def unended() -> Effect[dict[str, FlowFound]]:
+def unended() -> Effect[dict[str, OpenFlow]]:
     """The flows that hosts should run: all that go on, but for those that were set aside.
 
     Returns:
         How each stands, by its id. An ``owner`` is the token of the host that runs it, empty where none does.
     """
-    entries = yield from kv.entries(journal.OPEN)
-    found = {
-        key.removeprefix(journal.OPEN): FlowFound(msgspec.convert(entry.value, Open), entry.revision)
-        for key, entry in entries
+    found = yield from kv.entries(journal.OPEN)
+    flows = {
+        key.removeprefix(journal.OPEN): OpenFlow(msgspec.convert(entry.value, Open), entry.revision)
+        for key, entry in found
     }
-    return {flow_id: each for flow_id, each in found.items() if each.standing.state != journal.SET_ASIDE}
+    return {flow_id: each for flow_id, each in flows.items() if each.standing.state != journal.SET_ASIDE}
 
 
 @program

@@ -15,7 +15,7 @@ import msgspec
 
 from interpreters.runtime.flows.activities import Activities, Work
 from interpreters.runtime.flows.alarm import Alarm
-from interpreters.runtime.flows.leases import Leases
+from interpreters.runtime.flows.leases import Leases, new_token
 from interpreters.runtime.flows.loop import FlowLoop, Held
 from interpreters.runtime.flows.queues import Queue, QueueLines
 from interpreters.runtime.flows.schedules import Schedule, schedules_by_name, see_to
@@ -23,7 +23,7 @@ from interpreters.runtime.store import Store
 from interpreters.threads.gates import Gate
 from interpreters.threads.workers import ThreadPool
 from persist_effects import flow as flows_
-from persist_effects import kv, log, machine, new_id
+from persist_effects import kv, log, machine
 from persist_effects.contexts import here, parts_in
 from persist_effects.errors import (
     InvalidRequest,
@@ -35,9 +35,9 @@ from persist_effects.errors import (
     text_of,
 )
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import BegunFlow, Finished, FlowFound, conduct
+from persist_effects.flow.conducting import BegunFlow, Finished, conduct
 from persist_effects.flow.defining import Flows, activities_by_name
-from persist_effects.flow.journal import Open
+from persist_effects.flow.journal import Open, OpenFlow
 from persist_effects.flow.outside import FlowStatus
 from persist_effects.flow.requests import Await, Came
 from persist_effects.machine import Effect
@@ -139,15 +139,21 @@ class FlowHost:
         self._loop = FlowLoop(self._conductor, self._ask, self)
         self._activities = Activities(activities_by_name(activities), self._tell, self._alarm.later, self._loop.arrived)
         # Flows to take up, each with how it stands, where that was read. Those that have something to do come first.
-        self._to_take: deque[tuple[str, FlowFound | None]] = deque()
+        self._to_take: deque[tuple[str, OpenFlow | None]] = deque()
         self._pauses: dict[str, float] = {}
-        self._is_closing = False
+        self._is_closing = self._is_closed = False
         self._failure: BaseException | None = None
         self._end_watch: Callable[[], None] | None = None
-        self.token = bytes.fromhex(store.run(new_id()).replace("-", ""))[-8:]
-        """What the entries of this host bear."""
-        self._leases = Leases(store, self.token, lease_seconds, partial(self._tell, self._look_for_flows))
         self._position = store.run(log.head(journal.INBOX))
+        self.token = new_token(store)
+        """What the entries of this host bear. Another one, once its lease was taken away."""
+        self._leases = Leases(
+            store,
+            self.token,
+            lease_seconds,
+            look=partial(self._tell, self._look_for_flows),
+            lost=lambda token: self._tell(partial(self._begin_anew, token)),
+        )
         self._inbox.put(self._look_for_flows)
         self._inbox.put(self._look_for_timers)
         self._inbox.put(self._watch)
@@ -182,8 +188,10 @@ class FlowHost:
 
         Raises:
             FlowExists: If there is another flow of this id.
-            InvalidRequest: If the host does not have this flow or this queue, or something cannot be kept.
+            InvalidRequest: If the host does not have this flow or this queue, something cannot be kept, or the host is
+                closed.
         """
+        self._check_open()
         self._flows.add(flow)
         self._queues.check(queue)
         if priority and not queue:
@@ -212,6 +220,7 @@ class FlowHost:
         Raises:
             ExceptionGroup: If some could not be begun, as `start` says; the others were.
         """
+        self._check_open()
         self._flows.add(flow)
         begun: list[str] = []
         errors: list[Exception] = []
@@ -228,6 +237,12 @@ class FlowHost:
         if errors:
             raise ExceptionGroup(f"{len(errors)} of {len(args_by_id)} flows were not begun", errors)
         return begun
+
+    def _check_open(self) -> None:
+        """Refuse to begin what this host would never run."""
+        if self._is_closing:
+            ended = "is closed" if self._failure is None else "has failed"
+            raise InvalidRequest(f"this host {ended}, and runs no flows: begin it with another") from self._failure
 
     def signal(self, flow_id: str, name: str, data: Any = None) -> None:
         """Send a signal to a flow that goes on: see `persist_effects.flow.send`."""
@@ -288,8 +303,8 @@ class FlowHost:
 
     def close(self) -> None:
         """Stop. Flows that go on are not cancelled: they are taken up again by the next host. Again: nothing."""
-        if not self._is_closing:
-            self._is_closing = True
+        if not self._is_closed:
+            self._is_closed = self._is_closing = True
             self._tell(None)
             self._ended.wait(inf)
             self._alarm.close()
@@ -331,6 +346,8 @@ class FlowHost:
             self._failure = error
             self._is_closing = True
             self._stop()
+            # Others need not wait for one that does nothing any more.
+            self._leases.close()
             if not isinstance(error, StoreClosed):
                 raise
         else:
@@ -396,7 +413,7 @@ class FlowHost:
             return outcome.value
         raise outcome.error
 
-    def _conductor(self, flow_id: str, known: BegunFlow | FlowFound | None) -> Effect[Finished]:
+    def _conductor(self, flow_id: str, known: BegunFlow | OpenFlow | None) -> Effect[Finished]:
         return conduct(
             flow_id,
             self._flows,
@@ -428,6 +445,9 @@ class FlowHost:
         if isinstance(end, Finished | OwnershipLost):
             self._pauses.pop(flow_id, None)
             self._queues.release(flow_id)
+            if isinstance(end, OwnershipLost):
+                # It may be that of a host that wrote late, and then was gone.
+                self._look_at(flow_id)
         elif isinstance(end, StoreClosed):
             raise end
         elif isinstance(end, _PASSING):
@@ -435,7 +455,7 @@ class FlowHost:
             pause = self._pauses[flow_id] = min(
                 2 * self._pauses.get(flow_id, _TRY_AGAIN_SECONDS / 2), _TRY_AGAIN_SECONDS_MAX
             )
-            self._alarm.later(pause, partial(self._to_take.append, (flow_id, None)))
+            self._alarm.later(pause, partial(self._look_at, flow_id))
         else:
             self._halt(flow_id, end)
 
@@ -509,30 +529,40 @@ class FlowHost:
     def _look_for_flows(self) -> None:
         """Take up all flows that go on and are nobody's, or this host's."""
         try:
+            # In this order: a host that comes in between has its lease before it owns anything.
+            found = self._store.run(flows_.unended())
             alive = self._leases.alive()
-            for flow_id, found in self._store.run(flows_.unended()).items():
-                if flow_id not in self._loop.held and self._goes_on_here(flow_id, found.standing, alive):
-                    self._to_take.append((flow_id, found))
+            for flow_id, known in found.items():
+                if flow_id not in self._loop.held and self._goes_on_here(flow_id, known.standing, alive):
+                    self._to_take.append((flow_id, known))
         except _PASSING:
             self._alarm.later(_TRY_AGAIN_SECONDS, self._look_for_flows)
+
+    def _begin_anew(self, token: bytes) -> None:
+        """Let go of all flows, which others may have by now, and go on as another host."""
+        self._loop.close()
+        self.token = token
+        self._look_for_flows()
 
     def _take_up_new(self, begun: Mapping[str, BegunFlow]) -> None:
         for flow_id, each in begun.items():
             self._loop.take_up(flow_id, each)
 
-    def _take_up(self, flow_id: str, found: FlowFound | None) -> None:
+    def _take_up(self, flow_id: str, known: OpenFlow | None) -> None:
         """Take a flow up for which a message may have come, or let it have the message, if it is held by now."""
         if not self._loop.deliver(flow_id, Came(())):
-            self._loop.take_up(flow_id, found)
+            self._loop.take_up(flow_id, known)
 
     def _look_at(self, flow_id: str) -> None:
         """Take a flow up, if it goes on and is nobody's, or this host's."""
         try:
-            standing = self._store.run(kv.get(journal.OPEN + flow_id))
-            if standing is not None:
-                alive = self._leases.alive()
-                if self._goes_on_here(flow_id, msgspec.convert(standing, Open), alive):
-                    self._to_take.appendleft((flow_id, None))
+            entry = self._store.run(kv.entry(journal.OPEN + flow_id))
+            if entry is None:
+                return
+            known = OpenFlow(msgspec.convert(entry.value, Open), entry.revision)
+            if self._goes_on_here(flow_id, known.standing, self._leases.alive()):
+                # As it was found: another host may have it by the time that it is taken up.
+                self._to_take.appendleft((flow_id, known))
         except _PASSING:
             self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._look_at, flow_id))
 
@@ -586,7 +616,10 @@ class FlowHost:
             while True:
                 page = self._answer(ReadAll(self._position, journal.INBOX))
                 for flow_id in dict.fromkeys(event.stream.removeprefix(journal.INBOX) for event in page.events):
-                    if not self._loop.deliver(flow_id, Came(())):
+                    if not flow_id:
+                        # A host is gone.
+                        self._look_for_flows()
+                    elif not self._loop.deliver(flow_id, Came(())):
                         self._look_at(flow_id)
                 self._position = page.next
                 if page.next >= page.head:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from persist_effects.flow.conducting import BegunFlow, Finished, FlowFound
+from persist_effects.flow.conducting import BegunFlow, Finished
+from persist_effects.flow.journal import OpenFlow
 from persist_effects.flow.requests import Await, Came, Started
 from persist_effects.machine import Effect, next_request
 from persist_effects.requests import Answered, Outcome, Request
@@ -49,7 +50,7 @@ class FlowLoop:
 
     def __init__(
         self,
-        make: Callable[[str, BegunFlow | FlowFound | None], Effect[Finished]],
+        make: Callable[[str, BegunFlow | OpenFlow | None], Effect[Finished]],
         ask: Callable[[Sequence[Request[Any]]], Sequence[Outcome]],
         shell: Shell,
     ) -> None:
@@ -71,7 +72,7 @@ class FlowLoop:
         """How many flows are not waiting for something outside."""
         return len(self._asking) + len(self._woken)
 
-    def take_up(self, flow_id: str, known: BegunFlow | FlowFound | None = None) -> None:
+    def take_up(self, flow_id: str, known: BegunFlow | OpenFlow | None = None) -> None:
         """Begin to hold a flow, unless it is held.
 
         Args:
