@@ -116,7 +116,8 @@ class Timer(msgspec.Struct, frozen=True):
 class Await(Request[list[Came]], frozen=True, tag="flow/await"):
     """Forget what was withdrawn, begin these, and answer once something came of anything, or a message came.
 
-    What was withdrawn may be of the run before, and its path that of something which is to be begun now. A message shows as one that came at the path ``()``.
+    What was withdrawn may be of the run before, and its path that of something which is to be begun now. A message
+    shows as one that came at the path ``()``.
     """
 
     flow_id: str
