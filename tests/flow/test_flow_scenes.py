@@ -32,5 +32,5 @@ def test_however_requests_come_a_flow_is_written_by_one_host_and_hears_all_that_
 @pytest.mark.parametrize("name", BESIDE)
 def test_however_requests_come_with_one_switch_more_a_flow_is_written_by_one_host(name):
     scene = SCENES[name]
-    report = scene._replace(bound=scene.bound + 1, limit=300).side_by_side()
+    report = scene._replace(bound=scene.bound + 1, limit=600).side_by_side()
     assert report.verdict == "passed", report
