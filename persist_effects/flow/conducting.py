@@ -846,7 +846,8 @@ class _Conductor:
     def _read_back(self, writes: tuple[Write, ...]) -> Effect[Any]:
         """What an append was answered whose answer was lost, if it was carried out; else None.
 
-        Only this host writes with its token, one entry at a time: an entry with it, behind the last one, is this one.
+        Only this host writes with its token, one entry at a time. So an entry with it, behind the last one, is this
+        one; or one that was on its way when this host could not reach the store, and took the flow up again.
         """
         page = yield from perform(Read(self._stream, self._seq, limit=1))
         if not page.events:
@@ -854,6 +855,12 @@ class _Conductor:
         (event,) = page.events
         if event.data.get("token") != self._token:
             raise OwnershipLost(self._id, event.seq)
+        (draft,) = cast(Append, request if isinstance(request, Append) else cast(Transact, request).writes[-1]).events
+        if event.type != draft.type or (event.type == journal.STEPS and event.data["steps"] != draft.data["steps"]):
+            raise UncertainOutcome(
+                f"flow {self._id!r} has an entry {event.seq} of this host which it had not seen: it is to be taken up "
+                "again"
+            )
         noted = (event.meta or {}).get(ANSWERS)
         answers = [None] * len(writes) if noted is None else journal.noted_answer(Transact(writes), noted)
         return [*answers, Appended(event.seq, event.seq, event.position, event.at)]

@@ -33,7 +33,7 @@ DAY = 86_400
 PATIENCE_SECONDS = 100.0 * DAY
 """How long a host waits for mail where it has nothing else to do. In virtual time: until nobody else can go on."""
 
-DEEP_LIMIT = 4_000
+DEEP_LIMIT = 2_500
 """How many states with up to two faults are looked at, for each scene."""
 
 

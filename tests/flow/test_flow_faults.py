@@ -69,12 +69,15 @@ def guessed(write):
 
 def entries_expect_nothing(patch):
     """The lease, unfenced: who has lost a flow writes."""
-    honest = _Conductor._append
 
-    def append(self, entry, writes, checks=(), is_noted=False):
-        return (yield from honest(self, msgspec.structs.replace(entry, expected=None), writes, checks, is_noted))
+    def unfenced(request):
+        if isinstance(request, Transact):
+            return msgspec.structs.replace(request, writes=tuple(map(unfenced, request.writes)))
+        if isinstance(request, Append) and request.stream.startswith(journal.JOURNAL):
+            return msgspec.structs.replace(request, expected=None)
+        return request
 
-    patch.setattr(_Conductor, "_append", append)
+    patch.setattr(conducting, "perform", lambda request: perform(unfenced(request)))
 
 
 def a_conflict_on_the_journal_is_fed(patch):
@@ -94,9 +97,9 @@ def a_conflict_on_the_journal_is_fed(patch):
 def what_is_uncertain_counts_as_written(patch):
     honest = _Conductor._read_back
 
-    def read_back(self, request, writes):
-        found = yield from honest(self, request, writes)
-        return found or [*map(guessed, writes), Appended(self._seq, self._seq, 1, self._latest)]
+    def read_back(self, *asked):
+        found = yield from honest(self, *asked)
+        return found or [*map(guessed, asked[-1]), Appended(self._seq, self._seq, 1, self._latest)]
 
     patch.setattr(_Conductor, "_read_back", read_back)
 
@@ -128,12 +131,12 @@ class Doubtful(Exception):
 def tokens_are_not_compared(patch):
     """Whatever stands behind the last entry is taken for this host's own."""
 
-    def read_back(self, request, writes):
+    def read_back(self, *asked):
         page = yield from perform(conducting.Read(self._stream, self._seq, limit=1))
         if not page.events:
             return None
         (event,) = page.events
-        return [*map(guessed, writes), Appended(event.seq, event.seq, event.position, event.at)]
+        return [*map(guessed, asked[-1]), Appended(event.seq, event.seq, event.position, event.at)]
 
     patch.setattr(_Conductor, "_read_back", read_back)
 
@@ -260,12 +263,13 @@ def signals_that_came_early_are_dropped(patch):
 
 
 def messages_are_not_noted_as_taken(patch):
-    honest = _Conductor._tell
+    honest = _Conductor._commit
 
-    def tell(self, step, size_bytes=0):
-        honest(self, step._replace(message=None), size_bytes)
+    def commit(self, *asked, **options):
+        self._untold = [JournalStep(*each)._replace(message=None) for each in self._untold]
+        return (yield from honest(self, *asked, **options))
 
-    patch.setattr(_Conductor, "_tell", tell)
+    patch.setattr(_Conductor, "_commit", commit)
 
 
 def the_newest_signal_comes_first(patch):

@@ -26,3 +26,11 @@ def test_whatever_strikes_a_flow_twice_its_effects_are_there_once_and_it_ends(na
 def test_however_requests_come_a_flow_is_written_by_one_host_and_hears_all_that_it_is_told(name):
     report = SCENES[name].side_by_side()
     assert report.verdict == "passed", report
+
+
+@pytest.mark.exploration
+@pytest.mark.parametrize("name", BESIDE)
+def test_however_requests_come_with_one_switch_more_a_flow_is_written_by_one_host(name):
+    scene = SCENES[name]
+    report = scene._replace(bound=scene.bound + 1, limit=600).side_by_side()
+    assert report.verdict == "passed", report

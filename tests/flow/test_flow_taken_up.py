@@ -5,9 +5,9 @@ from conftest import answer
 from flow_scenes import sending_once, serve_until_it_waits, with_flow
 
 from persist_effects import Draft, Suspended, flow, kv, log, machine
-from persist_effects.errors import NoSuchFlow
+from persist_effects.errors import NoSuchFlow, StoreUnavailable, UncertainOutcome
 from persist_effects.flow import journal
-from persist_effects.requests import KvPut
+from persist_effects.requests import KvPut, Transact
 
 
 def wins_over_a_timer():
@@ -35,7 +35,14 @@ def asks_late():
     return (yield from flow.patched("change"))
 
 
-CODE = flow.Flows([wins_over_a_timer, wins_over_a_child, waits, asks_at_once, asks_late])
+def keeps_what_it_reads():
+    price = yield from kv.get("price")
+    yield from log.append("prices", "read", price)
+    yield from flow.signal("go")
+    return price
+
+
+CODE = flow.Flows([keeps_what_it_reads, wins_over_a_timer, wins_over_a_child, waits, asks_at_once, asks_late])
 
 
 def serving_f():
@@ -98,6 +105,28 @@ def test_a_flow_that_ends_while_another_host_sets_it_aside_has_ended():
         finish(late, store)
     assert store.run(flow.status("f")).state == "completed"
     assert store.run(kv.keys(journal.OPEN)) == []
+
+
+def test_an_entry_that_this_host_wrote_before_it_took_the_flow_up_again_is_not_taken_for_the_next_one():
+    """It was on its way when the store was lost, and comes to it only once the flow was taken up again."""
+    store = with_flow(keeps_what_it_reads, before=[lambda: kv.put("price", 5)])()
+    step = machine.start(flow.conduct("f", CODE, b"the host"))
+    while not isinstance(step.request, Transact):
+        step = answer(step, store)
+    late = step.request
+    step = step.throw(UncertainOutcome("lost"))
+    with pytest.raises(StoreUnavailable):
+        step.throw(StoreUnavailable("lost"))
+    store.run(kv.put("price", 6))
+    step = machine.start(flow.conduct("f", CODE, b"the host"))
+    while not isinstance(step.request, Transact):
+        step = answer(step, store)
+    store.run(machine.perform(late))
+    with pytest.raises(UncertainOutcome, match="is to be taken up"):
+        finish(step, store)
+    store.run(flow.send("f", "go"))
+    assert finish(machine.start(flow.conduct("f", CODE, b"the host")), store).value == 5
+    assert [event.data for event in store.run(log.read("prices"))] == [5]
 
 
 def finish(step, store):
