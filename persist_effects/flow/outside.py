@@ -236,7 +236,7 @@ def retry(flow_id: str) -> Effect[None]:
     Raises:
         NoSuchFlow: If there is none, or it has ended.
     """
-    entry, standing = yield from _open_of(flow_id)
+    entry, standing = yield from open_of(flow_id)
     again = msgspec.structs.replace(standing, state=journal.RUNNING, error=None, owner=b"")
     put = KvPut(journal.OPEN + flow_id, again, entry.revision)
     done = yield from perform(Transact((put, message(flow_id, "begun", None))))
@@ -247,14 +247,15 @@ def retry(flow_id: str) -> Effect[None]:
 def _tell(flow_id: str, kind: str, data: Any) -> Effect[int]:
     """Put a message into the inbox of a flow, for as long as it goes on."""
     while True:
-        entry, _ = yield from _open_of(flow_id)
+        entry, _ = yield from open_of(flow_id)
         check = ExpectRevision(journal.OPEN + flow_id, entry.revision)
         told = yield from perform(Transact((message(flow_id, kind, data),), (check,)))
         if not isinstance(told, Conflict):
             return int(told[0].last_seq)
 
 
-def _open_of(flow_id: str) -> Effect[tuple[Any, Open]]:
+def open_of(flow_id: str) -> Effect[tuple[Any, Open]]:
+    """The key of a flow that goes on, as an entry and read. Raises `NoSuchFlow` where there is none."""
     check_flow_id(flow_id)
     entry = yield from perform(KvGet(journal.OPEN + flow_id))
     if entry is None:
