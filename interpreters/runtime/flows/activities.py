@@ -37,8 +37,8 @@ class Activities:
         self._later = later
         self._deliver = deliver
         self._workers = Workers(count, "persist-effects activity")
-        # What is under way: which try of it counts.
-        self._tries: dict[tuple[str, tuple[int, ...]], int] = {}
+        # What is under way: which try of it counts, with its key, since a flow that is rewound comes to a path again.
+        self._tries: dict[tuple[str, tuple[int, ...]], tuple[str, int]] = {}
         self._event_loop: _EventLoop | None = None
 
     def check(self, call: Call) -> None:
@@ -72,7 +72,7 @@ class Activities:
     def _try(self, flow_id: str, started: Started, number: int) -> None:
         call = started.call
         code = self._codes[call.activity]
-        self._tries[flow_id, started.path] = number
+        self._tries[flow_id, started.path] = started.key, number
         if call.timeout is not None:
             late = TimeoutError(f"activity {call.activity!r} did not end within {call.timeout} seconds")
             self._later(call.timeout, lambda: self._came(flow_id, started, number, Came(started.path, error=late)))
@@ -105,19 +105,19 @@ class Activities:
     def _came(self, flow_id: str, started: Started, number: int, came: Came) -> None:
         """In the thread of the flows: what came of a try, if it is the one that counts."""
         place = flow_id, started.path
-        if self._tries.get(place) != number:
+        if self._tries.get(place) != (started.key, number):
             return
         retry = started.call.retry
         if came.error is not None and number <= retry.times:
             # Until then no other outcome counts.
-            self._tries[place] = -number
+            self._tries[place] = started.key, -number
             self._later(retry.seconds_before(number), lambda: self._try_again(flow_id, started, number))
             return
         del self._tries[place]
         self._deliver(flow_id, came)
 
     def _try_again(self, flow_id: str, started: Started, number: int) -> None:
-        if self._tries.get((flow_id, started.path)) == -number:
+        if self._tries.get((flow_id, started.path)) == (started.key, -number):
             self._try(flow_id, started, number + 1)
 
 
