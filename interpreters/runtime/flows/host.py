@@ -325,8 +325,12 @@ class FlowHost:
 
     def left(self, flow_id: str, end: Finished | Exception) -> None:
         """See to a flow that is no longer held."""
-        if isinstance(end, Finished | OwnershipLost):
+        if isinstance(end, Finished):
             self._pauses.pop(flow_id, None)
+        elif isinstance(end, OwnershipLost):
+            self._pauses.pop(flow_id, None)
+            # Whoever wrote may have left it to nobody: one that was rewound.
+            self._look_at(flow_id)
         elif isinstance(end, StoreClosed):
             raise end
         elif isinstance(end, _PASSING):
