@@ -109,7 +109,7 @@ def test_a_cancellation_stands_in_the_history_with_its_message(store):
     store.run(flow.begin("a-1", approval))
     message = store.run(flow.cancel("a-1"))
     conducted(store, "a-1", approval)
-    begun, cancelled = store.run(flow.history("a-1"))
+    _, cancelled = store.run(flow.history("a-1"))
     assert (cancelled.kind, cancelled.path, cancelled.message) == ("cancelled", (), message)
 
 
