@@ -6,12 +6,12 @@ another id, and a flow that was rewound another run, and a key has both. So an a
 again, and one that is never repeated unasked is called again where its begin was not kept: to rewind is to ask.
 
 What had begun by then and had not come to an end begins anew as well, since only the program can tell whether it still
-waits there: a timer with its whole length; an activity; of a fork also a child, as a child of its own. A call that is
-never repeated waits for `resolve`.
+waits there: a timer with its whole length; an activity; of a fork also a child, as a child of its own, unless its id was
+given. A call that is never repeated waits for `resolve`.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -22,7 +22,7 @@ from persist_effects.event import Draft, Event, check_integer
 from persist_effects.flow import journal
 from persist_effects.flow.conducting import message
 from persist_effects.flow.history import steps_of
-from persist_effects.flow.journal import CANCEL, STARTED, Beginning, JournalStep, Open, told_path
+from persist_effects.flow.journal import CANCEL, STARTED, Beginning, JournalStep, told_path
 from persist_effects.flow.outside import open_of
 from persist_effects.flow.replay import Path
 from persist_effects.flow.requests import check_flow_id
@@ -37,7 +37,7 @@ def fork(flow_id: str, new_id: str, at: int) -> Effect[None]:
     """Begin a new flow that has done what another one had, up to an entry of its journal, and goes on from there.
 
     The other one is left as it is. The new one has the same code, arguments, tags, queue and priority; no parent, and
-    an empty inbox: signals that the other one has not received yet are not for it.
+    an inbox of its own: signals that the other one has not received yet are not for it.
 
     Args:
         flow_id: The flow, which goes on.
@@ -46,8 +46,8 @@ def fork(flow_id: str, new_id: str, at: int) -> Effect[None]:
 
     Raises:
         FlowExists: If there is a flow of the new id, or was one.
-        InvalidRequest: If the flow's current run has no such entry; or if at that time it had begun another flow, by an
-            id of its own, which had not ended.
+        InvalidRequest: If the flow's current run has no such entry; or if it had begun another flow by then, by an id
+            of its own, of which that entry knows no end, and which has not ended yet either.
         NoSuchFlow: If there is none, or it has ended.
 
     >>> from interpreters import open_store
@@ -65,33 +65,20 @@ def fork(flow_id: str, new_id: str, at: int) -> Effect[None]:
     check_integer("at", at, 0)
     _, standing = yield from open_of(flow_id)
     cut = yield from _cut(flow_id, at)
-    pending = _pending(cut.kept)
-    for path, begun in pending.items():
-        if begun.names_child:
-            raise InvalidRequest(
-                f"{begun.told(flow_id, path)} and waits for it, and a fork cannot begin another flow of that id: fork "
-                f"it at an entry before {begun.seq}, or at one that has what came of it"
-            )
-    began = yield from now()
-    steps = _copied(
-        cut.kept, {path for path, begun in pending.items() if begun.step.outcome is not None}, to_other_inbox=True
+    anew, said = yield from _waits_of(flow_id, new_id, cut.kept)
+    began, code = (yield from now()), cut.beginning
+    beginning = Beginning(code.flow, code.version, code.args, began, tags=code.tags)
+    open_ = msgspec.structs.replace(
+        standing, version=code.version, began=began, state=journal.RUNNING, owner=b"", run=1, error=None
     )
-    beginning = Beginning(cut.beginning.flow, cut.beginning.version, cut.beginning.args, began, tags=cut.beginning.tags)
-    open_ = Open(
-        beginning.flow,
-        beginning.version,
-        began,
-        queue=standing.queue,
-        priority=standing.priority,
-        tags=beginning.tags,
-    )
+    entries = (Draft(journal.BEGUN, beginning), *_copied(cut.kept, anew, to_other_inbox=True))
     writes = (
         KvPut(journal.OPEN + new_id, open_, 0),
         message(new_id, "begun", None),
-        Append(journal.journal_of(new_id), (Draft(journal.BEGUN, beginning), *steps), 0),
+        *said,
+        Append(journal.journal_of(new_id), entries, 0),
     )
-    begun = yield from perform(Transact(writes))
-    if isinstance(begun, Conflict):
+    if isinstance((yield from perform(Transact(writes))), Conflict):
         raise FlowExists(new_id, f"a fork of {flow_id!r}", "there already")
 
 
@@ -133,28 +120,21 @@ def rewind(flow_id: str, at: int) -> Effect[None]:
                 f"flow {flow_id!r} is running: pause it, and rewind it once its status says {journal.PAUSED}"
             )
         cut = yield from _cut(flow_id, at)
-        begun = _started(cut.dropped)
-        for path, each in begun.items():
-            if each.names_child:
-                raise InvalidRequest(
-                    f"{each.told(flow_id, path)}, which it would begin again, and there cannot be another one of that "
-                    f"id: rewind it to {each.seq} or later, or fork it"
-                )
-        stream, last = journal.journal_of(flow_id), cut.last_seq
+        _check_dropped(flow_id, cut)
         again = _begun_again(cut)
         state = journal.PAUSED if standing.state == journal.PAUSED else journal.RUNNING
         restated = msgspec.structs.replace(standing, state=state, owner=b"", error=None, run=again.run)
-        steps = _copied(cut.kept, set(_timers(cut.kept)), to_other_inbox=False)
+        entries = (Draft(journal.BEGUN, again), *_copied(cut.kept, set(_timers(cut.kept)), to_other_inbox=False))
+        stream = journal.journal_of(flow_id)
         writes: list[Write] = [
-            TruncateThrough(stream, last),
+            TruncateThrough(stream, cut.last_seq),
             *_undue(flow_id, [*cut.kept, *cut.dropped]),
             *(yield from _cancellations(flow_id, cut.dropped)),
             KvPut(journal.OPEN + flow_id, restated, entry.revision),
             message(flow_id, "begun", None),
-            Append(stream, (Draft(journal.BEGUN, again), *steps), last),
+            Append(stream, entries, cut.last_seq),
         ]
-        done = yield from perform(Transact(tuple(writes)))
-        if not isinstance(done, Conflict):
+        if not isinstance((yield from perform(Transact(tuple(writes)))), Conflict):
             return
 
 
@@ -176,12 +156,16 @@ class _Begun(NamedTuple):
     @property
     def names_child(self) -> bool:
         """Whether it has begun another flow by an id that the program gave."""
-        return isinstance(self.step.outcome, bytes) and decode(self.step.known)[-1] is not None
+        return self.child is not None and decode(self.step.known)[-1] is not None
 
-    def told(self, flow_id: str, path: Path) -> str:
-        child = self.step.outcome
-        assert isinstance(child, bytes), "it is asked of children"
-        return f"flow {flow_id!r} has begun flow {child.decode()!r} at step {told_path(path)}, entry {self.seq}"
+    @property
+    def child(self) -> str | None:
+        """The flow that it has begun."""
+        return self.step.outcome.decode() if isinstance(self.step.outcome, bytes) else None
+
+    def told(self, flow_id: str) -> str:
+        at = f"step {told_path(self.step.path)}, entry {self.seq}"
+        return f"flow {flow_id!r} has begun flow {self.child!r} at {at}"
 
 
 def _cut(flow_id: str, at: int) -> Effect[_Cut]:
@@ -218,20 +202,60 @@ def _timers(events: list[Event]) -> dict[Path, int]:
     return {path: begun.step.outcome for path, begun in _pending(events).items() if isinstance(begun.step.outcome, int)}
 
 
-def _undue(flow_id: str, events: list[Event]) -> Iterator[Write]:
-    for path, due in _timers(events).items():
-        yield KvDelete(journal.due_key(due, flow_id, path))
+def _undue(flow_id: str, events: list[Event]) -> list[KvDelete]:
+    return [KvDelete(journal.due_key(due, flow_id, path)) for path, due in _timers(events).items()]
 
 
 def _cancellations(flow_id: str, dropped: list[Event]) -> Effect[list[Write]]:
     """Messages that cancel the children that were begun in what is dropped, and that go on."""
     writes: list[Write] = []
     for begun in _pending(dropped).values():
-        if isinstance(begun.step.outcome, bytes):
-            child = begun.step.outcome.decode()
-            if (yield from kv.has(journal.OPEN + child)):
-                writes.append(message(child, "cancel", {"by": flow_id}))
+        child = begun.child
+        if child is not None and (yield from kv.has(journal.OPEN + child)):
+            writes.append(message(child, "cancel", {"by": flow_id}))
     return writes
+
+
+def _check_dropped(flow_id: str, cut: _Cut) -> None:
+    for begun in _started(cut.dropped).values():
+        if begun.names_child:
+            raise InvalidRequest(
+                f"{begun.told(flow_id)}, which it would begin again, and there cannot be another one of that id: "
+                f"rewind it to {begun.seq} or later, or begin a new flow"
+            )
+
+
+def _waits_of(flow_id: str, new_id: str, kept: list[Event]) -> Effect[tuple[set[Path], list[Write]]]:
+    """Which steps that were begun begin anew in a fork, and messages that say what came of those that cannot.
+
+    A call that is never repeated is in neither.
+    """
+    anew: set[Path] = set()
+    said: list[Write] = []
+    for path, begun in _pending(kept).items():
+        if not begun.names_child:
+            if begun.step.outcome is not None:
+                anew.add(path)
+            continue
+        (last,) = yield from log.read_back(journal.journal_of(cast(str, begun.child)), 1)
+        if last.type != journal.ENDED:
+            raise InvalidRequest(
+                f"{begun.told(flow_id)}, whose end is not in what is kept, and a fork cannot begin another one of that "
+                f"id: fork it at an entry before {begun.seq}, or once that flow has ended"
+            )
+        said.append(
+            message(
+                new_id,
+                "resolve",
+                {
+                    "path": list(path),
+                    "child": begun.child,
+                    "value": last.data.get("result"),
+                    "error": last.data.get("error"),
+                },
+            )
+        )
+    return anew, said
 
 
 # What the journal has then
@@ -258,11 +282,12 @@ def _is_call(step: JournalStep) -> bool:
     return bool(decode(step.known)[0] == "flow/call")
 
 
-def _copied(events: list[Event], without: set[Path], *, to_other_inbox: bool) -> Iterator[Draft]:
+def _copied(events: list[Event], without: set[Path], *, to_other_inbox: bool) -> list[Draft]:
     """Entries as they were, but that nobody owns them, and without the begin of some steps.
 
     Where they go to another inbox's flow, no step has taken a message. Their times stay: `now` never falls in a flow.
     """
+    drafts: list[Draft] = []
     for event in events:
         steps = [
             step._replace(message=None) if to_other_inbox else step
@@ -271,4 +296,5 @@ def _copied(events: list[Event], without: set[Path], *, to_other_inbox: bool) ->
         ]
         if steps:
             data = {"token": b"", "steps": journal.encode_steps(steps)}
-            yield Draft(journal.STEPS, data, event.at, event.meta)
+            drafts.append(Draft(journal.STEPS, data, event.at, event.meta))
+    return drafts

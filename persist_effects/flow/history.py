@@ -3,7 +3,6 @@
 Nothing here needs the flow's code: outcomes are shown as the plain values that the journal holds.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -153,20 +152,21 @@ def _beginning_in(event: Event) -> Beginning:
 # In words
 
 
-def _entries_of(event: Event, run: int) -> Iterator[HistoryEntry]:
+def _entries_of(event: Event, run: int) -> list[HistoryEntry]:
+    if event.type == journal.STEPS:
+        return [_entry_of(event, run, step) for step in steps_of(event)]
+    asked, outcome = "", ""
     match event.type:
         case journal.BEGUN:
-            yield HistoryEntry(event.seq, event.at, run, "begun", asked=_told_beginning(_beginning_in(event)))
+            asked = _told_beginning(_beginning_in(event))
         case journal.CLAIMED:
-            yield HistoryEntry(event.seq, event.at, run, "claimed", outcome=f"by host {event.data['token'].hex()}")
+            outcome = f"by host {event.data['token'].hex()}"
         case journal.ENDED:
             ended = msgspec.convert(event.data, FlowEnded)
             told = _told_value(ended.result) if ended.error is None else _told_error(ended.error)
-            asked = _told_beginning(ended.beginning)
-            yield HistoryEntry(event.seq, event.at, run, "ended", asked=asked, outcome=f"{ended.state}: {told}")
-        case _:
-            for step in steps_of(event):
-                yield _entry_of(event, run, step)
+            asked, outcome = _told_beginning(ended.beginning), f"{ended.state}: {told}"
+    # Of these, kinds are called as the types of events.
+    return [HistoryEntry(event.seq, event.at, run, event.type, (), asked, outcome)]
 
 
 def _entry_of(event: Event, run: int, step: JournalStep) -> HistoryEntry:
