@@ -234,9 +234,15 @@ def retry(flow_id: str) -> Effect[None]:
         flow_id: The flow.
 
     Raises:
+        InvalidRequest: If it is running or paused.
         NoSuchFlow: If there is none, or it has ended.
     """
     entry, standing = yield from open_of(flow_id)
+    if standing.state not in (journal.HALTED, journal.SET_ASIDE):
+        raise InvalidRequest(
+            f"flow {flow_id!r} is {standing.state}: only one that is {journal.HALTED} or {journal.SET_ASIDE} is taken "
+            "up again, and a paused one is resumed"
+        )
     again = msgspec.structs.replace(standing, state=journal.RUNNING, error=None, owner=b"")
     put = KvPut(journal.OPEN + flow_id, again, entry.revision)
     done = yield from perform(Transact((put, message(flow_id, "begun", None))))
@@ -488,6 +494,9 @@ def listing(
     Returns:
         The flows that were found.
 
+    Raises:
+        InvalidRequest: If there is no such state.
+
     >>> from interpreters import open_store
     >>> def greet(name: str):
     ...     yield
@@ -497,6 +506,8 @@ def listing(
     >>> [each.flow_id for each in store.run(listing(flow="greet", limit=2))]
     ['g-0', 'g-1']
     """
+    if state is not None and state not in (*_OPEN_STATES, *_ENDED_STATES):
+        raise InvalidRequest(f"state is {state!r}: give one of {', '.join((*_OPEN_STATES, *_ENDED_STATES))}")
     wanted = _checked_tags(tags)
     found: list[FlowStatus] = []
     for where, status_from in ((journal.OPEN, _status_of), (journal.DONE, _status_of_ended)):
