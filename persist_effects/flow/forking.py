@@ -6,8 +6,8 @@ another id, and a flow that was rewound another run, and a key has both. So an a
 again, and one that is never repeated unasked is called again where its begin was not kept: to rewind is to ask.
 
 What had begun by then and had not come to an end begins anew as well, since only the program can tell whether it still
-waits there: a timer with its whole length; an activity; of a fork also a child, as a child of its own, unless its id was
-given. A call that is never repeated waits for `resolve`.
+waits there: a timer with its whole length; an activity; of a fork also a child, as a child of its own, unless its id
+was given. A call that is never repeated waits for `resolve`.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from persist_effects.event import Draft, Event, check_integer
 from persist_effects.flow import journal
 from persist_effects.flow.conducting import message
 from persist_effects.flow.history import steps_of
-from persist_effects.flow.journal import CANCEL, STARTED, Beginning, JournalStep, told_path
+from persist_effects.flow.journal import CANCEL, STARTED, Beginning, FlowEnded, JournalStep, told_path
 from persist_effects.flow.outside import open_of
 from persist_effects.flow.replay import Path
 from persist_effects.flow.requests import check_flow_id
@@ -233,29 +233,25 @@ def _waits_of(flow_id: str, new_id: str, kept: list[Event]) -> Effect[tuple[set[
     anew: set[Path] = set()
     said: list[Write] = []
     for path, begun in _pending(kept).items():
-        if not begun.names_child:
-            if begun.step.outcome is not None:
-                anew.add(path)
-            continue
-        (last,) = yield from log.read_back(journal.journal_of(cast(str, begun.child)), 1)
-        if last.type != journal.ENDED:
-            raise InvalidRequest(
-                f"{begun.told(flow_id)}, whose end is not in what is kept, and a fork cannot begin another one of that "
-                f"id: fork it at an entry before {begun.seq}, or once that flow has ended"
-            )
-        said.append(
-            message(
-                new_id,
-                "resolve",
-                {
-                    "path": list(path),
-                    "child": begun.child,
-                    "value": last.data.get("result"),
-                    "error": last.data.get("error"),
-                },
-            )
-        )
+        if begun.names_child:
+            said.append((yield from _said_of_child(flow_id, new_id, begun)))
+        elif begun.step.outcome is not None:
+            anew.add(path)
     return anew, said
+
+
+def _said_of_child(flow_id: str, new_id: str, begun: _Begun) -> Effect[Write]:
+    """The message by which a child has told its end, to a fork of the flow that has begun it."""
+    child = cast(str, begun.child)
+    events = yield from log.read_back(journal.journal_of(child), 1)
+    if not events or events[0].type != journal.ENDED:
+        raise InvalidRequest(
+            f"{begun.told(flow_id)}, whose end is not in what is kept, and a fork cannot begin another one of that id: "
+            f"fork it at an entry before {begun.seq}, or once that flow has ended"
+        )
+    ended = msgspec.convert(events[0].data, FlowEnded)
+    data = {"path": list(begun.step.path), "child": child, "value": ended.result, "error": ended.error}
+    return message(new_id, "resolve", data)
 
 
 # What the journal has then
