@@ -36,6 +36,8 @@ help:
 .venv/filled: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	# A peer of the bench. It says that it needs a newer Python than the oldest here, and runs on that.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --ignore-requires-python --no-deps dura==1.3.0
 	touch $@
 
 # Its store is under var/git-history, unless STORE names another.

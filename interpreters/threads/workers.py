@@ -1,6 +1,7 @@
 """A few threads that do what an event loop must not: wait for a disk, or for a database."""
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 
@@ -68,3 +69,114 @@ class Workers:
             job()
             # It holds answers, which should not be kept until the next one.
             del job
+
+
+class ThreadPool:
+    """Threads for many jobs, most of which take no time while some take long. None waits behind one that does.
+
+    Where jobs are short, to wake a thread for each would take longer than they do. So one is woken where none is awake;
+    and whoever begins a job while others wait, and sees nobody who could begin them, wakes one more first.
+
+    Args:
+        count: How many of them at the most.
+        name: What the threads are called.
+
+    >>> pool, done = ThreadPool(2, "example"), SimpleQueue()
+    >>> pool.do(lambda: done.put("tea"))
+    >>> done.get(timeout=60)
+    'tea'
+    >>> pool.end()
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._count = count
+        self._name = name
+        self._jobs: deque[Callable[[], None]] = deque()
+        # Tokens, each of which wakes one that sleeps.
+        self._wakings: SimpleQueue[bool] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._asleep = 0
+        # Those that are awake and in no job, or were just woken.
+        self._free = 0
+        self._is_ending = False
+
+    def do(self, job: Callable[[], None]) -> None:
+        """Have a job done, from any thread.
+
+        Args:
+            job: What must not raise.
+
+        Raises:
+            RuntimeError: If the system has no thread for it, and there is none yet.
+        """
+        self._jobs.append(job)
+        if not self._free:
+            self._wake()
+
+    def end(self) -> None:
+        """Let the threads end: those in a job once that has ended. What waits is not begun."""
+        with self._lock:
+            self._is_ending = True
+            self._jobs.clear()
+            for _ in range(self._threads):
+                self._wakings.put(False)
+
+    def has_more(self) -> bool:
+        """Whether somebody is there who has nothing to do, or could be."""
+        with self._lock:
+            return not self._jobs and (self._free > 0 or self._asleep > 0 or self._threads < self._count)
+
+    def _wake(self) -> None:
+        """See to it that somebody is free, if there can be."""
+        with self._lock:
+            if self._free or self._is_ending:
+                return
+            if self._asleep:
+                self._asleep -= 1
+                self._free += 1
+                self._wakings.put(True)
+            elif self._threads < self._count:
+                self._start()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        self._threads += 1
+        self._free += 1
+        try:
+            thread.start()
+        except RuntimeError:
+            self._threads -= 1
+            self._free -= 1
+            if not self._threads:
+                raise
+
+    def _work(self) -> None:
+        while True:
+            try:
+                job = self._jobs.popleft()
+            except IndexError:
+                if not self._sleep():
+                    return
+                continue
+            with self._lock:
+                self._free -= 1
+            if self._jobs and not self._free:
+                self._wake()
+            job()
+            # It holds answers, which should not be kept until the next one.
+            del job
+            with self._lock:
+                self._free += 1
+
+    def _sleep(self) -> bool:
+        """Sleep until there is a job. False: there will be none."""
+        with self._lock:
+            if self._is_ending:
+                return False
+            if self._jobs:
+                # It came after this thread looked, and whoever brought it saw that this thread is free.
+                return True
+            self._free -= 1
+            self._asleep += 1
+        return self._wakings.get()

@@ -120,6 +120,13 @@ class Finished(NamedTuple):
     error: BaseException | None = None
 
 
+class BegunFlow(NamedTuple):
+    """What a flow that begins has in the store: the data of its journal's first entry, and its key."""
+
+    beginning: Beginning
+    standing: Open
+
+
 @program
 def conduct(
     flow_id: str,
@@ -129,6 +136,8 @@ def conduct(
     errors: ErrorKinds | None = None,
     result_limit_bytes: int = RESULT_LIMIT_BYTES,
     claims_limit: int = CLAIMS_LIMIT,
+    begun: BegunFlow | None = None,
+    standing: Open | None = None,
 ) -> Effect[Finished]:
     """Run a flow from its journal, and go on live.
 
@@ -139,6 +148,8 @@ def conduct(
         errors: Classes of errors by their names, as they are to come back from the journal.
         result_limit_bytes: The largest outcome that it takes.
         claims_limit: How often in a row it may have been taken over without getting on.
+        begun: What it was begun with a moment ago, by the host that runs this: nothing needs to be read then.
+        standing: How it stood a moment ago, where that was read.
 
     Returns:
         How it ended, or that it was set aside.
@@ -151,8 +162,12 @@ def conduct(
     while True:
         conductor = _Conductor(flow_id, flows, token, errors or {}, result_limit_bytes)
         try:
-            if not (yield from conductor.take_up(claims_limit)):
+            if begun is not None:
+                conductor.take_up_new(begun)
+                begun = None
+            elif not (yield from conductor.take_up(claims_limit, standing)):
                 return Finished(flow_id, journal.SET_ASIDE)
+            standing = None
             finished = yield from conductor.go_on()
         finally:
             conductor.close()
@@ -160,7 +175,7 @@ def conduct(
             return finished
 
 
-class _Begun(NamedTuple):
+class _BegunStep(NamedTuple):
     """What was begun for a step: when, and under which key or child."""
 
     at: int
@@ -178,20 +193,25 @@ class _Conductor:
         self._limit_bytes = limit_bytes
         self._stream = journal.journal_of(flow_id)
         self._inbox = journal.INBOX + flow_id
-        self._replay: Replay | None = None
+        # Made when it is taken up.
+        self._flow = cast(Replay, None)
         # The last sequence number of the journal, and whether its last entry is of this host.
         self._seq = 0
         self._is_owner = False
+        # When that was written, and the latest time that the flow has seen.
+        self._entry_at = 0
         self._latest = 0
         self._patches: dict[str, bool] = {}
         self._is_replaying = True
-        self._begun: dict[Path, _Begun] = {}
+        self._begun: dict[Path, _BegunStep] = {}
         # Steps that the flow knows and the journal does not, their size, and the keys that go with them.
-        self._untold: list[JournalStep] = []
+        self._untold: list[Any] = []
         self._untold_bytes = 0
         self._obsolete: list[Write] = []
-        # Steps for which something is to be begun once the journal has what came before.
-        self._to_start: list[Path] = []
+        # Steps for which something is to be begun once the journal knows that: timers, and calls that are not repeated.
+        self._to_begin: list[Path] = []
+        self._prepared: list[tuple[Path, int | None]] = []
+        # What the host is to begin, or to forget, at the next turn.
         self._calls: list[Path] = []
         self._timers: list[Timer] = []
         self._withdrawn: list[Path] = []
@@ -199,27 +219,28 @@ class _Conductor:
         self._read_through = 0
         self._signals: dict[str, deque[tuple[int, Any]]] = {}
         self._is_paused = False
+        self._has_mail = True
 
     def close(self) -> None:
-        if self._replay is not None:
-            self._replay.close()
-
-    @property
-    def _flow(self) -> Replay:
-        assert self._replay is not None, "it was taken up"
-        return self._replay
+        if self._flow:
+            self._flow.close()
 
     # From the journal
 
-    def take_up(self, claims_limit: int) -> Effect[bool]:
+    def take_up(self, claims_limit: int, standing: Open | None = None) -> Effect[bool]:
         """Run the program from its journal. False: it was set aside, or is so already."""
-        entry = yield from perform(KvGet(journal.OPEN + self._id))
-        if entry is None:
-            raise NoSuchFlow(self._id, (yield from _what_became_of(self._id)))
-        self._open = msgspec.convert(entry.value, Open)
+        if standing is None:
+            entry = yield from perform(KvGet(journal.OPEN + self._id))
+            if entry is None:
+                raise NoSuchFlow(self._id, (yield from _what_became_of(self._id)))
+            standing = msgspec.convert(entry.value, Open)
+        self._open = standing
         if self._open.state == journal.SET_ASIDE:
             return False
-        events = yield from _run_of(self._stream)
+        events = yield from log.read(self._stream)
+        if not events or events[0].type != journal.BEGUN:
+            # It has ended since.
+            raise NoSuchFlow(self._id, (yield from _what_became_of(self._id)))
         self._beginning = msgspec.convert(events[0].data, Beginning)
         self._seq, self._latest = events[-1].seq, events[-1].at
         claims = next((at for at, event in enumerate(reversed(events)) if event.type != journal.CLAIMED), 0)
@@ -234,6 +255,14 @@ class _Conductor:
             self._restate(journal.RUNNING)
         return True
 
+    def take_up_new(self, begun: BegunFlow) -> None:
+        """Run the program of a flow whose journal has nothing but its beginning, and whose inbox has nothing."""
+        self._beginning, self._open = begun
+        beginning = self._beginning
+        self._seq, self._is_owner, self._entry_at, self._latest = 1, True, beginning.began, beginning.began
+        self._has_mail = False
+        self._feed([])
+
     def _feed(self, events: list[Event]) -> None:
         beginning = self._beginning
         code = self._flows.of(self._id, beginning.flow, beginning.version)
@@ -243,12 +272,12 @@ class _Conductor:
         for _, steps in entries:
             self._patches.update((step.known.decode(), True) for step in steps if step.kind == PATCHED)
             self._consumed.update(step.message for step in steps if step.message is not None)
-        self._replay = Replay(code.make(beginning.args), self._is_patched)
-        self._replay.begin()
+        self._flow = Replay(code.make(beginning.args), self._is_patched)
+        self._flow.begin()
         self._feed_steps(entries)
         self._is_replaying = False
         # What was answered is no longer asked.
-        self._replay.asked = deque(self._replay.waiting)
+        self._flow.asked = deque(self._flow.waiting)
 
     def _feed_steps(self, entries: list[tuple[Event, list[JournalStep]]]) -> None:
         """Give the flow what it was given before, in that order, and compare what it asks with what it asked."""
@@ -269,7 +298,9 @@ class _Conductor:
                     raise self._diverged(path, known, last)
                 last = path, known
                 if kind == STARTED:
-                    self._begun[path] = _Begun(event.at, encoded.decode() if isinstance(encoded, bytes) else encoded)
+                    self._begun[path] = _BegunStep(
+                        event.at, encoded.decode() if isinstance(encoded, bytes) else encoded
+                    )
                 else:
                     feed(path, self._outcome(request, kind, encoded, event))
 
@@ -307,37 +338,39 @@ class _Conductor:
 
     def go_on(self) -> Effect[Finished | None]:
         """Go on live, until the flow has ended; None: as a new run."""
-        yield from self._read_mail()
+        replay = self._flow
+        if self._has_mail:
+            yield from self._read_mail()
         while True:
-            if self._is_paused:
-                yield from self._commit()
-            else:
-                yield from self._settle()
-                if self._flow.end is not None:
+            if not self._is_paused:
+                if replay.asked:
+                    yield from self._settle()
+                if replay.end is not None:
                     return (yield from self._end())
-                yield from self._commit_what_is_to_start()
+                if self._to_begin:
+                    yield from self._prepare()
+            if self._untold or self._obsolete or replay.withdrawn:
+                yield from self._commit()
+            self._begin_prepared()
             if self._calls and not self._is_owner:
                 yield from self._claim()
-            asked = Await(self._id, self._started(), tuple(self._timers), tuple(self._withdrawn))
-            self._timers, self._withdrawn = [], []
-            for came in (yield from perform(asked)):
-                if not came.path:
-                    yield from self._read_mail()
-                else:
-                    self._came(came)
+            if self._take_in((yield from perform(self._awaited()))):
+                yield from self._read_mail()
 
     def _settle(self) -> Effect[None]:
         """Answer what can be answered at once, until the flow waits for others."""
-        replay, asked = self._flow, self._flow.asked
+        waiting, asked = self._flow.waiting, self._flow.asked
         while asked:
             path = asked.popleft()
-            branch = replay.waiting.get(path)
+            branch = waiting.get(path)
             if branch is None:
                 continue
             request = cast(Request[Any], branch.request)
             kind = type(request)
-            if kind is Call or kind is Sleep:
-                self._to_start.append(path)
+            if kind is Call and cast(Call, request).repeat != "never":
+                self._calls.append(path)
+            elif kind is Call or kind is Sleep:
+                self._to_begin.append(path)
             elif kind is Signal:
                 self._look_for_signal(path, cast(Signal, request))
             elif kind is Child:
@@ -364,7 +397,8 @@ class _Conductor:
                 # Never before something that the flow has seen.
                 answer = self._latest = max(self._latest, answer)
             encoded, answer = journal.encode_reply(request, answer)
-            self._check_size(request, encoded)
+            if len(encoded) > self._limit_bytes:
+                raise self._too_large(request, len(encoded))
         except Exception as error:
             if isinstance(error, PersistError) and not isinstance(error, CallerError):
                 # The store's trouble, and not the flow's.
@@ -399,7 +433,8 @@ class _Conductor:
             args = code.encode_args(request.args)
             began = yield from perform(Now())
             parent = Parent(self._id, list(path))
-            writes = beginning_writes(child_id, Beginning(code.name, code.version, args, began, parent=parent))
+            beginning = Beginning(code.name, code.version, args, began, parent=parent)
+            writes = beginning_writes(child_id, begun_of(beginning))
             step = JournalStep(path, identity(request), STARTED, child_id.encode())
             answer = yield from self._commit(writes, (), step, is_noted=False)
             if isinstance(answer, Conflict):
@@ -407,7 +442,7 @@ class _Conductor:
         except CallerError as error:
             self._fail(path, request, error)
         else:
-            self._begun[path] = _Begun(self._latest, child_id)
+            self._begun[path] = _BegunStep(self._entry_at, child_id)
 
     def _fail(self, path: Path, request: Request[Any], error: Exception, message: int | None = None) -> None:
         encoded = journal.encode_raised(error)
@@ -422,40 +457,58 @@ class _Conductor:
         self._untold.append(step)
         self._untold_bytes += size_bytes + len(step.known)
 
-    def _check_size(self, request: Request[Any], encoded: bytes) -> None:
-        if len(encoded) > self._limit_bytes:
-            raise InvalidRequest(
-                f"what came of {_told(request)} takes {len(encoded)} bytes, and a journal takes {self._limit_bytes}: "
-                "put it into a blob store and hand the reference on"
-            )
+    def _too_large(self, request: Request[Any], size_bytes: int) -> InvalidRequest:
+        return InvalidRequest(
+            f"what came of {_told(request)} takes {size_bytes} bytes, and a journal takes {self._limit_bytes}: put it "
+            "into a blob store and hand the reference on"
+        )
 
     # What comes from outside
 
+    def _take_in(self, arrivals: list[Came]) -> bool:
+        """Feed what came of calls and timers, and say whether messages came."""
+        has_mail = False
+        for came in arrivals:
+            if came.path:
+                self._came(came)
+            else:
+                has_mail = True
+        return has_mail
+
     def _came(self, came: Came) -> None:
         """Feed what came of a call or a timer. What nobody waits for any more is forgotten."""
-        branch = self._flow.waiting.get(came.path)
+        path = came.path
+        branch = self._flow.waiting.get(path)
         if branch is None:
             return
-        request = cast(Request[Any], branch.request)
+        request = branch.request
+        if type(request) is Call:
+            if came.error is None:
+                self._answer(path, request, came.value)
+            else:
+                self._fail(path, request, came.error)
+            return
+        self._forget_timer(path)
         if isinstance(request, Signal):
-            self._forget_timer(came.path)
             late = TimeoutError(f"no signal {request.name!r} came in {request.timeout} seconds")
-            self._fail(came.path, request, late)
-        elif came.error is not None:
-            self._fail(came.path, request, came.error)
+            self._fail(path, request, late)
         else:
-            self._forget_timer(came.path)
-            self._answer(came.path, request, came.value)
+            self._answer(path, cast(Request[Any], request), None)
 
     def _answer(self, path: Path, request: Request[Any], value: Any, message: int | None = None) -> None:
         """Feed an answer that came from outside, if it can be kept."""
         try:
             encoded, value = journal.encode_reply(request, value)
-            self._check_size(request, encoded)
+            size_bytes = len(encoded)
+            if size_bytes > self._limit_bytes:
+                raise self._too_large(request, size_bytes)
         except InvalidRequest as error:
-            self._fail(path, request, error)
+            self._fail(path, request, error, message)
             return
-        self._tell(JournalStep(path, identity(request), ANSWER, encoded, message), len(encoded))
+        known = identity(request)
+        # A `JournalStep`, whose constructor takes longer than the rest of this.
+        self._untold.append((path, known, ANSWER, encoded, message))
+        self._untold_bytes += size_bytes + len(known)
         self._flow.feed(path, Answered(value))
 
     def _read_mail(self) -> Effect[None]:
@@ -513,7 +566,7 @@ class _Conductor:
         if self._signals.get(request.name):
             self._receive(path, request)
         elif request.timeout is not None:
-            self._to_start.append(path)
+            self._to_begin.append(path)
 
     def _receive(self, path: Path, request: Signal) -> None:
         seq, data = self._signals[request.name].popleft()
@@ -555,58 +608,58 @@ class _Conductor:
 
     # To the journal
 
-    def _commit_what_is_to_start(self) -> Effect[None]:
-        """Have the journal know all that the flow knows, before anything begins."""
-        replay = self._flow
-        new: list[tuple[Path, Any]] = []
-        writes: list[Write] = []
-        for path in self._to_start:
-            branch = replay.waiting.get(path)
-            if branch is None or path in self._begun:
+    def _prepare(self) -> Effect[None]:
+        """Tell the journal of timers, and of calls that must not be repeated, before they begin."""
+        paths, self._to_begin = self._to_begin, []
+        for path in paths:
+            branch = self._flow.waiting.get(path)
+            if branch is None:
                 continue
-            request = branch.request
-            if isinstance(request, Call):
-                if request.repeat == "never":
-                    new.append((path, None))
+            request = cast(Request[Any], branch.request)
+            begun = self._begun.get(path)
+            if begun is not None:
+                # By a host before this one. What became of a call someone has to say.
+                if not isinstance(request, Call):
+                    self._timers.append(Timer(path, _later(begun.at, _seconds_of(request))))
                 continue
-            # By the clock of whoever commits, which may be a little off: the entry's own time counts.
-            seconds = cast(float, request.seconds if isinstance(request, Sleep) else cast(Signal, request).timeout)
-            due = _later((yield from perform(Now())), seconds)
-            writes.append(KvPut(journal.due_key(due, self._id, path), None))
-            new.append((path, due))
-        for path, what in new:
-            self._tell(JournalStep(path, identity(cast(Any, replay.waiting[path].request)), STARTED, what))
-        self._obsolete.extend(writes)
-        if self._untold or self._obsolete:
-            yield from self._commit()
-        for path, what in new:
-            self._begun[path] = _Begun(self._latest, what)
-        begun = {path for path, _ in new}
-        for path in self._to_start:
-            self._start(path, is_new=path in begun)
-        self._to_start.clear()
+            due: int | None = None
+            if not isinstance(request, Call):
+                # By the clock of whoever asks, which may be a little off: the time of the entry counts.
+                due = _later((yield from perform(Now())), _seconds_of(request))
+                self._obsolete.append(KvPut(journal.due_key(due, self._id, path), None))
+            self._tell(JournalStep(path, identity(request), STARTED, due))
+            self._prepared.append((path, due))
 
-    def _start(self, path: Path, *, is_new: bool) -> None:
-        branch = self._flow.waiting.get(path)
-        if branch is None:
+    def _begin_prepared(self) -> None:
+        if not self._prepared:
             return
-        request, begun = branch.request, self._begun.get(path)
-        if isinstance(request, Call):
-            # What became of one that was begun before, and must not be repeated, someone has to say.
-            if request.repeat != "never" or is_new:
+        prepared, self._prepared = self._prepared, []
+        for path, due in prepared:
+            self._begun[path] = _BegunStep(self._entry_at, due)
+            branch = self._flow.waiting[path]
+            if due is None:
                 self._calls.append(path)
-        elif begun is not None:
-            seconds = request.seconds if isinstance(request, Sleep) else cast(Any, request).timeout
-            self._timers.append(Timer(path, _later(begun.at, seconds)))
+            else:
+                self._timers.append(Timer(path, _later(self._entry_at, _seconds_of(branch.request))))
 
-    def _started(self) -> tuple[Started, ...]:
-        waiting, before = self._flow.waiting, f"{self._id}/{self._beginning.run}/"
-        paths, self._calls = self._calls, []
-        return tuple(
-            Started(path, cast(Call, waiting[path].request), before + told_path(path))
-            for path in paths
-            if path in waiting
-        )
+    def _awaited(self) -> Await:
+        """What the host is to begin now, and to wait for."""
+        waiting = self._flow.waiting
+        calls: tuple[Started, ...] = ()
+        if self._calls:
+            paths, self._calls = self._calls, []
+            started = [self._started(path, cast(Call, waiting[path].request)) for path in paths if path in waiting]
+            calls = tuple(started)
+        if not self._timers and not self._withdrawn:
+            return Await(self._id, calls)
+        asked = Await(self._id, calls, tuple(self._timers), tuple(self._withdrawn))
+        self._timers, self._withdrawn = [], []
+        return asked
+
+    def _started(self, path: Path, call: Call) -> Started:
+        if call.repeat != "keyed":
+            return Started(path, call, "")
+        return Started(path, call, f"{self._id}/{self._beginning.run}/{told_path(path)}")
 
     def _commit(
         self,
@@ -620,47 +673,55 @@ class _Conductor:
 
         Returns the answers of the writes, or their conflict, and then nothing was written.
         """
-        self._withdraw()
+        if self._flow.withdrawn:
+            self._withdraw()
         steps = self._untold if step is None else [*self._untold, step]
         if not steps and not self._obsolete:
             return []
-        entry = Append(
-            self._stream,
-            (Draft(journal.STEPS, {"token": self._token, "steps": journal.encode_steps(steps)}),),
-            self._seq,
-        )
-        answer = yield from self._append(entry, (*writes, *self._obsolete), checks, is_noted and bool(writes))
+        draft = Draft(journal.STEPS, {"token": self._token, "steps": journal.encode_steps(steps)})
+        if self._obsolete:
+            answer = yield from self._append(draft, (*writes, *self._obsolete), checks, is_noted and bool(writes))
+        else:
+            answer = yield from self._append(draft, writes, checks, is_noted and bool(writes))
         if isinstance(answer, Conflict):
             return answer
-        self._untold, self._untold_bytes, self._obsolete = [], 0, []
+        self._untold, self._untold_bytes = [], 0
+        if self._obsolete:
+            self._obsolete = []
         return answer[: len(writes)]
 
     def _append(
-        self, entry: Append, writes: tuple[Write, ...], checks: tuple[Any, ...] = (), is_noted: bool = False
+        self, draft: Draft, writes: tuple[Write, ...] = (), checks: tuple[Any, ...] = (), is_noted: bool = False
     ) -> Effect[Any]:
         """Append an entry, together with writes. A conflict about the journal means that it is another's."""
+        entry = Append(self._stream, (draft,), self._seq)
         if not self._is_owner:
             self._open = msgspec.structs.replace(self._open, owner=self._token)
             writes = (*writes, KvPut(journal.OPEN + self._id, self._open))
         request: Request[Any] = Transact((*writes, entry), checks, is_noted) if writes or checks else entry
-        answer = None
+        answer: Any = None
+        is_uncertain = False
         while answer is None:
             try:
                 answer = yield from perform(request)
             except UncertainOutcome:
-                answer = yield from self._read_back(request, writes)
-            else:
-                if isinstance(answer, Conflict) and answer.name == self._stream and answer.kind == "stream":
-                    answer = (yield from self._read_back(request, writes)) or answer
-                    if isinstance(answer, Conflict):
-                        raise OwnershipLost(self._id, self._seq + 1)
-        if isinstance(answer, Conflict):
+                is_uncertain = True
+                answer = yield from self._read_back(writes)
+            if isinstance(answer, Conflict):
+                of_journal = answer.name == self._stream and answer.kind == "stream"
+                if of_journal or is_uncertain:
+                    # It may be this very entry, which was written after all.
+                    answer = (yield from self._read_back(writes)) or answer
+                if of_journal and isinstance(answer, Conflict):
+                    raise OwnershipLost(self._id, self._seq + 1)
+        if type(answer) is Conflict:
             return answer
-        appended: Appended = answer if isinstance(answer, Appended) else answer[-1]
-        self._seq, self._latest, self._is_owner = appended.last_seq, max(self._latest, appended.at), True
-        return answer if isinstance(answer, list) else [answer]
+        appended: Appended = answer if type(answer) is Appended else cast(list[Any], answer)[-1]
+        self._seq, self._entry_at, self._is_owner = appended.last_seq, appended.at, True
+        self._latest = max(self._latest, appended.at)
+        return (answer,) if type(answer) is Appended else answer
 
-    def _read_back(self, request: Request[Any], writes: tuple[Write, ...]) -> Effect[Any]:
+    def _read_back(self, writes: tuple[Write, ...]) -> Effect[Any]:
         """What an append was answered whose answer was lost, if it was carried out; else None.
 
         Only this host writes with its token, one entry at a time: an entry with it, behind the last one, is this one.
@@ -678,7 +739,7 @@ class _Conductor:
     def _claim(self) -> Effect[None]:
         """Take the flow over, before anything that it has begun is begun again."""
         claimed = Draft(journal.CLAIMED, {"token": self._token})
-        yield from self._append(Append(self._stream, (claimed,), self._seq), ())
+        yield from self._append(claimed)
 
     def _withdraw(self) -> None:
         """See to it that what nobody waits for any more is not gone on with."""
@@ -735,8 +796,7 @@ class _Conductor:
 
     def _append_last(self, draft: Draft, writes: list[Write]) -> Effect[None]:
         """Append what stands in the place of all before it, which is dropped in the same transaction."""
-        entry = Append(self._stream, (draft,), self._seq)
-        yield from self._append(entry, (TruncateThrough(self._stream, self._seq), *writes))
+        yield from self._append(draft, (TruncateThrough(self._stream, self._seq), *writes))
 
     def _continue(self, end: FlowContinued) -> Effect[None]:
         code, beginning = self._flows.newest(self._beginning.flow), self._beginning
@@ -771,20 +831,36 @@ class _Conductor:
 # What others have for a flow
 
 
-def beginning_writes(flow_id: str, beginning: Beginning, open_: Open | None = None) -> tuple[Write, ...]:
+def beginning_writes(flow_id: str, begun: BegunFlow) -> tuple[Write, ...]:
     """The writes that begin a flow, all of which conflict where there is one.
 
-    >>> [write.op for write in beginning_writes("o-1", Beginning("order", 1, b"", 0))]
+    >>> [write.op for write in beginning_writes("o-1", begun_of(Beginning("order", 1, b"", 0)))]
     ['persist/append', 'persist/kv-put', 'persist/append']
     """
-    if open_ is None:
-        open_ = Open(beginning.flow, beginning.version, beginning.began, owner=beginning.token, tags=beginning.tags)
     writes = (
-        Append(journal.journal_of(flow_id), (Draft(journal.BEGUN, beginning),), 0),
-        KvPut(journal.OPEN + flow_id, open_, 0),
+        Append(journal.journal_of(flow_id), (Draft(journal.BEGUN, begun.beginning),), 0),
+        KvPut(journal.OPEN + flow_id, begun.standing, 0),
     )
     # A host that begins it for itself needs no word of it.
-    return writes if beginning.token else (*writes, message(flow_id, "begun", None))
+    return writes if begun.beginning.token else (*writes, message(flow_id, "begun", None))
+
+
+def begun_of(beginning: Beginning, queue: str = "", priority: int = 0) -> BegunFlow:
+    """What a flow that begins has in the store.
+
+    >>> begun_of(Beginning("order", 1, b"", 0), queue="mail").standing.queue
+    'mail'
+    """
+    standing = Open(
+        beginning.flow,
+        beginning.version,
+        beginning.began,
+        owner=beginning.token,
+        queue=queue,
+        priority=priority,
+        tags=beginning.tags,
+    )
+    return BegunFlow(beginning, standing)
 
 
 def message(flow_id: str, kind: str, data: Any) -> Append:
@@ -797,11 +873,6 @@ def _what_became_of(flow_id: str) -> Effect[str]:
     return "it was never begun" if closed is None else f"it has ended, {msgspec.convert(closed.value, Closed).state}"
 
 
-def _run_of(stream: str) -> Effect[list[Event]]:
-    """The entries of a journal that are left: those of the run that goes on."""
-    return (yield from log.read(stream))
-
-
 # The flow's own words
 
 
@@ -810,6 +881,10 @@ def _later(at: int, seconds: float) -> int:
 
 
 _LONGEST_SECONDS = 1e11
+
+
+def _seconds_of(request: Any) -> float:
+    return cast(float, request.seconds if isinstance(request, Sleep) else request.timeout)
 
 
 def _is_same_step(request: Any, known: bytes) -> bool:

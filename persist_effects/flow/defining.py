@@ -10,6 +10,7 @@ from persist_effects.flow.journal import decode_value, encode_value, hints_of
 from persist_effects.flow.requests import Repeat
 from persist_effects.following.handling import Retry
 from persist_effects.machine import Effect
+from persist_effects.requests import check_seconds
 from persist_effects.rows import is_program_row
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -190,6 +191,10 @@ def _activity_code(
             f"activity {_name_of(function)!r} is a generator function: an activity is a plain function, or an async "
             "one. What a program reads and writes, a flow does itself: `yield from` it"
         )
+    if type(retry) is not Retry:
+        raise InvalidRequest(f"retry is {describe(retry)}: give a Retry, as Retry(times=3)")
+    if timeout is not None:
+        check_seconds("timeout", timeout)
     if repeat not in ("safe", "keyed", "never"):
         raise InvalidRequest(f"repeat is {repeat!r}: give 'safe', 'keyed' or 'never'")
     called = _name_of(function) if name is None else name

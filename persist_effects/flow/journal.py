@@ -288,16 +288,23 @@ def _typed(write: Any, answer: Any) -> Any:
 
 def encode_reply(request: Request[Any], answer: Any) -> tuple[bytes, Any]:
     """The answer of a request: as bytes, and as the flow gets it. Raises `InvalidRequest` where it cannot be kept."""
-    if isinstance(request, _OF_FLOWS):
-        return encode_value(answer, getattr(request, "returns", Any), f"what {_what(request)} came to")
-    return encode_and_keep(request, answer)
+    if not isinstance(request, _OF_FLOWS):
+        return encode_and_keep(request, answer)
+    kind: Any = getattr(request, "returns", Any)
+    if type(answer) in _PLAIN and (kind is Any or kind is type(answer)):
+        # What most activities return.
+        return encode(answer), answer
+    return encode_value(answer, kind, f"what {_what(request)} came to")
 
 
 def decode_reply(request: Request[Any], encoded: bytes) -> Any:
-    """The answer that these bytes hold."""
-    if isinstance(request, _OF_FLOWS):
-        return decode_value(encoded, getattr(request, "returns", Any), f"what {_what(request)} came to")
-    return decode_answer(request, encoded)
+    """The answer that these bytes hold. Raises `InvalidRequest` where they are of another type."""
+    if not isinstance(request, _OF_FLOWS):
+        return decode_answer(request, encoded)
+    try:
+        return _decoder(getattr(request, "returns", Any)).decode(encoded)
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"what {_what(request)} came to is not of its type any more: {error}") from error
 
 
 _OF_FLOWS = (Call, Signal, Child, Local)

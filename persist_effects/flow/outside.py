@@ -14,7 +14,7 @@ from persist_effects.clock import now
 from persist_effects.errors import FlowExists, FlowFailed, InvalidRequest, NoSuchFlow, describe, repr_of
 from persist_effects.event import check_integer, check_name
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import beginning_writes, message
+from persist_effects.flow.conducting import BegunFlow, beginning_writes, begun_of, message
 from persist_effects.flow.defining import flow_code
 from persist_effects.flow.journal import Beginning, Closed, FlowEnded, Open
 from persist_effects.flow.replay import Path
@@ -93,17 +93,48 @@ def begin(
     Traceback (most recent call last):
     persist_effects.errors.FlowExists: flow 'g-1' is 'greet' with other arguments, and not 'greet' with ('Bob',): ...
     """
+    begun = yield from begin_as(flow_id, flow, *args, tags=tags, queue=queue, priority=priority, token=token)
+    return begun is not None
+
+
+@program
+def begin_as(
+    flow_id: str,
+    flow: Callable[..., Effect[Any]],
+    *args: Any,
+    tags: Mapping[str, str] | None = None,
+    queue: str = "",
+    priority: int = 0,
+    token: bytes = b"",
+) -> Effect[BegunFlow | None]:
+    """Begin a flow, as `begin` does, for a host that is to run it.
+
+    Args:
+        flow_id: Its id.
+        flow: The flow.
+        args: Its arguments.
+        tags: By which it is found in lists.
+        queue: In which queue of the host it waits for its turn.
+        priority: Those with a higher one have their turn first.
+        token: The host's token.
+
+    Returns:
+        What it was begun with, for `persist_effects.flow.conduct`; None where it was there.
+
+    Raises:
+        FlowExists: If there is another flow of this id, or was one.
+        InvalidRequest: If something cannot be kept, or is not what the flow takes.
+    """
     check_flow_id(flow_id)
     check_integer("priority", priority, -(2**31))
     code = flow_code(flow)
     encoded = code.encode_args(args)
     kept = _checked_tags(tags)
     began = yield from now()
-    beginning = Beginning(code.name, code.version, encoded, began, tags=kept, token=token)
-    standing = Open(code.name, code.version, began, owner=token, queue=queue, priority=priority, tags=kept)
-    begun = yield from perform(Transact(beginning_writes(flow_id, beginning, standing)))
-    if not isinstance(begun, Conflict):
-        return True
+    begun = begun_of(Beginning(code.name, code.version, encoded, began, tags=kept, token=token), queue, priority)
+    done = yield from perform(Transact(beginning_writes(flow_id, begun)))
+    if not isinstance(done, Conflict):
+        return begun
     there = yield from _beginning_of(flow_id)
     wanted = f"{code.name!r} with {repr_of(args)}"
     if there is None:
@@ -112,7 +143,7 @@ def begin(
         raise FlowExists(flow_id, wanted, repr(there.flow))
     if (there.first_args or there.args) != encoded:
         raise FlowExists(flow_id, wanted, f"{there.flow!r} with other arguments")
-    return False
+    return None
 
 
 def _checked_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
@@ -417,15 +448,15 @@ def wait_for(
 
 
 @program
-def owners() -> Effect[list[tuple[str, bytes]]]:
-    """The flows that hosts should run, each with the token of its owner, which is empty where it has none.
+def unended() -> Effect[dict[str, Open]]:
+    """The flows that hosts should run: all that go on, but for those that were set aside.
 
     Returns:
-        Their ids and tokens.
+        How each stands, by its id. An ``owner`` is the token of the host that runs it, empty where none does.
     """
     found = yield from kv.entries(journal.OPEN)
-    standing = ((key.removeprefix(journal.OPEN), msgspec.convert(entry.value, Open)) for key, entry in found)
-    return [(flow_id, each.owner) for flow_id, each in standing if each.state != journal.SET_ASIDE]
+    standing = {key.removeprefix(journal.OPEN): msgspec.convert(entry.value, Open) for key, entry in found}
+    return {flow_id: each for flow_id, each in standing.items() if each.state != journal.SET_ASIDE}
 
 
 @program

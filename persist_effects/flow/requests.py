@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from persist_effects.errors import InvalidRequest, describe, repr_of
+from persist_effects.errors import InvalidRequest, repr_of
 from persist_effects.event import check_integer, check_name
 from persist_effects.following.handling import Retry
 from persist_effects.machine import Effect
@@ -16,8 +16,11 @@ Repeat = Literal["safe", "keyed", "never"]
 """May an activity be run again where nobody knows what came of it: freely, with the key handed to it, or never?"""
 
 
-class Call(Request[Any], frozen=True, tag="flow/call"):
-    """Run an activity, and answer with what it returns. Its name and its arguments are what it is known by."""
+class Call(Request[Any], frozen=True, gc=False, tag="flow/call"):
+    """Run an activity, and answer with what it returns. Its name and its arguments are what it is known by.
+
+    Made by `persist_effects.flow.call`, which checks what is in it: that is done at every step.
+    """
 
     activity: str
     args: tuple[Any, ...] = ()
@@ -27,15 +30,8 @@ class Call(Request[Any], frozen=True, tag="flow/call"):
     # The type of what it returns, from its annotation.
     returns: Any = Any
 
-    def __post_init__(self) -> None:
-        check_name("activity", self.activity)
-        if self.timeout is not None:
-            check_seconds("timeout", self.timeout)
-        if type(self.retry) is not Retry:
-            raise InvalidRequest(f"retry is {describe(self.retry)}: give a Retry, as Retry(times=3)")
 
-
-class Signal(Request[Any], frozen=True, tag="flow/signal"):
+class Signal(Request[Any], frozen=True, gc=False, tag="flow/signal"):
     """Wait for a signal of this name, and answer with what was sent. TimeoutError where none comes in time."""
 
     name: str
@@ -98,7 +94,7 @@ class Came(msgspec.Struct, frozen=True):
     error: Exception | None = None
 
 
-class Started(msgspec.Struct, frozen=True):
+class Started(msgspec.Struct, frozen=True, gc=False):
     """A call that is to be run now. ``key`` is the same whenever it is run again."""
 
     path: tuple[int, ...]
@@ -106,14 +102,14 @@ class Started(msgspec.Struct, frozen=True):
     key: str
 
 
-class Timer(msgspec.Struct, frozen=True):
+class Timer(msgspec.Struct, frozen=True, gc=False):
     """A step that is to be told once it is due, in microseconds since 1970."""
 
     path: tuple[int, ...]
     due: int
 
 
-class Await(Request[list[Came]], frozen=True, tag="flow/await"):
+class Await(Request[list[Came]], frozen=True, gc=False, tag="flow/await"):
     """Begin these, forget what was withdrawn, and answer once something came of anything, or a message came.
 
     A message shows as one that came at the path ``()``.

@@ -11,7 +11,7 @@ from persist_effects.flow.requests import Branches, Call, Child, Local, Patched,
 from persist_effects.following.handling import Retry
 from persist_effects.machine import Effect, check_fresh, perform
 from persist_effects.programs import program
-from persist_effects.requests import Request
+from persist_effects.requests import Request, check_seconds
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -42,16 +42,16 @@ def call(
     >>> next(call(charge, "o-1", 500)).args
     ('o-1', 500)
     """
-    code = activity_code(activity)
-    asked = Call(
-        code.name,
-        args,
-        code.repeat,
-        code.retry if retry is None else retry,
-        code.timeout if timeout is None else timeout,
-        code.returns,
-    )
-    return (yield from perform(asked))
+    name, _, repeat, usual_retry, usual_timeout, returns = activity_code(activity)
+    if retry is None:
+        retry = usual_retry
+    elif type(retry) is not Retry:
+        raise InvalidRequest(f"retry is {describe(retry)}: give a Retry, as Retry(times=3)")
+    if timeout is None:
+        timeout = usual_timeout
+    else:
+        check_seconds("timeout", timeout)
+    return (yield from perform(Call(name, args, repeat, retry, timeout, returns)))
 
 
 @program

@@ -1,9 +1,10 @@
 """Activities of flows: run in threads, or in an event loop, tried again, and given up when their time is over."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from interpreters.threads.workers import Workers
+from interpreters.runtime.flows.loop import Held
 from persist_effects.errors import InvalidRequest
 from persist_effects.flow.defining import ActivityCode
 from persist_effects.flow.requests import Call, Came, Started
@@ -11,6 +12,9 @@ from persist_effects.rows import is_async_row
 
 Tell = Callable[[Callable[[], None]], None]
 """Has something called in the thread of the flows, from any thread."""
+
+Work = Callable[[], Callable[[], None]]
+"""Runs a call once, in any thread, and returns what is to be done in the thread of the flows then."""
 
 
 class Activities:
@@ -20,8 +24,7 @@ class Activities:
         codes: The activities, by name.
         tell: Has something called in the thread of the flows.
         later: Has something called there after so many seconds.
-        deliver: Is told, in that thread, what came of a call.
-        count: How many threads there are for them at the most.
+        arrived: Is told, in that thread, what came of a call.
     """
 
     def __init__(
@@ -29,16 +32,15 @@ class Activities:
         codes: Mapping[str, ActivityCode],
         tell: Tell,
         later: Callable[[float, Callable[[], None]], None],
-        deliver: Callable[[str, Came], None],
-        count: int,
+        arrived: Callable[[Held, Came], None],
     ) -> None:
         self._codes = codes
+        self._awaited = frozenset(name for name, code in codes.items() if is_async_row(code.function))
         self._tell = tell
         self._later = later
-        self._deliver = deliver
-        self._workers = Workers(count, "persist-effects activity")
-        # What is under way: which try of it counts, with its key, since a flow that is rewound comes to a path again.
-        self._tries: dict[tuple[str, tuple[int, ...]], tuple[str, int]] = {}
+        self._arrived = arrived
+        self.ready: list[Work] = []
+        """What is to be done now, wherever that may be. Whoever does it takes it out."""
         self._event_loop: _EventLoop | None = None
 
     def check(self, call: Call) -> None:
@@ -49,76 +51,72 @@ class Activities:
                 f"{', '.join(sorted(self._codes)) or 'none'}"
             )
 
-    def start(self, flow_id: str, started: Started) -> None:
+    def start(self, held: Held, started: Started, number: int = 1) -> None:
         """Run a call.
 
         Args:
-            flow_id: Whose call it is.
+            held: Whose call it is.
             started: The call.
+            number: Which try of it this is.
         """
-        self._try(flow_id, started, 1)
-
-    def forget(self, flow_id: str, path: tuple[int, ...]) -> None:
-        """Nobody waits for a call any more. It goes on by itself, and what comes of it is dropped."""
-        self._tries.pop((flow_id, path), None)
+        call = started.call
+        held.calls[started.path] = number
+        if call.timeout is not None:
+            late = TimeoutError(f"activity {call.activity!r} did not end within {call.timeout} seconds")
+            self._later(call.timeout, partial(self._came, held, started, number, Came(started.path, error=late)))
+        if call.activity in self._awaited:
+            self._run_in_event_loop(held, started, number)
+        else:
+            self.ready.append(partial(self._carry_out, held, started, number))
 
     def close(self) -> None:
         """Run nothing more. What is under way in a thread ends by itself."""
-        self._tries.clear()
-        self._workers.end(may_wait=False)
+        self.ready.clear()
         if self._event_loop is not None:
             self._event_loop.close()
 
-    def _try(self, flow_id: str, started: Started, number: int) -> None:
+    def _carry_out(self, held: Held, started: Started, number: int) -> Callable[[], None]:
+        """In any thread: run a call once, and return what is to be done in the thread of the flows then."""
+        value, error = None, None
         call = started.call
-        code = self._codes[call.activity]
-        self._tries[flow_id, started.path] = started.key, number
-        if call.timeout is not None:
-            late = TimeoutError(f"activity {call.activity!r} did not end within {call.timeout} seconds")
-            self._later(call.timeout, lambda: self._came(flow_id, started, number, Came(started.path, error=late)))
+        function = self._codes[call.activity].function
+        try:
+            value = function(*call.args, key=started.key) if call.repeat == "keyed" else function(*call.args)
+        except Exception as raised:
+            error = raised
+        except BaseException as raised:
+            # Nobody is there whom it could end.
+            error = RuntimeError(f"activity {call.activity!r} raised {raised!r}")
+        return partial(self._came, held, started, number, Came(started.path, value, error))
+
+    def _run_in_event_loop(self, held: Held, started: Started, number: int) -> None:
+        if self._event_loop is None:
+            self._event_loop = _EventLoop()
+
+        def done(value: Any, error: Exception | None) -> None:
+            self._tell(partial(self._came, held, started, number, Came(started.path, value, error)))
+
+        code = self._codes[started.call.activity]
         named = {"key": started.key} if code.repeat == "keyed" else {}
-        if is_async_row(code.function):
-            if self._event_loop is None:
-                self._event_loop = _EventLoop()
-            self._event_loop.run(
-                lambda: code.function(*call.args, **named),
-                lambda value, error: self._say(flow_id, started, number, value, error),
-            )
-            return
+        self._event_loop.run(lambda: code.function(*started.call.args, **named), done)
 
-        def job() -> None:
-            try:
-                value, error = code.function(*call.args, **named), None
-            except Exception as raised:
-                value, error = None, raised
-            except BaseException as raised:
-                # Nobody is there whom it could end.
-                value, error = None, RuntimeError(f"activity {call.activity!r} raised {raised!r}")
-            self._say(flow_id, started, number, value, error)
-
-        self._workers.do(job)
-
-    def _say(self, flow_id: str, started: Started, number: int, value: Any, error: Exception | None) -> None:
-        came = Came(started.path, value, error)
-        self._tell(lambda: self._came(flow_id, started, number, came))
-
-    def _came(self, flow_id: str, started: Started, number: int, came: Came) -> None:
+    def _came(self, held: Held, started: Started, number: int, came: Came) -> None:
         """In the thread of the flows: what came of a try, if it is the one that counts."""
-        place = flow_id, started.path
-        if self._tries.get(place) != (started.key, number):
+        path = started.path
+        if held.calls.get(path) != number:
             return
-        retry = started.call.retry
-        if came.error is not None and number <= retry.times:
+        if came.error is not None and number <= started.call.retry.times:
             # Until then no other outcome counts.
-            self._tries[place] = started.key, -number
-            self._later(retry.seconds_before(number), lambda: self._try_again(flow_id, started, number))
+            held.calls[path] = -number
+            seconds = started.call.retry.seconds_before(number)
+            self._later(seconds, partial(self._try_again, held, started, number))
             return
-        del self._tries[place]
-        self._deliver(flow_id, came)
+        del held.calls[path]
+        self._arrived(held, came)
 
-    def _try_again(self, flow_id: str, started: Started, number: int) -> None:
-        if self._tries.get((flow_id, started.path)) == (started.key, -number):
-            self._try(flow_id, started, number + 1)
+    def _try_again(self, held: Held, started: Started, number: int) -> None:
+        if held.calls.get(started.path) == -number:
+            self.start(held, started, number + 1)
 
 
 class _EventLoop:

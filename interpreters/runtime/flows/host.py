@@ -1,22 +1,24 @@
 """`FlowHost`: runs durable flows on a store, in threads of its own."""
 
-import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from heapq import heappop, heappush
-from itertools import count
+from itertools import islice
+from math import inf
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Lock
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
-from interpreters.runtime.flows.activities import Activities
+from interpreters.runtime.flows.activities import Activities, Work
+from interpreters.runtime.flows.alarm import Alarm
 from interpreters.runtime.flows.leases import Leases
-from interpreters.runtime.flows.loop import FlowLoop
+from interpreters.runtime.flows.loop import FlowLoop, Held
 from interpreters.runtime.store import Store
+from interpreters.threads.gates import Gate
+from interpreters.threads.workers import ThreadPool
 from persist_effects import flow as flows_
 from persist_effects import kv, log, machine, new_id
 from persist_effects.contexts import here, parts_in
@@ -30,7 +32,7 @@ from persist_effects.errors import (
     text_of,
 )
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import Finished, conduct
+from persist_effects.flow.conducting import BegunFlow, Finished, conduct
 from persist_effects.flow.defining import Flows, activities_by_name
 from persist_effects.flow.history import HistoryEntry
 from persist_effects.flow.journal import Open
@@ -40,14 +42,19 @@ from persist_effects.machine import Effect
 from persist_effects.requests import AllOf, Answered, KvGet, KvPut, Now, Outcome, ReadAll, Request, Wait
 from persist_effects.trace.errors import errors_by_name
 
+A = TypeVar("A")
+
 ACTIVITIES = 32
 """How many activities run at once, in threads, unless it is said otherwise."""
 
-HELD_LIMIT = 10_000
+HELD_LIMIT = 2_000
 """How many flows that only wait are kept in memory. Others are let go of, and read from their journals when woken."""
 
-AT_ONCE = 1_000
-"""How many flows are read from their journals at once."""
+AT_ONCE = 100
+"""How many flows are read from their journals at once: one that has something to do waits no longer than that takes."""
+
+BEGUN_AT_ONCE = 1_000
+"""How many flows are begun in one commit, where many are to be begun."""
 
 HORIZON_SECONDS = 60.0
 """Timers that are due later than that are not kept in memory: they are found by their keys when their time comes."""
@@ -111,26 +118,28 @@ class FlowHost:
         self._held_limit = held_limit
         self._limit_bytes = min(flows_.RESULT_LIMIT_BYTES, store.capabilities.payload_limit_bytes // 4)
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads = ThreadPool(activities_at_once + 2, "persist-effects flows")
+        # Where the thread that leads is doing an activity: what stands for that. Whoever takes over takes it away.
+        self._lent: object | None = None
+        self._lending = Lock()
+        self._alarm = Alarm(self._tell)
         self._loop = FlowLoop(self._conductor, self._ask, self)
-        self._activities = Activities(
-            activities_by_name(activities), self._inbox.put, self._later, self._deliver, activities_at_once
-        )
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = count()
-        self._to_take: deque[str] = deque()
+        self._activities = Activities(activities_by_name(activities), self._tell, self._alarm.later, self._loop.arrived)
+        # Flows to take up, each with how it stands, where that was read. Those that have something to do come first.
+        self._to_take: deque[tuple[str, Open | None]] = deque()
         self._pauses: dict[str, float] = {}
         self._is_closing = False
         self._failure: BaseException | None = None
         self._end_watch: Callable[[], None] | None = None
         self.token = bytes.fromhex(store.run(new_id()).replace("-", ""))[-8:]
         """What the entries of this host bear."""
-        self._leases = Leases(store, self.token, lease_seconds, lambda: self._inbox.put(self._look_for_flows))
+        self._leases = Leases(store, self.token, lease_seconds, partial(self._tell, self._look_for_flows))
         self._position = store.run(log.head(journal.INBOX))
         self._inbox.put(self._look_for_flows)
         self._inbox.put(self._look_for_timers)
         self._inbox.put(self._watch)
-        self._thread = Thread(target=self._run, name="persist-effects flows", daemon=True)
-        self._thread.start()
+        self._ended = Gate()
+        self._threads.do(self._lead)
 
     # For others
 
@@ -157,10 +166,37 @@ class FlowHost:
             InvalidRequest: If the host does not have this flow, or something cannot be kept.
         """
         self._flows.add(flow)
-        is_new = self._store.run(flows_.begin(flow_id, flow, *args, tags=tags, token=self.token))
-        if is_new:
-            self._inbox.put(partial(self._loop.take_up, flow_id))
-        return is_new
+        begun = self._store.run(flows_.begin_as(flow_id, flow, *args, tags=tags, token=self.token))
+        if begun is not None:
+            self._tell(partial(self._loop.take_up, flow_id, begun))
+        return begun is not None
+
+    def start_many(self, flow: Callable[..., Effect[Any]], args_by_id: Mapping[str, Sequence[Any]]) -> list[str]:
+        """Begin many flows together, which takes far less time than one after the other.
+
+        Args:
+            flow: The flow.
+            args_by_id: The arguments of each, by its id.
+
+        Returns:
+            The ids of those that were begun now.
+
+        Raises:
+            ExceptionGroup: If some could not be begun, as `start` says; the others were.
+        """
+        self._flows.add(flow)
+        begun: list[str] = []
+        errors: list[Exception] = []
+        for ids in batched(args_by_id, BEGUN_AT_ONCE):
+            begins = [flows_.begin_as(each, flow, *args_by_id[each], token=self.token) for each in ids]
+            found: list[Any] = self._store.run_many(begins, return_exceptions=True)
+            new = {each: one for each, one in zip(ids, found, strict=True) if isinstance(one, BegunFlow)}
+            self._tell(partial(self._take_up_new, new))
+            begun.extend(new)
+            errors.extend(one for one in found if isinstance(one, Exception))
+        if errors:
+            raise ExceptionGroup(f"{len(errors)} of {len(args_by_id)} flows were not begun", errors)
+        return begun
 
     def signal(self, flow_id: str, name: str, data: Any = None) -> None:
         """Send a signal to a flow that goes on: see `persist_effects.flow.send`."""
@@ -235,9 +271,11 @@ class FlowHost:
         """Stop. Flows that go on are not cancelled: they are taken up again by the next host. Again: nothing."""
         if not self._is_closing:
             self._is_closing = True
-            self._inbox.put(None)
-            self._thread.join()
+            self._tell(None)
+            self._ended.wait(inf)
+            self._alarm.close()
             self._activities.close()
+            self._threads.end()
             self._leases.close()
 
     def __enter__(self) -> "FlowHost":
@@ -246,44 +284,84 @@ class FlowHost:
     def __exit__(self, *exc_info: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
-    # The thread of the flows
+    # The thread that leads: all that is not said to be otherwise happens there
+    #
+    # It lets flows go on, and answers what they ask of the store. Where all that is left to do is one activity, it does
+    # that itself, which saves two changes of threads: it is lent. Whoever has something for it then, which may not wait
+    # behind an activity, has another thread lead.
 
-    def _run(self) -> None:
+    def _tell(self, job: Callable[[], None] | None) -> None:
+        """From any thread: have something done by the thread that leads."""
+        self._inbox.put(job)
+        if self._lent is not None:
+            with self._lending:
+                lent, self._lent = self._lent, None
+            if lent is not None:
+                self._threads.do(self._lead)
+
+    def _lead(self) -> None:
         try:
             while not self._is_closing:
                 self._take_in()
                 self._loop.turn()
+                if self._activities.ready and not self._launch():
+                    return
         except BaseException as error:
             self._failure = error
+            self._is_closing = True
+            self._stop()
             if not isinstance(error, StoreClosed):
                 raise
-        finally:
-            if self._end_watch is not None:
-                self._end_watch()
-            self._loop.close()
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._end_watch is not None:
+            self._end_watch()
+        self._loop.close()
+        self._ended.open()
+
+    def _launch(self) -> bool:
+        """Have the activities done that are to be done now. False: another thread leads since."""
+        work, self._activities.ready = self._activities.ready, []
+        if len(work) == 1 and self._loop.is_idle and not self._to_take and self._threads.has_more():
+            token = self._lent = object()
+            if self._inbox.empty():
+                outcome = work[0]()
+                if self._takes_back(token):
+                    outcome()
+                    return True
+                self._tell(outcome)
+                return False
+            if not self._takes_back(token):
+                self._threads.do(partial(self._work, work[0]))
+                return False
+        for each in work:
+            self._threads.do(partial(self._work, each))
+        return True
+
+    def _takes_back(self, token: object) -> bool:
+        with self._lending:
+            if self._lent is not token:
+                return False
+            self._lent = None
+            return True
+
+    def _work(self, work: Work) -> None:
+        self._tell(work())
 
     def _take_in(self) -> None:
-        """Do what others have put here, and what is due by now; wait for it where there is nothing else to do."""
+        """Do what others have put here, and wait for it where there is nothing else to do."""
         while self._to_take and self._loop.active < AT_ONCE:
-            self._loop.take_up(self._to_take.popleft())
-        seconds = self._seconds_left() if self._loop.is_idle else 0.0
+            self._take_up(*self._to_take.popleft())
         try:
-            job = self._inbox.get(timeout=seconds) if seconds else self._inbox.get_nowait()
+            job = self._inbox.get() if self._loop.is_idle else self._inbox.get_nowait()
             while True:
                 if job is not None:
                     job()
                 job = self._inbox.get_nowait()
         except Empty:
-            pass
-        now = time.monotonic()
-        while self._heap and self._heap[0][0] <= now:
-            heappop(self._heap)[2]()
-
-    def _seconds_left(self) -> float | None:
-        return max(0.0, self._heap[0][0] - time.monotonic()) if self._heap else None
-
-    def _later(self, seconds: float, job: Callable[[], None]) -> None:
-        heappush(self._heap, (time.monotonic() + seconds, next(self._numbers), job))
+            return
 
     def _ask(self, requests: Sequence[Request[Any]]) -> Sequence[Outcome]:
         handlers = self._store.handlers
@@ -297,31 +375,35 @@ class FlowHost:
             return outcome.value
         raise outcome.error
 
-    def _conductor(self, flow_id: str) -> Effect[Finished]:
-        return conduct(flow_id, self._flows, self.token, errors=self._errors, result_limit_bytes=self._limit_bytes)
+    def _conductor(self, flow_id: str, known: BegunFlow | Open | None) -> Effect[Finished]:
+        return conduct(
+            flow_id,
+            self._flows,
+            self.token,
+            errors=self._errors,
+            result_limit_bytes=self._limit_bytes,
+            begun=known if isinstance(known, BegunFlow) else None,
+            standing=known if isinstance(known, Open) else None,
+        )
 
     # What flows ask for outside
 
-    def begin(self, asked: Await) -> None:
-        """Begin what a flow asks for, and forget what it has withdrawn."""
-        flow_id = asked.flow_id
-        try:
-            for started in asked.calls:
-                self._activities.check(started.call)
-        except InvalidRequest as error:
-            self._loop.let_go(flow_id)
-            self._halt(flow_id, error)
-            return
-        for path in asked.withdrawn:
-            self._activities.forget(flow_id, path)
+    def begin(self, held: Held, asked: Await) -> None:
+        """Begin what a flow asks for."""
         for started in asked.calls:
-            self._activities.start(flow_id, started)
+            try:
+                self._activities.check(started.call)
+            except InvalidRequest as error:
+                self._loop.let_go(held.flow_id)
+                self._halt(held.flow_id, error)
+                return
+            self._activities.start(held, started)
         if asked.timers:
             now = self._answer(Now())
             for timer in asked.timers:
-                self._set_timer(flow_id, timer.path, timer.due, now)
-        if not self._loop.held[flow_id].calls and len(self._loop.held) > self._held_limit:
-            self._loop.let_go(flow_id)
+                self._set_timer(held.flow_id, timer.path, timer.due, now)
+        if not held.calls and len(self._loop.held) > self._held_limit:
+            self._loop.let_go(held.flow_id)
 
     def left(self, flow_id: str, end: Finished | Exception) -> None:
         """See to a flow that is no longer held."""
@@ -338,7 +420,7 @@ class FlowHost:
             pause = self._pauses[flow_id] = min(
                 2 * self._pauses.get(flow_id, _TRY_AGAIN_SECONDS / 2), _TRY_AGAIN_SECONDS_MAX
             )
-            self._later(pause, partial(self._to_take.append, flow_id))
+            self._alarm.later(pause, partial(self._to_take.append, (flow_id, None)))
         else:
             self._halt(flow_id, end)
 
@@ -353,20 +435,14 @@ class FlowHost:
             halted = msgspec.structs.replace(standing, state=journal.HALTED, error=told)
             self._answer(KvPut(journal.OPEN + flow_id, halted, entry.revision))
         except _PASSING:
-            self._later(_TRY_AGAIN_SECONDS, partial(self._halt, flow_id, error))
-
-    def _deliver(self, flow_id: str, came: Came) -> None:
-        held = self._loop.held.get(flow_id)
-        if held is not None:
-            held.calls.discard(came.path)
-            self._loop.deliver(flow_id, came)
+            self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._halt, flow_id, error))
 
     # Timers
 
     def _set_timer(self, flow_id: str, path: tuple[int, ...], due: int, now: int) -> None:
         seconds = (due - now) / 1e6
         if seconds <= HORIZON_SECONDS:
-            self._later(max(0.0, seconds), partial(self._is_due, flow_id, path, due))
+            self._alarm.later(max(0.0, seconds), partial(self._is_due, flow_id, path, due))
 
     def _is_due(self, flow_id: str, path: tuple[int, ...], due: int) -> None:
         held = self._loop.held.get(flow_id)
@@ -389,12 +465,12 @@ class FlowHost:
             now = self._answer(Now())
             found = self._store.run(flows_.due_before(now + int(HORIZON_SECONDS * 1e6)))
         except _PASSING:
-            self._later(_TRY_AGAIN_SECONDS, self._look_for_timers)
+            self._alarm.later(_TRY_AGAIN_SECONDS, self._look_for_timers)
             return
         for due, flow_id, path in found:
             held = self._loop.held.get(flow_id)
             self._set_timer(flow_id, path, due if held is None else held.asked.get(path, due), now)
-        self._later(HORIZON_SECONDS / 2, self._look_for_timers)
+        self._alarm.later(HORIZON_SECONDS / 2, self._look_for_timers)
 
     # Flows to take up
 
@@ -402,11 +478,20 @@ class FlowHost:
         """Take up all flows that go on and are nobody's, or this host's."""
         try:
             alive = self._leases.alive()
-            for each, owner in self._store.run(flows_.owners()):
-                if each not in self._loop.held and (owner == self.token or owner not in alive):
-                    self._to_take.append(each)
+            for each, standing in self._store.run(flows_.unended()).items():
+                if each not in self._loop.held and (standing.owner == self.token or standing.owner not in alive):
+                    self._to_take.append((each, standing))
         except _PASSING:
-            self._later(_TRY_AGAIN_SECONDS, self._look_for_flows)
+            self._alarm.later(_TRY_AGAIN_SECONDS, self._look_for_flows)
+
+    def _take_up_new(self, begun: Mapping[str, BegunFlow]) -> None:
+        for flow_id, each in begun.items():
+            self._loop.take_up(flow_id, each)
+
+    def _take_up(self, flow_id: str, standing: Open | None) -> None:
+        """Take a flow up for which a message may have come, or let it have the message, if it is held by now."""
+        if not self._loop.deliver(flow_id, Came(())):
+            self._loop.take_up(flow_id, standing)
 
     def _look_at(self, flow_id: str) -> None:
         """Take a flow up, if it goes on and is nobody's, or this host's."""
@@ -414,9 +499,9 @@ class FlowHost:
             standing = self._store.run(kv.get(journal.OPEN + flow_id))
             owner = b"" if standing is None else msgspec.convert(standing, Open).owner
             if standing is not None and (owner == self.token or owner not in self._leases.alive()):
-                self._to_take.append(flow_id)
+                self._to_take.appendleft((flow_id, None))
         except _PASSING:
-            self._later(_TRY_AGAIN_SECONDS, partial(self._look_at, flow_id))
+            self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._look_at, flow_id))
 
     def _watch(self) -> None:
         """Read the messages that came to inboxes, and wait for more."""
@@ -434,13 +519,24 @@ class FlowHost:
                     break
             watch = getattr(self._store.interpreter, "watch", None)
             if watch is None:
-                self._later(_LOOK_AGAIN_SECONDS, self._watch)
+                self._alarm.later(_LOOK_AGAIN_SECONDS, self._watch)
             else:
-                told = partial(self._inbox.put, self._watch)
+                told = partial(self._tell, self._watch)
                 self._end_watch = watch(Wait(self._position, journal.INBOX), told)
         except _PASSING:
-            self._later(_TRY_AGAIN_SECONDS, self._watch)
+            self._alarm.later(_TRY_AGAIN_SECONDS, self._watch)
 
 
 _LOOK_AGAIN_SECONDS = 0.05
 """How often messages are looked for where a store cannot tell of them."""
+
+
+def batched(items: Iterable[A], count: int) -> Iterator[list[A]]:
+    """Items, so many at a time.
+
+    >>> list(batched("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    left = iter(items)
+    while batch := list(islice(left, count)):
+        yield batch

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from persist_effects.flow.conducting import Finished
+from persist_effects.flow.conducting import BegunFlow, Finished
+from persist_effects.flow.journal import Open
 from persist_effects.flow.requests import Await, Came
 from persist_effects.machine import Effect, next_request
 from persist_effects.requests import Answered, Outcome, Request
@@ -13,8 +14,8 @@ from persist_effects.spinning import give_up
 class Shell(Protocol):
     """What begins what flows ask for outside, and is told what became of them."""
 
-    def begin(self, asked: Await) -> None:
-        """Begin calls and timers, and forget what was withdrawn. What comes of them is delivered later."""
+    def begin(self, held: "Held", asked: Await) -> None:
+        """Begin the calls and the timers of a flow. What comes of them is delivered later."""
         ...
 
     def left(self, flow_id: str, end: Finished | Exception) -> None:
@@ -32,8 +33,8 @@ class Held:
         self.program = program
         self.arrivals: list[Came] = []
         self.is_parked = False
-        self.calls: set[tuple[int, ...]] = set()
-        """The paths of the calls that are under way."""
+        self.calls: dict[tuple[int, ...], int] = {}
+        """The paths of the calls that are under way, and which try of each counts."""
         self.asked: dict[tuple[int, ...], int] = {}
         """The paths of the timers that it waits for, and when each is due."""
 
@@ -49,7 +50,7 @@ class FlowLoop:
 
     def __init__(
         self,
-        make: Callable[[str], Effect[Finished]],
+        make: Callable[[str, BegunFlow | Open | None], Effect[Finished]],
         ask: Callable[[Sequence[Request[Any]]], Sequence[Outcome]],
         shell: Shell,
     ) -> None:
@@ -71,14 +72,15 @@ class FlowLoop:
         """How many flows are not waiting for something outside."""
         return len(self._asking) + len(self._woken)
 
-    def take_up(self, flow_id: str) -> None:
+    def take_up(self, flow_id: str, known: BegunFlow | Open | None = None) -> None:
         """Begin to hold a flow, unless it is held.
 
         Args:
             flow_id: The flow.
+            known: What was begun, or read of it, a moment ago, so that it need not be read.
         """
         if flow_id not in self.held:
-            held = self.held[flow_id] = Held(flow_id, self._make(flow_id))
+            held = self.held[flow_id] = Held(flow_id, self._make(flow_id, known))
             self._go_on(held, held.program.send, None)
 
     def deliver(self, flow_id: str, came: Came) -> bool:
@@ -94,11 +96,20 @@ class FlowLoop:
         held = self.held.get(flow_id)
         if held is None:
             return False
+        self.arrived(held, came)
+        return True
+
+    def arrived(self, held: Held, came: Came) -> None:
+        """Let a flow that is held have what came for it.
+
+        Args:
+            held: The flow.
+            came: What came.
+        """
         held.arrivals.append(came)
         if held.is_parked:
             held.is_parked = False
             self._woken.append(held)
-        return True
 
     def turn(self) -> None:
         """Let those go on for which something came, and answer once what all ask of the store."""
@@ -124,6 +135,7 @@ class FlowLoop:
         """
         held = self.held.pop(flow_id, None)
         if held is not None:
+            held.calls.clear()
             give_up(held.program)
             self._asking = [each for each in self._asking if each[0] is not held]
             self._woken = [each for each in self._woken if each is not held]
@@ -133,6 +145,7 @@ class FlowLoop:
         held, self.held = self.held, {}
         self._asking, self._woken = [], []
         for each in held.values():
+            each.calls.clear()
             give_up(each.program)
 
     def _go_on(self, held: Held, go_on: Callable[[Any], Any], value: Any) -> None:
@@ -155,15 +168,13 @@ class FlowLoop:
                 self._asking.append((held, request))
 
     def _park(self, held: Held, asked: Await) -> None:
-        for started in asked.calls:
-            held.calls.add(started.path)
         for timer in asked.timers:
             held.asked[timer.path] = timer.due
         for path in asked.withdrawn:
-            held.calls.discard(path)
+            held.calls.pop(path, None)
             held.asked.pop(path, None)
         held.is_parked = True
-        self._shell.begin(asked)
+        self._shell.begin(held, asked)
         if held.arrivals and held.is_parked:
             held.is_parked = False
             self._woken.append(held)
