@@ -16,6 +16,7 @@ from places import ROOT
 import interpreters
 import interpreters.conformance
 import interpreters.explore
+import interpreters.flow_testing
 import interpreters.stores.served
 import interpreters.wrappers.encryption
 import persist_effects
@@ -124,6 +125,7 @@ FLOORS = (
     ),
     (
         "interpreters/explore/",
+        "interpreters/flow_testing/",
         "interpreters/jsonl.py",
         "interpreters/migrating/",
         "interpreters/never_run.py",
@@ -168,6 +170,7 @@ OTHER_FILES = {
     "interpreters/cli/exits.py": {"os.open"},  # where a closed pipe's output goes
     "interpreters/cli/inputs.py": {"open"},  # what `import` reads
     "interpreters/explore/report.py": {"write_text"},  # a page to look at
+    "interpreters/flow_testing/histories.py": {"mkdir", "write_bytes"},  # recorded journals, for a repository
     # Where servers of one's own have their data.
     "interpreters/nats/private_cluster.py": {
         "open",
@@ -520,6 +523,7 @@ EXPORTS = {
     interpreters.explore: (
         "Cell Compact Failure Mark Pause Reopen Report Simulated Sleep explore explore_crashes explore_effects simulate"
     ),
+    interpreters.flow_testing: "ActivityCall FlowStuck FlowTest export_histories flow_test replay_histories",
     interpreters.stores.served: "RemoteStore serve",
     interpreters.wrappers.encryption: (
         "Encrypted Forgotten admit forget open_encrypted put_blob rewrap_keys rotate_key"

@@ -5,7 +5,7 @@
 
 from persist_effects.clock import new_id, now, sleep
 from persist_effects.errors import NoSuchFlow
-from persist_effects.flow.conducting import RESULT_LIMIT_BYTES, Finished, conduct
+from persist_effects.flow.conducting import RESULT_LIMIT_BYTES, Finished, check_history, conduct
 from persist_effects.flow.defining import Flows, activity, defined
 from persist_effects.flow.forking import fork, rewind
 from persist_effects.flow.history import HistoryEntry, UnresolvedCall, history, unresolved
@@ -56,6 +56,7 @@ __all__ = [
     "begin_as",
     "call",
     "cancel",
+    "check_history",
     "child",
     "conduct",
     "continue_as_new",

@@ -14,6 +14,7 @@ is appended with its expected sequence number, so that of two hosts which both t
 """
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -97,7 +98,7 @@ from persist_effects.requests import (
     Write,
     has_sql,
 )
-from persist_effects.trace.errors import ErrorKinds
+from persist_effects.trace.errors import NO_ERROR_KINDS, ErrorKinds
 from persist_effects.trace.values import decode, is_same
 
 RESULT_LIMIT_BYTES = 256 * 1024
@@ -136,8 +137,8 @@ def conduct(
     errors: ErrorKinds | None = None,
     result_limit_bytes: int = RESULT_LIMIT_BYTES,
     claims_limit: int = CLAIMS_LIMIT,
-    begun: BegunFlow | None = None,
-    standing: Open | None = None,
+    known: BegunFlow | Open | None = None,
+    look: Callable[[Replay], None] | None = None,
 ) -> Effect[Finished]:
     """Run a flow from its journal, and go on live.
 
@@ -148,8 +149,9 @@ def conduct(
         errors: Classes of errors by their names, as they are to come back from the journal.
         result_limit_bytes: The largest outcome that it takes.
         claims_limit: How often in a row it may have been taken over without getting on.
-        begun: What it was begun with a moment ago, by the host that runs this: nothing needs to be read then.
-        standing: How it stood a moment ago, where that was read.
+        known: What the host that runs this has begun it with a moment ago, so that nothing needs to be read; or how it
+            stood a moment ago, where that was read.
+        look: Is given the flow at its frontier, each time that it was taken up, so that one can see what it waits for.
 
     Returns:
         How it ended, or that it was set aside.
@@ -162,17 +164,52 @@ def conduct(
     while True:
         conductor = _Conductor(flow_id, flows, token, errors or {}, result_limit_bytes)
         try:
-            if begun is not None:
-                conductor.take_up_new(begun)
-                begun = None
-            elif not (yield from conductor.take_up(claims_limit, standing)):
+            if isinstance(known, BegunFlow):
+                conductor.take_up_new(known)
+            elif not (yield from conductor.take_up(claims_limit, known)):
                 return Finished(flow_id, journal.SET_ASIDE)
-            standing = None
+            known = None
+            if look is not None:
+                look(conductor._flow)
             finished = yield from conductor.go_on()
         finally:
             conductor.close()
         if finished is not None:
             return finished
+
+
+def check_history(flow_id: str, flows: Flows, events: Sequence[Event], *, errors: ErrorKinds = NO_ERROR_KINDS) -> None:
+    """Whether a flow's code still does what a journal says, without a store: nothing is asked, and nothing written.
+
+    Args:
+        flow_id: The flow.
+        flows: The code of flows.
+        events: What its journal has, from ``begun`` on.
+        errors: Classes of errors by their names.
+
+    Raises:
+        Nondeterministic: If the code does something else.
+        NoSuchFlow: If the flow's code, of that version, is not here.
+        InvalidRequest: If these are not a journal of a flow that goes on, or what they hold does not fit the types
+            that the code gives.
+
+    >>> from interpreters import open_store
+    >>> from persist_effects.flow import begin
+    >>> def greet(name: str):
+    ...     yield
+    >>> store = open_store("memory:")
+    >>> store.run(begin("g-1", greet, "Ada"))
+    True
+    >>> check_history("g-1", Flows([greet]), store.run(log.read("flow/g-1")))
+    """
+    if not events or events[0].type != journal.BEGUN:
+        found = repr(events[0].type) if events else "nothing"
+        raise InvalidRequest(f"the journal of flow {flow_id!r} begins with {found}: give one that begins with 'begun'")
+    conductor = _Conductor(flow_id, flows, b"", errors, RESULT_LIMIT_BYTES)
+    try:
+        conductor.check(events)
+    finally:
+        conductor.close()
 
 
 class _BegunStep(NamedTuple):
@@ -208,6 +245,8 @@ class _Conductor:
         self._untold: list[Any] = []
         self._untold_bytes = 0
         self._obsolete: list[Write] = []
+        # What calls are known by that wait for an outcome.
+        self._known: dict[Path, bytes] = {}
         # Steps for which something is to be begun once the journal knows that: timers, and calls that are not repeated.
         self._to_begin: list[Path] = []
         self._prepared: list[tuple[Path, int | None]] = []
@@ -263,7 +302,12 @@ class _Conductor:
         self._has_mail = False
         self._feed([])
 
-    def _feed(self, events: list[Event]) -> None:
+    def check(self, events: Sequence[Event]) -> None:
+        """Run the program from these events, and no further."""
+        self._beginning = msgspec.convert(events[0].data, Beginning)
+        self._feed(events)
+
+    def _feed(self, events: Sequence[Event]) -> None:
         beginning = self._beginning
         code = self._flows.of(self._id, beginning.flow, beginning.version)
         entries = [
@@ -367,6 +411,9 @@ class _Conductor:
                 continue
             request = cast(Request[Any], branch.request)
             kind = type(request)
+            if kind is Call:
+                # Refused here where no journal can have it, before anything of it is seen outside.
+                self._known[path] = _identity_of_call(self._id, path, cast(Call, request))
             if kind is Call and cast(Call, request).repeat != "never":
                 self._calls.append(path)
             elif kind is Call or kind is Sleep:
@@ -449,7 +496,8 @@ class _Conductor:
         if len(encoded) > self._limit_bytes:
             error = InvalidRequest(f"{type(error).__name__} of {len(encoded)} bytes: {text_of(error)[:1000]}")
             encoded = journal.encode_raised(error)
-        self._tell(JournalStep(path, identity(request), ERROR, encoded, message), len(encoded))
+        known = self._known.pop(path, b"") or identity(request)
+        self._tell(JournalStep(path, known, ERROR, encoded, message), len(encoded))
         # As a replay gives it, so that the flow never sees what it will not see again.
         self._flow.feed(path, Failed(journal.decode_raised(encoded, self._errors)))
 
@@ -505,7 +553,7 @@ class _Conductor:
         except InvalidRequest as error:
             self._fail(path, request, error, message)
             return
-        known = identity(request)
+        known = self._known.pop(path, b"") or identity(request)
         # A `JournalStep`, whose constructor takes longer than the rest of this.
         self._untold.append((path, known, ANSWER, encoded, message))
         self._untold_bytes += size_bytes + len(known)
@@ -589,6 +637,9 @@ class _Conductor:
         if event.data.get("child") != (None if begun is None else begun.what):
             # Of a child of an earlier run.
             return
+        if isinstance(request, Call):
+            # It may be under way: its host is not to try it again.
+            self._withdrawn.append(path)
         error = event.data.get("error")
         if error is not None:
             self._fail(path, request, journal.decode_raised(error, self._errors), event.seq)
@@ -744,6 +795,7 @@ class _Conductor:
     def _withdraw(self) -> None:
         """See to it that what nobody waits for any more is not gone on with."""
         for path in self._flow.withdrawn:
+            self._known.pop(path, None)
             begun = self._begun.pop(path, None)
             if begun is None or begun.what is None:
                 self._withdrawn.append(path)
@@ -899,6 +951,16 @@ def _told(request: Any) -> str:
         return told_identity(decode(identity(request)))
     except InvalidRequest:
         return repr_of(request, 200)
+
+
+def _identity_of_call(flow_id: str, path: Path, call: Call) -> bytes:
+    try:
+        return identity(call)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidRequest(
+            f"flow {flow_id!r}, step {told_path(path)}: an argument of activity {call.activity!r} cannot be stored, "
+            f"{repr_of(call.args)}: {error}. Give plain values, or a msgspec.Struct or a dataclass of such"
+        ) from error
 
 
 def _told_end(end: Any) -> str:

@@ -40,13 +40,23 @@ class FlowCode(NamedTuple):
         return encode_value(encoded, Any, "arguments")[0]
 
     def make(self, args: bytes) -> Effect[Any]:
-        """A fresh program of the flow, with arguments that `encode_args` has encoded."""
+        """A fresh program of the flow, with arguments that `encode_args` has encoded.
+
+        Raises `InvalidRequest` where the code does not take them, or not of their types.
+        """
         hints = iter((*self.hints,))
         values = [
             decode_value(each, next(hints, Any), f"argument {index + 1} of flow {self.name!r}")
             for index, each in enumerate(decode_value(args, list[bytes], "arguments"))
         ]
-        return self.function(*values)
+        try:
+            return self.function(*values)
+        except TypeError as error:
+            # Nothing of a generator function runs when it is called.
+            raise InvalidRequest(
+                f"flow {self.name!r}, version {self.version}, was begun with {repr_of(tuple(values))}, and its code "
+                f"does not take that: {error}. Give new parameters a default, or the new code another version"
+            ) from error
 
 
 class ActivityCode(NamedTuple):

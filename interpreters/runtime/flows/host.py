@@ -382,8 +382,7 @@ class FlowHost:
             self.token,
             errors=self._errors,
             result_limit_bytes=self._limit_bytes,
-            begun=known if isinstance(known, BegunFlow) else None,
-            standing=known if isinstance(known, Open) else None,
+            known=known,
         )
 
     # What flows ask for outside
