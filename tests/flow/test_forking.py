@@ -106,6 +106,16 @@ def test_a_fork_does_again_what_came_after_and_writes_again(store, outside):
     assert store.run(kv.get("orders")) == 2
 
 
+def test_a_host_takes_a_fork_up_without_a_word_from_others(store, outside):
+    order = outside.flows()
+    with FlowHost(store, flows=[order], activities=[outside.do]) as host:
+        host.start(order, "o-1", "7")
+        until(store, "o-1", lambda history: history[-1].path == (4,))
+        host.fork("o-1", "o-2", 1)
+        until(store, "o-2", lambda history: history[-1].path == (4,))
+    assert outside.done[2:] == [("reserve 7", "o-2/1/1"), ("charge", "o-2/1/2")]
+
+
 def test_a_fork_from_the_beginning_does_everything_again(store, outside):
     order = outside.flows()
     charged(store, "o-1", order, outside)
@@ -220,6 +230,8 @@ def test_a_fork_of_a_child_is_nobodys_child(store):
     store.run(flow.begin("b-1", buying, None))
     conducted(store, "b-1", buying, shipping)
     store.run(flow.fork("b-1.1", "f-1", 1))
+    (begun,) = store.run(log.read("flow/f-1"))
+    assert "parent" not in begun.data
     with FlowHost(store, flows=[buying, shipping]) as host:
         host.signal("f-1", "shipped", "by sea")
         assert host.result("f-1", timeout=60) == "by sea"
@@ -476,6 +488,24 @@ def test_a_resolution_that_a_dropped_step_took_does_not_stand_for_the_call_that_
         assert host.result("p-1", timeout=60) == ["wired", None]
 
 
+def test_a_call_that_is_run_anew_is_unresolved_although_the_one_before_was_resolved(store):
+    @flow.activity(repeat="never")
+    def wire(cents: int) -> str: ...
+
+    def paying():
+        yield from flow.call(wire, 500)
+        yield from flow.signal("seen")
+
+    store.run(flow.begin("p-1", paying))
+    conducted(store, "p-1", paying)
+    store.run(flow.resolve("p-1", (1,), "wired by hand"))
+    conducted(store, "p-1", paying)
+    stood_still(store, "p-1")
+    store.run(flow.rewind("p-1", 1))
+    conducted(store, "p-1", paying)
+    assert [call.path for call in store.run(flow.unresolved("p-1"))] == [(1,)]
+
+
 def test_a_flow_that_is_running_is_not_rewound(store, outside):
     charged(store, "o-1", outside.flows(), outside)
     with pytest.raises(InvalidRequest, match="flow 'o-1' is running: pause it, and rewind it once its"):
@@ -493,6 +523,18 @@ def test_a_flow_that_is_retried_while_it_is_being_rewound_is_not_rewound(store, 
     with pytest.raises(InvalidRequest, match="flow 'o-1' is running"):
         finish(step, store)
     assert store.run(flow.history("o-1")) == before
+
+
+def test_what_goes_on_from_an_earlier_entry_is_nobodys_until_a_host_takes_it_over(store, outside):
+    charged(store, "o-1", outside.flows(), outside)
+    stood_still(store, "o-1")
+    at = seq_of(store, "o-1", (4,))
+    assert store.run(flow.unended())["o-1"].owner != b""
+    store.run(flow.fork("o-1", "o-2", at))
+    store.run(flow.rewind("o-1", at))
+    for flow_id in ("o-1", "o-2"):
+        assert store.run(flow.unended())[flow_id].owner == b""
+        assert {event.data.get("token", b"") for event in store.run(log.read(f"flow/{flow_id}"))} == {b""}
 
 
 def test_a_flow_is_rewound_and_forked_again_and_again(store, outside):
