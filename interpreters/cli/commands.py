@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from interpreters.cli import blobs, following, keeping, moving, servers, shipping, tailing
+from interpreters.cli import blobs, flows, following, keeping, moving, servers, shipping, tailing
 from interpreters.cli.exits import EXIT_CODES, INTERRUPTED, end_interrupted
 
 # In the order in which the help tells them.
@@ -42,6 +42,18 @@ FOLLOWER_COMMANDS: dict[str, Callable[..., Any]] = {
     "reset": following.reset,
     "forget": following.forget,
 }
+FLOW_COMMANDS: dict[str, Callable[..., Any]] = {
+    "list": flows.list_flows,
+    "show": flows.show,
+    "signal": flows.signal,
+    "cancel": flows.cancel,
+    "pause": flows.pause,
+    "resume": flows.resume,
+    "retry": flows.retry,
+    "resolve": flows.resolve,
+    "fork": flows.fork,
+    "rewind": flows.rewind,
+}
 
 app = typer.Typer(
     name="persist-effects",
@@ -55,9 +67,17 @@ blobs_app = typer.Typer(help="Look at blobs, and keep them well.", epilog=EXIT_C
 follower_app = typer.Typer(
     help="Look at one follower, and what to do about it.", epilog=EXIT_CODES, no_args_is_help=True
 )
+flows_app = typer.Typer(help="Look at durable flows, and tell them things.", epilog=EXIT_CODES, no_args_is_help=True)
 app.add_typer(blobs_app, name="blobs")
 app.add_typer(follower_app, name="follower")
-for commands, group in ((COMMANDS, app), (BLOB_COMMANDS, blobs_app), (FOLLOWER_COMMANDS, follower_app)):
+app.add_typer(flows_app, name="flows")
+GROUPS = (
+    (COMMANDS, app),
+    (BLOB_COMMANDS, blobs_app),
+    (FOLLOWER_COMMANDS, follower_app),
+    (FLOW_COMMANDS, flows_app),
+)
+for commands, group in GROUPS:
     for name, command in commands.items():
         group.command(name, epilog=EXIT_CODES)(command)
 

@@ -1,6 +1,5 @@
 """Commands for followers: which there are, how far each is behind, and what to do about one."""
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
@@ -9,7 +8,7 @@ import msgspec
 import typer
 
 from interpreters.cli.exits import exit_codes, noting_interrupt
-from interpreters.cli.inputs import AnyUrl, AsJson, reading_any, writing_any
+from interpreters.cli.inputs import AnyUrl, AsJson, Yes, confirm, reading_any, writing_any
 from interpreters.cli.output import lines_of_numbers, lines_of_table, print_answer, printable, progress, time_of
 from interpreters.cli.stepping import run_watched
 from interpreters.stores.compacting import Told
@@ -22,7 +21,6 @@ from persist_effects.requests import KvDelete, Request, Sleep, Transact
 A = TypeVar("A")
 
 FollowerName = Annotated[str, typer.Argument(metavar="NAME", help="The follower's name.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask whether it is meant.")]
 ToWait = Annotated[bool, typer.Option("--wait", help="Wait until those that follow have done it.")]
 Patience = Annotated[float, typer.Option(min=0.1, help="How many seconds may pass in which nothing moves.")]
 
@@ -126,7 +124,7 @@ def reset(
     """Have the events past a position take effect again. Asks first, unless --yes is given."""
     with exit_codes(as_json), writing_any(url) as store:
         behind = store.run(followers.registered(name)).position
-        _confirm(
+        confirm(
             f"The events of {name!r} past position {position} will take effect again; it has come to {behind}.", yes
         )
         store.run(followers.reset(name, position))
@@ -139,7 +137,7 @@ def forget(url: AnyUrl, name: FollowerName, yes: Yes = False, as_json: AsJson = 
         found = store.run(followers.registered(name))
         what = "its checkpoint and its read model" if found.has_model else "its checkpoint"
         living = f" Members of it give signs of life, {len(found.members)}: end them first." if found.members else ""
-        _confirm(f"The follower {name!r} will be removed: {what}.{living}", yes)
+        confirm(f"The follower {name!r} will be removed: {what}.{living}", yes)
         with progress("removing", as_json) as told:
             keys = _forget(store, name, told)
         print_answer({"name": name, "keys": keys}, as_json, lambda _: [f"forgotten: {name}, {keys} keys"])
@@ -208,19 +206,6 @@ def _await(
 
 def _reached(found: Registered) -> int:
     return found.position if found.building is None else found.building.position
-
-
-def _confirm(what: str, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise InvalidRequest(f"{what} Nothing was done: give --yes if that is meant")
-    try:
-        is_meant = typer.confirm(f"{what} Is that meant?", err=True)
-    except typer.Abort:
-        raise KeyboardInterrupt from None
-    if not is_meant:
-        raise InvalidRequest("nothing was done")
 
 
 # What is printed

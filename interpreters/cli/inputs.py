@@ -37,6 +37,9 @@ Home = Annotated[
 ]
 
 
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask whether it is meant.")]
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines, and no progress.")]
 
 
@@ -91,6 +94,20 @@ def writing_any(url: str) -> Any:
         if scheme == "sqlite" and path and not Path(path).is_file():
             raise InvalidRequest(f"there is no store in {path}: give the path of one that is there")
     return open_store(url)
+
+
+def confirm(what: str, yes: bool) -> None:
+    """Ask at a terminal whether it is meant. Raises `InvalidRequest` where it is not, or where nobody can be asked."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InvalidRequest(f"{what} Nothing was done: give --yes if that is meant")
+    try:
+        is_meant = typer.confirm(f"{what} Is that meant?", err=True)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    if not is_meant:
+        raise InvalidRequest("nothing was done")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ from persist_effects.clock import new_id, now, sleep
 from persist_effects.errors import NoSuchFlow
 from persist_effects.flow.conducting import RESULT_LIMIT_BYTES, Finished, check_history, conduct
 from persist_effects.flow.defining import Flows, activity, defined
+from persist_effects.flow.forking import fork, rewind
+from persist_effects.flow.history import HistoryEntry, UnresolvedCall, history, unresolved
 from persist_effects.flow.outside import (
     FlowStatus,
     begin,
@@ -45,8 +47,10 @@ __all__ = [
     "Finished",
     "FlowStatus",
     "Flows",
+    "HistoryEntry",
     "NoSuchFlow",
     "Saga",
+    "UnresolvedCall",
     "activity",
     "all_of",
     "begin",
@@ -60,6 +64,8 @@ __all__ = [
     "defined",
     "due_before",
     "first_of",
+    "fork",
+    "history",
     "listing",
     "local",
     "new_id",
@@ -73,11 +79,13 @@ __all__ = [
     "result",
     "resume",
     "retry",
+    "rewind",
     "saga",
     "send",
     "signal",
     "sleep",
     "status",
     "unended",
+    "unresolved",
     "wait_for",
 ]

@@ -827,13 +827,13 @@ class _Conductor:
                 answer = yield from perform(request)
             except UncertainOutcome:
                 is_uncertain = True
-                answer = yield from self._read_back(writes)
+                answer = yield from self._read_back(draft, writes)
             if isinstance(answer, Conflict):
                 of_journal = answer.name == self._stream and answer.kind == "stream"
                 of_journal |= not self._is_owner and answer.name == journal.OPEN + self._id
                 if of_journal or is_uncertain:
                     # It may be this very entry, which was written after all.
-                    answer = (yield from self._read_back(writes)) or answer
+                    answer = (yield from self._read_back(draft, writes)) or answer
                 if of_journal and isinstance(answer, Conflict):
                     raise OwnershipLost(self._id, self._seq + 1)
         if type(answer) is Conflict:
@@ -843,7 +843,7 @@ class _Conductor:
         self._latest = max(self._latest, appended.at)
         return (answer,) if type(answer) is Appended else answer
 
-    def _read_back(self, writes: tuple[Write, ...]) -> Effect[Any]:
+    def _read_back(self, draft: Draft, writes: tuple[Write, ...]) -> Effect[Any]:
         """What an append was answered whose answer was lost, if it was carried out; else None.
 
         Only this host writes with its token, one entry at a time. So an entry with it, behind the last one, is this
@@ -855,7 +855,6 @@ class _Conductor:
         (event,) = page.events
         if event.data.get("token") != self._token:
             raise OwnershipLost(self._id, event.seq)
-        (draft,) = cast(Append, request if isinstance(request, Append) else cast(Transact, request).writes[-1]).events
         if event.type != draft.type or (event.type == journal.STEPS and event.data["steps"] != draft.data["steps"]):
             raise UncertainOutcome(
                 f"flow {self._id!r} has an entry {event.seq} of this host which it had not seen: it is to be taken up "

@@ -270,9 +270,15 @@ def retry(flow_id: str) -> Effect[None]:
         flow_id: The flow.
 
     Raises:
+        InvalidRequest: If it is running or paused.
         NoSuchFlow: If there is none, or it has ended.
     """
-    entry, standing = yield from _open_of(flow_id)
+    entry, standing = yield from open_of(flow_id)
+    if standing.state not in (journal.HALTED, journal.SET_ASIDE):
+        raise InvalidRequest(
+            f"flow {flow_id!r} is {standing.state}: only one that is {journal.HALTED} or {journal.SET_ASIDE} is taken "
+            "up again, and a paused one is resumed"
+        )
     extent = yield from log.last_seq(journal.journal_of(flow_id))
     again = msgspec.structs.replace(standing, state=journal.RUNNING, error=None, owner=b"", retried=extent)
     put = KvPut(journal.OPEN + flow_id, again, entry.revision)
@@ -284,7 +290,7 @@ def retry(flow_id: str) -> Effect[None]:
 def _tell(flow_id: str, kind: str, data: Any) -> Effect[int]:
     """Put a message into the inbox of a flow, for as long as it goes on."""
     while True:
-        entry, standing = yield from _open_of(flow_id)
+        entry, standing = yield from open_of(flow_id)
         key = journal.OPEN + flow_id
         writes: tuple[Write, ...] = (message(flow_id, kind, data),)
         checks: tuple[ExpectRevision, ...] = (ExpectRevision(key, entry.revision),)
@@ -297,7 +303,8 @@ def _tell(flow_id: str, kind: str, data: Any) -> Effect[int]:
             return int(told[0].last_seq)
 
 
-def _open_of(flow_id: str) -> Effect[tuple[Any, Open]]:
+def open_of(flow_id: str) -> Effect[tuple[Any, Open]]:
+    """The key of a flow that goes on, as an entry and read. Raises `NoSuchFlow` where there is none."""
     check_flow_id(flow_id)
     entry = yield from perform(KvGet(journal.OPEN + flow_id))
     if entry is None:
@@ -571,6 +578,9 @@ def listing(
     Returns:
         The flows that were found.
 
+    Raises:
+        InvalidRequest: If there is no such state.
+
     >>> from interpreters import open_store
     >>> def greet(name: str):
     ...     yield
@@ -580,6 +590,8 @@ def listing(
     >>> [each.flow_id for each in store.run(listing(flow="greet", limit=2))]
     ['g-0', 'g-1']
     """
+    if state is not None and state not in (*_OPEN_STATES, *_ENDED_STATES):
+        raise InvalidRequest(f"state is {state!r}: give one of {', '.join((*_OPEN_STATES, *_ENDED_STATES))}")
     wanted = _checked_tags(tags)
     found: list[FlowStatus] = []
     for where, status_from in ((journal.OPEN, _status_of), (journal.DONE, _status_of_ended)):

@@ -37,6 +37,7 @@ from persist_effects.errors import (
 from persist_effects.flow import journal
 from persist_effects.flow.conducting import BegunFlow, Finished, conduct
 from persist_effects.flow.defining import Flows, activities_by_name
+from persist_effects.flow.history import HistoryEntry
 from persist_effects.flow.journal import Open, OpenFlow
 from persist_effects.flow.outside import FlowStatus
 from persist_effects.flow.requests import Await, Came
@@ -301,6 +302,18 @@ class FlowHost:
         """Flows, by their ids: see `persist_effects.flow.listing` for what can be asked for."""
         return [self._queues.shown(each) for each in self._store.run(flows_.listing(**wanted))]
 
+    def history(self, flow_id: str) -> Sequence[HistoryEntry]:
+        """What a flow has done: see `persist_effects.flow.history`."""
+        return self._store.run(flows_.history(flow_id))
+
+    def fork(self, flow_id: str, new_id: str, at: int) -> None:
+        """Begin a new flow that goes on from an entry of another one's journal: see `persist_effects.flow.fork`."""
+        self._store.run(flows_.fork(flow_id, new_id, at))
+
+    def rewind(self, flow_id: str, at: int) -> None:
+        """Have a flow that stands still go on from an earlier entry: see `persist_effects.flow.rewind`."""
+        self._store.run(flows_.rewind(flow_id, at))
+
     def close(self) -> None:
         """Stop. Flows that go on are not cancelled: they are taken up again by the next host. Again: nothing."""
         if not self._is_closed:
@@ -442,12 +455,14 @@ class FlowHost:
 
     def left(self, flow_id: str, end: Finished | Exception) -> None:
         """See to a flow that is no longer held."""
-        if isinstance(end, Finished | OwnershipLost):
+        if isinstance(end, Finished):
             self._pauses.pop(flow_id, None)
             self._queues.release(flow_id)
-            if isinstance(end, OwnershipLost):
-                # It may be that of a host that wrote late, and then was gone.
-                self._look_at(flow_id)
+        elif isinstance(end, OwnershipLost):
+            self._pauses.pop(flow_id, None)
+            self._queues.release(flow_id)
+            # Whoever wrote may have left it to nobody: one that was rewound, or a host that wrote late and then was gone.
+            self._look_at(flow_id)
         elif isinstance(end, StoreClosed):
             raise end
         elif isinstance(end, _PASSING):
