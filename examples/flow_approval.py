@@ -91,10 +91,10 @@ def host_of(store: Store, activities: Iterable[Callable[..., Any]] = ACTIVITIES)
     return FlowHost(store, flows=[approve], activities=activities)
 
 
-def when(claim: Claim, wanted: str) -> Effect[None]:
-    """Wait for an event of a claim."""
+def when(claim: Claim, wanted: str, count: int = 1) -> Effect[None]:
+    """Wait until a claim has so many events of a type."""
     seen = 0
-    while not any(event.type == wanted for event in (yield from log.read(claim.stream))):
+    while [event.type for event in (yield from log.read(claim.stream))].count(wanted) < count:
         seen = yield from log.wait(seen, claim.stream)
 
 

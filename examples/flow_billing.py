@@ -13,9 +13,9 @@ from msgspec import Struct
 
 from interpreters import Store, open_store
 from interpreters.runtime.flows import FlowHost
-from persist_effects import Effect, Retry, flow, log
+from persist_effects import Effect, Retry, flow, log, now
 
-MONTH_SECONDS = 30 * 24 * 60 * 60.0
+MONTH_MICROS = 30 * 24 * 60 * 60 * 1_000_000
 
 
 class Plan(Struct, frozen=True):
@@ -45,16 +45,21 @@ ACTIVITIES: list[Callable[..., Any]] = [charge]
 # The flow
 
 
-def subscription(plan: Plan, month: int = 1) -> Effect[str]:
-    """Bill a month, and wait for the next, or for the signal ``unsubscribed``. Returns how long it was billed."""
+def subscription(plan: Plan, month: int = 1, bill_at: int = 0) -> Effect[str]:
+    """Bill a month, and wait for the next, or for the signal ``unsubscribed``. Returns how long it was billed.
+
+    When the next bill is due is handed on, and not counted from when this one was paid, so that bills do not drift.
+    """
+    next_at = (bill_at or (yield from now())) + MONTH_MICROS
     receipt = yield from flow.call(charge, plan.customer, plan.cents)
     yield from log.append(plan.stream, "paid", {"month": month, "receipt": receipt})
+    seconds_left = (next_at - (yield from now())) / 1_000_000
     try:
-        reason = yield from flow.signal("unsubscribed", timeout=MONTH_SECONDS, returns=str)
+        reason = yield from flow.signal("unsubscribed", timeout=max(0, seconds_left), returns=str)
     except TimeoutError:
-        flow.continue_as_new(plan, month + 1)
+        flow.continue_as_new(plan, month + 1, next_at)
     yield from log.append(plan.stream, "ended", reason)
-    return f"{month} months: {reason}"
+    return f"paid for {month}: {reason}"
 
 
 # Around it
@@ -69,8 +74,8 @@ class Calendar:
     def __call__(self) -> int:
         return self.micros
 
-    def move(self, seconds: float) -> None:
-        self.micros += int(seconds * 1_000_000)
+    def move(self, micros: int) -> None:
+        self.micros += micros
 
 
 def host_of(store: Store, activities: Iterable[Callable[..., Any]] = ACTIVITIES) -> FlowHost:
@@ -89,7 +94,7 @@ def main(url: str = "memory:") -> None:
     with open_store(url, clock=calendar) as store:
         # A host runs for as long as its process. Here it is another one each month, which comes to the same.
         for month in (1, 2, 3):
-            calendar.move(MONTH_SECONDS)
+            calendar.move(MONTH_MICROS)
             with host_of(store) as host:
                 host.start(subscription, "ada", plan, tags={"plan": "small"})
                 store.run(when_paid(plan, month))
