@@ -52,7 +52,7 @@ from persist_effects.flow.journal import (
     Parent,
     told_path,
 )
-from persist_effects.flow.replay import Path, Replay
+from persist_effects.flow.replay import Path, Replay, release
 from persist_effects.flow.requests import (
     Await,
     Call,
@@ -274,6 +274,9 @@ class _Conductor:
                     feed(path, self._outcome(request, kind, encoded, event))
 
     def _outcome(self, request: Any, kind: int, encoded: Any, event: Event) -> Outcome:
+        if type(request) is Local:
+            # The journal has its value, so it is not run.
+            release([request.program])
         if kind == ANSWER:
             return Answered(journal.decode_reply(request, encoded))
         if kind == ERROR:
