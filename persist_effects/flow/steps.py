@@ -165,17 +165,18 @@ def _programs(branches: tuple[Any, ...]) -> tuple[Effect[Any], ...]:
 
 
 @program
-def local(reading: Effect[A]) -> Effect[A]:
+def local(reading: Effect[A], *, returns: Any = Any) -> Effect[A]:
     """Run a program that only reads. Its value alone is kept in the journal, and not what each read was answered.
 
     Args:
         reading: The program, such as ``log.read("orders/7")`` or a `project` over many pages.
+        returns: The type of its value, as in ``flow.local(log.read("orders/7"), returns=list[Event])``.
 
     Returns:
         Its value.
 
     Raises:
-        InvalidRequest: If it asks for something else than a read, or its value cannot be kept.
+        InvalidRequest: If it asks for something else than a read, or its value cannot be kept as its type.
 
     >>> from persist_effects import kv
     >>> asked = next(local(kv.get("color")))
@@ -185,7 +186,7 @@ def local(reading: Effect[A]) -> Effect[A]:
     """
     check_fresh(reading)
     name = getattr(reading, "__name__", "program")
-    return cast(A, (yield from perform(Local(name, reading))))
+    return cast(A, (yield from perform(Local(name, reading, returns))))
 
 
 @program
