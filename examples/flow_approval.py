@@ -92,10 +92,12 @@ def host_of(store: Store, activities: Iterable[Callable[..., Any]] = ACTIVITIES)
 
 
 def when(claim: Claim, wanted: str, count: int = 1) -> Effect[None]:
-    """Wait until a claim has so many events of a type."""
+    """Wait until a claim has so many events of a type. Raises TimeoutError where none comes for a minute."""
     seen = 0
     while [event.type for event in (yield from log.read(claim.stream))].count(wanted) < count:
-        seen = yield from log.wait(seen, claim.stream)
+        before, seen = seen, (yield from log.wait(seen, claim.stream, timeout=60))
+        if seen == before:
+            raise TimeoutError(f"nothing came to {claim.stream} for a minute")
 
 
 def decide(host: FlowHost, claim: Claim, decision: Decision) -> None:

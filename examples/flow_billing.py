@@ -83,10 +83,12 @@ def host_of(store: Store, activities: Iterable[Callable[..., Any]] = ACTIVITIES)
 
 
 def when_paid(plan: Plan, month: int) -> Effect[None]:
-    """Wait until a month is paid."""
+    """Wait until a month is paid. Raises TimeoutError where no bill is paid for a minute."""
     seen = 0
     while len((yield from log.read(plan.stream))) < month:
-        seen = yield from log.wait(seen, plan.stream)
+        before, seen = seen, (yield from log.wait(seen, plan.stream, timeout=60))
+        if seen == before:
+            raise TimeoutError(f"nothing came to {plan.stream} for a minute")
 
 
 def main(url: str = "memory:") -> None:

@@ -40,5 +40,7 @@ def test_a_value_that_would_come_back_as_another_says_how_its_type_is_given(stor
     store.run(log.append("orders/1", "placed", 5))
     with FlowHost(store, flows=[untyped]) as host:
         host.start(untyped, "u-1", "orders/1")
-        with pytest.raises(FlowFailed, match=r"(?s)what program 'read' came to .* `flow\.local\(…, returns=list\[Event\]\)"):
+        with pytest.raises(
+            FlowFailed, match=r"(?s)what program 'read' came to .* `flow\.local\(…, returns=list\[Event\]\)"
+        ):
             host.result("u-1", timeout=60)

@@ -132,4 +132,5 @@ def both_timers_are_set():
     """Wait until the flow waits for its approver: its timers, that of the signal and the next reminder, are stored."""
     seen = 0
     while len((yield from kv.keys("flow-due/"))) < 2:
-        seen = yield from kv.wait(seen, "flow-due/")
+        before, seen = seen, (yield from kv.wait(seen, "flow-due/", timeout=60))
+        assert seen > before, "no timer was set for a minute"

@@ -90,7 +90,8 @@ def known_are(count):
             >= count
         ):
             return
-        seen = yield from log.wait(seen, journal.journal_of("check-1"))
+        before, seen = seen, (yield from log.wait(seen, journal.journal_of("check-1"), timeout=60))
+        assert seen > before, "nothing was known for a minute"
 
 
 def test_a_link_whose_error_is_not_caught_cancels_the_others_and_fails_the_flow(store):
