@@ -5,7 +5,7 @@ from hashlib import blake2b
 from typing import Any, NoReturn, ParamSpec, TypeVar, cast
 
 from persist_effects.clock import new_id
-from persist_effects.errors import Cancelled, FlowContinued, InvalidRequest, describe
+from persist_effects.errors import Cancelled, FlowContinued, InvalidRequest, describe, text_of
 from persist_effects.flow.defining import activity_code, flow_code
 from persist_effects.flow.requests import Branches, Call, Child, Local, Patched, Signal
 from persist_effects.following.handling import Retry
@@ -320,7 +320,15 @@ def saga(body: Callable[[Saga], Effect[A]]) -> Effect[A]:
     except (Exception, Cancelled) as error:
         errors = yield from steps.undo_all()
         if errors and isinstance(error, Exception):
-            raise ExceptionGroup("a saga failed, and so did what was to undo it", [error, *errors]) from error
+            # A journal keeps its text, and not the errors in it.
+            what = (
+                f"a saga failed with {_told(error)}, and what was to undo it raised {' and '.join(map(_told, errors))}"
+            )
+            raise ExceptionGroup(what, [error, *errors]) from error
         for each in errors:
-            error.add_note(f"what was to undo it raised {type(each).__name__}: {each}")
+            error.add_note(f"what was to undo it raised {_told(each)}")
         raise
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {text_of(error)}"

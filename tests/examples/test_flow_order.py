@@ -182,3 +182,22 @@ def test_a_bank_that_cannot_be_reached_is_asked_again(store):
         host.start(flow_order.fulfil, "o-1", MUG)
         host.result("o-1", timeout=60)
     assert tries == ["o-1/1/4"] * 3
+
+
+def test_an_undo_that_fails_is_told_with_what_it_raised_and_the_others_are_carried_out(store):
+    @flow.activity(name="cancel_payment")
+    def nobody_there(number: str) -> None:
+        raise ConnectionError(f"nobody at the bank for {number}")
+
+    activities = [flow_order.charge, nobody_there, flow_order.send]
+    store.run(flow_order.fill_stock())
+    with flow_order.host_of(store, activities) as host:
+        host.start(flow_order.fulfil, TO_AN_ISLAND.number, TO_AN_ISLAND)
+        with pytest.raises(FlowFailed) as failed:
+            host.result(TO_AN_ISLAND.number, timeout=60)
+    assert "Unreachable: no carrier goes to ada's island" in failed.value.reason
+    assert "ConnectionError: nobody at the bank for o-2-island" in failed.value.reason
+    cause = failed.value.__cause__
+    assert cause is not None
+    assert isinstance(cause.__cause__, flow_order.Unreachable)
+    assert stock(store) == flow_order.IN_STOCK
