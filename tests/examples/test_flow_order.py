@@ -201,3 +201,21 @@ def test_an_undo_that_fails_is_told_with_what_it_raised_and_the_others_are_carri
     assert cause is not None
     assert isinstance(cause.__cause__, flow_order.Unreachable)
     assert stock(store) == flow_order.IN_STOCK
+
+
+def test_an_undo_that_fails_after_a_cancellation_shows_in_the_status(store):
+    @flow.activity(name="cancel_payment")
+    def nobody_there(number: str) -> None:
+        raise ConnectionError(f"nobody at the bank for {number}")
+
+    store.run(flow_order.fill_stock())
+    with HeldActivity(flow_order.charge) as held, flow_order.host_of(store, [held.activity, nobody_there]) as host:
+        host.start(flow_order.fulfil, MUG.number, MUG)
+        held.wait()
+        host.cancel(MUG.number)
+        with pytest.raises(FlowFailed, match="was cancelled"):
+            host.result(MUG.number, timeout=60)
+        status = host.status(MUG.number)
+    assert status.state == "cancelled"
+    assert "what was to undo it raised ConnectionError: nobody at the bank for o-1" in str(status.error)
+    assert stock(store) == flow_order.IN_STOCK
