@@ -1,6 +1,35 @@
 """Durable flows: programs that also do things outside, and survive crashes by a journal.
 
->>> from persist_effects import flow
+A flow is a generator function. Its steps are those below, and all that a program may ask of a store. A host runs it,
+and keeps in its journal, a stream of the same store, what it was answered; the next host feeds it that, and goes on.
+
+>>> from interpreters import open_store
+>>> from interpreters.runtime.flows import FlowHost
+>>> from persist_effects import flow, log
+>>> def charge(number: str, cents: int) -> str:
+...     return f"receipt of {number}"
+>>> def order(number: str, cents: int):
+...     receipt = yield from flow.call(charge, number, cents)
+...     yield from log.append(f"orders/{number}", "paid", receipt)
+...     address = yield from flow.signal("address")
+...     return f"sent to {address}"
+>>> store = open_store("memory:")
+>>> with FlowHost(store, flows=[order], activities=[charge]) as host:
+...     host.start(order, "o-1", "o-1", 500)
+True
+
+The host is gone. Another one goes on where the journal ends.
+
+>>> with FlowHost(store, flows=[order], activities=[charge]) as host:
+...     host.signal("o-1", "address", "Main Street 1")
+...     host.result("o-1", timeout=60)
+'sent to Main Street 1'
+>>> [event.data for event in store.run(log.read("orders/o-1"))]
+['receipt of o-1']
+
+Steps: `call`, `signal`, `sleep`, `now`, `random`, `new_id`, `child`, `local`, `patched`, `all_of`, `first_of`, `saga`
+and `continue_as_new`. From outside: `begin`, `send`, `cancel`, `pause`, `resume`, `resolve`, `retry`, `status`,
+`result`, `wait_for` and `listing`. See docs/flows.md.
 """
 
 from persist_effects.clock import new_id, now, sleep

@@ -54,7 +54,7 @@ from persist_effects.flow.journal import (
     Parent,
     told_path,
 )
-from persist_effects.flow.replay import Path, Replay
+from persist_effects.flow.replay import Path, Replay, release
 from persist_effects.flow.requests import (
     Await,
     Call,
@@ -391,6 +391,9 @@ class _Conductor:
         return last
 
     def _outcome(self, request: Any, kind: int, encoded: Any, event: Event) -> Outcome:
+        if type(request) is Local:
+            # The journal has its value, so it is not run.
+            release([request.program])
         if kind == ANSWER:
             answer = journal.decode_reply(request, encoded)
             if type(request) is Now:
@@ -908,7 +911,7 @@ class _Conductor:
                 state, value, error, result = journal.FAILED, None, refused, None
         raised = None if error is None else self._encode_raised(_as_error(self._id, error))
         beginning, now = self._beginning, (yield from perform(Now()))
-        told = None if error is None else f"{type(error).__name__}: {text_of(error)}"[:500]
+        told = None if error is None else _told_error(error)[:500]
         closed = Closed(
             beginning.flow, beginning.version, beginning.began, now, state, beginning.run, beginning.tags, told
         )
@@ -1076,6 +1079,11 @@ def _state_of(end: Any) -> tuple[str, Any, BaseException | None]:
         case Failed(error):
             return journal.FAILED, None, error
     return journal.CANCELLED, None, end
+
+
+def _told_error(error: BaseException) -> str:
+    """An error with what was noted of it: of a saga, what its undos raised."""
+    return "; ".join([f"{type(error).__name__}: {text_of(error)}", *getattr(error, "__notes__", ())])
 
 
 def _as_error(flow_id: str, error: BaseException) -> Exception:

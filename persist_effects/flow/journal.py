@@ -213,7 +213,7 @@ def encode_value(value: Any, kind: Any, what: str) -> tuple[bytes, Any]:
     if sameness(value, back) < SAME_CLOCK:
         raise InvalidRequest(
             f"{what} is {repr_of(value)} and would come back as {repr_of(back)}: annotate its type, as in "
-            "`def charge(order: str) -> Receipt`, or give plain values"
+            "`def charge(order: str) -> Receipt` or `flow.local(…, returns=list[Event])`, or give plain values"
         )
     return encoded, back
 

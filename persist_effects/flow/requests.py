@@ -66,6 +66,7 @@ class Local(Request[Any], frozen=True, tag="flow/local"):
 
     name: str
     program: Effect[Any]
+    returns: Any = Any
 
 
 class Patched(Request[bool], frozen=True, tag="flow/patched"):

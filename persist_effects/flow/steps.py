@@ -5,7 +5,7 @@ from hashlib import blake2b
 from typing import Any, NoReturn, ParamSpec, TypeVar, cast
 
 from persist_effects.clock import new_id
-from persist_effects.errors import Cancelled, FlowContinued, InvalidRequest, describe
+from persist_effects.errors import Cancelled, FlowContinued, InvalidRequest, describe, text_of
 from persist_effects.flow.defining import activity_code, flow_code
 from persist_effects.flow.requests import Branches, Call, Child, Local, Patched, Signal
 from persist_effects.following.handling import Retry
@@ -165,17 +165,18 @@ def _programs(branches: tuple[Any, ...]) -> tuple[Effect[Any], ...]:
 
 
 @program
-def local(reading: Effect[A]) -> Effect[A]:
+def local(reading: Effect[A], *, returns: Any = Any) -> Effect[A]:
     """Run a program that only reads. Its value alone is kept in the journal, and not what each read was answered.
 
     Args:
         reading: The program, such as ``log.read("orders/7")`` or a `project` over many pages.
+        returns: The type of its value, as in ``flow.local(log.read("orders/7"), returns=list[Event])``.
 
     Returns:
         Its value.
 
     Raises:
-        InvalidRequest: If it asks for something else than a read, or its value cannot be kept.
+        InvalidRequest: If it asks for something else than a read, or its value cannot be kept as its type.
 
     >>> from persist_effects import kv
     >>> asked = next(local(kv.get("color")))
@@ -185,7 +186,7 @@ def local(reading: Effect[A]) -> Effect[A]:
     """
     check_fresh(reading)
     name = getattr(reading, "__name__", "program")
-    return cast(A, (yield from perform(Local(name, reading))))
+    return cast(A, (yield from perform(Local(name, reading, returns))))
 
 
 @program
@@ -319,7 +320,15 @@ def saga(body: Callable[[Saga], Effect[A]]) -> Effect[A]:
     except (Exception, Cancelled) as error:
         errors = yield from steps.undo_all()
         if errors and isinstance(error, Exception):
-            raise ExceptionGroup("a saga failed, and so did what was to undo it", [error, *errors]) from error
+            # A journal keeps its text, and not the errors in it.
+            what = (
+                f"a saga failed with {_told(error)}, and what was to undo it raised {' and '.join(map(_told, errors))}"
+            )
+            raise ExceptionGroup(what, [error, *errors]) from error
         for each in errors:
-            error.add_note(f"what was to undo it raised {type(each).__name__}: {each}")
+            error.add_note(f"what was to undo it raised {_told(each)}")
         raise
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {text_of(error)}"

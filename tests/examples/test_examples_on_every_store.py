@@ -19,6 +19,7 @@ from places import EXAMPLES
 from served_stores import until
 from server_processes import ServerProcess
 from test_courses import TRANSCRIPT as courses_printed  # noqa: N811
+from test_flow_order import TRANSCRIPT as flow_order_printed  # noqa: N811
 from test_git_history_kept import assert_proved, run, small  # noqa: F401
 from test_order_ledger import TRANSCRIPT
 from test_sessions import TRANSCRIPT as sessions_printed  # noqa: N811
@@ -30,6 +31,7 @@ from persist_effects.requests import KvPut
 sys.path.insert(0, str(EXAMPLES))
 
 import courses
+import flow_order
 import order_ledger
 import sessions
 
@@ -151,6 +153,17 @@ def test_the_courses_keep_their_rules_and_the_sessions_end(place: Place, capsys:
     courses.main(place.url)
     sessions.main(place.url)
     assert capsys.readouterr().out == courses_printed + sessions_printed
+
+
+def test_the_flows_of_orders_print_the_same_and_are_known_once_everything_was_ended(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flow_order.main(place.url)
+    assert capsys.readouterr().out == flow_order_printed
+    if place.is_kept:
+        place.restart()
+        flow_order.main(place.url)
+        assert capsys.readouterr().out == flow_order_printed.replace("bank: no money for o-4-island\n", "")
 
 
 def test_deciders_on_several_connections_give_out_the_seats_that_there_are(place: Place) -> None:

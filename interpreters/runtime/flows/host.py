@@ -461,7 +461,7 @@ class FlowHost:
         elif isinstance(end, OwnershipLost):
             self._pauses.pop(flow_id, None)
             self._queues.release(flow_id)
-            # Whoever wrote may have left it to nobody: one that was rewound, or a host that wrote late and then was gone.
+            # Whoever wrote may have left it to nobody: who rewound it, or a host that wrote late, and is gone.
             self._look_at(flow_id)
         elif isinstance(end, StoreClosed):
             raise end
