@@ -148,8 +148,9 @@ def conduct(
         Nondeterministic: If the code does not do what the journal says.
         OwnershipLost: If another host has taken it over.
     """
+    withdrawn: list[Path] = []
     while True:
-        conductor = _Conductor(flow_id, flows, token, errors or {}, result_limit_bytes)
+        conductor = _Conductor(flow_id, flows, token, errors or {}, result_limit_bytes, withdrawn)
         try:
             if not (yield from conductor.take_up(claims_limit)):
                 return Finished(flow_id, journal.SET_ASIDE)
@@ -158,6 +159,7 @@ def conduct(
             conductor.close()
         if finished is not None:
             return finished
+        withdrawn = conductor.withdrawn
 
 
 class _Begun(NamedTuple):
@@ -170,7 +172,15 @@ class _Begun(NamedTuple):
 class _Conductor:
     """One flow, taken up."""
 
-    def __init__(self, flow_id: str, flows: Flows, token: bytes, errors: ErrorKinds, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        flow_id: str,
+        flows: Flows,
+        token: bytes,
+        errors: ErrorKinds,
+        limit_bytes: int,
+        withdrawn: list[Path],
+    ) -> None:
         self._id = flow_id
         self._flows = flows
         self._token = token
@@ -194,7 +204,8 @@ class _Conductor:
         self._to_start: list[Path] = []
         self._calls: list[Path] = []
         self._timers: list[Timer] = []
-        self._withdrawn: list[Path] = []
+        self.withdrawn = withdrawn
+        """Paths that the host has not heard yet that nobody waits at: also those of the run before."""
         self._consumed: set[int] = set()
         self._read_through = 0
         self._signals: dict[str, deque[tuple[int, Any]]] = {}
@@ -221,7 +232,7 @@ class _Conductor:
             return False
         events = yield from _run_of(self._stream)
         self._beginning = msgspec.convert(events[0].data, Beginning)
-        self._seq, self._latest = events[-1].seq, events[-1].at
+        self._seq, self._latest = events[-1].seq, max(event.at for event in events)
         claims = next((at for at, event in enumerate(reversed(events)) if event.type != journal.CLAIMED), 0)
         if claims >= claims_limit:
             yield from self._set_aside(f"it was taken over {claims} times in a row without getting on")
@@ -243,6 +254,9 @@ class _Conductor:
         for _, steps in entries:
             self._patches.update((step.known.decode(), True) for step in steps if step.kind == PATCHED)
             self._consumed.update(step.message for step in steps if step.message is not None)
+        # Where another host has begun something at the first step, the journal need not say so.
+        tokens = {event.data.get("token") or self._token for event in events}
+        self._is_replaying = bool(entries) or tokens != {self._token}
         self._replay = Replay(code.make(beginning.args), self._is_patched)
         self._replay.begin()
         self._feed_steps(entries)
@@ -254,7 +268,7 @@ class _Conductor:
         """Give the flow what it was given before, in that order, and compare what it asks with what it asked."""
         last: tuple[Path, bytes] | None = None
         replay = self._flow
-        waiting, feed = replay.waiting, replay.feed
+        waiting, feed, withdrawn = replay.waiting, replay.feed, replay.withdrawn
         for event, steps in entries:
             # The hot loop of replays.
             for path, known, kind, encoded, _ in steps:
@@ -271,11 +285,19 @@ class _Conductor:
                 if kind == STARTED:
                     self._begun[path] = _Begun(event.at, encoded.decode() if isinstance(encoded, bytes) else encoded)
                 else:
+                    if kind == NOTED:
+                        withdrawn.clear()
                     feed(path, self._outcome(request, kind, encoded, event))
+            # What an entry's outcomes withdrew was seen to with it, but for that of a write, which is known only then.
+            if not steps or steps[-1].kind != NOTED:
+                withdrawn.clear()
 
     def _outcome(self, request: Any, kind: int, encoded: Any, event: Event) -> Outcome:
         if kind == ANSWER:
-            return Answered(journal.decode_reply(request, encoded))
+            answer = journal.decode_reply(request, encoded)
+            if type(request) is Now:
+                self._latest = max(self._latest, answer)
+            return Answered(answer)
         if kind == ERROR:
             return Failed(journal.decode_raised(encoded, self._errors))
         return Answered(journal.noted_answer(request, event.meta[ANSWERS]))
@@ -318,8 +340,8 @@ class _Conductor:
                 yield from self._commit_what_is_to_start()
             if self._calls and not self._is_owner:
                 yield from self._claim()
-            asked = Await(self._id, self._started(), tuple(self._timers), tuple(self._withdrawn))
-            self._timers, self._withdrawn = [], []
+            asked = Await(self._id, self._started(), tuple(self._timers), tuple(dict.fromkeys(self.withdrawn)))
+            self._timers, self.withdrawn = [], []
             for came in (yield from perform(asked)):
                 if not came.path:
                     yield from self._read_mail()
@@ -410,13 +432,18 @@ class _Conductor:
             self._begun[path] = _Begun(self._latest, child_id)
 
     def _fail(self, path: Path, request: Request[Any], error: Exception, message: int | None = None) -> None:
+        encoded = self._encode_raised(error)
+        self._tell(JournalStep(path, identity(request), ERROR, encoded, message), len(encoded))
+        # As a replay gives it, so that the flow never sees what it will not see again.
+        self._flow.feed(path, Failed(journal.decode_raised(encoded, self._errors)))
+
+    def _encode_raised(self, error: Exception) -> bytes:
+        """An error as bytes; its words, shortened, where those are too many."""
         encoded = journal.encode_raised(error)
         if len(encoded) > self._limit_bytes:
             error = InvalidRequest(f"{type(error).__name__} of {len(encoded)} bytes: {text_of(error)[:1000]}")
             encoded = journal.encode_raised(error)
-        self._tell(JournalStep(path, identity(request), ERROR, encoded, message), len(encoded))
-        # As a replay gives it, so that the flow never sees what it will not see again.
-        self._flow.feed(path, Failed(journal.decode_raised(encoded, self._errors)))
+        return encoded
 
     def _tell(self, step: JournalStep, size_bytes: int = 0) -> None:
         self._untold.append(step)
@@ -643,17 +670,20 @@ class _Conductor:
             self._open = msgspec.structs.replace(self._open, owner=self._token)
             writes = (*writes, KvPut(journal.OPEN + self._id, self._open))
         request: Request[Any] = Transact((*writes, entry), checks, is_noted) if writes or checks else entry
-        answer = None
+        answer, is_uncertain = None, False
         while answer is None:
             try:
                 answer = yield from perform(request)
             except UncertainOutcome:
+                is_uncertain = True
                 answer = yield from self._read_back(request, writes)
             else:
-                if isinstance(answer, Conflict) and answer.name == self._stream and answer.kind == "stream":
+                is_of_journal = isinstance(answer, Conflict) and (answer.kind, answer.name) == ("stream", self._stream)
+                # One that was carried out later than it was looked for conflicts with itself, at whichever write.
+                if is_of_journal or (is_uncertain and isinstance(answer, Conflict)):
                     answer = (yield from self._read_back(request, writes)) or answer
-                    if isinstance(answer, Conflict):
-                        raise OwnershipLost(self._id, self._seq + 1)
+                if is_of_journal and isinstance(answer, Conflict):
+                    raise OwnershipLost(self._id, self._seq + 1)
         if isinstance(answer, Conflict):
             return answer
         appended: Appended = answer if isinstance(answer, Appended) else answer[-1]
@@ -685,9 +715,9 @@ class _Conductor:
         for path in self._flow.withdrawn:
             begun = self._begun.pop(path, None)
             if begun is None or begun.what is None:
-                self._withdrawn.append(path)
+                self.withdrawn.append(path)
             elif isinstance(begun.what, int):
-                self._withdrawn.append(path)
+                self.withdrawn.append(path)
                 self._obsolete.append(KvDelete(journal.due_key(begun.what, self._id, path)))
             else:
                 self._obsolete.append(message(begun.what, "cancel", {"by": self._id}))
@@ -714,7 +744,7 @@ class _Conductor:
                     )
             except InvalidRequest as refused:
                 state, value, error, result = journal.FAILED, None, refused, None
-        raised = None if error is None else journal.encode_raised(_as_error(self._id, error))
+        raised = None if error is None else self._encode_raised(_as_error(self._id, error))
         beginning, now = self._beginning, (yield from perform(Now()))
         told = None if error is None else f"{type(error).__name__}: {text_of(error)}"[:500]
         closed = Closed(
