@@ -150,7 +150,8 @@ def conduct(
     """
     withdrawn: list[Path] = []
     while True:
-        conductor = _Conductor(flow_id, flows, token, errors or {}, result_limit_bytes, withdrawn)
+        conductor = _Conductor(flow_id, flows, token, errors or {}, result_limit_bytes)
+        conductor.withdrawn = withdrawn
         try:
             if not (yield from conductor.take_up(claims_limit)):
                 return Finished(flow_id, journal.SET_ASIDE)
@@ -172,15 +173,7 @@ class _Begun(NamedTuple):
 class _Conductor:
     """One flow, taken up."""
 
-    def __init__(
-        self,
-        flow_id: str,
-        flows: Flows,
-        token: bytes,
-        errors: ErrorKinds,
-        limit_bytes: int,
-        withdrawn: list[Path],
-    ) -> None:
+    def __init__(self, flow_id: str, flows: Flows, token: bytes, errors: ErrorKinds, limit_bytes: int) -> None:
         self._id = flow_id
         self._flows = flows
         self._token = token
@@ -204,7 +197,7 @@ class _Conductor:
         self._to_start: list[Path] = []
         self._calls: list[Path] = []
         self._timers: list[Timer] = []
-        self.withdrawn = withdrawn
+        self.withdrawn: list[Path] = []
         """Paths that the host has not heard yet that nobody waits at: also those of the run before."""
         self._consumed: set[int] = set()
         self._read_through = 0
@@ -340,7 +333,8 @@ class _Conductor:
                 yield from self._commit_what_is_to_start()
             if self._calls and not self._is_owner:
                 yield from self._claim()
-            asked = Await(self._id, self._started(), tuple(self._timers), tuple(dict.fromkeys(self.withdrawn)))
+            withdrawn = tuple(dict.fromkeys(self.withdrawn))
+            asked = Await(self._id, self._started(), tuple(self._timers), withdrawn, self._beginning.run)
             self._timers, self.withdrawn = [], []
             for came in (yield from perform(asked)):
                 if not came.path:

@@ -116,13 +116,15 @@ class Timer(msgspec.Struct, frozen=True):
 class Await(Request[list[Came]], frozen=True, tag="flow/await"):
     """Begin these, forget what was withdrawn, and answer once something came of anything, or a message came.
 
-    A message shows as one that came at the path ``()``.
+    A message shows as one that came at the path ``()``. What comes of something that another ``run`` of the flow began
+    is not waited for: paths are the same in each.
     """
 
     flow_id: str
     calls: tuple[Started, ...] = ()
     timers: tuple[Timer, ...] = ()
     withdrawn: tuple[tuple[int, ...], ...] = ()
+    run: int = 1
     children: tuple[str, ...] = ()
 
 

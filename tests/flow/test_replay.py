@@ -555,9 +555,9 @@ def made(shape):
         case "ask", name:
             return (yield from ask(name))
         case "in turn", parts:
-            values = []
-            for part in parts:
-                values.append((yield from made(part)))
+            values = [None] * len(parts)
+            for place, part in enumerate(parts):
+                values[place] = yield from made(part)
             return values
         case "all", parts:
             return (yield from flow.all_of(*map(made, parts)))

@@ -37,8 +37,8 @@ class Activities:
         self._later = later
         self._deliver = deliver
         self._workers = Workers(count, "persist-effects activity")
-        # What is under way: which try of it counts.
-        self._tries: dict[tuple[str, tuple[int, ...]], int] = {}
+        # What is under way: which try of which call counts. A call of another run of the flow has another key.
+        self._tries: dict[tuple[str, tuple[int, ...]], tuple[str, int]] = {}
         self._event_loop: _EventLoop | None = None
 
     def check(self, call: Call) -> None:
@@ -72,7 +72,8 @@ class Activities:
     def _try(self, flow_id: str, started: Started, number: int) -> None:
         call = started.call
         code = self._codes[call.activity]
-        self._tries[flow_id, started.path] = number
+        place, counts = (flow_id, started.path), (started.key, number)
+        self._tries[place] = counts
         if call.timeout is not None:
             late = TimeoutError(f"activity {call.activity!r} did not end within {call.timeout} seconds")
             self._later(call.timeout, lambda: self._came(flow_id, started, number, Came(started.path, error=late)))
@@ -81,12 +82,16 @@ class Activities:
             if self._event_loop is None:
                 self._event_loop = _EventLoop()
             self._event_loop.run(
+                call.activity,
                 lambda: code.function(*call.args, **named),
                 lambda value, error: self._say(flow_id, started, number, value, error),
             )
             return
 
         def job() -> None:
+            if self._tries.get(place) != counts:
+                # Nobody waits for it any more.
+                return
             try:
                 value, error = code.function(*call.args, **named), None
             except Exception as raised:
@@ -105,19 +110,19 @@ class Activities:
     def _came(self, flow_id: str, started: Started, number: int, came: Came) -> None:
         """In the thread of the flows: what came of a try, if it is the one that counts."""
         place = flow_id, started.path
-        if self._tries.get(place) != number:
+        if self._tries.get(place) != (started.key, number):
             return
         retry = started.call.retry
         if came.error is not None and number <= retry.times:
             # Until then no other outcome counts.
-            self._tries[place] = -number
+            self._tries[place] = started.key, -number
             self._later(retry.seconds_before(number), lambda: self._try_again(flow_id, started, number))
             return
         del self._tries[place]
         self._deliver(flow_id, came)
 
     def _try_again(self, flow_id: str, started: Started, number: int) -> None:
-        if self._tries.get((flow_id, started.path)) == -number:
+        if self._tries.get((flow_id, started.path)) == (started.key, -number):
             self._try(flow_id, started, number + 1)
 
 
@@ -132,12 +137,15 @@ class _EventLoop:
         self._opening = start_blocking_portal()
         self._portal = self._opening.__enter__()
 
-    def run(self, begin: Callable[[], Any], done: Callable[[Any, Exception | None], None]) -> None:
+    def run(self, name: str, begin: Callable[[], Any], done: Callable[[Any, Exception | None], None]) -> None:
         async def carry_out() -> None:
             try:
                 value = await begin()
             except Exception as error:
                 done(None, error)
+            except BaseException as raised:
+                # Its own, or that of the loop that is closed, which nobody hears of.
+                done(None, RuntimeError(f"activity {name!r} raised {raised!r}"))
             else:
                 done(value, None)
 

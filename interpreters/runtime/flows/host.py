@@ -307,7 +307,9 @@ class FlowHost:
             now = self._answer(Now())
             for timer in asked.timers:
                 self._set_timer(flow_id, timer.path, timer.due, now)
-        if not self._loop.held[flow_id].calls and len(self._loop.held) > self._held_limit:
+        held = self._loop.held[flow_id]
+        # What came for it meanwhile would be lost with it.
+        if not held.calls and not held.arrivals and len(self._loop.held) > self._held_limit:
             self._loop.let_go(flow_id)
 
     def left(self, flow_id: str, end: Finished | Exception) -> None:

@@ -25,13 +25,14 @@ class Shell(Protocol):
 class Held:
     """A flow that was taken up: its conductor, and what came of what it waits for."""
 
-    __slots__ = ("arrivals", "asked", "calls", "flow_id", "is_parked", "program")
+    __slots__ = ("arrivals", "asked", "calls", "flow_id", "is_parked", "program", "run")
 
     def __init__(self, flow_id: str, program: Effect[Finished]) -> None:
         self.flow_id = flow_id
         self.program = program
         self.arrivals: list[Came] = []
         self.is_parked = False
+        self.run = 1
         self.calls: set[tuple[int, ...]] = set()
         """The paths of the calls that are under way."""
         self.asked: dict[tuple[int, ...], int] = {}
@@ -148,6 +149,10 @@ class FlowLoop:
         except Exception as error:
             del self.held[held.flow_id]
             self._shell.left(held.flow_id, error)
+        except BaseException as raised:
+            # SystemExit, and what is like it: it would end all flows, again and again.
+            del self.held[held.flow_id]
+            self._shell.left(held.flow_id, RuntimeError(f"flow {held.flow_id!r} raised {raised!r}"))
         else:
             if type(request) is Await:
                 self._park(held, request)
@@ -162,6 +167,9 @@ class FlowLoop:
         for path in asked.withdrawn:
             held.calls.discard(path)
             held.asked.pop(path, None)
+        if asked.run != held.run:
+            held.run = asked.run
+            held.arrivals = [came for came in held.arrivals if not came.path]
         held.is_parked = True
         self._shell.begin(asked)
         if held.arrivals and held.is_parked:
