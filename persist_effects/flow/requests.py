@@ -26,13 +26,18 @@ class Call(Request[Any], frozen=True, tag="flow/call"):
     timeout: float | None = None
     # The type of what it returns, from its annotation.
     returns: Any = Any
+    known: bytes = b""
 
     def __post_init__(self) -> None:
         check_name("activity", self.activity)
         if self.timeout is not None:
             check_seconds("timeout", self.timeout)
-        if type(self.retry) is not Retry:
-            raise InvalidRequest(f"retry is {describe(self.retry)}: give a Retry, as Retry(times=3)")
+        check_retry(self.retry)
+        try:
+            known = encode(("flow/call", self.activity, self.args))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InvalidRequest(f"an argument of activity {self.activity!r} cannot be stored: {error}") from error
+        msgspec.structs.force_setattr(self, "known", known)
 
 
 class Signal(Request[Any], frozen=True, tag="flow/signal"):
@@ -151,7 +156,7 @@ def identity(request: Request[Any]) -> bytes:
     # Runs at every step of a replay.
     kind = type(request)
     if kind is Call:
-        return encode(("flow/call", request.activity, request.args))  # type: ignore[attr-defined]
+        return request.known  # type: ignore[attr-defined,no-any-return]
     if kind is Sleep:
         return _SLEEP
     row = _IDENTITIES.get(kind)
@@ -189,6 +194,17 @@ def told_identity(known: Any) -> str:
             shown = ", ".join(f"{name}={repr_of(value)}" for name, value in known.items() if name != "op")
             return f"{known.get('op')}({shown})"
     return repr_of(known)
+
+
+def check_retry(retry: object) -> None:
+    """Refuse what does not say how often something is tried again.
+
+    >>> check_retry(3)
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: retry is an int, 3: give a Retry, as Retry(times=3)
+    """
+    if type(retry) is not Retry:
+        raise InvalidRequest(f"retry is {describe(retry)}: give a Retry, as Retry(times=3)")
 
 
 def check_flow_id(flow_id: object) -> None:

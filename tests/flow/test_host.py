@@ -104,6 +104,20 @@ def test_a_flow_that_others_begin_by_the_store_is_taken_up_by_the_host(store):
         assert host.result("g-1", timeout=LONG_SECONDS) == "hello Ada"
 
 
+def test_a_flow_whose_beginning_was_not_heard_of_is_taken_up_once_it_is_begun_again(store):
+    with FlowHost(store, flows=[greet], activities=[greeting]) as host:
+        # What is left where an interrupt, or a lost answer, came between its beginning and its being taken up.
+        store.run(flow.begin("g-1", greet, "Ada", token=host.token))
+        assert host.start(greet, "g-1", "Ada") is False
+        assert host.result("g-1", timeout=LONG_SECONDS) == "hello Ada"
+
+
+def test_a_flow_that_is_not_one_of_the_hosts_is_one_once_it_is_begun(store):
+    with FlowHost(store, flows=[], activities=[greeting]) as host:
+        host.start(greet, "g-1", "Ada")
+        assert host.result("g-1", timeout=LONG_SECONDS) == "hello Ada"
+
+
 def test_a_result_is_waited_for_no_longer_than_is_said(store):
     def waiting():
         yield from flow.signal("go")
@@ -166,9 +180,13 @@ def test_an_interrupt_of_whoever_waits_for_a_result_leaves_the_flow_and_the_host
         os.kill(os.getpid(), signal.SIGINT)
 
     with FlowHost(store, flows=[interrupting], activities=[interrupt, doors.enter]) as host:
-        with pytest.raises(KeyboardInterrupt):
+
+        def begin_and_wait():
             host.start(interrupting, "f-1")
             host.result("f-1", timeout=LONG_SECONDS)
+
+        with pytest.raises(KeyboardInterrupt):
+            begin_and_wait()
         host.start(interrupting, "f-1")
         doors.open("a")
         assert host.result("f-1", timeout=LONG_SECONDS) == "a"
@@ -614,10 +632,15 @@ def test_a_flow_to_which_something_came_just_before_it_waits_is_not_let_go_of():
         yield from kv.put("nudged", 1)
         return (yield from flow.signal("go"))
 
-    with open_store("memory:", effects={Nudge: lambda request: store.run(flow.send("f-1", "go", "gone"))}) as store:
-        with FlowHost(store, flows=[nudged], held_limit=0) as host:
-            host.start(nudged, "f-1")
-            assert host.result("f-1", timeout=LONG_SECONDS) == "gone"
+    def nudge(request):
+        return store.run(flow.send("f-1", "go", "gone"))
+
+    with (
+        open_store("memory:", effects={Nudge: nudge}) as store,
+        FlowHost(store, flows=[nudged], held_limit=0) as host,
+    ):
+        host.start(nudged, "f-1")
+        assert host.result("f-1", timeout=LONG_SECONDS) == "gone"
 
 
 # Restarts

@@ -42,12 +42,15 @@ class Activities:
         self._event_loop: _EventLoop | None = None
 
     def check(self, call: Call) -> None:
-        """Refuse a call of an activity that is not here."""
-        if call.activity not in self._codes:
+        """Refuse a call of an activity that is not here, or that nothing here can run."""
+        code = self._codes.get(call.activity)
+        if code is None:
             raise InvalidRequest(
                 f"activity {call.activity!r} is not here: give it to the host, which has "
                 f"{', '.join(sorted(self._codes)) or 'none'}"
             )
+        if self._event_loop is None and is_async_row(code.function):
+            self._event_loop = _EventLoop()
 
     def start(self, flow_id: str, started: Started) -> None:
         """Run a call.
@@ -79,8 +82,7 @@ class Activities:
             self._later(call.timeout, lambda: self._came(flow_id, started, number, Came(started.path, error=late)))
         named = {"key": started.key} if code.repeat == "keyed" else {}
         if is_async_row(code.function):
-            if self._event_loop is None:
-                self._event_loop = _EventLoop()
+            assert self._event_loop is not None, "it was checked"
             self._event_loop.run(
                 call.activity,
                 lambda: code.function(*call.args, **named),
