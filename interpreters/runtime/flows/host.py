@@ -143,7 +143,7 @@ class FlowHost:
         """Begin a flow. The same id with the same arguments is the same flow: nothing happens.
 
         Args:
-            flow: The flow.
+            flow: The flow. The host has it from now on.
             flow_id: Its id.
             args: Its arguments.
             tags: By which it is found in lists.
@@ -153,12 +153,12 @@ class FlowHost:
 
         Raises:
             FlowExists: If there is another flow of this id.
-            InvalidRequest: If the host does not have this flow, or something cannot be kept.
+            InvalidRequest: If the host has another flow of this name and version, or something cannot be kept.
         """
         self._flows.add(flow)
         is_new = self._store.run(flows_.begin(flow_id, flow, *args, tags=tags, token=self.token))
-        if is_new:
-            self._inbox.put(partial(self._loop.take_up, flow_id))
+        # One that was there may be this host's, and not taken up: where an interrupt came here, or an answer was lost.
+        self._inbox.put(partial(self._loop.take_up if is_new else self._look_at, flow_id))
         return is_new
 
     def signal(self, flow_id: str, name: str, data: Any = None) -> None:
