@@ -341,6 +341,8 @@ class _Conductor:
                     yield from self._read_mail()
                 else:
                     self._came(came)
+                    if self._untold_bytes > self._limit_bytes:
+                        yield from self._commit()
 
     def _settle(self) -> Effect[None]:
         """Answer what can be answered at once, until the flow waits for others."""
@@ -486,6 +488,8 @@ class _Conductor:
             for event in page.events:
                 if event.seq not in self._consumed:
                     self._take(event)
+                    if self._untold_bytes > self._limit_bytes:
+                        yield from self._commit()
             self._read_through = max(self._read_through, page.next)
             if page.next >= page.head:
                 break

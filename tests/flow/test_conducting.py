@@ -1,5 +1,8 @@
 """A flow that is conducted on a store by hand: what its journal has, and when."""
 
+import gc
+from weakref import WeakSet
+
 import msgspec
 import pytest
 from conducted import Conducted, TestClock, counting, entries, keys
@@ -692,6 +695,39 @@ def test_thousands_of_runs_take_no_more_of_the_stack_than_one(store):
     assert len(store.run(log.read("flow/f-1"))) == 1
 
 
+def test_a_run_that_is_over_leaves_nothing_in_memory(store):
+    class Mark:
+        pass
+
+    marks = WeakSet()
+
+    def looping(number: int):
+        mark = Mark()
+        marks.add(mark)
+        yield from flow.all_of(kv.get("a"), flow.local(kv.get("b")))
+        if number == 300:
+            yield from flow.signal("go")
+        flow.continue_as_new(number + 1)
+
+    begin(store, looping, 0)
+    held = Conducted(store, looping)
+    assert held.asked is not None
+    gc.collect()
+    assert len(marks) == 1
+
+
+def test_an_error_group_that_a_flow_ended_with_is_told_by_its_words(store):
+    def failing():
+        yield from kv.get("a")
+        raise ExceptionGroup("two things", [LookupError("no tea"), OSError("no disk")])
+
+    begin(store, failing)
+    Conducted(store, failing)
+    with pytest.raises(FlowFailed, match="two things") as raised:
+        store.run(flow.result("f-1"))
+    assert "ExceptionGroup" in f"{type(raised.value.__cause__).__name__}{raised.value.__cause__}"
+
+
 def test_a_new_run_takes_the_newest_version_of_the_code(store):
     @flow.defined(name="looping")
     def old():
@@ -1058,6 +1094,60 @@ def test_much_that_was_read_is_told_in_entries_of_limited_size(store):
     sizes = [len(entry) for entry in entries(store) if isinstance(entry, list)]
     assert sum(sizes) == 20
     assert max(sizes) <= 2
+
+
+SMALL = 16_384
+"""What a payload takes in these stores; a journal's outcome a quarter of it."""
+
+
+def test_many_large_outcomes_that_come_at_once_are_told_in_several_entries():
+    def fetching():
+        got = yield from flow.all_of(*(flow.call(fetch, str(number)) for number in range(20)))
+        yield from flow.call(fetch, "a")
+        return sum(map(len, got))
+
+    with open_store("memory:", payload_limit_bytes=SMALL) as store:
+        begin(store, fetching)
+        held = Conducted(store, fetching, result_limit_bytes=SMALL // 4)
+        held.come(*(Came((1, number + 1, 1), "x" * 4000) for number in range(20)))
+        held = again(held, fetching, result_limit_bytes=SMALL // 4)
+        held.give((2,), "")
+        assert held.finished.value == 80_000
+
+
+def test_many_large_signals_that_came_at_once_are_told_in_several_entries():
+    def receiving():
+        total = 0
+        for _ in range(20):
+            total += len((yield from flow.signal("go")))
+        yield from flow.call(fetch, "a")
+        return total
+
+    with open_store("memory:", payload_limit_bytes=SMALL) as store:
+        begin(store, receiving)
+        for _ in range(20):
+            store.run(flow.send("f-1", "go", "x" * 4000))
+        held = Conducted(store, receiving, result_limit_bytes=SMALL // 4)
+        held = again(held, receiving, result_limit_bytes=SMALL // 4)
+        held.give((21,), "")
+        assert held.finished.value == 80_000
+
+
+def test_many_large_signals_for_branches_are_told_in_several_entries():
+    def receiving():
+        got = yield from flow.all_of(*(flow.signal("go") for _ in range(20)))
+        yield from flow.call(fetch, "a")
+        return sum(map(len, got))
+
+    with open_store("memory:", payload_limit_bytes=SMALL) as store:
+        begin(store, receiving)
+        held = Conducted(store, receiving, result_limit_bytes=SMALL // 4)
+        for _ in range(20):
+            store.run(flow.send("f-1", "go", "x" * 4000))
+        held.tell()
+        held = again(held, receiving, result_limit_bytes=SMALL // 4)
+        held.give((2,), "")
+        assert held.finished.value == 80_000
 
 
 # Cancellation
