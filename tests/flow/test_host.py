@@ -604,6 +604,16 @@ def test_flows_that_only_wait_are_let_go_of_and_read_again_when_they_are_woken(s
     assert sum(runs.values()) > 5
 
 
+def test_a_flow_whose_timer_is_due_is_not_let_go_of_before_it_has_heard_of_it(memory):
+    def sleeping():
+        yield from flow.sleep(0)
+        return "awake"
+
+    with FlowHost(memory, flows=[sleeping], held_limit=0) as host:
+        host.start(sleeping, "f-1")
+        assert host.result("f-1", timeout=LONG_SECONDS) == "awake"
+
+
 def test_a_flow_whose_call_is_under_way_is_not_let_go_of(memory, doors):
     runs = Counter()
 

@@ -309,8 +309,11 @@ class FlowHost:
                 self._set_timer(flow_id, timer.path, timer.due, now)
         held = self._loop.held[flow_id]
         # What came for it meanwhile would be lost with it.
-        if not held.calls and not held.arrivals and len(self._loop.held) > self._held_limit:
-            self._loop.let_go(flow_id)
+        if len(self._loop.held) > self._held_limit and not held.calls and not held.arrivals:
+            now = self._answer(Now())
+            # One whose timer is due would be read again for it, and let go of again, for ever.
+            if all(due > now for due in held.asked.values()):
+                self._loop.let_go(flow_id)
 
     def left(self, flow_id: str, end: Finished | Exception) -> None:
         """See to a flow that is no longer held."""
