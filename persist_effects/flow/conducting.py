@@ -261,8 +261,6 @@ class _Conductor:
         self._obsolete: list[Write] = []
         # The keys of timers that begin with the next entry.
         self._due: list[Write] = []
-        # What calls are known by that wait for an outcome.
-        self._known: dict[Path, bytes] = {}
         # Steps for which something is to be begun once the journal knows that: timers, and calls that are not repeated.
         self._to_begin: list[Path] = []
         self._prepared: list[tuple[Path, int | None]] = []
@@ -458,9 +456,6 @@ class _Conductor:
                 continue
             request = cast(Request[Any], branch.request)
             kind = type(request)
-            if kind is Call:
-                # Refused here where no journal can have it, before anything of it is seen outside.
-                self._known[path] = _identity_of_call(self._id, path, cast(Call, request))
             if kind is Call and cast(Call, request).repeat != "never":
                 self._calls.append(path)
             elif kind is Call or kind is Sleep:
@@ -549,7 +544,7 @@ class _Conductor:
 
     def _fail(self, path: Path, request: Request[Any], error: Exception, message: int | None = None) -> None:
         encoded = self._encode_raised(error)
-        known = self._known.pop(path, b"") or identity(request)
+        known = identity(request)
         self._tell(JournalStep(path, known, ERROR, encoded, message), len(encoded))
         # As a replay gives it, so that the flow never sees what it will not see again.
         self._flow.feed(path, Failed(journal.decode_raised(encoded, self._errors)))
@@ -614,7 +609,7 @@ class _Conductor:
         except InvalidRequest as error:
             self._fail(path, request, error, message)
             return
-        known = self._known.pop(path, b"") or identity(request)
+        known = identity(request)
         # A `JournalStep`, whose constructor takes longer than the rest of this.
         self._untold.append((path, known, ANSWER, encoded, message))
         self._untold_bytes += size_bytes + len(known)
@@ -875,7 +870,6 @@ class _Conductor:
     def _withdraw(self) -> None:
         """See to it that what nobody waits for any more is not gone on with."""
         for path in self._flow.withdrawn:
-            self._known.pop(path, None)
             begun = self._begun.pop(path, None)
             if begun is None or begun.what is None:
                 self.withdrawn.append(path)
@@ -1048,17 +1042,6 @@ def _told(request: Any) -> str:
         return told_identity(decode(identity(request)))
     except InvalidRequest:
         return repr_of(request, 200)
-
-
-def _identity_of_call(flow_id: str, path: Path, call: Call) -> bytes:
-    try:
-        known = identity(call)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidRequest(
-            f"flow {flow_id!r}, step {told_path(path)}: an argument of activity {call.activity!r} cannot be stored, "
-            f"{repr_of(call.args)}: {error}. Give plain values, or a msgspec.Struct or a dataclass of such"
-        ) from error
-    return known
 
 
 def _told_end(end: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 from persist_effects.errors import InvalidRequest, NoSuchFlow, describe, repr_of
 from persist_effects.event import check_integer, check_name
 from persist_effects.flow.journal import decode_value, encode_value, hints_of
-from persist_effects.flow.requests import Repeat
+from persist_effects.flow.requests import Repeat, check_retry
 from persist_effects.following.handling import Retry
 from persist_effects.machine import Effect
 from persist_effects.requests import check_seconds
@@ -170,8 +170,7 @@ def activity_code(function: Any) -> ActivityCode:
 def _flow_code(function: Any, name: str | None, version: int) -> FlowCode:
     if not is_program_row(function):
         raise InvalidRequest(f"a flow is {describe(function)}: give a generator function, which yields from its steps")
-    called = _name_of(function) if name is None else name
-    check_name("flow", called)
+    called = _called("flow", function, name)
     check_integer("version", version, 1)
     hints = hints_of(function)
     parameters = inspect.signature(function).parameters.values()
@@ -201,15 +200,21 @@ def _activity_code(
             f"activity {_name_of(function)!r} is a generator function: an activity is a plain function, or an async "
             "one. What a program reads and writes, a flow does itself: `yield from` it"
         )
-    if type(retry) is not Retry:
-        raise InvalidRequest(f"retry is {describe(retry)}: give a Retry, as Retry(times=3)")
-    if timeout is not None:
-        check_seconds("timeout", timeout)
     if repeat not in ("safe", "keyed", "never"):
         raise InvalidRequest(f"repeat is {repeat!r}: give 'safe', 'keyed' or 'never'")
-    called = _name_of(function) if name is None else name
-    check_name("activity", called)
+    called = _called("activity", function, name)
+    if timeout is not None:
+        check_seconds("timeout", timeout)
+    check_retry(retry)
     return ActivityCode(called, function, repeat, retry, timeout, hints_of(function).get("return", Any))
+
+
+def _called(what: str, function: Any, name: str | None) -> str:
+    called = _name_of(function) if name is None else name
+    if called == "<lambda>":
+        raise InvalidRequest(f"a lambda is no {what}: journals know it by its name, so write it with `def`")
+    check_name(what, called)
+    return called
 
 
 def _name_of(function: Any) -> str:

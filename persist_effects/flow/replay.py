@@ -14,7 +14,7 @@ resumed at its own outcome. Where a branch fails, or another has won, those that
 raised where they wait, their requests are *withdrawn*, and what their ``finally`` blocks ask for is asked as ever.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from types import GeneratorType
 from typing import Any, cast
@@ -101,8 +101,8 @@ class Replay:
         check_fresh(program)
         self._root = Branch(program, (), own_contexts([program])[0], None, 0)
         self._patched = patched or (lambda change: True)
-        # Branches that go on next, each with the call that makes them do so.
-        self._ready: deque[tuple[Branch, Callable[[Any], Any], Any]] = deque()
+        # Branches that go on next, in that order, each with the call that makes it do so.
+        self._ready: OrderedDict[Branch, tuple[Callable[[Any], Any], Any]] = OrderedDict()
         self.waiting: dict[Path, Branch] = {}
         """The frontier: what waits for an outcome, in the order in which it was asked."""
         self.asked: deque[Path] = deque()
@@ -138,9 +138,10 @@ class Replay:
             self._run()
 
     def cancel(self) -> None:
-        """Cancel the flow: `Cancelled` is raised where it waits. Again: nothing."""
-        self._cancel(self._root)
-        self._run()
+        """Cancel the flow: `Cancelled` is raised where it waits. Again, or once it has ended: nothing."""
+        if self.end is None:
+            self._cancel(self._root)
+            self._run()
 
     @property
     def is_cancelled(self) -> bool:
@@ -169,7 +170,8 @@ class Replay:
     def _run(self) -> None:
         ready = self._ready
         while ready:
-            self._go_on(*ready.popleft())
+            branch, (go_on, value) = ready.popitem(last=False)
+            self._go_on(branch, go_on, value)
 
     def _go_on(self, branch: Branch, go_on: Callable[[Any], Any], value: Any) -> None:
         """Run a branch until it waits, or ends."""
@@ -189,7 +191,7 @@ class Replay:
             branch.ordinal += 1
             if kind is Branches:
                 asked = cast(Branches, request)
-                self._join(branch, asked.mode, asked.programs, own_contexts(asked.programs))
+                self._join(branch, asked.mode, asked.programs, branch.run_in(own_contexts, asked.programs))
             elif kind is AllOf:
                 parts = cast(AllOf, request)
                 self._join(branch, "parts", [perform(part) for part in parts.requests], list(runs_of(parts)))
@@ -209,7 +211,7 @@ class Replay:
             branch = Branch(program, (*path, place + 1), run_in, group, place)
             group.branches.append(branch)
             # Behind what is ready already: the order of steps is that in which they came about.
-            self._ready.append((branch, program.send, None))
+            self._ready[branch] = program.send, None
 
     def _ended(self, branch: Branch, end: FlowEnd) -> None:
         group = branch.group
@@ -229,13 +231,13 @@ class Replay:
         parent = group.parent
         parent.joined = None
         if group.is_cancelled:
-            self._ready.append((parent, parent.program.throw, _with_notes(Cancelled(), group, None)))
+            self._ready[parent] = parent.program.throw, _with_notes(Cancelled(), group, None)
             return
         result = _result_of(group)
         if isinstance(result, Answered):
-            self._ready.append((parent, parent.program.send, result.value))
+            self._ready[parent] = parent.program.send, result.value
         else:
-            self._ready.append((parent, parent.program.throw, result))
+            self._ready[parent] = parent.program.throw, result
 
     # Cancellation
 
@@ -258,11 +260,11 @@ class Replay:
             del self.waiting[path]
             self.withdrawn.append(path)
             branch.request = None
-            self._ready.append((branch, branch.program.throw, Cancelled()))
+            self._ready[branch] = branch.program.throw, Cancelled()
         else:
             # It is about to go on, or was never begun, which comes to the same: nothing of it was asked.
-            self._ready = deque(each for each in self._ready if each[0] is not branch)
-            self._ready.append((branch, branch.program.throw, Cancelled()))
+            self._ready.pop(branch)
+            self._ready[branch] = branch.program.throw, Cancelled()
 
 
 def _end_by(program: Effect[Any], error: BaseException) -> FlowEnd:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
-from persist_effects.errors import InvalidRequest, repr_of
+from persist_effects.errors import InvalidRequest, describe, repr_of
 from persist_effects.event import check_integer, check_name
 from persist_effects.following.handling import Retry
 from persist_effects.machine import Effect
@@ -28,8 +28,9 @@ class Call(Request[Any], frozen=True, gc=False, tag="flow/call"):
     repeat: Repeat = "safe"
     retry: Retry = Retry()
     timeout: float | None = None
-    # The type of what it returns, from its annotation.
+    # The type of what it returns, from its annotation; and what it is known by, if that was found out.
     returns: Any = Any
+    known: bytes = b""
 
 
 class Signal(Request[Any], frozen=True, gc=False, tag="flow/signal"):
@@ -122,7 +123,6 @@ class Await(Request[list[Came]], frozen=True, gc=False, tag="flow/await"):
     calls: tuple[Started, ...] = ()
     timers: tuple[Timer, ...] = ()
     withdrawn: tuple[tuple[int, ...], ...] = ()
-    children: tuple[str, ...] = ()
 
 
 class Publish(Request[None], frozen=True, tag="flow/publish"):
@@ -150,12 +150,29 @@ def identity(request: Request[Any]) -> bytes:
     # Runs at every step of a replay.
     kind = type(request)
     if kind is Call:
-        known = encode(("flow/call", request.activity, request.args))  # type: ignore[attr-defined]
-    elif kind is Sleep:
+        call = cast(Call, request)
+        return call.known or identity_of_call(call.activity, call.args)
+    if kind is Sleep:
         return _SLEEP
-    else:
-        row = _IDENTITIES.get(kind)
-        known = encode_request(request) if row is None else encode(row(request))
+    row = _IDENTITIES.get(kind)
+    known = encode_request(request) if row is None else encode(row(request))
+    return known if len(known) <= IDENTITY_LIMIT_BYTES else _digest_of(known)
+
+
+def identity_of_call(activity: str, args: tuple[Any, ...]) -> bytes:
+    """What a call is known by. Raises `InvalidRequest` where its arguments cannot be kept.
+
+    >>> identity_of_call("charge", (object(),))
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: an argument of activity 'charge' cannot be stored, (<object object at ...
+    """
+    try:
+        known = encode(("flow/call", activity, args))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidRequest(
+            f"an argument of activity {activity!r} cannot be stored, {repr_of(args)}: {error}. Give plain values, or a "
+            "msgspec.Struct or a dataclass of such"
+        ) from error
     return known if len(known) <= IDENTITY_LIMIT_BYTES else _digest_of(known)
 
 
@@ -203,6 +220,17 @@ def told_identity(known: Any) -> str:
             shown = ", ".join(f"{name}={repr_of(value)}" for name, value in known.items() if name != "op")
             return f"{known.get('op')}({shown})"
     return repr_of(known)
+
+
+def check_retry(retry: object) -> None:
+    """Refuse what does not say how often something is tried again.
+
+    >>> check_retry(3)
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: retry is an int, 3: give a Retry, as Retry(times=3)
+    """
+    if type(retry) is not Retry:
+        raise InvalidRequest(f"retry is {describe(retry)}: give a Retry, as Retry(times=3)")
 
 
 def check_flow_id(flow_id: object) -> None:

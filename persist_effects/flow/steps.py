@@ -7,7 +7,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar, cast
 from persist_effects.clock import new_id
 from persist_effects.errors import Cancelled, FlowContinued, InvalidRequest, describe, text_of
 from persist_effects.flow.defining import activity_code, flow_code
-from persist_effects.flow.requests import Branches, Call, Child, Local, Patched, Signal
+from persist_effects.flow.requests import Branches, Call, Child, Local, Patched, Signal, check_retry, identity_of_call
 from persist_effects.following.handling import Retry
 from persist_effects.machine import Effect, check_fresh, perform
 from persist_effects.programs import program
@@ -35,7 +35,7 @@ def call(
         What it returns.
 
     Raises:
-        InvalidRequest: If it is not an activity; or if what it returns cannot be kept as what it is annotated with.
+        InvalidRequest: If it is not an activity; or if an argument, or what it returns, cannot be kept as what it is.
         Exception: What it raises, as what it was, with its cause, once it was tried as often as is said.
 
     >>> def charge(order: str, cents: int) -> str: ...
@@ -45,13 +45,14 @@ def call(
     name, _, repeat, usual_retry, usual_timeout, returns = activity_code(activity)
     if retry is None:
         retry = usual_retry
-    elif type(retry) is not Retry:
-        raise InvalidRequest(f"retry is {describe(retry)}: give a Retry, as Retry(times=3)")
+    else:
+        check_retry(retry)
     if timeout is None:
         timeout = usual_timeout
     else:
         check_seconds("timeout", timeout)
-    return (yield from perform(Call(name, args, repeat, retry, timeout, returns)))
+    known = identity_of_call(name, args)
+    return (yield from perform(Call(name, args, repeat, retry, timeout, returns, known)))
 
 
 @program

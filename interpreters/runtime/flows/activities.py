@@ -44,12 +44,15 @@ class Activities:
         self._event_loop: _EventLoop | None = None
 
     def check(self, call: Call) -> None:
-        """Refuse a call of an activity that is not here."""
-        if call.activity not in self._codes:
+        """Refuse a call of an activity that is not here, or that nothing here can run."""
+        code = self._codes.get(call.activity)
+        if code is None:
             raise InvalidRequest(
                 f"activity {call.activity!r} is not here: give it to the host, which has "
                 f"{', '.join(sorted(self._codes)) or 'none'}"
             )
+        if self._event_loop is None and is_async_row(code.function):
+            self._event_loop = _EventLoop()
 
     def start(self, held: Held, started: Started, number: int = 1) -> None:
         """Run a call.
@@ -79,6 +82,9 @@ class Activities:
         """In any thread: run a call once, and return what is to be done in the thread of the flows then."""
         value, error = None, None
         call = started.call
+        if not _counts(held, started, number):
+            # Nobody waits for it any more.
+            return partial(self._came, held, started, number, Came(started.path))
         function = self._codes[call.activity].function
         try:
             value = function(*call.args, key=started.key) if call.repeat == "keyed" else function(*call.args)
@@ -90,15 +96,14 @@ class Activities:
         return partial(self._came, held, started, number, Came(started.path, value, error))
 
     def _run_in_event_loop(self, held: Held, started: Started, number: int) -> None:
-        if self._event_loop is None:
-            self._event_loop = _EventLoop()
+        assert self._event_loop is not None, "it was checked"
 
         def done(value: Any, error: Exception | None) -> None:
             self._tell(partial(self._came, held, started, number, Came(started.path, value, error)))
 
         code = self._codes[started.call.activity]
         named = {"key": started.key} if code.repeat == "keyed" else {}
-        self._event_loop.run(lambda: code.function(*started.call.args, **named), done)
+        self._event_loop.run(code.name, lambda: code.function(*started.call.args, **named), done)
 
     def _came(self, held: Held, started: Started, number: int, came: Came) -> None:
         """In the thread of the flows: what came of a try, if it is the one that counts."""
@@ -136,12 +141,15 @@ class _EventLoop:
         self._opening = start_blocking_portal()
         self._portal = self._opening.__enter__()
 
-    def run(self, begin: Callable[[], Any], done: Callable[[Any, Exception | None], None]) -> None:
+    def run(self, name: str, begin: Callable[[], Any], done: Callable[[Any, Exception | None], None]) -> None:
         async def carry_out() -> None:
             try:
                 value = await begin()
             except Exception as error:
                 done(None, error)
+            except BaseException as raised:
+                # Its own, or that of the loop that is closed, which nobody hears of.
+                done(None, RuntimeError(f"activity {name!r} raised {raised!r}"))
             else:
                 done(value, None)
 

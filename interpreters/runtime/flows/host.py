@@ -177,7 +177,7 @@ class FlowHost:
         """Begin a flow. The same id with the same arguments is the same flow: nothing happens.
 
         Args:
-            flow: The flow.
+            flow: The flow. The host has it from now on.
             flow_id: Its id.
             args: Its arguments.
             tags: By which it is found in lists.
@@ -450,8 +450,18 @@ class FlowHost:
             self._activities.start(held, started)
         if asked.timers:
             self._set_timers(held.flow_id, [(timer.path, timer.due) for timer in asked.timers])
-        if not held.calls and len(self._loop.held) > self._held_limit:
+        if len(self._loop.held) > self._held_limit and self._only_waits(held):
             self._loop.let_go(held.flow_id)
+
+    def _only_waits(self, held: Held) -> bool:
+        """Whether nothing is lost where a flow is let go of, and read again once something comes for it."""
+        if held.calls or held.arrivals:
+            return False
+        try:
+            # One whose timer is due would be read again for it, and let go of again, for ever.
+            return not held.asked or self._answer(Now()) < min(held.asked.values())
+        except _PASSING:
+            return False
 
     def left(self, flow_id: str, end: Finished | Exception) -> None:
         """See to a flow that is no longer held."""

@@ -69,7 +69,9 @@ class Leases:
         """The tokens of the hosts that live, as far as is known."""
         if not self._is_shared:
             # One that was closed is gone; the others of this process hold their flows.
-            return {token for token, lease in list(_here.items()) if not lease._is_closed}
+            # Taken at once, since hosts begin and end in other threads.
+            leases = [ref() for ref in _here.valuerefs()]
+            return {lease._token for lease in leases if lease is not None and not lease._is_closed}
         return {bytes.fromhex(key.removeprefix(journal.HOST)) for key in self._store.run(kv.keys(journal.HOST))}
 
     @property
