@@ -17,7 +17,6 @@ from interpreters.opening import open_store
 from persist_effects import flow as flows_
 from persist_effects.errors import (
     InvalidRequest,
-    NoSuchFlow,
     describe,
 )
 from persist_effects.event import check_integer
@@ -297,11 +296,7 @@ class FlowTest:
         standing = self.status(flow_id)
         if standing.ended is None:
             raise self._stuck(flow_id, "has not ended yet", self._host.halts.get(flow_id))
-        try:
-            returns = self._host.flows.of(flow_id, standing.flow, standing.version).returns
-        except NoSuchFlow:
-            returns = Any
-        return self.store.run(flows_.result(flow_id, returns=returns, errors=self._errors))
+        return self.store.run(flows_.result(flow_id, flows=self._host.flows, errors=self._errors))
 
     def waiting(self, flow_id: str) -> list[str]:
         """What a flow waits for, in words: one for each of its branches.

@@ -122,11 +122,6 @@ class ThreadPool:
             for _ in range(self._threads):
                 self._wakings.put(False)
 
-    def has_more(self) -> bool:
-        """Whether somebody is there who has nothing to do, or could be."""
-        with self._lock:
-            return not self._jobs and (self._free > 0 or self._asleep > 0 or self._threads < self._count)
-
     def _wake(self) -> None:
         """See to it that somebody is free, if there can be."""
         with self._lock:

@@ -13,6 +13,7 @@ from persist_effects.machine import Effect
 from persist_effects.requests import check_seconds
 from persist_effects.rows import is_program_row
 
+C = TypeVar("C")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -24,12 +25,13 @@ class FlowCode(NamedTuple):
     function: Callable[..., Effect[Any]]
     hints: tuple[Any, ...]
     returns: Any
+    signature: inspect.Signature
 
     def encode_args(self, args: Iterable[Any]) -> bytes:
         """Arguments as bytes. Raises `InvalidRequest` for those that the flow does not take, or that cannot be kept."""
         given = tuple(args)
         try:
-            inspect.signature(self.function).bind(*given)
+            self.signature.bind(*given)
         except TypeError as error:
             raise InvalidRequest(f"flow {self.name!r} was begun with {repr_of(given)}: {error}") from error
         hints = (*self.hints, *(Any for _ in given))
@@ -150,7 +152,9 @@ def activity(
 def flow_code(function: Any) -> FlowCode:
     """What a generator function is as a flow. Raises `InvalidRequest` for what cannot be one."""
     code = getattr(function, _FLOW, None)
-    return code if isinstance(code, FlowCode) else _flow_code(function, None, 1)
+    if isinstance(code, FlowCode):
+        return code
+    return _kept_at(function, _FLOW, _flow_code(function, None, 1))
 
 
 def activity_code(function: Any) -> ActivityCode:
@@ -158,11 +162,14 @@ def activity_code(function: Any) -> ActivityCode:
     code = getattr(function, _ACTIVITY, None)
     if isinstance(code, ActivityCode):
         return code
-    code = _activity_code(function, None, "safe", Retry(), None)
+    return _kept_at(function, _ACTIVITY, _activity_code(function, None, "safe", Retry(), None))
+
+
+def _kept_at(function: Any, name: str, code: C) -> C:
+    """What was found out of a function, kept at it where that can be: not of a method, nor of one of Python's own."""
     try:
-        setattr(function, _ACTIVITY, code)
+        setattr(function, name, code)
     except AttributeError:
-        # A method, or one of Python's own: its code is made anew each time.
         return code
     return code
 
@@ -173,9 +180,10 @@ def _flow_code(function: Any, name: str | None, version: int) -> FlowCode:
     called = _called("flow", function, name)
     check_integer("version", version, 1)
     hints = hints_of(function)
-    parameters = inspect.signature(function).parameters.values()
+    signature = inspect.signature(function)
+    parameters = signature.parameters.values()
     taken = tuple(hints.get(each.name, Any) for each in parameters if each.kind in _POSITIONAL)
-    return FlowCode(called, version, function, taken, _returned(hints.get("return", Any)))
+    return FlowCode(called, version, function, taken, _returned(hints.get("return", Any)), signature)
 
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -264,6 +272,11 @@ class Flows:
         """The newest version of a flow. Raises `NoSuchFlow` where none is here."""
         versions = self._codes.get(name) or {}
         return self.of("", name, max(versions, default=1))
+
+    def returned_by(self, name: str, version: int) -> Any:
+        """The type of what a flow returns; Any where its code is not here."""
+        code = self._codes.get(name, {}).get(version)
+        return Any if code is None else code.returns
 
     @property
     def names(self) -> list[str]:

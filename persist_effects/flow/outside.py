@@ -15,7 +15,7 @@ from persist_effects.errors import FlowExists, FlowFailed, InvalidRequest, NoSuc
 from persist_effects.event import check_integer, check_name
 from persist_effects.flow import journal
 from persist_effects.flow.conducting import BegunFlow, beginning_writes, begun_of, message
-from persist_effects.flow.defining import flow_code
+from persist_effects.flow.defining import Flows, flow_code
 from persist_effects.flow.journal import Beginning, Closed, FlowEnded, Open, OpenFlow
 from persist_effects.flow.replay import Path
 from persist_effects.flow.requests import check_flow_id
@@ -373,12 +373,15 @@ class FlowOutcome(NamedTuple):
 
 
 @program
-def outcome(flow_id: str, *, returns: Any = Any, errors: ErrorKinds = NO_ERROR_KINDS) -> Effect[FlowOutcome | None]:
+def outcome(
+    flow_id: str, *, returns: Any = Any, flows: Flows | None = None, errors: ErrorKinds = NO_ERROR_KINDS
+) -> Effect[FlowOutcome | None]:
     """What a flow has come to.
 
     Args:
         flow_id: The flow.
         returns: As what its result is read.
+        flows: The code of flows, which says as what it is read, where that is here.
         errors: Classes of errors by their names.
 
     Returns:
@@ -394,20 +397,23 @@ def outcome(flow_id: str, *, returns: Any = Any, errors: ErrorKinds = NO_ERROR_K
     if events[0].type != journal.ENDED:
         return None
     ended = msgspec.convert(events[0].data, FlowEnded)
-    if ended.error is None:
-        assert ended.result is not None, "it has one or the other"
-        value = journal.decode_value(ended.result, returns, f"the result of flow {flow_id!r}")
-        return FlowOutcome(ended.state, value, None)
-    return FlowOutcome(ended.state, None, journal.decode_raised(ended.error, errors))
+    if ended.error is not None:
+        return FlowOutcome(ended.state, None, journal.decode_raised(ended.error, errors))
+    assert ended.result is not None, "it has one or the other"
+    kind = returns if flows is None else flows.returned_by(ended.beginning.flow, ended.beginning.version)
+    return FlowOutcome(ended.state, journal.decode_value(ended.result, kind, f"the result of flow {flow_id!r}"), None)
 
 
 @program
-def result(flow_id: str, *, returns: Any = Any, errors: ErrorKinds = NO_ERROR_KINDS) -> Effect[Any]:
+def result(
+    flow_id: str, *, returns: Any = Any, flows: Flows | None = None, errors: ErrorKinds = NO_ERROR_KINDS
+) -> Effect[Any]:
     """The result of a flow that has ended.
 
     Args:
         flow_id: The flow.
         returns: As what it is read.
+        flows: The code of flows, which says as what it is read, where that is here.
         errors: Classes of errors by their names.
 
     Returns:
@@ -418,7 +424,7 @@ def result(flow_id: str, *, returns: Any = Any, errors: ErrorKinds = NO_ERROR_KI
         NoSuchFlow: If it was never begun.
         InvalidRequest: If it has not ended yet.
     """
-    found = yield from outcome(flow_id, returns=returns, errors=errors)
+    found = yield from outcome(flow_id, returns=returns, flows=flows, errors=errors)
     if found is None:
         raise InvalidRequest(f"flow {flow_id!r} has not ended yet: wait for it with FlowHost.result")
     return value_of(flow_id, found)
@@ -426,7 +432,12 @@ def result(flow_id: str, *, returns: Any = Any, errors: ErrorKinds = NO_ERROR_KI
 
 @program
 def wait_for(
-    flow_id: str, *, timeout: float | None = None, returns: Any = Any, errors: ErrorKinds = NO_ERROR_KINDS
+    flow_id: str,
+    *,
+    timeout: float | None = None,
+    returns: Any = Any,
+    flows: Flows | None = None,
+    errors: ErrorKinds = NO_ERROR_KINDS,
 ) -> Effect[Any]:
     """Wait for the result of a flow.
 
@@ -434,6 +445,7 @@ def wait_for(
         flow_id: The flow.
         timeout: For how many seconds at the most; None: for ever.
         returns: As what it is read.
+        flows: The code of flows, which says as what it is read, where that is here.
         errors: Classes of errors by their names.
 
     Returns:
@@ -444,20 +456,22 @@ def wait_for(
         NoSuchFlow: If it was never begun.
         TimeoutError: If it has not ended by then.
     """
-    key = journal.DONE + flow_id
-    began = yield from now()
-    seen = yield from kv.wait(0, key, 0)
+    found = yield from outcome(flow_id, returns=returns, flows=flows, errors=errors)
+    if found is not None:
+        return value_of(flow_id, found)
+    # Its key is put when it ends, and no flow ends twice. Others whose ids begin alike end too.
+    key, seen = journal.DONE + flow_id, 0
+    began = 0 if timeout is None else (yield from now())
+    left = math.inf if timeout is None else timeout
     while True:
-        found = yield from outcome(flow_id, returns=returns, errors=errors)
+        seen = yield from kv.wait(seen, key, left)
+        found = yield from outcome(flow_id, returns=returns, flows=flows, errors=errors)
         if found is not None:
             return value_of(flow_id, found)
-        left = math.inf
         if timeout is not None:
             left = timeout - ((yield from now()) - began) / 1e6
             if left <= 0:
                 raise TimeoutError(f"flow {flow_id!r} has not ended within {timeout} seconds")
-        # Others whose ids begin alike end too.
-        seen = yield from kv.wait(seen, key, left)
 
 
 @program

@@ -132,7 +132,11 @@ class FlowHost:
         self._held_limit = held_limit
         self._limit_bytes = min(flows_.RESULT_LIMIT_BYTES, store.capabilities.payload_limit_bytes // 4)
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._threads = ThreadPool(activities_at_once + 2, "persist-effects flows")
+        # One that leads, and one that leads on where the first is doing an activity.
+        self._leaders = ThreadPool(2, "persist-effects flows")
+        self._threads = ThreadPool(activities_at_once, "persist-effects activity")
+        # How many activities run, or wait for a thread.
+        self._running = 0
         # Where the thread that leads is doing an activity: what stands for that. Whoever takes over takes it away.
         self._lent: object | None = None
         self._lending = Lock()
@@ -161,7 +165,7 @@ class FlowHost:
         for schedule in self._schedules.values():
             self._inbox.put(partial(self._see_to, schedule))
         self._ended = Gate()
-        self._threads.do(self._lead)
+        self._leaders.do(self._lead)
 
     # For others
 
@@ -287,12 +291,7 @@ class FlowHost:
         return await self._store.arun(self._result(flow_id, timeout))
 
     def _result(self, flow_id: str, timeout: float | None) -> Effect[Any]:
-        standing = yield from flows_.status(flow_id)
-        try:
-            returns = self._flows.of(flow_id, standing.flow, standing.version).returns
-        except flows_.NoSuchFlow:
-            returns = Any
-        return (yield from flows_.wait_for(flow_id, timeout=timeout, returns=returns, errors=self._errors))
+        return flows_.wait_for(flow_id, timeout=timeout, flows=self._flows, errors=self._errors)
 
     def status(self, flow_id: str) -> FlowStatus:
         """How a flow stands. Raises `NoSuchFlow` if it was never begun."""
@@ -323,6 +322,7 @@ class FlowHost:
             self._alarm.close()
             self._activities.close()
             self._threads.end()
+            self._leaders.end()
             self._leases.close()
 
     def __enter__(self) -> "FlowHost":
@@ -344,7 +344,7 @@ class FlowHost:
             with self._lending:
                 lent, self._lent = self._lent, None
             if lent is not None:
-                self._threads.do(self._lead)
+                self._leaders.do(self._lead)
 
     def _lead(self) -> None:
         try:
@@ -375,18 +375,21 @@ class FlowHost:
     def _launch(self) -> bool:
         """Have the activities done that are to be done now. False: another thread leads since."""
         work, self._activities.ready = self._activities.ready, []
-        if len(work) == 1 and self._loop.is_idle and not self._to_take and self._threads.has_more():
+        if len(work) == 1 and not self._running and self._loop.is_idle and not self._to_take:
+            self._running = 1
             token = self._lent = object()
             if self._inbox.empty():
                 outcome = work[0]()
                 if self._takes_back(token):
-                    outcome()
+                    self._settle(outcome)
                     return True
-                self._tell(outcome)
+                self._tell(partial(self._settle, outcome))
                 return False
             if not self._takes_back(token):
                 self._threads.do(partial(self._work, work[0]))
                 return False
+            self._running = 0
+        self._running += len(work)
         for each in work:
             self._threads.do(partial(self._work, each))
         return True
@@ -399,7 +402,11 @@ class FlowHost:
             return True
 
     def _work(self, work: Work) -> None:
-        self._tell(work())
+        self._tell(partial(self._settle, work()))
+
+    def _settle(self, outcome: Callable[[], None]) -> None:
+        self._running -= 1
+        outcome()
 
     def _take_in(self) -> None:
         """Do what others have put here, and wait for it where there is nothing else to do."""
