@@ -772,9 +772,6 @@ class _Conductor:
         return asked
 
     def _started(self, path: Path, call: Call) -> Started:
-        if call.repeat == "safe":
-            # Nobody asks for its key.
-            return Started(path, call, "")
         return Started(path, call, f"{self._id}/{self._beginning.run}/{told_path(path)}")
 
     def _commit(

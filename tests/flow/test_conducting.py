@@ -1296,7 +1296,7 @@ def test_a_flow_that_is_taken_over_again_and_again_without_getting_on_is_set_asi
     assert held.finished.state == "set aside"
     status = store.run(flow.status("f-1"))
     assert (status.state, status.error) == ("set aside", "it was taken over 10 times in a row without getting on")
-    assert store.run(flow.owners()) == []
+    assert store.run(flow.unended()) == {}
 
 
 def test_a_flow_that_was_set_aside_is_taken_up_again_once_someone_says_so(store):
@@ -1486,8 +1486,8 @@ def test_a_flow_that_a_host_has_taken_up_and_written_for_is_that_hosts(store):
         yield from flow.call(fetch, "a")
 
     begin(store, once)
-    assert store.run(flow.owners()) == [("f-1", b"")]
+    assert store.run(flow.unended())["f-1"].standing.owner == b""
     held = Conducted(store, once)
-    assert store.run(flow.owners()) == [("f-1", b"host one")]
+    assert store.run(flow.unended())["f-1"].standing.owner == b"host one"
     again(held, once)
-    assert store.run(flow.owners()) == [("f-1", b"host two")]
+    assert store.run(flow.unended())["f-1"].standing.owner == b"host two"

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from flow_scenes import SCENES
 
+from persist_effects.errors import Cancelled
 from persist_effects.flow import conducting, journal
 from persist_effects.flow.conducting import _Conductor
 from persist_effects.flow.journal import ANSWER, CANCEL, ERROR, PATCHED, STARTED, JournalStep
@@ -107,16 +108,15 @@ def what_is_uncertain_counts_as_written(patch):
 def what_is_uncertain_is_written_anew_without_a_look(patch):
     honest = _Conductor._append
 
-    def append(self, entry, writes, checks=(), is_noted=False):
+    def append(self, *asked):
         try:
-            return (yield from honest(self, entry, writes, checks, is_noted))
+            return (yield from honest(self, *asked))
         except Doubtful:
             page = yield from perform(conducting.Read(self._stream, 0))
-            again = msgspec.structs.replace(entry, expected=page.head)
             self._seq = page.head
-            return (yield from honest(self, again, writes, checks, is_noted))
+            return (yield from honest(self, *asked))
 
-    def read_back(self, request, writes):
+    def read_back(self, *asked):
         yield from ()
         raise Doubtful
 
@@ -193,19 +193,13 @@ def a_change_is_in_force_for_those_that_have_got_past_it(patch):
 
 
 def activities_begin_before_the_journal_knows_why(patch):
-    honest = _Conductor._commit_what_is_to_start
+    honest = _Conductor._commit_all
 
-    def start_first(self):
-        calls = [path for path in self._to_start if path in self._flow.waiting]
-        if all(isinstance(self._flow.waiting[path].request, conducting.Call) for path in calls):
-            for path in calls:
-                self._start(path, is_new=True)
-            self._to_start.clear()
-            yield from ()
-            return
-        yield from honest(self)
+    def commit_all(self):
+        if not any(type(branch.request) is conducting.Call for branch in self._flow.waiting.values()):
+            yield from honest(self)
 
-    patch.setattr(_Conductor, "_commit_what_is_to_start", start_first)
+    patch.setattr(_Conductor, "_commit_all", commit_all)
 
 
 def a_call_is_begun_before_its_flow_is_claimed(patch):
@@ -216,35 +210,38 @@ def a_call_is_begun_before_its_flow_is_claimed(patch):
 
 
 def what_must_not_be_repeated_is_repeated(patch):
-    honest = _Conductor._start
+    honest = _Conductor._prepare
 
-    def start(self, path, *, is_new):
-        honest(self, path, is_new=True)
+    def prepare(self):
+        self._calls += [path for path in calls_to_begin(self) if path in self._begun]
+        yield from honest(self)
 
-    patch.setattr(_Conductor, "_start", start)
+    patch.setattr(_Conductor, "_prepare", prepare)
 
 
 def what_must_not_be_repeated_begins_before_the_journal_says_so(patch):
-    honest = _Conductor._commit_what_is_to_start
+    honest = _Conductor._prepare
 
-    def commit_others(self):
-        never = [
-            path
-            for path in self._to_start
-            if path in self._flow.waiting and getattr(self._flow.waiting[path].request, "repeat", "") == "never"
-        ]
-        self._to_start = [path for path in self._to_start if path not in never]
+    def prepare(self):
+        never = [path for path in calls_to_begin(self) if path not in self._begun]
+        self._to_begin = [path for path in self._to_begin if path not in never]
         yield from honest(self)
         self._calls += never
 
-    patch.setattr(_Conductor, "_commit_what_is_to_start", commit_others)
+    patch.setattr(_Conductor, "_prepare", prepare)
+
+
+def calls_to_begin(conductor):
+    waiting = conductor._flow.waiting
+    return [path for path in conductor._to_begin if path in waiting and type(waiting[path].request) is conducting.Call]
 
 
 def keys_are_made_of_hosts(patch):
     honest = _Conductor._started
 
-    def started(self):
-        return tuple(msgspec.structs.replace(each, key=f"{self._token.hex()}/{each.key}") for each in honest(self))
+    def started(self, *asked):
+        each = honest(self, *asked)
+        return msgspec.structs.replace(each, key=f"{self._token.hex()}/{each.key}")
 
     patch.setattr(_Conductor, "_started", started)
 
@@ -309,8 +306,7 @@ def a_cancellation_undoes_the_end(patch):
 
     def take(self, event):
         if event.type == "cancel" and self._flow.end is not None:
-            self._tell(JournalStep((), b"", CANCEL, None, event.seq))
-            self._flow.cancel()
+            self._flow.end = Cancelled()
         else:
             honest(self, event)
 

@@ -84,6 +84,8 @@ def owners(store):
 
 def test_a_flow_that_was_tried_again_belongs_to_the_host_that_takes_it_up():
     store = with_flow(wins_over_a_timer, before=[serving_f])()
+    entry = store.run(kv.entry(journal.OPEN + "f"))
+    store.run(kv.put(journal.OPEN + "f", {**entry.value, "state": journal.HALTED}))
     store.run(flow.retry("f"))
     assert owners(store) == {"f": b""}
     store.run(flow.send("f", "go"))

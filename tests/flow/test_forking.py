@@ -529,11 +529,11 @@ def test_what_goes_on_from_an_earlier_entry_is_nobodys_until_a_host_takes_it_ove
     charged(store, "o-1", outside.flows(), outside)
     stood_still(store, "o-1")
     at = seq_of(store, "o-1", (4,))
-    assert store.run(flow.unended())["o-1"].owner != b""
+    assert store.run(flow.unended())["o-1"].standing.owner != b""
     store.run(flow.fork("o-1", "o-2", at))
     store.run(flow.rewind("o-1", at))
     for flow_id in ("o-1", "o-2"):
-        assert store.run(flow.unended())[flow_id].owner == b""
+        assert store.run(flow.unended())[flow_id].standing.owner == b""
         assert {event.data.get("token", b"") for event in store.run(log.read(f"flow/{flow_id}"))} == {b""}
 
 

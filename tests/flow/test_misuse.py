@@ -358,7 +358,7 @@ def test_a_result_that_would_come_back_as_something_else_says_how_to_annotate_it
     error = Conducted(store, returning).finished.error
     assert str(error) == (
         "the result of flow 'f-1' is (1, 'tea') and would come back as [1, 'tea']: annotate its type, as in "
-        "`def charge(order: str) -> Receipt`, or give plain values"
+        "`def charge(order: str) -> Receipt` or `flow.local(…, returns=list[Event])`, or give plain values"
     )
 
 
@@ -379,7 +379,7 @@ def test_what_an_activity_returns_and_is_not_what_it_is_annotated_with_is_an_err
 def test_an_argument_of_a_call_that_cannot_be_stored_is_an_error_in_the_flow(store):
     error = in_flow(store, flow.call(fetch, Thing()))
     assert isinstance(error, InvalidRequest)
-    assert "an argument of activity 'fetch' cannot be stored: " in str(error)
+    assert "an argument of activity 'fetch' cannot be stored, (" in str(error)
 
 
 def test_a_local_value_that_cannot_be_stored_is_an_error_in_the_flow(store):
