@@ -219,7 +219,7 @@ def test_a_flow_that_is_paused_is_rewound(url):
     ("arguments", "message"),
     [
         (["show", "URL", "none"], "there is no flow 'none' that goes on: it was never begun"),
-        (["list", "URL", "--state", "asleep"], "state is 'asleep': give one of running, paused"),
+        (["list", "URL", "--state", "asleep"], "state is 'asleep': give one of waiting, running"),
         (["list", "URL", "--tag", "customer"], "a tag is 'customer': give KEY=VALUE"),
         (["signal", "URL", "g-1", "approved"], "no flow 'g-1' that goes on: it has ended, completed"),
         (["signal", "URL", "o-1", "approved", "yes"], "'yes' is not JSON"),

@@ -385,6 +385,10 @@ TABLE: dict[str, dict[str, Row]] = {
     "threads/workers.py Workers": {
         "_threads": Row("the one that gives jobs", "no other does", SERVED_TOGETHER),
     },
+    "threads/workers.py ThreadPool": dict.fromkeys(
+        ("_threads", "_asleep", "_free", "_is_ending"),
+        Row(ANY, "ThreadPool._lock", "test_no_more_activities_run_at_once_than_is_said"),
+    ),
     "stores/file/store.py _Host": {
         "_lock": Row(
             "any thread, and a forked child",
