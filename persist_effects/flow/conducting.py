@@ -433,7 +433,7 @@ class _Conductor:
             yield from self._read_mail()
         while True:
             if not self._is_paused:
-                if replay.asked:
+                if not self._is_settled():
                     yield from self._settle()
                 if replay.end is not None:
                     return (yield from self._end())
@@ -444,7 +444,31 @@ class _Conductor:
             self._begin_prepared()
             if self._calls and not self._is_owner:
                 yield from self._claim()
-            yield from self._take_in((yield from perform(self._awaited())))
+            arrivals = yield from perform(self._awaited())
+            if not self._took_in(arrivals):
+                yield from self._take_in(arrivals)
+
+    # Most turns of most flows are one call that has ended and one that begins. For those no other program is made.
+
+    def _is_settled(self) -> bool:
+        """Whether all that is asked are calls, which begin at once; those are taken out."""
+        waiting, asked = self._flow.waiting, self._flow.asked
+        while asked:
+            branch = waiting.get(asked[0])
+            if branch is not None:
+                request = branch.request
+                if type(request) is not Call or request.repeat == "never":
+                    return False
+                self._calls.append(asked[0])
+            asked.popleft()
+        return True
+
+    def _took_in(self, arrivals: list[Came]) -> bool:
+        """Whether all that came was one outcome; that is fed."""
+        if len(arrivals) != 1 or not arrivals[0].path:
+            return False
+        self._came(arrivals[0])
+        return True
 
     def _settle(self) -> Effect[None]:
         """Answer what can be answered at once, until the flow waits for others."""
@@ -473,6 +497,11 @@ class _Conductor:
 
     def _commit_all(self) -> Effect[None]:
         """Have the journal know all that the flow knows, and what is over be gone."""
+        if self._is_owner and not self._obsolete and not self._due and not self._flow.withdrawn:
+            steps, self._untold, self._untold_bytes = self._untold, [], 0
+            draft = Draft(journal.STEPS, {"token": self._token, "steps": journal.encode_steps(steps)})
+            yield from self._append(draft)
+            return
         yield from self._commit()
         while self._obsolete:
             yield from self._commit()

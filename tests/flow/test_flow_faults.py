@@ -468,7 +468,7 @@ def a_child_tells_its_parent_after_its_end(patch):
 def the_past_is_not_dropped_at_the_end(patch):
     honest = _Conductor._append
 
-    def append(self, entry, writes, checks=(), is_noted=False):
+    def append(self, entry, writes=(), checks=(), is_noted=False):
         kept = tuple(each for each in writes if not (isinstance(each, TruncateThrough) and each.stream == self._stream))
         return (yield from honest(self, entry, kept, checks, is_noted))
 
