@@ -34,6 +34,7 @@ from persist_effects.flow.journal import (
     CANCEL,
     ERROR,
     NOTED,
+    PASSED,
     PATCHED,
     STARTED,
     JournalStep,
@@ -214,8 +215,8 @@ def _step_to_json(step: JournalStep) -> dict[str, Any]:
     line: dict[str, Any] = {"step": told_path(step.path)}
     if step.kind == PATCHED:
         line["patched"] = step.known.decode()
-    elif step.kind == CANCEL:
-        line["cancelled"] = True
+    elif step.kind in (CANCEL, PASSED):
+        line["cancelled" if step.kind == CANCEL else "passed over"] = True
     else:
         line["asked"] = _encoded_to_json(step.known)
         line.update(_outcome_to_json(step))
@@ -333,6 +334,8 @@ def _step_from_json(line: dict[str, Any]) -> JournalStep:
         return JournalStep(path, line["patched"].encode(), PATCHED, None, message)
     if "cancelled" in line:
         return JournalStep(path, b"", CANCEL, None, message)
+    if "passed over" in line:
+        return JournalStep(path, b"", PASSED, None, message)
     return JournalStep(path, _encoded_from_json(line["asked"]), *_outcome_from_json(line), message)
 
 

@@ -43,6 +43,7 @@ from persist_effects.flow.journal import (
     CANCEL,
     ERROR,
     NOTED,
+    PASSED,
     PATCHED,
     STARTED,
     Beginning,
@@ -555,8 +556,9 @@ class _Conductor:
             return
         run = "" if self._beginning.run == 1 else f"r{self._beginning.run}."
         child_id = request.flow_id or f"{self._id}.{run}{told_path(path)}"
+        # Where it is not here, the flow is halted: its host was not given all that it needs.
+        code = self._flows.of(child_id, request.flow, request.version)
         try:
-            code = self._flows.of(child_id, request.flow, request.version)
             args = code.encode_args(request.args)
             began = yield from perform(Now())
             parent = Parent(self._id, list(path))
@@ -720,13 +722,14 @@ class _Conductor:
         """What came of a child, or what someone says came of a call whose outcome nobody knows."""
         path = tuple(event.data["path"])
         branch = self._flow.waiting.get(path)
-        if branch is None or not isinstance(branch.request, Child | Call):
+        begun = self._begun.get(path)
+        # A child may also be that of an earlier run.
+        is_expected = event.data.get("child") == (None if begun is None else begun.what)
+        if branch is None or not isinstance(branch.request, Child | Call) or not is_expected:
+            # Nor is it for a step that comes to wait there later, be it before or after the flow is taken up again.
+            self._tell(JournalStep((), b"", PASSED, None, event.seq))
             return
         request = branch.request
-        begun = self._begun.get(path)
-        if event.data.get("child") != (None if begun is None else begun.what):
-            # Of a child of an earlier run.
-            return
         if isinstance(request, Call):
             # It may be under way: its host is not to try it again.
             self.withdrawn.append(path)
@@ -1037,7 +1040,7 @@ def _split_at_last_step(entries: _Entries) -> tuple[_Entries, _Entries]:
     for at in range(len(entries) - 1, -1, -1):
         event, steps = entries[at]
         for place in range(len(steps) - 1, -1, -1):
-            if steps[place].kind != PATCHED:
+            if steps[place].kind not in (PATCHED, PASSED):
                 return [*entries[:at], (event, steps[:place])], [(event, steps[place:])]
     return [], []
 

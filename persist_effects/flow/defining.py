@@ -273,6 +273,10 @@ class Flows:
         versions = self._codes.get(name) or {}
         return self.of("", name, max(versions, default=1))
 
+    def has(self, name: str, version: int) -> bool:
+        """Whether the code of a flow is here."""
+        return version in self._codes.get(name, {})
+
     def returned_by(self, name: str, version: int) -> Any:
         """The type of what a flow returns; Any where its code is not here."""
         code = self._codes.get(name, {}).get(version)

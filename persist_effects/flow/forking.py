@@ -22,7 +22,7 @@ from persist_effects.event import Draft, Event, check_integer
 from persist_effects.flow import journal
 from persist_effects.flow.conducting import message
 from persist_effects.flow.history import steps_of
-from persist_effects.flow.journal import CANCEL, STARTED, Beginning, FlowEnded, JournalStep, told_path
+from persist_effects.flow.journal import CANCEL, PASSED, STARTED, Beginning, FlowEnded, JournalStep, told_path
 from persist_effects.flow.outside import open_of
 from persist_effects.flow.replay import Path
 from persist_effects.flow.requests import check_flow_id
@@ -268,7 +268,7 @@ def _begun_again(cut: _Cut) -> Beginning:
         step.message
         for event in cut.dropped
         for step in steps_of(event)
-        if step.message is not None and (step.kind == CANCEL or (_is_call(step) and step.path not in kept))
+        if step.message is not None and (step.kind in (CANCEL, PASSED) or (_is_call(step) and step.path not in kept))
     }
     consumed = sorted({*cut.beginning.consumed, *forgotten})
     return msgspec.structs.replace(cut.beginning, run=cut.beginning.run + 1, consumed=consumed, token=b"")

@@ -16,6 +16,7 @@ from persist_effects.flow.journal import (
     CANCEL,
     ERROR,
     NOTED,
+    PASSED,
     PATCHED,
     STARTED,
     Beginning,
@@ -173,7 +174,7 @@ def _entry_of(event: Event, run: int, step: JournalStep) -> HistoryEntry:
     asked, outcome, due = "", "", None
     if step.kind == PATCHED:
         asked = f"patched({step.known.decode()!r})"
-    elif step.kind != CANCEL:
+    elif step.kind not in (CANCEL, PASSED):
         known = decode(step.known)
         asked = told_identity(known)
         outcome = _told_outcome(event, step, known)
@@ -188,6 +189,7 @@ _KINDS = {
     STARTED: "started",
     CANCEL: "cancelled",
     PATCHED: "patched",
+    PASSED: "passed over",
 }
 
 

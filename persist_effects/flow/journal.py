@@ -48,9 +48,9 @@ OWN_KEYS = (OPEN, DONE, DUE, HOST, SCHEDULE)
 BEGUN, STEPS, CLAIMED, ENDED = "begun", "steps", "claimed", "ended"
 """The types of a journal's events."""
 
-ANSWER, ERROR, NOTED, STARTED, CANCEL, PATCHED = range(6)
+ANSWER, ERROR, NOTED, STARTED, CANCEL, PATCHED, PASSED = range(7)
 """The kinds of steps: an answer; an error; an answer that is among those noted; a timer or a call that was begun; that
-the flow was cancelled; that a change is in force."""
+the flow was cancelled; that a change is in force; that a message was passed over, of which nobody waits for."""
 
 
 class JournalStep(NamedTuple):

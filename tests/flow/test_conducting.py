@@ -1491,3 +1491,22 @@ def test_a_flow_that_a_host_has_taken_up_and_written_for_is_that_hosts(store):
     assert store.run(flow.unended())["f-1"].standing.owner == b"host one"
     again(held, once)
     assert store.run(flow.unended())["f-1"].standing.owner == b"host two"
+
+
+# Messages that nobody waits for
+
+
+def test_what_a_step_is_resolved_with_before_it_waits_is_passed_over_also_after_a_restart(store):
+    def twice():
+        yield from flow.call(fetch, "a")
+        return (yield from flow.call(fetch, "b"))
+
+    begin(store, twice)
+    held = Conducted(store, twice)
+    store.run(flow.resolve("f-1", (2,), "from nobody"))
+    held.tell()
+    held = again(held, twice)
+    held.give((1,), "A")
+    held = again(held, twice)
+    held.give((2,), "B")
+    assert held.finished.value == "B"

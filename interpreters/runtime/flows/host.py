@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from math import inf
@@ -20,12 +21,13 @@ from interpreters.runtime.flows.loop import FlowLoop, Held
 from interpreters.runtime.flows.queues import Queue, QueueLines
 from interpreters.runtime.flows.schedules import Schedule, schedules_by_name, see_to
 from interpreters.runtime.store import Store
-from interpreters.threads.gates import Gate
+from interpreters.threads.gates import LOOK_AGAIN_SECONDS_MAX, Gate
 from interpreters.threads.workers import ThreadPool
 from persist_effects import flow as flows_
 from persist_effects import kv, log, machine
 from persist_effects.contexts import here, parts_in
 from persist_effects.errors import (
+    InternalError,
     InvalidRequest,
     OwnershipLost,
     StoreClosed,
@@ -121,6 +123,7 @@ class FlowHost:
         if not isinstance(store, Store):
             raise InvalidRequest(f"a host's store is {describe(store)}: give what open_store(url) returns")
         self._store = store
+        self._is_shared = store.capabilities.processes == "many"
         self._flows = Flows(flows)
         self._queues = QueueLines(queues)
         self._turns_at = inf
@@ -284,22 +287,48 @@ class FlowHost:
             NoSuchFlow: If it was never begun.
             TimeoutError: If it has not ended by then.
         """
-        return self._store.run(self._result(flow_id, timeout))
+        for seconds in self._patience(timeout):
+            with suppress(TimeoutError):
+                return self._store.run(self._result(flow_id, seconds))
+        raise TimeoutError(f"flow {flow_id!r} has not ended within {timeout} seconds")
 
     async def aresult(self, flow_id: str, timeout: float | None = None) -> Any:
         """Wait for a flow's result in a task, of asyncio or trio: see `result`."""
-        return await self._store.arun(self._result(flow_id, timeout))
+        for seconds in self._patience(timeout):
+            with suppress(TimeoutError):
+                return await self._store.arun(self._result(flow_id, seconds))
+        raise TimeoutError(f"flow {flow_id!r} has not ended within {timeout} seconds")
 
-    def _result(self, flow_id: str, timeout: float | None) -> Effect[Any]:
+    def _patience(self, timeout: float | None) -> Iterator[float]:
+        """How long to wait each time, before it is looked whether this host still lives. Raises where it has failed."""
+        left = inf if timeout is None else timeout
+        deadline = time.monotonic() + left
+        while True:
+            if self._failure is not None and not isinstance(self._failure, StoreClosed):
+                raise InternalError(f"this host has failed, and runs no flows: {self._failure!r}") from self._failure
+            yield min(left, LOOK_AGAIN_SECONDS_MAX)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+
+    def _result(self, flow_id: str, timeout: float) -> Effect[Any]:
         return flows_.wait_for(flow_id, timeout=timeout, flows=self._flows, errors=self._errors)
 
     def status(self, flow_id: str) -> FlowStatus:
         """How a flow stands. Raises `NoSuchFlow` if it was never begun."""
-        return self._queues.shown(self._store.run(flows_.status(flow_id)))
+        return self._shown(self._store.run(flows_.status(flow_id)))
+
+    def _shown(self, status: FlowStatus) -> FlowStatus:
+        """How a flow stands, with a word on it where it is left to other hosts."""
+        is_left = self._is_shared and not self._flows.has(status.flow, status.version)
+        if is_left and status.ended is None and status.error is None:
+            told = f"the code of {status.flow!r}, version {status.version}, is not here, so it is left to other hosts"
+            return msgspec.structs.replace(status, error=told)
+        return self._queues.shown(status)
 
     def list(self, **wanted: Any) -> list[FlowStatus]:
         """Flows, by their ids: see `persist_effects.flow.listing` for what can be asked for."""
-        return [self._queues.shown(each) for each in self._store.run(flows_.listing(**wanted))]
+        return [self._shown(each) for each in self._store.run(flows_.listing(**wanted))]
 
     def history(self, flow_id: str) -> Sequence[HistoryEntry]:
         """What a flow has done: see `persist_effects.flow.history`."""
@@ -601,6 +630,9 @@ class FlowHost:
     def _goes_on_here(self, flow_id: str, standing: Open, alive: Collection[bytes]) -> bool:
         """Whether a flow is to be taken up: it is nobody's, or this host's, and does not wait for its turn."""
         is_ours = standing.owner == self.token or standing.owner not in alive
+        if is_ours and self._is_shared and not self._flows.has(standing.flow, standing.version):
+            # Another host may have its code, as while a new version is deployed on one host after the other.
+            return False
         return is_ours and self._queues.place(flow_id, standing)
 
     def _take_turns(self) -> None:
