@@ -12,7 +12,7 @@ import pytest
 from interpreters import open_store
 from interpreters.runtime.flows import FlowHost
 from persist_effects import Effect, Retry, flow, kv, log, perform
-from persist_effects.errors import FlowExists, FlowFailed, NoSuchFlow, StoreClosed
+from persist_effects.errors import FlowExists, FlowFailed, InternalError, NoSuchFlow, StoreClosed
 from persist_effects.requests import Request
 
 backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -776,3 +776,43 @@ def test_a_flow_that_would_end_its_host_fails_and_others_go_on(memory):
             host.result("f-1", timeout=LONG_SECONDS)
         host.start(greet, "g-1", "Ada")
         assert host.result("g-1", timeout=LONG_SECONDS) == "hello Ada"
+
+
+# Code that is not here
+
+
+def test_a_flow_whose_code_is_not_here_is_left_to_other_hosts_where_there_may_be_such(tmp_path):
+    with open_store(f"sqlite:{tmp_path}/app.db") as shared:
+        shared.run(flow.begin("g-1", greet, "Ada"))
+        with FlowHost(shared, flows=[approving]) as old:
+            assert "version 1, is not here, so it is left to other hosts" in old.status("g-1").error
+            assert [each.state for each in old.list()] == ["running"]
+            with FlowHost(shared, flows=[greet], activities=[greeting]) as new:
+                assert new.result("g-1", timeout=LONG_SECONDS) == "hello Ada"
+
+
+def test_a_flow_whose_child_is_not_here_is_halted_until_it_is(memory):
+    def parent():
+        return (yield from flow.child(greet, "Ada"))
+
+    with FlowHost(memory, flows=[parent], activities=[greeting]) as host:
+        host.start(parent, "p-1")
+        memory.run(wait_until_state("p-1", "halted"))
+        assert "the code of 'greet', version 1, is not here: give it to the host" in host.status("p-1").error
+    with FlowHost(memory, flows=[parent, greet], activities=[greeting]) as host:
+        assert host.result("p-1", timeout=LONG_SECONDS) == "hello Ada"
+
+
+def test_who_waits_for_a_result_is_told_where_the_host_has_failed(memory, monkeypatch):
+    told = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda failed: told.set())
+
+    def fail():
+        raise ZeroDivisionError("of the host")
+
+    with FlowHost(memory, flows=[approving]) as host:
+        host.start(approving, "f-1")
+        host._tell(fail)
+        assert told.wait(LONG_SECONDS)
+        with pytest.raises(InternalError, match=r"this host has failed, and runs no flows: .*of the host"):
+            host.result("f-1")
