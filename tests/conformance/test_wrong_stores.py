@@ -68,8 +68,11 @@ def _suite(opened: Opened) -> StoreConformance:
     class Suite(StoreConformance):
         capabilities = Capabilities(reopen=True)
         patience_seconds = PATIENCE_SECONDS
-        # The first sequence that fails is enough here: making it short takes longer than finding it.
-        machine_settings = settings(MACHINE_SETTINGS, phases=[Phase.generate], verbosity=Verbosity.quiet)
+        # The first sequence that fails is enough here: making it short takes longer than finding it. As many are tried
+        # as it takes, since Hypothesis draws others whenever a constant changes somewhere in the code.
+        machine_settings = settings(
+            MACHINE_SETTINGS, max_examples=2_000, phases=[Phase.generate], verbosity=Verbosity.quiet
+        )
 
         def open_store(self) -> Store:
             return opened.open()
