@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ class HostProcess:
         self.told = Counter[str]()
         self.key = ""
         self.stuck: list[str] = []
-        self.is_stopped = False
+        self.is_stopped, self.stopped_at = False, 0.0
         self._rest = b""
         self._process = python_process(CHILD, json.dumps(order), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
@@ -112,10 +113,14 @@ class Hosts:
         self._waker.start()
 
     def _wake(self) -> None:
-        """Let those go on that stop themselves late: when they had nothing to write before they were healed."""
+        """Let those go on that stop themselves late: when they had nothing to write before they were healed.
+
+        And one that has been stopped for many leases: it may have waited for the lock of the store, which the system
+        gives it though it is stopped, and then all others wait for it.
+        """
         while not self._is_over.wait(LEASE_SECONDS):
             for each in list(self._all):
-                if not each.is_stopped:
+                if not each.is_stopped or time.monotonic() - each.stopped_at > LONGEST_STOP_SECONDS:
                     each.signal(signal.SIGCONT)
 
     @property
@@ -182,7 +187,7 @@ class Hosts:
             self._all.remove(host)
             self._leave(host)
             return
-        host.is_stopped = True
+        host.is_stopped, host.stopped_at = True, time.monotonic()
         if blow == STOPPED_IN_WRITE:
             host.signal(signal.SIGUSR1)
             # It may have nothing more to write.
@@ -229,6 +234,9 @@ class Hosts:
 
 
 SLICE_SECONDS = 0.05
+
+LONGEST_STOP_SECONDS = 10 * LEASE_SECONDS
+"""Longer than others take to find that a lease is over, and to take what was its host's."""
 
 
 @contextmanager
