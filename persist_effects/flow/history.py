@@ -24,7 +24,7 @@ from persist_effects.flow.journal import (
     JournalStep,
 )
 from persist_effects.flow.replay import Path
-from persist_effects.flow.requests import check_flow_id, told_identity
+from persist_effects.flow.requests import check_flow_id, count_writes, told_identity
 from persist_effects.machine import Effect
 from persist_effects.programs import program
 from persist_effects.requests import ANSWERS
@@ -203,7 +203,7 @@ def _told_outcome(event: Event, step: JournalStep, known: Any) -> str:
             return _told_value(encoded)
         case (kind, _) if kind == NOTED:
             noted = (event.meta or {})[ANSWERS]
-            return _shown(noted[: len(known["writes"])] if "writes" in known else noted[0])
+            return _shown(noted[: count_writes(known)] if "writes" in known else noted[0])
     return ""
 
 

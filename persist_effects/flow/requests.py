@@ -156,7 +156,7 @@ def identity(request: Request[Any]) -> bytes:
         return _SLEEP
     row = _IDENTITIES.get(kind)
     known = encode_request(request) if row is None else encode(row(request))
-    return known if len(known) <= IDENTITY_LIMIT_BYTES else _digest_of(known)
+    return known if len(known) <= IDENTITY_LIMIT_BYTES else _shortened(known)
 
 
 def identity_of_call(activity: str, args: tuple[Any, ...]) -> bytes:
@@ -173,18 +173,58 @@ def identity_of_call(activity: str, args: tuple[Any, ...]) -> bytes:
             f"an argument of activity {activity!r} cannot be stored, {repr_of(args)}: {error}. Give plain values, or a "
             "msgspec.Struct or a dataclass of such"
         ) from error
-    return known if len(known) <= IDENTITY_LIMIT_BYTES else _digest_of(known)
+    return known if len(known) <= IDENTITY_LIMIT_BYTES else _shortened(known)
 
 
 IDENTITY_LIMIT_BYTES = 512
-"""What is known by more is known by a digest, so that a journal does not keep what was written once more."""
+"""Where a step is known by more, its long parts are known by digests: a journal keeps nothing large twice."""
+
+_PART_LIMIT_BYTES = 100
 
 
-def _digest_of(known: bytes) -> bytes:
-    return encode((_DIGEST, told_identity(decode(known))[:100], blake2b(known, digest_size=16).digest()))
+def _shortened(known: bytes) -> bytes:
+    """What a step is known by, with a digest in the place of each part that is long."""
+    parts: Any = decode(known)
+    if isinstance(parts, dict):
+        return encode({name: _digested(part) for name, part in parts.items()})
+    return encode([_digested(part) for part in parts])
+
+
+def _digested(part: Any) -> Any:
+    if len(encode(part)) <= _PART_LIMIT_BYTES:
+        return part
+    part = _in_order(part)
+    digest = blake2b(encode(part), digest_size=16).digest()
+    shown = ", ".join(map(repr_of, part[:2])) if isinstance(part, list) else repr_of(part)
+    return {_DIGEST: digest, "shown": shown[:_PART_LIMIT_BYTES], "count": len(part) if isinstance(part, list) else 1}
 
 
 _DIGEST = "flow/digest"
+
+
+def _in_order(value: Any) -> Any:
+    """A value whose dicts have their keys in one order, so that it is known by the same in whatever order they came."""
+    if isinstance(value, dict):
+        return {key: _in_order(value[key]) for key in sorted(value, key=encode)}
+    return [_in_order(part) for part in value] if isinstance(value, list) else value
+
+
+def _is_digest(part: Any) -> bool:
+    return isinstance(part, dict) and _DIGEST in part
+
+
+def count_writes(known: Any) -> int:
+    """How many writes a step asked for, by what it is known by: it is a write, or a transaction of several.
+
+    >>> count_writes({"op": "persist/transact", "writes": [{"op": "persist/kv-delete"}, {"op": "persist/kv-delete"}]})
+    2
+    >>> count_writes({"op": "persist/kv-delete"})
+    1
+    """
+    writes = known.get("writes")
+    if writes is None:
+        return 1
+    return int(writes["count"]) if _is_digest(writes) else len(writes)
 
 
 _IDENTITIES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
@@ -204,22 +244,28 @@ def told_identity(known: Any) -> str:
     """
     match known:
         case ["flow/call", activity, args]:
-            return f"call({', '.join([activity, *map(repr_of, args)])})"
+            return f"call({', '.join([activity, *_told_all(args)])})"
         case ["flow/signal", name]:
             return f"signal({name!r})"
         case ["flow/child", name, args, flow_id]:
             named = [] if flow_id is None else [f"flow_id={flow_id!r}"]
-            return f"child({', '.join([name, *map(repr_of, args), *named])})"
+            return f"child({', '.join([name, *_told_all(args), *named])})"
         case ["flow/local", name]:
             return f"local({name})"
-        case [op, told, _] if op == _DIGEST:
-            return f"{told}…"
         case [op]:
             return f"{str(op).rpartition('/')[2]}(…)"
         case dict():
-            shown = ", ".join(f"{name}={repr_of(value)}" for name, value in known.items() if name != "op")
+            shown = ", ".join(f"{name}={_told_part(value)}" for name, value in known.items() if name != "op")
             return f"{known.get('op')}({shown})"
     return repr_of(known)
+
+
+def _told_all(args: Any) -> list[str]:
+    return [_told_part(args)] if _is_digest(args) else [repr_of(each) for each in args]
+
+
+def _told_part(part: Any) -> str:
+    return f"{part['shown']}…" if _is_digest(part) else repr_of(part)
 
 
 def check_retry(retry: object) -> None:

@@ -1,5 +1,6 @@
 """Forks of flows, and flows that are rewound: what is kept, what is done again, and what is refused."""
 
+import re
 from threading import Event, Lock
 
 import pytest
@@ -8,12 +9,12 @@ from flow_watching import conducted, until, until_state
 
 from interpreters import open_store
 from interpreters.runtime.flows import FlowHost
-from persist_effects import InvalidRequest, flow, kv, log, machine
+from persist_effects import InvalidRequest, flow, kv, log, machine, transact
 from persist_effects.errors import FlowExists, FlowFailed, NoSuchFlow
 from persist_effects.flow import journal
-from persist_effects.flow.requests import Came
+from persist_effects.flow.requests import Came, identity_of_call
 from persist_effects.machine import Suspended
-from persist_effects.requests import Transact
+from persist_effects.requests import KvDelete, KvPut, Transact
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -550,3 +551,61 @@ def test_a_flow_is_rewound_and_forked_again_and_again(store, outside):
         for flow_id in ("o-1", "f-0", "f-1", "f-2"):
             assert host.result(flow_id, timeout=60)[:4] == ["reserve 7 1", 1, "charge 2", flow_id]
     assert host.status("o-1").run == 4
+
+
+# Steps that are known by much, and stand in the journal by digests
+
+LONG = "x" * 2_000
+
+
+def test_a_call_with_a_long_argument_is_asked_again_where_its_begin_was_dropped(store):
+    @flow.activity(repeat="never")
+    def wire(cents: int, why: str) -> str: ...
+
+    def paying():
+        yield from flow.call(wire, 500, LONG)
+        yield from flow.signal("seen")
+
+    store.run(flow.begin("p-1", paying))
+    conducted(store, "p-1", paying)
+    store.run(flow.resolve("p-1", (1,), "wired by hand"))
+    conducted(store, "p-1", paying)
+    stood_still(store, "p-1")
+    store.run(flow.rewind("p-1", 1))
+    conducted(store, "p-1", paying)
+    (call,) = store.run(flow.unresolved("p-1"))
+    assert call.path == (1,)
+    assert call.asked.startswith("call(wire, 500, 'xxxxx")
+
+
+def test_a_flow_that_was_begun_by_an_id_of_its_own_with_a_long_argument_is_not_begun_twice(store):
+    def packing(what):
+        yield from flow.signal("packed")
+
+    def selling():
+        yield from flow.child(packing, LONG, flow_id="packing-7")
+
+    store.run(flow.begin("s-1", selling))
+    conducted(store, "s-1", selling, packing)
+    begun = seq_of(store, "s-1", (1,), "started")
+    with pytest.raises(InvalidRequest, match=r"flow 's-1' has begun flow 'packing-7' at step 1"):
+        store.run(flow.fork("s-1", "s-2", begun))
+    assert store.run(flow.history("s-1"))[-1].asked.startswith("child(packing, 'xxxxx")
+
+
+def test_a_long_transaction_is_shown_with_what_it_wrote_and_what_each_write_was_answered(store):
+    def selling():
+        yield from transact(KvPut("goods", LONG), KvPut("price", 5), KvDelete("offer"))
+        yield from flow.signal("paid")
+
+    store.run(flow.begin("s-1", selling))
+    conducted(store, "s-1", selling)
+    entry = store.run(flow.history("s-1"))[-1]
+    assert entry.asked.startswith("persist/transact(writes={'op': 'persist/kv-put', 'key': 'goods'")
+    assert re.fullmatch(r"\[\d+, \d+, False]", entry.outcome)
+
+
+def test_what_a_long_argument_is_known_by_does_not_depend_on_the_order_of_its_keys():
+    first, last = {"a": LONG, "b": [{"c": 1, "d": 2}]}, {"b": [{"d": 2, "c": 1}], "a": LONG}
+    assert identity_of_call("print", (first,)) == identity_of_call("print", (last,))
+    assert identity_of_call("print", (first,)) != identity_of_call("print", ({**last, "c": 3},))
