@@ -222,6 +222,23 @@ class Store:
                 self.blobs.close()
             self._is_closed = True
 
+    def on_close(self, notify: Callable[[], None]) -> Callable[[], None]:
+        """Have something called once, as soon as the store begins to close; at once where it has.
+
+        Args:
+            notify: Called in the thread that closes. It must be quick, and must not raise.
+
+        Returns:
+            The function that takes that back.
+
+        >>> from interpreters import open_store
+        >>> store = open_store("memory:")
+        >>> end = store.on_close(lambda: print("closed"))
+        >>> store.close()
+        closed
+        """
+        return self._sleepers.watch(notify)
+
     def __enter__(self) -> "Store":
         return self
 

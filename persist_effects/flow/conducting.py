@@ -125,6 +125,7 @@ class Finished(NamedTuple):
     state: str
     value: Any = None
     error: BaseException | None = None
+    ended: FlowEnded | None = None
 
 
 class BegunFlow(NamedTuple):
@@ -949,7 +950,7 @@ class _Conductor:
             writes.append(message(beginning.parent.flow_id, "resolve", data))
         self._is_owner = True
         yield from self._append_last(Draft(journal.ENDED, ended), writes)
-        return Finished(self._id, state, value, error)
+        return Finished(self._id, state, value, error, ended)
 
     def _append_last(self, draft: Draft, writes: list[Write]) -> Effect[None]:
         """Append what stands in the place of all before it, which is dropped in the same transaction."""

@@ -396,7 +396,18 @@ def outcome(
         raise NoSuchFlow(flow_id)
     if events[0].type != journal.ENDED:
         return None
-    ended = msgspec.convert(events[0].data, FlowEnded)
+    return outcome_in(flow_id, msgspec.convert(events[0].data, FlowEnded), returns=returns, flows=flows, errors=errors)
+
+
+def outcome_in(
+    flow_id: str,
+    ended: FlowEnded,
+    *,
+    returns: Any = Any,
+    flows: Flows | None = None,
+    errors: ErrorKinds = NO_ERROR_KINDS,
+) -> FlowOutcome:
+    """What a flow has come to, by the entry of its end: see `outcome`."""
     if ended.error is not None:
         return FlowOutcome(ended.state, None, journal.decode_raised(ended.error, errors))
     assert ended.result is not None, "it has one or the other"

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 
 import anyio
 import pytest
@@ -736,6 +737,36 @@ def test_a_host_is_closed_while_async_activities_run(memory):
         assert began.wait(LONG_SECONDS)
     assert ended.wait(LONG_SECONDS)
     assert memory.run(flow.status("f-1")).state == "running"
+
+
+@pytest.mark.parametrize("held_limit", [0, 10])
+def test_each_thread_that_waits_for_a_flow_gets_its_result_though_the_host_lets_go_of_it_meanwhile(store, held_limit):
+    def told(name):
+        return f"{name} heard {(yield from flow.signal('news'))}"
+
+    with (
+        FlowHost(store, flows=[told], held_limit=held_limit) as host,
+        ThreadPoolExecutor(4) as threads,
+    ):
+        host.start(told, "t-1", "Ada")
+        waiting = [threads.submit(host.result, "t-1", LONG_SECONDS) for _ in range(4)]
+        host.signal("t-1", "news", "tea")
+        assert [each.result(LONG_SECONDS) for each in waiting] == ["Ada heard tea"] * 4
+        # And whoever comes later.
+        assert host.result("t-1", timeout=LONG_SECONDS) == "Ada heard tea"
+
+
+def test_who_waits_for_a_flow_gets_its_result_though_the_host_was_closed_and_another_goes_on(store):
+    def told(name):
+        return f"{name} heard {(yield from flow.signal('news'))}"
+
+    with ThreadPoolExecutor(1) as threads:
+        with FlowHost(store, flows=[told]) as one:
+            one.start(told, "t-1", "Ada")
+            waiting = threads.submit(one.result, "t-1", LONG_SECONDS)
+        with FlowHost(store, flows=[told]) as other:
+            other.signal("t-1", "news", "tea")
+            assert waiting.result(LONG_SECONDS) == "Ada heard tea"
 
 
 def test_flows_of_two_hosts_of_one_process_go_on_each_with_its_own(store):

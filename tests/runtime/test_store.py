@@ -77,6 +77,16 @@ def test_a_closed_store_runs_nothing():
         anyio.run(store.arun, kv.get("a"))
 
 
+def test_whoever_asked_for_it_is_told_once_that_the_store_closes_and_at_once_where_it_has():
+    store, told = open_store("memory:"), []
+    store.on_close(lambda: told.append("first"))
+    store.on_close(lambda: told.append("taken back"))()
+    store.close()
+    store.close()
+    store.on_close(lambda: told.append("late"))
+    assert told == ["first", "late"]
+
+
 def test_closing_a_store_closes_its_interpreter_and_its_blobs_once():
     class Closing(MemoryStore):
         closed = 0

@@ -16,10 +16,12 @@ import msgspec
 
 from interpreters.runtime.flows.activities import Activities, Work
 from interpreters.runtime.flows.alarm import Alarm
+from interpreters.runtime.flows.ends import Ends
 from interpreters.runtime.flows.leases import Leases, new_token
 from interpreters.runtime.flows.loop import FlowLoop, Held
 from interpreters.runtime.flows.queues import Queue, QueueLines
 from interpreters.runtime.flows.schedules import Schedule, schedules_by_name, see_to
+from interpreters.runtime.sleeping import CLOSED
 from interpreters.runtime.store import Store
 from interpreters.threads.gates import LOOK_AGAIN_SECONDS_MAX, Gate
 from interpreters.threads.workers import ThreadPool
@@ -40,8 +42,8 @@ from persist_effects.flow import journal
 from persist_effects.flow.conducting import BegunFlow, Finished, conduct
 from persist_effects.flow.defining import Flows, activities_by_name
 from persist_effects.flow.history import HistoryEntry
-from persist_effects.flow.journal import Open, OpenFlow
-from persist_effects.flow.outside import FlowStatus
+from persist_effects.flow.journal import FlowEnded, Open, OpenFlow
+from persist_effects.flow.outside import FlowStatus, outcome_in, value_of
 from persist_effects.flow.requests import Await, Came
 from persist_effects.machine import Effect
 from persist_effects.requests import AllOf, Answered, KvDelete, KvGet, KvPut, Now, Outcome, ReadAll, Request, Wait
@@ -145,6 +147,7 @@ class FlowHost:
         self._lending = Lock()
         self._alarm = Alarm(self._tell)
         self._loop = FlowLoop(self._conductor, self._ask, self)
+        self._ends = Ends()
         self._activities = Activities(activities_by_name(activities), self._tell, self._alarm.later, self._loop.arrived)
         # Flows to take up, each with how it stands, where that was read. Those that have something to do come first.
         self._to_take: deque[tuple[str, OpenFlow | None]] = deque()
@@ -169,6 +172,7 @@ class FlowHost:
             self._inbox.put(partial(self._see_to, schedule))
         self._ended = Gate()
         self._leaders.do(self._lead)
+        self._end_close_watch = store.on_close(partial(self._tell, self._store_was_closed))
 
     # For others
 
@@ -212,6 +216,7 @@ class FlowHost:
             # It may be this host's, which was not told what came of beginning it.
             self._tell(partial(self._look_at, flow_id))
         elif token:
+            self._expect([flow_id])
             self._tell(partial(self._loop.take_up, flow_id, begun))
         return begun is not None
 
@@ -236,6 +241,7 @@ class FlowHost:
             begins = [flows_.begin_as(each, flow, *args_by_id[each], token=self.token) for each in ids]
             found: list[Any] = self._store.run_many(begins, return_exceptions=True)
             new = {each: one for each, one in zip(ids, found, strict=True) if isinstance(one, BegunFlow)}
+            self._expect(new)
             self._tell(partial(self._take_up_new, new))
             for each, one in zip(ids, found, strict=True):
                 if one is None:
@@ -245,6 +251,14 @@ class FlowHost:
         if errors:
             raise ExceptionGroup(f"{len(errors)} of {len(args_by_id)} flows were not begun", errors)
         return begun
+
+    def _expect(self, flow_ids: Iterable[str]) -> None:
+        """Have those who wait for flows that this host has begun be told by it, and not by the store."""
+        for flow_id in flow_ids:
+            self._ends.expect(flow_id)
+        if self._is_closing:
+            # Whoever leads may have told all that there were.
+            self._ends.tell_all()
 
     def _check_open(self) -> None:
         """Refuse to begin what this host would never run."""
@@ -288,6 +302,12 @@ class FlowHost:
             TimeoutError: If it has not ended by then.
         """
         for seconds in self._patience(timeout):
+            end = self._ends.of(flow_id)
+            if end is not None:
+                if not end.wait(seconds):
+                    continue
+                if end.ended is not None:
+                    return self._value_of(flow_id, end.ended)
             with suppress(TimeoutError):
                 return self._store.run(self._result(flow_id, seconds))
         raise TimeoutError(f"flow {flow_id!r} has not ended within {timeout} seconds")
@@ -310,6 +330,9 @@ class FlowHost:
             left = deadline - time.monotonic()
             if left <= 0:
                 return
+
+    def _value_of(self, flow_id: str, ended: FlowEnded) -> Any:
+        return value_of(flow_id, outcome_in(flow_id, ended, flows=self._flows, errors=self._errors))
 
     def _result(self, flow_id: str, timeout: float) -> Effect[Any]:
         return flows_.wait_for(flow_id, timeout=timeout, flows=self._flows, errors=self._errors)
@@ -346,6 +369,7 @@ class FlowHost:
         """Stop. Flows that go on are not cancelled: they are taken up again by the next host. Again: nothing."""
         if not self._is_closed:
             self._is_closed = self._is_closing = True
+            self._end_close_watch()
             self._tell(None)
             self._ended.wait(inf)
             self._alarm.close()
@@ -395,10 +419,14 @@ class FlowHost:
         else:
             self._stop()
 
+    def _store_was_closed(self) -> None:
+        raise StoreClosed(CLOSED)
+
     def _stop(self) -> None:
         if self._end_watch is not None:
             self._end_watch()
         self._loop.close()
+        self._ends.tell_all()
         self._ended.open()
 
     def _launch(self) -> bool:
@@ -480,14 +508,18 @@ class FlowHost:
             try:
                 self._activities.check(started.call)
             except InvalidRequest as error:
-                self._loop.let_go(held.flow_id)
+                self._let_go(held.flow_id)
                 self._halt(held.flow_id, error)
                 return
             self._activities.start(held, started)
         if asked.timers:
             self._set_timers(held.flow_id, [(timer.path, timer.due) for timer in asked.timers])
         if len(self._loop.held) > self._held_limit and self._only_waits(held):
-            self._loop.let_go(held.flow_id)
+            self._let_go(held.flow_id)
+
+    def _let_go(self, flow_id: str) -> None:
+        self._loop.let_go(flow_id)
+        self._ends.tell(flow_id, None)
 
     def _only_waits(self, held: Held) -> bool:
         """Whether nothing is lost where a flow is let go of, and read again once something comes for it."""
@@ -501,6 +533,7 @@ class FlowHost:
 
     def left(self, flow_id: str, end: Finished | Exception) -> None:
         """See to a flow that is no longer held."""
+        self._ends.tell(flow_id, end.ended if isinstance(end, Finished) else None)
         if isinstance(end, Finished):
             self._pauses.pop(flow_id, None)
             self._queues.release(flow_id)
@@ -602,6 +635,7 @@ class FlowHost:
     def _begin_anew(self, token: bytes) -> None:
         """Let go of all flows, which others may have by now, and go on as another host."""
         self._loop.close()
+        self._ends.tell_all()
         self.token = token
         self._look_for_flows()
 
