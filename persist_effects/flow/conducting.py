@@ -15,6 +15,7 @@ is appended with its expected sequence number, so that of two hosts which both t
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -302,7 +303,7 @@ class _Conductor:
             # Another host has begun a run, or ended it, between two pages.
             raise OwnershipLost(self._id, events[-1].seq)
         self._beginning = msgspec.convert(events[0].data, Beginning)
-        self._seq, self._latest = events[-1].seq, max(event.at for event in events)
+        self._seq, self._latest = events[-1].seq, max(map(attrgetter("at"), events))
         claims = next(at for at, event in enumerate(reversed(events)) if not self._is_fruitless(event))
         if claims >= claims_limit:
             told = f"it was taken over {claims} times in a row without getting on"
@@ -340,8 +341,11 @@ class _Conductor:
             (event, journal.decode_steps(event.data["steps"])) for event in events if event.type == journal.STEPS
         ]
         for _, steps in entries:
-            self._patches.update((step.known.decode(), True) for step in steps if step.kind == PATCHED)
-            self._consumed.update(step.message for step in steps if step.message is not None)
+            for _, known, kind, _, message_seq in steps:
+                if kind == PATCHED:
+                    self._patches[known.decode()] = True
+                if message_seq is not None:
+                    self._consumed.add(message_seq)
         before, last = _split_at_last_step(entries)
         self._flow = Replay(code.make(beginning.args), self._is_patched)
         # Of what it asks behind the last step the journal says nothing: there it goes on live.
@@ -368,7 +372,8 @@ class _Conductor:
         Returns the last that was the same.
         """
         replay = self._flow
-        waiting, feed = replay.waiting, replay.feed
+        waiting = replay.waiting
+        encoded: Any
         for event, steps in entries:
             # The hot loop of replays.
             for path, known, kind, encoded, _ in steps:
@@ -382,12 +387,14 @@ class _Conductor:
                     self._is_replaying = False
                     raise self._diverged(path, known, last)
                 last = path, known
-                if kind == STARTED:
+                if kind == ANSWER and type(request) is Call:
+                    replay.answer(path, journal.decode_reply(request, encoded))
+                elif kind == STARTED:
                     self._begun[path] = _BegunStep(
                         event.at, encoded.decode() if isinstance(encoded, bytes) else encoded
                     )
                 else:
-                    feed(path, self._outcome(request, kind, encoded, event))
+                    replay.feed(path, self._outcome(request, kind, encoded, event))
         return last
 
     def _outcome(self, request: Any, kind: int, encoded: Any, event: Event) -> Outcome:
@@ -532,7 +539,7 @@ class _Conductor:
             self._fail(path, request, error)
         else:
             self._tell(JournalStep(path, identity(request), ANSWER, encoded), len(encoded))
-            self._flow.feed(path, Answered(answer))
+            self._flow.answer(path, answer)
 
     def _write(self, path: Path, request: Request[Any]) -> Effect[None]:
         """A write, in one transaction with the journal."""
@@ -548,9 +555,9 @@ class _Conductor:
         if isinstance(answer, Conflict):
             encoded, _ = journal.encode_reply(request, answer)
             self._tell(JournalStep(path, identity(request), ANSWER, encoded), len(encoded))
-            self._flow.feed(path, Answered(answer))
+            self._flow.answer(path, answer)
         else:
-            self._flow.feed(path, Answered(answer if isinstance(request, Transact) else answer[0]))
+            self._flow.answer(path, answer if isinstance(request, Transact) else answer[0])
 
     def _begin_child(self, path: Path, request: Child) -> Effect[None]:
         if path in self._begun:
@@ -645,7 +652,7 @@ class _Conductor:
         # A `JournalStep`, whose constructor takes longer than the rest of this.
         self._untold.append((path, known, ANSWER, encoded, message))
         self._untold_bytes += size_bytes + len(known)
-        self._flow.feed(path, Answered(value))
+        self._flow.answer(path, value)
 
     def _read_mail(self) -> Effect[None]:
         """Take what came to the inbox since it was read."""

@@ -128,12 +128,28 @@ class Replay:
         Raises:
             KeyError: If none waits there.
         """
+        if type(outcome) is Answered:
+            self.answer(path, outcome.value)
+            return
         branch = self.waiting.pop(path)
         branch.request = None
-        if type(outcome) is Answered:
-            self._go_on(branch, branch.program.send, outcome.value)
-        else:
-            self._go_on(branch, branch.program.throw, cast(Failed, outcome).error)
+        self._go_on(branch, branch.program.throw, cast(Failed, outcome).error)
+        if self._ready:
+            self._run()
+
+    def answer(self, path: Path, value: Any) -> None:
+        """Give the request at a path its answer, and go on to the next frontier.
+
+        Args:
+            path: One of those that wait.
+            value: Its answer.
+
+        Raises:
+            KeyError: If none waits there.
+        """
+        branch = self.waiting.pop(path)
+        branch.request = None
+        self._go_on(branch, branch.program.send, value)
         if self._ready:
             self._run()
 

@@ -52,7 +52,8 @@ def call(
     else:
         check_seconds("timeout", timeout)
     known = identity_of_call(name, args)
-    return (yield from perform(Call(name, args, repeat, retry, timeout, returns, known)))
+    # Runs at each step of a replay: `perform` would be one more generator.
+    return (yield Call(name, args, repeat, retry, timeout, returns, known))
 
 
 @program
