@@ -20,9 +20,9 @@ from persist_effects import flow as flows_
 from persist_effects import kv, log, machine, new_id
 from persist_effects.errors import InvalidRequest, OwnershipLost, StoreUnavailable, UncertainOutcome, text_of
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import MICROSECONDS, BegunFlow, Finished, conduct
+from persist_effects.flow.conducting import MICROSECONDS, Finished, conduct
 from persist_effects.flow.defining import Flows
-from persist_effects.flow.journal import Open, OpenFlow
+from persist_effects.flow.journal import BegunFlow, Open, OpenFlow
 from persist_effects.flow.replay import Path, Replay
 from persist_effects.flow.requests import Await, Came
 from persist_effects.machine import Effect

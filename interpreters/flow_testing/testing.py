@@ -26,14 +26,13 @@ from persist_effects.flow.defining import Flows, activity_code
 from persist_effects.flow.journal import told_path
 from persist_effects.flow.outside import FlowStatus
 from persist_effects.flow.replay import Path
-from persist_effects.flow.requests import Call, Child, Signal, identity, told_identity
+from persist_effects.flow.requests import Call, Child, Signal, told_request
 from persist_effects.machine import Effect, Handlers
 from persist_effects.requests import (
     Request,
     check_seconds,
 )
 from persist_effects.trace.errors import errors_by_name
-from persist_effects.trace.values import decode
 
 START = 1_700_000_000_000_000
 """When the clock of a test begins, unless it is told otherwise: in November 2023, in microseconds since 1970."""
@@ -311,7 +310,7 @@ class FlowTest:
             NoSuchFlow: If it was never begun.
         """
         self.status(flow_id)
-        return [f"step {told_path(path)}, {_told(request)}" for path, request in self._host.frontier(flow_id)]
+        return [f"step {told_path(path)}, {told_request(request)}" for path, request in self._host.frontier(flow_id)]
 
     # Letting flows go on
 
@@ -445,7 +444,7 @@ class FlowTest:
 
     def _told_waits(self, flow_id: str, margin: str = "") -> list[str]:
         lines = [
-            f"{margin}  it waits for step {told_path(path)}, {_told(request)}{_advice(flow_id, request)}"
+            f"{margin}  it waits for step {told_path(path)}, {told_request(request)}{_advice(flow_id, request)}"
             for path, request in self._host.frontier(flow_id)
         ]
         if self.status(flow_id).state == journal.PAUSED:
@@ -551,10 +550,6 @@ def _check_clock(what: str, seconds: float) -> None:
     check_seconds(what, seconds)
     if seconds == float("inf"):
         raise InvalidRequest(f"{what} is inf: give a number, by which the clock goes on")
-
-
-def _told(request: Request[Any]) -> str:
-    return told_identity(decode(identity(request)))
 
 
 def _told_write(request: Request[Any]) -> str:

@@ -34,7 +34,7 @@ and `continue_as_new`. From outside: `begin`, `send`, `cancel`, `pause`, `resume
 
 from persist_effects.clock import new_id, now, sleep
 from persist_effects.errors import NoSuchFlow
-from persist_effects.flow.conducting import RESULT_LIMIT_BYTES, Finished, check_history, conduct
+from persist_effects.flow.conducting import RESULT_LIMIT_BYTES, Finished, conduct
 from persist_effects.flow.defining import Flows, activity, defined
 from persist_effects.flow.forking import fork, rewind
 from persist_effects.flow.history import HistoryEntry, UnresolvedCall, history, unresolved
@@ -70,6 +70,7 @@ from persist_effects.flow.steps import (
     saga,
     signal,
 )
+from persist_effects.flow.taking_up import check_history
 
 __all__ = [
     "RESULT_LIMIT_BYTES",

@@ -14,30 +14,23 @@ is appended with its expected sequence number, so that of two hosts which both t
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from operator import attrgetter
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from persist_effects import log
 from persist_effects.errors import (
     CallerError,
-    Cancelled,
     FlowContinued,
     FlowExists,
     FlowFailed,
     InvalidRequest,
-    Nondeterministic,
-    NoSuchFlow,
-    OwnershipLost,
     PersistError,
-    UncertainOutcome,
-    repr_of,
     text_of,
 )
 from persist_effects.event import Draft, Event
 from persist_effects.flow import journal
+from persist_effects.flow.asking import READS_OF_FLOWS, check_question, only_reads, writes_of
 from persist_effects.flow.defining import Flows
 from persist_effects.flow.journal import (
     ANSWER,
@@ -45,18 +38,20 @@ from persist_effects.flow.journal import (
     ERROR,
     NOTED,
     PASSED,
-    PATCHED,
     STARTED,
     Beginning,
+    BegunFlow,
     Closed,
     FlowEnded,
     JournalStep,
-    Open,
     OpenFlow,
     Parent,
+    beginning_writes,
+    begun_of,
+    message,
     told_path,
 )
-from persist_effects.flow.replay import Path, Replay, release
+from persist_effects.flow.replay import Path, Replay
 from persist_effects.flow.requests import (
     Await,
     Call,
@@ -67,43 +62,28 @@ from persist_effects.flow.requests import (
     Started,
     Timer,
     identity,
-    told_identity,
+    told_request,
 )
+from persist_effects.flow.taking_up import BegunStep, TakenUp
 from persist_effects.machine import Effect, perform, through
 from persist_effects.programs import program
 from persist_effects.requests import (
-    ANSWERS,
-    READS,
-    WAITS,
     WRITES,
-    Advance,
     Answered,
-    Append,
-    Appended,
     At,
-    Begin,
-    BlobGet,
-    BlobHas,
-    BlobPut,
     Conflict,
-    ExpectRevision,
     Failed,
     KvDelete,
-    KvGet,
     KvPut,
-    NewId,
     Now,
-    Outcome,
     Read,
     Request,
     Sleep,
     Transact,
     TruncateThrough,
     Write,
-    has_sql,
 )
-from persist_effects.trace.errors import NO_ERROR_KINDS, ErrorKinds
-from persist_effects.trace.values import decode, is_same
+from persist_effects.trace.errors import ErrorKinds
 
 RESULT_LIMIT_BYTES = 256 * 1024
 """The largest outcome that a journal takes, unless it is told otherwise: it holds references, and no large bytes."""
@@ -116,8 +96,6 @@ CLAIMS_LIMIT = 10
 
 MICROSECONDS = 1_000_000
 
-_READS = READS | {Now, NewId, BlobHas, BlobPut}
-
 
 class Finished(NamedTuple):
     """What became of a flow that its conductor has left: how it ended, or that it was set aside."""
@@ -127,13 +105,6 @@ class Finished(NamedTuple):
     value: Any = None
     error: BaseException | None = None
     ended: FlowEnded | None = None
-
-
-class BegunFlow(NamedTuple):
-    """What a flow that begins has in the store: the data of its journal's first entry, and its key."""
-
-    beginning: Beginning
-    standing: Open
 
 
 @program
@@ -190,78 +161,13 @@ def conduct(
         withdrawn = conductor.withdrawn
 
 
-def check_history(flow_id: str, flows: Flows, events: Sequence[Event], *, errors: ErrorKinds = NO_ERROR_KINDS) -> None:
-    """Whether a flow's code still does what a journal says, without a store: nothing is asked, and nothing written.
-
-    Args:
-        flow_id: The flow.
-        flows: The code of flows.
-        events: What its journal has, from ``begun`` on.
-        errors: Classes of errors by their names.
-
-    Raises:
-        Nondeterministic: If the code does something else.
-        NoSuchFlow: If the flow's code, of that version, is not here.
-        InvalidRequest: If these are not a journal of a flow that goes on, or what they hold does not fit the types
-            that the code gives.
-
-    >>> from interpreters import open_store
-    >>> from persist_effects.flow import begin
-    >>> def greet(name: str):
-    ...     yield
-    >>> store = open_store("memory:")
-    >>> store.run(begin("g-1", greet, "Ada"))
-    True
-    >>> check_history("g-1", Flows([greet]), store.run(log.read("flow/g-1")))
-    """
-    if not events or events[0].type != journal.BEGUN:
-        found = repr(events[0].type) if events else "nothing"
-        raise InvalidRequest(f"the journal of flow {flow_id!r} begins with {found}: give one that begins with 'begun'")
-    conductor = _Conductor(flow_id, flows, b"", errors, RESULT_LIMIT_BYTES)
-    try:
-        conductor.check(events)
-    finally:
-        conductor.close()
-
-
-class _BegunStep(NamedTuple):
-    """What was begun for a step: when, and under which key or child."""
-
-    at: int
-    what: Any
-
-
-_Entries = list[tuple[Event, list[JournalStep]]]
-
-
-class _Conductor:
-    """One flow, taken up."""
+class _Conductor(TakenUp):
+    """A flow that goes on live."""
 
     def __init__(self, flow_id: str, flows: Flows, token: bytes, errors: ErrorKinds, limit_bytes: int) -> None:
-        self._id = flow_id
-        self._flows = flows
-        self._token = token
-        self._errors = errors
+        super().__init__(flow_id, flows, token, errors)
         self._limit_bytes = limit_bytes
-        self._stream = journal.journal_of(flow_id)
         self._inbox = journal.INBOX + flow_id
-        # Made when it is taken up.
-        self._flow = cast(Replay, None)
-        # The last sequence number of the journal, and whether its last entry is of this host.
-        self._seq = 0
-        self._is_owner = False
-        # That of its key when it was taken up; None: it was begun by this host, and never read.
-        self._open_revision: int | None = None
-        # When that was written, and the latest time that the flow has seen.
-        self._entry_at = 0
-        self._latest = 0
-        self._patches: dict[str, bool] = {}
-        self._is_replaying = True
-        self._begun: dict[Path, _BegunStep] = {}
-        # Steps that the flow knows and the journal does not, their size, and the keys that go with them.
-        self._untold: list[Any] = []
-        self._untold_bytes = 0
-        self._obsolete: list[Write] = []
         # The keys of timers that begin with the next entry.
         self._due: list[Write] = []
         # Steps for which something is to be begun once the journal knows that: timers, and calls that are not repeated.
@@ -272,166 +178,9 @@ class _Conductor:
         self._timers: list[Timer] = []
         self.withdrawn: list[Path] = []
         """What the host is still to forget."""
-        self._consumed: set[int] = set()
         self._read_through = 0
         self._signals: dict[str, deque[tuple[int, Any]]] = {}
         self._unheard: list[int] = []
-        self._is_paused = False
-        self._has_mail = True
-
-    def close(self) -> None:
-        if self._flow:
-            self._flow.close()
-
-    # From the journal
-
-    def take_up(self, claims_limit: int, known: OpenFlow | None = None) -> Effect[bool]:
-        """Run the program from its journal. False: it was set aside, or is so already."""
-        if known is None:
-            entry = yield from perform(KvGet(journal.OPEN + self._id))
-            if entry is None:
-                raise NoSuchFlow(self._id, (yield from _what_became_of(self._id)))
-            known = OpenFlow(msgspec.convert(entry.value, Open), entry.revision)
-        self._open, self._open_revision = known
-        if self._open.state == journal.SET_ASIDE:
-            return False
-        events = yield from log.read(self._stream)
-        if not events or events[0].type != journal.BEGUN:
-            # It has ended since.
-            raise NoSuchFlow(self._id, (yield from _what_became_of(self._id)))
-        if any(event.type in _OF_RUNS for event in events[1:]):
-            # Another host has begun a run, or ended it, between two pages.
-            raise OwnershipLost(self._id, events[-1].seq)
-        self._beginning = msgspec.convert(events[0].data, Beginning)
-        self._seq, self._latest = events[-1].seq, max(map(attrgetter("at"), events))
-        claims = next(at for at, event in enumerate(reversed(events)) if not self._is_fruitless(event))
-        if claims >= claims_limit:
-            told = f"it was taken over {claims} times in a row without getting on"
-            return (yield from self._set_aside(told, known.revision, claims_limit))
-        self._is_owner = self._open.owner == self._token == events[-1].data.get("token")
-        self._consumed.update(self._beginning.consumed)
-        self._is_paused = self._open.state == journal.PAUSED
-        self._feed(events)
-        if self._open.state == journal.HALTED:
-            self._restate(journal.RUNNING)
-        return True
-
-    def take_up_new(self, begun: BegunFlow) -> None:
-        """Run the program of a flow whose journal has nothing but its beginning, and whose inbox has nothing."""
-        self._beginning, self._open = begun
-        beginning = self._beginning
-        self._seq, self._entry_at, self._latest = 1, beginning.began, beginning.began
-        # Its host may have lost its lease since, and go on with another token.
-        self._is_owner = beginning.token == self._token
-        self._has_mail = False
-        self._feed([])
-
-    def check(self, events: Sequence[Event]) -> None:
-        """Run the program from these events, and no further."""
-        self._beginning = msgspec.convert(events[0].data, Beginning)
-        self._feed(events)
-
-    def _is_fruitless(self, event: Event) -> bool:
-        return event.type == journal.CLAIMED and event.seq > self._open.retried
-
-    def _feed(self, events: Sequence[Event]) -> None:
-        beginning = self._beginning
-        code = self._flows.of(self._id, beginning.flow, beginning.version)
-        entries = [
-            (event, journal.decode_steps(event.data["steps"])) for event in events if event.type == journal.STEPS
-        ]
-        for _, steps in entries:
-            for _, known, kind, _, message_seq in steps:
-                if kind == PATCHED:
-                    self._patches[known.decode()] = True
-                if message_seq is not None:
-                    self._consumed.add(message_seq)
-        before, last = _split_at_last_step(entries)
-        self._flow = Replay(code.make(beginning.args), self._is_patched)
-        # Of what it asks behind the last step the journal says nothing: there it goes on live.
-        self._is_replaying = bool(last)
-        self._flow.begin()
-        matched = self._feed_steps(before)
-        self._forget_withdrawn()
-        self._is_replaying = False
-        self._feed_steps(last, matched)
-        if last and last[0][1][0].kind != NOTED:
-            self._forget_withdrawn()
-        # What was answered is no longer asked.
-        self._flow.asked = deque(self._flow.waiting)
-
-    def _forget_withdrawn(self) -> None:
-        """The entry that has what withdrew a step also has that it is not gone on with, unless that was its write."""
-        for path in self._flow.withdrawn:
-            self._begun.pop(path, None)
-        self._flow.withdrawn.clear()
-
-    def _feed_steps(self, entries: _Entries, last: tuple[Path, bytes] | None = None) -> tuple[Path, bytes] | None:
-        """Give the flow what it was given before, in that order, and compare what it asks with what it asked.
-
-        Returns the last that was the same.
-        """
-        replay = self._flow
-        waiting = replay.waiting
-        encoded: Any
-        for event, steps in entries:
-            # The hot loop of replays.
-            for path, known, kind, encoded, _ in steps:
-                if kind > STARTED:
-                    if kind == CANCEL:
-                        replay.cancel()
-                    continue
-                branch = waiting.get(path)
-                request: Any = None if branch is None else branch.request
-                if branch is None or (identity(request) != known and not _is_same_step(request, known)):
-                    self._is_replaying = False
-                    raise self._diverged(path, known, last)
-                last = path, known
-                if kind == ANSWER and type(request) is Call:
-                    replay.answer(path, journal.decode_reply(request, encoded))
-                elif kind == STARTED:
-                    self._begun[path] = _BegunStep(
-                        event.at, encoded.decode() if isinstance(encoded, bytes) else encoded
-                    )
-                else:
-                    replay.feed(path, self._outcome(request, kind, encoded, event))
-        return last
-
-    def _outcome(self, request: Any, kind: int, encoded: Any, event: Event) -> Outcome:
-        if type(request) is Local:
-            # The journal has its value, so it is not run.
-            release([request.program])
-        if kind == ANSWER:
-            answer = journal.decode_reply(request, encoded)
-            if type(request) is Now:
-                self._latest = max(self._latest, answer)
-            return Answered(answer)
-        if kind == ERROR:
-            return Failed(journal.decode_raised(encoded, self._errors))
-        return Answered(journal.noted_answer(request, event.meta[ANSWERS]))
-
-    def _diverged(self, path: Path, known: bytes, last: tuple[Path, bytes] | None) -> Nondeterministic:
-        replay = self._flow
-        expected = f"step {told_path(path)}, {told_identity(decode(known))}"
-        source = replay.source(path)
-        if replay.end is not None:
-            actual, source = f"the flow has ended: {_told_end(replay.end)}", "the flow has ended"
-        elif path in replay.waiting:
-            actual = f"step {told_path(path)}, {_told(replay.waiting[path].request)}"
-        else:
-            there = [f"step {told_path(at)}, {_told(branch.request)}" for at, branch in replay.waiting.items()]
-            actual = " and ".join(there[:3]) or "nothing"
-        match = "none" if last is None else f"step {told_path(last[0])}, {told_identity(decode(last[1]))}"
-        return Nondeterministic(self._id, expected, actual, source, match)
-
-    def _is_patched(self, change: str) -> bool:
-        """Whether a change is in force: where the journal says so, or the flow gets to it only now."""
-        decided = self._patches.get(change)
-        if decided is None:
-            decided = self._patches[change] = not self._is_replaying
-            if decided:
-                self._tell(JournalStep((), change.encode(), PATCHED))
-        return decided
 
     # Turns
 
@@ -518,11 +267,11 @@ class _Conductor:
     def _ask(self, path: Path, request: Request[Any]) -> Effect[None]:
         """A read, or an effect of the user's own."""
         try:
-            _check_question(request)
+            check_question(request)
             if type(request) is Local:
-                answer: Any = yield from through(request.program, _only_reads)
+                answer: Any = yield from through(request.program, only_reads)
             else:
-                if type(request) not in _READS and type(request) is not At:
+                if type(request) not in READS_OF_FLOWS and type(request) is not At:
                     # Others may see that it was asked.
                     yield from self._commit()
                 answer = yield from perform(request)
@@ -544,7 +293,7 @@ class _Conductor:
     def _write(self, path: Path, request: Request[Any]) -> Effect[None]:
         """A write, in one transaction with the journal."""
         try:
-            writes, checks = _writes_of(request)
+            writes, checks = writes_of(request)
             if len(writes) + len(self._obsolete) > KEYS_AT_ONCE:
                 # Of the room in a transaction, all is the flow's.
                 yield from self._commit_all()
@@ -579,7 +328,7 @@ class _Conductor:
         except CallerError as error:
             self._fail(path, request, error)
         else:
-            self._begun[path] = _BegunStep(self._entry_at, child_id)
+            self._begun[path] = BegunStep(self._entry_at, child_id)
 
     def _fail(self, path: Path, request: Request[Any], error: Exception, message: int | None = None) -> None:
         encoded = self._encode_raised(error)
@@ -596,14 +345,10 @@ class _Conductor:
             encoded = journal.encode_raised(error)
         return encoded
 
-    def _tell(self, step: JournalStep, size_bytes: int = 0) -> None:
-        self._untold.append(step)
-        self._untold_bytes += size_bytes + len(step.known)
-
     def _too_large(self, request: Request[Any], size_bytes: int) -> InvalidRequest:
+        came = f"what came of {told_request(request)} takes {size_bytes} bytes"
         return InvalidRequest(
-            f"what came of {_told(request)} takes {size_bytes} bytes, and a journal takes {self._limit_bytes}: put it "
-            "into a blob store and hand the reference on"
+            f"{came}, and a journal takes {self._limit_bytes}: put it into a blob store and hand the reference on"
         )
 
     # What comes from outside
@@ -688,11 +433,6 @@ class _Conductor:
         if is_paused != self._is_paused:
             self._is_paused = is_paused
             self._restate(journal.PAUSED if is_paused else journal.RUNNING)
-
-    def _restate(self, state: str) -> None:
-        """Have others see how the flow stands, with the next entry."""
-        self._open = msgspec.structs.replace(self._open, state=state, error=None)
-        self._obsolete.append(KvPut(journal.OPEN + self._id, self._open))
 
     def _deliver(self, name: str) -> None:
         """Give signals of a name to the steps that wait for it, those that asked first before the others."""
@@ -790,7 +530,7 @@ class _Conductor:
             return
         prepared, self._prepared = self._prepared, []
         for path, due in prepared:
-            self._begun[path] = _BegunStep(self._entry_at, due)
+            self._begun[path] = BegunStep(self._entry_at, due)
             branch = self._flow.waiting[path]
             if due is None:
                 self._calls.append(path)
@@ -842,67 +582,6 @@ class _Conductor:
         if over:
             del self._obsolete[: len(over)]
         return answer[: len(writes)]
-
-    def _append(
-        self, draft: Draft, writes: tuple[Write, ...] = (), checks: tuple[Any, ...] = (), is_noted: bool = False
-    ) -> Effect[Any]:
-        """Append an entry, together with writes. A conflict about the journal means that it is another's."""
-        entry = Append(self._stream, (draft,), self._seq)
-        if not self._is_owner:
-            self._open = msgspec.structs.replace(self._open, owner=self._token)
-            writes = (*writes, KvPut(journal.OPEN + self._id, self._open))
-            if self._open_revision is not None:
-                # Another host may have taken it since it was found to be nobody's.
-                checks = (*checks, ExpectRevision(journal.OPEN + self._id, self._open_revision))
-        request: Request[Any] = Transact((*writes, entry), checks, is_noted) if writes or checks else entry
-        answer: Any = None
-        is_uncertain = False
-        while answer is None:
-            try:
-                answer = yield from perform(request)
-            except UncertainOutcome:
-                is_uncertain = True
-                answer = yield from self._read_back(draft, writes)
-            if isinstance(answer, Conflict):
-                of_journal = answer.name == self._stream and answer.kind == "stream"
-                of_journal |= not self._is_owner and answer.name == journal.OPEN + self._id
-                if of_journal or is_uncertain:
-                    # It may be this very entry, which was written after all.
-                    answer = (yield from self._read_back(draft, writes)) or answer
-                if of_journal and isinstance(answer, Conflict):
-                    raise OwnershipLost(self._id, self._seq + 1)
-        if type(answer) is Conflict:
-            return answer
-        appended: Appended = answer if type(answer) is Appended else cast(list[Any], answer)[-1]
-        self._seq, self._entry_at, self._is_owner = appended.last_seq, appended.at, True
-        self._latest = max(self._latest, appended.at)
-        return (answer,) if type(answer) is Appended else answer
-
-    def _read_back(self, draft: Draft, writes: tuple[Write, ...]) -> Effect[Any]:
-        """What an append was answered whose answer was lost, if it was carried out; else None.
-
-        Only this host writes with its token, one entry at a time. So an entry with it, behind the last one, is this
-        one; or one that was on its way when this host could not reach the store, and took the flow up again.
-        """
-        page = yield from perform(Read(self._stream, self._seq, limit=1))
-        if not page.events:
-            return None
-        (event,) = page.events
-        if event.data.get("token") != self._token:
-            raise OwnershipLost(self._id, event.seq)
-        if event.type != draft.type or (event.type == journal.STEPS and event.data["steps"] != draft.data["steps"]):
-            raise UncertainOutcome(
-                f"flow {self._id!r} has an entry {event.seq} of this host which it had not seen: it is to be taken up "
-                "again"
-            )
-        noted = (event.meta or {}).get(ANSWERS)
-        answers = [None] * len(writes) if noted is None else journal.noted_answer(Transact(writes), noted)
-        return [*answers, Appended(event.seq, event.seq, event.position, event.at)]
-
-    def _claim(self) -> Effect[None]:
-        """Take the flow over, before anything that it has begun is begun again."""
-        claimed = Draft(journal.CLAIMED, {"token": self._token})
-        yield from self._append(claimed)
 
     def _withdraw(self) -> None:
         """See to it that what nobody waits for any more is not gone on with."""
@@ -959,10 +638,6 @@ class _Conductor:
         yield from self._append_last(Draft(journal.ENDED, ended), writes)
         return Finished(self._id, state, value, error, ended)
 
-    def _append_last(self, draft: Draft, writes: list[Write]) -> Effect[None]:
-        """Append what stands in the place of all before it, which is dropped in the same transaction."""
-        yield from self._append(draft, (TruncateThrough(self._stream, self._seq), *writes))
-
     def _continue(self, end: FlowContinued) -> Effect[None]:
         code, beginning = self._flows.newest(self._beginning.flow), self._beginning
         unread = [*self._unheard, *(seq for kept in self._signals.values() for seq, _ in kept)]
@@ -985,73 +660,6 @@ class _Conductor:
         self._is_owner = True
         yield from self._append_last(Draft(journal.BEGUN, again), writes)
 
-    def _set_aside(self, why: str, revision: int, claims_limit: int) -> Effect[bool]:
-        """Have no host take it up any more; where it stands otherwise by now, look again. As `take_up` returns."""
-        aside = msgspec.structs.replace(self._open, state=journal.SET_ASIDE, error=why)
-        put = yield from perform(KvPut(journal.OPEN + self._id, aside, revision))
-        return isinstance(put, Conflict) and (yield from self.take_up(claims_limit))
-
-    def _code(self) -> Any:
-        return self._flows.of(self._id, self._beginning.flow, self._beginning.version)
-
-
-_OF_RUNS = (journal.BEGUN, journal.ENDED)
-
-
-# What others have for a flow
-
-
-def beginning_writes(flow_id: str, begun: BegunFlow) -> tuple[Write, ...]:
-    """The writes that begin a flow, all of which conflict where there is one.
-
-    >>> [write.op for write in beginning_writes("o-1", begun_of(Beginning("order", 1, b"", 0)))]
-    ['persist/append', 'persist/kv-put', 'persist/append']
-    """
-    writes = (
-        Append(journal.journal_of(flow_id), (Draft(journal.BEGUN, begun.beginning),), 0),
-        KvPut(journal.OPEN + flow_id, begun.standing, 0),
-    )
-    # A host that begins it for itself needs no word of it.
-    return writes if begun.beginning.token else (*writes, message(flow_id, "begun", None))
-
-
-def begun_of(beginning: Beginning, queue: str = "", priority: int = 0) -> BegunFlow:
-    """What a flow that begins has in the store.
-
-    >>> begun_of(Beginning("order", 1, b"", 0), queue="mail").standing.queue
-    'mail'
-    """
-    standing = Open(
-        beginning.flow,
-        beginning.version,
-        beginning.began,
-        owner=beginning.token,
-        queue=queue,
-        priority=priority,
-        tags=beginning.tags,
-    )
-    return BegunFlow(beginning, standing)
-
-
-def message(flow_id: str, kind: str, data: Any) -> Append:
-    """The write that puts a message into a flow's inbox."""
-    return Append(journal.INBOX + flow_id, (Draft(kind, data),))
-
-
-def _what_became_of(flow_id: str) -> Effect[str]:
-    closed = yield from perform(KvGet(journal.DONE + flow_id))
-    return "it was never begun" if closed is None else f"it has ended, {msgspec.convert(closed.value, Closed).state}"
-
-
-def _split_at_last_step(entries: _Entries) -> tuple[_Entries, _Entries]:
-    """The entries before the last step with which the flow went on, and that step, if there is one."""
-    for at in range(len(entries) - 1, -1, -1):
-        event, steps = entries[at]
-        for place in range(len(steps) - 1, -1, -1):
-            if steps[place].kind not in (PATCHED, PASSED):
-                return [*entries[:at], (event, steps[:place])], [(event, steps[place:])]
-    return [], []
-
 
 # The flow's own words
 
@@ -1065,31 +673,6 @@ _LONGEST_SECONDS = 1e11
 
 def _seconds_of(request: Any) -> float:
     return cast(float, request.seconds if isinstance(request, Sleep) else request.timeout)
-
-
-def _is_same_step(request: Any, known: bytes) -> bool:
-    try:
-        return is_same(identity(request), known)
-    except InvalidRequest:
-        return False
-
-
-def _told(request: Any) -> str:
-    try:
-        return told_identity(decode(identity(request)))
-    except InvalidRequest:
-        return repr_of(request, 200)
-
-
-def _told_end(end: Any) -> str:
-    match end:
-        case Answered(value):
-            return f"it returned {repr_of(value)}"
-        case Failed(error):
-            return f"it raised {type(error).__name__}: {text_of(error)}"
-        case Cancelled():
-            return "it was cancelled"
-    return "it goes on as a new run"
 
 
 def _state_of(end: Any) -> tuple[str, Any, BaseException | None]:
@@ -1108,50 +691,3 @@ def _told_error(error: BaseException) -> str:
 
 def _as_error(flow_id: str, error: BaseException) -> Exception:
     return error if isinstance(error, Exception) else FlowFailed(flow_id, "was cancelled")
-
-
-# What a flow may ask
-
-
-def _only_reads(request: Request[Any]) -> Effect[Any]:
-    if type(request) not in _READS and not isinstance(request, BlobGet | At):
-        raise InvalidRequest(f"flow.local runs programs that only read, and this one asks {request.op}")
-    _check_question(request, may_be_large=True)
-    return (yield from perform(request))
-
-
-def _check_question(request: Request[Any], *, may_be_large: bool = False) -> None:
-    kind = type(request)
-    if kind in WAITS:
-        raise InvalidRequest(f"a flow does not ask {request.op}: wait for a signal, or wait in an activity")
-    if kind is BlobGet and not may_be_large:
-        raise InvalidRequest("a flow's journal holds no large bytes: read blobs in flow.local, or in an activity")
-    if kind is At:
-        of = type(cast(At, request).request)
-        if of not in _READS:
-            raise InvalidRequest(
-                f"a flow does not ask {of.__name__} of another store, which cannot be in the transaction of its "
-                "journal: do it in an activity"
-            )
-
-
-def _writes_of(request: Request[Any]) -> tuple[tuple[Write, ...], tuple[Any, ...]]:
-    """The writes and checks of a request that a flow may make."""
-    if has_sql(request):
-        raise InvalidRequest("a flow writes no SQL, whose answer cannot be noted in its journal: do it in an activity")
-    if type(request) is Advance:
-        raise InvalidRequest("a flow does not ask persist/advance: it is for moving stores")
-    writes, checks = (request.writes, request.checks) if isinstance(request, Transact) else ((request,), ())
-    if isinstance(request, Transact) and request.noting is True:
-        raise InvalidRequest(
-            "a flow notes what its writes were answered, so its transactions cannot: leave `noting` out, and use "
-            "log.append in the place of log.append_once, since each step of a flow takes effect once"
-        )
-    for write in writes:
-        name = write.stream if isinstance(write, _OF_STREAMS) else cast(KvPut | KvDelete, write).key
-        if name.startswith(journal.OWN_STREAMS if isinstance(write, _OF_STREAMS) else journal.OWN_KEYS):
-            raise InvalidRequest(f"{_told(write)} writes what belongs to flows: use another name")
-    return cast(Any, writes), checks
-
-
-_OF_STREAMS = (Append, TruncateThrough, Begin)

@@ -20,9 +20,8 @@ from persist_effects.clock import now
 from persist_effects.errors import FlowExists, InvalidRequest, NoSuchFlow
 from persist_effects.event import Draft, Event, check_integer
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import message
 from persist_effects.flow.history import steps_of
-from persist_effects.flow.journal import CANCEL, PASSED, STARTED, Beginning, FlowEnded, JournalStep, told_path
+from persist_effects.flow.journal import CANCEL, PASSED, STARTED, Beginning, FlowEnded, JournalStep, message, told_path
 from persist_effects.flow.outside import open_of
 from persist_effects.flow.replay import Path
 from persist_effects.flow.requests import check_flow_id

@@ -27,8 +27,9 @@ from typing import Any, NamedTuple, get_type_hints
 import msgspec
 
 from persist_effects.errors import InvalidRequest, repr_of
+from persist_effects.event import Draft
 from persist_effects.flow.requests import Call, Child, Local, Signal
-from persist_effects.requests import Append, Appended, Request, Transact
+from persist_effects.requests import Append, Appended, KvPut, Request, Transact, Write
 from persist_effects.sameness import SAME_CLOCK, sameness
 from persist_effects.trace.errors import ErrorKinds, decode_error, encode_error
 from persist_effects.trace.values import decode_answer, encode, encode_and_keep
@@ -337,3 +338,50 @@ def _what(request: Any) -> str:
         case Child(flow):
             return f"flow {flow!r}"
     return f"program {request.name!r}"
+
+
+# What a flow has in the store when it begins, and what others have for it
+
+
+class BegunFlow(NamedTuple):
+    """What a flow that begins has in the store: the data of its journal's first entry, and its key."""
+
+    beginning: Beginning
+    standing: Open
+
+
+def beginning_writes(flow_id: str, begun: BegunFlow) -> tuple[Write, ...]:
+    """The writes that begin a flow, all of which conflict where there is one.
+
+    >>> [write.op for write in beginning_writes("o-1", begun_of(Beginning("order", 1, b"", 0)))]
+    ['persist/append', 'persist/kv-put', 'persist/append']
+    """
+    writes = (
+        Append(journal_of(flow_id), (Draft(BEGUN, begun.beginning),), 0),
+        KvPut(OPEN + flow_id, begun.standing, 0),
+    )
+    # A host that begins it for itself needs no word of it.
+    return writes if begun.beginning.token else (*writes, message(flow_id, "begun", None))
+
+
+def begun_of(beginning: Beginning, queue: str = "", priority: int = 0) -> BegunFlow:
+    """What a flow that begins has in the store.
+
+    >>> begun_of(Beginning("order", 1, b"", 0), queue="mail").standing.queue
+    'mail'
+    """
+    standing = Open(
+        beginning.flow,
+        beginning.version,
+        beginning.began,
+        owner=beginning.token,
+        queue=queue,
+        priority=priority,
+        tags=beginning.tags,
+    )
+    return BegunFlow(beginning, standing)
+
+
+def message(flow_id: str, kind: str, data: Any) -> Append:
+    """The write that puts a message into a flow's inbox."""
+    return Append(INBOX + flow_id, (Draft(kind, data),))

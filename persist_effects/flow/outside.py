@@ -14,9 +14,18 @@ from persist_effects.clock import now
 from persist_effects.errors import FlowExists, FlowFailed, InvalidRequest, NoSuchFlow, describe, repr_of
 from persist_effects.event import check_integer, check_name
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import BegunFlow, beginning_writes, begun_of, message
 from persist_effects.flow.defining import Flows, flow_code
-from persist_effects.flow.journal import Beginning, Closed, FlowEnded, Open, OpenFlow
+from persist_effects.flow.journal import (
+    Beginning,
+    BegunFlow,
+    Closed,
+    FlowEnded,
+    Open,
+    OpenFlow,
+    beginning_writes,
+    begun_of,
+    message,
+)
 from persist_effects.flow.replay import Path
 from persist_effects.flow.requests import check_flow_id
 from persist_effects.machine import Effect, all_of, perform

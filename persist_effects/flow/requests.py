@@ -268,6 +268,14 @@ def _told_part(part: Any) -> str:
     return f"{part['shown']}…" if _is_digest(part) else repr_of(part)
 
 
+def told_request(request: Any) -> str:
+    """How messages show a request, be it that it can be kept or not."""
+    try:
+        return told_identity(decode(identity(request)))
+    except InvalidRequest:
+        return repr_of(request, 200)
+
+
 def check_retry(retry: object) -> None:
     """Refuse what does not say how often something is tried again.
 

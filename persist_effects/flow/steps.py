@@ -52,8 +52,7 @@ def call(
     else:
         check_seconds("timeout", timeout)
     known = identity_of_call(name, args)
-    # Runs at each step of a replay: `perform` would be one more generator.
-    return (yield Call(name, args, repeat, retry, timeout, returns, known))
+    return (yield from perform(Call(name, args, repeat, retry, timeout, returns, known)))
 
 
 @program

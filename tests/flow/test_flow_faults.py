@@ -8,7 +8,7 @@ import pytest
 from flow_scenes import SCENES
 
 from persist_effects.errors import Cancelled
-from persist_effects.flow import conducting, journal
+from persist_effects.flow import conducting, journal, owning
 from persist_effects.flow.conducting import _Conductor
 from persist_effects.flow.journal import ANSWER, CANCEL, ERROR, PATCHED, STARTED, JournalStep
 from persist_effects.flow.replay import Replay
@@ -19,6 +19,7 @@ from persist_effects.requests import (
     Conflict,
     KvDelete,
     KvPut,
+    Read,
     Transact,
     TruncateThrough,
 )
@@ -78,7 +79,7 @@ def entries_expect_nothing(patch):
             return msgspec.structs.replace(request, expected=None)
         return request
 
-    patch.setattr(conducting, "perform", lambda request: perform(unfenced(request)))
+    patch.setattr(owning, "perform", lambda request: perform(unfenced(request)))
 
 
 def a_conflict_on_the_journal_is_fed(patch):
@@ -87,7 +88,7 @@ def a_conflict_on_the_journal_is_fed(patch):
         request = Transact((*writes, entry), checks, is_noted)
         answer = yield from perform(request)
         if isinstance(answer, Conflict):
-            self._seq = (yield from perform(conducting.Read(self._stream, 0, limit=1))).head
+            self._seq = (yield from perform(Read(self._stream, 0, limit=1))).head
             return answer
         self._seq, self._is_owner = answer[-1].last_seq, True
         self._latest = max(self._latest, answer[-1].at)
@@ -113,7 +114,7 @@ def what_is_uncertain_is_written_anew_without_a_look(patch):
         try:
             return (yield from honest(self, *asked))
         except Doubtful:
-            page = yield from perform(conducting.Read(self._stream, 0))
+            page = yield from perform(Read(self._stream, 0))
             self._seq = page.head
             return (yield from honest(self, *asked))
 
@@ -133,7 +134,7 @@ def tokens_are_not_compared(patch):
     """Whatever stands behind the last entry is taken for this host's own."""
 
     def read_back(self, *asked):
-        page = yield from perform(conducting.Read(self._stream, self._seq, limit=1))
+        page = yield from perform(Read(self._stream, self._seq, limit=1))
         if not page.events:
             return None
         (event,) = page.events
@@ -356,7 +357,7 @@ def a_branch_that_lost_does_not_clean_up(patch):
             self.withdrawn.append(path)
             branch.request = None
             conducting.give_up_program(branch.program)
-            self._ended(branch, conducting.Cancelled())
+            self._ended(branch, Cancelled())
         else:
             honest(self, branch)
 
@@ -383,7 +384,7 @@ def first_of_does_not_wait_for_those_that_clean_up(patch):
             if group.left:
                 for place, other in enumerate(group.ends):
                     if other is None:
-                        group.ends[place] = conducting.Cancelled()
+                        group.ends[place] = Cancelled()
                 self._settle(group)
 
     patch.setattr(Replay, "_ended", ended)

@@ -39,10 +39,10 @@ from persist_effects.errors import (
     text_of,
 )
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import BegunFlow, Finished, conduct
+from persist_effects.flow.conducting import Finished, conduct
 from persist_effects.flow.defining import Flows, activities_by_name
 from persist_effects.flow.history import HistoryEntry
-from persist_effects.flow.journal import FlowEnded, Open, OpenFlow
+from persist_effects.flow.journal import BegunFlow, FlowEnded, Open, OpenFlow
 from persist_effects.flow.outside import FlowStatus, outcome_in, value_of
 from persist_effects.flow.requests import Await, Came
 from persist_effects.machine import Effect

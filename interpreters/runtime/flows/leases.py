@@ -11,7 +11,7 @@ from interpreters.threads.gates import Gate
 from persist_effects import kv, new_id
 from persist_effects.errors import StoreClosed, StoreUnavailable, UncertainOutcome
 from persist_effects.flow import journal
-from persist_effects.flow.conducting import message
+from persist_effects.flow.journal import message
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import Conflict, KvDelete, Transact
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from persist_effects.flow.conducting import BegunFlow, Finished
-from persist_effects.flow.journal import OpenFlow
+from persist_effects.flow.conducting import Finished
+from persist_effects.flow.journal import BegunFlow, OpenFlow
 from persist_effects.flow.requests import Await, Came, Started
 from persist_effects.machine import Effect, next_request
 from persist_effects.requests import Answered, Outcome, Request
