@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from interpreters.runtime.flows.activities import Activities, Tell
+from interpreters.runtime.flows.activities import Activities
+from interpreters.runtime.flows.alarm import Tell
 from interpreters.runtime.flows.loop import Held
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.flow.defining import ActivityCode, activities_by_name, activity_code

@@ -24,9 +24,9 @@ from persist_effects.flow import journal
 from persist_effects.flow.conducting import MICROSECONDS
 from persist_effects.flow.defining import Flows, activity_code
 from persist_effects.flow.journal import told_path
-from persist_effects.flow.outside import FlowStatus
 from persist_effects.flow.replay import Path
 from persist_effects.flow.requests import Call, Child, Signal, told_request
+from persist_effects.flow.standing import FlowStatus
 from persist_effects.machine import Effect, Handlers
 from persist_effects.requests import (
     Request,

@@ -38,21 +38,13 @@ from persist_effects.flow.conducting import RESULT_LIMIT_BYTES, Finished, conduc
 from persist_effects.flow.defining import Flows, activity, defined
 from persist_effects.flow.forking import fork, rewind
 from persist_effects.flow.history import HistoryEntry, UnresolvedCall, history, unresolved
-from persist_effects.flow.outside import (
+from persist_effects.flow.outside import begin, begin_as, cancel, own, pause, resolve, resume, retry, send
+from persist_effects.flow.standing import (
     FlowStatus,
-    begin,
-    begin_as,
-    cancel,
     due_before,
     listing,
     outcome,
-    own,
-    pause,
-    resolve,
     result,
-    resume,
-    retry,
-    send,
     status,
     unended,
     wait_for,

@@ -1,6 +1,6 @@
 """What a flow asks for besides what every program may: calls of activities, signals, children, branches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any, Literal, cast
 
@@ -302,3 +302,15 @@ def check_flow_id(flow_id: object) -> None:
 
 FLOW_ID_LIMIT_BYTES = 300
 """So that its timers' keys, with the time and the path of a step, are names."""
+
+
+def checked_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
+    """Tags by which flows are found, as a dict of their own. Raises `InvalidRequest` for what is none.
+
+    >>> checked_tags(None), checked_tags({"customer": "7"})
+    ({}, {'customer': '7'})
+    """
+    given = {} if tags is None else tags
+    if not isinstance(given, Mapping) or not all(type(part) is str for pair in given.items() for part in pair):
+        raise InvalidRequest(f"tags is {describe(tags)}: give a dict of str, {{'customer': '7'}}")
+    return dict(given)

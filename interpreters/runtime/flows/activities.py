@@ -4,14 +4,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from interpreters.runtime.flows.alarm import Tell
 from interpreters.runtime.flows.loop import Held
 from persist_effects.errors import InvalidRequest
 from persist_effects.flow.defining import ActivityCode
 from persist_effects.flow.requests import Call, Came, Started
 from persist_effects.rows import is_async_row
-
-Tell = Callable[[Callable[[], None]], None]
-"""Has something called in the thread of the flows, from any thread."""
 
 Work = Callable[[], Callable[[], None]]
 """Runs a call once, in any thread, and returns what is to be done in the thread of the flows then."""

@@ -7,7 +7,17 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Thread
 
+from persist_effects.errors import StoreUnavailable, UncertainOutcome
+
 Job = Callable[[], None]
+
+Tell = Callable[[Job], None]
+"""Has something done in the thread of the flows, from any thread."""
+
+PASSING = (StoreUnavailable, UncertainOutcome)
+"""The store's trouble, and nobody's fault here: what met it is done again."""
+
+TRY_AGAIN_SECONDS = 1.0
 
 
 class Alarm:
@@ -24,7 +34,7 @@ class Alarm:
     >>> alarm.close()
     """
 
-    def __init__(self, tell: Callable[[Job], None]) -> None:
+    def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self._numbers = count()
         self._heap: list[tuple[float, int, Job]] = []
@@ -37,12 +47,23 @@ class Alarm:
 
         Args:
             seconds: How many.
-            job: What must not raise.
+            job: What raises nothing but that the store cannot be reached. Then it is done again.
         """
         deadline, number = time.monotonic() + seconds, next(self._numbers)
         heappush(self._heap, (deadline, number, job))
         if self._heap[0][1] == number:
             self._arm(deadline)
+
+    def insist(self, job: Job) -> None:
+        """Do a job now, in the thread of the flows; where the store cannot be reached, again later, until it can be.
+
+        Args:
+            job: What asks the store, and may be done twice.
+        """
+        try:
+            job()
+        except PASSING:
+            self.later(TRY_AGAIN_SECONDS, job)
 
     def close(self) -> None:
         """Do none of them."""
@@ -58,7 +79,7 @@ class Alarm:
         """In the thread of the flows: do what is due."""
         now = time.monotonic()
         while self._heap and self._heap[0][0] <= now:
-            heappop(self._heap)[2]()
+            self.insist(heappop(self._heap)[2])
         if self._heap:
             self._arm(self._heap[0][0])
 

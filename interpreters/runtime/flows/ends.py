@@ -26,7 +26,7 @@ class EndOfFlow:
         self.ended = ended
         # In this order: who comes now sees that it is over, or is among those who wait.
         self._is_over = True
-        for gate in self._gates:
+        for gate in list(self._gates):
             gate.open()
 
     def wait(self, seconds: float) -> bool:

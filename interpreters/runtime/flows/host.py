@@ -1,7 +1,6 @@
 """`FlowHost`: runs durable flows on a store, in threads of its own."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -15,26 +14,27 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from interpreters.runtime.flows.activities import Activities, Work
-from interpreters.runtime.flows.alarm import Alarm
+from interpreters.runtime.flows.alarm import PASSING, TRY_AGAIN_SECONDS, Alarm
 from interpreters.runtime.flows.ends import Ends
+from interpreters.runtime.flows.intake import Intake
 from interpreters.runtime.flows.leases import Leases, new_token
 from interpreters.runtime.flows.loop import FlowLoop, Held
 from interpreters.runtime.flows.queues import Queue, QueueLines
-from interpreters.runtime.flows.schedules import Schedule, schedules_by_name, see_to
+from interpreters.runtime.flows.schedules import Schedule, schedules_by_name
+from interpreters.runtime.flows.timers import Timers
 from interpreters.runtime.sleeping import CLOSED
 from interpreters.runtime.store import Store
 from interpreters.threads.gates import LOOK_AGAIN_SECONDS_MAX, Gate
 from interpreters.threads.workers import ThreadPool
 from persist_effects import flow as flows_
-from persist_effects import kv, log, machine
+from persist_effects import kv, machine
+from persist_effects.clock import now
 from persist_effects.contexts import here, parts_in
 from persist_effects.errors import (
     InternalError,
     InvalidRequest,
     OwnershipLost,
     StoreClosed,
-    StoreUnavailable,
-    UncertainOutcome,
     describe,
     text_of,
 )
@@ -43,10 +43,10 @@ from persist_effects.flow.conducting import Finished, conduct
 from persist_effects.flow.defining import Flows, activities_by_name
 from persist_effects.flow.history import HistoryEntry
 from persist_effects.flow.journal import BegunFlow, FlowEnded, Open, OpenFlow
-from persist_effects.flow.outside import FlowStatus, outcome_in, value_of
-from persist_effects.flow.requests import Await, Came
+from persist_effects.flow.requests import Await
+from persist_effects.flow.standing import FlowStatus, outcome_in, value_of
 from persist_effects.machine import Effect
-from persist_effects.requests import AllOf, Answered, KvDelete, KvGet, KvPut, Now, Outcome, ReadAll, Request, Wait
+from persist_effects.requests import AllOf, Outcome, Request
 from persist_effects.trace.errors import errors_by_name
 
 A = TypeVar("A")
@@ -57,20 +57,12 @@ ACTIVITIES = 32
 HELD_LIMIT = 2_000
 """How many flows that only wait are kept in memory. Others are let go of, and read from their journals when woken."""
 
-AT_ONCE = 100
-"""How many flows are read from their journals at once: one that has something to do waits no longer than that takes."""
-
 BEGUN_AT_ONCE = 1_000
 """How many flows are begun in one commit, where many are to be begun."""
 
-HORIZON_SECONDS = 60.0
-"""Timers that are due later than that are not kept in memory: they are found by their keys when their time comes."""
-
 LEASE_SECONDS = 10.0
 
-_TRY_AGAIN_SECONDS = 1.0
-_TRY_AGAIN_SECONDS_MAX = 60.0
-_PASSING = (StoreUnavailable, UncertainOutcome)
+_PAUSE_SECONDS_MAX = 60.0
 
 
 class FlowHost:
@@ -125,10 +117,8 @@ class FlowHost:
         if not isinstance(store, Store):
             raise InvalidRequest(f"a host's store is {describe(store)}: give what open_store(url) returns")
         self._store = store
-        self._is_shared = store.capabilities.processes == "many"
         self._flows = Flows(flows)
         self._queues = QueueLines(queues)
-        self._turns_at = inf
         self._schedules = schedules_by_name(schedules)
         for schedule in self._schedules.values():
             self._flows.add(schedule.flow)
@@ -149,30 +139,42 @@ class FlowHost:
         self._loop = FlowLoop(self._conductor, self._ask, self)
         self._ends = Ends()
         self._activities = Activities(activities_by_name(activities), self._tell, self._alarm.later, self._loop.arrived)
-        # Flows to take up, each with how it stands, where that was read. Those that have something to do come first.
-        self._to_take: deque[tuple[str, OpenFlow | None]] = deque()
         self._pauses: dict[str, float] = {}
         self._is_closing = self._is_closed = False
         self._failure: BaseException | None = None
-        self._end_watch: Callable[[], None] | None = None
-        self._position = store.run(log.head(journal.INBOX))
-        self.token = new_token(store)
-        """What the entries of this host bear. Another one, once its lease was taken away."""
+        token = new_token(store)
+        self._intake = Intake(
+            store,
+            token,
+            flows=self._flows,
+            queues=self._queues,
+            loop=self._loop,
+            alarm=self._alarm,
+            tell=self._tell,
+            alive=self._alive,
+        )
+        self._timers = Timers(store, self._loop, self._alarm, self._intake.look_at)
+        look_for_flows = partial(self._alarm.insist, self._intake.look_for_flows)
         self._leases = Leases(
             store,
-            self.token,
+            token,
             lease_seconds,
-            look=partial(self._tell, self._look_for_flows),
+            look=partial(self._tell, look_for_flows),
             lost=lambda token: self._tell(partial(self._begin_anew, token)),
         )
-        self._inbox.put(self._look_for_flows)
-        self._inbox.put(self._look_for_timers)
-        self._inbox.put(self._watch)
+        self._inbox.put(look_for_flows)
+        self._inbox.put(partial(self._alarm.insist, self._timers.look))
+        self._inbox.put(partial(self._alarm.insist, self._intake.watch))
         for schedule in self._schedules.values():
-            self._inbox.put(partial(self._see_to, schedule))
+            self._inbox.put(partial(self._alarm.insist, partial(self._intake.see_to, schedule)))
         self._ended = Gate()
         self._leaders.do(self._lead)
         self._end_close_watch = store.on_close(partial(self._tell, self._store_was_closed))
+
+    @property
+    def token(self) -> bytes:
+        """What the entries of this host bear. Another one, once its lease was taken away."""
+        return self._intake.token
 
     # For others
 
@@ -214,7 +216,7 @@ class FlowHost:
         begun = self._store.run(begin)
         if begun is None:
             # It may be this host's, which was not told what came of beginning it.
-            self._tell(partial(self._look_at, flow_id))
+            self._tell(partial(self._intake.look_at, flow_id))
         elif token:
             self._expect([flow_id])
             self._tell(partial(self._loop.take_up, flow_id, begun))
@@ -242,10 +244,10 @@ class FlowHost:
             found: list[Any] = self._store.run_many(begins, return_exceptions=True)
             new = {each: one for each, one in zip(ids, found, strict=True) if isinstance(one, BegunFlow)}
             self._expect(new)
-            self._tell(partial(self._take_up_new, new))
+            self._tell(partial(self._intake.take_up_new, new))
             for each, one in zip(ids, found, strict=True):
                 if one is None:
-                    self._tell(partial(self._look_at, each))
+                    self._tell(partial(self._intake.look_at, each))
             begun.extend(new)
             errors.extend(one for one in found if isinstance(one, Exception))
         if errors:
@@ -259,6 +261,9 @@ class FlowHost:
         if self._is_closing:
             # Whoever leads may have told all that there were.
             self._ends.tell_all()
+
+    def _alive(self) -> Collection[bytes]:
+        return self._leases.alive()
 
     def _check_open(self) -> None:
         """Refuse to begin what this host would never run."""
@@ -308,6 +313,8 @@ class FlowHost:
                     continue
                 if end.ended is not None:
                     return self._value_of(flow_id, end.ended)
+                if self._failure is not None:
+                    continue
             with suppress(TimeoutError):
                 return self._store.run(self._result(flow_id, seconds))
         raise TimeoutError(f"flow {flow_id!r} has not ended within {timeout} seconds")
@@ -343,7 +350,7 @@ class FlowHost:
 
     def _shown(self, status: FlowStatus) -> FlowStatus:
         """How a flow stands, with a word on it where it is left to other hosts."""
-        is_left = self._is_shared and not self._flows.has(status.flow, status.version)
+        is_left = self._intake.is_left(status.flow, status.version)
         if is_left and status.ended is None and status.error is None:
             told = f"the code of {status.flow!r}, version {status.version}, is not here, so it is left to other hosts"
             return msgspec.structs.replace(status, error=told)
@@ -405,7 +412,7 @@ class FlowHost:
                 self._take_in()
                 self._loop.turn()
                 if self._queues.has_waiting:
-                    self._take_turns()
+                    self._intake.take_turns()
                 if self._activities.ready and not self._launch():
                     return
         except BaseException as error:
@@ -423,8 +430,7 @@ class FlowHost:
         raise StoreClosed(CLOSED)
 
     def _stop(self) -> None:
-        if self._end_watch is not None:
-            self._end_watch()
+        self._intake.close()
         self._loop.close()
         self._ends.tell_all()
         self._ended.open()
@@ -432,7 +438,7 @@ class FlowHost:
     def _launch(self) -> bool:
         """Have the activities done that are to be done now. False: another thread leads since."""
         work, self._activities.ready = self._activities.ready, []
-        if len(work) == 1 and not self._running and self._loop.is_idle and not self._to_take:
+        if len(work) == 1 and not self._running and self._loop.is_idle and self._intake.is_empty:
             self._running = 1
             token = self._lent = object()
             if self._inbox.empty():
@@ -467,8 +473,7 @@ class FlowHost:
 
     def _take_in(self) -> None:
         """Do what others have put here, and wait for it where there is nothing else to do."""
-        while self._to_take and self._loop.active < AT_ONCE:
-            self._take_up(*self._to_take.popleft())
+        self._intake.take_up()
         try:
             job = self._inbox.get() if self._loop.is_idle else self._inbox.get_nowait()
             while True:
@@ -483,12 +488,6 @@ class FlowHost:
         if len(requests) == 1:
             return [machine.outcome_of(requests[0], handlers)]
         return cast(Sequence[Outcome], handlers[AllOf](AllOf(parts_in(requests, [here] * len(requests)))))
-
-    def _answer(self, request: Request[Any]) -> Any:
-        outcome = machine.outcome_of(request, self._store.handlers)
-        if isinstance(outcome, Answered):
-            return outcome.value
-        raise outcome.error
 
     def _conductor(self, flow_id: str, known: BegunFlow | OpenFlow | None) -> Effect[Finished]:
         return conduct(
@@ -513,7 +512,7 @@ class FlowHost:
                 return
             self._activities.start(held, started)
         if asked.timers:
-            self._set_timers(held.flow_id, [(timer.path, timer.due) for timer in asked.timers])
+            self._alarm.insist(partial(self._timers.set, held.flow_id, asked.timers))
         if len(self._loop.held) > self._held_limit and self._only_waits(held):
             self._let_go(held.flow_id)
 
@@ -527,8 +526,8 @@ class FlowHost:
             return False
         try:
             # One whose timer is due would be read again for it, and let go of again, for ever.
-            return not held.asked or self._answer(Now()) < min(held.asked.values())
-        except _PASSING:
+            return not held.asked or self._store.run(now()) < min(held.asked.values())
+        except PASSING:
             return False
 
     def left(self, flow_id: str, end: Finished | Exception) -> None:
@@ -541,199 +540,36 @@ class FlowHost:
             self._pauses.pop(flow_id, None)
             self._queues.release(flow_id)
             # Whoever wrote may have left it to nobody: who rewound it, or a host that wrote late, and is gone.
-            self._look_at(flow_id)
+            self._intake.look_at(flow_id)
         elif isinstance(end, StoreClosed):
             raise end
-        elif isinstance(end, _PASSING):
+        elif isinstance(end, PASSING):
             # The store's trouble, and not the flow's.
             pause = self._pauses[flow_id] = min(
-                2 * self._pauses.get(flow_id, _TRY_AGAIN_SECONDS / 2), _TRY_AGAIN_SECONDS_MAX
+                2 * self._pauses.get(flow_id, TRY_AGAIN_SECONDS / 2), _PAUSE_SECONDS_MAX
             )
-            self._alarm.later(pause, partial(self._look_at, flow_id))
+            self._alarm.later(pause, partial(self._intake.look_at, flow_id))
         else:
             self._halt(flow_id, end)
 
     def _halt(self, flow_id: str, error: Exception) -> None:
         """Have others see why a flow does not go on. It is taken up again when a host begins, or someone retries it."""
         self._queues.release(flow_id)
-        try:
-            entry = self._answer(KvGet(journal.OPEN + flow_id))
-            if entry is None:
-                return
-            standing = msgspec.convert(entry.value, Open)
-            told = f"{type(error).__name__}: {text_of(error)}"[:2000]
-            halted = msgspec.structs.replace(standing, state=journal.HALTED, error=told)
-            self._answer(KvPut(journal.OPEN + flow_id, halted, entry.revision))
-        except _PASSING:
-            self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._halt, flow_id, error))
+        self._alarm.insist(partial(self._put_halted, flow_id, f"{type(error).__name__}: {text_of(error)}"[:2000]))
 
-    # Timers
-
-    def _set_timers(self, flow_id: str, timers: Sequence[tuple[tuple[int, ...], int]]) -> None:
-        try:
-            now = self._answer(Now())
-        except _PASSING:
-            self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._set_timers, flow_id, timers))
+    def _put_halted(self, flow_id: str, told: str) -> None:
+        entry = self._store.run(kv.entry(journal.OPEN + flow_id))
+        if entry is None:
             return
-        for path, due in timers:
-            self._set_timer(flow_id, path, due, now)
-
-    def _set_timer(self, flow_id: str, path: tuple[int, ...], due: int, now: int) -> None:
-        seconds = (due - now) / 1e6
-        if seconds <= HORIZON_SECONDS:
-            self._alarm.later(max(0.0, seconds), partial(self._is_due, flow_id, path, due))
-
-    def _is_due(self, flow_id: str, path: tuple[int, ...], due: int) -> None:
-        held = self._loop.held.get(flow_id)
-        if held is None:
-            self._look_at(flow_id)
-            return
-        try:
-            if held.is_parked and path not in held.asked:
-                # A host died before it could take the key away.
-                self._answer(KvDelete(journal.due_key(due, flow_id, path)))
-            now = self._answer(Now())
-        except _PASSING:
-            self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._is_due, flow_id, path, due))
-            return
-        if held.asked.get(path) != due:
-            return
-        if now < due:
-            # The clocks do not go alike.
-            self._set_timer(flow_id, path, due, now)
-            return
-        del held.asked[path]
-        self._loop.deliver(flow_id, Came(path))
-
-    def _look_for_timers(self) -> None:
-        """Find the timers that are due soon, by their keys."""
-        try:
-            now = self._answer(Now())
-            found = self._store.run(flows_.due_before(now + int(HORIZON_SECONDS * 1e6)))
-        except _PASSING:
-            self._alarm.later(_TRY_AGAIN_SECONDS, self._look_for_timers)
-            return
-        for due, flow_id, path in found:
-            held = self._loop.held.get(flow_id)
-            self._set_timer(flow_id, path, due if held is None else held.asked.get(path, due), now)
-        self._alarm.later(HORIZON_SECONDS / 2, self._look_for_timers)
-
-    # Flows to take up
-
-    def _look_for_flows(self) -> None:
-        """Take up all flows that go on and are nobody's, or this host's."""
-        try:
-            # In this order: a host that comes in between has its lease before it owns anything.
-            found = self._store.run(flows_.unended())
-            alive = self._leases.alive()
-            for flow_id, known in found.items():
-                if flow_id not in self._loop.held and self._goes_on_here(flow_id, known.standing, alive):
-                    self._to_take.append((flow_id, known))
-        except _PASSING:
-            self._alarm.later(_TRY_AGAIN_SECONDS, self._look_for_flows)
+        halted = msgspec.structs.replace(msgspec.convert(entry.value, Open), state=journal.HALTED, error=told)
+        self._store.run(kv.put_expect(journal.OPEN + flow_id, entry.revision, halted))
 
     def _begin_anew(self, token: bytes) -> None:
         """Let go of all flows, which others may have by now, and go on as another host."""
         self._loop.close()
         self._ends.tell_all()
-        self.token = token
-        self._look_for_flows()
-
-    def _take_up_new(self, begun: Mapping[str, BegunFlow]) -> None:
-        for flow_id, each in begun.items():
-            self._loop.take_up(flow_id, each)
-
-    def _take_up(self, flow_id: str, known: OpenFlow | None) -> None:
-        """Take a flow up for which a message may have come, or let it have the message, if it is held by now."""
-        if not self._loop.deliver(flow_id, Came(())):
-            self._loop.take_up(flow_id, known)
-
-    def _look_at(self, flow_id: str) -> None:
-        """Take a flow up, if it goes on and is nobody's, or this host's."""
-        try:
-            entry = self._store.run(kv.entry(journal.OPEN + flow_id))
-            if entry is None:
-                return
-            known = OpenFlow(msgspec.convert(entry.value, Open), entry.revision)
-            if self._goes_on_here(flow_id, known.standing, self._leases.alive()):
-                # As it was found: another host may have it by the time that it is taken up.
-                self._to_take.appendleft((flow_id, known))
-        except _PASSING:
-            self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._look_at, flow_id))
-
-    def _goes_on_here(self, flow_id: str, standing: Open, alive: Collection[bytes]) -> bool:
-        """Whether a flow is to be taken up: it is nobody's, or this host's, and does not wait for its turn."""
-        is_ours = standing.owner == self.token or standing.owner not in alive
-        if is_ours and self._is_shared and not self._flows.has(standing.flow, standing.version):
-            # Another host may have its code, as while a new version is deployed on one host after the other.
-            return False
-        return is_ours and self._queues.place(flow_id, standing)
-
-    def _take_turns(self) -> None:
-        """Take those up whose turn has come in their queue, and look again when a rate lets the next begin."""
-        now = time.monotonic()
-        turns = self._queues.take_turns(now)
-        if turns:
-            self._own(turns)
-        at = self._queues.next_at(now)
-        if at is not None and at < self._turns_at:
-            self._turns_at = at
-            self._alarm.later(at - now, partial(self._may_turn, at))
-
-    def _may_turn(self, at: float) -> None:
-        if at == self._turns_at:
-            self._turns_at = inf
-
-    def _own(self, turns: Sequence[str]) -> None:
-        try:
-            owned = self._store.run(flows_.own(turns, self.token))
-        except _PASSING:
-            self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._own, turns))
-            return
-        self._to_take.extend((flow_id, None) for flow_id in owned)
-        for flow_id in set(turns) - set(owned):
-            self._queues.give_back(flow_id)
-
-    def _see_to(self, schedule: Schedule) -> None:
-        """Begin what is due by a schedule, and look again when the next is; sooner, as clocks are set."""
-        try:
-            seen = self._store.run(see_to(schedule, self.token))
-        except _PASSING:
-            self._alarm.later(_TRY_AGAIN_SECONDS, partial(self._see_to, schedule))
-            return
-        for flow_id in seen.flow_ids:
-            self._look_at(flow_id)
-        self._alarm.later(min((seen.next - seen.now) / 1e6, HORIZON_SECONDS), partial(self._see_to, schedule))
-
-    def _watch(self) -> None:
-        """Read the messages that came to inboxes, and wait for more."""
-        if self._end_watch is not None:
-            self._end_watch()
-            self._end_watch = None
-        try:
-            while True:
-                page = self._answer(ReadAll(self._position, journal.INBOX))
-                for flow_id in dict.fromkeys(event.stream.removeprefix(journal.INBOX) for event in page.events):
-                    if not flow_id:
-                        # A host is gone.
-                        self._look_for_flows()
-                    elif not self._loop.deliver(flow_id, Came(())):
-                        self._look_at(flow_id)
-                self._position = page.next
-                if page.next >= page.head:
-                    break
-            watch = getattr(self._store.interpreter, "watch", None)
-            if watch is None:
-                self._alarm.later(_LOOK_AGAIN_SECONDS, self._watch)
-            else:
-                told = partial(self._tell, self._watch)
-                self._end_watch = watch(Wait(self._position, journal.INBOX), told)
-        except _PASSING:
-            self._alarm.later(_TRY_AGAIN_SECONDS, self._watch)
-
-
-_LOOK_AGAIN_SECONDS = 0.05
-"""How often messages are looked for where a store cannot tell of them."""
+        self._intake.token = token
+        self._alarm.insist(self._intake.look_for_flows)
 
 
 def batched(items: Iterable[A], count: int) -> Iterator[list[A]]:

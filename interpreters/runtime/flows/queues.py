@@ -17,7 +17,7 @@ import msgspec
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import check_integer, check_items, check_name
 from persist_effects.flow.journal import Open
-from persist_effects.flow.outside import FlowStatus
+from persist_effects.flow.standing import FlowStatus
 
 
 class Queue(msgspec.Struct, frozen=True):
