@@ -33,7 +33,7 @@ and `continue_as_new`. From outside: `begin`, `send`, `cancel`, `pause`, `resume
 """
 
 from persist_effects.clock import new_id, now, sleep
-from persist_effects.errors import NoSuchFlow
+from persist_effects.errors import Cancelled, FlowExists, FlowFailed, Nondeterministic, NoSuchFlow
 from persist_effects.flow.conducting import RESULT_LIMIT_BYTES, Finished, conduct
 from persist_effects.flow.defining import Flows, activity, defined
 from persist_effects.flow.forking import fork, rewind
@@ -66,11 +66,15 @@ from persist_effects.flow.taking_up import check_history
 
 __all__ = [
     "RESULT_LIMIT_BYTES",
+    "Cancelled",
     "Finished",
+    "FlowExists",
+    "FlowFailed",
     "FlowStatus",
     "Flows",
     "HistoryEntry",
     "NoSuchFlow",
+    "Nondeterministic",
     "Saga",
     "UnresolvedCall",
     "activity",

@@ -479,9 +479,23 @@ def test_a_queue_that_the_host_does_not_have_is_refused_before_anything_is_writt
     with host_of(store, job, Queue("mail")) as host:
         with pytest.raises(InvalidRequest, match=r"queue 'mial' is not here: give it to the host, .* which has mail"):
             host.start(job, "m-1", "m-1", queue="mial")
-        with pytest.raises(InvalidRequest, match="flow 'm-1' has priority 5, and waits in no queue"):
+        with pytest.raises(InvalidRequest, match="priority is 5, and the flow waits in no queue: give queue= too"):
             host.start(job, "m-1", "m-1", priority=5)
+        with pytest.raises(InvalidRequest, match="queue 'mial' is not here"):
+            host.start_many(job, {"m-1": ["m-1"], "m-2": ["m-2"]}, queue="mial")
         assert host.list() == []
+
+
+def test_flows_that_are_begun_together_wait_in_their_queue_in_that_order_and_have_their_tags(store, job, outside):
+    with host_of(store, job, Queue("mail", concurrency=1)) as host:
+        ids = [f"m-{number}" for number in range(4)]
+        assert host.start_many(job, {each: [each] for each in ids}, queue="mail", tags={"by": "Ada"}) == ids
+        assert outside.next_one() == "m-0"
+        assert waiting(host) == ids[1:]
+        assert [each.flow_id for each in host.list(tags={"by": "Ada"})] == ids
+        outside.let_end(4)
+        assert [host.result(each, timeout=60) for each in ids] == ids
+        assert [outside.next_one() for _ in range(3)] == ids[1:]
 
 
 def test_a_flow_of_a_queue_that_the_host_does_not_have_is_left_to_others_and_shown_so(store, job, outside):

@@ -205,29 +205,29 @@ class FlowHost:
             InvalidRequest: If the host does not have this flow or this queue, something cannot be kept, or the host is
                 closed.
         """
-        self._check_open()
-        self._flows.add(flow)
-        self._queues.check(queue)
-        if priority and not queue:
-            raise InvalidRequest(f"flow {flow_id!r} has priority {priority!r}, and waits in no queue: give queue= too")
-        # In a queue it is nobody's until its turn.
-        token = b"" if queue else self.token
+        token = self._token_for(flow, queue, priority)
         begin = flows_.begin_as(flow_id, flow, *args, tags=tags, queue=queue, priority=priority, token=token)
         begun = self._store.run(begin)
-        if begun is None:
-            # It may be this host's, which was not told what came of beginning it.
-            self._tell(partial(self._intake.look_at, flow_id))
-        elif token:
-            self._expect([flow_id])
-            self._tell(partial(self._loop.take_up, flow_id, begun))
+        self._go_on_with({flow_id: begun})
         return begun is not None
 
-    def start_many(self, flow: Callable[..., Effect[Any]], args_by_id: Mapping[str, Sequence[Any]]) -> list[str]:
+    def start_many(
+        self,
+        flow: Callable[..., Effect[Any]],
+        args_by_id: Mapping[str, Sequence[Any]],
+        *,
+        tags: Mapping[str, str] | None = None,
+        queue: str = "",
+        priority: int = 0,
+    ) -> list[str]:
         """Begin many flows together, which takes far less time than one after the other.
 
         Args:
             flow: The flow.
             args_by_id: The arguments of each, by its id.
+            tags: By which all of them are found in lists.
+            queue: In which queue they wait, in this order; empty: in none.
+            priority: Those in a queue with a higher one are first.
 
         Returns:
             The ids of those that were begun now.
@@ -235,24 +235,42 @@ class FlowHost:
         Raises:
             ExceptionGroup: If some could not be begun, as `start` says; the others were.
         """
-        self._check_open()
-        self._flows.add(flow)
+        token = self._token_for(flow, queue, priority)
         begun: list[str] = []
         errors: list[Exception] = []
         for ids in batched(args_by_id, BEGUN_AT_ONCE):
-            begins = [flows_.begin_as(each, flow, *args_by_id[each], token=self.token) for each in ids]
+            begins = [
+                flows_.begin_as(each, flow, *args_by_id[each], tags=tags, queue=queue, priority=priority, token=token)
+                for each in ids
+            ]
             found: list[Any] = self._store.run_many(begins, return_exceptions=True)
-            new = {each: one for each, one in zip(ids, found, strict=True) if isinstance(one, BegunFlow)}
-            self._expect(new)
-            self._tell(partial(self._intake.take_up_new, new))
-            for each, one in zip(ids, found, strict=True):
-                if one is None:
-                    self._tell(partial(self._intake.look_at, each))
-            begun.extend(new)
+            answers = {each: one for each, one in zip(ids, found, strict=True) if not isinstance(one, Exception)}
+            self._go_on_with(answers)
+            begun.extend(each for each, one in answers.items() if one is not None)
             errors.extend(one for one in found if isinstance(one, Exception))
         if errors:
             raise ExceptionGroup(f"{len(errors)} of {len(args_by_id)} flows were not begun", errors)
         return begun
+
+    def _token_for(self, flow: Callable[..., Effect[Any]], queue: str, priority: int) -> bytes:
+        """Check what is to be begun. Whose it is: this host's, or in a queue nobody's until its turn."""
+        self._check_open()
+        self._flows.add(flow)
+        self._queues.check(queue)
+        if priority and not queue:
+            raise InvalidRequest(f"priority is {priority!r}, and the flow waits in no queue: give queue= too")
+        return b"" if queue else self.token
+
+    def _go_on_with(self, found: Mapping[str, BegunFlow | None]) -> None:
+        """Take up what this host has begun, and look at what was there."""
+        new = {flow_id: begun for flow_id, begun in found.items() if begun is not None and begun.beginning.token}
+        if new:
+            self._expect(new)
+            self._tell(partial(self._intake.take_up_new, new))
+        for flow_id, begun in found.items():
+            if begun is None:
+                # It may be this host's, which was not told what came of beginning it.
+                self._tell(partial(self._intake.look_at, flow_id))
 
     def _expect(self, flow_ids: Iterable[str]) -> None:
         """Have those who wait for flows that this host has begun be told by it, and not by the store."""
@@ -286,6 +304,12 @@ class FlowHost:
     def resume(self, flow_id: str) -> None:
         """Have a flow that was paused go on."""
         self._store.run(flows_.resume(flow_id))
+
+    def resolve(
+        self, flow_id: str, path: tuple[int, ...], value: Any = None, *, error: Exception | None = None
+    ) -> None:
+        """Say what came of a call that must not be repeated: see `persist_effects.flow.resolve`."""
+        self._store.run(flows_.resolve(flow_id, path, value, error=error))
 
     def retry(self, flow_id: str) -> None:
         """Have a flow that was halted or set aside be taken up again."""
