@@ -169,9 +169,10 @@ class ThreadPool:
         with self._lock:
             if self._is_ending:
                 return False
-            if self._jobs:
-                # It came after this thread looked, and whoever brought it saw that this thread is free.
-                return True
+            # In this order: whoever brings a job, and then sees that this thread is free, has it found here.
             self._free -= 1
+            if self._jobs:
+                self._free += 1
+                return True
             self._asleep += 1
         return self._wakings.get()

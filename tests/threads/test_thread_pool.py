@@ -1,6 +1,7 @@
 """`ThreadPool`: short jobs share few threads, and none waits behind a long one."""
 
 import threading
+from collections import deque
 from queue import SimpleQueue
 
 from interpreters.threads.workers import ThreadPool
@@ -69,6 +70,33 @@ def test_jobs_from_many_threads_are_each_done_once_though_threads_fall_asleep_me
     assert sorted(done.get(timeout=PATIENCE_SECONDS) for _ in range(2000)) == list(range(2000))
     for giver in givers:
         giver.join(PATIENCE_SECONDS)
+    pool.end()
+
+
+class LateJobs(deque):
+    """Jobs of a pool. Right after a thread that is to sleep has found none, another brings one."""
+
+    def __init__(self, pool: ThreadPool, job):
+        super().__init__()
+        self._pool, self._job = pool, job
+
+    def __bool__(self) -> bool:
+        found = len(self) > 0
+        if not found and self._job is not None and self._pool._lock.locked():
+            job, self._job = self._job, None
+            self.append(job)
+            # As `ThreadPool.do` goes on, which is not in the thread that looks.
+            if not self._pool._free:
+                threading.Thread(target=self._pool._wake).start()
+        return found
+
+
+def test_a_job_that_comes_while_a_thread_falls_asleep_is_done():
+    pool, done = ThreadPool(1, "test"), SimpleQueue()
+    pool._jobs = LateJobs(pool, lambda: done.put("late"))
+    pool.do(lambda: done.put("first"))
+    assert done.get(timeout=PATIENCE_SECONDS) == "first"
+    assert done.get(timeout=PATIENCE_SECONDS) == "late"
     pool.end()
 
 
