@@ -7,13 +7,14 @@ STORE ?=
 ARGS ?=
 SEED ?= 0
 
-.PHONY: help demo test check explored covered format postgres cluster kill kill-served cluster-kill rebuild crew-kill flow-kill interrupts damage differential crash bench bench-cluster clean
+.PHONY: help demo test check explored covered package format postgres cluster kill kill-served cluster-kill rebuild crew-kill flow-kill interrupts damage differential crash bench bench-cluster clean
 
 help:
 	@echo "make demo [REPO=path] [ARGS='--at COMMIT']   the main job, on this repository or another; goes on where it stopped"
 	@echo "make demo STORE=URL                          the same on any store, as that of make postgres or make cluster"
 	@echo "make test                                    the tests, but for those that go through very many states"
 	@echo "make explored                                those"
+	@echo "make package                                 build the wheel, and install it and each extra in empty environments"
 	@echo "make check                                   format, lint, types, tests with coverage: the one door"
 	@echo "make format                                  mend the format and what lint can mend"
 	@echo "make postgres                                run a PostgreSQL server of one's own until Ctrl-C, and say its URL"
@@ -47,7 +48,7 @@ demo: .venv/filled
 	$(BIN)/python examples/git_history.py "$(REPO)" $(if $(STORE),--store '$(STORE)') $(ARGS)
 
 test: .venv/filled
-	$(PYTEST) -m "not exploration"
+	$(PYTEST) -m "not exploration and not packaging"
 
 check: .venv/filled
 	$(BIN)/ruff format --check .
@@ -67,7 +68,7 @@ explored: .venv/filled
 	$(PYTEST) -p no:cacheprovider -m exploration
 
 covered: .venv/filled
-	$(PYTEST) -m "not exploration" --cov --cov-fail-under=$(COVERAGE_FLOOR)
+	$(PYTEST) -m "not exploration and not packaging" --cov --cov-fail-under=$(COVERAGE_FLOOR)
 
 # Coverage stands at 96.0 % without the explorations, of which a little depends on how threads meet. It may be raised.
 COVERAGE_FLOOR := 95
@@ -79,6 +80,10 @@ postgres: .venv/filled
 # From the binary that .venv has, at an address of the loopback; all that they hold is gone with them.
 cluster: .venv/filled
 	$(BIN)/python -m interpreters.nats.private_cluster
+
+# The wheel in empty environments, and each extra by itself.
+package: .venv/filled
+	$(PYTEST) -p no:cacheprovider -m packaging tests/packaging
 
 format: .venv/filled
 	$(BIN)/ruff format .

@@ -332,4 +332,4 @@ def test_without_its_packages_it_says_what_to_install():
     code = "import sys; sys.modules['typer'] = None; import interpreters.cli"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 2
-    assert done.stderr == "persist-effects needs the package typer: install this one with its extra `cli`\n"
+    assert done.stderr == "persist-effects needs the package typer: pip install 'persist-effects[cli]'\n"

@@ -11,7 +11,7 @@ try:
     for needed in ("rich", "typer"):
         importlib.import_module(needed)
 except ModuleNotFoundError as missing:
-    sys.stderr.write(f"persist-effects needs the package {missing.name}: install this one with its extra `cli`\n")
+    sys.stderr.write(f"persist-effects needs the package {missing.name}: pip install 'persist-effects[cli]'\n")
     raise SystemExit(2) from None
 
 from interpreters.cli.commands import app, main
