@@ -79,7 +79,6 @@ def facets() -> Effect[str]:
     assert_type((yield from kv.entries()), list[tuple[str, Entry]])
     assert_type((yield from kv.wait(0)), int)
     assert_type((yield from blob.put(b"")), BlobRef)
-    assert_type((yield from transact(Append("s", ()))), list[Any] | Conflict)
     return "done"
 
 
