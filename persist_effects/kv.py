@@ -67,9 +67,12 @@ def get(key: str, *, type: Any = None) -> Effect[Any]:
     >>> store.run(get("profile/7")), store.run(get("profile/7", type=Profile))
     ({'name': 'Ada'}, Profile(name='Ada'))
     """
-    check_type(type)
+    if type is not None:
+        check_type(type)
     found = yield from perform(KvGet(key))
-    return None if found is None else value_as(key, found.value, type)
+    if found is None:
+        return None
+    return found.value if type is None else value_as(key, found.value, type)
 
 
 @overload
@@ -98,9 +101,12 @@ def get_or(key: str, default: Any, *, type: Any = None) -> Effect[Any]:
     >>> open_store("memory:").run(get_or("color", "red"))
     'red'
     """
-    check_type(type)
+    if type is not None:
+        check_type(type)
     found = yield from perform(KvGet(key))
-    return default if found is None else value_as(key, found.value, type)
+    if found is None:
+        return default
+    return found.value if type is None else value_as(key, found.value, type)
 
 
 @overload
@@ -130,9 +136,10 @@ def entry(key: str, *, type: Any = None) -> Effect[Any]:
     >>> store.run(entry("color")).value
     'red'
     """
-    check_type(type)
+    if type is not None:
+        check_type(type)
     found = yield from perform(KvGet(key))
-    return None if found is None else _entry_as(key, found, type)
+    return found if found is None or type is None else _entry_as(key, found, type)
 
 
 @program
@@ -291,7 +298,8 @@ def entries(prefix: str = "", *, type: Any = None) -> Effect[Any]:
     >>> [(key, found.value) for key, found in store.run(entries("color/"))]
     [('color/a', 2), ('color/b', 1)]
     """
-    check_type(type)
+    if type is not None:
+        check_type(type)
     found: list[tuple[str, Entry]] = []
     while True:
         page = yield from perform(KvEntries(prefix, found[-1][0] if found else ""))
@@ -330,8 +338,6 @@ def update(key: str, fn: Callable[[Any], V], default: Any = None) -> Effect[V]: 
 def update(key: str, fn: Callable[[V | None], V], default: None = None, *, type: type[V]) -> Effect[V]: ...
 @overload
 def update(key: str, fn: Callable[[V], V], default: V, *, type: type[V]) -> Effect[V]: ...
-@overload
-def update(key: str, fn: Callable[[Any], V], default: Any = None, *, type: UnionType) -> Effect[V]: ...
 @program
 def update(key: str, fn: Callable[[Any], Any], default: Any = None, *, type: Any = None) -> Effect[Any]:
     """Put what a function makes of the value under a key in its place.
@@ -355,18 +361,20 @@ def update(key: str, fn: Callable[[Any], Any], default: Any = None, *, type: Any
     >>> [store.run(update("visits", lambda n: n + 1, 0)) for _ in range(3)]
     [1, 2, 3]
     """
-    check_type(type)
+    if type is not None:
+        check_type(type)
     while True:
         found = yield from perform(KvGet(key))
-        value = fn(default if found is None else value_as(key, found.value, type))
-        plain = value_to_put(key, value, type)
+        old = default if found is None else found.value
+        value = fn(old if type is None or found is None else value_as(key, old, type))
+        plain = value if type is None else value_to_put(key, value, type)
         revision = yield from perform(KvPut(key, plain, 0 if found is None else found.revision))
         if not isinstance(revision, Conflict):
             return value
 
 
 def _entry_as(key: str, found: Entry, kind: Any) -> Entry:
-    return found if kind is None else Entry(value_as(key, found.value, kind), found.revision)
+    return Entry(value_as(key, found.value, kind), found.revision)
 
 
 class Cell(Generic[V]):

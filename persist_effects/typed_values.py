@@ -12,24 +12,23 @@ from persist_effects.errors import InvalidRequest, ValueMismatch, describe, name
 
 
 def check_type(kind: Any) -> None:
-    """Refuse what no value can be read as. None stands for a value as it is.
+    """Refuse what no value can be read as.
 
     >>> check_type(list[int])
     >>> check_type(7)
     Traceback (most recent call last):
     persist_effects.errors.InvalidRequest: type is an int, 7: give a class, or another type that ...
     """
-    if kind is not None:
-        try:
-            msgspec.msgpack.Decoder(kind)
-        except (TypeError, NameError) as error:
-            raise InvalidRequest(
-                f"type is {describe(kind)}: give a class, or another type that msgspec converts to: {error}"
-            ) from error
+    try:
+        msgspec.msgpack.Decoder(kind)
+    except (TypeError, NameError) as error:
+        raise InvalidRequest(
+            f"type is {describe(kind)}: give a class, or another type that msgspec converts to: {error}"
+        ) from error
 
 
 def value_as(key: str, plain: Any, kind: Any) -> Any:
-    """A key's value as a type; None stands for the value as it is.
+    """A key's value as a type. Raises `ValueMismatch` for one that does not fit.
 
     >>> value_as("sizes", [1, 2], tuple[int, ...])
     (1, 2)
@@ -44,7 +43,7 @@ def value_as(key: str, plain: Any, kind: Any) -> Any:
 
 
 def value_to_put(key: str, value: Any, kind: Any) -> Any:
-    """The plain value of a typed one that is to be put; None stands for a value that is plain.
+    """The plain value of a typed one that is to be put.
 
     Raises `InvalidRequest` for a value that would not come back equal, as one of another type.
 
@@ -54,4 +53,4 @@ def value_to_put(key: str, value: Any, kind: Any) -> Any:
     Traceback (most recent call last):
     persist_effects.errors.InvalidRequest: value of key 'sizes' cannot be stored and read back as list[int]: ...
     """
-    return value if kind is None else to_plain(value, kind, value_name(key))
+    return to_plain(value, kind, value_name(key))

@@ -27,7 +27,6 @@ from persist_effects import (
     projection,
     sleep,
     start,
-    transact,
 )
 from persist_effects.requests import Append, Appended, KvHas, LastSeq, Now, Outcome, Write
 from persist_effects.testing import perform_sequence
