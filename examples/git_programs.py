@@ -70,7 +70,7 @@ class Removed(msgspec.Struct, frozen=True):
     in_merge: bool
 
 
-HISTORY = Schema({"committed": Committed, "written": Written, "removed": Removed})
+HISTORY = Schema[Committed | Written | Removed]({"committed": Committed, "written": Written, "removed": Removed})
 
 COMMITS = "commits"
 PATHS = "path/"
@@ -183,6 +183,7 @@ def keep_current_blobs(question: "Question") -> Effect[str]:
 
     def on_change(event: Event) -> Effect[Sequence[Write]]:
         change = HISTORY.lift(event).data
+        assert not isinstance(change, Committed), "commits are in a stream of their own"
         key = prefix + event.stream.removeprefix(PATHS)
         if event.position % 1_000 == 0:
             yield from perform(Progressed("current blobs", event.position))
@@ -290,6 +291,7 @@ def links_from(head: str) -> Effect[list[Link]]:
         first = max(1, last - PAGE_SIZE + 1)
         for event in (yield from log.read(COMMITS, after=first - 1, until=last, backwards=True)):
             commit = HISTORY.lift(event).data
+            assert isinstance(commit, Committed), "a path's changes are in a stream of their own"
             if commit.id in reached:
                 reached.update(commit.parents)
                 links.append(Link(commit.id, commit.parents, event.seq))

@@ -59,7 +59,7 @@ class Invoiced(Struct, frozen=True):
 
 
 Fact = Placed | Declined | Invoiced
-SCHEMA = Schema({"placed": Placed, "declined": Declined, "invoiced": Invoiced})
+SCHEMA = Schema[Placed | Declined | Invoiced]({"placed": Placed, "declined": Declined, "invoiced": Invoiced})
 
 
 class Ledger(Struct, frozen=True):

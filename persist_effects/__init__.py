@@ -62,8 +62,10 @@ from persist_effects.errors import (
     UncertainOutcome,
     UnhandledEffect,
     UnknownSubject,
+    ValueMismatch,
 )
 from persist_effects.event import Draft, Event
+from persist_effects.handler_table import HandlerTable
 from persist_effects.machine import Done, Effect, Handlers, Suspended, all_of, perform, run, start
 from persist_effects.programs import NeverRun, program
 from persist_effects.projection import State
@@ -110,6 +112,7 @@ __all__ = [
     "ExpectSeq",
     "FollowersBehind",
     "Group",
+    "HandlerTable",
     "Handlers",
     "Hub",
     "InternalError",
@@ -147,6 +150,7 @@ __all__ = [
     "UncertainOutcome",
     "UnhandledEffect",
     "UnknownSubject",
+    "ValueMismatch",
     "View",
     "all_of",
     "blob",

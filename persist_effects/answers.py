@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import msgspec
 
 from persist_effects.codec import STORE_REQUESTS
-from persist_effects.errors import InvalidAnswer, describe
+from persist_effects.errors import InvalidAnswer, describe, name_of_type
 from persist_effects.machine import Handler, Handlers
 from persist_effects.requests import AllOf, Request
 from persist_effects.rows import UNSETTLED, is_async_row, is_program_row
@@ -73,7 +73,7 @@ def _checked(kind: type[Request[Any]], row: Handler) -> Handler:
     def check(request: Any, found: Any) -> Any:
         if not fits(found, _wanted(kind)):
             name = getattr(row, "__qualname__", repr(row))
-            raise InvalidAnswer(f"{request!r:.120}", kind.__name__, name, describe(found), _name_of(_wanted(kind)))
+            raise InvalidAnswer(f"{request!r:.120}", kind.__name__, name, describe(found), name_of_type(_wanted(kind)))
         return found
 
     async def awaited(request: Any) -> Any:
@@ -90,10 +90,6 @@ def _checked(kind: type[Request[Any]], row: Handler) -> Handler:
     made: Any = awaited if is_async_row(row) else run if is_program_row(row) else answered
     made.checks_answers_of = kind
     return made  # type: ignore[no-any-return]
-
-
-def _name_of(wanted: Any) -> str:
-    return wanted.__name__ if isinstance(wanted, type) and not get_args(wanted) else str(wanted).replace("typing.", "")
 
 
 # Types

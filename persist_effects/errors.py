@@ -225,6 +225,26 @@ class SchemaMismatch(CallerError):
         )
 
 
+class ValueMismatch(CallerError):
+    """A key's value is not of the type as which it was to be read.
+
+    ``key`` is the key, ``type`` the name of the type, ``found`` what is there, ``reason`` where it does not fit.
+    """
+
+    def __init__(self, key: str, type: str, found: str, reason: str) -> None:
+        super().__init__(key, type, found, reason)
+        self.key = key
+        self.type = type
+        self.found = found
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"key {self.key!r} was to be read as {self.type}, and its value is {self.found}: {self.reason}: read it as "
+            "the type that it has, or put one that fits"
+        )
+
+
 class SnapshotMismatch(CallerError):
     """A snapshot stands for events that were dropped, and this program cannot use it. It was left as it is.
 
@@ -577,6 +597,17 @@ def describe(value: object) -> str:
     ('an int, 7', 'None')
     """
     return "None" if value is None else f"{describe_type(value)}, {repr_of(value)}"
+
+
+def name_of_type(wanted: Any) -> str:
+    """How error messages call a type.
+
+    >>> name_of_type(int), name_of_type(list[int]), name_of_type(int | None)
+    ('int', 'list[int]', 'int | None')
+    """
+    # A `list[int]` has the `__name__` of `list`, and an `int | None` has none.
+    is_plain_class = isinstance(wanted, type) and not hasattr(wanted, "__args__")
+    return wanted.__name__ if is_plain_class else str(wanted).replace("typing.", "")
 
 
 _BY_NAME: dict[str, type[PersistError]] = {

@@ -6,11 +6,12 @@ Sequence numbers (within a stream) and positions (over all streams) start at 1; 
 
 import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Generic
 
 import msgspec
 
 from persist_effects.errors import InvalidRequest, describe, describe_type
+from persist_effects.type_variables import DataT_co
 
 NAME_LIMIT_BYTES = 512
 INT64_MAX = 2**63 - 1
@@ -19,9 +20,10 @@ INT64_MAX = 2**63 - 1
 _SURELY_SHORT_CHARACTERS = NAME_LIMIT_BYTES // 4
 
 
-class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Event(msgspec.Struct, Generic[DataT_co], frozen=True, array_like=True, gc=False):
     """A stored event. ``position`` orders the events of all streams; ``data`` and ``meta`` are plain values.
 
+    Type checkers are told the data's type by `persist_effects.schema.Schema`; to them it is Any elsewhere.
     Encoded as an array in the order of its fields, because stores and wires hold many.
 
     >>> Event("orders/1", 1, "placed", 0, {"total": 12}, 1).data["total"]
@@ -32,7 +34,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     seq: int
     type: str
     at: int
-    data: Any
+    data: DataT_co
     position: int
     meta: Any = None
 

@@ -20,6 +20,7 @@ from persist_effects.errors import InvalidRequest, NotAProgram, describe, descri
 from persist_effects.event import Draft, Event, check_integer, check_name, check_prefix
 from persist_effects.programs import refused
 from persist_effects.sql_text import check_parameters
+from persist_effects.type_variables import ValueT_co
 
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
@@ -114,10 +115,10 @@ class Page(msgspec.Struct, frozen=True, weakref=True):
     hole: Hole | None = None
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, Generic[ValueT_co], frozen=True):
     """A key's value and its revision. Revisions only grow, over all keys, also when a key is deleted."""
 
-    value: Any
+    value: ValueT_co
     revision: int
 
 
@@ -132,7 +133,11 @@ class BlobRef(msgspec.Struct, frozen=True):
 # The event log
 
 
-class Append(Request[Appended | Conflict], frozen=True, gc=False, tag="persist/append"):
+class StoreWrite(Request[AnswerT_co], frozen=True):
+    """A write that may stand in a transaction, where its answer is never a `Conflict`: that is the transaction's."""
+
+
+class Append(StoreWrite[Appended | Conflict], frozen=True, gc=False, tag="persist/append"):
     """Append drafts to a stream, all or none; with ``expected``, only if that is its last sequence number."""
 
     stream: str
@@ -224,7 +229,7 @@ class LastSeq(Request[int], frozen=True, gc=False, tag="persist/last-seq"):
         check_name("stream name", self.stream)
 
 
-class TruncateThrough(Request[int], frozen=True, gc=False, tag="persist/truncate-through"):
+class TruncateThrough(StoreWrite[int], frozen=True, gc=False, tag="persist/truncate-through"):
     """Drop the events of a stream up to and with ``seq``. Answered with how many were dropped."""
 
     stream: str
@@ -235,7 +240,7 @@ class TruncateThrough(Request[int], frozen=True, gc=False, tag="persist/truncate
         check_integer("seq", self.seq)
 
 
-class Begin(Request[int | Conflict], frozen=True, gc=False, tag="persist/begin"):
+class Begin(StoreWrite[int | Conflict], frozen=True, gc=False, tag="persist/begin"):
     """Begin a stream that was never used after ``seq``, as if so many events had been appended to it and truncated.
 
     Answered with a position that is not an event's, at which a reader of all streams meets the hole; or with a
@@ -315,7 +320,7 @@ class KvHas(Request[bool], frozen=True, gc=False, tag="persist/kv-has"):
         check_name("key", self.key)
 
 
-class KvPut(Request[int | Conflict], frozen=True, gc=False, tag="persist/kv-put"):
+class KvPut(StoreWrite[int | Conflict], frozen=True, gc=False, tag="persist/kv-put"):
     """Put a value under a key, with ``expected`` only if that is its revision (0: it must be absent).
 
     Answered with the new revision.
@@ -331,7 +336,7 @@ class KvPut(Request[int | Conflict], frozen=True, gc=False, tag="persist/kv-put"
             check_integer("expected revision", self.expected)
 
 
-class KvDelete(Request[bool | Conflict], frozen=True, gc=False, tag="persist/kv-delete"):
+class KvDelete(StoreWrite[bool | Conflict], frozen=True, gc=False, tag="persist/kv-delete"):
     """Delete a key, with ``expected`` only if that is its revision. Answered with whether it was there."""
 
     key: str
@@ -393,7 +398,7 @@ class KvWait(Request[int], frozen=True, gc=False, tag="persist/kv-wait"):
 # ModelTables beside the log
 
 
-class Sql(Request[int], frozen=True, gc=False, tag="persist/sql"):
+class Sql(StoreWrite[int], frozen=True, gc=False, tag="persist/sql"):
     """Carry out one SQL statement in the transaction, with ``params`` for its ``:name``s. Answered with how many rows.
 
     Only stores on SQLite and PostgreSQL do so, in tables beside their own, as `Capabilities.sql` says; all others

@@ -8,7 +8,7 @@ import functools
 from types import CoroutineType, FunctionType, GeneratorType, MethodType
 from typing import Any
 
-from persist_effects.errors import InvalidRequest
+from persist_effects.errors import InvalidRequest, describe
 
 # The bits of `co_flags` that `inspect` calls CO_GENERATOR, CO_COROUTINE and CO_ASYNC_GENERATOR.
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
@@ -46,6 +46,20 @@ def is_async_generator_row(row: Any) -> bool:
     False
     """
     return bool(_flags(row) & _ASYNC_GENERATOR)
+
+
+def check_row(kind: str, row: Any) -> None:
+    """Refuse what cannot be a row; ``kind`` is the name of its request's class.
+
+    >>> check_row("FetchPrice", len)
+    >>> check_row("FetchPrice", 450)
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: the row for FetchPrice is an int, 450: give a function of one request
+    """
+    if not callable(row):
+        raise InvalidRequest(f"the row for {kind} is {describe(row)}: give a function of one request")
+    if is_async_generator_row(row):
+        raise InvalidRequest(f"the row for {kind} is an async generator function: return the answer, do not yield it")
 
 
 def refuse_async(op: str, answer: Any = None) -> InvalidRequest:

@@ -1,16 +1,85 @@
 """Several writes as one: all of them happen, or none."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from persist_effects.event import check_items
 from persist_effects.machine import Effect, perform
 from persist_effects.programs import program
-from persist_effects.requests import Check, Conflict, Transact, Write
+from persist_effects.requests import Check, Conflict, StoreWrite, Transact, Write
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+F = TypeVar("F")
 
 
+# Checkers know what is in a list in no place of it: to them the answers of a few writes are a tuple.
+@overload
+def transact(
+    first: StoreWrite[A | Conflict], /, *, checks: Iterable[Check] = (), noting: bool = False
+) -> Effect[tuple[A] | Conflict]: ...
+@overload
+def transact(
+    first: StoreWrite[A | Conflict],
+    second: StoreWrite[B | Conflict],
+    /,
+    *,
+    checks: Iterable[Check] = (),
+    noting: bool = False,
+) -> Effect[tuple[A, B] | Conflict]: ...
+@overload
+def transact(
+    first: StoreWrite[A | Conflict],
+    second: StoreWrite[B | Conflict],
+    third: StoreWrite[C | Conflict],
+    /,
+    *,
+    checks: Iterable[Check] = (),
+    noting: bool = False,
+) -> Effect[tuple[A, B, C] | Conflict]: ...
+@overload
+def transact(
+    first: StoreWrite[A | Conflict],
+    second: StoreWrite[B | Conflict],
+    third: StoreWrite[C | Conflict],
+    fourth: StoreWrite[D | Conflict],
+    /,
+    *,
+    checks: Iterable[Check] = (),
+    noting: bool = False,
+) -> Effect[tuple[A, B, C, D] | Conflict]: ...
+@overload
+def transact(
+    first: StoreWrite[A | Conflict],
+    second: StoreWrite[B | Conflict],
+    third: StoreWrite[C | Conflict],
+    fourth: StoreWrite[D | Conflict],
+    fifth: StoreWrite[E | Conflict],
+    /,
+    *,
+    checks: Iterable[Check] = (),
+    noting: bool = False,
+) -> Effect[tuple[A, B, C, D, E] | Conflict]: ...
+@overload
+def transact(
+    first: StoreWrite[A | Conflict],
+    second: StoreWrite[B | Conflict],
+    third: StoreWrite[C | Conflict],
+    fourth: StoreWrite[D | Conflict],
+    fifth: StoreWrite[E | Conflict],
+    sixth: StoreWrite[F | Conflict],
+    /,
+    *,
+    checks: Iterable[Check] = (),
+    noting: bool = False,
+) -> Effect[tuple[A, B, C, D, E, F] | Conflict]: ...
+@overload
+def transact(*writes: Write, checks: Iterable[Check] = (), noting: bool = False) -> Effect[list[Any] | Conflict]: ...
 @program
-def transact(*writes: Write, checks: Iterable[Check] = (), noting: bool = False) -> Effect[list[Any] | Conflict]:
+def transact(*writes: Any, checks: Iterable[Check] = (), noting: bool = False) -> Effect[Any]:
     """Perform writes, all or nothing.
 
     Args:
@@ -22,7 +91,8 @@ def transact(*writes: Write, checks: Iterable[Check] = (), noting: bool = False)
             under ``"answers"`` in the dict or in the draft's meta.
 
     Returns:
-        The list of the writes' answers; or the first `Conflict`, and then nothing was written.
+        The list of the writes' answers; or the first `Conflict`, and then nothing was written. Type checkers know the
+        answer of each of up to six writes, for which they take the list for a tuple: unpack it, or ask by index.
 
     Raises:
         InvalidRequest: If something in it cannot be stored, before anything is written.

@@ -93,6 +93,7 @@ HOUSE = Sources(
 PURE = {
     "base64", "builtins", "collections", "contextvars", "copy", "difflib", "functools", "hashlib", "inspect",
     "itertools", "json", "math", "msgspec", "re", "struct", "types", "typing", "unicodedata", "weakref",
+    "typing_extensions",  # by type checkers alone, each of which brings it
 }  # fmt: skip
 
 # Packages behind an extra, and the only rooms that may import them. Those without a room are for the examples.
@@ -510,19 +511,20 @@ def names_of_things(module: ast.Module) -> list[str]:
 EXPORTS = {
     persist_effects: (
         "Abandoned AlreadyUsed Append Appended Begin BlobNotFound BlobRef CallerError Conflict CorruptStore Diverged "
-        "Done Draft Effect Entry Erased Event ExpectRevision ExpectSeq FollowersBehind Group Handlers Hub "
+        "Done Draft Effect Entry Erased Event ExpectRevision ExpectSeq FollowersBehind Group HandlerTable Handlers Hub "
         "InternalError InvalidAnswer InvalidRequest KeyLost KvDelete KvPut NeverRun NewerFormat NotAProgram "
         "NotARequest Page PersistError ReadModel RecordedError Request Retry Schema SchemaMismatch SnapshotMismatch "
         "Spinning Sql SqlFailed SqlModel State StoreClosed StoreLocked StoreUnavailable SubjectForgotten Suspended "
-        "TooLarge TruncateThrough Truncated UncertainOutcome UnhandledEffect UnknownSubject View all_of blob clock "
-        "codec compaction decide decision erasure errors event follow followers is_erased kv log machine new_id now "
-        "passing_over_erased perform program projection publish requests run schema sleep snapshot start subscription "
-        "targets testing trace transact transaction view"
+        "TooLarge TruncateThrough Truncated UncertainOutcome UnhandledEffect UnknownSubject ValueMismatch View all_of "
+        "blob clock codec compaction decide decision erasure errors event follow followers is_erased kv log machine "
+        "new_id now passing_over_erased perform program projection publish requests run schema sleep snapshot start "
+        "subscription targets testing trace transact transaction view"
     ),
     interpreters: "Store open_store",
     interpreters.conformance: "Capabilities NotConforming StoreConformance check_conformance facts_of needs",
     interpreters.explore: (
-        "Cell Compact Failure Mark Pause Reopen Report Simulated Sleep explore explore_crashes explore_effects simulate"
+        "Compact Failure FaultCount Mark Pause Reopen Report Simulated Sleep explore explore_crashes explore_effects "
+        "simulate"
     ),
     interpreters.flow_testing: "ActivityCall FlowStuck FlowTest export_histories flow_test replay_histories",
     interpreters.stores.served: "RemoteStore serve",
@@ -548,6 +550,7 @@ PUBLIC_FUNCTIONS = {
     "clock": "new_id now sleep",
     "decision": "decide",
     "transaction": "transact",
+    "typed_values": "check_type value_as value_to_put",
     "projection": "project project_all project_all_resume project_resume",
     "snapshot": "checkpoint covered_seq kept read replay state_type_of write",
     "states": "kept_in record_of",
@@ -565,7 +568,7 @@ PUBLIC_FUNCTIONS = {
     "contexts": "here leaves_contexts_alone own_contexts parts_in runs_of",
     "programs": "is_fresh_program program refused watch",
     "answers": "check_answers checked_rows fits rows_of_a_store",
-    "rows": "is_async_generator_row is_async_row is_program_row refuse_async",
+    "rows": "check_row is_async_generator_row is_async_row is_program_row refuse_async",
     "slips": "instead_of_program instead_of_request said",
     "spinning": "counted give_up",
     "json_values": "decode_line from_json to_json",

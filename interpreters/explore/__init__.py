@@ -3,16 +3,16 @@
 from interpreters.explore.crashes.explore import explore_crashes
 from interpreters.explore.crashes.simulated import Compact, Mark, Reopen
 from interpreters.explore.effects.explore import explore_effects
-from interpreters.explore.report import Cell, Failure, Report
+from interpreters.explore.report import Failure, FaultCount, Report
 from interpreters.explore.schedule.explore import explore
 from interpreters.explore.schedule.requests import Pause
 from interpreters.explore.schedule.simulate import Simulated, simulate
 from persist_effects.requests import Sleep
 
 __all__ = [
-    "Cell",
     "Compact",
     "Failure",
+    "FaultCount",
     "Mark",
     "Pause",
     "Reopen",

@@ -66,7 +66,7 @@ _WORDS = {
 """By profile; all others are disks."""
 
 
-class Cell(msgspec.Struct, frozen=True):
+class FaultCount(msgspec.Struct, frozen=True):
     """How many states were checked of one fault at one request, and how many of them failed."""
 
     request: str
@@ -101,8 +101,8 @@ class Report(msgspec.Struct):
     not say it. In a report of interleavings, those are the states, and ``depth`` is the most switches that one has.
 
     >>> report = Report("orders", "posix", depth=1, enumerated=1200, equal=200, checked=1000, bound="3 requests")
-    >>> report.cells.append(Cell("#1 disk/write log", "lost", 400, 0))
-    >>> report.cells.append(Cell("#2 disk/sync log", "torn", 600, 2))
+    >>> report.cells.append(FaultCount("#1 disk/write log", "lost", 400, 0))
+    >>> report.cells.append(FaultCount("#2 disk/sync log", "torn", 600, 2))
     >>> print(report)
     orders, posix, depth 1: failed
     <BLANKLINE>
@@ -132,7 +132,7 @@ class Report(msgspec.Struct):
     seed: int | None = None
     arguments: str = ""
     """Those that must be given again, as code, for a token to mean the same."""
-    cells: list[Cell] = []
+    cells: list[FaultCount] = []
     failures: list[Failure] = []
     failed: int | None = None
 
@@ -230,16 +230,16 @@ class Report(msgspec.Struct):
 class _Grid:
     """The cells by request and fault, both in the order in which they first appear."""
 
-    def __init__(self, cells: Iterable[Cell]) -> None:
-        self.cells: dict[tuple[str, str], Cell] = {}
+    def __init__(self, cells: Iterable[FaultCount]) -> None:
+        self.cells: dict[tuple[str, str], FaultCount] = {}
         for cell in cells:
             place = cell.request, cell.fault
-            old = self.cells.get(place, Cell(*place, 0, 0))
-            self.cells[place] = Cell(*place, old.states + cell.states, old.failures + cell.failures)
+            old = self.cells.get(place, FaultCount(*place, 0, 0))
+            self.cells[place] = FaultCount(*place, old.states + cell.states, old.failures + cell.failures)
         self.requests = list(dict.fromkeys(request for request, _ in self.cells))
         self.faults = list(dict.fromkeys(fault for _, fault in self.cells))
 
-    def row(self, request: str) -> list[Cell | None]:
+    def row(self, request: str) -> list[FaultCount | None]:
         """The cells of a request, one for each fault; None where the request does not have that fault."""
         return [self.cells.get((request, fault)) for fault in self.faults]
 
@@ -269,7 +269,7 @@ def _extent(report: Report) -> str:
     return f"{extent}: {_line(report.bound)}" if report.bound else extent
 
 
-def _figure(cell: Cell | None) -> str:
+def _figure(cell: FaultCount | None) -> str:
     if cell is None:
         return "·"
     return f"✗{cell.failures:,}/{cell.states:,}" if cell.failures else f"{cell.states:,}"
@@ -430,7 +430,7 @@ def _table_of_heat(grid: _Grid, columns: Sequence[int]) -> "Table":
     return table
 
 
-def _style(cell: Cell | None) -> str:
+def _style(cell: FaultCount | None) -> str:
     if cell is None:
         return "dim"
     return "bold red" if cell.failures else ""
@@ -478,7 +478,7 @@ def _html_of_legend(counted: str) -> str:
     return f'<p class="legend">{" ".join(swatches)} {counted}; <span class="fail">✗2/14</span> 2 of 14 failed</p>'
 
 
-def _html_of_cell(cell: Cell | None, counted: str) -> str:
+def _html_of_cell(cell: FaultCount | None, counted: str) -> str:
     if cell is None:
         return "<td></td>"
     words = f"{cell.request}, {cell.fault}: {cell.states:,} {counted}, {cell.failures:,} failures"

@@ -9,7 +9,7 @@ from persist_effects.codec import check_ops
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Handlers
 from persist_effects.requests import WAITS, Answered, Failed, KvWait, Outcome, Request, Transact, Wait
-from persist_effects.rows import is_async_generator_row
+from persist_effects.rows import check_row
 
 AnswerAll = Callable[[Sequence[Request[Any]]], list[Outcome]]
 
@@ -286,11 +286,6 @@ def checked_effects(effects: Handlers | None) -> Handlers:
     for kind, row in effects.items():
         if not (isinstance(kind, type) and issubclass(kind, Request)):
             raise InvalidRequest(f"a key of effects is {describe(kind)}: give a subclass of Request")
-        if not callable(row):
-            raise InvalidRequest(f"the row for {kind.__name__} is {describe(row)}: give a function of one request")
-        if is_async_generator_row(row):
-            raise InvalidRequest(
-                f"the row for {kind.__name__} is an async generator function: return the answer, do not yield it"
-            )
+        check_row(kind.__name__, row)
     check_ops("effects", effects)
     return dict(effects)

@@ -17,6 +17,7 @@ from interpreters.stores.memory import MemoryStore
 from interpreters.stores.served import RemoteStore, serve
 from persist_effects import (
     Entry,
+    HandlerTable,
     InvalidAnswer,
     InvalidRequest,
     PersistError,
@@ -361,3 +362,47 @@ def test_a_value_of_another_type_does_not(value, wanted):
 def test_the_error_is_one_of_ours():
     assert issubclass(InvalidAnswer, PersistError)
     assert run(kv.has("k"), {KvHas: lambda request: True})
+
+
+# Tables that are made row by row
+
+
+def test_a_table_made_row_by_row_is_one_like_any_other():
+    async def name(request):
+        return "Ada"
+
+    rows = HandlerTable()
+    rows.row(Price)(cached_price)
+    rows.row(Name)(name)
+    assert rows == {Price: cached_price, Name: name}
+    assert rows | {Name: len} == {Price: cached_price, Name: len}
+    with open_store("memory:", effects=rows) as store:
+        assert store.run(perform(Price("tea"))) == 3
+        assert anyio.run(store.arun, perform(Name())) == "Ada"
+
+
+def test_a_row_gives_its_function_back():
+    assert HandlerTable().row(Price)(cached_price) is cached_price
+
+
+def test_what_cannot_be_a_row_is_refused_where_it_is_written():
+    class Twin(Request[int], frozen=True, tag="rows/price"):
+        pass
+
+    async def prices(request):
+        yield 1
+
+    rows = HandlerTable()
+    rows.row(Price)(len)
+    before = dict(rows)
+    with pytest.raises(InvalidRequest, match=r"^the table has a row for Price: take one of the two away$"):
+        rows.row(Price)
+    with pytest.raises(InvalidRequest, match=r"^the table: .*Twin and .*Price both have the tag 'rows/price'"):
+        rows.row(Twin)
+    with pytest.raises(InvalidRequest, match=r"^the table: found an int, 7: give classes of requests$"):
+        rows.row(7)
+    with pytest.raises(InvalidRequest, match=r"^the row for Name is an int, 7: give a function of one request$"):
+        rows.row(Name)(7)
+    with pytest.raises(InvalidRequest, match=r"^the row for Name is an async generator function: return the answer"):
+        rows.row(Name)(prices)
+    assert rows == before

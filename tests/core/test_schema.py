@@ -356,3 +356,8 @@ def test_a_typed_step_folds_old_and_new_events_the_same_from_log_and_snapshot(st
 def test_a_type_that_is_no_class_is_refused(kind):
     with pytest.raises(InvalidRequest, match=r"the event type 'placed' has .* for its type: give a class"):
         Schema({"placed": kind})
+
+
+def test_a_schema_whose_types_are_said_is_the_same(store):
+    said = Schema[Placed | Paid]({"placed": Placed, "paid": Paid})
+    assert store.run(said.append("s", Placed(7, "EUR"))).data == Placed(7, "EUR")

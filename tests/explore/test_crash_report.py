@@ -10,7 +10,7 @@ import pytest
 from places import ROOT
 from rich.console import Console
 
-from interpreters.explore.report import NO_VERDICT, Cell, Failure, Report
+from interpreters.explore.report import NO_VERDICT, Failure, FaultCount, Report
 
 VOID = {"meta"}
 HOSTILE = '<script>alert(\'x\')</script> & " onclick="x" [bold]\x1b[31m\u202e\ud800'
@@ -37,9 +37,9 @@ def explored(**changes):
         "checked": 4567,
         "bound": "every request, at most 2 faults",
         "cells": [
-            Cell("#13 disk/sync log/00000001.seg", "crash before", 1200, 0),
-            Cell("#2 disk/create log/00000001.seg", "torn", 14, 2),
-            Cell("#13 disk/sync log/00000001.seg", "lost", 3, 0),
+            FaultCount("#13 disk/sync log/00000001.seg", "crash before", 1200, 0),
+            FaultCount("#2 disk/create log/00000001.seg", "torn", 14, 2),
+            FaultCount("#13 disk/sync log/00000001.seg", "lost", 3, 0),
         ],
     }
     return Report("orders", "posix", depth=2, **{**fields, **changes})
@@ -47,7 +47,7 @@ def explored(**changes):
 
 def large():
     cells = [
-        Cell(f"#{row} persist/append orders/{row}", f"fault {column}", row * column, int(row == column == 7))
+        FaultCount(f"#{row} persist/append orders/{row}", f"fault {column}", row * column, int(row == column == 7))
         for row in range(200)
         for column in range(15)
     ]
@@ -222,7 +222,7 @@ def test_lines_of_a_value_stay_under_their_label():
 
 def test_a_label_that_would_push_the_counts_away_is_shortened_in_the_text_only():
     request = "#1 persist/append " + "x" * 400 + "/end"
-    report = explored(cells=[Cell(request, "lost", 5, 0)])
+    report = explored(cells=[FaultCount(request, "lost", 5, 0)])
     assert max(map(len, str(report).splitlines())) <= 80
     assert "#1 persist/append xx" in str(report)
     assert "xx/end  5" in str(report)
@@ -230,13 +230,13 @@ def test_a_label_that_would_push_the_counts_away_is_shortened_in_the_text_only()
 
 
 def test_cells_of_one_place_are_added_up():
-    cells = [Cell("#1", "lost", 3, 1), Cell("#1", "lost", 4, 1)]
+    cells = [FaultCount("#1", "lost", 3, 1), FaultCount("#1", "lost", 4, 1)]
     assert "#1  ✗2/7" in str(explored(cells=cells))
     assert len(Page(explored(cells=cells).to_html()).of_class("fail")) == 1
 
 
 def test_text_does_not_obey_what_is_in_it():
-    report = Report(HOSTILE, "posix", 1, cells=[Cell(HOSTILE, HOSTILE, 1, 1)], failures=[hostile_failure()])
+    report = Report(HOSTILE, "posix", 1, cells=[FaultCount(HOSTILE, HOSTILE, 1, 1)], failures=[hostile_failure()])
     text = str(report)
     assert text.replace("\n", "").isprintable()
     assert HOSTILE_SHOWN in text
@@ -266,7 +266,7 @@ def test_many_faults_stand_in_several_tables_rather_than_a_letter_to_a_line():
 
 
 def test_the_table_shows_what_is_in_it_and_obeys_nothing():
-    report = Report(HOSTILE, "posix", 1, cells=[Cell(HOSTILE, HOSTILE, 1, 1)], failures=[hostile_failure()])
+    report = Report(HOSTILE, "posix", 1, cells=[FaultCount(HOSTILE, HOSTILE, 1, 1)], failures=[hostile_failure()])
     text = printed(report, 1000)
     assert "\x1b" not in text
     assert text.count(HOSTILE_SHOWN) >= 4
@@ -351,7 +351,7 @@ def test_the_page_marks_what_failed_and_colors_the_rest_by_its_states():
     ],
 )
 def test_a_color_stands_for_the_states_that_the_legend_gives_it(states, level):
-    page = Page(explored(cells=[Cell("#1", "lost", states, 0)]).to_html())
+    page = Page(explored(cells=[FaultCount("#1", "lost", states, 0)]).to_html())
     assert len(page.of_class(f"h{level}")) == 1
 
 
@@ -366,7 +366,7 @@ def test_the_page_tells_each_failure_with_the_line_to_paste():
 
 def test_the_page_escapes_all_that_it_is_given():
     report = Report(
-        HOSTILE, HOSTILE, 1, bound=HOSTILE, cells=[Cell(HOSTILE, HOSTILE, 1, 0)], failures=[hostile_failure()]
+        HOSTILE, HOSTILE, 1, bound=HOSTILE, cells=[FaultCount(HOSTILE, HOSTILE, 1, 0)], failures=[hostile_failure()]
     )
     page = Page(report.to_html())
     assert all(tag not in ("script", "b") for tag, _ in page.tags)

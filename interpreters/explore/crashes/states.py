@@ -12,7 +12,7 @@ from interpreters.explore.crashes.token import RESTART, CrashPlace, CrashToken
 from interpreters.explore.crashes.workload import Maker, Setting, Workload, WorkloadMoment, WrongAnswer
 from interpreters.explore.inputs import CheckOfWrites
 from interpreters.explore.limits import Hangs
-from interpreters.explore.report import Cell, Problem, Report
+from interpreters.explore.report import FaultCount, Problem, Report
 from interpreters.explore.words import named, told_error
 from persist_effects.errors import PersistError
 from persist_effects.machine import run
@@ -138,7 +138,7 @@ class Exploration:
                             self._explore_run(((number, fault),))
         except Stop:
             self._report.is_exhaustive = False
-        self._report.cells = [Cell(row, fault, *counts) for (row, fault), counts in self._cells.items()]
+        self._report.cells = [FaultCount(row, fault, *counts) for (row, fault), counts in self._cells.items()]
 
     def sample(self, limit: int) -> None:
         """Check about so many states, drawn from all crashes of the workload alike."""

@@ -49,7 +49,7 @@ from interpreters.explore.inputs import (
     checked_check,
 )
 from interpreters.explore.limits import noted
-from interpreters.explore.report import NOT_DETERMINISTIC, Cell, Failure, Report, told_end
+from interpreters.explore.report import NOT_DETERMINISTIC, Failure, FaultCount, Report, told_end
 from interpreters.explore.words import named, told_writes, window
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import check_integer
@@ -265,7 +265,7 @@ class _Search:
 
     def _finish(self) -> None:
         self.report.cells += [
-            Cell(f"#{number} {_place(self._base, number)}", fault, states, failures)
+            FaultCount(f"#{number} {_place(self._base, number)}", fault, states, failures)
             for (number, fault), (states, failures) in self._cells.items()
         ]
 

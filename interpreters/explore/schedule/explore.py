@@ -41,7 +41,7 @@ import msgspec
 
 from interpreters.explore.faults import AT_A_RESTART, SHARED
 from interpreters.explore.inputs import CheckOfOutcomes, StoreFactory, check_stores, trouble_in_a_call
-from interpreters.explore.report import NOT_DETERMINISTIC, Cell, Failure, Problem, Report
+from interpreters.explore.report import NOT_DETERMINISTIC, Failure, FaultCount, Problem, Report
 from interpreters.explore.schedule.case import Case, FoundOrder
 from interpreters.explore.schedule.footprint import Touched
 from interpreters.explore.schedule.ordered import FAULTS, Ordered
@@ -260,7 +260,7 @@ class _Exploration:
         for index, number, fault in sorted(search.places, key=lambda place: (*place[:2], FAULTS.index(place[2]))):
             states, failures = search.places[index, number, fault]
             label = f"{self._case.names[index]} #{number} {named(search.requests[index, number])}"
-            self.report.cells.append(Cell(label, fault, states, failures))
+            self.report.cells.append(FaultCount(label, fault, states, failures))
 
 
 def _distinct(failures: Iterable[FoundOrder]) -> list[FoundOrder]:

@@ -27,7 +27,6 @@ from persist_effects import (
     projection,
     sleep,
     start,
-    transact,
 )
 from persist_effects.requests import Append, Appended, KvHas, LastSeq, Now, Outcome, Write
 from persist_effects.testing import perform_sequence
@@ -79,7 +78,6 @@ def facets() -> Effect[str]:
     assert_type((yield from kv.entries()), list[tuple[str, Entry]])
     assert_type((yield from kv.wait(0)), int)
     assert_type((yield from blob.put(b"")), BlobRef)
-    assert_type((yield from transact(Append("s", ()))), list[Any] | Conflict)
     return "done"
 
 
