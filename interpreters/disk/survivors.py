@@ -311,7 +311,8 @@ def _all(changes: Iterable[DiskChange]) -> tuple[int, ...]:
 
 def losses_among(changes: Iterable[DiskChange], landed: Iterable[int]) -> str:
     """Which of these changes did not survive, in words; nothing where all did."""
-    lost = [told_change(change) for change in changes if change.number not in set(landed)]
+    there = set(landed)
+    lost = [told_change(change) for change in changes if change.number not in there]
     return f"lost {', '.join(lost)}" if lost else ""
 
 

@@ -1,6 +1,8 @@
 """Trying programs against what may happen: every crash of the disk, every fault of an effect, every interleaving."""
 
+from interpreters.explore.crashes.crash_store import CrashStore
 from interpreters.explore.crashes.explore import explore_crashes
+from interpreters.explore.crashes.plug import PlugPulled
 from interpreters.explore.crashes.simulated import Compact, Mark, Reopen
 from interpreters.explore.effects.explore import explore_effects
 from interpreters.explore.report import Cell, Failure, Report
@@ -12,9 +14,11 @@ from persist_effects.requests import Sleep
 __all__ = [
     "Cell",
     "Compact",
+    "CrashStore",
     "Failure",
     "Mark",
     "Pause",
+    "PlugPulled",
     "Reopen",
     "Report",
     "Simulated",

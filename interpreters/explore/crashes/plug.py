@@ -1,4 +1,4 @@
-"""A simulated disk with a plug, which any thread may pull, now or before a request of the disk that is still to come."""
+"""A simulated disk with a plug, which any thread may pull: now, or before a request that is still to come."""
 
 import threading
 from collections.abc import Callable
@@ -48,7 +48,7 @@ class PluggedDisk:
         self.count = 0
         self.pulled: Pulled | None = None
         self.handlers: Handlers = {kind: partial(self._answer, row) for kind, row in disk.handlers.items()}
-        self._kinds = {kind.op: kind for kind in self.handlers}
+        self._kinds = {str(kind.__struct_config__.tag): kind for kind in self.handlers}
         self._profile = profile
         self._gone = gone
         self._lock = threading.Lock()
@@ -67,7 +67,12 @@ class PluggedDisk:
     def check(self) -> None:
         """Raise `PlugPulled` where it was pulled."""
         if self.pulled is not None:
-            raise self._gone(self.pulled)
+            raise self.gone()
+
+    def gone(self) -> PlugPulled:
+        """What is raised once it was pulled."""
+        assert self.pulled is not None, "the plug was pulled"
+        return self._gone(self.pulled)
 
     def pull(self, keep: Keep) -> None:
         """Pull the plug now, between two requests. Raises `PlugPulled` where it was pulled before."""
@@ -79,7 +84,7 @@ class PluggedDisk:
         """Have the plug pulled before a request that is still to come.
 
         Args:
-            at: Its number, or the name of its kind: the next one.
+            at: How many come before it, or the name of its kind: the next one.
             keep: What of the unsynced survives.
 
         Raises:
@@ -87,9 +92,7 @@ class PluggedDisk:
         """
         with self._lock:
             self.check()
-            if type(at) is int and at < self.count:
-                raise InvalidRequest(f"at is {at}, and {self.count} requests of the disk were made: give one to come")
-            due = at if type(at) is int else self._kind("at", at)
+            due = self.count + at if type(at) is int and at >= 0 else self._kind("at", at)
             self._due = (due, keep)
 
     def fail(self, op: str, error: OSError) -> None:
@@ -103,7 +106,7 @@ class PluggedDisk:
         kind = self._kinds.get(f"disk/{name}")
         if kind is None:
             known = ", ".join(sorted(op.removeprefix("disk/") for op in self._kinds))
-            also = " or the number of a request" if argument == "at" else ""
+            also = ", or how many requests come before" if argument == "at" else ""
             raise InvalidRequest(f"{argument} is {describe(name)}: give one of {known}{also}")
         return kind
 
