@@ -37,7 +37,7 @@ _SYNC_MODES = ("commit", "os")
 _NUMBERS: Numbers = {"seed": int, "segment_bytes": int}
 
 
-class CrashOptions(NamedTuple):
+class CrashStoreOptions(NamedTuple):
     """The options of ``crash:``, each as `open_store` takes it."""
 
     seed: int = 0
@@ -54,7 +54,7 @@ class CrashOptions(NamedTuple):
         return f"crash:{'?' if asked else ''}{'&'.join(asked)}"
 
 
-def crash_options(rest: str, keywords: dict[str, Any]) -> CrashOptions:
+def crash_options(rest: str, keywords: dict[str, Any]) -> CrashStoreOptions:
     """The options of a store of ``crash:``.
 
     Args:
@@ -75,12 +75,12 @@ def crash_options(rest: str, keywords: dict[str, Any]) -> CrashOptions:
         raise InvalidRequest(
             f"'crash:{rest}' names a path: write 'crash:' or 'crash:?seed=7', it has a disk of its own"
         )
-    unknown = given.keys() - set(CrashOptions._fields)
+    unknown = given.keys() - set(CrashStoreOptions._fields)
     if unknown:
         raise InvalidRequest(
-            f"a store of crash: has no option {min(unknown)!r}: it takes {', '.join(CrashOptions._fields)}"
+            f"a store of crash: has no option {min(unknown)!r}: it takes {', '.join(CrashStoreOptions._fields)}"
         )
-    options = CrashOptions(**given)
+    options = CrashStoreOptions(**given)
     check_integer("seed", options.seed)
     check_integer("segment_bytes", options.segment_bytes, 4096)
     for name, known in (("profile", PROFILES), ("sync", _SYNC_MODES)):
@@ -111,11 +111,12 @@ class CrashFiles(GroupedStore):
     # Its disk is memory, so an event loop need not hand its requests to threads.
     blocking = False
 
-    def __init__(self, options: CrashOptions, disk: CrashDisk | None = None, story: Sequence[str] = ()) -> None:
+    def __init__(self, options: CrashStoreOptions, disk: CrashDisk | None = None, story: Sequence[str] = ()) -> None:
         super().__init__(f"the store of {options.url}", is_read_only=False)
         self.capabilities = Capabilities(durability=cast(Durability, options.sync), reopen=True)
         self.options = options
         self._story = list(story) or [f"store = open_store({options.url!r})"]
+        self._failed: list[str] = []
         # Each opening draws other bytes, as it does from the system: its salts must be its own.
         opening = f"{options.seed} {len(self._story)}"
         self.random_bytes = bytes_drawn(f"identifiers {opening}")
@@ -159,7 +160,7 @@ class CrashFiles(GroupedStore):
         """See `CrashStore.fail`."""
         number = self.plug.count
         self.plug.fail(op, error)
-        self._story.append(f"store.fail({op!r}, {error!r})  {_after(number)}")
+        self._failed.append(f"store.fail({op!r}, {error!r})  {_after(number)}")
 
     @property
     def story(self) -> str:
@@ -169,10 +170,11 @@ class CrashFiles(GroupedStore):
     def _lines(self) -> list[str]:
         pulled = self.plug.pulled
         if pulled is None:
-            return self._story
+            return [*self._story, *self._failed]
         if pulled.request is None:
-            return [*self._story, f"store.crash(keep={pulled.keep!r})  {_after(pulled.number)}"]
-        return [*self._story, f"store.crash(keep={pulled.keep!r}, at={pulled.number})"]
+            return [*self._story, *self._failed, f"store.crash(keep={pulled.keep!r})  {_after(pulled.count)}"]
+        # Said right after the opening, from where it counts.
+        return [*self._story, f"store.crash(keep={pulled.keep!r}, at={pulled.count})", *self._failed]
 
     def _gone(self, pulled: Pulled) -> PlugPulled:
         lost = "".join(f"\n  {loss}" for loss in pulled.losses) or " nothing"
@@ -185,7 +187,8 @@ class CrashFiles(GroupedStore):
         """The store that is opened over what is left. Raises `InvalidRequest` where this one still goes on."""
         pulled = self.plug.pulled
         if pulled is None and not self._is_closed:
-            raise InvalidRequest(f"{self._where} still goes on: crash() it or close() it before restart()")
+            late = "; crash(at=…) waits for a request of the disk that has not come" if self.plug.is_due else ""
+            raise InvalidRequest(f"{self._where} still goes on: crash() it or close() it before restart(){late}")
         disk = self.plug.disk.copy() if pulled is None else CrashDisk(pulled.image)
         ended = ["store.close()"] if pulled is None else []
         return CrashFiles(self.options, disk, [*self._lines(), *ended, "store = store.restart()"])

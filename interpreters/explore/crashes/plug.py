@@ -21,24 +21,25 @@ class PlugPulled(BaseException):
 
 
 class Pulled(NamedTuple):
-    """That the plug was pulled: before which request of the disk, what then survives by ``keep``, and what does not."""
+    """That the plug was pulled: after how many requests, before which one, what survives by ``keep``, what does not."""
 
-    number: int
+    count: int
     request: Request[Any] | None
+    number: int
     keep: Keep
     image: Image
     losses: tuple[str, ...]
 
     def __str__(self) -> str:
-        where = "" if self.request is None else f" ({named(self.request)})"
-        return f"the plug was pulled before disk request {self.number}{where}"
+        what = "" if self.request is None else f" ({named(self.request)})"
+        return f"the plug was pulled before request {self.number} of the disk{what}"
 
 
 class PluggedDisk:
     """A disk that answers from any thread, one request at a time, until its plug is pulled.
 
     Args:
-        disk: The disk. Requests of it are counted from 0, once `count_from_now` was called.
+        disk: The disk.
         profile: Which file systems it may be of: one of `PROFILES`.
         gone: Makes what is raised by everything that is asked once the plug is pulled.
     """
@@ -46,6 +47,7 @@ class PluggedDisk:
     def __init__(self, disk: CrashDisk, profile: str, gone: Callable[[Pulled], PlugPulled]) -> None:
         self.disk = disk
         self.count = 0
+        """How many requests came since the store was opened."""
         self.pulled: Pulled | None = None
         self.handlers: Handlers = {kind: partial(self._answer, row) for kind, row in disk.handlers.items()}
         self._kinds = {str(kind.__struct_config__.tag): kind for kind in self.handlers}
@@ -57,7 +59,7 @@ class PluggedDisk:
         self._on_pull: list[Callable[[], None]] = []
 
     def count_from_now(self) -> None:
-        """Let the next request be number 0: the store is open."""
+        """Forget those that came so far: the store is open."""
         self.count = 0
 
     def on_pull(self, notify: Callable[[], None]) -> None:
@@ -95,6 +97,11 @@ class PluggedDisk:
             due = self.count + at if type(at) is int and at >= 0 else self._kind("at", at)
             self._due = (due, keep)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is to be pulled before a request that has not come yet."""
+        return self._due is not None and self.pulled is None
+
     def fail(self, op: str, error: OSError) -> None:
         """Have the next request of a kind fail. Raises `InvalidRequest` where there is no such kind."""
         kind = self._kind("op", op)
@@ -124,6 +131,6 @@ class PluggedDisk:
 
     def _pull(self, request: Request[Any] | None, keep: Keep) -> None:
         left = self.disk.survivor(keep, self._profile)
-        self.pulled = Pulled(self.count, request, keep, left.image, left.losses)
+        self.pulled = Pulled(self.count, request, self.disk.count, keep, left.image, left.losses)
         for notify in self._on_pull:
             notify()

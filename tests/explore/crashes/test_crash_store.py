@@ -150,6 +150,21 @@ def test_a_sync_that_fails_poisons_the_store_until_it_is_opened_anew():
     assert store.run(log.append("numbers", "counted", 4)).seq == 2
 
 
+def test_a_store_whose_sync_failed_is_closed_and_opened_again_as_its_error_says():
+    store = open_store("crash:")
+    store.run(log.append("numbers", "counted", 1))
+    store.fail("sync", OSError(errno.EIO))
+    with pytest.raises(UncertainOutcome):
+        store.run(log.append("numbers", "counted", 2))
+    store.close()
+    store = store.restart()
+    store.run(log.append("numbers", "counted", 3))
+    left = numbers(store)
+    assert left in ([1, 3], [1, 2, 3])
+    store.crash("nothing")
+    assert numbers(store.restart()) == left
+
+
 def test_a_full_disk_refuses_a_write_and_takes_the_next():
     store = open_store("crash:")
     store.fail("write", OSError(errno.ENOSPC))
@@ -462,6 +477,7 @@ def test_what_a_store_says_of_itself_can_be_pasted_and_leaves_the_same():
         return raised.value
 
     store = open_store("crash:?seed=3&sync=os&segment_bytes=4096")
+    store.fail("allocate", OSError(errno.EOPNOTSUPP))
     store.crash(at=25)
     first = use(store)
     pasted = repr(store).partition("\n")[2].rstrip(">").splitlines()
@@ -530,6 +546,14 @@ def test_what_cannot_be_pulled_or_failed_is_refused_and_the_store_goes_on():
         with pytest.raises(InvalidRequest, match=words):
             refused()
     assert store.run(log.append("numbers", "counted", 2)).seq == 2
+
+
+def test_a_restart_says_that_the_plug_was_not_pulled_yet_where_it_was_to_be_later():
+    store = open_store("crash:")
+    store.crash(at="rename")
+    store.run(log.append("numbers", "counted", 1))
+    with pytest.raises(InvalidRequest, match=r"still goes on.*waits for a request of the disk that has not come"):
+        store.restart()
 
 
 def test_a_closed_store_says_that_it_is_closed():
