@@ -172,9 +172,9 @@ class CrashFiles(GroupedStore):
         if pulled is None:
             return [*self._story, *self._failed]
         if pulled.request is None:
-            return [*self._story, *self._failed, f"store.crash(keep={pulled.keep!r})  {_after(pulled.count)}"]
+            return [*self._story, *self._failed, f"store.crash(keep={pulled.keep!r})  {_after(pulled.after)}"]
         # Said right after the opening, from where it counts.
-        return [*self._story, f"store.crash(keep={pulled.keep!r}, at={pulled.count})", *self._failed]
+        return [*self._story, f"store.crash(keep={pulled.keep!r}, at={pulled.after})", *self._failed]
 
     def _gone(self, pulled: Pulled) -> PlugPulled:
         lost = "".join(f"\n  {loss}" for loss in pulled.losses) or " nothing"

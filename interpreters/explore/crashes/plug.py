@@ -23,7 +23,7 @@ class PlugPulled(BaseException):
 class Pulled(NamedTuple):
     """That the plug was pulled: after how many requests, before which one, what survives by ``keep``, what does not."""
 
-    count: int
+    after: int
     request: Request[Any] | None
     number: int
     keep: Keep
