@@ -245,6 +245,29 @@ def test_what_was_pulled_sends_nothing_more():
     assert sent == [SendMail("Ada")]
 
 
+def test_rows_that_are_programs_or_async_do_nothing_after_the_plug_is_pulled():
+    sent = []
+
+    async def post(request):
+        sent.append(request)
+
+    def note(request):
+        return (yield from log.append("numbers", "counted", request.to)).seq
+
+    store = open_store("crash:", effects={SendMail: post})
+    anyio.run(store.arun, perform(SendMail("Ada")))
+    store.crash()
+    with pytest.raises(PlugPulled):
+        anyio.run(store.arun, perform(SendMail("Ada")))
+    assert sent == [SendMail("Ada")]
+    store = open_store("crash:", effects={SendMail: note})
+    assert store.run(perform(SendMail("Ada"))) == 1
+    store.crash()
+    with pytest.raises(PlugPulled):
+        store.run(perform(SendMail("Ada")))
+    assert numbers(store.restart()) == ["Ada"]
+
+
 @pytest.mark.parametrize("at", [1, 2, 7, 20, 45])
 def test_threads_that_write_while_the_plug_is_pulled_lose_nothing_that_was_acknowledged(at):
     store = open_store("crash:", seed=at)
