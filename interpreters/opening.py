@@ -9,7 +9,7 @@ function of what follows the colon and of the options, which returns an interpre
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from interpreters.blobs.urls import open_blobs
 from interpreters.runtime.interpreter import Interpreter, check_blobs, check_interpreter, checked_effects
@@ -21,6 +21,20 @@ from persist_effects.machine import Handlers
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from interpreters.explore.crashes.crash_store import CrashStore
+
+
+@overload
+def open_store(
+    url: Literal["crash:"], *, effects: Handlers | None = None, blobs: Interpreter | str | None = None, **options: Any
+) -> "CrashStore": ...
+
+
+@overload
+def open_store(
+    url: str, *, effects: Handlers | None = None, blobs: Interpreter | str | None = None, **options: Any
+) -> Store: ...
+
 
 def open_store(
     url: str, *, effects: Handlers | None = None, blobs: Interpreter | str | None = None, **options: Any
@@ -28,7 +42,8 @@ def open_store(
     """Open the store that a URL names. Close it, or use it in a ``with`` block.
 
     ``memory:`` is a new, empty store in this process; its options are ``clock`` (a function that gives microseconds
-    since 1970, UTC), ``random_bytes`` (one that gives as many as it is asked for) and ``payload_limit_bytes``. Other
+    since 1970, UTC), ``random_bytes`` (one that gives as many as it is asked for) and ``payload_limit_bytes``.
+    ``crash:`` is a new, empty `CrashStore` for tests, of files on a disk in memory whose plug can be pulled. Other
     packages add schemes by entry points of the group ``persist_effects.stores``.
 
     Args:
@@ -67,12 +82,21 @@ def open_store(
     opened: list[Interpreter] = [] if home is None or home is blobs else [home]
     try:
         opened.append(opener(rest, options))
-        return Store(opened[-1], effects=effects, blobs=home)
+        return _store_of(scheme)(opened[-1], effects=effects, blobs=home)
     except BaseException:
         # An interrupt too: nobody could close them any more.
         for each in reversed(opened):
             each.close()
         raise
+
+
+def _store_of(scheme: str) -> Callable[..., Store]:
+    """What runs programs on what was opened."""
+    if scheme != "crash":
+        return Store
+    from interpreters.explore.crashes.crash_store import CrashStore
+
+    return CrashStore
 
 
 def _opened_blobs(blobs: Interpreter | str | None) -> Interpreter | None:
@@ -106,6 +130,13 @@ def _open_file(rest: str, options: dict[str, Any]) -> Interpreter:
 
     given.pop("mode", None)
     return open_shared(**given, blobs=BLOBS)
+
+
+def _open_crash(rest: str, options: dict[str, Any]) -> Interpreter:
+    # Imported when it is used: it is for tests.
+    from interpreters.explore.crashes.crash_files import CrashFiles, crash_options
+
+    return CrashFiles(crash_options(rest, options))
 
 
 def _open_sqlite(rest: str, options: dict[str, Any]) -> Interpreter:
@@ -163,6 +194,7 @@ _OPENERS: dict[str, Opener] = {
     "unix": _open_unix,
     "tcp": _open_tcp,
     "spawn": _open_spawned,
+    "crash": _open_crash,
 }
 
 

@@ -101,7 +101,8 @@ def test_the_table_has_every_scheme_that_opens_a_store() -> None:
     from interpreters import opening
 
     named = {name for store in table() for name in re.findall(r"(\w+):", store)}
-    assert named == set(opening._OPENERS)
+    # What crashes when told to is for tests alone.
+    assert named == set(opening._OPENERS) - {"crash"}
 
 
 def test_the_table_has_what_the_stores_cost_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,10 @@ import os
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property, partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from interpreters.disk import requests as disk
+from interpreters.disk.keeping import Keep, survivor_of
 from interpreters.disk.survivors import (
     DEFAULT_BOUND,
     PROFILES,
@@ -254,6 +255,20 @@ class CrashDisk:
         code = errno.ENOSPC if fault.kind == "ENOSPC" else errno.EIO
         raise OSError(code, os.strerror(code), getattr(request, "path", None))
 
+    def refuse(self, request: Request[Any], error: OSError) -> NoReturn:
+        """Refuse a request that is not counted or watched: it leaves behind what one does that meets ``EIO``.
+
+        Args:
+            request: What is refused.
+            error: What the disk says.
+
+        Raises:
+            OSError: That one.
+        """
+        with suppress(OSError):
+            self._fail(DiskFault("EIO"), request)
+        raise error
+
     def _fail_sync(self, fault: DiskFault, request: disk.Sync) -> None:
         file = self._found(request.path)
         if fault.kind == "failed sync, ext4 data":
@@ -431,6 +446,18 @@ class CrashDisk:
         With ``read``, other files than these are varied in their sizes only, since nobody looks into them.
         """
         return self._on_disk.states(profile, bound, read)
+
+    def survivor(self, keep: Keep, profile: str = "posix") -> DiskState:
+        """One image that a loss of power may leave now.
+
+        Args:
+            keep: What of the unsynced stays: see `survivor_of`.
+            profile: One of `PROFILES`.
+
+        Returns:
+            The image, and what of the unsynced did not survive.
+        """
+        return survivor_of(self._on_disk, keep, profile)
 
 
 class SteadyDisk(CrashDisk):

@@ -180,7 +180,7 @@ class OnDisk:
                 seen.add(key)
                 yield (
                     names,
-                    tuple(_name_loss(change) for change, is_kept in zip(changes, kept, strict=True) if not is_kept),
+                    tuple(name_loss(change) for change, is_kept in zip(changes, kept, strict=True) if not is_kept),
                 )
 
 
@@ -214,7 +214,7 @@ def _subsets(file: DiskFile, bound: Bound) -> list[Choice]:
     found = _landed(file.durable, changes, is_prefix=2 ** len(changes) > bound.subsets)
     landed = {file.content: everything} | {content: found[content] for content in found if content != file.content}
     return [
-        (content, _losses(changes, numbers), "" if numbers == everything else "lost")
+        (content, losses_among(changes, numbers), "" if numbers == everything else "lost")
         for content, numbers in landed.items()
     ]
 
@@ -250,23 +250,23 @@ def _tears(file: DiskFile, profile: str, bound: Bound, removed: list[bytes]) -> 
         before = applied(file.durable, changes[:index])
         others = [*changes[:index], *changes[index + 1 :]]
         for base, earlier in reversed(some(file.durable, changes[:index]).items()):
-            for piece, words in _pieces(change, bound):
+            for piece, words in pieces_left(change, bound):
                 torn = base
                 for offset, data in piece:
                     torn = overwritten(torn, offset, data)
                 for content, later in some(torn, changes[index + 1 :]).items():
                     if content not in found:
-                        lost = _losses(others, (*earlier, *later))
-                        told = f"{_told(change)} is torn: {words}{'; ' if lost else ''}{lost}"
+                        lost = losses_among(others, (*earlier, *later))
+                        told = f"{told_change(change)} is torn: {words}{'; ' if lost else ''}{lost}"
                         found[content] = (content, told, "torn")
         if profile == "writeback" and change.size_bytes > len(before):
-            content = before + _stale(len(before), change.size_bytes, removed)
-            words = f"{_told(change)} is lost, but the size grew, over bytes of an earlier file"
+            content = before + stale_bytes(len(before), change.size_bytes, removed)
+            words = f"{told_change(change)} is lost, but the size grew, over bytes of an earlier file"
             found.setdefault(content, (content, words, "stale bytes"))
     return list(found.values())
 
 
-def _pieces(change: DiskChange, bound: Bound) -> Iterator[tuple[list[tuple[int, bytes]], str]]:
+def pieces_left(change: DiskChange, bound: Bound) -> Iterator[tuple[list[tuple[int, bytes]], str]]:
     """What may be left of a write: its beginning, its end, or both without a hole between."""
     offset, data = change.offset or 0, change.data
     cuts = cuts_of(offset, len(data), bound.tear_bytes) if bound.tear_bytes else []
@@ -299,7 +299,7 @@ def applied(content: bytes, changes: Iterable[DiskChange]) -> bytes:
     return content
 
 
-def _stale(start: int, end: int, removed: list[bytes]) -> bytes:
+def stale_bytes(start: int, end: int, removed: list[bytes]) -> bytes:
     """The bytes that an earlier file had at this place."""
     old = next((content[start:end] for content in reversed(removed) if len(content) > start), b"")
     return old + b"\xa5" * (end - start - len(old))
@@ -309,18 +309,22 @@ def _all(changes: Iterable[DiskChange]) -> tuple[int, ...]:
     return tuple(change.number for change in changes)
 
 
-def _losses(changes: Iterable[DiskChange], landed: Iterable[int]) -> str:
-    lost = [_told(change) for change in changes if change.number not in set(landed)]
+def losses_among(changes: Iterable[DiskChange], landed: Iterable[int]) -> str:
+    """Which of these changes did not survive, in words; nothing where all did."""
+    there = set(landed)
+    lost = [told_change(change) for change in changes if change.number not in there]
     return f"lost {', '.join(lost)}" if lost else ""
 
 
-def _told(change: DiskChange) -> str:
+def told_change(change: DiskChange) -> str:
+    """A change of a file's bytes, in words."""
     if change.offset is None:
         return f"the size of {change.size_bytes} bytes (request {change.number})"
     return f"the {len(change.data)} bytes at {change.offset} (request {change.number})"
 
 
-def _name_loss(change: NameChange) -> str:
+def name_loss(change: NameChange) -> str:
+    """That a change of names did not survive, in words."""
     told = [f"{'' if file is not None else 'no '}{path}" for path, file in change.names]
     return f"the directory lost request {change.number}: {', '.join(told)}"
 

@@ -1,6 +1,8 @@
 """Trying programs against what may happen: every crash of the disk, every fault of an effect, every interleaving."""
 
+from interpreters.explore.crashes.crash_store import CrashStore
 from interpreters.explore.crashes.explore import explore_crashes
+from interpreters.explore.crashes.plug import PlugPulled
 from interpreters.explore.crashes.simulated import Compact, Mark, Reopen
 from interpreters.explore.effects.explore import explore_effects
 from interpreters.explore.report import Failure, FaultCount, Report
@@ -11,10 +13,12 @@ from persist_effects.requests import Sleep
 
 __all__ = [
     "Compact",
+    "CrashStore",
     "Failure",
     "FaultCount",
     "Mark",
     "Pause",
+    "PlugPulled",
     "Reopen",
     "Report",
     "Simulated",

@@ -26,6 +26,7 @@ class Sleepers:
 
     def __init__(self) -> None:
         self.is_closed = False
+        self._ended: Callable[[], BaseException] = _closed
         self._sleeping: dict[object, Notify] = {}
         forks.register(self)
 
@@ -65,12 +66,18 @@ class Sleepers:
         return lambda: self._end(token)
 
     def check_open(self) -> None:
-        """Raise `StoreClosed` where the store was closed."""
+        """Raise `StoreClosed` where the store was closed, or what `close` was given."""
         if self.is_closed:
-            raise StoreClosed(CLOSED)
+            raise self._ended()
 
-    def close(self) -> None:
-        """Wake all. Again: those that an interrupt has left."""
+    def close(self, ended: Callable[[], BaseException] | None = None) -> None:
+        """Wake all. Again: those that an interrupt has left.
+
+        Args:
+            ended: Makes what they are told, unless that is `StoreClosed`.
+        """
+        if ended is not None:
+            self._ended = ended
         self.is_closed = True
         for token in list(self._sleeping):
             self._tell(token)
@@ -90,6 +97,10 @@ class Sleepers:
     def leave_to_parent(self, *, is_whole: bool) -> None:
         """In a forked child: who sleeps is a thread or an event loop of the parent's."""
         self._sleeping = {}
+
+
+def _closed() -> StoreClosed:
+    return StoreClosed(CLOSED)
 
 
 def left_of(request: Request[Any], seconds: float) -> Request[Any]:

@@ -96,6 +96,7 @@ TABLE: dict[str, dict[str, Row]] = {
     },
     "runtime/sleeping.py Sleepers": {
         "is_closed": Row(ANY, ONCE, "test_closing_the_store_ends_a_sleep"),
+        "_ended": Row(ANY, "it is set before `is_closed` is", "test_who_sleeps_when_the_plug_is_pulled_is_told_so"),
         "_sleeping": Row(ANY, "of a dict's single operations each is atomic", "test_closing_the_store_ends_a_sleep"),
     },
     "runtime/tasks.py TaskRunner": {

@@ -3,6 +3,7 @@
 from typing import Any, assert_type
 
 from interpreters import Store, open_store
+from interpreters.explore import CrashStore
 from persist_effects import (
     BlobRef,
     Conflict,
@@ -155,3 +156,13 @@ async def in_a_task() -> None:
     """A task gets the program's type too."""
     with open_store("memory:") as store:
         assert_type(await store.arun(folds()), State[int])
+
+
+def with_a_plug() -> CrashStore:
+    """The store of ``crash:`` has a plug, also after a restart; any other is a `Store`."""
+    store = open_store("crash:", seed=7)
+    assert_type(store, CrashStore)
+    store.crash("nothing", at="sync")
+    store.fail("sync", OSError(5))
+    assert_type(open_store("crash:?seed=7"), Store)
+    return store.restart()

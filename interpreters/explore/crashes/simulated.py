@@ -2,10 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, TypeVar, cast
 
 import msgspec
 
+from interpreters.clocks import RandomBytes
 from interpreters.disk.crashing import CrashDisk
 from interpreters.explore.virtual import START_MICROSECONDS
 from interpreters.stores.file.engine import Engine, EngineOptions
@@ -94,13 +96,15 @@ class SimulatedStore:
 
 def engine_of(boot: int, segment_bytes: int) -> Engine:
     """An engine that is not open yet, whose randomness depends on the boot alone."""
-    drawn = iter(range(1 << 30))
-
-    def random_bytes(count: int) -> bytes:
-        return hashlib.blake2b(f"{_SEED} {boot} {next(drawn)}".encode(), digest_size=count).digest()
-
     # The clock stands still: the order of events is by number alone.
-    return Engine(EngineOptions(lambda: START_MICROSECONDS, random_bytes, f"boot {boot}", "commit", segment_bytes))
+    drawn = bytes_drawn(f"{_SEED} {boot}")
+    return Engine(EngineOptions(lambda: START_MICROSECONDS, drawn, f"boot {boot}", "commit", segment_bytes))
+
+
+def bytes_drawn(label: str) -> RandomBytes:
+    """A source of bytes, at most 64 at once, that are the same in each run, and other ones for each label."""
+    numbers = count()
+    return lambda size: hashlib.blake2b(f"{label} {next(numbers)}".encode(), digest_size=size).digest()
 
 
 class Contents(msgspec.Struct, frozen=True):

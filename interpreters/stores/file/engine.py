@@ -108,6 +108,27 @@ class Engine:
                     page = yield from self.queries.answer(Read(write.stream, seq - 1, seq))
                     staging.know_position(write.stream, seq, page.events[0].position)
 
+    def newest_of(self, requests: Sequence[Request[Any]]) -> tuple[dict[str, int], dict[str, int]]:
+        """The newest positions of the streams, and the newest revisions of the keys, that a commit may have changed.
+
+        Args:
+            requests: The writes of the commit.
+
+        Returns:
+            Them, by the names of the streams and by the keys.
+        """
+        changed, keys = set(), set()
+        for request in requests:
+            for write in request.writes if isinstance(request, Transact) else (request,):
+                if isinstance(write, Append | Begin):
+                    changed.add(write.stream)
+                elif isinstance(write, KvPut | KvDelete):
+                    keys.add(write.key)
+        # Where all that was asked of a new one conflicted, it is not there.
+        streams = filter(None, map(self.index.stream, changed))
+        positions = {stream.name: stream.last_position for stream in streams}
+        return positions, {key: self.index.last_change_of(key) for key in keys}
+
     def roll_over(self) -> Effect[None]:
         """Seal the active segment."""
         yield from self.log.guarded("a roll-over", self.log.roll_over())

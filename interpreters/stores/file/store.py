@@ -52,17 +52,12 @@ from persist_effects.requests import (
     WAITS,
     WRITES,
     Answered,
-    Append,
-    Begin,
     Entry,
     Failed,
-    KvDelete,
     KvGet,
-    KvPut,
     KvWait,
     Outcome,
     Request,
-    Transact,
     Wait,
 )
 
@@ -639,15 +634,9 @@ class FileStore(_Host):
 
     def _tell(self, requests: Sequence[WriteRequest]) -> None:
         """Tell those that wait for what these requests have brought."""
-        index = self._engine.index
         with self._lock:
-            changed, keys = _changed_by(requests)
-            # Where all that was asked of a new one conflicted, it is not there.
-            streams = filter(None, map(index.stream, changed))
-            ready = [
-                *self._watchers.take(Wait, {stream.name: stream.last_position for stream in streams}),
-                *self._watchers.take(KvWait, {key: index.last_change_of(key) for key in keys}),
-            ]
+            streams, keys = self._engine.newest_of(requests)
+            ready = [*self._watchers.take(Wait, streams), *self._watchers.take(KvWait, keys)]
         for notify in ready:
             notify()
 
@@ -686,15 +675,3 @@ def _place_of_caller() -> str:
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "interpreters":
         frame = frame.f_back
     return "an unknown place" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def _changed_by(requests: Sequence[Request[Any]]) -> tuple[set[str], set[str]]:
-    """The streams and the keys that requests may have changed."""
-    streams, keys = set(), set()
-    for request in requests:
-        for write in request.writes if isinstance(request, Transact) else (request,):
-            if isinstance(write, Append | Begin):
-                streams.add(write.stream)
-            elif isinstance(write, KvPut | KvDelete):
-                keys.add(write.key)
-    return streams, keys
