@@ -7,7 +7,7 @@ from interpreters.runtime.sleeping import Sleepers
 from persist_effects.capabilities import Capabilities
 from persist_effects.codec import check_ops
 from persist_effects.errors import InvalidRequest, describe
-from persist_effects.machine import Handlers
+from persist_effects.machine import Handler, Handlers
 from persist_effects.requests import WAITS, Answered, Failed, KvWait, Outcome, Request, Transact, Wait
 from persist_effects.rows import is_async_generator_row
 
@@ -130,16 +130,53 @@ def pass_on(
     >>> Wrapper(MemoryStore()).blocking
     False
     """
+    pass_through(wrapper, inner, Between(change or _unchanged, receive or _as_it_came))
+
+
+class Way(Protocol):
+    """What a wrapper does around each request, whichever way it is asked: `Between` is one.
+
+    Each method is given how the interpreter inside answers, and answers itself likewise.
+    """
+
+    def row(self, inner: Handler) -> Handler:
+        """The row that stands around a row."""
+        ...
+
+    def answer_all(self, inner: AnswerAll, requests: Sequence[Request[Any]]) -> list[Outcome]:
+        """Answer requests together: their outcomes, in order."""
+        ...
+
+    def submit(self, inner: Submit, requests: Sequence[Request[Any]], done: OnOutcome) -> None:
+        """Begin requests: see `Submit`."""
+        ...
+
+
+def pass_through(wrapper: Any, inner: Interpreter, way: Way) -> None:
+    """Give a wrapper the optional parts of the interpreter inside it, with a way in between. `pass_on` is made of it.
+
+    Args:
+        wrapper: An interpreter around another one, which has ``handlers`` and ``close()`` of its own.
+        inner: The one inside it.
+        way: What is done around requests that are asked together.
+
+    >>> from interpreters.stores.memory import MemoryStore
+    >>> class Wrapper:
+    ...     def __init__(self, inner):
+    ...         self.handlers, self.close = inner.handlers, inner.close
+    ...         pass_through(self, inner, Between(lambda request: request, lambda request, answer: answer))
+    >>> Wrapper(MemoryStore()).capabilities.transact
+    True
+    """
     for name in ("blocking", "quick", "capabilities", "wait_for_order", "watch", "clock", "random_bytes", "compact"):
         if hasattr(inner, name):
             setattr(wrapper, name, getattr(inner, name))
-    between = Between(change or _unchanged, receive or _as_it_came)
     answer_all: AnswerAll | None = getattr(inner, "answer_all", None)
     if answer_all is not None:
-        wrapper.answer_all = lambda requests: between.answer_all(answer_all, requests)
+        wrapper.answer_all = lambda requests: way.answer_all(answer_all, requests)
     submit: Submit | None = getattr(inner, "submit", None)
     if submit is not None:
-        wrapper.submit = lambda requests, done: between.submit(submit, requests, done)
+        wrapper.submit = lambda requests, done: way.submit(submit, requests, done)
 
 
 class Between(NamedTuple):
@@ -157,6 +194,18 @@ class Between(NamedTuple):
 
     change: Callable[[Request[Any]], Request[Any]]
     receive: Callable[[Request[Any], Any], Any]
+
+    def row(self, inner: Handler) -> Handler:
+        """Answer one request.
+
+        Args:
+            inner: The inner interpreter's row.
+
+        Returns:
+            The row around it.
+        """
+        change, receive = self
+        return lambda request: receive(request, inner(change(request)))
 
     def changed(self, requests: Sequence[Request[Any]]) -> tuple[list[Request[Any]], list[int], dict[int, Failed]]:
         """Change requests.
