@@ -130,7 +130,7 @@ def pass_on(
     >>> Wrapper(MemoryStore()).blocking
     False
     """
-    pass_through(wrapper, inner, Between(change or _unchanged, receive or _as_it_came))
+    pass_through(wrapper, inner, Between(change or unchanged, receive or as_it_came))
 
 
 class Way(Protocol):
@@ -205,6 +205,8 @@ class Between(NamedTuple):
             The row around it.
         """
         change, receive = self
+        if receive is as_it_came:
+            return lambda request: inner(change(request))
         return lambda request: receive(request, inner(change(request)))
 
     def changed(self, requests: Sequence[Request[Any]]) -> tuple[list[Request[Any]], list[int], dict[int, Failed]]:
@@ -255,6 +257,8 @@ class Between(NamedTuple):
             Their outcomes, in order.
         """
         asked, places, refused = self.changed(requests)
+        if not refused and self.receive is as_it_came:
+            return inner(asked)
         found: dict[int, Outcome] = {**refused}
         for index, outcome in zip(places, inner(asked) if asked else (), strict=True):
             found[index] = self.received(requests[index], outcome)
@@ -269,6 +273,9 @@ class Between(NamedTuple):
             done: Is given each outcome as it comes.
         """
         asked, places, refused = self.changed(requests)
+        if asked and not refused and self.receive is as_it_came:
+            inner(asked, done)
+            return
         for index, outcome in refused.items():
             done(index, outcome)
         if asked:
@@ -308,11 +315,21 @@ def check_interpreter(what: str, interpreter: object) -> None:
         )
 
 
-def _unchanged(request: Request[Any]) -> Request[Any]:
+def unchanged(request: Request[Any]) -> Request[Any]:
+    """The ``change`` of a `Between` that changes nothing.
+
+    >>> unchanged(Wait(3))
+    Wait(after=3, prefix='', timeout=0.0)
+    """
     return request
 
 
-def _as_it_came(_: Request[Any], answer: Any) -> Any:
+def as_it_came(_: Request[Any], answer: Any) -> Any:
+    """The ``receive`` of a `Between` that leaves answers alone. It costs those that are answered together nothing.
+
+    >>> as_it_came(Wait(3), 7)
+    7
+    """
     return answer
 
 
