@@ -1,1 +1,6 @@
 """Interpreters around interpreters: what each adds, it adds to any store."""
+
+from interpreters.wrappers.around import Around, wrapped
+from interpreters.wrappers.retrying import Retrying
+
+__all__ = ["Around", "Retrying", "wrapped"]
