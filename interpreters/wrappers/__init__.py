@@ -1,6 +1,8 @@
 """Interpreters around interpreters: what each adds, it adds to any store."""
 
 from interpreters.wrappers.around import Around, wrapped
+from interpreters.wrappers.measuring import telemetry
+from interpreters.wrappers.observing import Observing
 from interpreters.wrappers.retrying import Retrying
 
-__all__ = ["Around", "Retrying", "wrapped"]
+__all__ = ["Around", "Observing", "Retrying", "telemetry", "wrapped"]
