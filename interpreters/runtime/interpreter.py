@@ -140,15 +140,36 @@ class Way(Protocol):
     """
 
     def row(self, inner: Handler) -> Handler:
-        """The row that stands around a row."""
+        """Answer one request.
+
+        Args:
+            inner: The inner interpreter's row.
+
+        Returns:
+            The row around it.
+        """
         ...
 
     def answer_all(self, inner: AnswerAll, requests: Sequence[Request[Any]]) -> list[Outcome]:
-        """Answer requests together: their outcomes, in order."""
+        """Answer requests together.
+
+        Args:
+            inner: The inner interpreter's own ``answer_all``.
+            requests: The requests.
+
+        Returns:
+            Their outcomes, in order.
+        """
         ...
 
     def submit(self, inner: Submit, requests: Sequence[Request[Any]], done: OnOutcome) -> None:
-        """Begin requests: see `Submit`."""
+        """Begin requests at the inner interpreter, and return at once: see `Submit`.
+
+        Args:
+            inner: Its own ``submit``.
+            requests: The requests.
+            done: Is given each outcome as it comes.
+        """
         ...
 
 
@@ -318,14 +339,27 @@ def check_interpreter(what: str, interpreter: object) -> None:
 def unchanged(request: Request[Any]) -> Request[Any]:
     """The ``change`` of a `Between` that changes nothing.
 
+    Args:
+        request: Any.
+
+    Returns:
+        The same.
+
     >>> unchanged(Wait(3))
     Wait(after=3, prefix='', timeout=0.0)
     """
     return request
 
 
-def as_it_came(_: Request[Any], answer: Any) -> Any:
+def as_it_came(request: Request[Any], answer: Any) -> Any:
     """The ``receive`` of a `Between` that leaves answers alone. It costs those that are answered together nothing.
+
+    Args:
+        request: Any.
+        answer: Any.
+
+    Returns:
+        The same answer.
 
     >>> as_it_came(Wait(3), 7)
     7

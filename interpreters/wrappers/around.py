@@ -56,8 +56,9 @@ class Around:
             way = Between(change, as_it_came if own.receive is Around.receive else self.receive)
         self.handlers = {kind: way.row(row) for kind, row in inner.handlers.items()}
         pass_through(self, inner, way)
-        if hasattr(inner, "blobs"):
-            self.blobs = inner.blobs
+        home: Interpreter | None = getattr(inner, "blobs", None)
+        if home is not None:
+            self.blobs = home
 
     def change(self, request: Request[Any]) -> Request[Any]:
         """What the inner interpreter is asked. What this raises is the outcome of that request alone.

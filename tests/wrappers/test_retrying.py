@@ -4,11 +4,15 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
 import pytest
 from faltering import Batching, Faltering, Lost, Submitting
+from served_stores import serving
 
 from interpreters import Store, open_store
 from interpreters.stores.memory import MemoryStore
@@ -222,6 +226,33 @@ def test_what_comes_once_the_store_is_closed_is_told_so_at_once():
     told: list[Any] = []
     wrapper.submit([LastSeq("a")], lambda index, outcome: told.append(outcome.error))
     assert [type(error) for error in told] == [StoreClosed]
+
+
+@pytest.mark.parametrize("how", ["run", "arun"])
+def test_a_program_goes_on_when_its_server_was_started_again(how):
+    with ExitStack() as ends:
+        kept = ends.enter_context(open_store("memory:"))
+        place = Path(ends.enter_context(TemporaryDirectory(prefix="persist-effects-"))) / "sock"
+        server = ExitStack()
+        url = server.enter_context(serving(kept, place))
+        refusals: list[int] = []
+
+        def at_a_refusal() -> float:
+            refusals.append(len(refusals))
+            if len(refusals) == 1:
+                ends.enter_context(serving(kept, place))
+            return 0.0
+
+        def patiently(inner: Any) -> Retrying:
+            return Retrying(inner, Retry(times=100, wait_seconds=0.01), jitter=at_a_refusal)
+
+        store = ends.enter_context(wrapped(open_store(f"{url}?timeout=2"), patiently))
+        assert store.run(log.append("orders/1", "placed", 1)).seq == 1
+        server.close()
+        program = log.read("orders/1")
+        events = store.run(program) if how == "run" else anyio.run(store.arun, program)
+        assert [event.data for event in events] == [1]
+        assert refusals
 
 
 def test_no_thread_outlives_a_closed_store():

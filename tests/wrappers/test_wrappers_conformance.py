@@ -106,7 +106,7 @@ class TestWrappedPostgres(StoreConformance):
 @pytest.mark.exploration
 class TestWrappedNats(TestWrappedPostgres):
     capabilities = msgspec.structs.replace(
-        DURABLE, durability="os", processes="many", batch_limit=nats_cluster.BATCH_MESSAGES
+        DURABLE, durability="os", processes="many", batch_limit=nats_cluster.BATCH_MESSAGES // 2
     )
 
     def open_store(self) -> Store:
