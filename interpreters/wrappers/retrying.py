@@ -195,7 +195,8 @@ class _AskingAgain:
     # Without one
 
     def submit(self, inner: Submit, requests: Sequence[Request[Any]], done: OnOutcome) -> None:
-        self._fly([_Asked(inner, request, partial(done, index)) for index, request in enumerate(requests)])
+        if requests:
+            self._fly([_Asked(inner, request, partial(done, index)) for index, request in enumerate(requests)])
 
     def _fly(self, asked: Sequence["_Asked"]) -> None:
         """Submit requests of one store, those of a while ago that are due together as one lot."""

@@ -24,7 +24,18 @@ WRAPPERS = (budget(appends=10**9, commits=10**9), telemetry, Retrying, Around)
 """Next to the store, the one that refuses. All that is asked goes through all of them."""
 
 
-class _Durable(StoreConformance):
+class _OfUrl(StoreConformance):
+    def opened(self, url: str) -> Store:
+        store = wrapped(open_store(url), *WRAPPERS)
+        store.url = url  # type: ignore[attr-defined]
+        return store
+
+    def reopen(self, store: Store) -> Store:
+        store.close()
+        return self.opened(store.url)  # type: ignore[attr-defined]
+
+
+class _Durable(_OfUrl):
     machine_settings = FEWER
     capabilities = DURABLE
     scheme = ""
@@ -36,15 +47,6 @@ class _Durable(StoreConformance):
 
     def open_store(self) -> Store:
         return self.opened(f"{self.scheme}:{self.directory}/store{next(self.numbers)}?sync=os")
-
-    def opened(self, url: str) -> Store:
-        store = wrapped(open_store(url), *WRAPPERS)
-        store.url = url  # type: ignore[attr-defined]
-        return store
-
-    def reopen(self, store: Store) -> Store:
-        store.close()
-        return self.opened(store.url)  # type: ignore[attr-defined]
 
 
 class TestWrappedFile(_Durable):
@@ -86,21 +88,12 @@ class TestWrappedServed(StoreConformance):
 
 
 @pytest.mark.exploration
-class TestWrappedPostgres(StoreConformance):
+class TestWrappedPostgres(_OfUrl):
     machine_settings = settings(FEWER, max_examples=10)
     capabilities = msgspec.structs.replace(DURABLE, order_lags=True, sql="postgresql")
 
     def open_store(self) -> Store:
         return self.opened(postgres_server.new_store_url(sync="interval"))
-
-    def opened(self, url: str) -> Store:
-        store = wrapped(open_store(url), *WRAPPERS)
-        store.url = url  # type: ignore[attr-defined]
-        return store
-
-    def reopen(self, store: Store) -> Store:
-        store.close()
-        return self.opened(store.url)  # type: ignore[attr-defined]
 
 
 @pytest.mark.exploration
