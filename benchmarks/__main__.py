@@ -29,6 +29,7 @@ from benchmarks import (
     rows_sqlite,
     rows_trace,
     rows_waiting,
+    rows_wrappers,
 )
 from benchmarks.table import Result, Row, as_record, as_table, measure, selected
 
@@ -49,6 +50,7 @@ ROWS: tuple[Row, ...] = (
     *rows_blobs.ROWS,
     *rows_crash.ROWS,
     *rows_encryption.ROWS,
+    *rows_wrappers.ROWS,
     *rows_flows.ROWS,
     *rows_schedule.ROWS,
     *rows_waiting.ROWS,

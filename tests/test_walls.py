@@ -18,6 +18,7 @@ import interpreters.conformance
 import interpreters.explore
 import interpreters.flow_testing
 import interpreters.stores.served
+import interpreters.wrappers
 import interpreters.wrappers.encryption
 import persist_effects
 
@@ -108,6 +109,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "multiformats": ("interpreters/blobs/cid.py",),
     "prometheus_client": ("interpreters/stores/served/metrics.py",),
     "nats": ("interpreters/nats/", "interpreters/stores/nats/"),
+    "opentelemetry": ("interpreters/wrappers/measuring.py",),
     "psycopg": ("interpreters/stores/postgres/",),
     "rich": ("interpreters/cli/", "interpreters/explore/report.py"),
     "starlette": (),
@@ -528,6 +530,7 @@ EXPORTS = {
     ),
     interpreters.flow_testing: "ActivityCall FlowStuck FlowTest export_histories flow_test replay_histories",
     interpreters.stores.served: "RemoteStore serve",
+    interpreters.wrappers: "Around Observing OverBudget Retrying budget telemetry wrapped",
     interpreters.wrappers.encryption: (
         "Encrypted Forgotten admit forget open_encrypted put_blob rewrap_keys rotate_key"
     ),

@@ -7,7 +7,7 @@ from interpreters.runtime.sleeping import Sleepers
 from persist_effects.capabilities import Capabilities
 from persist_effects.codec import check_ops
 from persist_effects.errors import InvalidRequest, describe
-from persist_effects.machine import Handlers
+from persist_effects.machine import Handler, Handlers
 from persist_effects.requests import WAITS, Answered, Failed, KvWait, Outcome, Request, Transact, Wait
 from persist_effects.rows import check_row
 
@@ -130,16 +130,74 @@ def pass_on(
     >>> Wrapper(MemoryStore()).blocking
     False
     """
+    pass_through(wrapper, inner, Between(change or unchanged, receive or as_it_came))
+
+
+class Way(Protocol):
+    """What a wrapper does around each request, whichever way it is asked: `Between` is one.
+
+    Each method is given how the interpreter inside answers, and answers itself likewise.
+    """
+
+    def row(self, inner: Handler) -> Handler:
+        """Answer one request.
+
+        Args:
+            inner: The inner interpreter's row.
+
+        Returns:
+            The row around it.
+        """
+        ...
+
+    def answer_all(self, inner: AnswerAll, requests: Sequence[Request[Any]]) -> list[Outcome]:
+        """Answer requests together.
+
+        Args:
+            inner: The inner interpreter's own ``answer_all``.
+            requests: The requests.
+
+        Returns:
+            Their outcomes, in order.
+        """
+        ...
+
+    def submit(self, inner: Submit, requests: Sequence[Request[Any]], done: OnOutcome) -> None:
+        """Begin requests at the inner interpreter, and return at once: see `Submit`.
+
+        Args:
+            inner: Its own ``submit``.
+            requests: The requests.
+            done: Is given each outcome as it comes.
+        """
+        ...
+
+
+def pass_through(wrapper: Any, inner: Interpreter, way: Way) -> None:
+    """Give a wrapper the optional parts of the interpreter inside it, with a way in between. `pass_on` is made of it.
+
+    Args:
+        wrapper: An interpreter around another one, which has ``handlers`` and ``close()`` of its own.
+        inner: The one inside it.
+        way: What is done around requests that are asked together.
+
+    >>> from interpreters.stores.memory import MemoryStore
+    >>> class Wrapper:
+    ...     def __init__(self, inner):
+    ...         self.handlers, self.close = inner.handlers, inner.close
+    ...         pass_through(self, inner, Between(lambda request: request, lambda request, answer: answer))
+    >>> Wrapper(MemoryStore()).capabilities.transact
+    True
+    """
     for name in ("blocking", "quick", "capabilities", "wait_for_order", "watch", "clock", "random_bytes", "compact"):
         if hasattr(inner, name):
             setattr(wrapper, name, getattr(inner, name))
-    between = Between(change or _unchanged, receive or _as_it_came)
     answer_all: AnswerAll | None = getattr(inner, "answer_all", None)
     if answer_all is not None:
-        wrapper.answer_all = lambda requests: between.answer_all(answer_all, requests)
+        wrapper.answer_all = lambda requests: way.answer_all(answer_all, requests)
     submit: Submit | None = getattr(inner, "submit", None)
     if submit is not None:
-        wrapper.submit = lambda requests, done: between.submit(submit, requests, done)
+        wrapper.submit = lambda requests, done: way.submit(submit, requests, done)
 
 
 class Between(NamedTuple):
@@ -157,6 +215,20 @@ class Between(NamedTuple):
 
     change: Callable[[Request[Any]], Request[Any]]
     receive: Callable[[Request[Any], Any], Any]
+
+    def row(self, inner: Handler) -> Handler:
+        """Answer one request.
+
+        Args:
+            inner: The inner interpreter's row.
+
+        Returns:
+            The row around it.
+        """
+        change, receive = self
+        if receive is as_it_came:
+            return lambda request: inner(change(request))
+        return lambda request: receive(request, inner(change(request)))
 
     def changed(self, requests: Sequence[Request[Any]]) -> tuple[list[Request[Any]], list[int], dict[int, Failed]]:
         """Change requests.
@@ -206,6 +278,8 @@ class Between(NamedTuple):
             Their outcomes, in order.
         """
         asked, places, refused = self.changed(requests)
+        if not refused and self.receive is as_it_came:
+            return inner(asked)
         found: dict[int, Outcome] = {**refused}
         for index, outcome in zip(places, inner(asked) if asked else (), strict=True):
             found[index] = self.received(requests[index], outcome)
@@ -220,6 +294,9 @@ class Between(NamedTuple):
             done: Is given each outcome as it comes.
         """
         asked, places, refused = self.changed(requests)
+        if asked and not refused and self.receive is as_it_came:
+            inner(asked, done)
+            return
         for index, outcome in refused.items():
             done(index, outcome)
         if asked:
@@ -259,11 +336,34 @@ def check_interpreter(what: str, interpreter: object) -> None:
         )
 
 
-def _unchanged(request: Request[Any]) -> Request[Any]:
+def unchanged(request: Request[Any]) -> Request[Any]:
+    """The ``change`` of a `Between` that changes nothing.
+
+    Args:
+        request: Any.
+
+    Returns:
+        The same.
+
+    >>> unchanged(Wait(3))
+    Wait(after=3, prefix='', timeout=0.0)
+    """
     return request
 
 
-def _as_it_came(_: Request[Any], answer: Any) -> Any:
+def as_it_came(request: Request[Any], answer: Any) -> Any:
+    """The ``receive`` of a `Between` that leaves answers alone. It costs those that are answered together nothing.
+
+    Args:
+        request: Any.
+        answer: Any.
+
+    Returns:
+        The same answer.
+
+    >>> as_it_came(Wait(3), 7)
+    7
+    """
     return answer
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import math
 import threading
@@ -528,6 +529,8 @@ class _SubmittingLoop:
         self._submit = submit
         self._arrivals = _Arrivals()
         self._next: list[_Party] = []
+        # What several tasks ask is submitted in the context of none of them.
+        self._context = contextvars.Context()
         self.waits = anyio.CapacityLimiter(math.inf)
         """For waits that each take a thread of their own, and should not keep others from having one."""
 
@@ -536,7 +539,7 @@ class _SubmittingLoop:
         party = _Party(requests, self._arrivals)
         if not self._next:
             # Before it is added, so that a Ctrl-C in between leaves no request behind that is never sent.
-            _call_soon(_running_loop(), self._send)
+            _call_soon(_running_loop(), partial(self._context.run, self._send))
         self._next.append(party)
         try:
             await party.all_there.wait()

@@ -33,6 +33,8 @@ ONCE = "it goes one way only, once"
 HOST_LOCK = "_Host._lock, let go while the disk works, when the index is whole"
 TURN = "GroupCommit.turn, within _Host._lock while the engine runs"
 
+ASKED_AGAIN = "test_tasks_ask_again_until_the_store_is_back"
+LOSS = "test_a_task_that_waits_is_not_woken_by_a_loss_but_by_what_it_waits_for"
 FORK = "test_a_fork_waits_for_the_commit_of_another_thread_and_the_child_has_it_whole"
 THREADS = "test_threads_share_a_store_and_lose_nothing"
 LOOPS = "test_event_loops_of_many_threads_share_a_store_and_lose_nothing"
@@ -390,6 +392,18 @@ TABLE: dict[str, dict[str, Row]] = {
         ("_threads", "_asleep", "_free", "_is_ending"),
         Row(ANY, "ThreadPool._lock", "test_no_more_activities_run_at_once_than_is_said"),
     ),
+    "threads/later.py Later": {
+        **dict.fromkeys(
+            ("_lock", "_coming"),
+            Row(
+                "any thread, and a forked child",
+                "made anew in the child",
+                "test_a_child_of_a_fork_asks_again_in_a_thread_of_its_own",
+            ),
+        ),
+        "_thread": Row(ANY, "Later._lock", "test_no_thread_outlives_a_closed_store"),
+        "_is_closed": Row("whoever closes", ONCE, "test_closing_the_store_ends_the_waiting"),
+    },
     "stores/file/store.py _Host": {
         "_lock": Row(
             "any thread, and a forked child",
@@ -563,6 +577,19 @@ TABLE: dict[str, dict[str, Row]] = {
         ("_old", "_replaced", "_new", "_copies", "_files", "_states", "_writer"),
         Row("the thread that compacts", "FileStore._compacting", COMPACTING),
     ),
+    "wrappers/retrying.py Retrying": {},
+    "wrappers/retrying.py _AskingAgain": {},
+    "wrappers/retrying.py _Watching": {},
+    "wrappers/retrying.py _Refused": {
+        "_refusals": Row("whoever was told of the last refusal", "one at a time", ASKED_AGAIN),
+    },
+    "wrappers/retrying.py _Asked": {
+        "refused": Row("whoever was told of the first refusal", ONCE, ASKED_AGAIN),
+    },
+    "wrappers/retrying.py _Look": {
+        "_has_ended": Row("whoever waits", ONCE, LOSS),
+        "_end_inner": Row("whoever was told last", "whoever sets it looks whether it has ended meanwhile", LOSS),
+    },
     "wrappers/encryption/ring.py _Kept": dict.fromkeys(
         ("newest", "by_id"), Row(ANY, "a dict, of which each sets and takes one in one step", KEYS_SHARED)
     ),

@@ -13,7 +13,7 @@ from interpreters.runtime.interpreter import (
     Submit,
     capabilities_of,
     check_interpreter,
-    pass_on,
+    pass_through,
 )
 from interpreters.runtime.store import blobs_of
 from interpreters.wrappers.encryption.blobs import EncryptedBlobs
@@ -29,10 +29,10 @@ from interpreters.wrappers.encryption.requests import (
     RotateKey,
 )
 from interpreters.wrappers.encryption.ring import KeyRing
-from interpreters.wrappers.encryption.sealing import Sealing, SubjectOf, SubjectOfEvent, between, opened
+from interpreters.wrappers.encryption.sealing import Sealing, SubjectOf, SubjectOfEvent, between
 from interpreters.wrappers.encryption.submitting import Submitting
 from persist_effects.errors import InvalidRequest, describe
-from persist_effects.machine import Handler, Handlers
+from persist_effects.machine import Handlers
 from persist_effects.requests import (
     Append,
     BlobGet,
@@ -121,8 +121,9 @@ class Encrypted:
         self._put_blob = answers_for_blobs.handlers[BlobPut]
         may_wait = getattr(keys, "blocking", True)
         self.blobs = EncryptedBlobs(home, self._ring.by_id, blocking=may_wait or getattr(home, "blocking", True))
+        way = between(self._sealing, self._ring)
         self.handlers: Handlers = {
-            kind: self._around(row) if kind in CHANGED_KINDS else row for kind, row in inner.handlers.items()
+            kind: way.row(row) if kind in CHANGED_KINDS else row for kind, row in inner.handlers.items()
         }
         self.effects: Handlers = {
             DeleteKeys: self._delete_keys,
@@ -133,7 +134,7 @@ class Encrypted:
             PutSubjectsBlob: self._put_subjects_blob,
         }
         """The rows for the programs of `interpreters.wrappers.encryption`: give them to the `Store`."""
-        pass_on(self, inner, *between(self._sealing, self._ring))
+        pass_through(self, inner, way)
         self.capabilities = msgspec.structs.replace(capabilities, payload_limit_bytes=limit_bytes)
         self.blocking = may_wait or getattr(inner, "blocking", True)
         self.quick = _quick_kinds(inner, keys)
@@ -151,15 +152,6 @@ class Encrypted:
             if self._submitting is not None:
                 self._submitting.close()
             self._ring.let_go()
-
-    # Requests of any store
-
-    def _around(self, row: Handler) -> Handler:
-        sealed, ring = self._sealing.sealed, self._ring
-        by_id = ring.by_id
-        return lambda request: opened(request, row(sealed(request, ring)), by_id)
-
-    # Requests of the programs
 
     def _delete_keys(self, request: DeleteKeys) -> int:
         gone = self._ring.forget(request.subject, self._clock())
