@@ -11,7 +11,7 @@ from typing import Any, Generic
 import msgspec
 
 from persist_effects.errors import InvalidRequest, describe, describe_type
-from persist_effects.type_variables import DataT_co
+from persist_effects.type_variables import HeldT_co
 
 NAME_LIMIT_BYTES = 512
 INT64_MAX = 2**63 - 1
@@ -20,7 +20,7 @@ INT64_MAX = 2**63 - 1
 _SURELY_SHORT_CHARACTERS = NAME_LIMIT_BYTES // 4
 
 
-class Event(msgspec.Struct, Generic[DataT_co], frozen=True, array_like=True, gc=False):
+class Event(msgspec.Struct, Generic[HeldT_co], frozen=True, array_like=True, gc=False):
     """A stored event. ``position`` orders the events of all streams; ``data`` and ``meta`` are plain values.
 
     Type checkers are told the data's type by `persist_effects.schema.Schema`; to them it is Any elsewhere.
@@ -34,7 +34,7 @@ class Event(msgspec.Struct, Generic[DataT_co], frozen=True, array_like=True, gc=
     seq: int
     type: str
     at: int
-    data: DataT_co
+    data: HeldT_co
     position: int
     meta: Any = None
 

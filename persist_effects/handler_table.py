@@ -45,19 +45,16 @@ class HandlerTable(dict[type[Request[Any]], Handler]):
             or an async one.
 
         Raises:
-            InvalidRequest: If it is not a type of requests, or another one in the table has its tag; if the table has
-                a row for it; if what it is then called with is no such function.
+            InvalidRequest: When that is called: if the kind is not a type of requests, or another one in the table
+                has its tag; if the table has a row for it; if the function is no such function.
 
         >>> from persist_effects.requests import KvHas
         >>> rows = HandlerTable()
         >>> has = rows.row(KvHas)(lambda request: True)
-        >>> rows.row(KvHas)
+        >>> rows.row(KvHas)(has)
         Traceback (most recent call last):
         persist_effects.errors.InvalidRequest: the table has a row for KvHas: take one of the two away
         """
-        check_ops("the table", [*self, kind])
-        if kind in self:
-            raise InvalidRequest(f"the table has a row for {kind.__name__}: take one of the two away")
         return RowOf(self, kind)
 
 
@@ -78,6 +75,9 @@ class RowOf(Generic[R_co]):
     def __call__(self: "RowOf[Request[A]]", function: Callable[[R_co], A]) -> Callable[[R_co], A]: ...
     def __call__(self, function: Any) -> Any:
         """Take the function that answers, and give it back."""
+        check_ops("the table", [*self._table, self._kind])
         check_row(self._kind.__name__, function)
+        if self._kind in self._table:
+            raise InvalidRequest(f"the table has a row for {self._kind.__name__}: take one of the two away")
         self._table[self._kind] = function
         return function

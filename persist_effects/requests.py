@@ -20,7 +20,7 @@ from persist_effects.errors import InvalidRequest, NotAProgram, describe, descri
 from persist_effects.event import Draft, Event, check_integer, check_name, check_prefix
 from persist_effects.programs import refused
 from persist_effects.sql_text import check_parameters
-from persist_effects.type_variables import ValueT_co
+from persist_effects.type_variables import HeldT_co
 
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
@@ -115,10 +115,10 @@ class Page(msgspec.Struct, frozen=True, weakref=True):
     hole: Hole | None = None
 
 
-class Entry(msgspec.Struct, Generic[ValueT_co], frozen=True):
+class Entry(msgspec.Struct, Generic[HeldT_co], frozen=True):
     """A key's value and its revision. Revisions only grow, over all keys, also when a key is deleted."""
 
-    value: ValueT_co
+    value: HeldT_co
     revision: int
 
 

@@ -16,7 +16,7 @@ E = TypeVar("E")
 F = TypeVar("F")
 
 
-# Checkers know what is in a list in no place of it: to them the answers of a few writes are a tuple.
+# To checkers a list has one type for all of its places, so the answers of a few writes are a tuple to them.
 @overload
 def transact(
     first: StoreWrite[A | Conflict], /, *, checks: Iterable[Check] = (), noting: bool = False

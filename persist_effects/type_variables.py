@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    DataT_co = TypeVar("DataT_co", covariant=True, default=Any)
-    ValueT_co = TypeVar("ValueT_co", covariant=True, default=Any)
+    HeldT_co = TypeVar("HeldT_co", covariant=True, default=Any)
     EventDataT = TypeVar("EventDataT", default=Any)
 else:
     from typing import TypeVar
 
-    DataT_co = TypeVar("DataT_co", covariant=True)
-    ValueT_co = TypeVar("ValueT_co", covariant=True)
+    HeldT_co = TypeVar("HeldT_co", covariant=True)
     EventDataT = TypeVar("EventDataT")
-
-__all__ = ["DataT_co", "EventDataT", "ValueT_co"]

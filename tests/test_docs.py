@@ -242,8 +242,8 @@ def test_every_page_that_a_docstring_names_is_there() -> None:
 # What users call. What a function takes, returns and raises stands in sections of its docstring.
 CALLED_BY_USERS = (
     *(f"persist_effects/{name}.py" for name in (
-        "blob", "clock", "compaction", "decision", "kv", "log", "machine", "projection", "schema", "snapshot",
-        "subscription", "testing", "transaction", "view", "trace/diff", "trace/record", "trace/replay",
+        "blob", "clock", "compaction", "decision", "handler_table", "kv", "log", "machine", "projection", "schema",
+        "snapshot", "subscription", "testing", "transaction", "view", "trace/diff", "trace/record", "trace/replay",
     )),
     *(f"interpreters/{name}.py" for name in (
         "blobs/cid", "blobs/directory", "blobs/files", "blobs/homes", "blobs/ipfs", "blobs/later", "blobs/memory",

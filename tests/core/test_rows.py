@@ -396,11 +396,11 @@ def test_what_cannot_be_a_row_is_refused_where_it_is_written():
     rows.row(Price)(len)
     before = dict(rows)
     with pytest.raises(InvalidRequest, match=r"^the table has a row for Price: take one of the two away$"):
-        rows.row(Price)
+        rows.row(Price)(len)
     with pytest.raises(InvalidRequest, match=r"^the table: .*Twin and .*Price both have the tag 'rows/price'"):
-        rows.row(Twin)
+        rows.row(Twin)(len)
     with pytest.raises(InvalidRequest, match=r"^the table: found an int, 7: give classes of requests$"):
-        rows.row(7)
+        rows.row(7)(len)
     with pytest.raises(InvalidRequest, match=r"^the row for Name is an int, 7: give a function of one request$"):
         rows.row(Name)(7)
     with pytest.raises(InvalidRequest, match=r"^the row for Name is an async generator function: return the answer"):
