@@ -77,39 +77,34 @@ def wherever_a_table_goes(price: Effect[int]) -> None:
     explore_crashes(lambda: price, effects=lambda: merged)
 
 
-WRONG = HandlerTable()
+def wrong(rows: HandlerTable) -> None:
+    """No line of it is run."""
 
+    @rows.row(FetchPrice)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType, reportUntypedFunctionDecorator]
+    def answers_with_text(request: FetchPrice) -> str:
+        """The request is answered with an int."""
+        return request.sku
 
-@WRONG.row(FetchPrice)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType, reportUntypedFunctionDecorator]
-def answers_with_text(request: FetchPrice) -> str:
-    """The request is answered with an int."""
-    return request.sku
+    @rows.row(FetchPrice)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType, reportUntypedFunctionDecorator]
+    def takes_another(request: AskUser) -> int:
+        """The request is another one."""
+        return len(request.question)
 
+    @rows.row(FetchPrice)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType, reportUntypedFunctionDecorator]
+    def returns_text(request: FetchPrice) -> Effect[str]:
+        """The program's value should be an int."""
+        yield from kv.put("asked", request.sku)
+        return request.sku
 
-@WRONG.row(FetchPrice)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType, reportUntypedFunctionDecorator]
-def takes_another(request: AskUser) -> int:
-    """The request is another one."""
-    return len(request.question)
+    @rows.row(FetchPrice)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType, reportUntypedFunctionDecorator]
+    async def answers_later_with_text(request: FetchPrice) -> str:
+        """What is awaited should be an int."""
+        return request.sku
 
+    @rows.row(FetchPrice)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType, reportUntypedFunctionDecorator]
+    def takes_none() -> int:
+        """It lacks its argument."""
+        return 7
 
-@WRONG.row(FetchPrice)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType, reportUntypedFunctionDecorator]
-def returns_text(request: FetchPrice) -> Effect[str]:
-    """The program's value should be an int."""
-    yield from kv.put("asked", request.sku)
-    return request.sku
-
-
-@WRONG.row(FetchPrice)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType, reportUntypedFunctionDecorator]
-async def answers_later_with_text(request: FetchPrice) -> str:
-    """What is awaited should be an int."""
-    return request.sku
-
-
-@WRONG.row(FetchPrice)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType, reportUntypedFunctionDecorator]
-def takes_none() -> int:
-    """It lacks its argument."""
-    return 7
-
-
-WRONG.row(int)  # type: ignore[type-var] # pyright: ignore[reportArgumentType]
-WRONG.row(FetchPrice)(lambda request: request.question)  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownLambdaType]
+    rows.row(int)  # type: ignore[type-var] # pyright: ignore[reportArgumentType]
+    rows.row(FetchPrice)(lambda request: request.question)  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownLambdaType]
