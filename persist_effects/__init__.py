@@ -88,6 +88,9 @@ from persist_effects.subscription import Group, Hub, ReadModel, Retry, SqlModel,
 from persist_effects.transaction import transact
 from persist_effects.view import View
 
+# What the package's metadata is made with.
+__version__ = "0.1.0"
+
 __all__ = [
     "Abandoned",
     "AlreadyUsed",
