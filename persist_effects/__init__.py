@@ -86,10 +86,8 @@ from persist_effects.requests import (
 from persist_effects.schema import Schema
 from persist_effects.subscription import Group, Hub, ReadModel, Retry, SqlModel, follow, publish
 from persist_effects.transaction import transact
+from persist_effects.version import __version__ as __version__
 from persist_effects.view import View
-
-# What the package's metadata is made with.
-__version__ = "0.1.0"
 
 __all__ = [
     "Abandoned",
