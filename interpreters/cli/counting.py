@@ -14,7 +14,7 @@ _AT_ONCE = 32
 """Of how many streams an event is in memory at once."""
 
 
-class Counted(msgspec.Struct, frozen=True):
+class StreamCount(msgspec.Struct, frozen=True):
     """How many events a stream has, and the last number that it gave."""
 
     stream: str
@@ -22,7 +22,7 @@ class Counted(msgspec.Struct, frozen=True):
     last_seq: int
 
 
-def count_streams(store: Any, names: Sequence[str]) -> list[Counted]:
+def count_streams(store: Any, names: Sequence[str]) -> list[StreamCount]:
     """Count the events of some streams.
 
     Args:
@@ -37,16 +37,16 @@ def count_streams(store: Any, names: Sequence[str]) -> list[Counted]:
     >>> _ = [store.run(log.append("orders/1", "placed", n)) for n in range(3)]
     >>> _ = store.run(log.truncate_through("orders/1", 1))
     >>> count_streams(store, ["orders/1"])
-    [Counted(stream='orders/1', events=2, last_seq=3)]
+    [StreamCount(stream='orders/1', events=2, last_seq=3)]
     """
-    found: list[Counted] = []
+    found: list[StreamCount] = []
     for start in range(0, len(names), _AT_ONCE):
         some = names[start : start + _AT_ONCE]
         # The first event that is left says how many were dropped.
         pages = store.run(all_of(*(perform(Read(name, limit=1)) for name in some)))
         for name, page in zip(some, pages, strict=True):
             dropped = 0 if page.hole is None else page.hole.first_left - 1
-            found.append(Counted(name, page.head - dropped, page.head))
+            found.append(StreamCount(name, page.head - dropped, page.head))
     return found
 
 

@@ -17,9 +17,9 @@ from persist_effects import flow
 from persist_effects.capabilities import Capabilities
 from persist_effects.followers import Lag, Registered
 
-Kind = Literal["unsafe", "behind", "failed"]
+FindingKind = Literal["unsafe", "behind", "failed"]
 
-_STYLES: dict[Kind, str] = {"unsafe": "bold red", "behind": "yellow", "failed": "bold red"}
+_STYLES: dict[FindingKind, str] = {"unsafe": "bold red", "behind": "yellow", "failed": "bold red"}
 
 _DURABLE = {
     "memory": "what is acknowledged is lost with the process",
@@ -49,7 +49,7 @@ _STANDSTILLS = ("halted", "set aside")
 class Finding(msgspec.Struct, frozen=True):
     """What needs care, and what to do: a setting that is unsafe, who is behind, or what has failed and waits."""
 
-    kind: Kind
+    kind: FindingKind
     what: str
     advice: str
 

@@ -79,7 +79,7 @@ def option(name: str, value: object) -> str:
 
 
 def told(value: Any) -> str:
-    r"""A value in one line: as JSON, or where a type was asked for as Python writes it.
+    r"""A value in one line, as JSON can say it.
 
     >>> told({"total": 12}), told("\x9b31m")
     ('{"total":12}', '"\\x9b31m"')

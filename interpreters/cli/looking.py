@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import typer
 
-from interpreters.cli.counting import Counted, count_streams
+from interpreters.cli.counting import StreamCount, count_streams
 from interpreters.cli.exits import exit_codes
 from interpreters.cli.inputs import AnyUrl, AsJson, reading_any
 from interpreters.cli.lines import option, painter, print_event, print_json, print_pages, told
@@ -50,7 +50,7 @@ def streams(
             else:
                 sys.stdout.write(paint(printable(name), "cyan") + "\n")
 
-        def print_counted(one: Counted) -> None:
+        def print_counted(one: StreamCount) -> None:
             if as_json:
                 print_json(one)
             else:
