@@ -88,6 +88,7 @@ from persist_effects.requests import (
 from persist_effects.schema import Schema
 from persist_effects.subscription import Group, Hub, ReadModel, Retry, SqlModel, follow, publish
 from persist_effects.transaction import transact
+from persist_effects.version import __version__ as __version__
 from persist_effects.view import View
 
 __all__ = [

@@ -314,7 +314,7 @@ def test_a_reader_that_went_away_exits_with_141_quietly(place, command):
     assert (running.returncode, errors) == (141, "")
 
 
-@pytest.mark.parametrize("arguments", [[], ["verify"], ["salvage"], ["tail"]])
+@pytest.mark.parametrize("arguments", [[], ["verify"], ["salvage"], ["tail"], ["read"], ["put"], ["doctor"]])
 def test_help_gives_the_exit_codes(arguments):
     done = invoke(*arguments, "--help")
     assert done.exit_code == 0

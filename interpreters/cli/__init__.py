@@ -1,7 +1,8 @@
 """`persist-effects`: what operators do with a store, from the command line. Needs the extra ``cli``.
 
-Most commands take the URL of a file store, ``file:PATH``; each says which others it takes. Answers go to stdout,
-progress and errors to stderr. What a script can trust are the exit codes, the same for all commands; see `EXIT_CODES`.
+What looks inside of a store takes any URL that `open_store` does; what looks after its files takes ``file:PATH``.
+Answers go to stdout, progress and errors to stderr. What a script can trust are the exit codes, the same for all
+commands; see `EXIT_CODES`.
 """
 
 import importlib

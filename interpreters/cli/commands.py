@@ -2,17 +2,38 @@
 
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from interpreters.cli import blobs, flows, following, keeping, moving, servers, shipping, tailing
+from interpreters.cli import (
+    blobs,
+    changing,
+    doctor,
+    flows,
+    following,
+    keeping,
+    looking,
+    moving,
+    servers,
+    shipping,
+    tailing,
+)
 from interpreters.cli.exits import EXIT_CODES, INTERRUPTED, end_interrupted
+from persist_effects import __version__
 
 # In the order in which the help tells them.
 COMMANDS: dict[str, Callable[..., Any]] = {
-    "verify": keeping.verify,
+    "streams": looking.streams,
+    "read": looking.read,
+    "tail": tailing.tail,
+    "keys": looking.keys,
+    "get": looking.get,
+    "put": changing.put,
+    "delete": changing.delete,
     "stats": keeping.stats,
+    "doctor": doctor.doctor,
+    "verify": keeping.verify,
     "backup": keeping.backup,
     "ship": shipping.ship,
     "restore": shipping.restore,
@@ -20,7 +41,6 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "export": moving.export,
     "import": moving.import_,
     "migrate": moving.migrate,
-    "tail": tailing.tail,
     "compact": keeping.compact,
     "serve": servers.serve,
     "health": servers.health,
@@ -57,12 +77,28 @@ FLOW_COMMANDS: dict[str, Callable[..., Any]] = {
 
 app = typer.Typer(
     name="persist-effects",
-    help=f"Look at a store, and keep it well. A store's URL is file:PATH.\n\n{EXIT_CODES}",
+    help=f"Look at a store, and keep it well. A store has a URL, as file:PATH or sqlite:PATH.\n\n{EXIT_CODES}",
     epilog=EXIT_CODES,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"persist-effects {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """The options that stand before a command. What they ask for is done where they are read."""
+
+
 blobs_app = typer.Typer(help="Look at blobs, and keep them well.", epilog=EXIT_CODES, no_args_is_help=True)
 follower_app = typer.Typer(
     help="Look at one follower, and what to do about it.", epilog=EXIT_CODES, no_args_is_help=True

@@ -12,13 +12,12 @@ import msgspec
 import typer
 
 from interpreters.cli.exits import exit_codes
-from interpreters.cli.inputs import AnyUrl, AsJson, Yes, confirm, reading_any, writing_any
+from interpreters.cli.inputs import AnyUrl, AsJson, Yes, confirm, reading_any, value_in, writing_any
 from interpreters.cli.output import lines_of_numbers, lines_of_table, print_answer, printable, time_of
 from persist_effects import flow
 from persist_effects.errors import InvalidRequest
 from persist_effects.flow import FlowStatus, HistoryEntry, UnresolvedCall
 from persist_effects.flow.journal import path_in, told_path
-from persist_effects.json_values import decode_line, from_json
 from persist_effects.machine import Effect
 
 FlowId = Annotated[str, typer.Argument(metavar="ID", help="The flow's id.")]
@@ -66,7 +65,7 @@ def signal(
 ) -> None:
     """Send a signal to a flow that goes on. It is kept until the flow asks for it."""
     with exit_codes(as_json):
-        _tell(url, flow_id, partial(flow.send, flow_id, name, _value_in(data)), f"sent: {name} to {flow_id}", as_json)
+        _tell(url, flow_id, partial(flow.send, flow_id, name, value_in(data)), f"sent: {name} to {flow_id}", as_json)
 
 
 def cancel(url: AnyUrl, flow_id: FlowId, as_json: AsJson = False) -> None:
@@ -108,7 +107,7 @@ def resolve(
             raise InvalidRequest("give what the call returned, as JSON, or what it raised, --error TEXT: one of both")
         path = path_in(step)
         raised = None if error is None else RuntimeError(error)
-        answer = None if value is None else _value_in(value)
+        answer = None if value is None else value_in(value)
         line = f"sent: what came of step {step} of {flow_id}"
         _tell(url, flow_id, partial(_resolve, flow_id, path, answer, raised), line, as_json)
 
@@ -153,22 +152,6 @@ def _resolve(flow_id: str, path: tuple[int, ...], value: Any, error: Exception |
             f"step {told_path(path)} of flow {flow_id!r} does not wait to be resolved: those that do: {those}"
         )
     return (yield from flow.resolve(flow_id, path, value, error=error))
-
-
-def _value_in(text: str) -> Any:
-    """The value that JSON on the command line says.
-
-    >>> _value_in('{"by": "Ada"}')
-    {'by': 'Ada'}
-    >>> _value_in("Ada")
-    Traceback (most recent call last):
-    persist_effects.errors.InvalidRequest: 'Ada' is not JSON, JSON is malformed: ... Text has quotes: '"yes"'
-    """
-    try:
-        plain = decode_line(text)
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{text!r} is not JSON, {error}. Text has quotes: '\"yes\"'") from error
-    return from_json(plain)
 
 
 def _tag_in(text: str) -> tuple[str, str]:

@@ -36,8 +36,8 @@ def list_followers(url: AnyUrl, as_json: AsJson = False) -> None:
     """Tell of all followers: how far each is, how many events it is behind, what it set aside. Reads what is unseen."""
     with exit_codes(as_json), reading_any(url) as store:
         with progress("counting", as_json) as told:
-            found = _with_lags(store, told)
-        print_answer({"followers": [_numbers(*pair) for pair in found]}, as_json, lambda _: _lines_of_followers(found))
+            found = with_lags(store, told)
+        print_answer({"followers": [_numbers(*pair) for pair in found]}, as_json, lambda _: lines_of_followers(found))
 
 
 def show(url: AnyUrl, name: FollowerName, as_json: AsJson = False) -> None:
@@ -146,7 +146,8 @@ def forget(url: AnyUrl, name: FollowerName, yes: Yes = False, as_json: AsJson = 
 # Asking the store
 
 
-def _with_lags(store: Any, told: Told | None) -> list[tuple[Registered, Lag]]:
+def with_lags(store: Any, told: Told | None) -> list[tuple[Registered, Lag]]:
+    """All followers of a store, each with how far it is behind. Reads what they have not seen."""
     found: list[tuple[Registered, Lag]] = []
     for one in store.run(followers.all_registered()):
         try:
@@ -220,7 +221,8 @@ def _said_lag(found: Lag) -> dict[str, Any]:
     return {"position": found.position, "head": found.head, "behind": found.unseen, "since": since}
 
 
-def _lines_of_followers(found: list[tuple[Registered, Lag]]) -> list[str]:
+def lines_of_followers(found: list[tuple[Registered, Lag]]) -> list[str]:
+    """A table of followers for people."""
     if not found:
         return ["there is no follower"]
     return lines_of_table(_HEAD, [_row(*pair) for pair in found])

@@ -17,6 +17,7 @@ from interpreters.opening import open_store
 from interpreters.stores.file import BLOBS, NUMBERS
 from interpreters.stores.urls import options_of_url
 from persist_effects.errors import InvalidRequest
+from persist_effects.json_values import decode_line, from_json
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="The store: file:PATH.")]
 
@@ -75,6 +76,8 @@ def reading(url: str) -> Any:
 def reading_any(url: str) -> Any:
     """A store of any kind, opened to be read, so that a program that writes to it may go on."""
     scheme, _, rest = url.partition(":")
+    if scheme == "memory":
+        raise InvalidRequest("a memory store is gone with its process, so there is none to look at: give another URL")
     if scheme == "file":
         # What else stands in the URL is for writing.
         path = options_of_url(scheme, rest, NUMBERS).get("path")
@@ -108,6 +111,22 @@ def confirm(what: str, yes: bool) -> None:
         raise KeyboardInterrupt from None
     if not is_meant:
         raise InvalidRequest("nothing was done")
+
+
+def value_in(text: str) -> Any:
+    """The value that JSON on the command line says.
+
+    >>> value_in('{"by": "Ada"}')
+    {'by': 'Ada'}
+    >>> value_in("Ada")
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: 'Ada' is not JSON, JSON is malformed: ... Text has quotes: '"yes"'
+    """
+    try:
+        plain = decode_line(text)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{text!r} is not JSON, {error}. Text has quotes: '\"yes\"'") from error
+    return from_json(plain)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
-"""Commands that look after a store: verify, count, back up, salvage, compact. All but the last are for file stores."""
+"""Commands that look after a store: verify, count, back up, salvage, compact. `verify` and copies are for files."""
 
 from pathlib import Path
 
+from interpreters.cli.counting import count_store
 from interpreters.cli.exits import exit_codes, exit_if_damaged
-from interpreters.cli.inputs import AnyUrl, AsJson, Into, Url, path_of, writing_any
+from interpreters.cli.inputs import AnyUrl, AsJson, Into, Url, path_of, reading_any, writing_any
 from interpreters.cli.output import lines_of_numbers, print_answer, progress
 from interpreters.stores.compacting import Compacted, compact_store
 from interpreters.stores.file.upkeep import operations
@@ -34,9 +35,14 @@ def verify(url: Url, as_json: AsJson = False) -> None:
         exit_if_damaged(not report.is_sound)
 
 
-def stats(url: Url, as_json: AsJson = False) -> None:
-    """Count streams, events, keys, segments and bytes, and what compaction would give back. Reads all of the store."""
+def stats(url: AnyUrl, as_json: AsJson = False) -> None:
+    """Count streams, events and keys. Of a file store also bytes, and what compaction would give back: it reads all."""
     with exit_codes(as_json):
+        if not url.startswith("file:"):
+            with reading_any(url) as store, progress("counting", as_json) as told:
+                counts = count_store(store, told)
+            print_answer(counts, as_json, lines_of_numbers)
+            return
         with progress("counting", as_json) as told:
             report = operations.verify(path_of(url), told)
         numbers = {name: getattr(report, name) for name in _NUMBERS}

@@ -1,42 +1,51 @@
 """The command that prints events as they come: tail."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
-import msgspec
 import typer
 
-from interpreters import jsonl
 from interpreters.cli.exits import exit_codes, noting_interrupt
-from interpreters.cli.inputs import AsJson, Url, reading
-from interpreters.cli.output import time_of
+from interpreters.cli.inputs import AnyUrl, AsJson, reading_any
+from interpreters.cli.lines import painter, print_event
+from interpreters.cli.typed import As, TypeOrSchema
 from persist_effects import log
 from persist_effects.event import Event
-from persist_effects.json_values import to_json
 from persist_effects.machine import perform
-from persist_effects.requests import Wait
+from persist_effects.requests import PAGE_SIZE, PAGE_SIZE_MAX, Wait
 
 _WAIT_SECONDS = 0.2
 """How long `tail` waits before it looks whether Ctrl-C was pressed."""
 
 
 def tail(
-    url: Url,
+    url: AnyUrl,
     *,
     after: Annotated[int, typer.Option(min=0, help="Begin after this position.")] = 0,
+    last: Annotated[
+        int | None, typer.Option("--last", "-n", min=0, max=PAGE_SIZE_MAX, help="Begin with the newest, so many.")
+    ] = None,
     prefix: Annotated[str, typer.Option(help="Only streams whose names begin with this.")] = "",
     types: Annotated[str | None, typer.Option(help="Only these types of events, with commas between them.")] = None,
-    follow: Annotated[bool, typer.Option(help="Wait for more at the end.")] = True,
+    limit: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", "-f", help="Wait for more at the end.")] = True,
+    type_name: TypeOrSchema = None,
     as_json: AsJson = False,
 ) -> None:
     """Print events in the order of their positions, and go on as they come. With --json, as `export` writes them."""
-    with exit_codes(as_json), noting_interrupt() as is_interrupted, reading(url) as store:
-        position = after
+    with exit_codes(as_json), noting_interrupt() as is_interrupted, reading_any(url) as store:
+        look, paint = As(type_name), painter()
         wanted = types.split(",") if types else None
+        position = after if last is None else _before_newest(store, last, after, prefix, wanted)
+        left = limit
         while not is_interrupted():
-            page = store.run(log.page_all(position, prefix, wanted))
+            page = store.run(log.page_all(position, prefix, wanted, limit=_at_most(PAGE_SIZE, left)))
             for event in page.events:
-                typer.echo(jsonl.event_line(event).decode().rstrip("\n") if as_json else _line_of_event(event))
+                print_event(event, look, paint, as_json)
+            if left is not None:
+                left -= len(page.events)
+                if left == 0:
+                    return
             position = page.next
             if position < page.head:
                 continue
@@ -47,11 +56,14 @@ def tail(
         raise KeyboardInterrupt
 
 
-def _line_of_event(event: Event) -> str:
-    """One line for people.
+def _at_most(count: int, left: int | None) -> int:
+    return count if left is None else min(count, left)
 
-    >>> _line_of_event(Event("orders/1", 3, "placed", 0, {"total": 12}, 17))
-    '17 1970-01-01T00:00:00+00:00 orders/1 3 placed {"total":12}'
-    """
-    data = msgspec.json.encode(to_json(event.data)).decode()
-    return f"{event.position} {time_of(event.at)} {event.stream} {event.seq} {event.type} {data}"
+
+def _before_newest(store: Any, count: int, after: int, prefix: str, types: list[str] | None) -> int:
+    """The position behind which so many events of those asked for stand, or where there are fewer, ``after``."""
+    if count == 0:
+        head: int = store.run(log.head())
+        return max(after, head)
+    found: list[Event] = store.run(log.read_all(after, prefix, types, limit=count, backwards=True))
+    return found[-1].position - 1 if found else after

@@ -33,15 +33,13 @@ from persist_effects.trace.values import (
     is_frozen,
     shown,
 )
+from persist_effects.version import __version__
 
 VERSION = 2
 """The version of the format. A trace of a newer one is refused; an older one is read.
 
 In version 1 a `Conflict` said neither whether it was about a stream or a key, nor which write met it.
 """
-
-PACKAGE_VERSION = "0.1.0"
-"""The version of this package, which a trace names."""
 
 LINES_FORMAT = "persist-effects-trace"
 
@@ -95,7 +93,7 @@ class Trace:
         outcomes: Sequence[bytes],
         failed: Collection[int],
         kinds: Kinds = _NO_KINDS,
-        package_version: str = PACKAGE_VERSION,
+        package_version: str = __version__,
         *,
         errors: ErrorKinds = NO_ERROR_KINDS,
     ) -> None:

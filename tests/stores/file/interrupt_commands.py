@@ -47,6 +47,9 @@ COMMANDS: dict[str, list[str]] = {
     "tail": ["tail", "file:{store}", "--no-follow"],
     "tail and follow": ["tail", "file:{store}"],
     "compact": ["compact", "file:{store}"],
+    "read": ["read", "file:{store}", "0/a"],
+    "keys": ["keys", "file:{store}", "--values"],
+    "doctor": ["doctor", "file:{store}"],
 }
 GOOD, INTERRUPTED = 0, 130
 KILLED = -signal.SIGINT
