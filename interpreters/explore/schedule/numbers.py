@@ -47,6 +47,14 @@ class SameNumbers:
         """How many are known, for `forget_since`."""
         return len(self._learned)
 
+    def known_since(self, mark: int) -> list[tuple[tuple[str, int], tuple[str, int]]]:
+        """Which pairs were seen first after a mark: the sort and number of the store, and those of the other one.
+
+        Args:
+            mark: What `mark` has returned; 0 for all of them.
+        """
+        return self._learned[mark:]
+
     def forget_since(self, mark: int) -> None:
         """Forget those that were seen first after a mark.
 
