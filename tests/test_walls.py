@@ -522,7 +522,8 @@ EXPORTS = {
     interpreters: "Store open_store",
     interpreters.conformance: "Capabilities NotConforming StoreConformance check_conformance facts_of needs",
     interpreters.explore: (
-        "Cell Compact Failure Mark Pause Reopen Report Simulated Sleep explore explore_crashes explore_effects simulate"
+        "Cell Compact Failure Linearity Mark Observed Pause Reopen Report Simulated Sleep "
+        "explore explore_crashes explore_effects simulate"
     ),
     interpreters.flow_testing: "ActivityCall FlowStuck FlowTest export_histories flow_test replay_histories",
     interpreters.stores.served: "RemoteStore serve",

@@ -5,6 +5,8 @@ from interpreters.explore.crashes.simulated import Compact, Mark, Reopen
 from interpreters.explore.effects.explore import explore_effects
 from interpreters.explore.report import Cell, Failure, Report
 from interpreters.explore.schedule.explore import explore
+from interpreters.explore.schedule.linear import Linearity
+from interpreters.explore.schedule.observed import Observed
 from interpreters.explore.schedule.requests import Pause
 from interpreters.explore.schedule.simulate import Simulated, simulate
 from persist_effects.requests import Sleep
@@ -13,7 +15,9 @@ __all__ = [
     "Cell",
     "Compact",
     "Failure",
+    "Linearity",
     "Mark",
+    "Observed",
     "Pause",
     "Reopen",
     "Report",

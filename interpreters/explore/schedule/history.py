@@ -21,6 +21,9 @@ from persist_effects.requests import (
     Append,
     Appended,
     Begin,
+    BlobGet,
+    BlobHas,
+    BlobPut,
     Conflict,
     Entry,
     Failed,
@@ -29,6 +32,8 @@ from persist_effects.requests import (
     Outcome,
     Page,
     Read,
+    Request,
+    Sql,
     Transact,
     TruncateThrough,
 )
@@ -51,11 +56,20 @@ class Operation(NamedTuple):
     parts: tuple[Any, ...] = ()
 
 
+_UNJUDGED = TIMES | {BlobPut, BlobGet, BlobHas, Sql}
+"""Blobs are the same in any order, and what stands in tables a memory store does not know."""
+
+
+def is_judged(request: Request[Any]) -> bool:
+    """Whether it is an operation on streams and keys, whose answer depends on what came before."""
+    return not is_own(request) and type(request) not in _UNJUDGED
+
+
 def operations_in(trace: Sequence[RecordedStep]) -> list[Operation]:
     """The operations of a history that count, in the order in which they began."""
     found = []
     for step in trace:
-        if step.fault or step.is_inner or is_own(step.request) or type(step.request) in TIMES:
+        if step.fault or step.is_inner or not is_judged(step.request):
             continue
         outcome = step.outcome if step.ended is not None else None
         if isinstance(outcome, Failed) and not isinstance(outcome.error, CallerError):

@@ -25,7 +25,6 @@ from persist_effects.log import last_seq, read_all, streams
 from persist_effects.machine import Effect, Handlers
 from persist_effects.requests import Append, Begin, KvPut
 
-
 TRIES = 500_000
 """How many operations are tried at the most in each search of an exploration: then it is given up, within a minute."""
 
@@ -97,8 +96,8 @@ class _Search:
         told = [*rows.told_history(self._names), *rows.told_best(self._names)]
         if not rows.is_given_up:
             return Linearity(NOT_LINEARIZABLE, "\n".join(["no order does:", *told]), self.tries)
-        head = f"no order was found in {self.tries:,} tries, and more were not tried:"
-        return Linearity(UNDECIDED, "\n".join([head, *told]), self.tries)
+        far = f"the longest row has {rows.longest:,} of {len(part.history):,} operations"
+        return Linearity(UNDECIDED, "\n".join([far, *told]), self.tries)
 
 
 def linearity_of(
@@ -138,8 +137,10 @@ def linearity_of(
         else:
             undecided.append(problem)
     if undecided:
-        return msgspec.structs.replace(undecided[0], tries=search.tries)
-    return Linearity(LINEARIZABLE, f"{len(operations)} operations in {count} parts", search.tries)
+        head = f"no order was found in {search.tries:,} tries, and more were not tried"
+        far = f"{len(found):,} of {len(found) + len(undecided):,} parts have one; of the first other one"
+        return Linearity(UNDECIDED, f"{head}: {far}, {undecided[-1].found}", search.tries)
+    return Linearity(LINEARIZABLE, f"{len(operations):,} operations in {count:,} parts", search.tries)
 
 
 def linear_problem(trace: Sequence[RecordedStep], contents: Filling, names: Sequence[str]) -> Problem | None:

@@ -84,9 +84,14 @@ def _standing(kind: str, name: str, number: int) -> tuple[Need, ...]:
 
 
 class Needs:
-    """What those operations need that are not done yet."""
+    """What those operations need that are not done yet.
 
-    def __init__(self, operations: Iterable[Operation]) -> None:
+    Args:
+        operations: Those that must be done.
+        history: All of them, of which some show events.
+    """
+
+    def __init__(self, operations: Iterable[Operation], history: Iterable[Operation]) -> None:
         self._of = [needs_of(operation) for operation in operations]
         self._open = Counter(need for needs in self._of for need in needs)
         sequences = defaultdict[str, set[int]](set)
@@ -96,14 +101,7 @@ class Needs:
         self._sequences = {name: sorted(numbers) for name, numbers in sequences.items()}
         self._least = dict.fromkeys(sequences, 0)
         self._events: dict[tuple[str, int], tuple[str, bytes]] = {}
-
-    def shown(self, operations: Iterable[Operation]) -> None:
-        """Take in the events that answers show.
-
-        Args:
-            operations: The history.
-        """
-        for operation in operations:
+        for operation in history:
             if isinstance(operation.outcome, Answered) and isinstance(operation.outcome.value, Page):
                 for event in operation.outcome.value.events:
                     self._events.setdefault((event.stream, event.seq), (event.type, encoded(event.data)))

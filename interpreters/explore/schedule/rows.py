@@ -139,7 +139,7 @@ class Rows:
         self._by_began = by_began
         self._begins = [self._certain[index].began for index in by_began]
         self._orders = frozenset[Touched]().union(*(orders_seen_by(operation.step.request) for operation in history))
-        self._needs = Needs(self._certain)
+        self._needs = Needs(self._certain, history)
         self._row: list[tuple[Operation, int]] = []
         # Which operations wrote what stands in a place, and which of the history's numbers it bears; and one number
         # for all of that.
@@ -149,7 +149,7 @@ class Rows:
         self._made: dict[tuple[str, int], Hashable] = {}
         # Keys that one has written which may not have been done, and that nothing has looked at since.
         self._unseen = frozenset[str]()
-        self._dead: set[tuple[_Place, int, frozenset[str]]] = set()
+        self._dead: dict[tuple[Any, ...], list[frozenset[int]]] = {}
         self._left = 0
         self._best: tuple[list[Operation], int, tuple[int, ...], str] = ([], -1, (), "")
         self.tries = 0
@@ -216,8 +216,9 @@ class Rows:
         return self._moves(place, is_sparing=False)
 
     def _moves(self, place: _Place, *, is_sparing: bool) -> Generator[_Place]:
-        key = place, self._state, self._unseen
-        if key in self._dead:
+        dead = self._dead.setdefault((place.begun, place.left, self._state, self._unseen), [])
+        # With more of those spent that need not be done, there are only fewer ways on.
+        if any(spent <= place.spare for spent in dead):
             return
         first_end = self._certain[place.left[0]].ended
         # One that began after another had ended does not come before it.
@@ -232,7 +233,7 @@ class Rows:
                 yield self._without(place, index)
                 if self._is_as_at(mark):
                     # It has changed nothing and said nothing new: what may come before it may as well come after it.
-                    self._dead.add(key)
+                    dead.append(place.spare)
                     return
             finally:
                 self._go_back(mark)
@@ -250,7 +251,7 @@ class Rows:
                         yield from self._moves_of(left, spent) if is_sparing else (spent,)
                 finally:
                     self._go_back(mark)
-        self._dead.add(key)
+        dead.append(place.spare)
 
     def _moves_of(self, indexes: Sequence[int], place: _Place) -> Generator[_Place]:
         for index in indexes:
@@ -334,7 +335,7 @@ class Rows:
                     self._needs.undone(number)
                 self._blame(place, f"{told(request)} would {late}")
                 return False
-            self._note(request, number if number >= 0 else -1 - self._kind[-1 - number], wanted.value)
+            self._note(request, (number >= 0, number if number >= 0 else self._kind[-1 - number]), wanted.value)
         if number < 0 and self._is_blind(operation):
             self._unseen |= {request.key}
         self._note_numbers(mark.known)
@@ -354,6 +355,8 @@ class Rows:
         """Whether it writes a key whatever stood there, and nobody is told of that."""
         request = operation.step.request
         if REVISIONS in self._orders or getattr(request, "expected", None) is not None:
+            return False
+        if isinstance(operation.outcome, Failed):
             return False
         return isinstance(request, KvPut) or (isinstance(request, KvDelete) and operation.ended == NEVER)
 
