@@ -7,8 +7,9 @@ and only what they asked and were answered is kept.
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 from interpreters.explore.schedule.history import is_judged
 from interpreters.explore.schedule.linear import Filling, Linearity, contents_of, linearity_of
@@ -18,7 +19,8 @@ from persist_effects.machine import Handlers
 from persist_effects.requests import Answered, Failed, Outcome, Request, Sql, Transact, check_seconds
 
 
-class _Asked(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Asked:
     """A step as the check of linearizability takes it. ``index`` is that of its client, ``ordinal`` counts its own."""
 
     client: str
@@ -140,7 +142,7 @@ class Observed:
         steps: list[Any] = []
         for one in asked:
             counts[one.client] += 1
-            steps.append(one._replace(index=names.index(one.client), ordinal=counts[one.client]))
+            steps.append(replace(one, index=names.index(one.client), ordinal=counts[one.client]))
         return linearity_of(steps, self._before.writes, names, is_late=lambda: clock() > end)
 
 

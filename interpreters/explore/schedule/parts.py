@@ -103,7 +103,7 @@ def _likeness(request: Any, index: int, shown: frozenset[tuple[Touched, bytes]])
             return index
         return data if (place, data) in shown else b""
 
-    parts: list[Hashable] = [type(request)]
+    parts: list[Hashable] = [request.op]
     for write in writes_in(request):
         match write:
             case KvPut():

@@ -70,7 +70,7 @@ class _Mark(NamedTuple):
 
     store: int
     known: int
-    count: int
+    done: int
     noted: int
     state: int
     unseen: frozenset[str]
@@ -301,7 +301,7 @@ class Rows:
         self._state, self._unseen = mark.state, mark.unseen
         self._store.rewind(mark.store)
         self._same.forget_since(mark.known)
-        while len(self._row) > mark.count:
+        while len(self._row) > mark.done:
             _, number = self._row.pop()
             if number >= 0:
                 self._needs.undone(number)
@@ -406,7 +406,7 @@ class Rows:
                     self._made["position", part.position - part.last_seq + seq] = write.stream, seq
 
     def _is_noting(self, request: Any) -> bool:
-        return isinstance(request, Transact) and request.noting
+        return isinstance(request, Transact) and bool(request.noting)
 
     def _note_numbers(self, mark: int) -> None:
         """Note which of the history's numbers are now known to be those of what stands somewhere."""

@@ -110,6 +110,12 @@ REFUSED = {
     "a conflict is with nothing that may be there": [
         (1, 2, KvPut("a", 1), 5), (3, 4, KvPut("b", 2), UNKNOWN), (5, 6, KvPut("a", 3, 5), Conflict("key", "a", 5, 6)),
     ],
+    "a conflict is with the revision that was expected": [
+        (1, 2, KvPut("a", 1), UNKNOWN), (3, 4, KvPut("a", 3, 7), Conflict("key", "a", 7, 7)),
+    ],
+    "a conflict says that something else was expected": [
+        (1, 2, KvPut("a", 1), UNKNOWN), (3, 4, KvPut("a", 3, 7), Conflict("key", "a", 0, 9)),
+    ],
     "the stream went on by more than was appended": [
         (1, 2, made(1), at(1)), (3, 4, made(2), UNKNOWN), (5, 6, LastSeq("s"), 3),
     ],

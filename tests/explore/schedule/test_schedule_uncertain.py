@@ -127,7 +127,7 @@ RIGHT = {
 def test_a_wrong_history_with_many_uncertain_writes_is_refused_in_few_tries(name, count):
     found = observed_of(*WRONG[name](count)).linearity()
     assert found.verdict == "not linearizable", found
-    assert found.tries <= 4 * count**2
+    assert found.tries <= 2 * count**2
 
 
 @pytest.mark.parametrize("count", MANY)
@@ -135,7 +135,7 @@ def test_a_wrong_history_with_many_uncertain_writes_is_refused_in_few_tries(name
 def test_a_right_history_with_many_uncertain_writes_passes_in_few_tries(name, count):
     found = observed_of(*RIGHT[name](count)).linearity()
     assert found.verdict == "linearizable", found
-    assert found.tries <= 4 * count**2
+    assert found.tries <= 2 * count**2
 
 
 def test_streams_and_keys_are_judged_each_by_itself():
