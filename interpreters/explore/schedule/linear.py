@@ -15,7 +15,7 @@ import msgspec
 
 from interpreters.explore.report import UNDECIDED, Problem
 from interpreters.explore.schedule.history import operations_in, settled
-from interpreters.explore.schedule.parts import Part, parts_of
+from interpreters.explore.schedule.parts import HistoryPart, parts_of
 from interpreters.explore.schedule.recorded import RecordedStep
 from interpreters.explore.schedule.rows import Rows
 from interpreters.explore.schedule.world import World
@@ -85,7 +85,7 @@ class _Search:
         self.tries = 0
         self.numbers = frozenset[tuple[str, int]]()
 
-    def problem_of(self, part: Part) -> Linearity | None:
+    def problem_of(self, part: HistoryPart) -> Linearity | None:
         """What is wrong with a part; None, if there is an order, of which ``numbers`` are known then."""
         rows = Rows(part.history, part.before, tries=self._limit, is_late=self._is_late)
         is_found = rows.find()
@@ -119,7 +119,7 @@ def linearity_of(
     """
     search, undecided = _Search(names, tries, is_late), list[Linearity]()
     operations = settled(operations_in(trace), before)
-    left, found = parts_of(operations, before), list[tuple[Part, frozenset[tuple[str, int]]]]()
+    left, found = parts_of(operations, before), list[tuple[HistoryPart, frozenset[tuple[str, int]]]]()
     count = len(left)
     while left:
         part = left.pop()

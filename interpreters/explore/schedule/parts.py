@@ -18,19 +18,19 @@ _ALIKE_BYTES = 1024
 """Up to which size two values are stored alike, whatever a store's limit is."""
 
 
-class Part(NamedTuple):
+class HistoryPart(NamedTuple):
     """Operations, and the writes of which the store was made that they may touch."""
 
     history: tuple[Operation, ...]
     before: tuple[Any, ...]
 
-    def joined(self, other: "Part") -> "Part":
+    def joined(self, other: "HistoryPart") -> "HistoryPart":
         """Both as one. The writes before touch different places, so any order of them is the same."""
         history = sorted([*self.history, *other.history], key=lambda operation: operation.began)
-        return Part(tuple(history), (*self.before, *other.before))
+        return HistoryPart(tuple(history), (*self.before, *other.before))
 
 
-def parts_of(history: Sequence[Operation], before: Sequence[Any]) -> list[Part]:
+def parts_of(history: Sequence[Operation], before: Sequence[Any]) -> list[HistoryPart]:
     """Split a history so that no two parts touch the same place, and no order over all places joins them.
 
     Args:
@@ -45,7 +45,7 @@ def parts_of(history: Sequence[Operation], before: Sequence[Any]) -> list[Part]:
         parts[groups.of(index)][1].append(write)
     for index, operation in enumerate(history, len(before)):
         parts[groups.of(index)][0].append(operation)
-    return [Part(tuple(operations), tuple(writes)) for operations, writes in parts.values() if operations]
+    return [HistoryPart(tuple(operations), tuple(writes)) for operations, writes in parts.values() if operations]
 
 
 class _Groups:
