@@ -525,8 +525,8 @@ EXPORTS = {
     interpreters: "Store open_store",
     interpreters.conformance: "Capabilities NotConforming StoreConformance check_conformance facts_of needs",
     interpreters.explore: (
-        "Compact CrashStore Failure FaultCount Mark Pause PlugPulled Reopen Report Simulated Sleep explore "
-        "explore_crashes explore_effects simulate"
+        "Compact CrashStore Failure FaultCount Linearity Mark Observed Pause PlugPulled Reopen Report Simulated Sleep "
+        "explore explore_crashes explore_effects simulate"
     ),
     interpreters.flow_testing: "ActivityCall FlowStuck FlowTest export_histories flow_test replay_histories",
     interpreters.stores.served: "RemoteStore serve",

@@ -7,6 +7,8 @@ from interpreters.explore.crashes.simulated import Compact, Mark, Reopen
 from interpreters.explore.effects.explore import explore_effects
 from interpreters.explore.report import Failure, FaultCount, Report
 from interpreters.explore.schedule.explore import explore
+from interpreters.explore.schedule.linear import Linearity
+from interpreters.explore.schedule.observed import Observed
 from interpreters.explore.schedule.requests import Pause
 from interpreters.explore.schedule.simulate import Simulated, simulate
 from persist_effects.requests import Sleep
@@ -16,7 +18,9 @@ __all__ = [
     "CrashStore",
     "Failure",
     "FaultCount",
+    "Linearity",
     "Mark",
+    "Observed",
     "Pause",
     "PlugPulled",
     "Reopen",

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NOT_DETERMINISTIC = "not deterministic"
-NO_VERDICT = (NOT_DETERMINISTIC, "hangs", "raises")
+UNDECIDED = "undecided"
+NO_VERDICT = (NOT_DETERMINISTIC, "hangs", "raises", UNDECIDED)
 """The kinds of failure that say of a workload that nothing can be said of it."""
 
 _CRASH_MARK = "  ✗ "

@@ -1,10 +1,7 @@
-"""What threads on several open stores are answered, while they really overlap, could have been done one by one.
-
-A history is split by what its operations touch, a stream or a key each: it is linearizable if every part is.
-"""
+"""What threads on several open stores are answered, while they really overlap, could have been done one by one."""
 
 import threading
-from itertools import count
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,11 +9,12 @@ from typing import Any
 import nats_cluster
 import postgres_server
 import pytest
-from histories import learn, problem_of, step
+from histories import learn
 
 from interpreters import open_store
+from interpreters.explore import Observed
 from persist_effects import Draft
-from persist_effects.requests import Answered, Append, Failed, KvDelete, KvGet, KvPut, LastSeq, Outcome, Read
+from persist_effects.requests import Append, KvDelete, KvGet, KvPut, LastSeq, Read
 
 WRITERS = 16
 OPERATIONS = 6
@@ -34,44 +32,32 @@ def url_of(scheme: str, tmp_path: Path) -> str:
     ("scheme", "stores"), [("file", 1), ("sqlite", 1), ("sqlite", 4), ("postgresql", 4), ("nats", 1), ("nats", 4)]
 )
 def test_overlapping_operations_on_a_stream_or_a_key_could_have_been_done_one_by_one(scheme, stores, seed, tmp_path):
-    history = overlapping(url_of(scheme, tmp_path), stores, seed)
-    assert len(history) == WRITERS * OPERATIONS
-    for name in (*STREAMS, *KEYS):
-        problem = problem_of([each for each in history if name_in(each.request) == name])
-        assert problem is None, f"seed {seed}, {scheme}, {name}: {problem}"
+    found = overlapping(url_of(scheme, tmp_path), stores, seed).linearity()
+    assert found.verdict == "linearizable", f"seed {seed}, {scheme}: {found}"
+    assert f"{WRITERS * OPERATIONS} operations in {len(STREAMS) + len(KEYS)} parts" in found.found
 
 
-def name_in(request: Any) -> str:
-    return str(getattr(request, "stream", None) or request.key)
-
-
-def overlapping(url: str, stores: int, seed: int) -> list[Any]:
-    """What many threads did on some stores: each operation with the moments at which it began and ended."""
-    ticks, history = count(1), list[Any]()
+def overlapping(url: str, stores: int, seed: int) -> Observed:
+    """What many threads did on some stores."""
+    observed = Observed()
     opened = [open_store(url) for _ in range(stores)]
     barrier = threading.Barrier(WRITERS)
 
     def work(writer: int) -> None:
-        random, handlers = Random(f"{seed} {writer}"), opened[writer % stores].handlers
+        random = Random(f"{seed} {writer}")
+        rows = observed.rows(f"writer {writer}", opened[writer % stores].handlers)
         known: dict[str, int] = {}
         barrier.wait()
-        for ordinal in range(OPERATIONS):
+        for _ in range(OPERATIONS):
             request = chosen(random, writer, known)
-            began = next(ticks)
-            outcome = outcome_of(handlers, request)
-            ended = next(ticks)
-            assert isinstance(outcome, Answered), outcome
-            learn(known, request, outcome.value)
-            history.append(step((began, ended), request, outcome, (writer, ordinal)))
+            learn(known, request, rows[type(request)](request))
 
-    threads = [threading.Thread(target=work, args=(writer,)) for writer in range(WRITERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(WRITERS) as threads:
+        for done in [threads.submit(work, writer) for writer in range(WRITERS)]:
+            done.result()
     for store in opened:
         store.close()
-    return history
+    return observed
 
 
 def chosen(random: Random, writer: int, known: dict[str, int]) -> Any:
@@ -90,10 +76,3 @@ def chosen(random: Random, writer: int, known: dict[str, int]) -> Any:
             KvGet(key),
         ]
     )
-
-
-def outcome_of(handlers: Any, request: Any) -> Outcome:
-    try:
-        return Answered(handlers[type(request)](request))
-    except Exception as error:
-        return Failed(error)

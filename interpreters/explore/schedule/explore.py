@@ -28,6 +28,7 @@ raises             without a check: a program raised; "raises in some orders" wh
 hangs              the programs asked for more than ``requests_limit``; nothing is explored after that
 deadlock           all programs that have not ended wait for events for ever
 not linearizable   no order of the store's operations explains its answers
+undecided          no such order was found in as many tries as are made: there may be one
 not deterministic  after the same answers a program asked something else than before, or ended otherwise; or a
                    fresh store answered otherwise
 =================  ===========================================================================================

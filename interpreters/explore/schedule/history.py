@@ -21,13 +21,19 @@ from persist_effects.requests import (
     Append,
     Appended,
     Begin,
+    BlobGet,
+    BlobHas,
+    BlobPut,
     Conflict,
     Entry,
     Failed,
+    KvEntries,
     KvPut,
     Outcome,
     Page,
     Read,
+    Request,
+    Sql,
     Transact,
     TruncateThrough,
 )
@@ -50,11 +56,20 @@ class Operation(NamedTuple):
     parts: tuple[Any, ...] = ()
 
 
+_UNJUDGED = TIMES | {BlobPut, BlobGet, BlobHas, Sql}
+"""Blobs are the same in any order, and what stands in tables a memory store does not know."""
+
+
+def is_judged(request: Request[Any]) -> bool:
+    """Whether it is an operation on streams and keys, whose answer depends on what came before."""
+    return not is_own(request) and type(request) not in _UNJUDGED
+
+
 def operations_in(trace: Sequence[RecordedStep]) -> list[Operation]:
     """The operations of a history that count, in the order in which they began."""
     found = []
     for step in trace:
-        if step.fault or step.is_inner or is_own(step.request) or type(step.request) in TIMES:
+        if step.fault or step.is_inner or not is_judged(step.request):
             continue
         outcome = step.outcome if step.ended is not None else None
         if isinstance(outcome, Failed) and not isinstance(outcome.error, CallerError):
@@ -97,7 +112,7 @@ def settled(history: Sequence[Operation], before: Iterable[Any]) -> list[Operati
         write
         for operation in history
         if operation.outcome is None or not _is_refusal(operation.outcome)
-        for write in _writes_in(operation.step.request)
+        for write in writes_in(operation.step.request)
     ]
     counts = Counter(written for write in (*writes, *before) for written in _written_by(write))
     shown: dict[_Written, _Shown] = {}
@@ -113,6 +128,20 @@ def settled(history: Sequence[Operation], before: Iterable[Any]) -> list[Operati
     ]
 
 
+def values_shown(history: Iterable[Operation]) -> frozenset[tuple[Touched, bytes]]:
+    """All values that answers show: where, and their bytes.
+
+    Args:
+        history: The operations.
+    """
+    return frozenset(
+        written
+        for operation in history
+        if isinstance(operation.outcome, Answered)
+        for written, _, _ in _shown_by(operation.step.request, operation.outcome.value)
+    )
+
+
 def _whole_reads_in(history: Sequence[Operation]) -> dict[str, int]:
     """When the last read began that shows all of a stream, of those from which nothing is ever dropped."""
     whole: dict[str, int] = {}
@@ -123,7 +152,7 @@ def _whole_reads_in(history: Sequence[Operation]) -> dict[str, int]:
             if len(page.events) == page.head:
                 whole[request.stream] = max(operation.began, whole.get(request.stream, 0))
     for operation in history:
-        for write in _writes_in(operation.step.request):
+        for write in writes_in(operation.step.request):
             if isinstance(write, TruncateThrough | Begin):
                 whole.pop(write.stream, None)
     return whole
@@ -134,7 +163,7 @@ def _not_before(operation: Operation, whole: Mapping[str, int], counts: Mapping[
     if operation.ended < NEVER:
         return operation
     began = operation.began
-    for write in _writes_in(operation.step.request):
+    for write in writes_in(operation.step.request):
         if isinstance(write, Append) and any(counts[written] == 1 for written in _written_by(write)):
             began = max(began, whole.get(write.stream, 0))
     return operation._replace(began=began)
@@ -143,7 +172,7 @@ def _not_before(operation: Operation, whole: Mapping[str, int], counts: Mapping[
 def _settled(operation: Operation, shown: dict[_Written, _Shown]) -> Operation:
     parts: list[Any] = []
     ended = NEVER
-    for write in _writes_in(operation.step.request):
+    for write in writes_in(operation.step.request):
         found = [shown[written] for written in _written_by(write) if written in shown]
         ended = min([ended, *(one.ended for one in found)])
         part: Any = None
@@ -159,28 +188,32 @@ def _is_refusal(outcome: Outcome) -> bool:
     return isinstance(outcome, Failed) or isinstance(outcome.value, Conflict)
 
 
-def _writes_in(request: Any) -> tuple[Any, ...]:
+def writes_in(request: Any) -> tuple[Any, ...]:
+    """The writes of a transaction, else the request itself."""
     return request.writes if isinstance(request, Transact) else (request,)
 
 
 def _written_by(write: Any) -> Iterator[_Written]:
     if isinstance(write, Append):
         for draft in write.events:
-            yield ("stream", write.stream), _encoded(draft.data)
+            yield ("stream", write.stream), encoded(draft.data)
     elif isinstance(write, KvPut):
-        yield ("key", write.key), _encoded(write.value)
+        yield ("key", write.key), encoded(write.value)
 
 
 def _shown_by(request: Any, answer: Any) -> Iterator[tuple[_Written, int, int]]:
     if isinstance(answer, Page):
         for event in answer.events:
-            yield (("stream", event.stream), _encoded(event.data)), event.seq, event.position
+            yield (("stream", event.stream), encoded(event.data)), event.seq, event.position
     elif isinstance(answer, Entry):
-        yield (("key", request.key), _encoded(answer.value)), 0, answer.revision
+        yield (("key", request.key), encoded(answer.value)), 0, answer.revision
+    elif isinstance(request, KvEntries):
+        for key, entry in answer:
+            yield (("key", key), encoded(entry.value)), 0, entry.revision
 
 
-def _encoded(value: Any) -> bytes:
-    # One that cannot be stored is a caller's mistake, which is judged elsewhere.
+def encoded(value: Any) -> bytes:
+    """A value's bytes; none for one that cannot be stored: a caller's mistake, which is judged elsewhere."""
     try:
         return codec.encode(value)
     except CallerError:

@@ -47,6 +47,14 @@ class SameNumbers:
         """How many are known, for `forget_since`."""
         return len(self._learned)
 
+    def known_since(self, mark: int) -> list[tuple[tuple[str, int], tuple[str, int]]]:
+        """Which pairs were seen first after a mark: the sort and number of the store, and those of the other one.
+
+        Args:
+            mark: What `mark` has returned; 0 for all of them.
+        """
+        return self._learned[mark:]
+
     def forget_since(self, mark: int) -> None:
         """Forget those that were seen first after a mark.
 
@@ -124,9 +132,13 @@ class SameNumbers:
     def _are_same_conflicts(self, found: Conflict, wanted: Conflict) -> bool:
         if (found.kind, found.name, found.write) != (wanted.kind, wanted.name, wanted.write):
             return False
+        # What is expected and there is no conflict, also where nobody has said yet which of our numbers it is.
+        if found.expected == found.actual:
+            return False
         if found.kind == "stream":
-            return found.actual == wanted.actual
-        return self._is_same("revision", found.actual, wanted.actual)
+            return (found.expected, found.actual) == (wanted.expected, wanted.actual)
+        expected = self._ours.get(("revision", found.expected), INT64_MAX)
+        return expected == wanted.expected and self._is_same("revision", found.actual, wanted.actual)
 
     def _are_same_pages(self, request: Any, found: Page, wanted: Page) -> bool:
         if len(found.events) != len(wanted.events) or (found.hole is None) != (wanted.hole is None):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from interpreters import Store
+from interpreters import Store, open_store
 from interpreters.explore import Pause, explore, simulate
 from interpreters.stores.memory import MemoryStore
-from persist_effects import Conflict, Draft, UncertainOutcome, all_of, kv, log, perform, transact
+from persist_effects import Conflict, Draft, UncertainOutcome, all_of, blob, kv, log, perform, transact
 from persist_effects.requests import Append, ExpectSeq, Failed, KvGet, KvPut, LastSeq, Read, Wait
 
 
@@ -272,6 +272,15 @@ def test_transactions_and_several_requests_at_once_are_operations_too():
     report = explore([transfer, transfer, look], Planted, linearizable=True, bound=2)
     assert report.verdict == "passed"
     assert report.checked > 50
+
+
+def test_blobs_are_no_operations_on_streams_and_keys():
+    def put_and_look():
+        ref = yield from blob.put(b"red", "text/plain")
+        yield from kv.put("color", ref.cid)
+        return (yield from blob.get(ref))
+
+    assert explore([put_and_look, claim("ada")], lambda: open_store("memory:"), linearizable=True).verdict == "passed"
 
 
 def test_an_error_of_the_callers_is_the_same_in_the_memory_store():
