@@ -19,12 +19,18 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NOT_DETERMINISTIC = "not deterministic"
-NO_VERDICT = (NOT_DETERMINISTIC, "hangs", "raises")
+POLLS, LIVELOCK = "polls without end", "livelock"
+ENDLESS = ("hangs", POLLS, LIVELOCK)
+"""The kinds of failure of programs that ask for ever."""
+NO_VERDICT = (NOT_DETERMINISTIC, *ENDLESS, "raises")
 """The kinds of failure that say of a workload that nothing can be said of it."""
 
 _CRASH_MARK = "  ✗ "
 _LABEL_WIDTH = 60
 """Longer labels are shortened in text, to leave room for the counts; the page has them in full."""
+
+_ROWS_SHOWN = 30
+"""How many requests the text has a row for."""
 
 _LEVELS = ("0", "1 to 3", "4 to 15", "16 to 63", "64 to 255", "256 to 1,023", "1,024 and more")
 """How many states each colour of the heat map stands for: each has room for four times as many as the one before."""
@@ -239,6 +245,14 @@ class _Grid:
         self.requests = list(dict.fromkeys(request for request, _ in self.cells))
         self.faults = list(dict.fromkeys(fault for _, fault in self.cells))
 
+    def shown(self) -> tuple[list[str], int]:
+        """The requests that text has room for, those that failed first, and how many are left out."""
+        if len(self.requests) <= _ROWS_SHOWN:
+            return self.requests, 0
+        failing = {cell.request for cell in self.cells.values() if cell.failures}
+        kept = {*sorted(self.requests, key=lambda request: request not in failing)[:_ROWS_SHOWN]}
+        return [request for request in self.requests if request in kept], len(self.requests) - _ROWS_SHOWN
+
     def row(self, request: str) -> list[Cell | None]:
         """The cells of a request, one for each fault; None where the request does not have that fault."""
         return [self.cells.get((request, fault)) for fault in self.faults]
@@ -267,6 +281,10 @@ def _extent(report: Report) -> str:
     seed = "" if report.seed is None else f", seed {report.seed}"
     extent = "exhaustive within the bound" if report.is_exhaustive else f"sampled{seed}"
     return f"{extent}: {_line(report.bound)}" if report.bound else extent
+
+
+def _told_left_out(count: int) -> list[str]:
+    return [f"… {count:,} more requests, which the page has"] if count else []
 
 
 def _figure(cell: Cell | None) -> str:
@@ -348,8 +366,9 @@ def _text_of_heat(report: Report) -> Iterator[list[str]]:
     grid = _Grid(report.cells)
     if not grid.cells:
         return
-    labels = [_short(request) for request in grid.requests]
-    figures = [[_figure(cell) for cell in grid.row(request)] for request in grid.requests]
+    requests, left_out = grid.shown()
+    labels = [_short(request) for request in requests]
+    figures = [[_figure(cell) for cell in grid.row(request)] for request in requests]
     label_width = max(map(len, labels))
     widths = [max(map(len, column)) for column in zip(*figures, strict=True)]
     headings = []
@@ -361,7 +380,7 @@ def _text_of_heat(report: Report) -> Iterator[list[str]]:
         for label, row in zip(labels, figures, strict=True)
     ]
     yield [_caption(report)]
-    yield [*headings, *rows]
+    yield [*headings, *rows, *_told_left_out(left_out)]
 
 
 def _short(label: str) -> str:

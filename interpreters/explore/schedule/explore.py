@@ -25,7 +25,9 @@ kind of failure    what happened
 =================  ===========================================================================================
 check failed       ``check`` raised, in the end
 raises             without a check: a program raised; "raises in some orders" where other orders pass
-hangs              the programs asked for more than ``requests_limit``; nothing is explored after that
+polls without end  programs ask the same again and again, and change nothing by it, up to ``requests_limit`` requests
+livelock           several programs do so, and change the store each time: each undoes what the other waits for
+hangs              the programs asked for more than ``requests_limit`` otherwise
 deadlock           all programs that have not ended wait for events for ever
 not linearizable   no order of the store's operations explains its answers
 not deterministic  after the same answers a program asked something else than before, or ended otherwise; or a
@@ -41,13 +43,23 @@ import msgspec
 
 from interpreters.explore.faults import AT_A_RESTART, SHARED
 from interpreters.explore.inputs import CheckOfOutcomes, StoreFactory, check_stores, trouble_in_a_call
-from interpreters.explore.report import NOT_DETERMINISTIC, Cell, Failure, Problem, Report
+from interpreters.explore.report import (
+    ENDLESS,
+    LIVELOCK,
+    NOT_DETERMINISTIC,
+    POLLS,
+    Cell,
+    Failure,
+    Problem,
+    Report,
+)
 from interpreters.explore.schedule.case import Case, FoundOrder
+from interpreters.explore.schedule.endless import lines_of_endless, told_as_endless
 from interpreters.explore.schedule.footprint import Touched
 from interpreters.explore.schedule.ordered import FAULTS, Ordered
 from interpreters.explore.schedule.programs import Programs, named_programs
 from interpreters.explore.schedule.recorded import RecordedStep
-from interpreters.explore.schedule.replayed import Replayed, replay
+from interpreters.explore.schedule.replayed import Replayed, in_turn, replay
 from interpreters.explore.schedule.sameness import (
     NOT_FRESH,
     difference_now,
@@ -157,6 +169,8 @@ class _Exploration:
             self._tell_all([found], 1)
             self.report.is_exhaustive, self.report.bound = False, "nothing but two runs of one order"
             return
+        if self._is_endless_in_turn():
+            return
         search = self._go_through(bound, limit)
         within = "any number of switches" if bound is None else f"at most {bound} switch{'es' * (bound != 1)}"
         self.report.bound = within + (", and one crash" if self._crashes else "")
@@ -170,6 +184,16 @@ class _Exploration:
         if any(failure.kind == NOT_DETERMINISTIC for failure in self.report.failures):
             self.report.is_exhaustive = False
         self._name_kinds()
+
+    def _is_endless_in_turn(self) -> bool:
+        """Whether programs that have their turns one after the other, a request each, ask for ever."""
+        run = replay(self._case, (), in_turn)
+        if run.found is None or run.found.problem.kind != "hangs":
+            return False
+        self._count(1, 0, run.switches)
+        self.report.is_exhaustive, self.report.bound = False, "nothing but one request of each program in turn"
+        self._tell_all([run.found], 1)
+        return True
 
     def repeat(self, token: ScheduleToken) -> None:
         """Check one interleaving alone."""
@@ -227,6 +251,9 @@ class _Exploration:
         case = self._case if failure.only is None else self._case.only(failure.only)
         run = replay(case, failure.found.moves)
         found = _as_it_is_again(failure.found, run)
+        is_endless = found.problem.kind == "hangs"
+        if is_endless:
+            found = told_as_endless(case, found)
         token = token_of(found.moves, len(case.programs), failure.only)
         if any(token == told.token for told in self.report.failures):
             return
@@ -235,23 +262,24 @@ class _Exploration:
                 found.problem.kind,
                 found.problem.expected,
                 found.problem.found,
-                "\n".join(essence(case.names, run.trace)) or "the programs run one after the other",
+                "\n".join(_first(essence(case.names, run.trace), 4 if is_endless else 12))
+                or "the programs run one after the other",
                 tuple(run.outcomes),
-                _last_lines(case, run.trace),
+                lines_of_endless(case, run.trace) if is_endless else _last_lines(case, run.trace),
                 token,
                 _remedy(found, len(case.programs)),
             )
         )
 
     def _is_broken(self) -> bool:
-        return any(failure.kind in ("hangs", NOT_DETERMINISTIC) for failure in self.report.failures)
+        return any(failure.kind in (*ENDLESS, NOT_DETERMINISTIC) for failure in self.report.failures)
 
     def _name_kinds(self) -> None:
         """Say of programs that raise or hang whether they do so in every order."""
         if self.report.failure_count < self.report.checked:
             self.report.failures = [
                 msgspec.structs.replace(failure, kind=f"{failure.kind} in some orders")
-                if failure.kind in ("raises", "hangs")
+                if failure.kind in ("raises", *ENDLESS)
                 else failure
                 for failure in self.report.failures
             ]
@@ -301,10 +329,17 @@ _REMEDIES = {
     NOT_DETERMINISTIC: SHARED,
     "check failed": "let the write expect what was read: kv.update, log.append_expect, or the checks of transact",
     "not linearizable": "let the store look for conflicts and write in one step that no other comes between",
-    "hangs": "a program that looks again and again gives no other its turn: let it wait for an event",
+    "hangs": "let each program come to its end, or raise requests_limit if it asks for that much",
+    POLLS: "a program that looks again and again gives no other its turn: let it wait for an event",
+    LIVELOCK: "let one of them go on: take what both need in one order, or in one transaction",
 }
 
 _LINES_TOLD = 60
+
+
+def _first(lines: Iterable[str], count: int) -> list[str]:
+    told = [*lines]
+    return told if len(told) <= count else [*told[:count], f"… {len(told) - count:,} more"]
 
 
 def _last_lines(case: Case, trace: Sequence[RecordedStep]) -> tuple[str, ...]:
