@@ -58,9 +58,9 @@ def told_as_endless(case: Case, found: FoundOrder) -> FoundOrder:
     count = 0
     while count < len(found.moves):
         run = replay(case, found.moves[:count])
-        if run.problem is not None and run.problem.kind == found.problem.kind:
-            if _problem(case, run, run.problem) == problem:
-                return found._replace(moves=found.moves[:count], problem=problem)
+        is_endless = run.problem is not None and run.problem.kind == found.problem.kind
+        if is_endless and _problem(case, run, found.problem) == problem:
+            return found._replace(moves=found.moves[:count], problem=problem)
         count = 2 * count or 1
     return found._replace(problem=problem)
 

@@ -5,18 +5,26 @@ late as possible, and so on. What programs ask in the part that two have in comm
 deterministic.
 
 **Reduction.** Steps that touch different things may change places (`footprint`), and orders that
-differ only in such steps lead to the same state. A state is known by the clocks of the steps that led to it, and one
-that was reached before is not gone on from. So of equal interleavings one is checked. Where switches are bounded, a
-state counts as reached before only if that took no more switches, and the same program had the turn.
+differ only in such steps lead to the same state. So of equal interleavings one is checked, in one of two ways.
+
+*Races.* Two steps of different programs that touch the same thing, with nothing between that had to come between, are
+a race. Another interleaving is gone through only where some race comes the other way round: `races` beside this
+module. A program whose move was tried is asleep from there on, until another one touches what it would touch, since
+what begins with it was checked. So who only reads, and who touches nothing that others do, costs nothing.
+
+*States.* Where switches are bounded, or programs crash, a race may not be turned round as it stands. A state is then
+known by the clocks of the steps that led to it, and one that was reached before is not gone on from; where switches
+are bounded, only if that took no more switches, and the same program had the turn.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from interpreters.explore.faults import is_own
 from interpreters.explore.report import NOT_DETERMINISTIC, Problem
 from interpreters.explore.schedule.case import Case, FoundOrder
-from interpreters.explore.schedule.footprint import Causes, Touched
+from interpreters.explore.schedule.footprint import Touched
+from interpreters.explore.schedule.races import Causes, Event, firsts_without
 from interpreters.explore.schedule.sameness import told_difference
 from interpreters.explore.schedule.world import Move, Task, World
 from interpreters.explore.words import are_alike
@@ -32,8 +40,8 @@ class _Node:
     """A state on the way, the move that is tried there, and those that are not tried yet."""
 
     __slots__ = (
-        "after", "answer", "asker", "can_stay", "event", "failed", "has_crashed", "last", "move", "place",
-        "request", "runs", "spent", "standing", "switches", "untried",
+        "after", "answer", "asker", "asleep", "can_stay", "event", "failed", "has_crashed", "last", "move", "place",
+        "ready", "request", "runs", "spent", "standing", "switches", "untried",
     )  # fmt: skip
 
     def __init__(self, last: int, switches: int, *, can_stay: bool, has_crashed: bool) -> None:
@@ -51,7 +59,10 @@ class _Node:
         self.request: Any
         self.spent: int
         self.place: SwitchPlace | None
-        self.event: tuple[int, int, tuple[int, ...]]
+        self.event: Event
+        self.ready: tuple[int, ...]
+        self.asleep: dict[int, int] = {}
+        """The programs whose moves need not be tried here, each with the number of its request's footprint."""
         self.after: tuple[int, ...]
         self.answer: Any
 
@@ -86,6 +97,7 @@ class Ordered:
         self._path: list[_Node] = []
         self._tail: list[Move] = []
         self._causes = Causes(self._count, orders=orders) if reduce else None
+        self._is_by_races = reduce and bound is None and not crashes
         self._histories: dict[tuple[int, tuple[int, ...], int], int] = {}
         self._reached: dict[tuple[int, ...], int] = {}
         self._known: dict[int, tuple[Any, Any]] = {}
@@ -158,11 +170,15 @@ class Ordered:
                 problem = self._difference_from_known(node, world.tasks[node.asker])
                 if problem is not None:
                     return problem, True
-                if self._was_reached(node):
+                if not self._is_by_races and self._was_reached(node):
                     return None, False
             if len(path) + len(self._tail) > limit:
                 return self._case.hang(), True
             node = self._next_node(world)
+        if self._is_by_races and world.live:
+            if world.ready():
+                return None, False  # all that could go on are asleep
+            self._note_races_of_waiting(world)
         return (self._case.hang() if len(self._tail) > limit else None), True
 
     def _go_to_last(self, world: World) -> Problem | None:
@@ -213,6 +229,9 @@ class Ordered:
             task.run_in(self._go_to_end, world, task)
             return None
         node.standing = [task.request for task in world.tasks]
+        node.ready = ready
+        if self._is_by_races:
+            return self._node_by_races(node)
         node.move = node.last if node.can_stay else ready[0]
         node.untried = [index for index in reversed(ready) if index != node.move]
         if may_crash:
@@ -221,6 +240,43 @@ class Ordered:
             self._forbid_switches(node)
         path.append(node)
         return node
+
+    def _node_by_races(self, node: _Node) -> _Node | None:
+        """The state with one move to try, None where all are asleep. Races that are found later add others."""
+        path, causes = self._path, self._causes
+        assert causes is not None, "races are found by the causes"
+        if path:
+            touched = path[-1].event[1]
+            node.asleep = {
+                index: at for index, at in path[-1].asleep.items() if not causes.are_dependent(at, touched)
+            }
+        awake = [index for index in node.ready if index not in node.asleep]
+        if not awake:
+            return None
+        node.move = node.last if node.last in awake else awake[0]
+        node.untried = []
+        path.append(node)
+        return node
+
+    def _note_races_of_waiting(self, world: World) -> None:
+        """The same for programs that wait for ever here: earlier, what they wait for may have been there."""
+        causes = self._causes
+        assert causes is not None, "races are found by the causes"
+        events = [node.event for node in self._path]
+        for index in world.live:
+            touched = causes.footprint(world.tasks[index].request)
+            clock, racing = causes.clock(index, touched, events)
+            self._note_races((index, touched, clock), racing, events)
+
+    def _note_races(self, event: Event, racing: Iterable[int], before: Sequence[Event]) -> None:
+        """See to it that each race of a step comes the other way round, too."""
+        for place in racing:
+            node = self._path[place]
+            firsts = firsts_without(place, before, event)
+            # What waits for a step cannot come before it.
+            able = [index for index in firsts if index in node.ready]
+            if able and not any(index == node.move or index in node.untried or index in node.asleep for index in firsts):
+                node.untried.append(able[0])
 
     def _go_to_end(self, world: World, task: Task) -> None:
         """Let the program that is left go on alone, in its own context."""
@@ -263,8 +319,11 @@ class Ordered:
         is_unknown = is_split or (type(node.request) in TIMES and type(node.request) in world.handlers)
         touched = causes.nothing if crash == 1 else causes.footprint(Sleep(0) if is_unknown else node.request)
         path = self._path
-        clock = causes.clock(index, touched, (before.event for before in path[:-1]))
+        events = [before.event for before in path[:-1]]
+        clock, racing = causes.clock(index, touched, events)
         node.event = index, touched, clock
+        if self._is_by_races:
+            self._note_races(node.event, racing, events)
         before = path[-2].after if len(path) > 1 else (-1,) * self._count
         step = before[index], clock, crash
         number = self._histories.setdefault(step, len(self._histories))
@@ -308,6 +367,8 @@ class Ordered:
         while path:
             node = path.pop()
             self._count_in(node)
+            if self._is_by_races:
+                node.asleep[node.asker] = node.event[1]
             if node.untried:
                 node.move = node.untried.pop()
                 path.append(node)
