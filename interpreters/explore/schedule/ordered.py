@@ -25,6 +25,7 @@ from interpreters.explore.report import NOT_DETERMINISTIC, Problem
 from interpreters.explore.schedule.case import Case, FoundOrder
 from interpreters.explore.schedule.footprint import Touched
 from interpreters.explore.schedule.races import Causes, Event, firsts_without
+from interpreters.explore.schedule.replayed import Then, in_turn, on_from_last_backwards
 from interpreters.explore.schedule.sameness import told_difference
 from interpreters.explore.schedule.world import Move, Task, World
 from interpreters.explore.words import are_alike
@@ -105,6 +106,8 @@ class Ordered:
 
     def failures(self, limit: int | None = None) -> Iterator[FoundOrder]:
         """Check them, at most so many, and give those that fail."""
+        if self._is_by_races:
+            yield from self._failures_in_other_orders()
         while not self.is_finished and (limit is None or self.checked + self.equal < limit):
             problem = self._run()
             if self.lacks_order:
@@ -123,6 +126,40 @@ class Ordered:
     def lacks_order(self) -> bool:
         """Whether what is equal was judged as if the order of all streams, or keys, did not count, and it does."""
         return self._causes is not None and not self.orders_seen <= self._causes.orders
+
+    def _failures_in_other_orders(self) -> Iterator[FoundOrder]:
+        """Whether a program stands elsewhere after the same answers in orders that may be equal to the first one.
+
+        They are not counted: without a race there is one interleaving, which has nothing to be compared with.
+        """
+        for then in (in_turn, on_from_last_backwards):
+            problem = self._difference_in_another_order(then)
+            if self.lacks_order:
+                return
+            if problem is not None:
+                self.failed += 1
+                self.is_finished = True
+                yield FoundOrder(tuple(node.move for node in self._path), self._path[-1].spent, problem)
+            self._path.clear()
+
+    def _difference_in_another_order(self, then: Then) -> Problem | None:
+        world, store = self._case.begin()
+        try:
+            while len(self._path) < self._case.requests_limit and (node := self._next_node(world)) is not None:
+                node.move = then(node.last, node.ready)
+                self._note(node, world)
+                world.play(node.move)
+                problem = self._difference_from_known(node, world.tasks[node.asker])
+                if problem is not None:
+                    return problem
+            return None
+        except BaseException as error:
+            self._case.note_end(error, tuple(node.move for node in self._path))
+            raise
+        finally:
+            self.orders_seen |= world.orders_seen
+            world.close()
+            store.close()
 
     # One interleaving
 
@@ -247,9 +284,7 @@ class Ordered:
         assert causes is not None, "races are found by the causes"
         if path:
             touched = path[-1].event[1]
-            node.asleep = {
-                index: at for index, at in path[-1].asleep.items() if not causes.are_dependent(at, touched)
-            }
+            node.asleep = {index: at for index, at in path[-1].asleep.items() if not causes.are_dependent(at, touched)}
         awake = [index for index in node.ready if index not in node.asleep]
         if not awake:
             return None
@@ -264,7 +299,7 @@ class Ordered:
         assert causes is not None, "races are found by the causes"
         events = [node.event for node in self._path]
         for index in world.live:
-            touched = causes.footprint(world.tasks[index].request)
+            touched = self._touched_by(world.tasks[index], causes, world)
             clock, racing = causes.clock(index, touched, events)
             self._note_races((index, touched, clock), racing, events)
 
@@ -275,7 +310,9 @@ class Ordered:
             firsts = firsts_without(place, before, event)
             # What waits for a step cannot come before it.
             able = [index for index in firsts if index in node.ready]
-            if able and not any(index == node.move or index in node.untried or index in node.asleep for index in firsts):
+            if able and not any(
+                index == node.move or index in node.untried or index in node.asleep for index in firsts
+            ):
                 node.untried.append(able[0])
 
     def _go_to_end(self, world: World, task: Task) -> None:
@@ -314,10 +351,7 @@ class Ordered:
             self._note_causes(node, index, crash, self._causes, world)
 
     def _note_causes(self, node: _Node, index: int, crash: int, causes: Causes, world: World) -> None:
-        is_split = world.is_in_operation(world.tasks[index])
-        # Where the user answers for time, nothing is known of it.
-        is_unknown = is_split or (type(node.request) in TIMES and type(node.request) in world.handlers)
-        touched = causes.nothing if crash == 1 else causes.footprint(Sleep(0) if is_unknown else node.request)
+        touched = causes.nothing if crash == 1 else self._touched_by(world.tasks[index], causes, world)
         path = self._path
         events = [before.event for before in path[:-1]]
         clock, racing = causes.clock(index, touched, events)
@@ -328,6 +362,13 @@ class Ordered:
         step = before[index], clock, crash
         number = self._histories.setdefault(step, len(self._histories))
         node.after = (*before[:index], number, *before[index + 1 :])
+
+    def _touched_by(self, task: Task, causes: Causes, world: World) -> int:
+        """The number of the footprint of the request at which a program stands."""
+        request = task.request
+        # Of the steps of an operation nothing is known, nor of time where the user answers for it.
+        is_unknown = world.is_in_operation(task) or (type(request) in TIMES and type(request) in world.handlers)
+        return causes.footprint(Sleep(0) if is_unknown else request)
 
     def _difference_from_known(self, node: _Node, task: Task) -> Problem | None:
         """Whether a program stands elsewhere than where it stood after the same history, in another order."""
