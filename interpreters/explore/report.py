@@ -136,6 +136,8 @@ class Report(msgspec.Struct):
     is_exhaustive: bool = True
     bound: str = ""
     seed: int | None = None
+    not_reached: str = ""
+    """What there was no time for, where that was the reason to end."""
     arguments: str = ""
     """Those that must be given again, as code, for a token to mean the same."""
     cells: list[Cell] = []
@@ -354,7 +356,8 @@ def _head(report: Report) -> list[str]:
     width = max(len(figure) for _, figure, _ in counts)
     lines = [f"  {name:<10}  {figure:>{width}}  {note}".rstrip() for name, figure, note in counts]
     title = f"{_line(report.subject)}, {_line(report.profile)}, {_depth(report)}: {report.verdict}"
-    return [title, "", *lines, "", f"  {_extent(report)}"]
+    not_reached = [f"  not reached: {_line(report.not_reached)}"] if report.not_reached else []
+    return [title, "", *lines, "", f"  {_extent(report)}", *not_reached]
 
 
 def _depth(report: Report) -> str:
@@ -466,6 +469,8 @@ def _html_of_head(report: Report) -> Iterator[str]:
     verdict = f'<span class="{_color(report)}">{_html(report.verdict)}</span>'
     yield f"<h1>{_html(report.subject)}: {verdict}</h1>"
     yield f"<p>{_html(report.profile)}, {_html(_depth(report))}; {_html(_extent(report))}</p>"
+    if report.not_reached:
+        yield f"<p>not reached: {_html(report.not_reached)}</p>"
     yield '<table class="counts">'
     for name, figure, note in _counts(report):
         yield f'<tr><th scope="row">{name}</th><td>{figure}</td><td class="note">{note}</td></tr>'

@@ -36,13 +36,14 @@ not deterministic  after the same answers a program asked something else than be
 """
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from interpreters.explore.faults import AT_A_RESTART, SHARED
 from interpreters.explore.inputs import CheckOfOutcomes, StoreFactory, check_stores, trouble_in_a_call
+from interpreters.explore.pace import Pace, check_pace
 from interpreters.explore.report import (
     ENDLESS,
     LIVELOCK,
@@ -77,6 +78,11 @@ from persist_effects.event import check_integer
 
 _FAILURES_TOLD = 5
 
+_IN_ORDER, _DRAWN = 0.5, 0.8
+"""By when, as a share of the time, interleavings in order end, and drawn ones. The rest makes failures small."""
+
+_DRAWN_MAX = 1_000_000_000
+
 
 def explore(
     programs: Programs,
@@ -90,6 +96,8 @@ def explore(
     linearizable: bool = False,
     crashes: bool = False,
     requests_limit: int = 1_000,
+    seconds: float | None = None,
+    progress: bool = False,
     repro: str | None = None,
 ) -> Report:
     r"""Run the programs in every order of their requests, each on a fresh store, and check what comes of it.
@@ -108,6 +116,9 @@ def explore(
         linearizable: Whether the operations must be explained by some order of them.
         crashes: Whether programs also crash, before a request and after it was carried out.
         requests_limit: A program that asks more often hangs.
+        seconds: How long it may take: where that is not enough, half of the time is for interleavings in order, the
+            rest for drawn ones and for making failures small. The report says what was not reached.
+        progress: Whether a line on standard error says how far it is.
         repro: The token of a failure, which runs that interleaving alone.
 
     Returns:
@@ -135,16 +146,19 @@ def explore(
     s1:0,1,1,0
     """
     _check_options(bound, seed, limit, requests_limit, reduce=reduce, linearizable=linearizable, crashes=crashes)
+    check_pace(seconds, progress)
     names, makers = named_programs(programs)
     token = None if repro is None else parsed(repro, len(makers))
     check_stores(store_factory)
     case = Case(names, makers, store_factory, _checked_check(check), requests_limit)
     if linearizable:
         case = case.looking_at_operations()
-    exploration = _Exploration(case, reduce=reduce and not linearizable, crashes=crashes)
+    pace = Pace(", ".join(names), seconds, is_told=progress)
+    exploration = _Exploration(case, pace, reduce=reduce and not linearizable, crashes=crashes)
     exploration.report.arguments = "linearizable=True" if linearizable else ""
     if token is None:
         exploration.explore(bound, limit, 0 if seed is None else seed)
+        exploration.tell_end()
     else:
         exploration.repeat(token)
     return exploration.report
@@ -153,8 +167,9 @@ def explore(
 class _Exploration:
     """What is gone through, and what is found."""
 
-    def __init__(self, case: Case, *, reduce: bool, crashes: bool) -> None:
+    def __init__(self, case: Case, pace: Pace, *, reduce: bool, crashes: bool) -> None:
         self.report = Report(", ".join(case.names), "schedule", depth=0, failed=0)
+        self._pace = pace
         self._case = case
         self._reduce = reduce
         self._crashes = crashes
@@ -176,8 +191,12 @@ class _Exploration:
         self.report.bound = within + (", and one crash" if self._crashes else "")
         self.report.is_exhaustive = search.is_finished
         self._add_cells(search)
-        if limit is not None and (search.is_cut or not search.is_finished) and not self._is_broken():
-            self._draw(limit, seed, in_order=search.checked)
+        if not self._is_broken():
+            is_late = not search.is_finished and self._pace.is_over(_IN_ORDER)
+            if is_late:
+                self.report.not_reached = search.not_reached
+            if is_late or (limit is not None and (search.is_cut or not search.is_finished)):
+                self._draw(limit, seed, in_order=search.checked, is_late=is_late)
         found = None if self._is_broken() else difference_now(self._case, firsts)
         if found is not None:
             self._tell_all([found], 1)
@@ -211,10 +230,10 @@ class _Exploration:
 
     def _go_through(self, bound: int | None, limit: int | None) -> Ordered:
         search = self._search(bound, frozenset())
-        failures = _distinct(search.failures(limit))
+        failures = _distinct(search.failures(limit, self._is_over(search, _IN_ORDER)))
         while search.lacks_order:
             search = self._search(bound, search.orders_seen)
-            failures = _distinct(search.failures(limit))
+            failures = _distinct(search.failures(limit, self._is_over(search, _IN_ORDER)))
         self._count(search.checked, search.equal, search.most_switches)
         self._tell_all(failures, search.failed)
         return search
@@ -222,15 +241,33 @@ class _Exploration:
     def _search(self, bound: int | None, orders: frozenset[Touched]) -> Ordered:
         return Ordered(self._case, bound=bound, reduce=self._reduce, crashes=self._crashes, orders=orders)
 
-    def _draw(self, limit: int, seed: int, in_order: int) -> None:
+    def _is_over(self, search: Ordered | Sampled, share: float) -> Callable[[], bool]:
+        """Whether the time for a search is over, which is asked before each interleaving. Tells how far it is."""
+        report, before, failed = self.report, self.report.checked, self.report.failed or 0
+
+        def is_over() -> bool:
+            equal = search.equal if isinstance(search, Ordered) else report.equal
+            self._pace.tell(before + search.checked, equal, failed + search.failed)
+            return self._pace.is_over(share)
+
+        return is_over
+
+    def tell_end(self) -> None:
+        """Write the last line of progress."""
+        self._pace.end(self.report.checked, self.report.equal, self.report.failure_count)
+
+    def _draw(self, limit: int | None, seed: int, in_order: int, *, is_late: bool) -> None:
         sample = Sampled(self._case, seed, crashes=self._crashes)
-        failures = _distinct(sample.failures(limit))
+        count = _DRAWN_MAX if limit is None else limit
+        failures = _distinct(sample.failures(count, self._is_over(sample, _DRAWN)))
         self._tell_all(failures, sample.failed)
         self._count(sample.checked, 0, sample.most_switches)
         self.report.is_exhaustive, self.report.seed = False, seed
+        drawn = sample.checked
+        within = f" in half of {self._pace.seconds:g} s" if is_late else ""
         self.report.bound += (
-            f": {in_order:,} in order, then any number of switches: {limit - limit // 2:,} at random and "
-            f"{limit // 2:,} by priorities"
+            f": {in_order:,} in order{within}, then any number of switches: {drawn - drawn // 2:,} at random and "
+            f"{drawn // 2:,} by priorities"
         )
 
     def _count(self, checked: int, equal: int, switches: int) -> None:
@@ -245,7 +282,7 @@ class _Exploration:
             if _likeness(found) not in self._told and len(self.report.failures) < _FAILURES_TOLD:
                 self._told.add(_likeness(found))
                 is_whole = found.problem.kind in ("hangs", NOT_DETERMINISTIC)
-                self._tell(Shrunk(None, found) if is_whole else shrunk(self._case, found))
+                self._tell(Shrunk(None, found) if is_whole else shrunk(self._case, found, self._pace.is_over))
 
     def _tell(self, failure: Shrunk) -> None:
         case = self._case if failure.only is None else self._case.only(failure.only)

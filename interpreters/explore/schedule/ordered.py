@@ -17,7 +17,7 @@ known by the clocks of the steps that led to it, and one that was reached before
 are bounded, only if that took no more switches, and the same program had the turn.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from interpreters.explore.faults import is_own
@@ -35,6 +35,10 @@ FAULTS = ("switch", "crash-before", "crash-during")
 
 SwitchPlace = tuple[int, int, str]
 """A program, the number of its request, and what happened there: one of the `FAULTS`."""
+
+
+def _never() -> bool:
+    return False
 
 
 class _Node:
@@ -83,6 +87,8 @@ class Ordered:
         self.checked = self.equal = self.failed = 0
         self.most_switches = 0
         self.is_finished = False
+        self.not_reached = ""
+        """What was not gone through, where not all was, as far as that is known."""
         self.is_cut = False
         """Whether the bound kept any interleaving out."""
         self.orders_seen: frozenset[Touched] = frozenset()
@@ -100,15 +106,19 @@ class Ordered:
         self._causes = Causes(self._count, orders=orders) if reduce else None
         self._is_by_races = reduce and bound is None and not crashes
         self._histories: dict[tuple[int, tuple[int, ...], int], int] = {}
+        self._touched: dict[tuple[int, int], int] = {}
+        """By program and history: the number of the footprint of what it asks then."""
         self._reached: dict[tuple[int, ...], int] = {}
         self._known: dict[int, tuple[Any, Any]] = {}
         """By history and program: what it was answered at the end of it, and where it stood then."""
 
-    def failures(self, limit: int | None = None) -> Iterator[FoundOrder]:
-        """Check them, at most so many, and give those that fail."""
+    def failures(self, limit: int | None = None, is_over: Callable[[], bool] = _never) -> Iterator[FoundOrder]:
+        """Check them, at most so many, until the time is over, but one at the least, and give those that fail."""
         if self._is_by_races:
             yield from self._failures_in_other_orders()
         while not self.is_finished and (limit is None or self.checked + self.equal < limit):
+            if self.checked and is_over():
+                break
             problem = self._run()
             if self.lacks_order:
                 return
@@ -119,8 +129,24 @@ class Ordered:
                 if problem.kind in ("hangs", NOT_DETERMINISTIC):
                     break
             self._go_back()
+        self._note_not_reached()
         while self._path:
             self._count_in(self._path.pop())
+
+    def _note_not_reached(self) -> None:
+        if self.is_finished or not self._path:
+            return
+        first = self._path[0]
+        untried = {move % self._count for move in first.untried}
+        if self._is_by_races:
+            # More of them may be needed than is known by now.
+            untried = {index for index in first.ready if index != first.move and index not in first.asleep}
+        begin = ", ".join(self._case.names[index] for index in sorted(untried))
+        parts = [f"orders that begin with {begin}"] if begin else []
+        places = sum(len(node.untried) for node in self._path[1:])
+        if places:
+            parts.append(f"{places:,} or more moves on the way of the last order, and what follows them")
+        self.not_reached = "; ".join(parts)
 
     @property
     def lacks_order(self) -> bool:
@@ -351,14 +377,20 @@ class Ordered:
             self._note_causes(node, index, crash, self._causes, world)
 
     def _note_causes(self, node: _Node, index: int, crash: int, causes: Causes, world: World) -> None:
-        touched = causes.nothing if crash == 1 else self._touched_by(world.tasks[index], causes, world)
         path = self._path
+        before = path[-2].after if len(path) > 1 else (-1,) * self._count
+        # A program asks the same after the same history, or is told of.
+        place = index, before[index]
+        touched = self._touched.get(place)
+        if touched is None:
+            touched = self._touched[place] = self._touched_by(world.tasks[index], causes, world)
+        if crash == 1:
+            touched = causes.nothing
         events = [before.event for before in path[:-1]]
         clock, racing = causes.clock(index, touched, events)
         node.event = index, touched, clock
         if self._is_by_races:
             self._note_races(node.event, racing, events)
-        before = path[-2].after if len(path) > 1 else (-1,) * self._count
         step = before[index], clock, crash
         number = self._histories.setdefault(step, len(self._histories))
         node.after = (*before[:index], number, *before[index + 1 :])
