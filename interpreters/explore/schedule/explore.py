@@ -82,6 +82,7 @@ _IN_ORDER, _DRAWN = 0.5, 0.8
 """By when, as a share of the time, interleavings in order end, and drawn ones. The rest makes failures small."""
 
 _DRAWN_MAX = 1_000_000_000
+"""How many are drawn where only time ends it: more than anybody has the time for."""
 
 
 def explore(

@@ -24,7 +24,7 @@ from interpreters.explore.faults import is_own
 from interpreters.explore.report import NOT_DETERMINISTIC, Problem
 from interpreters.explore.schedule.case import Case, FoundOrder
 from interpreters.explore.schedule.footprint import Touched
-from interpreters.explore.schedule.races import Causes, Event, firsts_without
+from interpreters.explore.schedule.races import CausedStep, Causes, firsts_without
 from interpreters.explore.schedule.replayed import Then, in_turn, on_from_last_backwards
 from interpreters.explore.schedule.sameness import told_difference
 from interpreters.explore.schedule.world import Move, Task, World
@@ -64,7 +64,7 @@ class _Node:
         self.request: Any
         self.spent: int
         self.place: SwitchPlace | None
-        self.event: Event
+        self.event: CausedStep
         self.ready: tuple[int, ...]
         self.asleep: dict[int, int] = {}
         """The programs whose moves need not be tried here, each with the number of its request's footprint."""
@@ -167,6 +167,8 @@ class Ordered:
                 self.is_finished = True
                 yield FoundOrder(tuple(node.move for node in self._path), self._path[-1].spent, problem)
             self._path.clear()
+            if problem is not None:
+                return
 
     def _difference_in_another_order(self, then: Then) -> Problem | None:
         world, store = self._case.begin()
@@ -329,7 +331,7 @@ class Ordered:
             clock, racing = causes.clock(index, touched, events)
             self._note_races((index, touched, clock), racing, events)
 
-    def _note_races(self, event: Event, racing: Iterable[int], before: Sequence[Event]) -> None:
+    def _note_races(self, event: CausedStep, racing: Iterable[int], before: Sequence[CausedStep]) -> None:
         """See to it that each race of a step comes the other way round, too."""
         for place in racing:
             node = self._path[place]

@@ -12,10 +12,10 @@ from typing import Any
 from interpreters.explore.schedule.footprint import NOTHING, Footprint, Touched, are_dependent, footprint_of
 from persist_effects.requests import Request
 
-Clock = tuple[int, ...]
+StepClock = tuple[int, ...]
 """How many steps of each program had to come before a step, it included."""
 
-Event = tuple[int, int, Clock]
+CausedStep = tuple[int, int, StepClock]
 """A step: its program, the number of its footprint, and its clock."""
 
 
@@ -42,7 +42,7 @@ class Causes:
         """A number for what a request touches."""
         return self._number(footprint_of(request, orders=self.orders))
 
-    def clock(self, index: int, footprint: int, before: Sequence[Event]) -> tuple[Clock, list[int]]:
+    def clock(self, index: int, footprint: int, before: Sequence[CausedStep]) -> tuple[StepClock, list[int]]:
         """The clock of a program's next step, and which of the steps before it are in a race with it.
 
         Those are the steps of others that had to come before, with nothing between that had to: the store alone
@@ -76,7 +76,7 @@ class Causes:
         return known
 
 
-def firsts_without(place: int, before: Sequence[Event], event: Event) -> list[int]:
+def firsts_without(place: int, before: Sequence[CausedStep], event: CausedStep) -> list[int]:
     """With which programs an order may begin that has a race the other way round.
 
     Args:
