@@ -301,7 +301,7 @@ class _Exploration:
                 found.problem.expected,
                 found.problem.found,
                 "\n".join(_first(essence(case.names, run.trace), 4 if is_endless else 12))
-                or "the programs run one after the other",
+                or ("" if is_endless else "the programs run one after the other"),
                 tuple(run.outcomes),
                 lines_of_endless(case, run.trace) if is_endless else _last_lines(case, run.trace),
                 token,
@@ -367,7 +367,7 @@ _REMEDIES = {
     NOT_DETERMINISTIC: SHARED,
     "check failed": "let the write expect what was read: kv.update, log.append_expect, or the checks of transact",
     "not linearizable": "let the store look for conflicts and write in one step that no other comes between",
-    "hangs": "let each program come to its end, or raise requests_limit if it asks for that much",
+    "hangs": "a program that tries again and again gives no other its turn: let it wait, or raise requests_limit",
     POLLS: "a program that looks again and again gives no other its turn: let it wait for an event",
     LIVELOCK: "let one of them go on: take what both need in one order, or in one transaction",
 }
