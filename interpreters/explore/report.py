@@ -286,7 +286,7 @@ def _extent(report: Report) -> str:
 
 
 def _told_left_out(count: int) -> list[str]:
-    return [f"… {count:,} more requests, which the page has"] if count else []
+    return [f"… {count:,} more requests, which the table and the page have"] if count else []
 
 
 def _figure(cell: Cell | None) -> str:
@@ -430,8 +430,6 @@ class _TerminalHeat:
         size = max(1, (options.max_width - label_width) // _FAULT_WIDTH)
         for first in range(0, len(self.grid.faults), size):
             yield _table_of_heat(self.grid, range(len(self.grid.faults))[first : first + size])
-        for line in _told_left_out(self.grid.shown()[1]):
-            yield Text(line)
 
 
 _FAULT_WIDTH = 11
@@ -447,7 +445,7 @@ def _table_of_heat(grid: _Grid, columns: Sequence[int]) -> "Table":
     table.add_column("request", overflow="fold")
     for index in columns:
         table.add_column(Text(_line(grid.faults[index])), justify="right", overflow="fold")
-    for request in grid.shown()[0]:
+    for request in grid.requests:
         cells = [grid.row(request)[index] for index in columns]
         if any(cells):
             table.add_row(Text(_line(request)), *(Text(_figure(cell), style=_style(cell)) for cell in cells))
