@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 
 NOT_DETERMINISTIC = "not deterministic"
 UNDECIDED = "undecided"
-NO_VERDICT = (NOT_DETERMINISTIC, "hangs", "raises", UNDECIDED)
+POLLS, LIVELOCK = "polls without end", "livelock"
+ENDLESS = ("hangs", POLLS, LIVELOCK)
+"""The kinds of failure of programs that ask for ever."""
+NO_VERDICT = (NOT_DETERMINISTIC, *ENDLESS, "raises", UNDECIDED)
 """The kinds of failure that say of a workload that nothing can be said of it."""
 
 _CRASH_MARK = "  ✗ "
 _LABEL_WIDTH = 60
 """Longer labels are shortened in text, to leave room for the counts; the page has them in full."""
+
+_ROWS_SHOWN = 30
+"""How many requests the text has a row for."""
 
 _LEVELS = ("0", "1 to 3", "4 to 15", "16 to 63", "64 to 255", "256 to 1,023", "1,024 and more")
 """How many states each colour of the heat map stands for: each has room for four times as many as the one before."""
@@ -131,6 +137,8 @@ class Report(msgspec.Struct):
     is_exhaustive: bool = True
     bound: str = ""
     seed: int | None = None
+    not_reached: str = ""
+    """What there was no time for, where that was the reason to end."""
     arguments: str = ""
     """Those that must be given again, as code, for a token to mean the same."""
     cells: list[FaultCount] = []
@@ -240,6 +248,14 @@ class _Grid:
         self.requests = list(dict.fromkeys(request for request, _ in self.cells))
         self.faults = list(dict.fromkeys(fault for _, fault in self.cells))
 
+    def shown(self) -> tuple[list[str], int]:
+        """The requests that text has room for, those that failed first, and how many are left out."""
+        if len(self.requests) <= _ROWS_SHOWN:
+            return self.requests, 0
+        failing = {cell.request for cell in self.cells.values() if cell.failures}
+        kept = {*sorted(self.requests, key=lambda request: request not in failing)[:_ROWS_SHOWN]}
+        return [request for request in self.requests if request in kept], len(self.requests) - _ROWS_SHOWN
+
     def row(self, request: str) -> list[FaultCount | None]:
         """The cells of a request, one for each fault; None where the request does not have that fault."""
         return [self.cells.get((request, fault)) for fault in self.faults]
@@ -268,6 +284,10 @@ def _extent(report: Report) -> str:
     seed = "" if report.seed is None else f", seed {report.seed}"
     extent = "exhaustive within the bound" if report.is_exhaustive else f"sampled{seed}"
     return f"{extent}: {_line(report.bound)}" if report.bound else extent
+
+
+def _told_left_out(count: int) -> list[str]:
+    return [f"… {count:,} more requests, which the table and the page have"] if count else []
 
 
 def _figure(cell: FaultCount | None) -> str:
@@ -337,7 +357,8 @@ def _head(report: Report) -> list[str]:
     width = max(len(figure) for _, figure, _ in counts)
     lines = [f"  {name:<10}  {figure:>{width}}  {note}".rstrip() for name, figure, note in counts]
     title = f"{_line(report.subject)}, {_line(report.profile)}, {_depth(report)}: {report.verdict}"
-    return [title, "", *lines, "", f"  {_extent(report)}"]
+    not_reached = [f"  not reached: {_line(report.not_reached)}"] if report.not_reached else []
+    return [title, "", *lines, "", f"  {_extent(report)}", *not_reached]
 
 
 def _depth(report: Report) -> str:
@@ -349,8 +370,9 @@ def _text_of_heat(report: Report) -> Iterator[list[str]]:
     grid = _Grid(report.cells)
     if not grid.cells:
         return
-    labels = [_short(request) for request in grid.requests]
-    figures = [[_figure(cell) for cell in grid.row(request)] for request in grid.requests]
+    requests, left_out = grid.shown()
+    labels = [_short(request) for request in requests]
+    figures = [[_figure(cell) for cell in grid.row(request)] for request in requests]
     label_width = max(map(len, labels))
     widths = [max(map(len, column)) for column in zip(*figures, strict=True)]
     headings = []
@@ -362,7 +384,7 @@ def _text_of_heat(report: Report) -> Iterator[list[str]]:
         for label, row in zip(labels, figures, strict=True)
     ]
     yield [_caption(report)]
-    yield [*headings, *rows]
+    yield [*headings, *rows, *_told_left_out(left_out)]
 
 
 def _short(label: str) -> str:
@@ -448,6 +470,8 @@ def _html_of_head(report: Report) -> Iterator[str]:
     verdict = f'<span class="{_color(report)}">{_html(report.verdict)}</span>'
     yield f"<h1>{_html(report.subject)}: {verdict}</h1>"
     yield f"<p>{_html(report.profile)}, {_html(_depth(report))}; {_html(_extent(report))}</p>"
+    if report.not_reached:
+        yield f"<p>not reached: {_html(report.not_reached)}</p>"
     yield '<table class="counts">'
     for name, figure, note in _counts(report):
         yield f'<tr><th scope="row">{name}</th><td>{figure}</td><td class="note">{note}</td></tr>'

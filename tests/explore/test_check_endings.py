@@ -201,7 +201,7 @@ def test_a_store_factory_that_raises_later_says_for_which_interleaving():
     made = itertools.count()
 
     def failing_factory():
-        if next(made) == 8:
+        if next(made) == 9:
             raise OSError("no more stores")
         return memory()
 

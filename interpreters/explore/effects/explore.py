@@ -34,7 +34,7 @@ of them is checked.
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -49,6 +49,7 @@ from interpreters.explore.inputs import (
     checked_check,
 )
 from interpreters.explore.limits import noted
+from interpreters.explore.pace import Pace, check_pace
 from interpreters.explore.report import NOT_DETERMINISTIC, Failure, FaultCount, Report, told_end
 from interpreters.explore.words import named, told_writes, window
 from persist_effects.errors import InvalidRequest, describe
@@ -65,6 +66,8 @@ def explore_effects(
     requests_limit: int = 10_000,
     seed: int | None = None,
     limit: int | None = None,
+    seconds: float | None = None,
+    progress: bool = False,
     repro: str | None = None,
 ) -> Report:
     """Put each fault at each request of a program, start it anew, and check what the store holds then.
@@ -82,6 +85,8 @@ def explore_effects(
         requests_limit: A program that asks more often in one life hangs.
         seed: Draws the states that are checked where there are more than ``limit``; 0 unless given.
         limit: How many states are checked at the most; None: all.
+        seconds: How long it may take. The report says which states were not reached.
+        progress: Whether a line on standard error says how far it is.
         repro: The token of a failure, which runs that state alone, as it was found.
 
     Returns:
@@ -101,19 +106,22 @@ def explore_effects(
     ('passed', 8, 0)
     """
     _check_options(depth, restart, requests_limit, seed, limit)
+    check_pace(seconds, progress)
     state, restart = (None, restart) if repro is None else _parse(repro)
     application = Application(_checked_programs(program), store_factory, checked_check(check), restart, requests_limit)
     check_stores(store_factory)
+    pace = Pace(application.name, seconds, is_told=progress)
     base = _run(application, ())
     again = _run(application, ())
     again.compare(base)
-    search = _Search(application, again, depth)
+    search = _Search(application, again, depth, pace)
     if state is not None:
         search.repeat(state)
     elif again.problem is not None:
         search.tell_base("nothing but the run without faults", is_exhaustive=False)
     else:
         search.explore(seed, limit)
+        pace.end(search.report.checked, search.report.equal, search.report.failure_count)
     return search.report
 
 
@@ -138,9 +146,11 @@ class _Next(NamedTuple):
 class _Search:
     """Which states there are, which of them are checked, and what is found."""
 
-    def __init__(self, application: Application, base: FaultyRun, depth: int) -> None:
+    def __init__(self, application: Application, base: FaultyRun, depth: int, pace: Pace) -> None:
         self.report = Report(application.name, "effects", depth)
         self._application = application
+        self._pace = pace
+        self._failed = 0
         self._base = base
         self._cells: dict[tuple[int, str], list[int]] = {}
         self._told: set[tuple[str, str, str]] = set()
@@ -221,16 +231,28 @@ class _Search:
         drawn = random.Random(self.report.seed).sample(range(len(states)), left)  # noqa: S311 - a sample, no secret
         return [states[index] for index in sorted(drawn)]
 
-    def _check_all(self, states: Iterable[_Next]) -> list[_Next]:
-        """Check these states, and return those that follow."""
+    def _check_all(self, states: Sequence[_Next]) -> list[_Next]:
+        """Check these states, as far as the time goes, and return those that follow."""
         following: list[_Next] = []
-        for state, before in states:
+        for place, (state, before) in enumerate(states):
+            if self.report.checked and self._pace.is_over():
+                self._note_not_reached(states[place:])
+                break
+            self._pace.tell(self.report.checked, self.report.equal, self._failed)
             run = _run(self._application, state)
             run.compare(before, state[-1][0])
             self._take_in(state, run)
             if len(state) < self.report.depth and run.problem is None and self.report.is_exhaustive:
                 following += self._states_after(state, run)
         return following
+
+    def _note_not_reached(self, states: Sequence[_Next]) -> None:
+        (number, fault), *more = states[0].state
+        told = f"{len(states):,} states with {'one fault' if not more else 'two faults'}"
+        then = ", and those with two" if self.report.depth == 2 and not more else ""
+        place = f"{fault} at #{number} {_place(self._base, number)}"
+        self.report.is_exhaustive = False
+        self.report.not_reached = f"{told}, from {place} on{then}"
 
     def _take_in(self, state: PlacedFaults, run: FaultyRun) -> None:
         self.report.checked += 1
@@ -239,6 +261,7 @@ class _Search:
         cell[0] += 1
         if run.problem is not None:
             cell[1] += 1
+            self._failed += 1
             self._tell(state, run)
 
     def _tell(self, state: PlacedFaults, run: FaultyRun) -> None:

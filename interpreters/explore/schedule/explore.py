@@ -25,7 +25,9 @@ kind of failure    what happened
 =================  ===========================================================================================
 check failed       ``check`` raised, in the end
 raises             without a check: a program raised; "raises in some orders" where other orders pass
-hangs              the programs asked for more than ``requests_limit``; nothing is explored after that
+polls without end  programs ask the same again and again, and change nothing by it, up to ``requests_limit`` requests
+livelock           several programs do so, and change the store each time: each undoes what the other waits for
+hangs              the programs asked for more than ``requests_limit`` otherwise
 deadlock           all programs that have not ended wait for events for ever
 not linearizable   no order of the store's operations explains its answers
 undecided          no such order was found in as many tries as are made: there may be one
@@ -35,20 +37,31 @@ not deterministic  after the same answers a program asked something else than be
 """
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from interpreters.explore.faults import AT_A_RESTART, SHARED
 from interpreters.explore.inputs import CheckOfOutcomes, StoreFactory, check_stores, trouble_in_a_call
-from interpreters.explore.report import NOT_DETERMINISTIC, Failure, FaultCount, Problem, Report
+from interpreters.explore.pace import Pace, check_pace
+from interpreters.explore.report import (
+    ENDLESS,
+    LIVELOCK,
+    NOT_DETERMINISTIC,
+    POLLS,
+    Failure,
+    FaultCount,
+    Problem,
+    Report,
+)
 from interpreters.explore.schedule.case import Case, FoundOrder
+from interpreters.explore.schedule.endless import lines_of_endless, told_as_endless
 from interpreters.explore.schedule.footprint import Touched
 from interpreters.explore.schedule.ordered import FAULTS, Ordered
 from interpreters.explore.schedule.programs import Programs, named_programs
 from interpreters.explore.schedule.recorded import RecordedStep
-from interpreters.explore.schedule.replayed import Replayed, replay
+from interpreters.explore.schedule.replayed import Replayed, in_turn, replay
 from interpreters.explore.schedule.sameness import (
     NOT_FRESH,
     difference_now,
@@ -66,6 +79,12 @@ from persist_effects.event import check_integer
 
 _FAILURES_TOLD = 5
 
+_IN_ORDER, _DRAWN = 0.5, 0.8
+"""By when, as a share of the time, interleavings in order end, and drawn ones. The rest makes failures small."""
+
+_DRAWN_MAX = 1_000_000_000
+"""How many are drawn where only time ends it: more than anybody has the time for."""
+
 
 def explore(
     programs: Programs,
@@ -79,6 +98,8 @@ def explore(
     linearizable: bool = False,
     crashes: bool = False,
     requests_limit: int = 1_000,
+    seconds: float | None = None,
+    progress: bool = False,
     repro: str | None = None,
 ) -> Report:
     r"""Run the programs in every order of their requests, each on a fresh store, and check what comes of it.
@@ -97,6 +118,9 @@ def explore(
         linearizable: Whether the operations must be explained by some order of them.
         crashes: Whether programs also crash, before a request and after it was carried out.
         requests_limit: A program that asks more often hangs.
+        seconds: How long it may take: where that is not enough, half of the time is for interleavings in order, the
+            rest for drawn ones and for making failures small. The report says what was not reached.
+        progress: Whether a line on standard error says how far it is.
         repro: The token of a failure, which runs that interleaving alone.
 
     Returns:
@@ -124,16 +148,19 @@ def explore(
     s1:0,1,1,0
     """
     _check_options(bound, seed, limit, requests_limit, reduce=reduce, linearizable=linearizable, crashes=crashes)
+    check_pace(seconds, progress)
     names, makers = named_programs(programs)
     token = None if repro is None else parsed(repro, len(makers))
     check_stores(store_factory)
     case = Case(names, makers, store_factory, _checked_check(check), requests_limit)
     if linearizable:
         case = case.looking_at_operations()
-    exploration = _Exploration(case, reduce=reduce and not linearizable, crashes=crashes)
+    pace = Pace(", ".join(names), seconds, is_told=progress)
+    exploration = _Exploration(case, pace, reduce=reduce and not linearizable, crashes=crashes)
     exploration.report.arguments = "linearizable=True" if linearizable else ""
     if token is None:
         exploration.explore(bound, limit, 0 if seed is None else seed)
+        exploration.tell_end()
     else:
         exploration.repeat(token)
     return exploration.report
@@ -142,8 +169,9 @@ def explore(
 class _Exploration:
     """What is gone through, and what is found."""
 
-    def __init__(self, case: Case, *, reduce: bool, crashes: bool) -> None:
+    def __init__(self, case: Case, pace: Pace, *, reduce: bool, crashes: bool) -> None:
         self.report = Report(", ".join(case.names), "schedule", depth=0, failed=0)
+        self._pace = pace
         self._case = case
         self._reduce = reduce
         self._crashes = crashes
@@ -158,19 +186,35 @@ class _Exploration:
             self._tell_all([found], 1)
             self.report.is_exhaustive, self.report.bound = False, "nothing but two runs of one order"
             return
+        if self._is_endless_in_turn():
+            return
         search = self._go_through(bound, limit)
         within = "any number of switches" if bound is None else f"at most {bound} switch{'es' * (bound != 1)}"
         self.report.bound = within + (", and one crash" if self._crashes else "")
         self.report.is_exhaustive = search.is_finished
         self._add_cells(search)
-        if limit is not None and (search.is_cut or not search.is_finished) and not self._is_broken():
-            self._draw(limit, seed, in_order=search.checked)
+        if not self._is_broken():
+            is_late = not search.is_finished and self._pace.is_over(_IN_ORDER)
+            if is_late:
+                self.report.not_reached = search.not_reached
+            if is_late or (limit is not None and (search.is_cut or not search.is_finished)):
+                self._draw(limit, seed, in_order=search.checked, is_late=is_late)
         found = None if self._is_broken() else difference_now(self._case, firsts)
         if found is not None:
             self._tell_all([found], 1)
         if any(failure.kind == NOT_DETERMINISTIC for failure in self.report.failures):
             self.report.is_exhaustive = False
         self._name_kinds()
+
+    def _is_endless_in_turn(self) -> bool:
+        """Whether programs that have their turns one after the other, a request each, ask for ever."""
+        run = replay(self._case, (), in_turn)
+        if run.found is None or run.found.problem.kind != "hangs":
+            return False
+        self._count(1, 0, run.switches)
+        self.report.is_exhaustive, self.report.bound = False, "nothing but one request of each program in turn"
+        self._tell_all([run.found], 1)
+        return True
 
     def repeat(self, token: ScheduleToken) -> None:
         """Check one interleaving alone."""
@@ -188,10 +232,10 @@ class _Exploration:
 
     def _go_through(self, bound: int | None, limit: int | None) -> Ordered:
         search = self._search(bound, frozenset())
-        failures = _distinct(search.failures(limit))
+        failures = _distinct(search.failures(limit, self._is_over(search, _IN_ORDER)))
         while search.lacks_order:
             search = self._search(bound, search.orders_seen)
-            failures = _distinct(search.failures(limit))
+            failures = _distinct(search.failures(limit, self._is_over(search, _IN_ORDER)))
         self._count(search.checked, search.equal, search.most_switches)
         self._tell_all(failures, search.failed)
         return search
@@ -199,15 +243,33 @@ class _Exploration:
     def _search(self, bound: int | None, orders: frozenset[Touched]) -> Ordered:
         return Ordered(self._case, bound=bound, reduce=self._reduce, crashes=self._crashes, orders=orders)
 
-    def _draw(self, limit: int, seed: int, in_order: int) -> None:
+    def _is_over(self, search: Ordered | Sampled, share: float) -> Callable[[], bool]:
+        """Whether the time for a search is over, which is asked before each interleaving. Tells how far it is."""
+        report, before, failed = self.report, self.report.checked, self.report.failed or 0
+
+        def is_over() -> bool:
+            equal = search.equal if isinstance(search, Ordered) else report.equal
+            self._pace.tell(before + search.checked, equal, failed + search.failed)
+            return self._pace.is_over(share)
+
+        return is_over
+
+    def tell_end(self) -> None:
+        """Write the last line of progress."""
+        self._pace.end(self.report.checked, self.report.equal, self.report.failure_count)
+
+    def _draw(self, limit: int | None, seed: int, in_order: int, *, is_late: bool) -> None:
         sample = Sampled(self._case, seed, crashes=self._crashes)
-        failures = _distinct(sample.failures(limit))
+        count = _DRAWN_MAX if limit is None else limit
+        failures = _distinct(sample.failures(count, self._is_over(sample, _DRAWN)))
         self._tell_all(failures, sample.failed)
         self._count(sample.checked, 0, sample.most_switches)
         self.report.is_exhaustive, self.report.seed = False, seed
+        drawn = sample.checked
+        within = f" in half of {self._pace.seconds:g} s" if is_late else ""
         self.report.bound += (
-            f": {in_order:,} in order, then any number of switches: {limit - limit // 2:,} at random and "
-            f"{limit // 2:,} by priorities"
+            f": {in_order:,} in order{within}, then any number of switches: {drawn - drawn // 2:,} at random and "
+            f"{drawn // 2:,} by priorities"
         )
 
     def _count(self, checked: int, equal: int, switches: int) -> None:
@@ -222,12 +284,15 @@ class _Exploration:
             if _likeness(found) not in self._told and len(self.report.failures) < _FAILURES_TOLD:
                 self._told.add(_likeness(found))
                 is_whole = found.problem.kind in ("hangs", NOT_DETERMINISTIC)
-                self._tell(Shrunk(None, found) if is_whole else shrunk(self._case, found))
+                self._tell(Shrunk(None, found) if is_whole else shrunk(self._case, found, self._pace.is_over))
 
     def _tell(self, failure: Shrunk) -> None:
         case = self._case if failure.only is None else self._case.only(failure.only)
         run = replay(case, failure.found.moves)
         found = _as_it_is_again(failure.found, run)
+        is_endless = found.problem.kind == "hangs"
+        if is_endless:
+            found = told_as_endless(case, found)
         token = token_of(found.moves, len(case.programs), failure.only)
         if any(token == told.token for told in self.report.failures):
             return
@@ -236,23 +301,24 @@ class _Exploration:
                 found.problem.kind,
                 found.problem.expected,
                 found.problem.found,
-                "\n".join(essence(case.names, run.trace)) or "the programs run one after the other",
+                "\n".join(_first(essence(case.names, run.trace), 4 if is_endless else 12))
+                or ("" if is_endless else "the programs run one after the other"),
                 tuple(run.outcomes),
-                _last_lines(case, run.trace),
+                lines_of_endless(case, run.trace) if is_endless else _last_lines(case, run.trace),
                 token,
                 _remedy(found, len(case.programs)),
             )
         )
 
     def _is_broken(self) -> bool:
-        return any(failure.kind in ("hangs", NOT_DETERMINISTIC) for failure in self.report.failures)
+        return any(failure.kind in (*ENDLESS, NOT_DETERMINISTIC) for failure in self.report.failures)
 
     def _name_kinds(self) -> None:
         """Say of programs that raise or hang whether they do so in every order."""
         if self.report.failure_count < self.report.checked:
             self.report.failures = [
                 msgspec.structs.replace(failure, kind=f"{failure.kind} in some orders")
-                if failure.kind in ("raises", "hangs")
+                if failure.kind in ("raises", *ENDLESS)
                 else failure
                 for failure in self.report.failures
             ]
@@ -302,10 +368,17 @@ _REMEDIES = {
     NOT_DETERMINISTIC: SHARED,
     "check failed": "let the write expect what was read: kv.update, log.append_expect, or the checks of transact",
     "not linearizable": "let the store look for conflicts and write in one step that no other comes between",
-    "hangs": "a program that looks again and again gives no other its turn: let it wait for an event",
+    "hangs": "a program that tries again and again gives no other its turn: let it wait, or raise requests_limit",
+    POLLS: "a program that looks again and again gives no other its turn: let it wait for an event",
+    LIVELOCK: "let one of them go on: take what both need in one order, or in one transaction",
 }
 
 _LINES_TOLD = 60
+
+
+def _first(lines: Iterable[str], count: int) -> list[str]:
+    told = [*lines]
+    return told if len(told) <= count else [*told[:count], f"… {len(told) - count:,} more"]
 
 
 def _last_lines(case: Case, trace: Sequence[RecordedStep]) -> tuple[str, ...]:

@@ -5,18 +5,27 @@ late as possible, and so on. What programs ask in the part that two have in comm
 deterministic.
 
 **Reduction.** Steps that touch different things may change places (`footprint`), and orders that
-differ only in such steps lead to the same state. A state is known by the clocks of the steps that led to it, and one
-that was reached before is not gone on from. So of equal interleavings one is checked. Where switches are bounded, a
-state counts as reached before only if that took no more switches, and the same program had the turn.
+differ only in such steps lead to the same state. So of equal interleavings one is checked, in one of two ways.
+
+*Races.* Two steps of different programs that touch the same thing, with nothing between that had to come between, are
+a race. Another interleaving is gone through only where some race comes the other way round: `races` beside this
+module. A program whose move was tried is asleep from there on, until another one touches what it would touch, since
+what begins with it was checked. So who only reads, and who touches nothing that others do, costs nothing.
+
+*States.* Where switches are bounded, or programs crash, a race may not be turned round as it stands. A state is then
+known by the clocks of the steps that led to it, and one that was reached before is not gone on from; where switches
+are bounded, only if that took no more switches, and the same program had the turn.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from interpreters.explore.faults import is_own
 from interpreters.explore.report import NOT_DETERMINISTIC, Problem
 from interpreters.explore.schedule.case import Case, FoundOrder
-from interpreters.explore.schedule.footprint import Causes, Touched
+from interpreters.explore.schedule.footprint import Touched
+from interpreters.explore.schedule.races import CausedStep, Causes, firsts_without
+from interpreters.explore.schedule.replayed import Then, in_turn, on_from_last_backwards
 from interpreters.explore.schedule.sameness import told_difference
 from interpreters.explore.schedule.world import Move, Task, World
 from interpreters.explore.words import are_alike
@@ -28,12 +37,16 @@ SwitchPlace = tuple[int, int, str]
 """A program, the number of its request, and what happened there: one of the `FAULTS`."""
 
 
+def _never() -> bool:
+    return False
+
+
 class _Node:
     """A state on the way, the move that is tried there, and those that are not tried yet."""
 
     __slots__ = (
-        "after", "answer", "asker", "can_stay", "event", "failed", "has_crashed", "last", "move", "place",
-        "request", "runs", "spent", "standing", "switches", "untried",
+        "after", "answer", "asker", "asleep", "can_stay", "event", "failed", "has_crashed", "last", "move", "place",
+        "ready", "request", "runs", "spent", "standing", "switches", "untried",
     )  # fmt: skip
 
     def __init__(self, last: int, switches: int, *, can_stay: bool, has_crashed: bool) -> None:
@@ -51,7 +64,10 @@ class _Node:
         self.request: Any
         self.spent: int
         self.place: SwitchPlace | None
-        self.event: tuple[int, int, tuple[int, ...]]
+        self.event: CausedStep
+        self.ready: tuple[int, ...]
+        self.asleep: dict[int, int] = {}
+        """The programs whose moves need not be tried here, each with the number of its request's footprint."""
         self.after: tuple[int, ...]
         self.answer: Any
 
@@ -71,6 +87,8 @@ class Ordered:
         self.checked = self.equal = self.failed = 0
         self.most_switches = 0
         self.is_finished = False
+        self.not_reached = ""
+        """What was not gone through, where not all was, as far as that is known."""
         self.is_cut = False
         """Whether the bound kept any interleaving out."""
         self.orders_seen: frozenset[Touched] = frozenset()
@@ -86,14 +104,21 @@ class Ordered:
         self._path: list[_Node] = []
         self._tail: list[Move] = []
         self._causes = Causes(self._count, orders=orders) if reduce else None
+        self._is_by_races = reduce and bound is None and not crashes
         self._histories: dict[tuple[int, tuple[int, ...], int], int] = {}
+        self._touched: dict[tuple[int, int], int] = {}
+        """By program and history: the number of the footprint of what it asks then."""
         self._reached: dict[tuple[int, ...], int] = {}
         self._known: dict[int, tuple[Any, Any]] = {}
         """By history and program: what it was answered at the end of it, and where it stood then."""
 
-    def failures(self, limit: int | None = None) -> Iterator[FoundOrder]:
-        """Check them, at most so many, and give those that fail."""
+    def failures(self, limit: int | None = None, is_over: Callable[[], bool] = _never) -> Iterator[FoundOrder]:
+        """Check them, at most so many, until the time is over, but one at the least, and give those that fail."""
+        if self._is_by_races:
+            yield from self._failures_in_other_orders()
         while not self.is_finished and (limit is None or self.checked + self.equal < limit):
+            if self.checked and is_over():
+                break
             problem = self._run()
             if self.lacks_order:
                 return
@@ -104,13 +129,65 @@ class Ordered:
                 if problem.kind in ("hangs", NOT_DETERMINISTIC):
                     break
             self._go_back()
+        self._note_not_reached()
         while self._path:
             self._count_in(self._path.pop())
+
+    def _note_not_reached(self) -> None:
+        if self.is_finished or not self._path:
+            return
+        first = self._path[0]
+        untried = {move % self._count for move in first.untried}
+        if self._is_by_races:
+            # More of them may be needed than is known by now.
+            untried = {index for index in first.ready if index != first.move and index not in first.asleep}
+        begin = ", ".join(self._case.names[index] for index in sorted(untried))
+        parts = [f"orders that begin with {begin}"] if begin else []
+        places = sum(len(node.untried) for node in self._path[1:])
+        if places:
+            parts.append(f"{places:,} or more moves on the way of the last order, and what follows them")
+        self.not_reached = "; ".join(parts)
 
     @property
     def lacks_order(self) -> bool:
         """Whether what is equal was judged as if the order of all streams, or keys, did not count, and it does."""
         return self._causes is not None and not self.orders_seen <= self._causes.orders
+
+    def _failures_in_other_orders(self) -> Iterator[FoundOrder]:
+        """Whether a program stands elsewhere after the same answers in orders that may be equal to the first one.
+
+        They are not counted: without a race there is one interleaving, which has nothing to be compared with.
+        """
+        for then in (in_turn, on_from_last_backwards):
+            problem = self._difference_in_another_order(then)
+            if self.lacks_order:
+                return
+            if problem is not None:
+                self.failed += 1
+                self.is_finished = True
+                yield FoundOrder(tuple(node.move for node in self._path), self._path[-1].spent, problem)
+            self._path.clear()
+            if problem is not None:
+                return
+
+    def _difference_in_another_order(self, then: Then) -> Problem | None:
+        world, store = self._case.begin()
+        try:
+            while len(self._path) < self._case.requests_limit and (node := self._next_node(world)) is not None:
+                node.move = then(node.last, node.ready)
+                self._note(node, world)
+                world.play(node.move)
+                problem = self._difference_from_known(node, world.tasks[node.asker])
+                if problem is not None:
+                    return problem
+            return None
+        except BaseException as error:
+            self._case.note_end(error, tuple(node.move for node in self._path))
+            raise
+        finally:
+            self.orders_seen |= world.orders_seen
+            world.close()
+            store.close()
 
     # One interleaving
 
@@ -158,11 +235,15 @@ class Ordered:
                 problem = self._difference_from_known(node, world.tasks[node.asker])
                 if problem is not None:
                     return problem, True
-                if self._was_reached(node):
+                if not self._is_by_races and self._was_reached(node):
                     return None, False
             if len(path) + len(self._tail) > limit:
                 return self._case.hang(), True
             node = self._next_node(world)
+        if self._is_by_races and world.live:
+            if world.ready():
+                return None, False  # all that could go on are asleep
+            self._note_races_of_waiting(world)
         return (self._case.hang() if len(self._tail) > limit else None), True
 
     def _go_to_last(self, world: World) -> Problem | None:
@@ -213,6 +294,9 @@ class Ordered:
             task.run_in(self._go_to_end, world, task)
             return None
         node.standing = [task.request for task in world.tasks]
+        node.ready = ready
+        if self._is_by_races:
+            return self._node_by_races(node)
         node.move = node.last if node.can_stay else ready[0]
         node.untried = [index for index in reversed(ready) if index != node.move]
         if may_crash:
@@ -221,6 +305,43 @@ class Ordered:
             self._forbid_switches(node)
         path.append(node)
         return node
+
+    def _node_by_races(self, node: _Node) -> _Node | None:
+        """The state with one move to try, None where all are asleep. Races that are found later add others."""
+        path, causes = self._path, self._causes
+        assert causes is not None, "races are found by the causes"
+        if path:
+            touched = path[-1].event[1]
+            node.asleep = {index: at for index, at in path[-1].asleep.items() if not causes.are_dependent(at, touched)}
+        awake = [index for index in node.ready if index not in node.asleep]
+        if not awake:
+            return None
+        node.move = node.last if node.last in awake else awake[0]
+        node.untried = []
+        path.append(node)
+        return node
+
+    def _note_races_of_waiting(self, world: World) -> None:
+        """The same for programs that wait for ever here: earlier, what they wait for may have been there."""
+        causes = self._causes
+        assert causes is not None, "races are found by the causes"
+        events = [node.event for node in self._path]
+        for index in world.live:
+            touched = self._touched_by(world.tasks[index], causes, world)
+            clock, racing = causes.clock(index, touched, events)
+            self._note_races((index, touched, clock), racing, events)
+
+    def _note_races(self, event: CausedStep, racing: Iterable[int], before: Sequence[CausedStep]) -> None:
+        """See to it that each race of a step comes the other way round, too."""
+        for place in racing:
+            node = self._path[place]
+            firsts = firsts_without(place, before, event)
+            # What waits for a step cannot come before it.
+            able = [index for index in firsts if index in node.ready]
+            if able and not any(
+                index == node.move or index in node.untried or index in node.asleep for index in firsts
+            ):
+                node.untried.append(able[0])
 
     def _go_to_end(self, world: World, task: Task) -> None:
         """Let the program that is left go on alone, in its own context."""
@@ -258,17 +379,30 @@ class Ordered:
             self._note_causes(node, index, crash, self._causes, world)
 
     def _note_causes(self, node: _Node, index: int, crash: int, causes: Causes, world: World) -> None:
-        is_split = world.is_in_operation(world.tasks[index])
-        # Where the user answers for time, nothing is known of it.
-        is_unknown = is_split or (type(node.request) in TIMES and type(node.request) in world.handlers)
-        touched = causes.nothing if crash == 1 else causes.footprint(Sleep(0) if is_unknown else node.request)
         path = self._path
-        clock = causes.clock(index, touched, (before.event for before in path[:-1]))
-        node.event = index, touched, clock
         before = path[-2].after if len(path) > 1 else (-1,) * self._count
+        # A program asks the same after the same history, or is told of.
+        place = index, before[index]
+        touched = self._touched.get(place)
+        if touched is None:
+            touched = self._touched[place] = self._touched_by(world.tasks[index], causes, world)
+        if crash == 1:
+            touched = causes.nothing
+        events = [before.event for before in path[:-1]]
+        clock, racing = causes.clock(index, touched, events)
+        node.event = index, touched, clock
+        if self._is_by_races:
+            self._note_races(node.event, racing, events)
         step = before[index], clock, crash
         number = self._histories.setdefault(step, len(self._histories))
         node.after = (*before[:index], number, *before[index + 1 :])
+
+    def _touched_by(self, task: Task, causes: Causes, world: World) -> int:
+        """The number of the footprint of the request at which a program stands."""
+        request = task.request
+        # Of the steps of an operation nothing is known, nor of time where the user answers for it.
+        is_unknown = world.is_in_operation(task) or (type(request) in TIMES and type(request) in world.handlers)
+        return causes.footprint(Sleep(0) if is_unknown else request)
 
     def _difference_from_known(self, node: _Node, task: Task) -> Problem | None:
         """Whether a program stands elsewhere than where it stood after the same history, in another order."""
@@ -308,6 +442,8 @@ class Ordered:
         while path:
             node = path.pop()
             self._count_in(node)
+            if self._is_by_races:
+                node.asleep[node.asker] = node.event[1]
             if node.untried:
                 node.move = node.untried.pop()
                 path.append(node)

@@ -1,6 +1,6 @@
 """One interleaving again, step by step, with all that is to be told of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from interpreters.explore.report import Problem
@@ -9,6 +9,32 @@ from interpreters.explore.schedule.recorded import RecordedStep, RecordedWorld
 from interpreters.explore.schedule.world import Move
 from interpreters.explore.virtual import rows_but_of_time
 from persist_effects.requests import Outcome
+
+Then = Callable[[int, tuple[int, ...]], int]
+"""Whose turn it is, of who had the last one, -1 for nobody, and who can go on."""
+
+
+def on_from_last(last: int, ready: tuple[int, ...]) -> int:
+    """Each goes on to its end, the one that had the last turn first.
+
+    >>> on_from_last(1, (0, 1)), on_from_last(-1, (0, 1))
+    (1, 0)
+    """
+    return last if last in ready else ready[0]
+
+
+def on_from_last_backwards(last: int, ready: tuple[int, ...]) -> int:
+    """The same, where the others follow from the last to the first."""
+    return last if last in ready else ready[-1]
+
+
+def in_turn(last: int, ready: tuple[int, ...]) -> int:
+    """Each makes one request, and then it is the next one's turn.
+
+    >>> in_turn(0, (0, 2)), in_turn(2, (0, 2))
+    (2, 0)
+    """
+    return next((index for index in ready if index > last), ready[0])
 
 
 class Replayed(NamedTuple):
@@ -29,31 +55,26 @@ class Replayed(NamedTuple):
         return None if self.problem is None else FoundOrder(self.moves, self.switches, self.problem)
 
 
-def replay(case: Case, moves: Sequence[Move], *, is_backwards: bool = False) -> Replayed:
-    """Make these moves; then let each program go on to its end, the one that had the last turn first.
-
-    The others follow in their order, or backwards.
-    """
+def replay(case: Case, moves: Sequence[Move], then: Then = on_from_last) -> Replayed:
+    """Make these moves; then whose turn it is, ``then`` says, until all have ended."""
     made: list[Move] = []
     try:
-        return _replayed(case, moves, made, is_backwards=is_backwards)
+        return _replayed(case, moves, made, then)
     except BaseException as error:
         case.note_end(error, made if len(made) > len(moves) else moves)
         raise
 
 
-def _replayed(case: Case, moves: Sequence[Move], made: list[Move], *, is_backwards: bool) -> Replayed:
+def _replayed(case: Case, moves: Sequence[Move], made: list[Move], then: Then) -> Replayed:
     store = case.store_factory()
     try:
         world = RecordedWorld(case.programs, rows_but_of_time(store))
-        return _gone_through(case, world, moves, made, is_backwards=is_backwards)
+        return _gone_through(case, world, moves, made, then)
     finally:
         store.close()
 
 
-def _gone_through(
-    case: Case, world: RecordedWorld, moves: Sequence[Move], made: list[Move], *, is_backwards: bool
-) -> Replayed:
+def _gone_through(case: Case, world: RecordedWorld, moves: Sequence[Move], made: list[Move], then: Then) -> Replayed:
     switches = 0
     problem = None
     refused = ""
@@ -63,8 +84,7 @@ def _gone_through(
             if len(made) > case.requests_limit:
                 problem = case.hang()
                 break
-            following = last if last in ready else ready[-1 if is_backwards else 0]
-            move = moves[len(made)] if len(made) < len(moves) else following
+            move = moves[len(made)] if len(made) < len(moves) else then(last, ready)
             if refused := _refusal(case, world, move, len(made) + 1):
                 break
             switches += last in ready and move % count != last

@@ -15,7 +15,13 @@ from interpreters.explore.report import NOT_DETERMINISTIC, Problem
 from interpreters.explore.schedule.case import Case, FoundOrder
 from interpreters.explore.schedule.numbers import SameNumbers
 from interpreters.explore.schedule.recorded import RecordedStep
-from interpreters.explore.schedule.replayed import Replayed, replay
+from interpreters.explore.schedule.replayed import (
+    Replayed,
+    Then,
+    on_from_last,
+    on_from_last_backwards,
+    replay,
+)
 from interpreters.explore.words import are_alike, told, told_error, told_outcome
 from persist_effects.requests import Answered, Failed, Outcome
 
@@ -29,7 +35,7 @@ _IS_ANSWERED_ALIKE = "a fresh store answers the same where everything before was
 class Trial(NamedTuple):
     """An order of the programs, and its first run."""
 
-    is_backwards: bool
+    then: Then
     run: Replayed
 
 
@@ -38,14 +44,14 @@ def trials(case: Case) -> list[Trial]:
 
     The last comes first because it is what most often looks at what others have left.
     """
-    directions = (True, False) if len(case.programs) > 1 else (False,)
-    return [Trial(is_backwards, replay(case, (), is_backwards=is_backwards)) for is_backwards in directions]
+    directions = (on_from_last_backwards, on_from_last) if len(case.programs) > 1 else (on_from_last,)
+    return [Trial(then, replay(case, (), then)) for then in directions]
 
 
 def difference_now(case: Case, firsts: Sequence[Trial]) -> FoundOrder | None:
     """Run the trials again. What they differ in from the first time, if in anything."""
     for trial in firsts:
-        again = replay(case, (), is_backwards=trial.is_backwards)
+        again = replay(case, (), trial.then)
         problem = difference_of(case, trial.run, again)
         if problem is not None:
             return FoundOrder(trial.run.moves, trial.run.switches, problem)

@@ -29,9 +29,11 @@ class Sampled:
         self._random = Random(seed)  # noqa: S311 - a sample, no secret
         self._longest = 1
 
-    def failures(self, count: int) -> Iterator[FoundOrder]:
-        """Check so many, and give those that fail."""
+    def failures(self, count: int, is_over: Callable[[], bool]) -> Iterator[FoundOrder]:
+        """Check so many, or until the time is over, and give those that fail."""
         for number in range(count):
+            if is_over():
+                return
             choose = self._by_priorities() if number % 2 else self._at_random()
             crash_at = self._random.randrange(self._longest + 1) if self._crashes else None
             found = self._run(choose, crash_at)

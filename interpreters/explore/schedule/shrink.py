@@ -4,6 +4,7 @@ A part of the programs counts only if nothing is wrong where they run one after 
 of them would fail of itself, and who waits for one that is left out would wait for ever.
 """
 
+from collections.abc import Callable
 from itertools import combinations
 from typing import NamedTuple
 
@@ -22,18 +23,20 @@ class Shrunk(NamedTuple):
     found: FoundOrder
 
 
-def shrunk(case: Case, found: FoundOrder) -> Shrunk:
-    """The smallest failure of the same kind."""
+def shrunk(case: Case, found: FoundOrder, is_over: Callable[[], bool]) -> Shrunk:
+    """The smallest failure of the same kind; once the time is over, the one that was found."""
     count = len(case.programs)
     has_crash = any(move >= count for move in found.moves)
     # Who raises whatever the order may be shown alone.
     is_free = found.problem.kind == "raises" and not _passes_in_turn(case)
     for size in range(1, count + 1):
         for only in combinations(range(count), size):
+            if is_over():
+                return Shrunk(None, found)
             part = case.only(only)
             if size < count and not is_free and not _passes_in_turn(part):
                 continue
-            smaller = _smallest(part, found, has_crash=has_crash)
+            smaller = _smallest(part, found, is_over, has_crash=has_crash)
             if smaller is not None:
                 return Shrunk(None if size == count else only, smaller)
     return Shrunk(None, found)
@@ -43,11 +46,11 @@ def _passes_in_turn(case: Case) -> bool:
     return not any(Ordered(case, bound=0, reduce=False, crashes=False).failures(_RUNS))
 
 
-def _smallest(case: Case, found: FoundOrder, *, has_crash: bool) -> FoundOrder | None:
+def _smallest(case: Case, found: FoundOrder, is_over: Callable[[], bool], *, has_crash: bool) -> FoundOrder | None:
     for crashes in sorted({False, has_crash}):
         for bound in range(found.switches + 1):
             search = Ordered(case, bound=bound, reduce=case.contents is None, crashes=crashes, orders=ORDERS)
-            alike = [other for other in search.failures(_RUNS) if _are_alike(found, other)]
+            alike = [other for other in search.failures(_RUNS, is_over) if _are_alike(found, other)]
             if alike:
                 return min(alike, key=lambda other: (_crashes_in(other, case), len(other.moves), other.moves))
     return None
