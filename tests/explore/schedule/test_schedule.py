@@ -167,6 +167,14 @@ def test_three_writers_that_read_again_after_a_conflict_lose_nothing(program, ch
     assert report.checked == (108 if reduce else 498)
 
 
+def test_a_conflict_over_a_revision_that_no_key_has_is_the_same_in_every_run():
+    def delete_what_is_not_there():
+        return (yield from kv.delete_expect("color", 7))
+
+    report = explore([delete_what_is_not_there] * 2, memory, linearizable=True)
+    assert report.verdict == "passed", report
+
+
 def test_a_check_that_fails_in_every_order_is_shown_without_a_switch():
     def refuse(outcomes):
         yield from kv.get("a")
