@@ -41,6 +41,10 @@ USES = {
     "flows": "from interpreters.runtime.flows import FlowHost, Schedule\n"
     "def nightly():\n    yield\n"
     "Schedule('nightly', '30 2 * * *', nightly); print('fine')",
+    "otel": "import opentelemetry.trace, opentelemetry.metrics\n"
+    "from interpreters import open_store; from interpreters.wrappers import telemetry, wrapped\n"
+    "from persist_effects import kv\n"
+    "print(wrapped(open_store('memory:'), telemetry).run(kv.put('color', 'red')) and 'fine')",
     "testing": "import interpreters.conformance.suite, interpreters.explore; print('fine')",
     "demo": "import rich, typer; print('fine')",
 }
