@@ -42,7 +42,7 @@ def test_it_takes_at_most_150_lines():
 
 def test_an_unknown_scheme_names_those_of_other_packages_too():
     with pytest.raises(
-        InvalidRequest, match=r"memory:, file:, sqlite:, postgresql:, nats:, unix:, tcp:, spawn:, dict:$"
+        InvalidRequest, match=r"memory:, file:, sqlite:, postgresql:, nats:, unix:, tcp:, spawn:, crash:, dict:$"
     ):
         open_store("oracle:x")
 

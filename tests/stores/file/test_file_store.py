@@ -601,7 +601,7 @@ def test_a_path_given_as_a_keyword_is_taken_as_it_is(here, path):
         ("file:?path=", "'file:' names no directory"),
         (
             "var/x",
-            "file:, sqlite:, postgresql:, nats:, unix:, tcp:, spawn:. For a directory, write 'file:var/x'",
+            "file:, sqlite:, postgresql:, nats:, unix:, tcp:, spawn:, crash:. For a directory, write 'file:var/x'",
         ),
         ("", "names no store"),
         (Path("x"), "such as f'file:{path}', or open_store('file:', path=path)"),

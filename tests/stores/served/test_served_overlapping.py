@@ -17,7 +17,7 @@ from killing import judge_while_killed
 from overlapping import GROUPS, Client, keys_of, problems_in, tally_of
 from server_processes import server_process
 
-from interpreters.explore.schedule import rows
+from interpreters.explore.schedule import linear
 from interpreters.stores.rewinding import RewindableStore
 from persist_effects import StoreUnavailable, UncertainOutcome, log, run
 from persist_effects.requests import CHANGES, KvGet, Transact
@@ -130,7 +130,7 @@ def problems_of(server):
 @pytest.fixture
 def few_tries(monkeypatch):
     """Enough for one that does what it may; one that is wrong in many places is not searched for minutes."""
-    monkeypatch.setattr(rows, "TRIES", 2_000)
+    monkeypatch.setattr(linear, "TRIES", 2_000)
 
 
 @pytest.mark.usefixtures("few_tries")
