@@ -9,17 +9,12 @@ import tomllib
 from contextlib import contextmanager
 
 import pytest
+from commanding import invoke
 from places import ROOT
-from typer.testing import CliRunner
 
 from interpreters import open_store
-from interpreters.cli import app
 from interpreters.stores.file.upkeep import operations
 from persist_effects import Draft, StoreUnavailable, blob, kv, log
-
-
-def invoke(*arguments, **options):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 import json
 
+import commanding
 import pytest
+from commanding import KINDS, answered, store_of
 from flow_watching import conducted, until, until_state
-from server_processes import ServerProcess
-from test_follower_commands import answered
-from typer.testing import CliRunner
 
 from interpreters import open_store
-from interpreters.cli import app
 from interpreters.runtime.flows import FlowHost
 from persist_effects import flow, kv, log
 from persist_effects.errors import FlowFailed
@@ -18,7 +16,7 @@ from persist_effects.flow.requests import Came
 
 
 def invoke(*arguments, **options):
-    return CliRunner().invoke(app, ["flows", *(str(argument) for argument in arguments)], **options)
+    return commanding.invoke("flows", *arguments, **options)
 
 
 @flow.activity(repeat="never")
@@ -50,19 +48,10 @@ def fill(store):
     conducted(store, "g-1", greet)
 
 
-@pytest.fixture(params=["file", "sqlite", "served"])
+@pytest.fixture(params=KINDS)
 def url(request, tmp_path):
-    """The URL of a store, which any number of processes may open at once where it is not a file."""
-    kind = "file" if request.param == "file" else "sqlite"
-    own = f"{kind}:{tmp_path / 'store'}"
-    with open_store(own) as store:
-        fill(store)
-    if request.param != "served":
-        yield own
-        return
-    served = ServerProcess(own, f"unix:{tmp_path / 'sock'}")
-    yield served.url
-    served.close()
+    with store_of(request.param, tmp_path, fill) as found:
+        yield found
 
 
 def hosted(store):
@@ -273,7 +262,7 @@ def test_at_a_terminal_it_is_asked_before_a_flow_is_rewound(tmp_path, answer, co
         fill(store)
         standing = store.run(kv.get("flow-open/o-1"))
         store.run(kv.put("flow-open/o-1", {**standing, "state": journal.HALTED}))
-    ended, _, errors = answered(url, answer, "flows", "rewind", url, "o-1", "--at", "1")
+    ended, _, errors = answered(answer, "flows", "rewind", url, "o-1", "--at", "1")
     assert ended == code, errors
     assert "What flow 'o-1' did after entry 1 is dropped from its journal, and done again. Is that meant?" in errors
     with open_store(url) as store:

@@ -1,8 +1,6 @@
 """The commands for followers: what they print for people and for machines, and what they wait for."""
 
 import json
-import os
-import pty
 import signal
 import subprocess
 import sys
@@ -10,22 +8,16 @@ import threading
 from contextlib import contextmanager, suppress
 
 import pytest
+from commanding import KINDS, answered, invoke, store_of
 from conftest import stop_after
 from places import ROOT
-from server_processes import ServerProcess
-from typer.testing import CliRunner
 
 from interpreters import open_store
-from interpreters.cli import app
 from interpreters.cli.stepping import run_watched
 from persist_effects import Group, ReadModel, StoreClosed, follow, followers, kv, log
 from persist_effects.requests import KvPut
 
 TOTALS = ReadModel("totals")
-
-
-def invoke(*arguments, **options):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
 
 
 def add(event, totals):
@@ -48,19 +40,10 @@ def fill(store):
         store.run(log.append("orders/0", "placed", number, at=1_000_000))
 
 
-@pytest.fixture(params=["file", "sqlite", "served"])
+@pytest.fixture(params=KINDS)
 def url(request, tmp_path):
-    """The URL of a store, which any number of processes may open at once where it is not a file."""
-    kind = "file" if request.param == "file" else "sqlite"
-    own = f"{kind}:{tmp_path / 'store'}"
-    with open_store(own) as store:
-        fill(store)
-    if request.param != "served":
-        yield own
-        return
-    served = ServerProcess(own, f"unix:{tmp_path / 'sock'}")
-    yield served.url
-    served.close()
+    with store_of(request.param, tmp_path, fill) as found:
+        yield found
 
 
 @pytest.fixture
@@ -302,31 +285,11 @@ def test_where_nobody_follows_waiting_ends_with_3_and_says_so(shared, arguments)
     assert "what was asked for stays asked for" in done.stderr
 
 
-def answered(url, answer, *arguments):
-    """Run a command at a terminal, where somebody answers what it asks. Gives its exit code, and what it prints."""
-    master, slave = pty.openpty()
-    try:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "interpreters.cli", *arguments],
-            cwd=ROOT,
-            stdin=slave,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        os.write(master, answer)
-        printed, errors = child.communicate(timeout=60)
-        return child.returncode, printed, errors
-    finally:
-        os.close(master)
-        os.close(slave)
-
-
 @pytest.mark.parametrize(
     ("answer", "code", "is_there"), [(b"y\n", 0, False), (b"n\n", 2, True), (b"\n", 2, True), (b"\x04", 130, True)]
 )
 def test_at_a_terminal_it_is_asked_before_a_follower_is_removed(shared, answer, code, is_there):
-    ended, _, errors = answered(shared, answer, "follower", "forget", shared, "totals")
+    ended, _, errors = answered(answer, "follower", "forget", shared, "totals")
     assert ended == code, errors
     assert "The follower 'totals' will be removed: its checkpoint and its read model. Is that meant?" in errors
     with open_store(shared) as store:

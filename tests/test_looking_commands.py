@@ -8,23 +8,16 @@ import subprocess
 import sys
 
 import pytest
+from commanding import KINDS, answered, invoke, store_of
 from places import ROOT
-from server_processes import ServerProcess
-from test_follower_commands import answered
-from typer.testing import CliRunner
 
 import persist_effects
 from interpreters import open_store
-from interpreters.cli import app
 from interpreters.cli.lines import print_pages
 from persist_effects import Draft, Group, flow, follow, kv, log
 from persist_effects.requests import PAGE_SIZE, KvPut
 
 TYPES = "looked_at_types"
-
-
-def invoke(*arguments, **options):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
 
 
 def lines_of(*arguments):
@@ -47,19 +40,10 @@ def fill(store):
     store.run(kv.put("raw", b"\x00\xff"))
 
 
-@pytest.fixture(params=["file", "sqlite", "served"])
+@pytest.fixture(params=KINDS)
 def url(request, tmp_path):
-    """The URL of a store, which any number of processes may open at once where it is not a file."""
-    kind = "file" if request.param == "file" else "sqlite"
-    own = f"{kind}:{tmp_path / 'store'}"
-    with open_store(own) as store:
-        fill(store)
-    if request.param != "served":
-        yield own
-        return
-    served = ServerProcess(own, f"unix:{tmp_path / 'sock'}")
-    yield served.url
-    served.close()
+    with store_of(request.param, tmp_path, fill) as found:
+        yield found
 
 
 @pytest.fixture
@@ -272,7 +256,7 @@ def test_a_key_is_deleted(url):
 
 @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 2)])
 def test_at_a_terminal_it_is_asked_before_a_key_is_deleted(place, answer, code):
-    ended, _, errors = answered(place, answer, "delete", place, "color")
+    ended, _, errors = answered(answer, "delete", place, "color")
     assert ended == code, errors
     assert "The key 'color' will be deleted. Is that meant?" in errors
     with open_store(place) as store:
