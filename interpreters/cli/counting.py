@@ -1,14 +1,16 @@
 """Counting what stands in a store of any kind. The events of a stream are counted without reading all of them."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from interpreters.stores.compacting import Told
 from persist_effects import kv, log
 from persist_effects.machine import all_of, perform
-from persist_effects.requests import PAGE_SIZE_MAX, KvKeys, Read, Streams
+from persist_effects.requests import PAGE_SIZE, PAGE_SIZE_MAX, KvKeys, Read, Request, Streams
+
+T = TypeVar("T")
 
 _AT_ONCE = 32
 """Of how many streams an event is in memory at once."""
@@ -20,6 +22,35 @@ class StreamCount(msgspec.Struct, frozen=True):
     stream: str
     events: int
     last_seq: int
+
+
+def pages_by_name(
+    store: Any,
+    ask: Callable[[str], Request[list[T]]],
+    name_of: Callable[[T], str],
+    after: str = "",
+    size: int = PAGE_SIZE,
+) -> Iterator[list[T]]:
+    """What a store lists by names, of which one page is in memory at a time.
+
+    Args:
+        store: The open store.
+        ask: Makes the request for the page behind a name, of ``size``.
+        name_of: The name of one that is listed.
+        after: Behind which name to begin.
+        size: How many a page has that is not the last.
+
+    >>> from interpreters import open_store
+    >>> store = open_store("memory:")
+    >>> _ = [store.run(kv.put(key, None)) for key in "abc"]
+    >>> list(pages_by_name(store, lambda after: KvKeys("", after, 2), str, size=2))
+    [['a', 'b'], ['c']]
+    """
+    while page := store.run(perform(ask(after))):
+        yield page
+        if len(page) < size:
+            return
+        after = name_of(page[-1])
 
 
 def count_streams(store: Any, names: Sequence[str]) -> list[StreamCount]:
@@ -67,17 +98,13 @@ def count_store(store: Any, progress: Told | None = None) -> dict[str, int]:
     {'streams': 1, 'events': 1, 'keys': 1, 'position': 1, 'revision': 1}
     """
     streams = events = keys = 0
-    after = ""
-    while names := store.run(perform(Streams("", after))):
+    for names in pages_by_name(store, lambda after: Streams("", after, PAGE_SIZE), str):
         streams += len(names)
         events += sum(one.events for one in count_streams(store, names))
-        after = names[-1]
         if progress is not None:
             progress(streams, 0)
-    after = ""
-    while names := store.run(perform(KvKeys("", after, PAGE_SIZE_MAX))):
+    for names in pages_by_name(store, lambda after: KvKeys("", after, PAGE_SIZE_MAX), str, size=PAGE_SIZE_MAX):
         keys += len(names)
-        after = names[-1]
         if progress is not None:
             progress(streams + keys, 0)
     numbers = {"position": store.run(log.head()), "revision": store.run(kv.wait(0, timeout=0))}

@@ -1,13 +1,13 @@
 """Commands that look inside of any store: streams, read, keys, get. A page of it is in memory at a time."""
 
 import sys
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from interpreters.cli.counting import StreamCount, count_streams
+from interpreters.cli.counting import StreamCount, count_streams, pages_by_name
 from interpreters.cli.exits import exit_codes
 from interpreters.cli.inputs import AnyUrl, AsJson, reading_any
 from interpreters.cli.lines import option, painter, print_event, print_json, print_pages, told
@@ -18,9 +18,7 @@ from persist_effects.errors import InvalidRequest
 from persist_effects.event import Event
 from persist_effects.json_values import to_json
 from persist_effects.machine import perform
-from persist_effects.requests import PAGE_SIZE, Entry, KvEntries, KvKeys, Read, Request, Streams
-
-T = TypeVar("T")
+from persist_effects.requests import PAGE_SIZE, Entry, KvEntries, KvKeys, Read, Streams
 
 StreamName = Annotated[str, typer.Argument(metavar="STREAM", help="The stream's name.")]
 KeyName = Annotated[str, typer.Argument(metavar="KEY", help="The key.")]
@@ -57,7 +55,7 @@ def streams(
                 sys.stdout.write(f"{one.events:>10}  {one.last_seq:>10}  {paint(printable(one.stream), 'cyan')}\n")
 
         size = _page_size(limit)
-        pages = _pages(store, lambda last: Streams(prefix, last, size), str, after, size)
+        pages = pages_by_name(store, lambda last: Streams(prefix, last, size), str, after, size)
         if not counts:
             print_pages(pages, limit, print_name, lambda name: option("--after", name))
             return
@@ -95,11 +93,11 @@ def keys(
 
         size = _page_size(limit)
         if not values:
-            names = _pages(store, lambda last: KvKeys(prefix, last, size), str, after, size)
+            names = pages_by_name(store, lambda last: KvKeys(prefix, last, size), str, after, size)
             print_pages(names, limit, print_key, lambda key: option("--after", key))
             return
         _print_head(f"{'REVISION':>10}  KEY  VALUE", as_json)
-        pairs = _pages(store, lambda last: KvEntries(prefix, last, size), lambda pair: pair[0], after, size)
+        pairs = pages_by_name(store, lambda last: KvEntries(prefix, last, size), lambda pair: pair[0], after, size)
         print_pages(pairs, limit, print_entry, lambda pair: option("--after", pair[0]))
 
 
@@ -152,16 +150,6 @@ def _print_head(head: str, as_json: bool) -> None:
 def _page_size(limit: int | None) -> int:
     # One more than is printed tells whether there is more.
     return PAGE_SIZE if limit is None else min(limit + 1, PAGE_SIZE)
-
-
-def _pages(
-    store: Any, ask: Callable[[str], Request[list[T]]], name_of: Callable[[T], str], after: str, size: int
-) -> Iterator[list[T]]:
-    while page := store.run(perform(ask(after))):
-        yield page
-        if len(page) < size:
-            return
-        after = name_of(page[-1])
 
 
 def _pages_of_stream(store: Any, request: Read, *, is_quiet: bool) -> Iterator[list[Event]]:

@@ -10,7 +10,7 @@ import typer
 
 from interpreters.cli.output import printable
 from persist_effects.codec import from_plain, to_plain
-from persist_effects.errors import InvalidRequest, SchemaMismatch, repr_of
+from persist_effects.errors import InvalidRequest, SchemaMismatch, name_of_type, repr_of
 from persist_effects.event import Event
 from persist_effects.schema import Schema
 
@@ -55,7 +55,7 @@ class As:
         try:
             return from_plain(plain, self._kind)
         except (TypeError, ValueError) as error:
-            raise InvalidRequest(f"{what} does not fit {_called(self._kind)}: {error}") from error
+            raise InvalidRequest(f"{what} does not fit {name_of_type(self._kind)}: {error}") from error
 
     def plain(self, what: str, plain: Any) -> Any:
         """A value as it is stored after the type has read it: checked, and with what the type adds."""
@@ -82,7 +82,9 @@ class As:
         try:
             return from_plain(event.data, self._kind)
         except (TypeError, ValueError) as error:
-            raise SchemaMismatch(event.stream, event.seq, event.type, f"as {_called(self._kind)}, {error}") from error
+            raise SchemaMismatch(
+                event.stream, event.seq, event.type, f"as {name_of_type(self._kind)}, {error}"
+            ) from error
 
 
 def _type_or_schema(name: str) -> Any:
@@ -116,7 +118,3 @@ def _named(name: str) -> Any:
             raise InvalidRequest(f"{module_name} has nothing that is named {path!r}: give MODULE:NAME of a type")
         found = getattr(found, part)
     return found
-
-
-def _called(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) else repr(kind)

@@ -39,16 +39,7 @@ from persist_effects.flow.defining import Flows, activity, defined
 from persist_effects.flow.forking import fork, rewind
 from persist_effects.flow.history import HistoryEntry, UnresolvedCall, history, unresolved
 from persist_effects.flow.outside import begin, begin_as, cancel, own, pause, resolve, resume, retry, send
-from persist_effects.flow.standing import (
-    FlowStatus,
-    due_before,
-    listing,
-    outcome,
-    result,
-    status,
-    unended,
-    wait_for,
-)
+from persist_effects.flow.standing import FlowStatus, due_before, listing, outcome, result, status, unended, wait_for
 from persist_effects.flow.steps import (
     Saga,
     all_of,

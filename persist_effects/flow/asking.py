@@ -2,9 +2,7 @@
 
 from typing import Any, cast
 
-from persist_effects.errors import (
-    InvalidRequest,
-)
+from persist_effects.errors import InvalidRequest
 from persist_effects.flow import journal
 from persist_effects.flow.requests import told_request
 from persist_effects.machine import Effect, perform

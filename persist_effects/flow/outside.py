@@ -28,14 +28,7 @@ from persist_effects.flow.replay import Path
 from persist_effects.flow.requests import check_flow_id, checked_tags
 from persist_effects.machine import Effect, all_of, perform
 from persist_effects.programs import program
-from persist_effects.requests import (
-    Conflict,
-    ExpectRevision,
-    KvGet,
-    KvPut,
-    Transact,
-    Write,
-)
+from persist_effects.requests import Conflict, ExpectRevision, KvGet, KvPut, Transact, Write
 
 
 @program

@@ -8,16 +8,10 @@ from typing import Any, cast
 
 import msgspec
 
-from persist_effects.errors import (
-    OwnershipLost,
-    UncertainOutcome,
-)
+from persist_effects.errors import OwnershipLost, UncertainOutcome
 from persist_effects.event import Draft
 from persist_effects.flow import journal
-from persist_effects.flow.journal import (
-    JournalStep,
-    Open,
-)
+from persist_effects.flow.journal import JournalStep, Open
 from persist_effects.machine import Effect, perform
 from persist_effects.requests import (
     ANSWERS,

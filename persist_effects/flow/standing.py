@@ -11,21 +11,12 @@ from persist_effects.clock import now
 from persist_effects.errors import FlowFailed, InvalidRequest, NoSuchFlow
 from persist_effects.flow import journal
 from persist_effects.flow.defining import Flows
-from persist_effects.flow.journal import (
-    Closed,
-    FlowEnded,
-    Open,
-    OpenFlow,
-)
+from persist_effects.flow.journal import Closed, FlowEnded, Open, OpenFlow
 from persist_effects.flow.replay import Path
 from persist_effects.flow.requests import check_flow_id, checked_tags
 from persist_effects.machine import Effect, perform
 from persist_effects.programs import program
-from persist_effects.requests import (
-    PAGE_SIZE,
-    KvEntries,
-    KvKeys,
-)
+from persist_effects.requests import PAGE_SIZE, KvEntries, KvKeys
 from persist_effects.trace.errors import NO_ERROR_KINDS, ErrorKinds
 
 

@@ -40,24 +40,9 @@ from persist_effects.flow.journal import (
 )
 from persist_effects.flow.owning import OwnedJournal
 from persist_effects.flow.replay import Path, Replay, release
-from persist_effects.flow.requests import (
-    Call,
-    Local,
-    identity,
-    told_identity,
-    told_request,
-)
+from persist_effects.flow.requests import Call, Local, identity, told_identity, told_request
 from persist_effects.machine import Effect, perform
-from persist_effects.requests import (
-    ANSWERS,
-    Answered,
-    Conflict,
-    Failed,
-    KvGet,
-    KvPut,
-    Now,
-    Outcome,
-)
+from persist_effects.requests import ANSWERS, Answered, Conflict, Failed, KvGet, KvPut, Now, Outcome
 from persist_effects.trace.errors import NO_ERROR_KINDS, ErrorKinds
 from persist_effects.trace.values import decode, is_same
 

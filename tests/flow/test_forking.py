@@ -73,6 +73,16 @@ def stood_still(store, flow_id):
     store.run(kv.put(key, {**store.run(kv.get(key)), "state": journal.HALTED, "error": "its code is not here"}))
 
 
+def resolved_and_rewound(store, paying):
+    """Have somebody say what came of the first call of a new flow, which is rewound to before it then."""
+    store.run(flow.begin("p-1", paying))
+    conducted(store, "p-1", paying)
+    store.run(flow.resolve("p-1", (1,), "wired by hand"))
+    conducted(store, "p-1", paying)
+    stood_still(store, "p-1")
+    store.run(flow.rewind("p-1", 1))
+
+
 def finish(step, store):
     while isinstance(step, Suspended):
         step = answer(step, store)
@@ -478,12 +488,7 @@ def test_a_resolution_that_a_dropped_step_took_does_not_stand_for_the_call_that_
     def paying():
         return [(yield from flow.call(wire, 500)), (yield from flow.signal("seen"))]
 
-    store.run(flow.begin("p-1", paying))
-    conducted(store, "p-1", paying)
-    store.run(flow.resolve("p-1", (1,), "wired by hand"))
-    conducted(store, "p-1", paying)
-    stood_still(store, "p-1")
-    store.run(flow.rewind("p-1", 1))
+    resolved_and_rewound(store, paying)
     store.run(flow.send("p-1", "seen"))
     with FlowHost(store, flows=[paying], activities=[wire]) as host:
         assert host.result("p-1", timeout=60) == ["wired", None]
@@ -497,12 +502,7 @@ def test_a_call_that_is_run_anew_is_unresolved_although_the_one_before_was_resol
         yield from flow.call(wire, 500)
         yield from flow.signal("seen")
 
-    store.run(flow.begin("p-1", paying))
-    conducted(store, "p-1", paying)
-    store.run(flow.resolve("p-1", (1,), "wired by hand"))
-    conducted(store, "p-1", paying)
-    stood_still(store, "p-1")
-    store.run(flow.rewind("p-1", 1))
+    resolved_and_rewound(store, paying)
     conducted(store, "p-1", paying)
     assert [call.path for call in store.run(flow.unresolved("p-1"))] == [(1,)]
 
@@ -566,12 +566,7 @@ def test_a_call_with_a_long_argument_is_asked_again_where_its_begin_was_dropped(
         yield from flow.call(wire, 500, LONG)
         yield from flow.signal("seen")
 
-    store.run(flow.begin("p-1", paying))
-    conducted(store, "p-1", paying)
-    store.run(flow.resolve("p-1", (1,), "wired by hand"))
-    conducted(store, "p-1", paying)
-    stood_still(store, "p-1")
-    store.run(flow.rewind("p-1", 1))
+    resolved_and_rewound(store, paying)
     conducted(store, "p-1", paying)
     (call,) = store.run(flow.unresolved("p-1"))
     assert call.path == (1,)

@@ -1,7 +1,5 @@
 """What became of the flows of one host, told to those of its process that wait for it, without asking the store."""
 
-from contextlib import suppress
-
 from interpreters.threads.gates import Gate
 from persist_effects.flow.journal import FlowEnded
 
@@ -9,11 +7,10 @@ from persist_effects.flow.journal import FlowEnded
 class EndOfFlow:
     """What becomes of a flow that this host holds. Threads wait for it, and the one that leads the flows tells it."""
 
-    __slots__ = ("_gates", "_is_over", "ended")
+    __slots__ = ("_told", "ended")
 
     def __init__(self) -> None:
-        self._gates: list[Gate] = []
-        self._is_over = False
+        self._told = Gate()
         self.ended: FlowEnded | None = None
         """How it has ended; None: it goes on, here or elsewhere, as the store knows."""
 
@@ -24,10 +21,7 @@ class EndOfFlow:
             ended: How it has ended; None: this host does not hold it any more.
         """
         self.ended = ended
-        # In this order: who comes now sees that it is over, or is among those who wait.
-        self._is_over = True
-        for gate in list(self._gates):
-            gate.open()
+        self._told.open()
 
     def wait(self, seconds: float) -> bool:
         """Wait until it is told. Whether it was.
@@ -35,13 +29,7 @@ class EndOfFlow:
         Args:
             seconds: For how long at the most.
         """
-        gate = Gate()
-        self._gates.append(gate)
-        try:
-            return self._is_over or gate.wait(seconds)
-        finally:
-            with suppress(ValueError):
-                self._gates.remove(gate)
+        return self._told.wait(seconds)
 
 
 class Ends:
