@@ -1,4 +1,4 @@
-"""`python -m benchmarks.sizing`: how what a store costs grows with what it has, as the tables of docs/sizing.md.
+"""`python -m benchmarks.sizing`: how what a store costs grows with what it has: the tables of docs/concepts/sizing.md.
 
 Each store is made anew, filled up to a size, looked at from outside, opened by a fresh process which asks it, and
 killed. What was measured can be kept in a file (``--keep FILE``), from which it is not measured again; ``--keep FILE

@@ -1,4 +1,4 @@
-"""What docs/choosing-a-store.md says of the stores is what they say themselves."""
+"""What docs/how-to/choosing-a-store.md says of the stores is what they say themselves."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from benchmarks.sizing_places import KINDS
 from interpreters import Store, open_store
 from persist_effects.capabilities import Capabilities
 
-PAGE = (ROOT / "docs" / "choosing-a-store.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "choosing-a-store.md").read_text("utf-8")
 
 AS_BEHIND = "as behind it"
 

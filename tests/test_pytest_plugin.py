@@ -355,7 +355,7 @@ def test_it(golden, store):
 
 
 def test_the_test_file_of_the_guide_passes(run):
-    page = (ROOT / "docs" / "ten-minutes.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "tutorial" / "ten-minutes.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     result = run("\n".join(blocks))
     result.assert_outcomes(passed=4)

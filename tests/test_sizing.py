@@ -13,7 +13,7 @@ from benchmarks.sizing_places import KINDS, Given
 from benchmarks.sizing_process import writes
 from persist_effects import InvalidRequest
 
-PAGE = (ROOT / "docs" / "sizing.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "concepts" / "sizing.md").read_text("utf-8")
 
 OF_ALL = {"process_bytes", "first_list_seconds", "read_ms", "list_ms", "write_ms", "all_seconds"}
 OF_ALL_BUT_MEMORY = OF_ALL | {"filled_per_second", "open_seconds"}

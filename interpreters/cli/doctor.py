@@ -132,7 +132,7 @@ def _of_url(url: str) -> Iterator[Finding]:
     if "token" in given:
         yield Finding("unsafe", "the token stands in the URL, where other processes see it", "give token_file=PATH")
     if parts.password is not None:
-        advice = "keep it in ~/.pgpass" if scheme == "postgresql" else "keep it in a file: see docs/nats.md"
+        advice = "keep it in ~/.pgpass" if scheme == "postgresql" else "keep it in a file: see docs/how-to/nats.md"
         yield Finding("unsafe", "the password stands in the URL, where other processes see it", advice)
 
 

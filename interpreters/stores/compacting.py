@@ -42,8 +42,8 @@ def compact_store(interpreter: Any, told: Told | None = None) -> Compacted:
     compact: Callable[..., Compacted] | None = getattr(interpreter, "compact", None)
     if compact is None:
         raise InvalidRequest(
-            f"a {type(interpreter).__name__} cannot be compacted: it has no compact(); docs/dropping-streams.md says "
-            "what each store keeps of what was dropped"
+            f"a {type(interpreter).__name__} cannot be compacted: it has no compact(); "
+            "docs/how-to/dropping-streams.md says what each store keeps of what was dropped"
         )
     # Of another package's store it is not known whether it tells how far it has come.
     takes_told = "told" in inspect.signature(compact).parameters

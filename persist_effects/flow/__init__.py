@@ -29,7 +29,7 @@ The host is gone. Another one goes on where the journal ends.
 
 Steps: `call`, `signal`, `sleep`, `now`, `random`, `new_id`, `child`, `local`, `patched`, `all_of`, `first_of`, `saga`
 and `continue_as_new`. From outside: `begin`, `send`, `cancel`, `pause`, `resume`, `resolve`, `retry`, `status`,
-`result`, `wait_for` and `listing`. See docs/flows.md.
+`result`, `wait_for` and `listing`. See docs/how-to/flows.md.
 """
 
 from persist_effects.clock import new_id, now, sleep

@@ -1,4 +1,4 @@
-"""The recipes of docs/recipes.md, as they stand there: in every order of their requests, and with every fault."""
+"""The recipes of docs/how-to/recipes.md, as they stand there: in every order of requests, and with every fault."""
 
 import pytest
 from places import ROOT
@@ -8,7 +8,7 @@ from interpreters import open_store
 from interpreters.explore import explore, explore_crashes, explore_effects
 from persist_effects import all_of, kv, log
 
-PAGE = ROOT / "docs" / "recipes.md"
+PAGE = ROOT / "docs" / "how-to" / "recipes.md"
 recipes: dict = {"__name__": "recipes"}
 for block in blocks(PAGE):
     exec(compile(block.code, str(PAGE), "exec"), recipes)

@@ -345,7 +345,7 @@ class NatsStore:
             "a store on NATS cannot be compacted: JetStream rewrites a file of its own accord, once less than half of "
             "it is wanted, and never the newest one. To be rid of what was dropped, copy it by `persist-effects "
             f"migrate` to one of another name, and remove this one by `nats stream rm {self._stream_name}`: see "
-            "docs/dropping-streams.md"
+            "docs/how-to/dropping-streams.md"
         )
 
     # Waiting

@@ -22,7 +22,7 @@ from interpreters.stores.nats.making import check_version
 from persist_effects import CorruptStore, Draft, InvalidRequest, StoreUnavailable, TooLarge, kv, log, transact
 from persist_effects.requests import KvPut
 
-# What a user needs, as docs/nats.md has it.
+# What a user needs, as docs/how-to/nats.md has it.
 LEAST = """
 permissions {
   publish {
