@@ -1,4 +1,4 @@
-"""`python -m benchmarks.side_by_side`: what each store costs against `file:`, the rows of docs/how-to/choosing-a-store.md.
+"""`python -m benchmarks.side_by_side`: what each store costs against `file:`, for docs/how-to/choosing-a-store.md.
 
 All stores are asked in turns, round after round, so that a slow spell of the machine is one for all of them. A figure
 is the median of its rounds' ratios, by one digit: more of it would be noise.
