@@ -53,6 +53,10 @@ class _Made(NamedTuple):
     lost: Lost
 
 
+_FEW = 64
+"""How many programs there are before it is looked whether they were begun."""
+
+
 class Watcher:
     """Watches the programs of marked functions for one who wants to know. ``made_in`` says what is on at the moment.
 
@@ -69,6 +73,7 @@ class Watcher:
         self._report = report
         self._made_in = made_in
         self._made: dict[int, _Made] = {}
+        self._look_at = _FEW
         self._outer: Watcher | None = None
 
     def __enter__(self) -> "Watcher":
@@ -112,6 +117,15 @@ class Watcher:
         module = str(caller.f_globals.get("__name__", "<unknown>"))
         lost = Lost(name, caller.f_code.co_filename, caller.f_lineno, module, self._made_in())
         self._made[key] = _Made(ref(program, lambda _: self._gone(key)), frame, frame.f_lasti, lost)
+        if len(self._made) > self._look_at:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Forget those that were begun: from Python 3.13 on a frame keeps who ran it, and with that the program."""
+        for key, made in [*self._made.items()]:
+            if not _is_at_start(made):
+                self._made.pop(key, None)
+        self._look_at = 2 * len(self._made) + _FEW
 
     def _gone(self, key: int) -> None:
         made = self._made.pop(key, None)

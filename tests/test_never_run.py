@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from weakref import WeakSet
 
 import anyio
 import pytest
@@ -50,6 +51,25 @@ def lost():
 @program
 def order(number=1):
     yield from log.append("orders", "placed", number)
+
+
+class Mark:
+    """Something that a weak reference can look for."""
+
+
+def test_programs_that_are_over_do_not_pile_up_while_they_are_watched(lost):
+    marks = WeakSet()
+
+    @program
+    def marking():
+        mark = Mark()
+        marks.add(mark)
+        yield from ()
+
+    for _ in range(1000):
+        run(marking(), {})
+    assert len(marks) < 200
+    assert not lost
 
 
 def closing_over(number):

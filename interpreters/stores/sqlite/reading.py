@@ -169,11 +169,11 @@ class Reading:
         if request.prefix:
             return self._under_prefix(request, until)
         suffix = "_backwards" if request.backwards else ""
-        parameters = (request.after, until, request.limit + 1)
+        parameters = {"after": request.after, "until": until, "limit": request.limit + 1}
         if request.types is None:
             return iter(self._execute(getattr(self._queries, f"page_of_all{suffix}"), parameters).fetchall())
         query = getattr(self._queries, f"page_of_types{suffix}")
-        return iter(self._execute(query, (*parameters, json.dumps(request.types))).fetchall())
+        return iter(self._execute(query, {**parameters, "types": json.dumps(request.types)}).fetchall())
 
     def _under_prefix(self, request: ReadAll, until: int) -> Iterator[tuple[int, bytes]]:
         after, types = request.after, request.types
@@ -196,7 +196,8 @@ class Reading:
                 if not looked_at:
                     places = self._places_to_scan(request, names)
                 looked_at += block
-        found = self._execute(self._queries.streams_under, (*names, after)).fetchall()
+        first, end = names
+        found = self._execute(self._queries.streams_under, {"first": first, "end": end, "after": after}).fetchall()
         sequences = [_StreamRows(self._execute, *one) for one in found]
         backwards = bool(request.backwards)
         for row in merged(sequences, itemgetter(0), after, until, backwards=backwards):
@@ -228,7 +229,9 @@ class Reading:
         return [(key, Entry(codec.decode(value), revision)) for key, value, revision in rows]
 
     def _page_of(self, query: str, request: Streams | KvKeys | KvEntries) -> Iterable[Any]:
-        return self._execute(query, (*range_of(request.prefix), request.after, request.limit)).fetchall()
+        first, end = range_of(request.prefix)
+        bounds = {"first": first, "end": end, "after": request.after, "limit": request.limit}
+        return self._execute(query, bounds).fetchall()
 
 
 class _StreamRows(Sequence[_Row]):

@@ -23,6 +23,8 @@ class Interrupt:
     def __enter__(self) -> "Interrupt":
         # Coverage's, if that is measured.
         self._before = sys.gettrace()
+        # Python 3.12 tells of steps only where a frame has asked for them by the time that tracing begins.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._calls)
         return self
 
@@ -74,4 +76,7 @@ class InterruptInside(Interrupt):
 def _looks_for_signals(code) -> frozenset[int]:
     """The steps before which Python may raise what a signal asks for."""
     pairs = pairwise(dis.get_instructions(code))
-    return frozenset(after.offset for step, after in pairs if step.opname.startswith(("CALL", "RESUME")))
+    return frozenset(after.offset for step, after in pairs if step.opname in _LOOKED_AFTER)
+
+
+_LOOKED_AFTER = {"CALL", "CALL_FUNCTION_EX", "CALL_KW", "RESUME"}

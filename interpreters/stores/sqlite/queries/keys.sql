@@ -1,2 +1,3 @@
 -- SQLite looks from one lower bound on: the higher one, and not that of the prefix for each page again.
-SELECT key FROM entries WHERE key >= max(?1, ?3) AND key < ?2 AND +key > ?3 ORDER BY key LIMIT ?4;
+SELECT key FROM entries WHERE key >= max(:first, :after) AND key < :end AND +key > :after
+ORDER BY key LIMIT :limit;

@@ -1,1 +1,1 @@
-SELECT position, event FROM events WHERE position > ? AND position <= ? ORDER BY position DESC LIMIT ?;
+SELECT position, event FROM events WHERE position > :after AND position <= :until ORDER BY position DESC LIMIT :limit;

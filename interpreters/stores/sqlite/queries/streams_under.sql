@@ -2,7 +2,7 @@
 SELECT id, dropped + 1, last_seq
 FROM (
     SELECT id, dropped, (SELECT max(seq) FROM events WHERE stream = streams.id) AS last_seq
-    FROM streams WHERE name >= ?1 AND name < ?2
+    FROM streams WHERE name >= :first AND name < :end
 )
 WHERE last_seq > dropped
-    AND (SELECT position FROM events WHERE stream = id AND seq = last_seq) > ?3;
+    AND (SELECT position FROM events WHERE stream = id AND seq = last_seq) > :after;
