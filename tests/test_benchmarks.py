@@ -137,6 +137,7 @@ def test_only_selects_rows_by_a_part_of_the_name_and_refuses_what_no_name_holds(
     assert "some work" in capsys.readouterr().err
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_every_row_runs(row):
     result = measure(row._replace(operations=min(10, max(1, row.operations // 10)), rounds=1))

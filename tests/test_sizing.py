@@ -30,6 +30,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("store", KINDS)
 def test_a_store_of_each_kind_is_measured(store: str) -> None:
     found = measured(store, "streams", 20, rounds=1).figures
@@ -37,6 +38,7 @@ def test_a_store_of_each_kind_is_measured(store: str) -> None:
     assert all(figure > 0 for figure in found.values())
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("curve", ["events", "keys"])
 def test_each_curve_is_measured(curve: str) -> None:
     found = measured("file:", curve, 20, rounds=1).figures
@@ -169,6 +171,7 @@ def test_the_model_says_what_was_measured_of_the_smallest_stores(store: str, fig
 LIVE_FACTOR = 1.5
 
 
+@pytest.mark.exploration
 def test_the_model_says_what_a_new_store_takes_of_the_disk() -> None:
     found = measured("file:", "events", 5_000, rounds=1).figures
     said = predicted(kept(MEASURED), "file:", 5_000, 1_000)

@@ -30,6 +30,8 @@ from persist_effects import (
     run,
 )
 
+pytestmark = pytest.mark.exploration
+
 MIB = 1024 * 1024
 SIZES = (0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, MIB)
 

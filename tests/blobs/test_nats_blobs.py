@@ -835,6 +835,7 @@ def without_leader(home, cluster):
         cluster.start(node)
 
 
+@pytest.mark.exploration
 def test_a_put_goes_on_when_the_server_that_leads_is_killed_in_the_middle_of_it():
     cluster = own_cluster(3)
     with closing(open_blobs(new_bucket_url(3))) as home, closing(open_blobs(home._calls.place)) as other:

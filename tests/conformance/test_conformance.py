@@ -79,6 +79,7 @@ class _SparseMemoryStore:
         return page
 
 
+@pytest.mark.exploration
 class TestSparseMemoryStore(StoreConformance):
     machine_settings = FEWER
 
@@ -86,6 +87,7 @@ class TestSparseMemoryStore(StoreConformance):
         return Store(_SparseMemoryStore())
 
 
+@pytest.mark.exploration
 class TestLaggingMemoryStore(StoreConformance):
     capabilities = Capabilities(order_lags=True)
 

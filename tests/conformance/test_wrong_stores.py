@@ -107,6 +107,7 @@ def test_the_fact_named_by_the_table_catches_the_wrong_store(wrong: Wrong, opene
     assert _is_broken(facts_of(_suite(opened))[f"test_{wrong.fact}"])
 
 
+@pytest.mark.exploration
 @_rows(WRONG_STORES)
 def test_one_call_catches_the_wrong_store_no_later_than_by_the_fact_of_the_table(wrong: Wrong, opened: Opened) -> None:
     with pytest.raises(NotConforming) as broken:

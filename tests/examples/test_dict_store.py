@@ -31,6 +31,7 @@ def dict_scheme(tmp_path_factory):
         yield
 
 
+@pytest.mark.exploration
 class TestDictStore(StoreConformance):
     def open_store(self):
         return open_store("dict:")

@@ -290,6 +290,7 @@ def assert_killed(repo: Path, url: str, what: str, at: int) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize(
     ("at", "recorded"),
     [(1, 300), (2, 50), (251, 50), (252, 0), (303, 0)],
@@ -300,6 +301,7 @@ def test_killed_at_a_move_of_its_bars_it_goes_on_from_there(long: Path, url: str
     assert_proved(long, url, recorded=recorded)
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("eighth", range(1, 8))
 def test_killed_in_the_middle_of_a_change_of_the_disk_and_run_again_it_is_proved(
     long: Path, url: str, eighth: int, monkeypatch: pytest.MonkeyPatch

@@ -196,6 +196,7 @@ def test_dying_at_any_change_of_the_disk_and_run_again_it_converges(
     assert at > 50
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("eighth", range(1, 8))
 def test_killed_for_real_in_the_middle_and_run_again_it_converges(
     url: str, eighth: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

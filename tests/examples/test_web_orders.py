@@ -198,6 +198,7 @@ def test_what_happens_is_pushed_to_all_who_read_the_feed_and_none_of_them_costs_
         assert threads_of(agent) <= before[1]
 
 
+@pytest.mark.exploration
 def test_while_the_store_cannot_be_had_clients_are_told_to_come_again(path: Path, tmp_path: Path) -> None:
     with running(UVICORN, f"{shared(path)}&timeout=5", tmp_path / "output") as server, server.client() as client:
         placed = order(client, "before").json()
@@ -239,6 +240,7 @@ def test_no_fault_of_the_store_at_any_request_loses_a_photo_or_attaches_it_twice
 # Many workers
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("command", [[*UVICORN, "--workers", f"{WORKERS}"], GUNICORN], ids=["uvicorn", "gunicorn"])
 def test_workers_that_are_killed_one_by_one_and_the_agent_too_lose_no_order_and_double_none(
     command: list[str], path: Path, tmp_path: Path
@@ -277,6 +279,7 @@ def test_workers_that_are_killed_one_by_one_and_the_agent_too_lose_no_order_and_
         server.end()
 
 
+@pytest.mark.exploration
 def test_workers_that_gunicorn_forks_from_an_open_store_have_connections_of_their_own(
     path: Path, tmp_path: Path
 ) -> None:

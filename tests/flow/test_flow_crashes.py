@@ -78,6 +78,7 @@ WORKLOADS = {
 }
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.__name__)
 def test_whenever_the_power_fails_a_flow_goes_on_and_its_effects_are_there_once(workload):
     report = explore_crashes(workload, WORKLOADS[workload], depth=1)

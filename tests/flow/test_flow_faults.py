@@ -550,6 +550,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.plant.__name__)
 def test_a_planted_fault_is_caught(monkeypatch, fault):
     fault.plant(monkeypatch)

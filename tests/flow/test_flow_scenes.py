@@ -8,6 +8,7 @@ STRUCK_TWICE = [name for name, scene in SCENES.items() if scene.depth > 1]
 BESIDE = [name for name, scene in SCENES.items() if scene.bound is not None]
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("name", STRUCK)
 def test_whatever_strikes_a_flow_its_effects_are_there_once_and_it_ends(name):
     report = SCENES[name].struck()
@@ -22,6 +23,7 @@ def test_whatever_strikes_a_flow_twice_its_effects_are_there_once_and_it_ends(na
     assert report.verdict == "passed", report
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("name", BESIDE)
 def test_however_requests_come_a_flow_is_written_by_one_host_and_hears_all_that_it_is_told(name):
     report = SCENES[name].side_by_side()

@@ -50,6 +50,7 @@ def again(name):
 CASES = [pytest.param(name, marks=pytest.mark.exploration if name in SLOW else ()) for name in STORES]
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("name", [case for case in CASES if CHOSEN in {*case.values, "all"}])
 def test_every_flow_ends_and_each_effect_is_there_once_while_hosts_are_killed(tmp_path, capsys, name):
     def tell(*words):

@@ -41,6 +41,7 @@ def rounds(name):
         left -= 3 * SIZE.lease_seconds
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("name", STORES)
 def test_each_event_takes_effect_once_and_in_order_while_workers_are_killed(tmp_path, capsys, name):
     again = f"make crew-kill SECONDS={SECONDS:g} STORE={name} SEED={SEED}"

@@ -30,6 +30,7 @@ CHOSEN = os.environ.get("REBUILD_STORE", "all")
 STORES = [name for name in URLS if CHOSEN in {name, "all"} and (IS_LONG or name != "postgres")]
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("name", STORES)
 def test_a_rebuild_that_is_killed_goes_on_where_it_was_and_readers_see_whole_versions(tmp_path, capsys, name):
     def show(words):

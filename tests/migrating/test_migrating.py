@@ -82,6 +82,7 @@ class Stopping(Exception):
     """The process is gone."""
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize(
     ("old_kind", "new_kind"),
     [("memory", "file"), ("file", "sqlite"), ("sqlite", "postgresql"), ("file", "nats"), ("nats", "file")],

@@ -207,6 +207,7 @@ class Move:
         return [tuple(event.data) for event in self.store.run(log.read("marks"))]
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize(("old_kind", "new_kind"), PAIRS)
 def test_a_store_is_moved_and_moved_back_under_load_and_nothing_is_lost_or_doubled(old_kind, new_kind, make):
     moving = Mirror(make(old_kind), make(new_kind))

@@ -525,6 +525,7 @@ class Reordering(MemoryStore):
         self.submitted.put(None)
 
 
+@pytest.mark.exploration
 class TestReorderingStore(StoreConformance):
     machine_settings = FEWER
 

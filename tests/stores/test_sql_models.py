@@ -390,6 +390,7 @@ def _nothing() -> Iterator[Any]:
     yield from kv.has("nothing")
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("restart", [True, False])
 def test_whatever_request_a_crash_strikes_rows_views_and_record_agree(tmp_path: Path, restart: bool) -> None:
     report = explored(tmp_path, restart=restart)
@@ -422,6 +423,7 @@ def dropped_before(name: str, before: int, after: int) -> Any:
 ADVANCE, SWITCHED = Checkpoint.advance, tables.views_switched
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize(
     ("mutant", "restart"),
     [

@@ -12,6 +12,8 @@ from interpreters.wrappers.encryption import forget, open_encrypted
 from interpreters.wrappers.encryption.keys import IDS, place_of_subject
 from persist_effects import Draft, is_erased, kv, log, projection
 
+pytestmark = pytest.mark.exploration
+
 SUBJECTS = 10_000
 FORGOTTEN = range(0, SUBJECTS, 100)
 

@@ -71,11 +71,13 @@ class TestEncryptedFile(_Durable):
     scheme = "file"
 
 
+@pytest.mark.exploration
 class TestEncryptedSqlite(_Durable):
     capabilities = msgspec.structs.replace(_Durable.capabilities, sql="sqlite")
     scheme = "sqlite"
 
 
+@pytest.mark.exploration
 class TestHalfEncryptedFile(_Durable):
     scheme = "file"
     subject_of = staticmethod(only_some)
@@ -98,6 +100,7 @@ class TestEncryptedMemory(StoreConformance):
         return again
 
 
+@pytest.mark.exploration
 class TestEncryptedServed(StoreConformance):
     """The store inside is served, and takes what is submitted to it."""
 
@@ -112,6 +115,7 @@ class TestEncryptedServed(StoreConformance):
             return Store(Ending(opened.interpreter, ends.pop_all()))
 
 
+@pytest.mark.exploration
 class _AtAServer(StoreConformance):
     """A store at a server."""
 

@@ -53,6 +53,7 @@ class TestWrappedFile(_Durable):
     scheme = "file"
 
 
+@pytest.mark.exploration
 class TestWrappedSqlite(_Durable):
     capabilities = msgspec.structs.replace(DURABLE, sql="sqlite")
     scheme = "sqlite"
@@ -74,6 +75,7 @@ class TestWrappedMemory(StoreConformance):
         return self.around(store.innermost)
 
 
+@pytest.mark.exploration
 class TestWrappedServed(StoreConformance):
     """The store inside is served, and takes what is submitted to it."""
 

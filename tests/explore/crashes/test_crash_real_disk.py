@@ -23,6 +23,8 @@ from interpreters.stores.file.store import FileStore
 from persist_effects import PersistError, perform, run
 from persist_effects.requests import Request
 
+pytestmark = pytest.mark.exploration
+
 SEGMENT_BYTES = 4096
 
 

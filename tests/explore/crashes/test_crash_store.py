@@ -35,6 +35,7 @@ from persist_effects import (
 KEEPS = ["nothing", "everything", *range(12)]
 
 
+@pytest.mark.exploration
 class TestConformance(StoreConformance):
     capabilities = Capabilities(durability="commit", reopen=True)
 
@@ -107,6 +108,7 @@ def test_a_half_written_commit_is_never_seen():
     assert found == {((), None), ((1, 2), 2)}
 
 
+@pytest.mark.exploration
 def test_a_compaction_that_is_cut_short_loses_nothing_and_brings_nothing_back():
     store = open_store("crash:?segment_bytes=4096")
     for at in count():

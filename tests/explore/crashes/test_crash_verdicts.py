@@ -221,6 +221,7 @@ def replayed(workload, check, failure, **options):
     return again
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("options", [{"depth": 1}, {"depth": 2}, {"depth": 1, "profile": "ordered"}])
 def test_the_token_of_a_failure_shows_exactly_that_state_again(options):
     report = explore_crashes(two_appends, all_that_was_written_is_there, **options)

@@ -196,6 +196,7 @@ def test_a_conflict_that_is_ignored_is_found():
     assert "e1:2:conflict-once:no-restart" in tokens(report)
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("depth", [1, 2])
 def test_a_follower_lets_each_event_take_effect_once_across_every_fault(depth):
     report = explore(follow_numbers, copied_once, store_factory=filled, depth=depth)

@@ -184,6 +184,7 @@ def short_history(random):
     return steps
 
 
+@pytest.mark.exploration
 def test_short_histories_pass_and_are_refused_as_by_trying_every_order():
     random = Random(1)
     verdicts = Counter()
@@ -241,12 +242,14 @@ def drawn_request(random, known, value):
     )
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("seed", range(4))
 def test_a_long_history_that_a_store_really_did_passes(seed, monkeypatch):
     monkeypatch.setattr(linear, "TRIES", 20_000)
     assert problem_of(long_history(seed)) is None
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("seed", range(4))
 def test_a_long_history_in_which_one_acknowledged_write_is_lost_is_refused(seed, monkeypatch):
     monkeypatch.setattr(linear, "TRIES", 20_000)

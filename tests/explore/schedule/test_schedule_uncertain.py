@@ -314,6 +314,7 @@ def drawn_histories(draw):
     return steps
 
 
+@pytest.mark.exploration
 def test_drawn_histories_pass_and_are_refused_as_by_trying_every_order():
     verdicts = Counter()
 

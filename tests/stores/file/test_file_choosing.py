@@ -75,6 +75,7 @@ class Going:
                 go_on, answer = answering.throw, error
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("scans", [True, False], ids=["scanned", "merged"])
 @pytest.mark.parametrize("seed", range(60))
 def test_no_event_is_missed_or_seen_twice_whatever_is_done_while_a_page_is_read(seed, scans, monkeypatch):

@@ -74,6 +74,7 @@ class TestFileStore(StoreConformance):
         return Store(_Temporary(path, sync="os", segment_bytes=SMALLEST_SEGMENT_BYTES))
 
 
+@pytest.mark.exploration
 class TestCompactedFileStore(TestFileStore):
     """Each reopening comes after a compaction, so that what is read next comes from the copies."""
 
@@ -83,6 +84,7 @@ class TestCompactedFileStore(TestFileStore):
         interpreter.compact()
 
 
+@pytest.mark.exploration
 class TestFileStoreThatGoesDown(TestFileStore):
     """Each reopening comes after a process that just ended, so that it is a recovery."""
 

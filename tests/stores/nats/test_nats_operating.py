@@ -26,6 +26,8 @@ from interpreters.stores.nats.snapshots import restore, save
 from persist_effects import Conflict, CorruptStore, Draft, InvalidRequest, StoreUnavailable, kv, log, transact
 from persist_effects.requests import Append, KvPut
 
+pytestmark = pytest.mark.exploration
+
 SYSTEM = {"user": "operator", "password": "of-the-test"}
 SETTINGS = "accounts {{ $SYS {{ users: [{{user: {user}, password: {password}}}] }} }}".format(**SYSTEM)
 """An account of the system's, for what is asked of the cluster itself. All others need to show nothing."""

@@ -11,6 +11,7 @@ import os
 from random import Random
 from types import SimpleNamespace
 
+import pytest
 from append_checks import append_problems
 from killing import all_done, working
 from nats_cluster import new_store_url
@@ -20,6 +21,8 @@ from served_stores import until
 
 from interpreters.nats.private_cluster import PrivateCluster
 from interpreters.stores.nats.store import TRY_SECONDS
+
+pytestmark = pytest.mark.exploration
 
 SECONDS = float(os.environ.get("CLUSTER_KILL_SECONDS", "0"))
 SEED = int(os.environ.get("CLUSTER_KILL_SEED", "0"))

@@ -84,6 +84,7 @@ MOMENTS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_servers_that_are_ended_before_they_are_ready_leave_nothing_behind(moment, number, run, places):

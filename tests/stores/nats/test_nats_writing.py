@@ -60,6 +60,7 @@ def test_where_another_store_has_written_to_one_of_them_the_others_are_written_a
         assert len(other.run(log.read_all())) == 401
 
 
+@pytest.mark.exploration
 def test_two_stores_that_write_the_same_streams_at_once_lose_and_double_nothing():
     url = new_store_url()
     with open_store(url) as one, open_store(url) as other, ThreadPoolExecutor(2) as threads:
@@ -70,6 +71,7 @@ def test_two_stores_that_write_the_same_streams_at_once_lose_and_double_nothing(
             assert [event.seq for event in one.run(log.read(f"orders/{number}"))] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.exploration
 def test_many_transactions_at_once_are_each_whole():
     with open_store(new_store_url()) as store:
         puts = store.run_many(kv.put(f"k{n % 50}", n) for n in range(300))

@@ -37,6 +37,8 @@ from persist_effects import Conflict, Sql, StoreUnavailable, UncertainOutcome, k
 from persist_effects.machine import perform
 from persist_effects.requests import Append, KvPut, Request, Transact
 
+pytestmark = pytest.mark.exploration
+
 ROUNDS = int(os.environ.get("POSTGRES_KILL_ROUNDS", "3"))
 CUT_STEP = int(os.environ.get("POSTGRES_CUT_STEP", "0"))
 PATIENCE_SECONDS = 120

@@ -65,6 +65,7 @@ class TestPostgresStore(StoreConformance):
         return Store(interpreter)
 
 
+@pytest.mark.exploration
 class TestTwoStoresInOneSchema(TestPostgresStore):
     """What one of them has acknowledged, the other shows at once; who waits at one is woken by the other."""
 

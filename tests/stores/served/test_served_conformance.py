@@ -45,6 +45,7 @@ class TestStoreOverAUnixSocket(_ServedConformance):
     """Memory, all of whose rows are quick."""
 
 
+@pytest.mark.exploration
 class TestStoreOverTcp(_ServedConformance):
     """The same over TCP."""
 
@@ -53,6 +54,7 @@ class TestStoreOverTcp(_ServedConformance):
     place = "tcp"
 
 
+@pytest.mark.exploration
 class TestServedLaggingStore(_ServedConformance):
     """Of a store whose order lags, and which is asked in threads."""
 
@@ -64,6 +66,7 @@ class TestServedLaggingStore(_ServedConformance):
         return ends.enter_context(Store(LaggingMemoryStore()))
 
 
+@pytest.mark.exploration
 class TestServedSqliteStore(_ServedConformance):
     """Of a store that blocks, so that its writes go together and all else is asked in threads."""
 
@@ -78,6 +81,7 @@ class TestServedSqliteStore(_ServedConformance):
     test_a_store_that_claims_to_outlive_its_process_can_be_reopened = None
 
 
+@pytest.mark.exploration
 class TestServedTwice(_ServedConformance):
     """Of a store that is a client itself, so that it takes what is submitted."""
 

@@ -35,6 +35,7 @@ def child(server, name, number):
     return python_process(CHILD, server.url, name, number, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_is_lost_or_doubled_while_the_server_dies_under_the_load_of_several_processes(blow):
     with server_process() as server, open_store(server.url) as store:
@@ -83,6 +84,7 @@ def test_nothing_is_lost_or_doubled_while_the_server_dies_under_the_load_of_seve
 # Connections that are cut, and slow ones
 
 
+@pytest.mark.exploration
 class TestStoreOverASlowConnection(StoreConformance):
     """A byte at a time."""
 
