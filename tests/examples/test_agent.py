@@ -1,0 +1,357 @@
+"""The example `examples/agent.py`: it goes on wherever it was ended, and no tool does its work twice for one step.
+
+What is outside is kept outside here: a `World` that no crash takes anything from, and that says which steps it did.
+"""
+
+import itertools
+import subprocess
+import sys
+from collections import Counter
+from functools import partial
+
+import pytest
+from places import EXAMPLES
+from typer.testing import CliRunner
+
+from interpreters import open_store
+from interpreters.cli import app
+from interpreters.explore import PlugPulled, explore, explore_effects
+from interpreters.traces import check_golden, load
+from persist_effects import Conflict, InvalidRequest, Request, log, machine, perform
+from persist_effects.machine import Suspended
+from persist_effects.requests import Answered, Append
+from persist_effects.trace import Trace, record, replay, resume_at
+
+sys.path.insert(0, str(EXAMPLES))
+
+import agent
+from agent import AskModel, CallTool, Reply
+
+GOLDEN = EXAMPLES.parent / "tests" / "examples" / "traces" / "agent.jsonl"
+QUESTION = "Book a table for two on Friday in Oslo, outside if it is dry, and tell Bob."
+TRANSCRIPT = """\
+goes on after event 1
+1 asked: Book a table for two on Friday in Oslo, outside if it is dry, and tell Bob.
+2 tool_called: weather {'city': 'Oslo', 'day': 'Friday'}
+3 tool_answered: rain
+4 tool_called: book_table {'place': 'inside', 'day': 'Friday', 'people': 2}
+5 tool_answered: table 1 inside
+6 tool_called: send_message {'to': 'Bob', 'text': 'table 1 inside'}
+7 tool_answered: sent
+8 replied: table 1 inside. Bob knows.
+outside/messages: 1
+outside/tables: 1
+"""
+UNCERTAIN = "send_message was interrupted: nobody knows whether it was done, and it is not repeated"
+
+
+class Done(Request[list[str]], frozen=True, tag="test-agent/done"):
+    """What was done outside, each by its key, as often as it was done."""
+
+
+class World:
+    """The model, and the tools with all that they have done. Nothing of it is in a store."""
+
+    def __init__(self, model=agent.scripted_model):
+        self.done = []
+        self.looked_up = {}
+        self.rows = {AskModel: model, CallTool: self.call, Done: lambda request: list(self.done)}
+
+    def call(self, request):
+        if request.name == "weather":
+            return "rain"
+        if request.key in self.looked_up and agent.TOOLS[request.name].repeat == "keyed":
+            return self.looked_up[request.key]
+        self.done.append(request.key)
+        self.looked_up[request.key] = "sent" if request.name == "send_message" else "table 1 inside"
+        return self.looked_up[request.key]
+
+
+def asked_store():
+    """A store in whose conversation something was asked, with a world of its own."""
+    store = open_store("memory:", effects=World().rows)
+    store.run(agent.begin("1", QUESTION))
+    return store
+
+
+def booked_store():
+    """A store whose agent comes to the message next."""
+    store = asked_store()
+    for fact in (
+        agent.ToolCalled("weather", {"city": "Oslo", "day": "Friday"}, "conversations/1/2"),
+        agent.ToolAnswered("rain"),
+        agent.ToolCalled("book_table", {"place": "inside", "day": "Friday", "people": 2}, "conversations/1/4"),
+        agent.ToolAnswered("table 1 inside"),
+    ):
+        store.run(agent.SCHEMA.append("conversations/1", fact))
+    return store
+
+
+go_on = partial(agent.go_on, "1")
+
+
+def facts(conversation="1"):
+    events = yield from log.read(agent.stream_of(conversation))
+    return [agent.SCHEMA.lift(event).data for event in events]
+
+
+def each_step_is_done_once(*_):
+    """Nothing was done twice; and once the conversation is at its end, nothing lacks."""
+    done = yield from perform(Done())
+    assert max(Counter(done).values(), default=1) == 1, f"done outside: {done}"
+    answer = yield from go_on()
+    done = yield from perform(Done())
+    assert max(Counter(done).values(), default=1) == 1, f"done outside: {done}"
+    steps = yield from facts()
+    keys = [step.key for step in steps if isinstance(step, agent.ToolCalled) and step.tool != "weather"]
+    uncertain = sum(isinstance(step, agent.ToolUncertain) for step in steps)
+    assert set(done) <= set(keys), f"done outside: {done}, and the conversation knows of {keys}"
+    assert len(done) >= len(keys) - uncertain, f"done outside: {done}, of {keys}"
+    assert answer == steps[-1].text
+
+
+# Run by itself
+
+
+@pytest.mark.parametrize("url", ["memory:", "file:{}/store", "sqlite:{}/store.db", "spawn:memory:"])
+def test_it_prints_this(tmp_path, capsys, url):
+    agent.main(url.format(tmp_path))
+    out = capsys.readouterr().out
+    assert out.startswith(TRANSCRIPT)
+    assert out[len(TRANSCRIPT) :].startswith("look at it:") == (url != "memory:")
+
+
+def test_run_again_it_asks_nobody_and_says_the_same(tmp_path, capsys):
+    agent.main(f"file:{tmp_path}/store")
+    first = capsys.readouterr().out
+    agent.main(f"file:{tmp_path}/store")
+    assert capsys.readouterr().out == first.replace("after event 1", "after event 8")
+
+
+def test_ended_in_each_tool_it_goes_on_where_it_stopped_and_says_what_it_does_not_know(tmp_path):
+    def run(*arguments):
+        command = [sys.executable, EXAMPLES / "agent.py", f"file:{tmp_path}/store", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    for tool, seq in (("weather", 1), ("book_table", 2), ("send_message", 4)):
+        ended = run(tool)
+        assert (ended.returncode, ended.stdout) == (1, f"goes on after event {seq}\n")
+        assert ended.stderr == f"the process ends in the middle of {tool}: run it again\n"
+    lines = run().stdout.splitlines()
+    assert lines[0] == "goes on after event 6"
+    assert lines[7:] == [
+        f"7 tool_uncertain: {UNCERTAIN}",
+        "8 replied: table 1 inside. Please ask Bob whether he knows.",
+        "outside/messages: 1",
+        "outside/tables: 1",
+        f"look at it: persist-effects read file:{tmp_path}/store conversations/1",
+    ]
+
+
+def test_the_command_that_it_names_shows_the_conversation(tmp_path, capsys):
+    agent.main(f"file:{tmp_path}/store")
+    command = capsys.readouterr().out.splitlines()[-1].removeprefix("look at it: persist-effects ")
+    shown = CliRunner().invoke(app, command.split())
+    assert shown.exit_code == 0
+    assert [line.split()[2] for line in shown.output.splitlines()] == [
+        line.split()[1].rstrip(":") for line in TRANSCRIPT.splitlines()[1:9]
+    ]
+
+
+# Without the model
+
+
+def recorded():
+    with open_store("memory:", effects=World().rows, clock=lambda: 0) as store:
+        store.run(agent.begin("1", QUESTION))
+        return record(go_on, store.handlers)
+
+
+def test_a_run_asks_what_the_golden_one_asked_and_is_replayed_without_model_tools_and_store():
+    outcome, trace = recorded()
+    check_golden(trace, GOLDEN)
+    golden = load(GOLDEN, kinds=[AskModel, CallTool])
+    assert replay(go_on, golden) == outcome.value == "table 1 inside. Bob knows."
+
+
+def test_a_recorded_model_is_a_row_that_refuses_what_the_model_was_never_asked():
+    golden = load(GOLDEN, kinds=[AskModel, CallTool])
+    with open_store("memory:", effects=World(agent.recorded_model(golden)).rows) as store:
+        store.run(agent.begin("1", QUESTION))
+        assert store.run(go_on()) == "table 1 inside. Bob knows."
+        store.run(agent.begin("2", "Book two tables."))
+        with pytest.raises(InvalidRequest, match="never asked .*Book two tables.*record it anew"):
+            store.run(agent.go_on("2"))
+
+
+def branch(trace, number, answer, store):
+    """What the program comes to, on another store, if it is answered otherwise at a request of its trace."""
+    step = resume_at(go_on, trace, number).resume(answer)
+    while isinstance(step, Suspended):
+        step = step.resume(machine.run(perform(step.request), store.handlers))
+    return step.value
+
+
+def test_answered_otherwise_at_an_earlier_step_it_takes_another_way_and_the_conversation_stays_as_it_was():
+    _, trace = recorded()
+    asked = [number for number, one in enumerate(trace) if isinstance(one.request, AskModel)]
+    second = asked[1]
+    other = open_store("memory:", effects=World().rows)
+    other.run(agent.begin("1", QUESTION))
+    for one in trace.first(second):
+        if isinstance(one.request, Append):
+            other.run(perform(one.request))
+    assert branch(trace, second, Reply("It rains: stay at home."), other) == "It rains: stay at home."
+    assert [type(fact).__name__ for fact in other.run(facts())] == ["Asked", "ToolCalled", "ToolAnswered", "Replied"]
+    assert other.run(perform(Done())) == []
+    assert replay(go_on, trace) == "table 1 inside. Bob knows."
+
+
+# Whatever ends it
+
+
+def test_no_fault_at_any_two_requests_has_a_tool_do_its_work_twice():
+    # 1 read, 4 questions, 3 calls and 7 appends. All states: one fault, and a second one after it.
+    report = explore_effects(go_on, asked_store, each_step_is_done_once, depth=2)
+    assert (report.verdict, report.is_exhaustive) == ("passed", True), report
+    assert report.checked > 1_000
+
+
+def crashed_everywhere(keep, begun=agent.go_on):
+    """Pull the plug at each request of the disk in turn, and go on; as often as there are such requests."""
+    for at in itertools.count(1):
+        world = World()
+        store = open_store("crash:", seed=at, effects=world.rows)
+        store.run(agent.begin("1", QUESTION))
+        store.crash(keep, at=at)
+        try:
+            store.run(begun("1"))
+        except PlugPulled:
+            store = store.restart()
+        else:
+            assert at > 10
+            return
+        store.run(each_step_is_done_once())
+
+
+@pytest.mark.parametrize("keep", ["nothing", "everything", None])
+def test_no_loss_of_power_has_a_tool_do_its_work_twice(keep):
+    # At each request of the disk. What is not synced is lost, stays, or is drawn by the number of the request.
+    crashed_everywhere(keep)
+
+
+def test_a_tool_that_raises_ends_the_program_and_is_called_again_only_if_it_may_be():
+    world = World()
+
+    def broken(request):
+        world.call(request)
+        raise OSError("the line is dead")
+
+    with open_store("memory:", effects={**world.rows, CallTool: broken}) as store:
+        store.run(agent.begin("1", QUESTION))
+        with pytest.raises(OSError, match="dead"):
+            store.run(go_on())
+        assert isinstance(store.run(facts())[-1], agent.ToolCalled)
+
+
+# Two at once
+
+
+def one_or_both_end(outcomes):
+    """Each has come to the answer, or has met the other; and no step was done twice."""
+    steps = yield from facts()
+    for outcome in outcomes:
+        assert isinstance(outcome, Answered)
+        assert isinstance(outcome.value, Conflict) or outcome.value == steps[-1].text, outcome
+    yield from each_step_is_done_once()
+
+
+def test_of_two_agents_on_one_conversation_one_meets_a_conflict_in_every_order():
+    # All orders of two programs from the first question to the answer.
+    report = explore({"one": go_on, "other": go_on}, asked_store, one_or_both_end)
+    assert (report.verdict, report.is_exhaustive) == ("passed", True), report
+    assert report.checked > 100
+
+
+def test_nor_does_a_crash_of_one_of_two_agents_have_a_message_sent_twice():
+    # All orders of two programs from the message on, and one of them gone at any of its requests and begun again.
+    report = explore({"one": go_on, "other": go_on}, booked_store, each_step_is_done_once, crashes=True)
+    assert (report.verdict, report.is_exhaustive) == ("passed", True), report
+
+
+# What these find
+
+
+def called_before_it_is_written(events, is_mine):
+    """A mutant of `next_fact` that calls a tool before the stream says so."""
+    fact = yield from next_fact(events, is_mine)
+    if isinstance(fact, agent.ToolCalled):
+        return agent.ToolAnswered((yield from perform(CallTool(fact.tool, fact.arguments, fact.key))))
+    return fact
+
+
+def always_called_again(events, is_mine):
+    """A mutant of `next_fact` that repeats whatever it finds begun."""
+    return (yield from next_fact(events, True))
+
+
+next_fact = agent.next_fact
+EARLY = (called_before_it_is_written, always_called_again)
+
+
+@pytest.mark.parametrize("mutant", EARLY)
+def test_an_agent_that_is_careless_about_what_it_has_begun_is_found(mutant, monkeypatch):
+    monkeypatch.setattr(agent, "next_fact", mutant)
+    report = explore_effects(go_on, asked_store, each_step_is_done_once)
+    assert report.verdict == "failed"
+    assert "done outside: ['conversations/1/" in report.failures[0].found
+    with pytest.raises(AssertionError, match="done outside"):
+        crashed_everywhere("everything")
+
+
+def test_a_tool_that_says_keyed_and_does_not_look_at_its_key_is_found():
+    def forgetful():
+        world = World()
+
+        def call(request):
+            world.looked_up.clear()
+            return world.call(request)
+
+        store = open_store("memory:", effects={**world.rows, CallTool: call})
+        store.run(agent.begin("1", QUESTION))
+        return store
+
+    report = explore_effects(go_on, forgetful, each_step_is_done_once)
+    assert report.verdict == "failed"
+    assert "done outside: ['conversations/1/4', 'conversations/1/4'" in report.failures[0].found
+
+
+def test_an_agent_that_appends_without_expecting_is_found_by_two_at_once(monkeypatch):
+    def append(stream, expected, fact):
+        return (yield from agent.SCHEMA.append(stream, fact))
+
+    monkeypatch.setattr(agent.SCHEMA, "append_expect", append)
+    report = explore({"one": go_on, "other": go_on}, booked_store, each_step_is_done_once)
+    assert report.verdict == "failed"
+
+
+# The rest
+
+
+def test_a_tool_that_there_is_not_is_told_to_the_model():
+    def model(request):
+        last = request.messages[-1]
+        return Reply(tool="fly") if last.role == "user" else Reply(last.text)
+
+    with open_store("memory:", effects=World(model).rows) as store:
+        store.run(agent.begin("1", QUESTION))
+        assert store.run(go_on()) == "there is no tool 'fly'"
+
+
+def test_a_conversation_is_begun_once_and_before_it_goes_on():
+    with open_store("memory:", effects=World().rows) as store:
+        with pytest.raises(InvalidRequest, match="nothing was asked in 'conversations/1': begin"):
+            store.run(go_on())
+        for text in (QUESTION, "another"):
+            store.run(agent.begin("1", text))
+        assert store.run(facts()) == [agent.Asked(QUESTION)]
