@@ -20,17 +20,18 @@ it rests on writes that are on the disk when they are acknowledged, ``sync=commi
 A tool that refuses returns so, as a text for the model. What it raises ends the program, as a crash would.
 """
 
+import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal
 
+import httpx
+import msgspec
 from msgspec import Struct
 
 from interpreters import open_store
 from persist_effects import Conflict, Effect, Event, HandlerTable, InvalidRequest, Request, Schema, log, perform
 from persist_effects.machine import Handler
-from persist_effects.requests import Answered
-from persist_effects.trace import Recorded
 
 # What is asked of the world: two requests of our own
 
@@ -115,7 +116,7 @@ class Replied(Struct, frozen=True):
 
 
 Fact = Asked | ToolCalled | ToolAnswered | ToolUncertain | Replied
-SCHEMA = Schema[Asked | ToolCalled | ToolAnswered | ToolUncertain | Replied](
+SCHEMA = Schema[Fact](
     {
         "asked": Asked,
         "tool_called": ToolCalled,
@@ -224,19 +225,14 @@ def call_tool(request: CallTool) -> Effect[str]:
             raise InvalidRequest(f"there is no tool {unknown!r}")
 
 
-def recorded_model(trace: Iterable[Recorded]) -> Callable[[AskModel], Reply]:
-    """A row that answers as a model did in a trace, and refuses what that was never asked."""
-    replies: dict[str, Reply] = {}
-    for one in trace:
-        if isinstance(one.request, AskModel) and isinstance(one.outcome, Answered):
-            replies[repr(one.request)] = one.outcome.value
+def http_model(url: str) -> Callable[[AskModel], Reply]:
+    """A row that asks a model behind an address. Where your provider has a form of its own, put it in here."""
 
-    def answer(request: AskModel) -> Reply:
-        if repr(request) not in replies:
-            raise InvalidRequest(f"the recorded model was never asked {request.messages[-1]!r}: record it anew")
-        return replies[repr(request)]
+    def ask(request: AskModel) -> Reply:
+        answer = httpx.post(url, json=msgspec.to_builtins(request), timeout=120).raise_for_status()
+        return msgspec.json.decode(answer.content, type=Reply)
 
-    return answer
+    return ask
 
 
 def ended_in(name: str) -> Handler:
@@ -265,7 +261,11 @@ def told(conversation: str) -> Effect[list[str]]:
 
 
 def main(url: str = "memory:", end_in: str = "") -> None:
-    rows = ROWS | {CallTool: ended_in(end_in)} if end_in else ROWS
+    rows: dict[type[Request[Any]], Handler] = {**ROWS}
+    if end_in:
+        rows[CallTool] = ended_in(end_in)
+    if "MODEL_URL" in os.environ:
+        rows[AskModel] = http_model(os.environ["MODEL_URL"])
     with open_store(url, effects=rows) as store:
         store.run(begin("1", "Book a table for two on Friday in Oslo, outside if it is dry, and tell Bob."))
         print(f"goes on after event {store.run(log.last_seq(stream_of('1')))}")
