@@ -17,7 +17,8 @@ never    it is not called again, and the model is told that nobody knows
 The model may be asked twice for one step. Nothing was done yet by what it said first, so that is only paid for. All of
 it rests on writes that are on the disk when they are acknowledged, ``sync=commit``, as stores do unless told otherwise.
 
-A tool that refuses returns so, as a text for the model. What it raises ends the program, as a crash would.
+A tool that refuses returns so, as a text for the model, also where the model has called it wrongly. What it raises ends
+the program, as a crash would, and the next run comes to the same step.
 """
 
 import os
@@ -71,6 +72,14 @@ class Tool(Struct, frozen=True):
 
     says: str
     repeat: Literal["safe", "keyed", "never"]
+
+
+class Table(Struct, frozen=True):
+    """What the model is to say of a table."""
+
+    place: str
+    day: str
+    people: int
 
 
 TOOLS = {
@@ -216,8 +225,12 @@ def call_tool(request: CallTool) -> Effect[str]:
         case "weather":
             return "rain"
         case "book_table":
-            booked = yield from log.append_once("outside/tables", request.key, "booked", request.arguments)
-            return f"table {booked.seq} {booked.data['place']}"
+            try:
+                table = msgspec.convert(request.arguments, Table)
+            except msgspec.ValidationError as error:
+                return f"nothing is booked: {error}"
+            booked = yield from log.append_once("outside/tables", request.key, "booked", table)
+            return f"table {booked.seq} {table.place}"
         case "send_message":
             yield from log.append("outside/messages", "sent", request.arguments)
             return "sent"
@@ -262,6 +275,8 @@ def told(conversation: str) -> Effect[list[str]]:
 
 def main(url: str = "memory:", end_in: str = "") -> None:
     rows: dict[type[Request[Any]], Handler] = {**ROWS}
+    if end_in and end_in not in TOOLS:
+        raise SystemExit(f"there is no tool {end_in!r} to end in: say one of {', '.join(TOOLS)}")
     if end_in:
         rows[CallTool] = ended_in(end_in)
     if "MODEL_URL" in os.environ:

@@ -162,6 +162,12 @@ def test_the_command_that_it_names_shows_the_conversation(tmp_path, capsys):
     ]
 
 
+def test_a_tool_to_end_in_that_there_is_not_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(SystemExit, match="no tool 'fly' to end in: say one of weather, book_table, send_message"):
+        agent.main(f"file:{tmp_path}/store", "fly")
+    assert not (tmp_path / "store").exists()
+
+
 # Without the model
 
 
@@ -289,18 +295,25 @@ def test_a_store_that_acknowledges_before_it_syncs_loses_what_was_begun():
         crashed_everywhere("nothing", sync="os")
 
 
-def test_a_tool_that_raises_ends_the_program_and_is_called_again_only_if_it_may_be():
-    world = World()
+@pytest.mark.parametrize(("tool", "calls"), [("weather", 2), ("book_table", 2), ("send_message", 1)])
+def test_a_tool_that_raises_ends_the_program_and_is_called_again_only_where_that_may_be(tool, calls):
+    world, called = World(), []
 
-    def broken(request):
-        world.call(request)
-        raise OSError("the line is dead")
+    def call(request):
+        called.append(request.name)
+        answer = world.call(request)
+        if request.name == tool and called.count(tool) == 1:
+            raise OSError("the line is dead")
+        return answer
 
-    with open_store("memory:", effects={**world.rows, CallTool: broken}) as store:
+    with open_store("memory:", effects={**world.rows, CallTool: call}) as store:
         store.run(agent.begin("1", QUESTION))
         with pytest.raises(OSError, match="dead"):
             store.run(go_on())
-        assert isinstance(store.run(facts())[-1], agent.ToolCalled)
+        store.run(each_step_is_done_once())
+        uncertain = [fact.tool for fact in store.run(facts()) if isinstance(fact, agent.ToolUncertain)]
+    assert called.count(tool) == calls
+    assert uncertain == ([tool] if calls == 1 else [])
 
 
 # Two at once
@@ -403,6 +416,13 @@ def test_a_tool_that_there_is_not_is_told_to_the_model():
     with open_store("memory:", effects=World(model).rows) as store:
         store.run(agent.begin("1", QUESTION))
         assert store.run(go_on()) == "there is no tool 'fly'"
+
+
+def test_a_tool_that_is_called_wrongly_says_so_to_the_model_and_does_nothing():
+    with open_store("memory:", effects=agent.ROWS) as store:
+        refused = store.run(perform(CallTool("book_table", {"place": "inside", "day": "Friday"}, "conversations/1/2")))
+        assert refused == "nothing is booked: Object missing required field `people`"
+        assert store.run(log.streams("outside/")) == []
 
 
 def test_a_conversation_is_begun_once_and_before_it_goes_on():
