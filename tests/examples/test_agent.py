@@ -168,6 +168,21 @@ def test_a_tool_to_end_in_that_there_is_not_is_refused_before_anything_is_writte
     assert not (tmp_path / "store").exists()
 
 
+def test_an_agent_that_was_overtaken_says_so(capsys, monkeypatch):
+    def overtaken(request):
+        yield from agent.SCHEMA.append("conversations/1", agent.Replied("Done."))
+        return Reply("Too late.")
+
+    monkeypatch.setitem(agent.ROWS, AskModel, overtaken)
+    agent.main()
+    assert capsys.readouterr().out.splitlines() == [
+        "goes on after event 1",
+        "another agent was faster, and goes on with it",
+        f"1 asked: {QUESTION}",
+        "2 replied: Done.",
+    ]
+
+
 # Without the model
 
 
@@ -364,11 +379,18 @@ def always_called_again(events, is_mine):
     return (yield from next_fact(events, True))
 
 
+def called_again_with_another_key(events, is_mine):
+    """A mutant of `next_fact` that makes a key for each call, not for each step."""
+    call = events[-1].data
+    if isinstance(call, agent.ToolCalled) and call.tool == "book_table" and not is_mine:
+        return agent.ToolAnswered((yield from perform(CallTool(call.tool, call.arguments, f"{call.key}/again"))))
+    return (yield from next_fact(events, is_mine))
+
+
 next_fact = agent.next_fact
-EARLY = (called_before_it_is_written, always_called_again)
 
 
-@pytest.mark.parametrize("mutant", EARLY)
+@pytest.mark.parametrize("mutant", [called_before_it_is_written, always_called_again, called_again_with_another_key])
 def test_an_agent_that_is_careless_about_what_it_has_begun_is_found(mutant, monkeypatch):
     monkeypatch.setattr(agent, "next_fact", mutant)
     report = explore_effects(go_on, asked_store, each_step_is_done_once)
