@@ -18,6 +18,7 @@ from git_repositories import quiet_git  # noqa: F401
 from places import EXAMPLES
 from served_stores import until
 from server_processes import ServerProcess
+from test_agent import TRANSCRIPT as agent_printed  # noqa: N811
 from test_courses import TRANSCRIPT as courses_printed  # noqa: N811
 from test_flow_order import TRANSCRIPT as flow_order_printed  # noqa: N811
 from test_git_history_kept import assert_proved, run, small  # noqa: F401
@@ -30,6 +31,7 @@ from persist_effects.requests import KvPut
 
 sys.path.insert(0, str(EXAMPLES))
 
+import agent
 import courses
 import flow_order
 import order_ledger
@@ -164,6 +166,17 @@ def test_the_flows_of_orders_print_the_same_and_are_known_once_everything_was_en
         place.restart()
         flow_order.main(place.url)
         assert capsys.readouterr().out == flow_order_printed.replace("bank: no money for o-4-island\n", "")
+
+
+def test_the_agent_says_the_same_and_asks_nobody_again_once_everything_was_ended(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent.main(place.url)
+    assert capsys.readouterr().out.startswith(agent_printed)
+    if place.is_kept:
+        place.restart()
+        agent.main(place.url)
+        assert capsys.readouterr().out.startswith(agent_printed.replace("after event 1", "after event 8"))
 
 
 def test_deciders_on_several_connections_give_out_the_seats_that_there_are(place: Place) -> None:
