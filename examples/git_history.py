@@ -11,6 +11,7 @@ copy, because what was dropped from the store could answer no other question.
 
 import hashlib
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from io import TextIOWrapper
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, NamedTuple, NoReturn, TypeVar
 
 import typer
 from git_programs import (
@@ -53,6 +54,7 @@ from interpreters import Store, open_store
 from persist_effects import (
     CallerError,
     CorruptStore,
+    Event,
     InvalidRequest,
     PersistError,
     StoreUnavailable,
@@ -331,8 +333,10 @@ def main(
     try:
         repository = Repository(repo)
         url = default_store(repository) if store is None else store
-        proof = tell(repository, url, at, top, None if full else top)
+        proof, newest = tell(repository, url, at, top, None if full else top)
         proof.report()
+        if newest is not None:
+            show_how_to_look(url, newest)
         sys.stdout.flush()
     except (GitError, PersistError, ExceptionGroup) as error:
         end_by(error)
@@ -393,8 +397,53 @@ def open_history(url: str, bars: Bars, shallow_commits: list[str]) -> Store:
     return store
 
 
-def tell(repository: Repository, url: str, at: str | None, top: int, tree_limit: int | None) -> Proof:
-    """Import, subscribe, answer, compact, answer again; print the answers, and return how they compare with git."""
+class Newest(NamedTuple):
+    """What stands in the store for the newest commit that was recorded: an event, and a key's name and revision."""
+
+    event: Event
+    key: str
+    revision: int
+
+
+def newest_written(store: Store) -> Newest | None:
+    """What to look at next; None where there are no commits."""
+    for event in store.run(log.read_back(COMMITS, limit=1)):
+        key = COMMIT + event.data["id"]
+        entry = store.run(kv.entry(key))
+        if entry is not None:
+            return Newest(event, key, entry.revision)
+    return None
+
+
+def show_how_to_look(url: str, newest: Newest) -> None:
+    """Say what was written, and which commands show it. On stderr, since it is no answer about the repository."""
+    event, key, revision = newest
+    where = f"number {event.seq} of the stream {event.stream}, position {event.position}"
+    lines = [
+        f"an event in it: {event.type}, {where}: {printable(event.data['subject'])}",
+        f"a key in it: {key}, revision {revision}",
+    ]
+    if url.startswith("memory:"):
+        lines.append("it was in memory, and is gone: --store file:PATH keeps it, to be looked at")
+    else:
+        script = os.path.relpath(Path(sys.executable).with_name("persist-effects"))
+        lines += [
+            "look at them:",
+            shlex.join((script, "read", url, event.stream, "--backwards", "--limit", "3")),
+            shlex.join((script, "get", url, key)),
+            shlex.join((script, "streams", url, "--prefix", PATHS, "--counts", "--limit", "10")),
+        ]
+    for line in lines:
+        typer.echo(line, err=True)
+
+
+def tell(
+    repository: Repository, url: str, at: str | None, top: int, tree_limit: int | None
+) -> tuple[Proof, Newest | None]:
+    """Import, subscribe, answer, compact, answer again; print the answers.
+
+    Returns how they compare with git, and what was written that may be looked at next.
+    """
     head = repository.head()
     shown = {} if head is None else {"HEAD": head}
     if at is not None:
@@ -411,6 +460,7 @@ def tell(repository: Repository, url: str, at: str | None, top: int, tree_limit:
             proof.compare_commits(repository, head, answers)
             proof.compare_current_blobs(repository, head, current_blobs(store, bars, question))
         recorded = store.run(log.last_seq(COMMITS)) - held
+        newest = newest_written(store)
     typer.echo(f"{url}: {counted(recorded, 'commit')} recorded, {held} held before", err=True)
     if head is None:
         typer.echo("there are no commits yet, and nothing to tell of")
@@ -420,7 +470,7 @@ def tell(repository: Repository, url: str, at: str | None, top: int, tree_limit:
     columns = ("author", "commits", "changes", "paths", "changed most")
     print_table("Who changed what", columns, who_changed_what(answers, top))
     typer.echo(f"compacted, in a copy: snapshots stand for {counted(dropped, 'event')}")
-    return proof
+    return proof, newest
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import os
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from git_repositories import Builder, all_commits, file, git, ls_tree, quiet_git
 from places import EXAMPLES, ROOT
 from typer.testing import CliRunner
 
-from interpreters import open_store
+from interpreters import cli, open_store
 from persist_effects import kv, log
 
 sys.path.insert(0, str(EXAMPLES))
@@ -64,7 +66,7 @@ def assert_proved(repo: Path, url: str, *args: str, recorded: int | None = None)
     result = run(repo, url, *args)
     assert result.exit_code == 0, result.output
     if recorded is not None:
-        assert result.stderr.splitlines()[-1].startswith(f"{url}: {recorded} commit"), result.stderr
+        assert f"{url}: {recorded} commit" in result.stderr
     lines = result.stdout.splitlines()
     assert lines[-1].startswith("proved: ")
     with open_store(url) as store:
@@ -93,6 +95,32 @@ def test_a_second_run_records_nothing_and_prints_the_same(small: Path, url: str)
     first = assert_proved(small, url, recorded=3)
     assert assert_proved(small, url, recorded=0) == first
     assert run(small, "memory:").stdout.splitlines() == first
+
+
+def test_it_says_what_it_wrote_and_each_command_that_it_names_shows_that(small: Path, url: str) -> None:
+    *_, newest = all_commits(small)
+    *_, event, key, title, read, get, streams = run(small, url).stderr.splitlines()
+    assert event == "an event in it: committed, number 3 of the stream commits, position 6: change"
+    assert key.startswith(f"a key in it: commit/{newest}, revision ")
+    assert title == "look at them:"
+    shown = []
+    for line in (read, get, streams):
+        command, *arguments = shlex.split(line)
+        assert Path(command).resolve() == Path(sys.executable).with_name("persist-effects").resolve()
+        result = CliRunner().invoke(cli.app, arguments)
+        assert result.exit_code == 0, result.output
+        shown.append(result.stdout)
+    assert shown[0].startswith("3 ")
+    assert newest in shown[0]
+    assert f"revision {key.rpartition(' ')[2]}" in shown[1]
+    assert re.search(r" 2 +2 +path/a\n", shown[2])
+
+
+def test_of_a_store_in_memory_it_says_where_to_keep_it(small: Path) -> None:
+    *_, event, key, last = run(small, "memory:").stderr.splitlines()
+    assert event.startswith("an event in it: committed")
+    assert key.startswith("a key in it: ")
+    assert last == "it was in memory, and is gone: --store file:PATH keeps it, to be looked at"
 
 
 def test_a_second_run_asks_git_for_no_commit(small: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The recipes of docs/how-to/recipes.md, as they stand there: in every order of requests, and with every fault."""
+"""The recipes of three pages, as they stand there: in every order of requests, and with every fault."""
 
 import pytest
 from places import ROOT
@@ -8,10 +8,17 @@ from interpreters import open_store
 from interpreters.explore import explore, explore_crashes, explore_effects
 from persist_effects import all_of, kv, log
 
-PAGE = ROOT / "docs" / "how-to" / "recipes.md"
-recipes: dict = {"__name__": "recipes"}
-for block in blocks(PAGE):
-    exec(compile(block.code, str(PAGE), "exec"), recipes)
+
+def names_of(page):
+    """What a page of docs/how-to defines."""
+    found = {"__name__": page}
+    for block in blocks(ROOT / "docs" / "how-to" / f"{page}.md"):
+        if block.language == "python":
+            exec(compile(block.code, page, "exec"), found)
+    return found
+
+
+recipes, uniqueness, outbox = names_of("recipes"), names_of("uniqueness"), names_of("outbox")
 
 
 def memory():
@@ -24,14 +31,25 @@ def explored(programs, check, stores=memory, *, crashes=False):
     assert report.checked > 1
 
 
-# An e-mail address once
+# Uniqueness
 
 
-def register(name):
-    return lambda: recipes["register"]("a@example.org", name)
+def one_account_is_opened(*_):
+    assert (yield from log.last_seq("accounts/7")) == 1
 
 
-def each_address_has_one_user(outcomes):
+def test_an_account_is_opened_once_in_every_order():
+    def opened_by(owner):
+        return lambda: uniqueness["open_account"]("7", owner)
+
+    explored({"ada": opened_by("Ada"), "eve": opened_by("Eve")}, one_account_is_opened, crashes=True)
+
+
+def register(user):
+    return lambda: uniqueness["register"](user, "a@example.org", user.title())
+
+
+def each_address_has_one_user(*_):
     claims = yield from kv.entries("emails/")
     for key, claim in claims:
         first, *_ = yield from log.read(f"users/{claim.value}")
@@ -45,21 +63,32 @@ def each_address_has_one_user(outcomes):
 
 @pytest.mark.parametrize("crashes", [False, True])
 def test_an_address_is_taken_once_in_every_order_and_with_a_crash_of_anybody(crashes):
-    explored({"ada": register("Ada"), "eve": register("Eve")}, each_address_has_one_user, crashes=crashes)
+    explored({"ada": register("ada"), "eve": register("eve")}, each_address_has_one_user, crashes=crashes)
+
+
+def registered_once(*_):
+    assert [event.type for event in (yield from log.read("users/ada"))] == ["registered"]
+    assert (yield from uniqueness["user_of"]("a@example.org")) == "ada"
+    # Asked again, it says what it has done.
+    assert (yield from register("ada")())
+
+
+def test_who_asks_again_whatever_fails_is_registered_once():
+    report = explore_effects(register("ada"), memory, registered_once)
+    assert report.verdict == "passed", report
 
 
 def test_an_address_is_given_up_and_taken_by_another_in_every_order():
     def with_ada():
-        # Each store that is explored must begin alike, so what fills it may not draw by chance.
-        store = open_store("memory:", clock=lambda: 1_700_000_000_000_000, random_bytes=bytes)
-        store.run(recipes["register"]("old@example.org", "Ada"))
+        # Each store that is explored must begin alike.
+        store = open_store("memory:", clock=lambda: 1_700_000_000_000_000)
+        store.run(uniqueness["register"]("ada", "old@example.org", "Ada"))
         return store
 
     def change():
-        (user,) = [claim.value for _, claim in (yield from kv.entries("emails/old@"))] or [None]
-        return (yield from recipes["change_email"](user, "old@example.org", "a@example.org"))
+        return (yield from uniqueness["change_email"]("ada", "old@example.org", "a@example.org"))
 
-    programs = {"change": change, "change again": change, "eve": register("Eve")}
+    programs = {"change": change, "change again": change, "eve": register("eve")}
     explored(programs, each_address_has_one_user, with_ada)
 
 
@@ -68,36 +97,40 @@ def test_an_address_is_given_up_and_taken_by_another_in_every_order():
 
 def receiving(request):
     """A message arrives: where it comes twice, it is dropped."""
-    yield from recipes["receive"](request.id, request.body)
+    yield from outbox["receive"](request.id, request.body)
 
 
 def shop():
-    return open_store("memory:", effects={recipes["Send"]: receiving})
+    return open_store("memory:", effects={outbox["Send"]: receiving})
+
+
+def place_order():
+    yield from outbox["place_order"]("o-1", ["tea"])
 
 
 def place_orders():
-    yield from recipes["place_order"]("o-1", ["tea"])
-    yield from recipes["place_order"]("o-2", ["mug"])
+    yield from place_order()
+    yield from outbox["place_order"]("o-2", ["mug"])
 
 
 def send():
-    return (yield from recipes["send_outbox"]())
+    return (yield from outbox["send_confirmations"]())
 
 
 def no_message_is_lost_or_counted_twice(*_):
     # What has come by now; then the rest.
     early = [event.data for event in (yield from log.read("confirmed"))]
-    while (yield from recipes["send_outbox"]()):
-        pass
+    yield from outbox["send_confirmations"]()
     confirmed = [event.data for event in (yield from log.read("confirmed"))]
     placed = [stream.removeprefix("orders/") for stream in (yield from log.streams("orders/"))]
     assert confirmed[: len(early)] == early
     assert sorted(confirmed) == sorted(placed), f"{placed} were placed, {confirmed} confirmed"
+    assert (yield from kv.keys("confirmed/")) == [f"confirmed/{order}" for order in sorted(placed)]
 
 
 @pytest.mark.parametrize(
     "programs",
-    [{"place": place_orders, "send": send}, {"place": place_orders, "one": send, "two": send}],
+    [{"place": place_orders, "send": send}, {"place": place_order, "one": send, "two": send}],
     ids=["one sends", "two send"],
 )
 def test_no_message_is_lost_or_counted_twice_in_every_order(programs):
@@ -109,9 +142,8 @@ def test_no_message_is_lost_or_counted_twice_whoever_crashes():
 
 
 def place_and_send():
-    if not (yield from log.last_seq("orders/o-1")):
-        yield from recipes["place_order"]("o-1", ["tea"])
-    yield from recipes["send_outbox"]()
+    yield from place_order()
+    yield from outbox["send_confirmations"]()
 
 
 def test_no_message_is_lost_or_counted_twice_whatever_request_fails():
@@ -124,9 +156,9 @@ def test_an_inbox_without_its_key_is_caught():
         yield from log.append("confirmed", "confirmed", request.body["order"])
 
     def careless_shop():
-        return open_store("memory:", effects={recipes["Send"]: careless})
+        return open_store("memory:", effects={outbox["Send"]: careless})
 
-    programs = {"place": place_orders, "one": send, "two": send}
+    programs = {"place": place_order, "one": send, "two": send}
     assert explore(programs, careless_shop, no_message_is_lost_or_counted_twice).verdict == "failed"
 
 
