@@ -1,7 +1,7 @@
-"""A page for each error: what it means, how it comes about, what was written, what to do. Users have them as files here.
+"""A page for each error, which is installed with the package: what it means, what was written, what to do.
 
-``persist-effects explain NAME`` prints one, as does ``python -m interpreters.error_pages NAME``, which needs no extra. A
-line below an error names its page, where a command, pytest or the end of the process shows it. The error itself has
+``persist-effects explain NAME`` prints one, as does ``python -m interpreters.error_pages NAME``, which needs no extra.
+A line below an error names its page, where a command, pytest or the end of the process shows it. The error itself has
 neither another text nor a note for that: programs, doctests and traces compare both.
 """
 
@@ -135,7 +135,7 @@ def name_pages_of_uncaught() -> None:
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         before(kind, error, trace)
-        if told := see_pages(error):
+        if (told := see_pages(error)) and sys.stderr is not None:
             sys.stderr.write(told + "\n")
 
     sys.excepthook = show
