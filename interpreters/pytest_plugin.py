@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from interpreters.error_pages import see_pages
 from interpreters.never_run import is_switched_off
 from interpreters.pytest_never_run import NeverRunPlugin
 from persist_effects.answers import check_answers
@@ -492,6 +491,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_exception_interact(node: Any, call: pytest.CallInfo[Any], report: Any) -> None:
     """Name the pages of our errors. Where an import fails, say that another package has the name `interpreters`."""
+    from interpreters.error_pages import see_pages
+
     error = call.excinfo.value if call.excinfo is not None else None
     if error is not None and (pages := see_pages(error)):
         report.sections.append(("persist-effects", pages))

@@ -314,4 +314,5 @@ def test_the_plain_command_lists_and_refuses_as_the_other_does(capsys) -> None:
     assert plain.main([]) == plain.main(["--list"]) == 0
     assert set(capsys.readouterr().out.splitlines()) == set(error_pages.lines_of_pages())
     assert plain.main(["Trunkated"]) == plain.main(["--odd"]) == plain.main(["Truncated", "SqlFailed"]) == 2
+    assert plain.main(["--list", "Truncated"]) == 2
     assert "there is Truncated" in capsys.readouterr().err

@@ -123,7 +123,7 @@ def name_pages_of_uncaught() -> None:
     """Have the traceback of an error that ends the process followed by the names of its pages.
 
     What was there before to show it shows it as before. Notebooks and test runners, which show errors themselves, are
-    not affected. Done twice, it is done once.
+    not affected. A second call changes nothing.
 
     >>> name_pages_of_uncaught()
     >>> sys.excepthook.__module__

@@ -15,11 +15,10 @@ def main(arguments: Sequence[str]) -> int:
     ...
     """
     given = [one for one in arguments if one not in {"--plain", "--list"}]
-    names = [] if "--list" in arguments else given
     try:
-        if len(given) > 1 or any(one.startswith("-") for one in given):
+        if len(given) > ("--list" not in arguments) or any(one.startswith("-") for one in given):
             raise InvalidRequest(f"explain was given {' '.join(given)}: give one name, or none for the list of all")
-        sys.stdout.write(page_text(names[0]) if names else "\n".join(lines_of_pages()) + "\n")
+        sys.stdout.write(page_text(given[0]) if given else "\n".join(lines_of_pages()) + "\n")
     except InvalidRequest as error:
         sys.stderr.write(f"persist-effects: {error}\n")
         return 2
