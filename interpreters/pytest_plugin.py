@@ -490,8 +490,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_exception_interact(node: Any, call: pytest.CallInfo[Any], report: Any) -> None:
-    """Where a test imports what our `interpreters` does not have: say that another package has its name."""
+    """Name the pages of our errors. Where an import fails, say that another package has the name `interpreters`."""
+    from interpreters.error_pages import see_pages
+
     error = call.excinfo.value if call.excinfo is not None else None
+    if error is not None and (pages := see_pages(error)):
+        report.sections.append(("persist-effects", pages))
     while error is not None and not isinstance(error, ImportError):
         error = error.__cause__ or error.__context__
     if error is None or not str(error.name).startswith("interpreters"):

@@ -253,14 +253,17 @@ def test_a_locked_store_exits_with_3_and_may_still_be_looked_at(place, tmp_path)
         assert invoke("backup", f"file:{place}", tmp_path / "copy").exit_code == 0
 
 
-@pytest.mark.parametrize("error", [StoreUnavailable("away"), OSError(5, "Input/output error")])
-def test_a_store_that_cannot_be_used_exits_with_3(place, monkeypatch, error):
+@pytest.mark.parametrize(
+    ("error", "page"),
+    [(StoreUnavailable("away"), "see: persist-effects explain StoreUnavailable\n"), (OSError(5, "I/O error"), "")],
+)
+def test_a_store_that_cannot_be_used_exits_with_3(place, monkeypatch, error, page):
     def fail(*arguments):
         raise error
 
     monkeypatch.setattr(operations, "verify", fail)
     done = invoke("verify", f"file:{place}")
-    assert (done.exit_code, done.stderr) == (3, f"persist-effects: {error}\n")
+    assert (done.exit_code, done.stderr) == (3, f"persist-effects: {error}\n{page}")
 
 
 def test_a_terminal_gets_a_bar(place, monkeypatch, tmp_path):

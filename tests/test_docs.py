@@ -19,7 +19,12 @@ from places import ROOT
 
 from persist_effects import codec, event, requests
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+ERROR_PAGES = ROOT / "interpreters" / "error_pages"  # which is docs/errors, too: a glob follows no symbolic link
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("**/*.md")),
+    *sorted(ERROR_PAGES.glob("*.md")),
+]
 ARCHITECTURE = ROOT / "docs" / "concepts" / "architecture.md"
 
 _BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)

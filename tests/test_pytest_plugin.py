@@ -599,3 +599,29 @@ def test_a_served_store_starts_beside_a_package_of_our_name(shadowed, pytester, 
     monkeypatch.chdir(pytester.path)
     with interpreters.stores.served.RemoteStore.spawn("memory:") as remote:
         assert Store(remote).run(kv.put("k", 1)) == 1
+
+
+def test_a_test_that_fails_with_an_error_of_ours_names_its_page(run):
+    result = run(
+        """
+from persist_effects import StoreClosed
+
+def test_it(persist_store):
+    persist_store.run(kv.get(""))
+
+def test_of_another_error():
+    raise LookupError("no tea")
+
+def test_of_one_that_ours_has_caused():
+    try:
+        raise StoreClosed("closed")
+    except StoreClosed as error:
+        raise LookupError("no tea") from error
+"""
+    )
+    result.assert_outcomes(failed=4)
+    told = [line for line in result.outlines if line.startswith("see: ")]
+    assert told == [
+        *["see: persist-effects explain InvalidRequest"] * 2,
+        "see: persist-effects explain StoreClosed",
+    ]

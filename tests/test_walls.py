@@ -142,6 +142,7 @@ FLOORS = (
         "interpreters/access.py",
         "interpreters/clocks.py",
         "interpreters/disk/",
+        "interpreters/error_pages/",
         "interpreters/nats/",
         "interpreters/threads/",
     ),

@@ -10,6 +10,7 @@ from interpreters.cli import (
     blobs,
     changing,
     doctor,
+    explaining,
     flows,
     following,
     keeping,
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "serve": servers.serve,
     "health": servers.health,
     "followers": following.list_followers,
+    "explain": explaining.explain,
 }
 BLOB_COMMANDS: dict[str, Callable[..., Any]] = {
     "list": blobs.list_blobs,

@@ -12,6 +12,7 @@ from typing import NoReturn
 import msgspec
 import typer
 
+from interpreters.error_pages import see_pages
 from persist_effects.errors import CallerError, CorruptStore, PersistError
 
 GOOD, DAMAGED, WRONG_USE, UNAVAILABLE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
@@ -73,6 +74,8 @@ def fail(error: Exception, code: int, as_json: bool) -> NoReturn:
     if as_json:
         typer.echo(msgspec.json.encode({"error": type(error).__name__, "message": str(error)}).decode())
     typer.echo(f"persist-effects: {error}", err=True)
+    if pages := see_pages(error):
+        typer.echo(pages, err=True)
     raise typer.Exit(code) from error
 
 

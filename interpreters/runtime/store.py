@@ -15,6 +15,7 @@ from interpreters.blobs.memory import ChunksOf, MemoryBlobs, NoBlobs
 from interpreters.blobs.reading import as_file
 from interpreters.clocks import rows_of_clock
 from interpreters.disk.files import open_to_read
+from interpreters.error_pages import name_pages_of_uncaught
 from interpreters.runtime.flights import answering_through
 from interpreters.runtime.interpreter import (
     AnswerAll,
@@ -462,3 +463,6 @@ def _make_task_runner(composed: Composed) -> "TaskRunner":
     except ModuleNotFoundError as error:
         raise InvalidRequest("`arun` needs the package anyio: pip install anyio") from error
     return TaskRunner(composed)
+
+
+name_pages_of_uncaught()

@@ -101,6 +101,15 @@ def test_the_command_without_its_extra_says_what_to_install(wheel, python, tmp_p
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_the_pages_of_errors_are_in_the_wheel_and_need_no_extra(wheel, python, tmp_path):
+    pip(python, "install", *constraints(), str(wheel), directory=tmp_path)
+    pages = ROOT / "interpreters" / "error_pages"
+    for command in ("-m", "interpreters.error_pages"), (str(python.with_name("persist-effects")), "explain"):
+        listed = run(python, "-I", *command, directory=tmp_path).splitlines()
+        assert [line.split()[0] for line in listed] == sorted({page.stem for page in pages.glob("*.md")} - {"index"})
+        assert run(python, "-I", *command, "Truncated", directory=tmp_path) == (pages / "Truncated.md").read_text()
+
+
 def test_the_wheel_says_which_types_it_has_to_checkers(wheel, python, tmp_path):
     pip(python, "install", *constraints(), str(wheel), directory=tmp_path)
     where = run(
