@@ -15,6 +15,7 @@ from interpreters.cli import (
     keeping,
     looking,
     moving,
+    quickstart,
     servers,
     shipping,
     tailing,
@@ -24,6 +25,7 @@ from persist_effects import __version__
 
 # In the order in which the help tells them.
 COMMANDS: dict[str, Callable[..., Any]] = {
+    "quickstart": quickstart.quickstart,
     "streams": looking.streams,
     "read": looking.read,
     "tail": tailing.tail,
@@ -47,12 +49,14 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "followers": following.list_followers,
 }
 BLOB_COMMANDS: dict[str, Callable[..., Any]] = {
+    "quickstart": quickstart.quickstart,
     "list": blobs.list_blobs,
     "check": blobs.check_blobs,
     "copy": blobs.copy_blobs,
     "sweep": blobs.sweep_blobs,
 }
 FOLLOWER_COMMANDS: dict[str, Callable[..., Any]] = {
+    "quickstart": quickstart.quickstart,
     "show": following.show,
     "lag": following.lag,
     "set-aside": following.list_set_aside,
@@ -63,6 +67,7 @@ FOLLOWER_COMMANDS: dict[str, Callable[..., Any]] = {
     "forget": following.forget,
 }
 FLOW_COMMANDS: dict[str, Callable[..., Any]] = {
+    "quickstart": quickstart.quickstart,
     "list": flows.list_flows,
     "show": flows.show,
     "signal": flows.signal,

@@ -121,3 +121,10 @@ def test_each_extra_alone_brings_what_it_is_for(extra, wheel, python, tmp_path):
 
 def test_there_is_a_use_for_each_extra():
     assert set(USES) == set(PROJECT["optional-dependencies"]) - OF_DEVELOPERS
+
+
+def test_from_the_wheel_quickstart_writes_a_project_and_runs_it_and_its_tests(wheel, python, tmp_path):
+    pip(python, "install", *constraints(), f"{wheel}[cli,testing]", directory=tmp_path)
+    printed = run(python.with_name("persist-effects"), "quickstart", "app", directory=tmp_path)
+    assert "accounts/ada: 70" in printed
+    assert "9 passed" in printed
