@@ -1,8 +1,9 @@
-"""The tutorial, as a newcomer follows it: each file is written, each command typed into one shell, in an empty directory.
+"""The tutorial, as a newcomer follows it: each file is written, each command typed into one shell, in a new directory.
 
 A block of Python says in its first line which file it is, ``# library.py``, or where in that file it belongs:
-``# library.py, at the end``, ``# library.py, in the place of lend`` or ``... of its imports``. What a ``console`` block shows below a command must be what the command prints, with
-``...`` for what differs from run to run. The commands of an ``sh`` block print what they like, and must succeed.
+``# library.py, at the end``, ``# library.py, in the place of lend`` or ``... of its imports``. What a ``console`` block
+shows below a command must be what the command prints, with ``...`` for what differs from run to run. The commands of an
+``sh`` block print what they like, and must succeed.
 """
 
 import ast
@@ -78,7 +79,7 @@ def steps(page: Path) -> Iterator[Written | Typed]:
             assert first is not None, f"{where}: say in the first line which file it is, as `# library.py`"
             yield Written(where, first[1], first[2], code)
         elif language == "sh":
-            yield from (Typed(where, command, None) for command in code.splitlines())
+            yield from (Typed(f"{page.name}:{line + n}", each, None) for n, each in enumerate(code.splitlines()))
         else:
             assert language == "console", f"{where}: a block of {language}, which nobody follows"
             yield from _typed(page.name, line, code)
@@ -116,7 +117,7 @@ class Shell:
 
     def run(self, command: str) -> tuple[str, int]:
         """What a command prints, and its exit code. Notes the directory in which it leaves the shell."""
-        self._process.stdin.write(f"{{ {command}\n}} </dev/null\necho; echo {_MARK} $? $PWD\n")
+        self._process.stdin.write(f"{{ {command}\n}} </dev/null\nprintf '\\n%s %s %s\\n' '{_MARK}' $? \"$PWD\"\n")
         self._process.stdin.flush()
         lines = []
         for line in self._process.stdout:
