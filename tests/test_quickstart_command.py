@@ -95,7 +95,7 @@ def test_without_pytest_it_says_what_to_install_and_that_is_no_failure(tmp_path)
 
 
 def test_a_program_that_does_not_run_here_is_told_and_ends_with_1(tmp_path):
-    # A module of this name in the way of the standard library's.
+    # It stands before the real one, once the command itself has that.
     broken = tmp_path / "path"
     broken.mkdir()
     (broken / "msgspec.py").write_text("raise ImportError('planted')\n")
@@ -147,6 +147,28 @@ def test_a_home_that_only_a_shell_knows_is_refused(tmp_path, monkeypatch):
 
 
 # Ctrl-C
+
+
+def test_interrupted_while_it_writes_it_ends_behind_a_file_and_says_what_it_has_left(tmp_path):
+    script = """
+import os, signal, sys
+from interpreters.cli import main
+
+def interrupt(frame, event, argument):
+    if frame.f_code.co_name == "new_file":
+        sys.setprofile(None)
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.setprofile(interrupt)
+main()
+"""
+    done = run(sys.executable, "-c", script, "quickstart", "app", cwd=tmp_path)
+    assert done.returncode == 130
+    assert done.stderr.splitlines() == [
+        f"persist-effects: {tmp_path}/app is left, with README.md",
+        "persist-effects: interrupted",
+    ]
+    assert [path.name for path in (tmp_path / "app").iterdir()] == ["README.md"]
 
 
 def test_interrupted_while_it_runs_it_says_what_it_has_left(tmp_path):

@@ -67,9 +67,10 @@ def quickstart(
     It needs no clone and no network. Exit code 1: the program, or its tests, failed here.
     """
     with exit_codes(as_json):
+        with _refusing_where_it_cannot_be(directory):
+            _check_is_free(directory)
         with _telling_what_is_left(directory):
             with _refusing_where_it_cannot_be(directory):
-                _check_is_free(directory)
                 _write(directory)
             answer = Quickstart(str(directory), FILES)
             if not as_json:
@@ -113,8 +114,6 @@ def _telling_what_is_left(directory: Path) -> Iterator[None]:
     was_there = os.path.lexists(directory)
     try:
         yield
-    except InvalidRequest:
-        raise
     except BaseException:
         names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
         if names or (directory.is_dir() and not was_there):
