@@ -81,9 +81,9 @@ postgres: .venv/filled
 cluster: .venv/filled
 	$(BIN)/python -m interpreters.nats.private_cluster
 
-# The wheel in empty environments, and each extra by itself.
+# The wheel in empty environments, each extra by itself, and the tutorial with its installation.
 package: .venv/filled
-	$(PYTEST) -p no:cacheprovider -m packaging tests/packaging
+	$(PYTEST) -p no:cacheprovider -m packaging tests/packaging tests/tutorial
 
 format: .venv/filled
 	$(BIN)/ruff format .

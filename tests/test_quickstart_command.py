@@ -13,6 +13,8 @@ from places import ROOT
 from interpreters.cli.quickstart import FILES, NEXT
 
 COMMAND = [sys.executable, "-m", "interpreters.cli", "quickstart"]
+# What the command starts finds modules there before all others.
+WITH_A_PATH = "import os, sys, interpreters.cli as c; os.environ['PYTHONPATH'] = sys.argv.pop(1); c.main()"
 TEST_OF_CRASHES = "test_a_transfer_survives_every_crash"
 TEST_OF_ORDERS = "test_two_transfers_at_once_take_no_more_than_there_is"
 
@@ -65,10 +67,10 @@ def test_without_a_run_it_only_writes_the_files(project):
 
 
 def test_json_says_what_was_written_and_how_it_ran(tmp_path):
-    done = run(*COMMAND, "app", "--json", cwd=tmp_path)
+    done = invoke("quickstart", tmp_path / "app", "--json")
     answer = json.loads(done.stdout)
     assert answer == {
-        "directory": "app", "files": list(FILES), "program": "passed", "tests": "passed", "next": list(NEXT)
+        "directory": f"{tmp_path}/app", "files": list(FILES), "program": "passed", "tests": "passed", "next": list(NEXT)
     }  # fmt: skip
     assert done.stderr == ""
 
@@ -90,7 +92,8 @@ def test_without_pytest_it_says_what_to_install_and_that_is_no_failure(tmp_path)
     hide = "import sys; sys.modules['pytest'] = None; from interpreters.cli import main; main()"
     done = run(sys.executable, "-c", hide, "quickstart", "app", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "as pytest is not installed: install the extra `testing`, then run pytest in the directory" in done.stdout
+    assert "not run, as pytest is not installed. Its extra: pip install 'persist-effects[testing]'\n" in done.stdout
+    assert "\nthen, in the directory: pytest\n" in done.stdout
     assert "  persist-effects streams file:store\n" in done.stdout
 
 
@@ -99,9 +102,10 @@ def test_a_program_that_does_not_run_here_is_told_and_ends_with_1(tmp_path):
     broken = tmp_path / "path"
     broken.mkdir()
     (broken / "msgspec.py").write_text("raise ImportError('planted')\n")
-    script = "import os, sys, interpreters.cli as c; os.environ['PYTHONPATH'] = sys.argv.pop(1); c.main()"
     for options, where in ((), "stdout"), (("--json",), "stderr"):
-        done = run(sys.executable, "-c", script, broken, "quickstart", f"app{len(options)}", *options, cwd=tmp_path)
+        done = run(
+            sys.executable, "-c", WITH_A_PATH, broken, "quickstart", f"app{len(options)}", *options, cwd=tmp_path
+        )
         assert done.returncode == 1
         assert "ImportError: planted" in getattr(done, where)
     assert json.loads(done.stdout)["program"] == "failed"
@@ -177,9 +181,8 @@ def test_interrupted_while_it_runs_it_says_what_it_has_left(tmp_path):
     (tmp_path / "path" / "msgspec.py").write_text("open('../begun', 'w').write('begun'); open('../end')\n")
     os.mkfifo(tmp_path / "begun")
     os.mkfifo(tmp_path / "end")
-    script = "import os, sys, interpreters.cli as c; os.environ['PYTHONPATH'] = sys.argv.pop(1); c.main()"
     child = subprocess.Popen(
-        [sys.executable, "-c", script, tmp_path / "path", "quickstart", "app"],
+        [sys.executable, "-c", WITH_A_PATH, tmp_path / "path", "quickstart", "app"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

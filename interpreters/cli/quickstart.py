@@ -39,7 +39,8 @@ _NAMES_TOLD = 5
 _WRONG_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT}
 
 _NO_PYTEST = (
-    "the tests were not run, as pytest is not installed: install the extra `testing`, then run pytest in the directory"
+    "the tests were not run, as pytest is not installed. Its extra: pip install 'persist-effects[testing]'",
+    "then, in the directory: pytest",
 )
 
 RunState = Literal["passed", "failed", "not run"]
@@ -173,7 +174,7 @@ def _lines_of_next(answer: Quickstart, no_run: bool) -> list[str]:
     if "failed" in {answer.program, answer.tests}:
         return ["", "that failed here: the output above says why"]
     is_without_pytest = answer.program == "passed" and answer.tests == "not run"
-    lines = ["", *[_NO_PYTEST] * is_without_pytest, "go on:"]
+    lines = ["", *_NO_PYTEST * is_without_pytest, "go on:"]
     if answer.directory != ".":
         lines.append(f"  cd {shlex.quote(answer.directory)}")
     if no_run:
