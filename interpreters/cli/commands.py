@@ -49,14 +49,12 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "followers": following.list_followers,
 }
 BLOB_COMMANDS: dict[str, Callable[..., Any]] = {
-    "quickstart": quickstart.quickstart,
     "list": blobs.list_blobs,
     "check": blobs.check_blobs,
     "copy": blobs.copy_blobs,
     "sweep": blobs.sweep_blobs,
 }
 FOLLOWER_COMMANDS: dict[str, Callable[..., Any]] = {
-    "quickstart": quickstart.quickstart,
     "show": following.show,
     "lag": following.lag,
     "set-aside": following.list_set_aside,
@@ -67,7 +65,6 @@ FOLLOWER_COMMANDS: dict[str, Callable[..., Any]] = {
     "forget": following.forget,
 }
 FLOW_COMMANDS: dict[str, Callable[..., Any]] = {
-    "quickstart": quickstart.quickstart,
     "list": flows.list_flows,
     "show": flows.show,
     "signal": flows.signal,
