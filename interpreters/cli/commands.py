@@ -16,6 +16,7 @@ from interpreters.cli import (
     keeping,
     looking,
     moving,
+    quickstart,
     servers,
     shipping,
     tailing,
@@ -25,6 +26,7 @@ from persist_effects import __version__
 
 # In the order in which the help tells them.
 COMMANDS: dict[str, Callable[..., Any]] = {
+    "quickstart": quickstart.quickstart,
     "streams": looking.streams,
     "read": looking.read,
     "tail": tailing.tail,

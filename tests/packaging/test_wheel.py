@@ -130,3 +130,13 @@ def test_each_extra_alone_brings_what_it_is_for(extra, wheel, python, tmp_path):
 
 def test_there_is_a_use_for_each_extra():
     assert set(USES) == set(PROJECT["optional-dependencies"]) - OF_DEVELOPERS
+
+
+def test_from_the_wheel_quickstart_writes_a_project_and_says_what_its_tests_need(wheel, python, tmp_path):
+    pip(python, "install", *constraints(), f"{wheel}[cli]", directory=tmp_path)
+    printed = run(python.with_name("persist-effects"), "quickstart", "app", directory=tmp_path)
+    assert "accounts/ada: 70" in printed
+    assert "pip install 'persist-effects[testing]'" in printed
+    # What is installed is asked for the extra, not an index.
+    pip(python, "install", *constraints(), "persist-effects[testing]", directory=tmp_path)
+    assert "9 passed" in run(python.with_name("pytest"), directory=tmp_path / "app")
