@@ -248,7 +248,8 @@ CALLED_BY_USERS = (
     *(f"interpreters/{name}.py" for name in (
         "blobs/cid", "blobs/directory", "blobs/files", "blobs/homes", "blobs/ipfs", "blobs/later", "blobs/memory",
         "blobs/objects", "blobs/proofs", "blobs/reading", "blobs/sweeping", "blobs/upkeep", "blobs/urls", "opening",
-        "traces", "conformance/suite", "explore/effects/explore",
+        "traces", "conformance/suite", "disk/directory_disk", "explore/crashes/disk_programs",
+        "explore/effects/explore",
         "explore/schedule/explore", "explore/schedule/simulate", "runtime/interpreter", "runtime/store",
         "clocks", "stores/names", "stores/ranges", "stores/waiting",
     )),

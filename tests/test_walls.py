@@ -15,6 +15,7 @@ from places import ROOT
 
 import interpreters
 import interpreters.conformance
+import interpreters.disk
 import interpreters.explore
 import interpreters.flow_testing
 import interpreters.stores.served
@@ -524,9 +525,13 @@ EXPORTS = {
     ),
     interpreters: "Store open_store",
     interpreters.conformance: "Capabilities NotConforming StoreConformance check_conformance facts_of needs",
+    interpreters.disk: (
+        "Allocate CheckHeld Create DirectoryDisk ForeignFile LetGo List Lock MakeDirectory Modified Read ReadPlaces "
+        "Remove Rename Size Sync SyncDirectory Touch Truncate Write WriteBack"
+    ),
     interpreters.explore: (
-        "Compact CrashStore Failure FaultCount Linearity Mark Observed Pause PlugPulled Reopen Report Simulated Sleep "
-        "explore explore_crashes explore_effects simulate"
+        "Compact CrashStore Failure FaultCount Linearity Mark Observed Pause PlugPulled Promised Reopen Report "
+        "Simulated Sleep explore explore_crashes explore_disk explore_effects simulate"
     ),
     interpreters.flow_testing: "ActivityCall FlowStuck FlowTest export_histories flow_test replay_histories",
     interpreters.stores.served: "RemoteStore serve",

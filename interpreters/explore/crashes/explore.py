@@ -371,13 +371,14 @@ def _barriers(options: CrashOptions, number: int) -> list[tuple[int, Any]]:
 
     def at(workload: Workload, now: int, request: Request[Any] | None) -> None:
         if now < number and request is not None:
-            found.extend((now, barrier) for barrier in _barriers_after(request))
+            found.extend((now, barrier) for barrier in barriers_after(request))
 
     Workload(options.makers, options.setting, at).run()
     return found[::-1]
 
 
-def _barriers_after(request: Request[Any]) -> list[Request[Any]]:
+def barriers_after(request: Request[Any]) -> list[Any]:
+    """The syncs that bring to the disk what a request has changed."""
     match request:
         case disk.Write(path=path) | disk.Truncate(path=path) | disk.Allocate(path=path):
             return [disk.Sync(path)]
