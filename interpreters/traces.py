@@ -12,7 +12,8 @@ from typing import Any
 from interpreters.disk.files import ORDINARY, write_whole
 from persist_effects.errors import InvalidRequest
 from persist_effects.requests import Request
-from persist_effects.trace import Trace, as_text, diff
+from persist_effects.trace import Trace, as_text, diff, masked
+from persist_effects.trace.masking import Mask, with_marks
 from persist_effects.trace.replay import check_trace
 
 
@@ -73,7 +74,11 @@ def load(
 
 
 def check_golden(
-    trace: Trace, path: str | Path, update: bool = False, how: str = "check_golden(trace, path, update=True)"
+    trace: Trace,
+    path: str | Path,
+    update: bool = False,
+    how: str = "check_golden(trace, path, update=True)",
+    mask: Mask = (),
 ) -> None:
     """Compare a trace with the golden one in a file, or write the file anew.
 
@@ -82,9 +87,14 @@ def check_golden(
         path: The file's path.
         update: Whether to write the file anew.
         how: How to do that, for the message.
+        mask: What is left out, because it is another value in each run, or is not to stand in a file: names such as
+            ``["at", "data.token"]``, each the end of a path, or a function of a path and a value. It is written as a
+            mark, and is equal whatever it is. See `persist_effects.trace.masked`.
 
     Raises:
-        AssertionError: If they differ, with the requests and answers that do; if there is no file.
+        AssertionError: If they differ, with the requests and answers that do; if there is no file; if something in
+            the mask matches nothing in the trace; if the file holds what the mask names.
+        InvalidRequest: If the trace is not one, or the mask.
 
     >>> import tempfile
     >>> from persist_effects import kv
@@ -92,6 +102,8 @@ def check_golden(
     >>> from persist_effects.trace import record
     >>> one, other = [record(kv.has("color"), {KvHas: lambda request: has})[1] for has in (True, False)]
     >>> with tempfile.TemporaryDirectory() as directory:
+    ...     check_golden(one, Path(directory, "masked.jsonl"), update=True, mask=["answer"])
+    ...     check_golden(other, Path(directory, "masked.jsonl"), mask=["answer"])
     ...     check_golden(one, Path(directory, "color.jsonl"), update=True)
     ...     check_golden(other, Path(directory, "color.jsonl"))
     Traceback (most recent call last):
@@ -103,17 +115,26 @@ def check_golden(
     """
     check_trace(trace)
     path = Path(path)
+    kept = with_marks(trace, mask)
+    try:
+        kept = masked(trace, mask)
+    except InvalidRequest as error:
+        # The mask is one, or `with_marks` had refused it.
+        raise AssertionError(f"{error}. Take out what is not needed, or look at {path}") from None
     if update:
-        save(trace, path)
+        save(kept, path)
         return
     how = f"write it anew: {how}"
     if not path.exists():
         raise AssertionError(f"there is no golden trace in {path}: {how}")
     try:
         golden = load(path, tuple(trace.kinds.values()), tuple(trace.errors.values()))
-        differences = diff(golden, trace)
+        differences = diff(golden, kept)
+        is_clear = with_marks(golden, mask) != golden
     except InvalidRequest as error:
         raise AssertionError(f"{error}\nif it cannot be mended, {how}") from error
+    if is_clear:
+        raise AssertionError(f"the golden trace in {path} holds in the clear what the mask names: {how}")
     if differences:
         raise AssertionError(
             f"the trace differs from the golden one in {path} (-: golden, +: now)\n{as_text(differences)}\n"

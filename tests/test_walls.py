@@ -127,6 +127,7 @@ FLOORS = (
         "interpreters/pytest_plugin.py",
         "interpreters/serving.py",
         "interpreters/sharing.py",
+        "interpreters/store_testing.py",
     ),
     (
         "interpreters/explore/",
@@ -192,6 +193,7 @@ OTHER_FILES = {
         "write_text",
     },
     "interpreters/sharing.py": {"os.open", "os.rename"},  # its log
+    "interpreters/store_testing.py": {"tempfile.TemporaryDirectory"},  # for the store of one test
     "interpreters/threads/descriptors.py": {"os.open"},  # the null device, in the place of a parent's sockets
     "interpreters/stores/served/doors.py": {"os.open"},  # the directory of a socket whose path is long
     "interpreters/stores/served/listening.py": {
@@ -582,7 +584,8 @@ PUBLIC_FUNCTIONS = {
     "json_values": "decode_line from_json to_json",
     "sameness": "is_equal sameness",
     "trace.record": "record",
-    "trace.replay": "check_trace fresh_program replay resume_at",
+    "trace.replay": "check_trace check_unmasked fresh_program replay resume_at",
+    "trace.masking": "masked with_marks",
     "trace.diff": "as_text compare diff handlers_of",
     "source": "source_of",
     "testing": "given perform_sequence",
