@@ -44,7 +44,7 @@ def decode(encoded: bytes) -> Any:
         raise InvalidRequest(f"a recorded value does not fit: {error}") from error
 
 
-class Mark:
+class MaskedValue:
     """How what was left out of a trace is shown."""
 
     def __repr__(self) -> str:
@@ -52,7 +52,7 @@ class Mark:
 
 
 _MASKED_BYTES = encode(MASKED)
-_MARK = Mark()
+_MARK = MaskedValue()
 
 
 def has_mark(encoded: bytes) -> bool:
