@@ -12,7 +12,7 @@ from typing import Any
 from interpreters.disk.files import ORDINARY, write_whole
 from persist_effects.errors import InvalidRequest
 from persist_effects.requests import Request
-from persist_effects.trace import Trace, as_text, diff, masked
+from persist_effects.trace import Trace, as_text, diff
 from persist_effects.trace.masking import Mask, with_marks
 from persist_effects.trace.replay import check_trace
 
@@ -115,12 +115,9 @@ def check_golden(
     """
     check_trace(trace)
     path = Path(path)
-    kept = with_marks(trace, mask)
-    try:
-        kept = masked(trace, mask)
-    except InvalidRequest as error:
-        # The mask is one, or `with_marks` had refused it.
-        raise AssertionError(f"{error}. Take out what is not needed, or look at {path}") from None
+    kept, unmatched = with_marks(trace, mask)
+    if unmatched:
+        raise AssertionError(f"{unmatched}. Take it out of the mask of {path}, or write it as it stands in the trace")
     if update:
         save(kept, path)
         return
@@ -130,7 +127,7 @@ def check_golden(
     try:
         golden = load(path, tuple(trace.kinds.values()), tuple(trace.errors.values()))
         differences = diff(golden, kept)
-        is_clear = with_marks(golden, mask) != golden
+        is_clear = with_marks(golden, mask)[0] != golden
     except InvalidRequest as error:
         raise AssertionError(f"{error}\nif it cannot be mended, {how}") from error
     if is_clear:

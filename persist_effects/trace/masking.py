@@ -45,28 +45,29 @@ def masked(trace: Trace, mask: Mask) -> Trace:
     >>> print(masked(trace, ["value.token"])[0])
     persist/kv-put(key='session', value={'user': 'ada', 'token': <masked>}, expected=None) → 1
     """
-    masking = _Masking(mask)
-    found = masking.apply(trace)
-    unused = masking.unused
-    if unused:
-        raise InvalidRequest(f"the mask {unused[0]} matches nothing in this trace: {masking.there}")
+    found, unmatched = with_marks(trace, mask)
+    if unmatched:
+        raise InvalidRequest(unmatched)
     return found
 
 
-def with_marks(trace: Trace, mask: Mask) -> Trace:
-    """As `masked`, but the mask need not match.
+def with_marks(trace: Trace, mask: Mask) -> tuple[Trace, str]:
+    """As `masked`, but a mask that matches nothing is told, and not refused.
 
     Args:
         trace: The trace.
         mask: See `masked`.
 
     Returns:
-        The trace that has marks, where there was something to mark.
+        The trace that has marks, where there was something to mark; and what in the mask matched nothing.
 
     >>> with_marks(Trace([], [], ()), ["at"])
-    <Trace of 0 requests>
+    (<Trace of 0 requests>, "the mask 'at' matches nothing in this trace: it is empty")
     """
-    return _Masking(mask).apply(trace)
+    masking = _Masking(mask)
+    found = masking.apply(trace)
+    told = [f"the mask {name} matches nothing in this trace: {masking.there}" for name in masking.unused]
+    return found, "; ".join(told[:1])
 
 
 class _Masking:

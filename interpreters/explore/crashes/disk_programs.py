@@ -12,7 +12,6 @@ from interpreters.disk.crashing import (
     FAULTS,
     INTERRUPTS,
     MUTATING,
-    PROFILES,
     SILENT,
     Bound,
     CrashDisk,
@@ -23,10 +22,10 @@ from interpreters.disk.crashing import (
     faults_of,
 )
 from interpreters.disk.survivors import directory_of
-from interpreters.explore.crashes.explore import barriers_after, failure_of, simplest
+from interpreters.explore.crashes.explore import barriers_after, check_reach, failure_of, simplest
 from interpreters.explore.crashes.restarts import WHOLE
 from interpreters.explore.crashes.states import FoundState, Stop
-from interpreters.explore.crashes.token import CrashPlace, CrashToken, parsed
+from interpreters.explore.crashes.token import RESTART, CrashPlace, CrashToken, parsed
 from interpreters.explore.faults import SHARED
 from interpreters.explore.inputs import ProgramMaker, check_program, checked_check
 from interpreters.explore.limits import Hangs, as_failure, limited, noted, outcome_of_check
@@ -270,7 +269,7 @@ class _DiskSearch:
     @property
     def where(self) -> str:
         """The token of the state that is looked at, or was last."""
-        return str(CrashToken(self._faults, self._places or (CrashPlace(0, "r"),)))
+        return str(CrashToken(self._faults, self._places or (CrashPlace(0, RESTART),)))
 
     def explore(self) -> None:
         """Look at all crashes of the run without faults, then at those after each fault."""
@@ -295,10 +294,11 @@ class _DiskSearch:
         self._seen.clear()
         one = _DiskRun(self._options, self.crash, dict(faults))
         failure = one.run()
-        if faults and failure is not None and not isinstance(failure, OSError):
+        place = CrashPlace(one.disk.count, RESTART)
+        if faults and not isinstance(failure, OSError | None) and (self._only is None or self._only.places == (place,)):
             expected = "a program that raises nothing but what the disk told it"
             problem = Problem("raises after a fault", expected, told_error(failure))
-            place = CrashPlace(one.disk.count, "r")
+            self._report.checked += 1
             self._count(self._row(""), "answers", problem)
             self._note(one, problem, (place,), (), f"#{one.disk.count} the end")
 
@@ -455,10 +455,7 @@ def _verdict(kind: str, expected: str, found: str, one: _DiskRun, remedy: str | 
 
 
 def _check_options(options: DiskOptions) -> None:
-    if options.profile not in PROFILES:
-        raise InvalidRequest(f"the profile is {options.profile!r}: give one of {', '.join(PROFILES)}")
-    if type(options.depth) is not int or not 1 <= options.depth <= 3:
-        raise InvalidRequest(f"depth is {options.depth!r}: give the number of crashes, 1 to 3")
+    check_reach(options.profile, options.depth)
     if options.depth > 1 and options.recover is None:
         raise InvalidRequest(
             f"depth is {options.depth}, and there is no recovery: give recover=, in which a second crash may come"

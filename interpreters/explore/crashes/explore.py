@@ -156,12 +156,17 @@ def _chosen(makers: tuple[Maker, ...], programs: Sequence[int], repro: str | Non
 def _check_arguments(check: Any, profile: str, depth: int, limit: int | None) -> None:
     if check is not None:
         checked_check(check)
+    check_reach(profile, depth)
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise InvalidRequest(f"limit is {limit!r}: give a number of states, or None")
+
+
+def check_reach(profile: Any, depth: Any) -> None:
+    """Refuse what is not a profile of file systems, or not a number of crashes."""
     if profile not in PROFILES:
         raise InvalidRequest(f"the profile is {profile!r}: give one of {', '.join(PROFILES)}")
     if type(depth) is not int or not 1 <= depth <= 3:
         raise InvalidRequest(f"depth is {depth!r}: give the number of crashes, 1 to 3")
-    if limit is not None and (type(limit) is not int or limit < 1):
-        raise InvalidRequest(f"limit is {limit!r}: give a number of states, or None")
 
 
 def _check_sizes(*, seed: Any, segment_bytes: Any, requests_limit: Any, bound: Any) -> None:

@@ -185,7 +185,10 @@ def test_other_errors_than_the_disks_after_a_fault_are_told():
             raise KeyError(path) from error
 
     report = explore_disk(save_once(save), is_old_or_new, files=OLD, faults=["EIO"])
-    assert "raises after a fault" in [failure.kind for failure in report.failures]
+    [failure] = report.failures
+    assert (failure.kind, failure.found) == ("raises after a fault", "KeyError: 'note'")
+    again = explore_disk(save_once(save), is_old_or_new, files=OLD, repro=failure.token)
+    assert [one.found for one in again.failures] == [failure.found]
 
 
 @pytest.mark.parametrize("fault", [*sorted(SILENT), "interrupt before", "fire", 7])
