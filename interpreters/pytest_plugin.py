@@ -19,12 +19,12 @@ says how much was explored.
 import argparse
 import functools
 import inspect
-import itertools
 import os
 import re
 import shlex
 import sys
 import types
+import unittest
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -33,6 +33,7 @@ import pytest
 
 from interpreters.never_run import is_switched_off
 from interpreters.pytest_never_run import NeverRunPlugin
+from interpreters.store_testing import STORES, GoldenRun, golden_path, golden_runs
 from persist_effects.answers import check_answers
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Effect
@@ -41,37 +42,9 @@ if TYPE_CHECKING:
     from interpreters.explore.report import Report
     from interpreters.runtime.store import Store
     from persist_effects.trace import Trace
-
-# The stores are imported when a test uses them: this module is imported by every run of pytest.
+    from persist_effects.trace.masking import Mask
 
 Test = Callable[..., None]
-
-FIRST_TIME = 1_700_000_000_000_000
-"""The first time, in microseconds, that the clock of a fixture's store tells."""
-
-
-def _counting_clock() -> Callable[[], int]:
-    return itertools.count(FIRST_TIME).__next__
-
-
-def _counting_bytes() -> Callable[[int], bytes]:
-    numbers = itertools.count(1)
-    return lambda count: next(numbers).to_bytes(count, "big")
-
-
-def _open(url: str, **options: Any) -> "Store":
-    from interpreters.opening import open_store
-
-    return open_store(url, **options)
-
-
-STORES: dict[str, Callable[[Path], "Store"]] = {
-    "memory": lambda directory: _open("memory:", clock=_counting_clock(), random_bytes=_counting_bytes()),
-    "file": lambda directory: _open(
-        f"file:{directory / 'store'}", clock=_counting_clock(), random_bytes=_counting_bytes()
-    ),
-}
-"""How the stores are opened on which the fixture ``store`` runs a test, each new and empty."""
 
 _EXPLORED = pytest.StashKey[dict[str, list[int]]]()
 
@@ -127,7 +100,7 @@ def explore_test(
     PostgreSQL, where positions and revisions are others in each run, a program that hands one on is not deterministic.
     """
     _refuse_bare(check, "interleavings")
-    store_factory = options.pop("store_factory", lambda: _open("memory:"))
+    store_factory = options.pop("store_factory", _memory_store)
 
     def explore(found: Any, repro: str | None) -> "Report":
         from interpreters.explore import explore
@@ -135,6 +108,12 @@ def explore_test(
         return explore(found, store_factory, check, repro=repro, **options)
 
     return functools.partial(_as_test, explore, "interleavings")
+
+
+def _memory_store() -> "Store":
+    from interpreters.opening import open_store
+
+    return open_store("memory:")
 
 
 def _as_test(explore: Callable[[Any, str | None], "Report"], what: str, function: Any) -> Test:
@@ -176,6 +155,10 @@ def _check_plain(function: Any, what: str) -> bool:
     """Whether a function is a method of a class. Raises `InvalidRequest` for one that cannot be such a test."""
     if not inspect.isfunction(function):
         raise InvalidRequest(f"{_DECORATORS[what]} makes a test of a function, not of {describe(function)}")
+    if getattr(function, "is_hypothesis_test", False):
+        raise InvalidRequest(
+            f"{function.__name__} has @given: {_DECORATORS[what]} chooses what happens, and takes no examples beside it"
+        )
     parameters = list(inspect.signature(function).parameters)
     is_method = "." in function.__qualname__.rpartition("<locals>.")[2]
     if is_method and parameters[:1] != ["self"]:
@@ -248,19 +231,20 @@ def persist_golden(request: pytest.FixtureRequest) -> Callable[..., None]:
     """``golden(trace)`` compares a trace with the one that stands beside the test, in ``traces``. In short: ``golden``.
 
     The file is ``traces/<module>/<class>.<test>.jsonl``. A second trace of a test needs a ``name``, of letters,
-    digits, and ``. _ -``. With ``--update-traces`` the file is written anew.
+    digits, and ``. _ -``. With ``--update-traces`` the file is written anew. ``mask=["at", "data.token"]`` leaves out
+    what is another value in each run, or is not to stand in a file: see `interpreters.traces.check_golden`.
     """
     given: set[Path] = set()
 
-    def compare(trace: "Trace", name: str = "") -> None:
+    def compare(trace: "Trace", name: str = "", *, mask: "Mask" = ()) -> None:
         from interpreters.traces import check_golden
 
         path = _golden_path(request.node, name)
         _refuse_path_of_another(request.node, path, given)
         given.add(path)
-        how = f"pytest {_option(request.config, '--update-traces')}"
+        run = _golden_run(request.config)
         try:
-            check_golden(trace, path, bool(request.config.getoption("persist_update_traces")), how)
+            check_golden(trace, path, run.is_update, run.how, mask)
         except AssertionError as error:
             message = str(error)
         else:
@@ -268,6 +252,11 @@ def persist_golden(request: pytest.FixtureRequest) -> Callable[..., None]:
         pytest.fail(message, pytrace=False)
 
     return compare
+
+
+def _golden_run(config: pytest.Config) -> GoldenRun:
+    how = f"pytest {_option(config, '--update-traces')}"
+    return GoldenRun(bool(config.getoption("persist_update_traces")), how)
 
 
 @pytest.fixture(name="store")
@@ -302,13 +291,50 @@ def _folded(path: Path) -> str:
 
 
 def _golden_path(item: pytest.Item, name: str) -> Path:
-    """The file of a test's golden trace: no two tests of a directory have the same, but for odd parameters."""
-    if not (isinstance(name, str) and re.fullmatch(r"[\w.-]*", name)):
-        raise InvalidRequest(f"the name of a golden trace is {describe(name)}: it has only letters, digits, and . _ -")
     classes = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
-    test = re.sub(r"[^\w.-]+", "-", ".".join([*classes, item.name])).strip("-")
-    stem = "-".join(filter(None, (test, name)))
-    return item.path.parent / "traces" / item.path.stem / f"{stem}.jsonl"
+    return golden_path(item.path, ".".join([*classes, item.name]), name)
+
+
+# Tests that cannot have our fixtures
+
+
+def _refusal_of_fixtures(item: Any) -> str | None:
+    """Why a test cannot have our fixtures that it asks for, and what to do; None where it can, or asks for none."""
+    asked = [name for name in ("persist_store", "persist_golden") if name in getattr(item, "fixturenames", ())]
+    kind = getattr(item, "cls", None)
+    if kind is not None and issubclass(kind, unittest.TestCase):
+        asked = asked or _arguments_that_are_ours(item)
+        if asked:
+            return (
+                f"{item.nodeid} is in a unittest.TestCase, which can have no {_in_short(asked)}: begin the class with "
+                f"`class {kind.__name__}(StoreMixin, unittest.TestCase)`, with `StoreMixin` of "
+                "interpreters.store_testing, and use self.store and self.golden(trace)"
+            )
+    elif asked and getattr(item.obj, "is_hypothesis_test", False):
+        return (
+            f"{item.nodeid} has @given, and {_in_short(asked)} would be one for all examples, which would see what "
+            "others wrote: write `with fresh_store() as store:` within the test, with `fresh_store` of "
+            "interpreters.store_testing; and compare golden traces in a test without @given"
+        )
+    return None
+
+
+def _in_short(names: Sequence[str]) -> str:
+    return " and ".join(f"fixture {name.removeprefix('persist_')}" for name in names)
+
+
+def _arguments_that_are_ours(item: Any) -> list[str]:
+    """Which arguments of a method are named as fixtures that are ours there."""
+    if hasattr(item.function, "patchings"):
+        # Of `unittest.mock`, which gives them.
+        return []
+    found = []
+    for name in inspect.signature(item.function).parameters:
+        long = f"persist_{name.removeprefix('persist_')}"
+        fixtures = item.session._fixturemanager.getfixturedefs(name, item) or ()
+        if name in {long, *_SHORT} and any(fixture.func.__module__ == __name__ for fixture in fixtures[-1:]):
+            found.append(long)
+    return found
 
 
 # Hooks
@@ -404,10 +430,12 @@ def _is_fixture(plugin: object, name: str) -> bool:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Know which test it is that explores: a method of a ``unittest.TestCase`` can ask for no fixture."""
     _running.append(item)
+    golden_runs.append(_golden_run(item.config))
     try:
         return (yield)
     finally:
         _running.pop()
+        golden_runs.pop()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -481,9 +509,10 @@ def _refusal_of_token(option: str, items: Sequence[pytest.Item]) -> str | None:
     return None
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Fail each test where the token was refused, and a worker could not say so before."""
-    refusal = item.config.stash.get(_REFUSED, None)
+    """Fail a test that cannot have our fixtures, and each where a worker could not say before what it refused."""
+    refusal = item.config.stash.get(_REFUSED, None) or _refusal_of_fixtures(item)
     if refusal is not None:
         pytest.fail(refusal, pytrace=False)
 

@@ -13,6 +13,7 @@ from interpreters.disk.files import ORDINARY, write_whole
 from persist_effects.errors import InvalidRequest
 from persist_effects.requests import Request
 from persist_effects.trace import Trace, as_text, diff
+from persist_effects.trace.masking import Mask, with_marks
 from persist_effects.trace.replay import check_trace
 
 
@@ -73,7 +74,11 @@ def load(
 
 
 def check_golden(
-    trace: Trace, path: str | Path, update: bool = False, how: str = "check_golden(trace, path, update=True)"
+    trace: Trace,
+    path: str | Path,
+    update: bool = False,
+    how: str = "check_golden(trace, path, update=True)",
+    mask: Mask = (),
 ) -> None:
     """Compare a trace with the golden one in a file, or write the file anew.
 
@@ -82,9 +87,14 @@ def check_golden(
         path: The file's path.
         update: Whether to write the file anew.
         how: How to do that, for the message.
+        mask: What is left out, because it is another value in each run, or is not to stand in a file: names such as
+            ``["at", "data.token"]``, each the end of a path, or a function of a path and a value. It is written as a
+            mark, and is equal whatever it is. See `persist_effects.trace.masked`.
 
     Raises:
-        AssertionError: If they differ, with the requests and answers that do; if there is no file.
+        AssertionError: If they differ, with the requests and answers that do; if there is no file; if something in
+            the mask matches nothing in the trace; if the file holds what the mask names.
+        InvalidRequest: If the trace is not one, or the mask.
 
     >>> import tempfile
     >>> from persist_effects import kv
@@ -92,6 +102,8 @@ def check_golden(
     >>> from persist_effects.trace import record
     >>> one, other = [record(kv.has("color"), {KvHas: lambda request: has})[1] for has in (True, False)]
     >>> with tempfile.TemporaryDirectory() as directory:
+    ...     check_golden(one, Path(directory, "masked.jsonl"), update=True, mask=["answer"])
+    ...     check_golden(other, Path(directory, "masked.jsonl"), mask=["answer"])
     ...     check_golden(one, Path(directory, "color.jsonl"), update=True)
     ...     check_golden(other, Path(directory, "color.jsonl"))
     Traceback (most recent call last):
@@ -103,17 +115,23 @@ def check_golden(
     """
     check_trace(trace)
     path = Path(path)
+    kept, unmatched = with_marks(trace, mask)
+    if unmatched:
+        raise AssertionError(f"{unmatched}. Take it out of the mask of {path}, or write it as it stands in the trace")
     if update:
-        save(trace, path)
+        save(kept, path)
         return
     how = f"write it anew: {how}"
     if not path.exists():
         raise AssertionError(f"there is no golden trace in {path}: {how}")
     try:
         golden = load(path, tuple(trace.kinds.values()), tuple(trace.errors.values()))
-        differences = diff(golden, trace)
+        differences = diff(golden, kept)
+        is_clear = with_marks(golden, mask)[0] != golden
     except InvalidRequest as error:
         raise AssertionError(f"{error}\nif it cannot be mended, {how}") from error
+    if is_clear:
+        raise AssertionError(f"the golden trace in {path} holds in the clear what the mask names: {how}")
     if differences:
         raise AssertionError(
             f"the trace differs from the golden one in {path} (-: golden, +: now)\n{as_text(differences)}\n"

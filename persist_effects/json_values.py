@@ -9,6 +9,7 @@ What JSON has no word for is an object with one key that begins with a ``$``:
                                an unusual NaN has its bits behind: ``nan:7ff8000000000001``
 ``{"$dict": [["k", 1]]}``      a dict of which a key begins with a ``$``, or is not a str, as pairs
 ``{"$datetime": "2026-…"}``    a time with its offset, which msgpack has a type for; a store's values have none
+``{"$masked": true}``          in a trace, what was left out of it; a store's values have none
 =============================  ====================================================================
 
 A value has this one form, and only this one is read: ``{"$int": "3"}``, a plain ``3.0`` and a key that stands twice are
@@ -25,6 +26,9 @@ from typing import Any, NoReturn
 import msgspec
 
 from persist_effects.errors import InvalidRequest, describe, describe_type, repr_of
+
+MASKED: Any = msgspec.msgpack.Ext(77, b"")
+"""Stands in a trace for what was left out of it."""
 
 _EXACT_INT = 2**53
 _USUAL_NAN = "7ff8000000000000"
@@ -108,8 +112,14 @@ def _to_json(value: Any) -> Any:
         if any(map(_needs_pairs, value)):
             return {"$dict": [[_key_to_json(key), _to_json(part)] for key, part in value.items()]}
         return {_to_json(key): _to_json(part) for key, part in value.items()}
-    if kind is _Datetime and value.utcoffset() is not None:
+    return _of_traces_to_json(value)
+
+
+def _of_traces_to_json(value: Any) -> Any:
+    if type(value) is _Datetime and value.utcoffset() is not None:
         return {"$datetime": value.isoformat()}
+    if type(value) is type(MASKED) and value == MASKED:
+        return {"$masked": True}
     raise InvalidRequest(f"{describe_type(value)} is not a value of a store")
 
 
@@ -287,10 +297,17 @@ def _datetime_of(text: Any) -> Any:
     return value
 
 
+def _masked_of(found: Any) -> Any:
+    if found is not True:
+        _refuse("$masked", found, "true")
+    return MASKED
+
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     "$bytes": _bytes_of,
     "$int": _int_of,
     "$float": _float_of,
     "$dict": _dict_of,
     "$datetime": _datetime_of,
+    "$masked": _masked_of,
 }

@@ -250,14 +250,16 @@ def test_every_page_that_a_docstring_names_is_there() -> None:
 CALLED_BY_USERS = (
     *(f"persist_effects/{name}.py" for name in (
         "blob", "clock", "compaction", "decision", "handler_table", "kv", "log", "machine", "projection", "schema",
-        "snapshot", "subscription", "testing", "transaction", "view", "trace/diff", "trace/record", "trace/replay",
+        "snapshot", "subscription", "testing", "transaction", "view", "trace/diff", "trace/masking",
+        "trace/record", "trace/replay",
     )),
     *(f"interpreters/{name}.py" for name in (
         "blobs/cid", "blobs/directory", "blobs/files", "blobs/homes", "blobs/ipfs", "blobs/later", "blobs/memory",
         "blobs/objects", "blobs/proofs", "blobs/reading", "blobs/sweeping", "blobs/upkeep", "blobs/urls", "opening",
-        "traces", "conformance/suite", "explore/effects/explore",
+        "traces", "conformance/suite", "disk/directory_disk", "explore/crashes/disk_programs",
+        "explore/effects/explore",
         "explore/schedule/explore", "explore/schedule/simulate", "runtime/interpreter", "runtime/store",
-        "clocks", "stores/names", "stores/ranges", "stores/waiting",
+        "clocks", "store_testing", "stores/names", "stores/ranges", "stores/waiting",
     )),
 )  # fmt: skip
 _SECTION = re.compile(r"^(Args|Returns|Raises):\n((?:    .*\n?|\n)+)", re.MULTILINE)

@@ -553,7 +553,7 @@ def test_the_plugin_imports_no_store_before_a_test_uses_one():
         "print(*(name for name in sys.modules if name.startswith('interpreters.') or name == 'multiformats'))"
     ).replace("\\n", "\n")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    names = {"interpreters.pytest_plugin", "interpreters.never_run", "interpreters.pytest_never_run"}
+    names = {f"interpreters.{name}" for name in ("pytest_plugin", "never_run", "pytest_never_run", "store_testing")}
     assert set(done.stdout.split()) == names
 
 

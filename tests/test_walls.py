@@ -15,6 +15,7 @@ from places import ROOT
 
 import interpreters
 import interpreters.conformance
+import interpreters.disk
 import interpreters.explore
 import interpreters.flow_testing
 import interpreters.stores.served
@@ -126,6 +127,7 @@ FLOORS = (
         "interpreters/pytest_plugin.py",
         "interpreters/serving.py",
         "interpreters/sharing.py",
+        "interpreters/store_testing.py",
     ),
     (
         "interpreters/explore/",
@@ -192,6 +194,7 @@ OTHER_FILES = {
         "write_text",
     },
     "interpreters/sharing.py": {"os.open", "os.rename"},  # its log
+    "interpreters/store_testing.py": {"tempfile.TemporaryDirectory"},  # for the store of one test
     "interpreters/threads/descriptors.py": {"os.open"},  # the null device, in the place of a parent's sockets
     "interpreters/stores/served/doors.py": {"os.open"},  # the directory of a socket whose path is long
     "interpreters/stores/served/listening.py": {
@@ -525,9 +528,13 @@ EXPORTS = {
     ),
     interpreters: "Store open_store",
     interpreters.conformance: "Capabilities NotConforming StoreConformance check_conformance facts_of needs",
+    interpreters.disk: (
+        "Allocate CheckHeld Create DirectoryDisk ForeignFile LetGo List Lock MakeDirectory Modified Read ReadPlaces "
+        "Remove Rename Size Sync SyncDirectory Touch Truncate Write WriteBack"
+    ),
     interpreters.explore: (
-        "Compact CrashStore Failure FaultCount Linearity Mark Observed Pause PlugPulled Reopen Report Simulated Sleep "
-        "explore explore_crashes explore_effects simulate"
+        "Compact CrashStore Failure FaultCount Linearity Mark Observed Pause PlugPulled Promised Reopen Report "
+        "Simulated Sleep explore explore_crashes explore_disk explore_effects simulate"
     ),
     interpreters.flow_testing: "ActivityCall FlowStuck FlowTest export_histories flow_test replay_histories",
     interpreters.stores.served: "RemoteStore serve",
@@ -578,7 +585,8 @@ PUBLIC_FUNCTIONS = {
     "json_values": "decode_line from_json to_json",
     "sameness": "is_equal sameness",
     "trace.record": "record",
-    "trace.replay": "check_trace fresh_program replay resume_at",
+    "trace.replay": "check_trace check_unmasked fresh_program replay resume_at",
+    "trace.masking": "masked with_marks",
     "trace.diff": "as_text compare diff handlers_of",
     "source": "source_of",
     "testing": "given perform_sequence",

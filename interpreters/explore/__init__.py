@@ -1,6 +1,7 @@
 """Trying programs against what may happen: every crash of the disk, every fault of an effect, every interleaving."""
 
 from interpreters.explore.crashes.crash_store import CrashStore
+from interpreters.explore.crashes.disk_programs import Promised, explore_disk
 from interpreters.explore.crashes.explore import explore_crashes
 from interpreters.explore.crashes.plug import PlugPulled
 from interpreters.explore.crashes.simulated import Compact, Mark, Reopen
@@ -23,12 +24,14 @@ __all__ = [
     "Observed",
     "Pause",
     "PlugPulled",
+    "Promised",
     "Reopen",
     "Report",
     "Simulated",
     "Sleep",
     "explore",
     "explore_crashes",
+    "explore_disk",
     "explore_effects",
     "simulate",
 ]

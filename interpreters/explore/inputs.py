@@ -56,21 +56,22 @@ def check_stores(store_factory: StoreFactory) -> None:
             )
 
 
-def check_program(make: Any) -> None:
+def check_program(make: Any, name: str = "program") -> None:
     """Refuse what is not a function that makes a fresh program.
 
     >>> check_program(7)
     Traceback (most recent call last):
     persist_effects.errors.InvalidRequest: program is an int, 7: give a function that makes a program, ...
     """
+    several = ", or a list of them" if name == "program" else ""
     if inspect.isgenerator(make):
         raise InvalidRequest(
-            f"program is the generator {make.__qualname__!r}: give the function, not the generator it made"
+            f"{name} is the generator {make.__qualname__!r}: give the function, not the generator it made"
         )
     if not callable(make):
-        raise InvalidRequest(f"program is {describe(make)}: give a function that makes a program, or a list of them")
+        raise InvalidRequest(f"{name} is {describe(make)}: give a function that makes a program{several}")
     if trouble := trouble_in_a_call(make):
-        raise InvalidRequest(f"program {name_of(make)!r} takes arguments ({trouble}): give lambda: {name_of(make)}(…)")
+        raise InvalidRequest(f"{name} {name_of(make)!r} takes arguments ({trouble}): give lambda: {name_of(make)}(…)")
     if inspect.isgeneratorfunction(make):
         return
     one, other = make(), make()
@@ -79,22 +80,24 @@ def check_program(make: Any) -> None:
     try:
         machine.check_fresh(one)
     except NotAProgram as error:
-        raise InvalidRequest(f"program {name_of(make)!r} makes no program: {error}") from None
+        raise InvalidRequest(f"{name} {name_of(make)!r} makes no program: {error}") from None
     if one is other:
-        raise InvalidRequest(f"program {name_of(make)!r} gives the same generator twice: make a fresh one in each call")
+        raise InvalidRequest(f"{name} {name_of(make)!r} gives the same generator twice: make a fresh one in each call")
 
 
-def checked_check(check: Any) -> Callable[..., Effect[Any]]:
-    """A check of what was acknowledged, and what may have been. Raises `InvalidRequest` for what is none.
+def checked_check(check: Any, *given: str) -> Callable[..., Effect[Any]]:
+    """A check of what was acknowledged, and what may have been; or of what is named. Raises `InvalidRequest` else.
 
     >>> checked_check(7)
     Traceback (most recent call last):
     persist_effects.errors.InvalidRequest: check is an int, 7: give a generator function of (acked, maybe)
     """
+    names = given or ("acked", "maybe")
+    told = ", ".join(names)
     if not inspect.isgeneratorfunction(check):
-        raise InvalidRequest(f"check is {describe(check)}: give a generator function of (acked, maybe)")
-    if trouble := trouble_in_a_call(check, [], []):
-        raise InvalidRequest(f"check {name_of(check)!r} takes other arguments than (acked, maybe): {trouble}")
+        raise InvalidRequest(f"check is {describe(check)}: give a generator function of ({told})")
+    if trouble := trouble_in_a_call(check, *([] for _ in names)):
+        raise InvalidRequest(f"check {name_of(check)!r} takes other arguments than ({told}): {trouble}")
     made: Callable[..., Effect[Any]] = check
     return made
 

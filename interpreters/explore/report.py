@@ -59,6 +59,7 @@ class _Words(NamedTuple):
 
 _CRASHES = _Words("explore_crashes(workload, check")
 _WORDS = {
+    "disk": _Words("explore_disk(workload, check"),
     "effects": _Words("explore_effects(program, store_factory, check"),
     "schedule": _Words(
         "explore(programs, store_factory, check",
@@ -70,7 +71,7 @@ _WORDS = {
         survivors="outcomes",
     ),
 }
-"""By profile; all others are disks."""
+"""By the first word of the profile; all others are of the store's disk."""
 
 
 class FaultCount(msgspec.Struct, frozen=True):
@@ -273,7 +274,11 @@ def _counts(report: Report) -> list[tuple[str, str, str]]:
 
 
 def _words(report: Report) -> _Words:
-    return _WORDS.get(report.profile, _CRASHES)
+    return _words_of(report.profile)
+
+
+def _words_of(profile: str) -> _Words:
+    return _WORDS.get(profile.partition(" ")[0], _CRASHES)
 
 
 def _caption(report: Report) -> str:
@@ -323,7 +328,7 @@ def line_to_paste(profile: str, token: str, arguments: str = "") -> str:
     """
     escaped = token.encode("unicode_escape").decode("ascii").replace('"', '\\"')
     again = f", {arguments}" if arguments else ""
-    return f'{_WORDS.get(profile, _CRASHES).call}{again}, repro="{escaped}")'
+    return f'{_words_of(profile).call}{again}, repro="{escaped}")'
 
 
 def told_end(profile: str, token: str, arguments: str = "") -> str:

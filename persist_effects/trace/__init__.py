@@ -3,7 +3,7 @@
 `record` runs a program and gives its trace. `replay` runs it from the trace, without a store, and raises `Diverged`
 where it is not the program that was recorded. `resume_at` goes back to any of its requests, and `Continuation` goes on
 from there as often as you like, with other answers, or on another machine. `diff` and `compare` say where two traces,
-or a trace and a store, differ.
+or a trace and a store, differ. `masked` leaves values out of a trace that is only to be compared.
 
 Wherever a program is asked for, give a fresh generator, or a function without arguments that makes one.
 
@@ -27,6 +27,7 @@ persist_effects.errors.Diverged: the program diverges from its trace at request 
 
 from persist_effects.trace.diff import Difference, as_text, compare, diff
 from persist_effects.trace.format import Recorded, Trace
+from persist_effects.trace.masking import masked
 from persist_effects.trace.record import record
 from persist_effects.trace.replay import Continuation, replay, resume_at
 
@@ -38,6 +39,7 @@ __all__ = [
     "as_text",
     "compare",
     "diff",
+    "masked",
     "record",
     "replay",
     "resume_at",

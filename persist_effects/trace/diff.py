@@ -13,7 +13,7 @@ from persist_effects.machine import Handlers, outcome_of
 from persist_effects.requests import Failed, Outcome
 from persist_effects.trace.errors import is_same_error
 from persist_effects.trace.format import Recorded, Trace, by_op
-from persist_effects.trace.replay import check_trace
+from persist_effects.trace.replay import check_trace, check_unmasked
 from persist_effects.trace.values import UnknownRequest, encode_outcome, is_same
 
 _Pair = tuple[int | None, int | None]
@@ -151,7 +151,7 @@ def compare(trace: Trace, store: HasHandlers | Handlers) -> list[Difference]:
       - KvHas(key='color') → True
       + KvHas(key='color') → False
     """
-    check_trace(trace)
+    check_unmasked(trace)
     handlers = handlers_of(store)
     check_ops("the handler table", handlers)
     kinds = {**trace.kinds, **by_op(list(handlers))}

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from persist_effects.codec import check_ops
-from persist_effects.errors import InvalidRequest, text_of
+from persist_effects.errors import InvalidRequest, RecordedError, text_of
 from persist_effects.json_values import decode_line, from_json, to_json
 from persist_effects.requests import AllOf, Answered, Failed, Outcome, Request
 from persist_effects.trace.errors import NO_ERROR_KINDS, ErrorKinds, decode_error, errors_by_name
@@ -30,8 +30,10 @@ from persist_effects.trace.values import (
     decode_answer,
     decode_request,
     encode,
+    has_mark,
     is_frozen,
     shown,
+    with_mark,
 )
 from persist_effects.version import __version__
 
@@ -75,6 +77,7 @@ class Trace:
     """
 
     __slots__ = (
+        "_is_masked",
         "_met",
         "_ops",
         "_shared",
@@ -105,6 +108,7 @@ class Trace:
         self.errors = errors
         self.source = ""
         self._shared: list[Any] | None = None
+        self._is_masked: bool | None = None
         self._met: set[type] = set(STORE_REQUESTS)
         self._ops: dict[str, type[Request[Any]]] = dict(kinds)
 
@@ -154,6 +158,13 @@ class Trace:
         first.source = self.source
         return first
 
+    @property
+    def is_masked(self) -> bool:
+        """Whether something was left out of it, so that it cannot be replayed: `persist_effects.trace.masked`."""
+        if self._is_masked is None:
+            self._is_masked = any(map(has_mark, (*self.requests, *self.outcomes)))
+        return self._is_masked
+
     def request(self, index: int, kinds: Kinds) -> Request[Any] | UnknownRequest:
         """The request at an index, of its type where that is a store's or among these."""
         try:
@@ -164,6 +175,9 @@ class Trace:
     def outcome(self, index: int, request: Request[Any] | UnknownRequest) -> Outcome:
         """What came of the request at an index, fresh. Its answer is typed as the request says."""
         try:
+            if has_mark(self.outcomes[index]):
+                plain = with_mark(decode(self.outcomes[index]))
+                return Failed(_masked_error(plain)) if index in self.failed else Answered(plain)
             if index in self.failed:
                 return Failed(decode_error(self.outcomes[index], self.errors))
             return Answered(decode_answer(request, self.outcomes[index], self.errors))
@@ -366,6 +380,12 @@ def outcome_text(outcome: Outcome) -> str:
     return f"raises {type(outcome.error).__name__}: {text_of(outcome.error)}".removesuffix(": ")
 
 
+def _masked_error(record: list[Any]) -> RecordedError:
+    """An error of which something was left out."""
+    name, *rest = record[1:] if record[0] == RecordedError.__name__ else record
+    return RecordedError(name, ", ".join(map(repr, rest)))
+
+
 def _digest(body: bytes) -> bytes:
     return blake2b(body, digest_size=_DIGEST_BYTES).digest()
 
@@ -403,7 +423,7 @@ def _read_line(number: int, line: str) -> tuple[bytes, bytes, bool]:
         request = encode(from_json(fields["request"]))
         outcome = encode(from_json(fields["error" if is_failed else "answer"]))
         decode_request(request)
-        if is_failed:
+        if is_failed and not has_mark(outcome):
             decode_error(outcome)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidRequest(f"line {number}: {error}") from error

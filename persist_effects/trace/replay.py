@@ -204,10 +204,36 @@ def check_trace(found: object) -> None:
         raise InvalidRequest(f"a trace is {describe(found)}: give the trace: `outcome, trace = record(...)`")
 
 
+def check_unmasked(found: object) -> None:
+    """Refuse what is not a trace, and one of which something was left out: its answers are not those of a store.
+
+    Args:
+        found: What was given.
+
+    Raises:
+        InvalidRequest: If it is not a whole trace.
+
+    >>> from persist_effects import kv
+    >>> from persist_effects.requests import KvHas
+    >>> from persist_effects.trace import masked, record
+    >>> _, trace = record(kv.has("color"), {KvHas: lambda request: True})
+    >>> check_unmasked(masked(trace, ["answer"]))
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: the trace has masked values, which no program can go on with: take one ...
+    """
+    check_trace(found)
+    if isinstance(found, Trace) and found.is_masked:
+        source = f"{found.source}: " if found.source else ""
+        raise InvalidRequest(
+            f"{source}the trace has masked values, which no program can go on with: take one that was recorded "
+            "without a mask, for golden traces with masks are only compared"
+        )
+
+
 def _check_trace_of(trace: object, program: object) -> None:
-    if not isinstance(trace, Trace):
+    if not isinstance(trace, Trace) or trace.is_masked:
         refused(program)
-    check_trace(trace)
+    check_unmasked(trace)
 
 
 def fresh_program(program: Replayable[A]) -> Effect[A]:

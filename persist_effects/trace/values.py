@@ -13,6 +13,7 @@ import msgspec
 
 from persist_effects import codec
 from persist_effects.errors import InvalidRequest, describe, repr_of
+from persist_effects.json_values import MASKED
 from persist_effects.requests import AllOf, Answered, At, Failed, Outcome, Request, StoreRequest
 from persist_effects.sameness import EXACT, OTHER, SAME_CLOCK, sameness
 from persist_effects.trace.errors import NO_ERROR_KINDS, ErrorKinds, decode_error, encode_error
@@ -43,6 +44,41 @@ def decode(encoded: bytes) -> Any:
         raise InvalidRequest(f"a recorded value does not fit: {error}") from error
 
 
+class MaskedValue:
+    """How what was left out of a trace is shown."""
+
+    def __repr__(self) -> str:
+        return "<masked>"
+
+
+_MASKED_BYTES = encode(MASKED)
+_MARK = MaskedValue()
+
+
+def has_mark(encoded: bytes) -> bool:
+    """Whether something was left out of a value.
+
+    >>> has_mark(encode({"token": MASKED})), has_mark(encode({"token": _MASKED_BYTES}))
+    (True, False)
+    """
+    return _MASKED_BYTES in encoded and _has_mark(decode(encoded))
+
+
+def _has_mark(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_has_mark, value.values() if isinstance(value, dict) else value))
+    return bool(value == MASKED)
+
+
+def with_mark(value: Any) -> Any:
+    """A plain value in which what was left out is shown as such."""
+    if isinstance(value, dict):
+        return {name: with_mark(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [with_mark(part) for part in value]
+    return _MARK if value == MASKED else value
+
+
 class UnknownRequest(msgspec.Struct, frozen=True):
     """A recorded request whose type is not known here."""
 
@@ -71,13 +107,18 @@ def encode_request(request: Request[Any]) -> bytes:
 
 
 def decode_request(encoded: bytes, kinds: Kinds | None = None) -> Request[Any] | UnknownRequest:
-    """The request that a record holds, an `UnknownRequest` where it is none of a store's and not among ``kinds``."""
+    """The request that a record holds, an `UnknownRequest` where it is none of a store's and not among ``kinds``.
+
+    So is one of which something was left out.
+    """
     plain = decode(encoded)
     try:
         op = plain["op"] if isinstance(plain, dict) else plain[0]
         if type(op) not in (str, int):
             raise TypeError(f"its op is {describe(op)}")
         op = str(op)
+        if has_mark(encoded):
+            return _unknown(op, with_mark(plain))
         if op == _ALL_OF:
             return AllOf(tuple(decode_request(encode(part), kinds) for part in plain["requests"]))  # type: ignore[misc]
         if op == _AT:

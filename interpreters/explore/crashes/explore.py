@@ -156,12 +156,17 @@ def _chosen(makers: tuple[Maker, ...], programs: Sequence[int], repro: str | Non
 def _check_arguments(check: Any, profile: str, depth: int, limit: int | None) -> None:
     if check is not None:
         checked_check(check)
+    check_reach(profile, depth)
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise InvalidRequest(f"limit is {limit!r}: give a number of states, or None")
+
+
+def check_reach(profile: Any, depth: Any) -> None:
+    """Refuse what is not a profile of file systems, or not a number of crashes."""
     if profile not in PROFILES:
         raise InvalidRequest(f"the profile is {profile!r}: give one of {', '.join(PROFILES)}")
     if type(depth) is not int or not 1 <= depth <= 3:
         raise InvalidRequest(f"depth is {depth!r}: give the number of crashes, 1 to 3")
-    if limit is not None and (type(limit) is not int or limit < 1):
-        raise InvalidRequest(f"limit is {limit!r}: give a number of states, or None")
 
 
 def _check_sizes(*, seed: Any, segment_bytes: Any, requests_limit: Any, bound: Any) -> None:
@@ -371,13 +376,14 @@ def _barriers(options: CrashOptions, number: int) -> list[tuple[int, Any]]:
 
     def at(workload: Workload, now: int, request: Request[Any] | None) -> None:
         if now < number and request is not None:
-            found.extend((now, barrier) for barrier in _barriers_after(request))
+            found.extend((now, barrier) for barrier in barriers_after(request))
 
     Workload(options.makers, options.setting, at).run()
     return found[::-1]
 
 
-def _barriers_after(request: Request[Any]) -> list[Request[Any]]:
+def barriers_after(request: Request[Any]) -> list[Any]:
+    """The syncs that bring to the disk what a request has changed."""
     match request:
         case disk.Write(path=path) | disk.Truncate(path=path) | disk.Allocate(path=path):
             return [disk.Sync(path)]
