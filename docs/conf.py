@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 from persist_effects import __version__  # noqa: E402
 
@@ -17,10 +17,45 @@ root_doc = "docs/index"
 include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/**.md", "interpreters/stores/file/FORMAT.md"]
 exclude_patterns = ["var", ".*"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
+
+# Each name that these export must be in the reference.
+public_packages = [
+    "persist_effects",
+    "interpreters",
+    "interpreters.conformance",
+    "interpreters.explore",
+    "interpreters.flow_testing",
+    "interpreters.stores.served",
+    "interpreters.wrappers",
+    "interpreters.wrappers.encryption",
+]
+
+# A name in single backticks is a link where it leads to something, and code elsewhere.
+default_role = "py:obj"
+add_module_names = False
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 80
+
+
+# What the types of signatures may name although no page of ours tells of it: Python's own and other packages' types, type
+# variables, and these of ours, which users are given or hand on without looking inside.
+HANDED_ON = (
+    "Aside Await BegunFlow BlobHome BlobsBeside Bound Compacted CrashFiles Door Due FlowCode FlowEnded FlowOutcome "
+    "HasHandlers Held Kept ModelTables ModelVersion OpenFlow RecordedWorld Replay ServingLimits Sleepers SqlVersion Traced Trouble "
+    "UnknownRequest _Made"
+).split()
+nitpick_ignore_regex = [
+    ("py:class", rf"(persist_effects|interpreters)\..*\.({'|'.join(HANDED_ON)})"),
+    ("py:class", r"msgspec\.UnsetType|RenderableType"),
+    ("py:obj", ".*"),
+    ("py:class", rf"({'|'.join(sys.stdlib_module_names)})\..*"),
+    ("py:class", r".*\.([A-Z]|\w+T)(_co)?"),
+]
 
 html_theme = "furo"
 html_static_path = ["site"]
@@ -29,3 +64,4 @@ html_extra_path = ["site/index.html"]
 html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False
+

@@ -22,7 +22,7 @@ from persist_effects import codec, event, requests
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 ARCHITECTURE = ROOT / "docs" / "concepts" / "architecture.md"
 
-_BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(\w+|{[\w-]+})[^\n]*\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
 
 
