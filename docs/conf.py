@@ -64,4 +64,3 @@ html_extra_path = ["site/index.html"]
 html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False
-

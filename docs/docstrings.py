@@ -16,7 +16,11 @@ _TABLE = (
     "~collections.abc.Mapping[type[~persist_effects.requests.Request[~typing.Any]], "
     "~collections.abc.Callable[[~typing.Any], ~typing.Any]]"
 )
-_ALIASES = {_PROGRAM: "~persist_effects.machine.Effect[", _TABLE: "~persist_effects.machine.Handlers", "<factory>": "..."}
+_ALIASES = {
+    _PROGRAM: "~persist_effects.machine.Effect[",
+    _TABLE: "~persist_effects.machine.Handlers",
+    "<factory>": "...",
+}
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
@@ -96,6 +100,8 @@ def is_defined_in(module: ModuleType, name: str, thing: object) -> bool:
 def found(name: str) -> Any:
     """What has a full name; None for what is within a class."""
     module, _, last = name.rpartition(".")
+    if not module:
+        return importlib.import_module(name)
     try:
         # A function may have the name of its module, as `persist_effects.trace.replay` has.
         return getattr(importlib.import_module(module), last, None)
