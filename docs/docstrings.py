@@ -1,4 +1,4 @@
-"""An extension of Sphinx: docstrings on their way into the reference, and a look whether each public name is there."""
+"""An extension of Sphinx: docstrings on their way into the reference, and whether all that is public is there."""
 
 import importlib
 import inspect
@@ -29,11 +29,16 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("autodoc-process-docstring", keep_sentences, priority=400)
     app.connect("autodoc-process-docstring", say_import, priority=600)
     app.connect("autodoc-process-signature", name_aliases)
+    app.connect("autodoc-skip-member", leave_out_aliases)
+    app.connect("source-read", list_room)
     app.connect("env-check-consistency", look_for_public_names)
     return {"parallel_read_safe": True}
 
 
-def keep_sentences(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+# What is connected takes what Sphinx gives, by its place.
+def keep_sentences(  # noqa: PLR0917
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
     """Keep napoleon from taking what stands before a sentence's first colon for a type.
 
     It does so in ``Returns:``, which becomes a field here, and in the first line of what an attribute or constant is.
@@ -45,15 +50,26 @@ def keep_sentences(app: Sphinx, what: str, name: str, thing: object, options: ob
         lines[at : at + 2] = [f":returns: {lines[at + 1].strip()}"]
 
 
-def say_import(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Say first from where a public name is imported."""
-    for package in app.config.public_packages:
-        short = name.rpartition(".")[2]
-        if what != "module" and short in exported(package) and exported(package)[short] is thing:
-            lines[:0] = [f"``from {package} import {short}``", ""]
+def say_import(  # noqa: PLR0917
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """Say first from where a module, or a public name, is imported."""
+    room, _, short = name.rpartition(".")
+    packages = [package for package in app.config.public_packages if exported(package).get(short) is thing]
+    if what == "module":
+        lines[:0] = [f"``from {room} import {short}``" if packages else f"``import {name}``", ""]
+    elif packages:
+        lines[:0] = [f"``from {packages[0]} import {short}``", ""]
 
 
-def name_aliases(
+def leave_out_aliases(  # noqa: PLR0917
+    app: Sphinx, what: str, name: str, thing: object, skip: bool, options: object
+) -> bool | None:
+    """Leave out the fields of a NamedTuple, of which nothing is said but their numbers: the signature has them."""
+    return True if (inspect.getdoc(thing) or "").startswith("Alias for field number") else None
+
+
+def name_aliases(  # noqa: PLR0917
     app: Sphinx, what: str, name: str, thing: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
     """Write a program's type as `Effect` and a handler table's as `Handlers`, as the code does."""
@@ -63,6 +79,12 @@ def name_aliases(
     return signature, returns
 
 
+def list_room(app: Sphinx, page: str, source: list[str]) -> None:
+    """Have the index of a room list its pages for the navigation, so that the index itself stays plain Markdown."""
+    if page.endswith("/index") and "{toctree}" not in source[0]:
+        source[0] += "\n\n:::{toctree}\n:glob:\n:hidden:\n\n*\n:::\n"
+
+
 def look_for_public_names(app: Sphinx, env: BuildEnvironment) -> None:
     """Warn of each public name that no page tells of, which includes those without a docstring."""
     told = [thing for thing in map(found, env.domains.python_domain.objects) if thing is not None]
@@ -70,7 +92,7 @@ def look_for_public_names(app: Sphinx, env: BuildEnvironment) -> None:
         for name, thing in public_names(package):
             if not any(thing is one for one in told):
                 logging.getLogger(__name__).warning(
-                    "%s is public and not in the reference: give it a docstring, and its module a place in docs/reference",
+                    "%s is public and not in the reference: write a docstring, and have a page show its module",
                     name,
                 )
 
