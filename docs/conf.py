@@ -14,8 +14,9 @@ html_title = f"persist-effects {__version__}"
 
 # Sphinx reads from the root of the repository, so that a link from page to page is the same here and there.
 root_doc = "docs/index"
-include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/**.md", "interpreters/stores/file/FORMAT.md"]
-exclude_patterns = ["var", ".*"]
+include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/**.md", "interpreters/**.md"]
+# docs/errors leads to pages that the package ships, and links to it are followed to where these are.
+exclude_patterns = ["var", ".*", "docs/errors"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
 

@@ -22,7 +22,7 @@ SITE = {
     "index.md": "# A site\n\n:::{toctree}\n:glob:\n\nhow-to/*\n*/index\nreference\n:::\n",
     "errors/index.md": "# Errors\n\nWhat may go wrong.\n",
     "errors/Faded.md": "# Faded\n",
-    "how-to/paint.md": "# Paint\n\n## Colors\n\n[above](#colors) [code](../planted.py)\n[there](../reference.md#planted)\n",
+    "how-to/paint.md": "# Paint\n\n## Hues\n\n[up](#hues) [code](../planted.py)\n[there](../reference.md#planted)\n",
     "reference.md": "# Reference\n\n## planted\n\n```{eval-rst}\n.. automodule:: planted\n   :members:\n```\n",
     "planted.py": '__all__ = ["paint"]\n\n\ndef paint(color: str) -> str:\n    """Give a color: `paint`."""\n',
 }
