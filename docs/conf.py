@@ -42,9 +42,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 80
 
-
-# What the types of signatures may name although no page of ours tells of it: types of Python and others, type
-# variables, and these of ours, which users are given or hand on without looking inside.
+# What the types of signatures may name although no page of ours tells of it: types of others, type variables,
+# and these of ours, which users are given or hand on without looking inside.
 HANDED_ON = (
     "Aside|Await|BegunFlow|BlobHome|BlobsBeside|Bound|Compacted|CrashFiles|Door|Due|FlowCode|FlowEnded|FlowOutcome|"
     "HasHandlers|Held|Kept|ModelTables|ModelVersion|OpenFlow|RecordedWorld|Replay|ServingLimits|Sleepers|SqlVersion|"
