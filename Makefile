@@ -8,7 +8,7 @@ STORE ?=
 ARGS ?=
 SEED ?= 0
 
-.PHONY: help demo test pythons oldest check explored covered package format postgres cluster kill kill-served cluster-kill rebuild crew-kill flow-kill interrupts damage differential crash bench bench-cluster clean
+.PHONY: help demo test pythons oldest check explored covered package docs format postgres cluster kill kill-served cluster-kill rebuild crew-kill flow-kill interrupts damage differential crash bench bench-cluster clean
 
 help:
 	@echo "make demo [REPO=path] [ARGS='--at COMMIT']   the main job, on this repository or another; goes on where it stopped"
@@ -18,6 +18,7 @@ help:
 	@echo "make pythons                                 the tests on every Python that the project is for: $(PYTHONS)"
 	@echo "make oldest                                  those that other packages matter to, with the oldest versions that the metadata allows"
 	@echo "make package                                 build the wheel, and install it and each extra in empty environments"
+	@echo "make docs                                    build the site into var/site; a link that leads nowhere fails"
 	@echo "make check                                   format, lint, types, tests with coverage: the one door"
 	@echo "make format                                  mend the format and what lint can mend"
 	@echo "make postgres                                run a PostgreSQL server of one's own until Ctrl-C, and say its URL"
@@ -114,6 +115,13 @@ oldest:
 # The wheel in empty environments, each extra by itself, and the tutorial with its installation.
 package: $(VENV)/filled
 	$(PYTEST) -p no:cacheprovider -m packaging tests/packaging tests/tutorial
+
+# From the root of the repository, so that a link of a page is the same there and in the site. All is made anew:
+# what is gone from the pages is gone from the site, and what is wrong is said each time.
+docs: $(VENV)/filled
+	rm -rf var/site
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --fresh-env --quiet -c docs -d var/site-made-of . var/site
+	@echo "the site: var/site/index.html"
 
 format: $(VENV)/filled
 	$(BIN)/ruff format .

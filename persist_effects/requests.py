@@ -399,7 +399,7 @@ class KvWait(Request[int], frozen=True, gc=False, tag="persist/kv-wait"):
 
 
 class Sql(StoreWrite[int], frozen=True, gc=False, tag="persist/sql"):
-    """Carry out one SQL statement in the transaction, with ``params`` for its ``:name``s. Answered with how many rows.
+    """Carry out one SQL statement in the transaction, with ``params`` for each ``:name``. Answered with how many rows.
 
     Only stores on SQLite and PostgreSQL do so, in tables beside their own, as `Capabilities.sql` says; all others
     refuse it before anything is written. A parameter is written ``:name`` on both, and its value is None, a bool, an

@@ -28,7 +28,7 @@ PAGES = [
 ]
 ARCHITECTURE = ROOT / "docs" / "concepts" / "architecture.md"
 
-_BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(\w+|{[\w-]+})[^\n]*\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
 
 

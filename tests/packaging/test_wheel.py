@@ -47,6 +47,7 @@ USES = {
     "print(wrapped(open_store('memory:'), telemetry).run(kv.put('color', 'red')) and 'fine')",
     "testing": "import interpreters.conformance.suite, interpreters.explore; print('fine')",
     "demo": "import rich, typer; print('fine')",
+    "docs": "import furo, myst_parser, sphinx; print('fine')",
 }
 """What each extra is for, used once."""
 
