@@ -69,6 +69,12 @@ _WORDS = {
         crash="essence",
         survivors="outcomes",
     ),
+    "files": _Words(
+        "explore_files(function, check",
+        extent="calls {}",
+        caption="images checked of each profile of file systems",
+        counted="images",
+    ),
 }
 """By profile; all others are disks."""
 
