@@ -44,6 +44,7 @@ _CALLS_TOLD = 5
 _LOSSES_TOLD = 2
 _ERROR_TOLD = 300
 _PAST_TOLD = 3
+_LIMIT = 200
 _REMEDY_IMAGES = 2000
 """For more images than that, it takes too long to try where a sync is missing."""
 
@@ -72,7 +73,7 @@ def explore_files(
     *,
     profiles: Iterable[str] = PROFILES,
     setup: Callable[[Path], Any] | None = None,
-    limit: int = 500,
+    limit: int = _LIMIT,
     seconds: float | None = None,
     progress: bool = False,
     repro: str | None = None,
@@ -380,7 +381,7 @@ def _arguments_again(profiles: tuple[str, ...], limit: int, setup: Any) -> Itera
         yield f"profiles={list(profiles)!r}"
     if setup is not None:
         yield f"setup={name_of(setup)}"
-    if limit != 500:
+    if limit != _LIMIT:
         yield f"limit={limit}"
 
 

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from interpreters.disk.survivors import Image
-from interpreters.explore.files.tree import LINK_MARK, ROOT_NODE, FileTree, TreeChange, TreeLink, settled_tree
+from interpreters.explore.files.tree import (
+    LINK_MARK,
+    ROOT_NODE,
+    FileTree,
+    TreeChange,
+    TreeDirectory,
+    TreeLink,
+    settled_tree,
+)
 
 _LINKS_FOLLOWED = 40
 """As many as Linux follows."""
@@ -145,8 +153,9 @@ class Recorder:
             if dir_fd is not None and not os.path.isabs(text):
                 return None
             head, name = os.path.split(os.path.realpath(text))
-        directory = self._of_identity.get(_identity(os.stat(head or ".", dir_fd=dir_fd)))
-        return None if directory is None else FilePlace(directory, name)
+        directory = self._known(os.stat(head or ".", dir_fd=dir_fd))
+        is_directory = directory is not None and isinstance(self.tree.nodes[directory], TreeDirectory)
+        return FilePlace(directory, name) if directory is not None and is_directory else None
 
     def status_of(self, place: FilePlace) -> os.stat_result:
         """What the system says of an entry."""

@@ -200,12 +200,12 @@ def test_a_failure_is_seen_again_by_its_token_alone():
 
 def test_a_report_has_fewer_than_forty_lines_whatever_the_function_does():
     def much(directory):
-        for number in range(30):
+        for number in range(12):
             (directory / f"file-{number}").write_text("some text " * 20)
         (directory / "new").write_text(NEW)
         os.replace(directory / "new", directory / "settings.json")
 
-    report = explored(much, is_old_or_new, limit=60)
+    report = explored(much, is_old_or_new, limit=40)
     assert report.verdict == "failed"
     assert "new is lost" in str(report) or "settings.json: lost" in str(report)
     assert not report.is_exhaustive
