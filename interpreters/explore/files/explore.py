@@ -190,7 +190,8 @@ def _refuse_unrecorded(recorder: Recorder) -> None:
     if reasons:
         raise InvalidRequest(
             f"the function changes its directory by what is not recorded: {'; '.join(reasons)}. Recorded are open, os, "
-            "pathlib, shutil and tempfile; not sqlite3, writable mmaps, other processes, io.FileIO or C extensions"
+            "io, pathlib, shutil and tempfile; not sqlite3, writable mmaps, other processes, C extensions, or calls "
+            "kept elsewhere than as a global name of a module"
         )
 
 

@@ -8,6 +8,7 @@ import io
 import os
 import sys
 import tempfile
+from abc import ABCMeta
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,12 +34,26 @@ _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
 _CAPABILITIES = ("supports_dir_fd", "supports_fd", "supports_follow_symlinks")
 
 
-class RecordedFile(io.FileIO):
+class _LikeFileIO(ABCMeta):
+    """Files that were opened for reading are of the real class, and count as such all the same."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, RecordedFile.__mro__[1])
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, RecordedFile.__mro__[1])
+
+
+class RecordedFile(io.FileIO, metaclass=_LikeFileIO):
     """The raw file under what `open` returns: what the buffers above it hand down is recorded."""
 
-    def __init__(self, calls: "FileCalls", file: Any, mode: str, closefd: bool, opener: Any) -> None:
-        self._calls = calls
-        super().__init__(file, mode, closefd, opener)
+    _calls: "FileCalls"
+
+    def __init__(self, file: Any, mode: str = "r", closefd: bool = True, opener: Any = None) -> None:
+        with self._calls.recorder.inside():
+            if opener is None and not isinstance(file, int) and _WRITING & set(mode):
+                opener = self._calls.opening
+            super().__init__(file, mode, closefd, opener)
 
     def write(self, data: Any) -> Any:
         """Write what the system takes of these bytes."""
@@ -54,15 +69,16 @@ class FileCalls:
     """The calls, one method for each of `NAMES`, beside `open_file` for `open`."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+        self.recorder = recorder
         self._real: dict[str, Callable[..., Any]] = {name: getattr(os, name) for name in NAMES if hasattr(os, name)}
         self._real_open = io.open
+        self._file_class = type("FileIO", (RecordedFile,), {"_calls": self})
         self._real_fcntl = fcntl.fcntl
 
     def table(self) -> list[tuple[Any, Any]]:
         """The real functions, and what takes the place of each."""
         pairs: list[tuple[Any, Any]] = [(real, getattr(self, name)) for name, real in self._real.items()]
-        pairs.append((self._real_open, self.open_file))
+        pairs += [(self._real_open, self.open_file), (io.FileIO, self._file_class)]
         if _FULL_SYNC is not None:
             pairs.append((self._real_fcntl, self.full_sync))
         return pairs
@@ -72,13 +88,13 @@ class FileCalls:
     def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         """`os.open`."""
         real = partial(self._real["open"], path, flags, mode, dir_fd=dir_fd)
-        if self._recorder.is_over:
+        if self.recorder.is_over:
             return int(real())
-        place = self._recorder.place_of(path, dir_fd, follow=not flags & os.O_NOFOLLOW)
-        with self._recorder.inside():
+        place = self.recorder.place_of(path, dir_fd, follow=not flags & os.O_NOFOLLOW)
+        with self.recorder.inside():
             descriptor = int(real())
-            if place is not None or self._recorder.node_of(descriptor) is not None:
-                self._recorder.opened(descriptor, place, flags)
+            if place is not None or self.recorder.node_of(descriptor) is not None:
+                self.recorder.opened(descriptor, place, flags)
         return descriptor
 
     def open_file(  # noqa: PLR0917 - as `open` has them
@@ -93,15 +109,13 @@ class FileCalls:
         opener: Any = None,
     ) -> Any:
         """`open`: the same layers of buffers, above a file whose writes are recorded."""
-        if self._recorder.is_over or not self._is_recorded(file, mode, buffering, opener):
+        if self.recorder.is_over or not self._is_recorded(file, mode, buffering, opener):
             return self._real_open(file, mode, buffering, encoding, errors, newline, closefd, opener)
         is_binary = "b" in mode
         if is_binary and (encoding, errors, newline) != (None, None, None):
             # It refuses that before it opens anything.
             return self._real_open(file, mode, buffering, encoding, errors, newline, closefd, opener)
-        opening = opener or (None if isinstance(file, int) else self._opening)
-        with self._recorder.inside():
-            raw = RecordedFile(self, file, mode.replace("b", "").replace("t", ""), closefd, opening)
+        raw = self._file_class(file, mode.replace("b", "").replace("t", ""), closefd, opener)
         if is_binary and buffering == 0:
             return raw
         try:
@@ -116,7 +130,8 @@ class FileCalls:
         text.mode = mode  # type: ignore[misc]
         return text
 
-    def _opening(self, path: Any, flags: int) -> int:
+    def opening(self, path: Any, flags: int) -> int:
+        """What a file is opened with where nobody says how."""
         return self.open(path, flags, 0o666)
 
     def _is_recorded(self, file: Any, mode: Any, buffering: Any, opener: Any) -> bool:
@@ -127,13 +142,13 @@ class FileCalls:
         if opener is not None:
             return True
         if isinstance(file, int):
-            return self._recorder.node_of(file) is not None
-        return self._recorder.place_of(file, follow=True) is not None or self._leads_in(file)
+            return self.recorder.node_of(file) is not None
+        return self.recorder.place_of(file, follow=True) is not None or self._leads_in(file)
 
     def _leads_in(self, file: Any) -> bool:
         """Whether it is a link elsewhere that leads to a file of the directory."""
         try:
-            return self._recorder.place_of(os.path.realpath(file)) is not None
+            return self.recorder.place_of(os.path.realpath(file)) is not None
         except (OSError, ValueError, TypeError):
             return False
 
@@ -144,7 +159,7 @@ class FileCalls:
         node = self._node(descriptor)
         if node is None:
             return write(data)
-        with self._recorder.inside():
+        with self.recorder.inside():
             written = write(data)
             if written:
                 end = os.lseek(descriptor, 0, os.SEEK_CUR)
@@ -156,7 +171,7 @@ class FileCalls:
         node = self._node(descriptor)
         if node is None:
             return resize()
-        with self._recorder.inside():
+        with self.recorder.inside():
             answer = resize()
             self._resized(node, size)
         return answer
@@ -204,10 +219,10 @@ class FileCalls:
         """`os.splice`, whose bytes nobody sees."""
         node = self._node(dst)
         if node is not None:
-            self._recorder.note_past(f"os.splice to {self._recorder.told_node(node)}")
+            self.recorder.note_past(f"os.splice to {self.recorder.told_node(node)}")
         return int(self._real["splice"](src, dst, *others, **named))
 
-    def ftruncate(self, fd: int, length: int) -> None:
+    def ftruncate(self, fd: int, length: int, /) -> None:
         """`os.ftruncate`."""
         self.resized(fd, length, partial(self._real["ftruncate"], fd, length))
 
@@ -217,25 +232,25 @@ class FileCalls:
             self.ftruncate(path, length)
             return
         place = self._place(path, None, follow=True)
-        with self._recorder.inside():
+        with self.recorder.inside():
             self._real["truncate"](path, length)
-            node = None if place is None else self._recorder.tree.found(*place)
+            node = None if place is None else self.recorder.tree.found(*place)
             if node is not None:
                 self._resized(node, length)
 
     def posix_fallocate(self, fd: int, offset: int, length: int, /) -> None:
         """`os.posix_fallocate`."""
         node = self._node(fd)
-        with self._recorder.inside():
+        with self.recorder.inside():
             self._real["posix_fallocate"](fd, offset, length)
             if node is not None:
                 grow = partial(FileTree.resize, node=node, size_bytes=offset + length, may_shrink=False)
-                told = f"os.posix_fallocate({self._recorder.told_node(node)}, {offset}, {length})"
-                self._recorder.record(told, grow, touched=(node,))
+                told = f"os.posix_fallocate({self.recorder.told_node(node)}, {offset}, {length})"
+                self.recorder.record(told, grow, touched=(node,))
 
     def _resized(self, node: int, size: int) -> None:
-        told = f"truncate {self._recorder.told_node(node)} to {size} bytes"
-        self._recorder.record(told, partial(FileTree.resize, node=node, size_bytes=size), touched=(node,))
+        told = f"truncate {self.recorder.told_node(node)} to {size} bytes"
+        self.recorder.record(told, partial(FileTree.resize, node=node, size_bytes=size), touched=(node,))
 
     def _written_at(
         self, how: str, fd: int, data: Any, offset: int, real: Callable[[], int], *, is_synced: bool = False
@@ -243,7 +258,7 @@ class FileCalls:
         node = self._node(fd)
         if node is None:
             return real()
-        with self._recorder.inside():
+        with self.recorder.inside():
             written = real()
             # Linux appends to a file that was opened to append, whatever the offset.
             is_append = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
@@ -253,11 +268,11 @@ class FileCalls:
 
     def _wrote(self, how: str, fd: int, node: int, offset: int, data: bytes, *, is_synced: bool = False) -> None:
         is_synced = is_synced or bool(fcntl.fcntl(fd, fcntl.F_GETFL) & _SYNCED_AT_ONCE)
-        told = f"{how} {len(data)} bytes at {offset} of {self._recorder.told_node(node)}: {shortened(data)}"
+        told = f"{how} {len(data)} bytes at {offset} of {self.recorder.told_node(node)}: {shortened(data)}"
         changes = [partial(FileTree.write, node=node, offset=offset, data=data)]
         if is_synced:
             changes.append(partial(FileTree.sync, node=node))
-        self._recorder.record(told, *changes, touched=(node,))
+        self.recorder.record(told, *changes, touched=(node,))
 
     # Syncs
 
@@ -277,19 +292,19 @@ class FileCalls:
 
     def sync(self) -> None:
         """`os.sync`."""
-        with self._recorder.inside():
+        with self.recorder.inside():
             self._real["sync"]()
-            if not self._recorder.is_over:
-                self._recorder.record("os.sync()", FileTree.sync_all)
+            if not self.recorder.is_over:
+                self.recorder.record("os.sync()", FileTree.sync_all)
 
     def _synced(self, how: str, fd: Any, real: Callable[[Any], Any]) -> Any:
         node = self._node(fd)
-        with self._recorder.inside():
+        with self.recorder.inside():
             answer = real(fd)
             if node is not None:
-                self._recorder.record(f"{how} of {self._recorder.told_node(node)}", partial(FileTree.sync, node=node))
-            elif not self._recorder.is_over:
-                self._recorder.synced_elsewhere(fd)
+                self.recorder.record(f"{how} of {self.recorder.told_node(node)}", partial(FileTree.sync, node=node))
+            elif not self.recorder.is_over:
+                self.recorder.synced_elsewhere(fd)
         return answer
 
     # Names
@@ -304,23 +319,23 @@ class FileCalls:
 
     def _renamed(self, name: str, src: Any, dst: Any, src_dir_fd: int | None, dst_dir_fd: int | None) -> None:
         old, new = self._place(src, src_dir_fd), self._place(dst, dst_dir_fd)
-        with self._recorder.inside():
+        with self.recorder.inside():
             self._real[name](src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
             if old is None and new is None:
                 return
-            tree = self._recorder.tree
+            tree = self.recorder.tree
             told = f"os.{name}({self._told(old, src)}, {self._told(new, dst)})"
             if old is None:
                 assert new is not None, "one of them is here"
-                self._recorder.came_in(told, new)
+                self.recorder.came_in(told, new)
                 return
             node = tree.found(*old)
             if node is None or (new is not None and tree.found(*new) == node):
                 # Of two names of one file, neither goes away.
                 return
-            names = [(*old, None)] if new is None else [(*old, None), (*new, node)]
+            names = [old.of(None)] if new is None else [old.of(None), new.of(node)]
             touched = (node, old.directory) if new is None else (node, new.directory, old.directory)
-            self._recorder.record(told, partial(FileTree.name, names=names), touched=touched)
+            self.recorder.record(told, partial(FileTree.name, names=names), touched=touched)
 
     def link(
         self,
@@ -333,37 +348,37 @@ class FileCalls:
     ) -> None:
         """`os.link`."""
         new = self._place(dst, dst_dir_fd)
-        with self._recorder.inside():
+        with self.recorder.inside():
             self._real["link"](src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, follow_symlinks=follow_symlinks)
             if new is not None:
-                old = self._recorder.place_of(src, src_dir_fd)
-                self._recorder.linked(f"os.link({self._told(old, src)}, {self._told(new, dst)})", new)
+                old = self.recorder.place_of(src, src_dir_fd)
+                self.recorder.linked(f"os.link({self._told(old, src)}, {self._told(new, dst)})", new)
 
     def symlink(self, src: Any, dst: Any, target_is_directory: bool = False, *, dir_fd: int | None = None) -> None:
         """`os.symlink`."""
         place = self._place(dst, dir_fd)
-        with self._recorder.inside():
+        with self.recorder.inside():
             self._real["symlink"](src, dst, target_is_directory, dir_fd=dir_fd)
             if place is not None:
-                node = self._recorder.new_node(self._recorder.status_of(place))
+                node = self.recorder.new_node(self.recorder.status_of(place))
                 told = f"os.symlink({os.fspath(src)!r}, {self._told(place, dst)})"
                 make = partial(FileTree.make_link, node=node, target=os.fsencode(src))
-                self._recorder.record(
-                    told, make, partial(FileTree.name, names=[(*place, node)]), touched=(place.directory,)
+                self.recorder.record(
+                    told, make, partial(FileTree.name, names=[place.of(node)]), touched=(place.directory,)
                 )
 
     def mkdir(self, path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
         """`os.mkdir`."""
         place = self._place(path, dir_fd)
-        with self._recorder.inside():
+        with self.recorder.inside():
             self._real["mkdir"](path, mode, dir_fd=dir_fd)
             if place is not None:
-                node = self._recorder.new_node(self._recorder.status_of(place))
-                above = self._recorder.tree.path_of(place.directory)
+                node = self.recorder.new_node(self.recorder.status_of(place))
+                above = self.recorder.tree.path_of(place.directory)
                 make = partial(FileTree.make_directory, node=node, called=os.path.join(above, place.name))
                 told = f"os.mkdir({self._told(place, path)})"
-                self._recorder.record(
-                    told, make, partial(FileTree.name, names=[(*place, node)]), touched=(place.directory,)
+                self.recorder.record(
+                    told, make, partial(FileTree.name, names=[place.of(node)]), touched=(place.directory,)
                 )
 
     def unlink(self, path: Any, *, dir_fd: int | None = None) -> None:
@@ -380,20 +395,20 @@ class FileCalls:
 
     def _removed(self, name: str, path: Any, dir_fd: int | None) -> None:
         place = self._place(path, dir_fd)
-        with self._recorder.inside():
+        with self.recorder.inside():
             self._real[name](path, dir_fd=dir_fd)
-            if place is not None and self._recorder.tree.found(*place) is not None:
+            if place is not None and self.recorder.tree.found(*place) is not None:
                 told = f"os.{name}({self._told(place, path)})"
-                self._recorder.record(told, partial(FileTree.name, names=[(*place, None)]), touched=(place.directory,))
+                self.recorder.record(told, partial(FileTree.name, names=[place.of(None)]), touched=(place.directory,))
 
     def _told(self, place: FilePlace | None, path: Any) -> str:
-        return repr(os.fspath(path)) if place is None else self._recorder.told_place(place)
+        return repr(os.fspath(path)) if place is None else self.recorder.told_place(place)
 
     def _place(self, path: Any, dir_fd: int | None, *, follow: bool = False) -> FilePlace | None:
-        return None if self._recorder.is_over else self._recorder.place_of(path, dir_fd, follow=follow)
+        return None if self.recorder.is_over else self.recorder.place_of(path, dir_fd, follow=follow)
 
     def _node(self, fd: Any) -> int | None:
-        return None if self._recorder.is_over else self._recorder.node_of(fd)
+        return None if self.recorder.is_over else self.recorder.node_of(fd)
 
 
 def _is_mode(mode: str) -> bool:
@@ -440,7 +455,7 @@ def replace_everywhere(pairs: list[tuple[Any, Any]]) -> None:
     modules = list(sys.modules.values())
     spaces = [space for module in modules if type(space := getattr(module, "__dict__", None)) is dict]
     found = [
-        {name: new_of[value] for name, value in list(space.items()) if type(value) in _FUNCTIONS and value in new_of}
+        {name: new_of[value] for name, value in list(space.items()) if type(value) in _KINDS and value in new_of}
         for space in spaces
     ]
     sets = [getattr(os, name) for name in _CAPABILITIES]
@@ -455,4 +470,4 @@ def replace_everywhere(pairs: list[tuple[Any, Any]]) -> None:
     deque(map(set.update, sets, [{new_of[one] for one in here} for here in gone]), maxlen=0)
 
 
-_FUNCTIONS = (BuiltinFunctionType, FunctionType, MethodType)
+_KINDS = (BuiltinFunctionType, FunctionType, MethodType, type, _LikeFileIO)

@@ -22,6 +22,7 @@ from interpreters.explore.files.tree import (
     LINK_MARK,
     ROOT_NODE,
     FileTree,
+    NamedNode,
     TreeChange,
     TreeDirectory,
     TreeLink,
@@ -45,6 +46,10 @@ class FilePlace(NamedTuple):
 
     directory: int
     name: str
+
+    def of(self, node: int | None) -> NamedNode:
+        """The entry, as what is named there from now on."""
+        return self.directory, self.name, node
 
 
 class RecordedCall(NamedTuple):
@@ -226,7 +231,7 @@ class Recorder:
             self.record(
                 f"open({self.told_place(place)}) makes it",
                 partial(FileTree.make_file, node=node),
-                partial(FileTree.name, names=[(*place, node)]),
+                partial(FileTree.name, names=[place.of(node)]),
                 touched=(place.directory,),
             )
         elif known is not None and flags & os.O_TRUNC and self.tree.nodes[known].content:
@@ -255,7 +260,7 @@ class Recorder:
         ]
         if self._synced_elsewhere.get(_identity(status)) == (status.st_size, status.st_mtime_ns):
             changes.append(partial(FileTree.sync, node=node))
-        changes.append(partial(FileTree.name, names=[(*place, node)]))
+        changes.append(partial(FileTree.name, names=[place.of(node)]))
         self.record(words, *changes, touched=(node, place.directory))
 
     def linked(self, words: str, place: FilePlace) -> None:
@@ -266,7 +271,7 @@ class Recorder:
         if node is None or (path.is_file() and path.read_bytes() != self.tree.nodes[node].content):
             self.came_in(words, place)
         else:
-            self.record(words, partial(FileTree.name, names=[(*place, node)]), touched=(place.directory,))
+            self.record(words, partial(FileTree.name, names=[place.of(node)]), touched=(place.directory,))
 
 
 def _identity(status: os.stat_result) -> _Identity:
