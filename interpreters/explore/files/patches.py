@@ -91,8 +91,11 @@ class FileCalls:
         if self.recorder.is_over:
             return int(real())
         place = self.recorder.place_of(path, dir_fd, follow=not flags & os.O_NOFOLLOW)
+        # What is opened elsewhere may wait, as a FIFO does, and nobody is to wait for that.
+        descriptor = int(real()) if place is None else None
         with self.recorder.inside():
-            descriptor = int(real())
+            if descriptor is None:
+                descriptor = int(real())
             if place is not None or self.recorder.node_of(descriptor) is not None:
                 self.recorder.opened(descriptor, place, flags)
         return descriptor
@@ -299,12 +302,14 @@ class FileCalls:
 
     def _synced(self, how: str, fd: Any, real: Callable[[Any], Any]) -> Any:
         node = self._node(fd)
+        if node is None:
+            answer = real(fd)
+            if not self.recorder.is_over:
+                self.recorder.synced_elsewhere(fd)
+            return answer
         with self.recorder.inside():
             answer = real(fd)
-            if node is not None:
-                self.recorder.record(f"{how} of {self.recorder.told_node(node)}", partial(FileTree.sync, node=node))
-            elif not self.recorder.is_over:
-                self.recorder.synced_elsewhere(fd)
+            self.recorder.record(f"{how} of {self.recorder.told_node(node)}", partial(FileTree.sync, node=node))
         return answer
 
     # Names

@@ -450,6 +450,21 @@ def test_what_other_threads_do_elsewhere_is_left_alone(tmp_path):
     assert (elsewhere / "file").read_text() == "49"
 
 
+def test_a_thread_that_waits_to_open_a_fifo_elsewhere_keeps_nobody_waiting(tmp_path):
+    root, fifo = tmp_path / "directory", tmp_path / "fifo"
+    root.mkdir()
+    os.mkfifo(fifo)
+
+    def function(root):
+        thread = threading.Thread(target=lambda: os.close(os.open(fifo, os.O_RDONLY)))
+        thread.start()
+        (root / "a").write_text("a")
+        os.close(os.open(fifo, os.O_WRONLY))
+        thread.join()
+
+    assert words_of(recorded(root, function)) == ["open", "write"]
+
+
 def test_files_are_opened_with_the_layers_that_open_gives(tmp_path):
     def layers(root):
         for mode in ("w", "wb", "a", "r+", "w+b"):
