@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from interpreters.disk.survivors import PROFILES, DiskState, Image
-from interpreters.explore.files.images import FilesMoment, moments, put, states_of
+from interpreters.explore.files.images import BOUND, FilesMoment, moments, put, states_of
 from interpreters.explore.files.patches import patched
 from interpreters.explore.files.recording import (
     Recorder,
@@ -124,7 +124,9 @@ def explore_files(
     with _turn, _root() as root:
         recorder, failure = _recorded(root, function, setup)
         report = Report(name_of(function), "files", len(recorder.calls))
-        report.bound = f"{', '.join(wanted)}; one crash, at most one torn write in each image"
+        report.bound = (
+            f"{', '.join(wanted)}; one crash, at most one torn write in each image, at up to {BOUND.tears} places"
+        )
         report.arguments = ", ".join(_arguments_again(wanted, limit, setup))
         if failure is not None:
             report.failures.append(failure)
