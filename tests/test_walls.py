@@ -17,6 +17,7 @@ import interpreters
 import interpreters.conformance
 import interpreters.disk
 import interpreters.explore
+import interpreters.explore.files
 import interpreters.flow_testing
 import interpreters.stores.served
 import interpreters.wrappers
@@ -176,6 +177,10 @@ CHANGES_FILES_BY_PATH = {
 OTHER_FILES = {
     "interpreters/cli/exits.py": {"os.open"},  # where a closed pipe's output goes
     "interpreters/cli/inputs.py": {"open"},  # what `import` reads
+    # The directories of `explore_files`, which are made for it alone, and whether a descriptor appends or syncs.
+    "interpreters/explore/files/explore.py": {"mkdir", "os.mkdir", "shutil.rmtree", "tempfile.mkdtemp"},
+    "interpreters/explore/files/images.py": {"mkdir", "os.mkdir", "os.symlink", "shutil.rmtree", "write_bytes"},
+    "interpreters/explore/files/patches.py": {"fcntl.fcntl"},
     "interpreters/explore/report.py": {"write_text"},  # a page to look at
     "interpreters/flow_testing/histories.py": {"mkdir", "write_bytes"},  # recorded journals, for a repository
     # Where servers of one's own have their data.
@@ -536,6 +541,7 @@ EXPORTS = {
         "Compact CrashStore Failure FaultCount Linearity Mark Observed Pause PlugPulled Promised Reopen Report "
         "Simulated Sleep explore explore_crashes explore_disk explore_effects simulate"
     ),
+    interpreters.explore.files: "explore_files",
     interpreters.flow_testing: "ActivityCall FlowStuck FlowTest export_histories flow_test replay_histories",
     interpreters.stores.served: "RemoteStore serve",
     interpreters.wrappers: "Around Observing OverBudget Retrying budget telemetry wrapped",

@@ -365,16 +365,7 @@ class CrashDisk:
         self._named(request.path)
 
     def _sync_directory(self, request: disk.SyncDirectory) -> None:
-        directory = self._found_directory(request.path)
-        left = []
-        for change in self._on_disk.name_changes:
-            # Of a rename to another directory, each of the two has its own side to keep.
-            here = tuple(pair for pair in change.names if directory_of(pair[0]) == directory)
-            apply_names(self._on_disk.names, change._replace(names=here))
-            if len(here) < len(change.names):
-                elsewhere = tuple(pair for pair in change.names if directory_of(pair[0]) != directory)
-                left.append(change._replace(names=elsewhere))
-        self._on_disk.name_changes = left
+        self._on_disk.sync_directory(self._found_directory(request.path))
 
     def _lock(self, request: disk.Lock) -> None:
         # A lock ends with the process that holds it, so after a crash it is free.

@@ -10,6 +10,7 @@ from random import Random
 from interpreters.disk.survivors import (
     DEFAULT_BOUND,
     PROFILES,
+    Bound,
     DiskChange,
     DiskFile,
     DiskState,
@@ -20,7 +21,6 @@ from interpreters.disk.survivors import (
     name_loss,
     overwritten,
     pieces_left,
-    reachable,
     stale_bytes,
     told_change,
 )
@@ -46,13 +46,14 @@ def check_keep(keep: object) -> None:
         )
 
 
-def survivor_of(on_disk: OnDisk, keep: Keep, profile: str = "posix") -> DiskState:
+def survivor_of(on_disk: OnDisk, keep: Keep, profile: str = "posix", bound: Bound = DEFAULT_BOUND) -> DiskState:
     """The image that is left where this much of the unsynced survives.
 
     Args:
         on_disk: The disk.
         keep: See `Keep`. By one number the same is drawn each time.
         profile: Which file systems a draw may be of: one of `PROFILES`.
+        bound: Where a write may be torn.
 
     Returns:
         The image, and what of the unsynced did not survive.
@@ -70,14 +71,14 @@ def survivor_of(on_disk: OnDisk, keep: Keep, profile: str = "posix") -> DiskStat
     check_keep(keep)
     if profile not in PROFILES:
         raise InvalidRequest(f"the profile is {profile!r}: give one of {', '.join(PROFILES)}")
-    draw = _Draw(keep, profile)
+    draw = _Draw(keep, profile, bound)
     changes = on_disk.name_changes
     kept = draw.which(len(changes), in_order=profile == "ordered")
     names = dict(on_disk.names)
     for change, is_kept in zip(changes, kept, strict=True):
         if is_kept:
             apply_names(names, change)
-    names = reachable(names)
+    names = on_disk.reachable(names)
     # Where a rename survived and the one before it did not, a file has two names.
     files = {id(file): file for file in names.values() if file.changes}
     torn = draw.torn_file(list(files.values()))
@@ -91,8 +92,9 @@ def survivor_of(on_disk: OnDisk, keep: Keep, profile: str = "posix") -> DiskStat
 class _Draw:
     """What one draw comes to. By ``"nothing"`` and ``"everything"`` nothing is drawn."""
 
-    def __init__(self, keep: Keep, profile: str) -> None:
+    def __init__(self, keep: Keep, profile: str, bound: Bound) -> None:
         self._keep = keep
+        self._bound = bound
         self._may_be_stale = profile == "writeback"
         # By its bits alone, which are the same on every Python.
         self._bits = Random(f"keep {keep}").getrandbits  # noqa: S311 - a draw that can be repeated, no secret
@@ -130,7 +132,7 @@ class _Draw:
 
     def _torn(self, file: DiskFile, place: int, kept: Sequence[bool]) -> tuple[bytes, str]:
         change = file.changes[place]
-        pieces = list(pieces_left(change, DEFAULT_BOUND))
+        pieces = list(pieces_left(change, self._bound))
         # Most that matters is in the first bytes, before the zeros that are written ahead: so near the beginning as
         # often as anywhere.
         piece, words = pieces[self._below(min(len(pieces), 1 << self._below(len(pieces).bit_length() + 1)))]

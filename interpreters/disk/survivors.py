@@ -26,11 +26,13 @@ class Bound(NamedTuple):
     """How far states are enumerated: at most one write of a state is torn.
 
     That is next to its ends, where sectors end, and at multiples of ``tear_bytes`` (0: not at all). Where one file's
-    unsynced changes, or the unsynced names, have more than ``subsets`` combinations, only prefixes are taken.
+    unsynced changes, or the unsynced names, have more than ``subsets`` combinations, only prefixes are taken. A write
+    that may be torn at more than ``tears`` places is torn at as many of them, evenly spread (None: at all).
     """
 
     tear_bytes: int = 64
     subsets: int = 256
+    tears: int | None = None
 
 
 DEFAULT_BOUND = Bound()
@@ -124,11 +126,30 @@ class OnDisk:
         self.name_changes: list[NameChange] = []
         self.removed: list[bytes] = []
 
-    def is_over(self, bound: Bound, read: Container[str]) -> bool:
-        """Whether more of the names, and of these files, is unsynced now than the bound takes all combinations of."""
+    def reachable(self, names: Mapping[str, DiskFile]) -> dict[str, DiskFile]:
+        """The names of which all directories above are there."""
+        return reachable(names)
+
+    def sync_directory(self, directory: str) -> None:
+        """Bring the names in a directory to the disk; it is given as what their paths begin with."""
+        left = []
+        for change in self.name_changes:
+            # Of a rename to another directory, each of the two has its own side to keep.
+            here = tuple(pair for pair in change.names if directory_of(pair[0]) == directory)
+            apply_names(self.names, change._replace(names=here))
+            if len(here) < len(change.names):
+                elsewhere = tuple(pair for pair in change.names if directory_of(pair[0]) != directory)
+                left.append(change._replace(names=elsewhere))
+        self.name_changes = left
+
+    def is_over(self, bound: Bound, read: Container[str] | None) -> bool:
+        """Whether more of the names, and of these files, is unsynced now than the bound takes all combinations of.
+
+        ``read`` is None for all files.
+        """
         pending = [pair for change in self.name_changes for pair in change.names]
         places = [*self.names.items(), *pending]
-        counts = [len(file.changes) for path, file in places if file is not None and path in read]
+        counts = [len(file.changes) for path, file in places if file is not None and (read is None or path in read)]
         return any(2**count > bound.subsets for count in [len(self.name_changes), *counts])
 
     def states(
@@ -174,7 +195,7 @@ class OnDisk:
             for change, is_kept in zip(changes, kept, strict=True):
                 if is_kept:
                     apply_names(names, change)
-            names = reachable(names)
+            names = self.reachable(names)
             key = tuple(sorted((path, id(file)) for path, file in names.items()))
             if key not in seen:
                 seen.add(key)
@@ -270,6 +291,8 @@ def pieces_left(change: DiskChange, bound: Bound) -> Iterator[tuple[list[tuple[i
     """What may be left of a write: its beginning, its end, or both without a hole between."""
     offset, data = change.offset or 0, change.data
     cuts = cuts_of(offset, len(data), bound.tear_bytes) if bound.tear_bytes else []
+    if bound.tears is not None and len(cuts) > bound.tears:
+        cuts = [cuts[index * (len(cuts) - 1) // max(1, bound.tears - 1)] for index in range(bound.tears)]
     for cut in cuts:
         yield [(offset, data[:cut])], f"its first {cut} of {len(data)} bytes are there"
         yield [(offset + cut, data[cut:])], f"its first {cut} of {len(data)} bytes are not"

@@ -70,6 +70,12 @@ _WORDS = {
         crash="essence",
         survivors="outcomes",
     ),
+    "files": _Words(
+        "explore_files(function, check",
+        extent="calls {}",
+        caption="images checked of each profile of file systems",
+        counted="images",
+    ),
 }
 """By the first word of the profile; all others are of the store's disk."""
 
