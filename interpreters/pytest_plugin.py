@@ -14,6 +14,9 @@ has them; where one does, theirs is used, and pytest says so once.
 Such a test takes no fixtures and no parameters, and may stand in a ``unittest.TestCase``. ``--repro TOKEN`` runs the
 one state or interleaving that a failure named, and ``--update-traces`` writes golden traces anew. A summary at the end
 says how much was explored.
+
+What failed is kept beside the test, in ``.persist-effects-failures``, and is run before everything else the next time,
+until all of the test passes. Commit the directory where others are to meet the same failures first; or leave it out.
 """
 
 import argparse
@@ -89,6 +92,9 @@ _FOREIGN = pytest.StashKey[list[str]]()
 _TO_PASTE = pytest.StashKey[list[str]]()
 """The commands that show again where explorations were interrupted."""
 
+_KEPT = pytest.StashKey[list[str]]()
+"""What is to be said of failures that were kept: which came back, and which are gone."""
+
 _REFUSED = pytest.StashKey[str]()
 """What a worker of pytest-xdist is to say of the token in each test, since it cannot end before."""
 
@@ -145,7 +151,7 @@ def _as_test(explore: Callable[[Any, str | None], "Report"], what: str, function
         config = None if item is None else item.config
         try:
             workload = program if inspect.isgeneratorfunction(function) else program()
-            report = explore(workload, None if config is None else config.getoption("persist_repro"))
+            report = _explored(functools.partial(explore, workload), item)
         except BaseException as error:
             if item is not None:
                 _note_command(item, error)
@@ -170,6 +176,19 @@ def _as_test(explore: Callable[[Any, str | None], "Report"], what: str, function
     made.pytestmark = list(getattr(function, "pytestmark", []))
     setattr(made, _IS_EXPLORATION, what)
     return cast(Test, made)
+
+
+def _explored(explore: Callable[[str | None], "Report"], item: pytest.Item | None) -> "Report":
+    """Explore a test's programs: the state of the token that was given, or else what failed before, and all."""
+    token = None if item is None else item.config.getoption("persist_repro")
+    if item is None or token:
+        return explore(token)
+    from interpreters.pytest_failures import FOLDER, explored_with_kept
+
+    path = item.path.parent / FOLDER / f"{item.path.stem}.{_stem(item)}.jsonl"
+    report, told = explored_with_kept(explore, path)
+    item.config.stash.setdefault(_KEPT, []).extend(f"{item.nodeid}: {line}" for line in told)
+    return report
 
 
 def _check_plain(function: Any, what: str) -> bool:
@@ -305,10 +324,14 @@ def _golden_path(item: pytest.Item, name: str) -> Path:
     """The file of a test's golden trace: no two tests of a directory have the same, but for odd parameters."""
     if not (isinstance(name, str) and re.fullmatch(r"[\w.-]*", name)):
         raise InvalidRequest(f"the name of a golden trace is {describe(name)}: it has only letters, digits, and . _ -")
-    classes = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
-    test = re.sub(r"[^\w.-]+", "-", ".".join([*classes, item.name])).strip("-")
-    stem = "-".join(filter(None, (test, name)))
+    stem = "-".join(filter(None, (_stem(item), name)))
     return item.path.parent / "traces" / item.path.stem / f"{stem}.jsonl"
+
+
+def _stem(item: pytest.Item) -> str:
+    """A test's name as that of a file: its classes, its own, and its parameters."""
+    classes = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
+    return re.sub(r"[^\w.-]+", "-", ".".join([*classes, item.name])).strip("-")
 
 
 # Hooks
@@ -419,6 +442,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Say how much was explored, and how to see again what was interrupted."""
     for what, (tests, checked) in sorted(config.stash.get(_EXPLORED, {}).items()):
         terminalreporter.write_line(f"explored {checked:,} {what} in {_tests(tests)}")
+    for told in config.stash.get(_KEPT, []):
+        terminalreporter.write_line(told)
     for command in config.stash.get(_TO_PASTE, []):
         terminalreporter.write_line(f"interrupted in one state of an exploration. To see it again: {command}")
 
@@ -432,6 +457,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output[_WORKER_OUTPUT] = session.config.stash.get(_EXPLORED, {})
+        output[_WORKER_KEPT] = session.config.stash.get(_KEPT, [])
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -442,9 +468,11 @@ def pytest_testnodedown(node: Any) -> None:
         counts = explored.setdefault(what, [0, 0])
         counts[0] += tests
         counts[1] += checked
+    kept = getattr(node, "workeroutput", {}).get(_WORKER_KEPT, [])
+    node.config.stash.setdefault(_KEPT, []).extend(kept)
 
 
-_WORKER_OUTPUT = "persist_effects_explored"
+_WORKER_OUTPUT, _WORKER_KEPT = "persist_effects_explored", "persist_effects_kept"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -122,6 +122,7 @@ FLOORS = (
     (
         "interpreters/cli/",
         "interpreters/conformance/",
+        "interpreters/pytest_failures.py",
         "interpreters/pytest_never_run.py",
         "interpreters/pytest_plugin.py",
         "interpreters/serving.py",
