@@ -50,6 +50,7 @@ from interpreters.explore.report import (
     LIVELOCK,
     NOT_DETERMINISTIC,
     POLLS,
+    UNDECIDED,
     Failure,
     FaultCount,
     Problem,
@@ -58,9 +59,10 @@ from interpreters.explore.report import (
 from interpreters.explore.schedule.case import Case, FoundOrder
 from interpreters.explore.schedule.endless import lines_of_endless, told_as_endless
 from interpreters.explore.schedule.footprint import Touched
+from interpreters.explore.schedule.nearest import told_nearest
 from interpreters.explore.schedule.ordered import FAULTS, Ordered
 from interpreters.explore.schedule.programs import Programs, named_programs
-from interpreters.explore.schedule.recorded import RecordedStep
+from interpreters.explore.schedule.recorded import LocatedWorld, RecordedStep
 from interpreters.explore.schedule.replayed import Replayed, in_turn, replay
 from interpreters.explore.schedule.sameness import (
     NOT_FRESH,
@@ -71,7 +73,7 @@ from interpreters.explore.schedule.sameness import (
 )
 from interpreters.explore.schedule.sampled import Sampled
 from interpreters.explore.schedule.shrink import Shrunk, shrunk
-from interpreters.explore.schedule.telling import essence, told_steps
+from interpreters.explore.schedule.telling import essence, sourced_steps
 from interpreters.explore.schedule.token import ScheduleToken, parsed, refused, token_of
 from interpreters.explore.words import name_of, named
 from persist_effects.errors import InvalidRequest, describe
@@ -288,7 +290,7 @@ class _Exploration:
 
     def _tell(self, failure: Shrunk) -> None:
         case = self._case if failure.only is None else self._case.only(failure.only)
-        run = replay(case, failure.found.moves)
+        run = replay(case, failure.found.moves, kind=LocatedWorld)
         found = _as_it_is_again(failure.found, run)
         is_endless = found.problem.kind == "hangs"
         if is_endless:
@@ -296,6 +298,8 @@ class _Exploration:
         token = token_of(found.moves, len(case.programs), failure.only)
         if any(token == told.token for told in self.report.failures):
             return
+        steps = lines_of_endless(case, run.trace) if is_endless else _last_lines(case, run.trace)
+        has_verdict = not is_endless and found.problem.kind not in _NO_NEIGHBOURS
         self.report.failures.append(
             Failure(
                 found.problem.kind,
@@ -304,9 +308,11 @@ class _Exploration:
                 "\n".join(_first(essence(case.names, run.trace), 4 if is_endless else 12))
                 or ("" if is_endless else "the programs run one after the other"),
                 tuple(run.outcomes),
-                lines_of_endless(case, run.trace) if is_endless else _last_lines(case, run.trace),
+                tuple(line for line, _ in steps),
                 token,
                 _remedy(found, len(case.programs)),
+                tuple(source for _, source in steps),
+                told_nearest(case, run, self._pace.is_over) if has_verdict else (),
             )
         )
 
@@ -373,6 +379,9 @@ _REMEDIES = {
     LIVELOCK: "let one of them go on: take what both need in one order, or in one transaction",
 }
 
+_NO_NEIGHBOURS = (NOT_DETERMINISTIC, UNDECIDED)
+"""The kinds of failure that no other order is compared with."""
+
 _LINES_TOLD = 60
 
 
@@ -381,10 +390,10 @@ def _first(lines: Iterable[str], count: int) -> list[str]:
     return told if len(told) <= count else [*told[:count], f"… {len(told) - count:,} more"]
 
 
-def _last_lines(case: Case, trace: Sequence[RecordedStep]) -> tuple[str, ...]:
-    lines = [*told_steps(case.names, trace)]
+def _last_lines(case: Case, trace: Sequence[RecordedStep]) -> list[tuple[str, str]]:
+    lines = [*sourced_steps(case.names, trace)]
     more = len(lines) - _LINES_TOLD
-    return tuple(lines if more <= 0 else [f"… {more:,} steps", *lines[-_LINES_TOLD:]])
+    return lines if more <= 0 else [(f"… {more:,} steps", ""), *lines[-_LINES_TOLD:]]
 
 
 def _check_options(

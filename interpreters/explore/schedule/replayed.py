@@ -55,20 +55,24 @@ class Replayed(NamedTuple):
         return None if self.problem is None else FoundOrder(self.moves, self.switches, self.problem)
 
 
-def replay(case: Case, moves: Sequence[Move], then: Then = on_from_last) -> Replayed:
-    """Make these moves; then whose turn it is, ``then`` says, until all have ended."""
+def replay(
+    case: Case, moves: Sequence[Move], then: Then = on_from_last, kind: type[RecordedWorld] = RecordedWorld
+) -> Replayed:
+    """Make these moves; then whose turn it is, ``then`` says, until all have ended. ``kind``: what is kept of it."""
     made: list[Move] = []
     try:
-        return _replayed(case, moves, made, then)
+        return _replayed(case, moves, made, then, kind)
     except BaseException as error:
         case.note_end(error, made if len(made) > len(moves) else moves)
         raise
 
 
-def _replayed(case: Case, moves: Sequence[Move], made: list[Move], then: Then) -> Replayed:
+def _replayed(
+    case: Case, moves: Sequence[Move], made: list[Move], then: Then, kind: type[RecordedWorld]
+) -> Replayed:
     store = case.store_factory()
     try:
-        world = RecordedWorld(case.programs, rows_but_of_time(store))
+        world = kind(case.programs, rows_but_of_time(store))
         return _gone_through(case, world, moves, made, then)
     finally:
         store.close()
