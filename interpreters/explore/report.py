@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NOT_DETERMINISTIC = "not deterministic"
 UNDECIDED = "undecided"
+INVARIANT_BROKEN = "invariant broken"
 POLLS, LIVELOCK = "polls without end", "livelock"
 ENDLESS = ("hangs", POLLS, LIVELOCK)
 """The kinds of failure of programs that ask for ever."""

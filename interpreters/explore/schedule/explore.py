@@ -17,6 +17,9 @@ carried out or once it was, and is started anew from its function while the othe
 the store. Orders are run again, before all others and after them, every interleaving is compared with the one before
 in what they have in common, and states that are taken for equal in where their programs stand.
 
+**Invariants.** With ``invariant=``, what lies between two requests is judged too. It sees which of two writes came
+first, wherever they are: so all writes depend on one another then, and only reads are still reduced.
+
 **Linearizability.** With ``linearizable=True`` the answers of the store are judged too:
 `interpreters.explore.schedule.linear`. It matters then what came before what in real time, so nothing is reduced.
 
@@ -24,6 +27,7 @@ in what they have in common, and states that are taken for equal in where their 
 kind of failure    what happened
 =================  ===========================================================================================
 check failed       ``check`` raised, in the end
+invariant broken   ``invariant`` raised, after some request; the order ends there
 raises             without a check: a program raised; "raises in some orders" where other orders pass
 polls without end  programs ask the same again and again, and change nothing by it, up to ``requests_limit`` requests
 livelock           several programs do so, and change the store each time: each undoes what the other waits for
@@ -43,10 +47,18 @@ from typing import Any
 import msgspec
 
 from interpreters.explore.faults import AT_A_RESTART, SHARED
-from interpreters.explore.inputs import CheckOfOutcomes, StoreFactory, check_stores, trouble_in_a_call
+from interpreters.explore.inputs import (
+    CheckOfOutcomes,
+    Invariant,
+    StoreFactory,
+    check_stores,
+    checked_invariant,
+    trouble_in_a_call,
+)
 from interpreters.explore.pace import Pace, check_pace
 from interpreters.explore.report import (
     ENDLESS,
+    INVARIANT_BROKEN,
     LIVELOCK,
     NOT_DETERMINISTIC,
     POLLS,
@@ -99,6 +111,7 @@ def explore(
     reduce: bool = True,
     linearizable: bool = False,
     crashes: bool = False,
+    invariant: Invariant | None = None,
     requests_limit: int = 1_000,
     seconds: float | None = None,
     progress: bool = False,
@@ -119,6 +132,9 @@ def explore(
         reduce: Whether orders that lead to the same state are looked at once.
         linearizable: Whether the operations must be explained by some order of them.
         crashes: Whether programs also crash, before a request and after it was carried out.
+        invariant: A generator function without arguments, run on the store before the first request and after each,
+            that raises where it finds something wrong. It only reads. Which write came first matters then, so of
+            orders of writes fewer are equal.
         requests_limit: A program that asks more often hangs.
         seconds: How long it may take: where that is not enough, half of the time is for interleavings in order, the
             rest for drawn ones and for making failures small. The report says what was not reached.
@@ -155,6 +171,7 @@ def explore(
     token = None if repro is None else parsed(repro, len(makers))
     check_stores(store_factory)
     case = Case(names, makers, store_factory, _checked_check(check), requests_limit)
+    case = case._replace(invariant=checked_invariant(invariant))
     if linearizable:
         case = case.looking_at_operations()
     pace = Pace(", ".join(names), seconds, is_told=progress)
@@ -188,7 +205,7 @@ class _Exploration:
             self._tell_all([found], 1)
             self.report.is_exhaustive, self.report.bound = False, "nothing but two runs of one order"
             return
-        if self._is_endless_in_turn():
+        if self._is_broken_at_first(firsts[0].run) or self._is_endless_in_turn():
             return
         search = self._go_through(bound, limit)
         within = "any number of switches" if bound is None else f"at most {bound} switch{'es' * (bound != 1)}"
@@ -207,6 +224,15 @@ class _Exploration:
         if any(failure.kind == NOT_DETERMINISTIC for failure in self.report.failures):
             self.report.is_exhaustive = False
         self._name_kinds()
+
+    def _is_broken_at_first(self, run: Replayed) -> bool:
+        """Whether the invariant does not even hold before the first request."""
+        if run.found is None or run.moves or run.found.problem.kind != INVARIANT_BROKEN:
+            return False
+        self._count(1, 0, 0)
+        self.report.is_exhaustive, self.report.bound = False, "nothing but the store as it is made"
+        self._tell_all([run.found], 1)
+        return True
 
     def _is_endless_in_turn(self) -> bool:
         """Whether programs that have their turns one after the other, a request each, ask for ever."""
@@ -285,7 +311,8 @@ class _Exploration:
         for found in failures:
             if _likeness(found) not in self._told and len(self.report.failures) < _FAILURES_TOLD:
                 self._told.add(_likeness(found))
-                is_whole = found.problem.kind in ("hangs", NOT_DETERMINISTIC)
+                is_at_first = found.problem.kind == INVARIANT_BROKEN and not found.moves
+                is_whole = is_at_first or found.problem.kind in ("hangs", NOT_DETERMINISTIC)
                 self._tell(Shrunk(None, found) if is_whole else shrunk(self._case, found, self._pace.is_over))
 
     def _tell(self, failure: Shrunk) -> None:
@@ -373,6 +400,7 @@ def _remedy(found: FoundOrder, count: int) -> str | None:
 _REMEDIES = {
     NOT_DETERMINISTIC: SHARED,
     "check failed": "let the write expect what was read: kv.update, log.append_expect, or the checks of transact",
+    INVARIANT_BROKEN: "write what belongs together in one step: transact, or an append of several events",
     "not linearizable": "let the store look for conflicts and write in one step that no other comes between",
     "hangs": "a program that tries again and again gives no other its turn: let it wait, or raise requests_limit",
     POLLS: "a program that looks again and again gives no other its turn: let it wait for an event",

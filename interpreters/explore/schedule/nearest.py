@@ -7,6 +7,7 @@ such order in which nothing is wrong tells more of a failure than all its steps.
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from interpreters.explore.report import INVARIANT_BROKEN
 from interpreters.explore.schedule.case import Case
 from interpreters.explore.schedule.recorded import RecordedStep
 from interpreters.explore.schedule.replayed import Replayed, on_from_last, replay
@@ -44,13 +45,16 @@ def told_nearest(case: Case, run: Replayed, is_over: Callable[[], bool]) -> tupl
     found = _nearest(case, run, is_over)
     if found is None:
         return ()
-    names = case.names
-    first = f"{_told_step(names, found.step)} comes {found.comes} {_told_step(names, found.other)}"
+    names, step, other = case.names, found.step, found.other
+    first = f"{_told_step(names, step)} comes {found.comes} {_told_step(names, other)}"
     return (first, *_told_difference(names, run.trace, found.run.trace))
 
 
 def _nearest(case: Case, run: Replayed, is_over: Callable[[], bool]) -> Neighbour | None:
     count = len(case.programs)
+    if run.problem is not None and run.problem.kind == INVARIANT_BROKEN:
+        # It ends there, and what would have come later may have to come before.
+        run = replay(case._replace(invariant=None, check=None), run.moves)
     # Where a move is more steps than one, or none, the steps do not stand at the places of the moves.
     if any(move >= count for move in run.moves) or len(run.trace) != len(run.moves):
         return None

@@ -22,8 +22,8 @@ from typing import Any
 
 from interpreters.explore.faults import is_own
 from interpreters.explore.report import NOT_DETERMINISTIC, Problem
-from interpreters.explore.schedule.case import Case, FoundOrder
-from interpreters.explore.schedule.footprint import Touched
+from interpreters.explore.schedule.case import Case, FoundOrder, LastStep
+from interpreters.explore.schedule.footprint import WATCHED, Touched
 from interpreters.explore.schedule.races import CausedStep, Causes, firsts_without
 from interpreters.explore.schedule.replayed import Then, in_turn, on_from_last_backwards
 from interpreters.explore.schedule.sameness import told_difference
@@ -45,7 +45,7 @@ class _Node:
     """A state on the way, the move that is tried there, and those that are not tried yet."""
 
     __slots__ = (
-        "after", "answer", "asker", "asleep", "can_stay", "event", "failed", "has_crashed", "last", "move", "place",
+        "after", "answer", "asker", "asleep", "broken", "can_stay", "event", "failed", "has_crashed", "last", "move", "place",
         "ready", "request", "runs", "spent", "standing", "switches", "untried",
     )  # fmt: skip
 
@@ -70,6 +70,8 @@ class _Node:
         """The programs whose moves need not be tried here, each with the number of its request's footprint."""
         self.after: tuple[int, ...]
         self.answer: Any
+        self.broken: Problem | None = None
+        """What the invariant says of the state that the move leads to."""
 
 
 class Ordered:
@@ -103,7 +105,9 @@ class Ordered:
         self._crashes = crashes
         self._path: list[_Node] = []
         self._tail: list[Move] = []
-        self._causes = Causes(self._count, orders=orders) if reduce else None
+        self._is_watched = case.invariant is not None
+        counting = orders | {WATCHED} if self._is_watched else orders
+        self._causes = Causes(self._count, orders=counting) if reduce else None
         self._is_by_races = reduce and bound is None and not crashes
         self._histories: dict[tuple[int, tuple[int, ...], int], int] = {}
         self._touched: dict[tuple[int, int], int] = {}
@@ -124,14 +128,21 @@ class Ordered:
                 return
             if problem is not None:
                 self.failed += 1
-                moves = (*(node.move for node in self._path), *self._tail)
-                yield FoundOrder(moves, self._path[-1].spent if self._path else 0, problem)
+                yield self._found(problem)
                 if problem.kind in ("hangs", NOT_DETERMINISTIC):
                     break
             self._go_back()
         self._note_not_reached()
         while self._path:
             self._count_in(self._path.pop())
+
+    def _found(self, problem: Problem) -> FoundOrder:
+        """The order that was gone through; up to where its invariant was broken, if that is what is wrong."""
+        path, tail = self._path, self._tail
+        place = next((place for place, node in enumerate(path, 1) if node.broken is problem), None)
+        if place is not None:
+            path, tail = path[:place], []
+        return FoundOrder((*(node.move for node in path), *tail), path[-1].spent if path else 0, problem)
 
     def _note_not_reached(self) -> None:
         if self.is_finished or not self._path:
@@ -206,6 +217,8 @@ class Ordered:
             if not is_new:
                 self.equal += 1
                 return None
+            if problem is None and self._is_watched:
+                problem = next((node.broken for node in self._path if node.broken is not None), None)
             if problem is None:
                 problem = self._case.judge(world)
             self.checked += 1
@@ -230,7 +243,13 @@ class Ordered:
         node = path[-1] if path else self._next_node(world)
         while node is not None:
             self._note(node, world)
-            world.play(node.move)
+            if self._is_watched:
+                # What follows is gone through also where it is broken, for the races in it.
+                last = LastStep(node.asker, world.tasks[node.asker].asked, node.request)
+                world.play(node.move)
+                node.broken = self._case.broken(world, last)
+            else:
+                world.play(node.move)
             if self._causes is not None:
                 problem = self._difference_from_known(node, world.tasks[node.asker])
                 if problem is not None:
@@ -289,7 +308,7 @@ class Ordered:
         else:
             node = _Node(-1, 0, can_stay=False, has_crashed=False)
         may_crash = self._crashes and not node.has_crashed
-        if self._causes is None and len(world.live) == 1 and not may_crash:
+        if self._causes is None and len(world.live) == 1 and not may_crash and not self._is_watched:
             task = world.tasks[ready[0]]
             task.run_in(self._go_to_end, world, task)
             return None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from interpreters.explore.report import Problem
-from interpreters.explore.schedule.case import Case, FoundOrder, told_outcomes
+from interpreters.explore.schedule.case import Case, FoundOrder, LastStep, told_outcomes
 from interpreters.explore.schedule.recorded import RecordedStep, RecordedWorld
 from interpreters.explore.schedule.world import Move
 from interpreters.explore.virtual import rows_but_of_time
@@ -80,11 +80,11 @@ def _replayed(
 
 def _gone_through(case: Case, world: RecordedWorld, moves: Sequence[Move], made: list[Move], then: Then) -> Replayed:
     switches = 0
-    problem = None
+    problem = case.broken(world, None)
     refused = ""
     count, last = len(case.programs), -1
     try:
-        while ready := world.ready():
+        while problem is None and (ready := world.ready()):
             if len(made) > case.requests_limit:
                 problem = case.hang()
                 break
@@ -94,7 +94,10 @@ def _gone_through(case: Case, world: RecordedWorld, moves: Sequence[Move], made:
             switches += last in ready and move % count != last
             last = move % count
             made.append(move)
+            task = world.tasks[last]
+            step = LastStep(last, task.asked, task.request)
             world.play(move)
+            problem = case.broken(world, step)
         if len(made) < len(moves) and not refused and problem is None:
             refused = f"all programs have come to their ends after {len(made)} turns"
         if problem is None and not refused:
