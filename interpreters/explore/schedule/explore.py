@@ -42,6 +42,7 @@ not deterministic  after the same answers a program asked something else than be
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -87,7 +88,8 @@ from interpreters.explore.schedule.sampled import Sampled
 from interpreters.explore.schedule.shrink import Shrunk, shrunk
 from interpreters.explore.schedule.telling import essence, sourced_steps
 from interpreters.explore.schedule.token import ScheduleToken, parsed, refused, token_of
-from interpreters.explore.words import name_of, named
+from interpreters.explore.schedule.workers import Split, check_workers
+from interpreters.explore.words import name_of
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import check_integer
 
@@ -115,6 +117,7 @@ def explore(
     requests_limit: int = 1_000,
     seconds: float | None = None,
     progress: bool = False,
+    workers: int | None = None,
     repro: str | None = None,
 ) -> Report:
     r"""Run the programs in every order of their requests, each on a fresh store, and check what comes of it.
@@ -139,6 +142,9 @@ def explore(
         seconds: How long it may take: where that is not enough, half of the time is for interleavings in order, the
             rest for drawn ones and for making failures small. The report says what was not reached.
         progress: Whether a line on standard error says how far it is.
+        workers: How many processes go through the interleavings, forked from the main thread; None: this one alone. The
+            report is the same for any number; without it, only what is counted as equal is less. ``store_factory`` is
+            called in each of them. Not with ``bound``, ``limit`` or ``crashes``.
         repro: The token of a failure, which runs that interleaving alone.
 
     Returns:
@@ -167,6 +173,7 @@ def explore(
     """
     _check_options(bound, seed, limit, requests_limit, reduce=reduce, linearizable=linearizable, crashes=crashes)
     check_pace(seconds, progress)
+    check_workers(workers, bound=bound, limit=limit, crashes=crashes)
     names, makers = named_programs(programs)
     token = None if repro is None else parsed(repro, len(makers))
     check_stores(store_factory)
@@ -175,7 +182,7 @@ def explore(
     if linearizable:
         case = case.looking_at_operations()
     pace = Pace(", ".join(names), seconds, is_told=progress)
-    exploration = _Exploration(case, pace, reduce=reduce and not linearizable, crashes=crashes)
+    exploration = _Exploration(case, pace, reduce=reduce and not linearizable, crashes=crashes, workers=workers)
     exploration.report.arguments = "linearizable=True" if linearizable else ""
     if token is None:
         exploration.explore(bound, limit, 0 if seed is None else seed)
@@ -188,12 +195,13 @@ def explore(
 class _Exploration:
     """What is gone through, and what is found."""
 
-    def __init__(self, case: Case, pace: Pace, *, reduce: bool, crashes: bool) -> None:
+    def __init__(self, case: Case, pace: Pace, *, reduce: bool, crashes: bool, workers: int | None) -> None:
         self.report = Report(", ".join(case.names), "schedule", depth=0, failed=0)
         self._pace = pace
         self._case = case
         self._reduce = reduce
         self._crashes = crashes
+        self._workers = workers
         self._told: set[tuple[str, str]] = set()
 
     def explore(self, bound: int | None, limit: int | None, seed: int) -> None:
@@ -258,7 +266,7 @@ class _Exploration:
             self.report.failed = 1
             self._tell(Shrunk(token.only, found))
 
-    def _go_through(self, bound: int | None, limit: int | None) -> Ordered:
+    def _go_through(self, bound: int | None, limit: int | None) -> Ordered | Split:
         search = self._search(bound, frozenset())
         failures = _distinct(search.failures(limit, self._is_over(search, _IN_ORDER)))
         while search.lacks_order:
@@ -268,15 +276,18 @@ class _Exploration:
         self._tell_all(failures, search.failed)
         return search
 
-    def _search(self, bound: int | None, orders: frozenset[Touched]) -> Ordered:
+    def _search(self, bound: int | None, orders: frozenset[Touched]) -> Ordered | Split:
+        if self._workers is not None:
+            is_late = partial(self._pace.is_over, _IN_ORDER)
+            return Split(self._case, self._workers, reduce=self._reduce, orders=orders, is_late=is_late)
         return Ordered(self._case, bound=bound, reduce=self._reduce, crashes=self._crashes, orders=orders)
 
-    def _is_over(self, search: Ordered | Sampled, share: float) -> Callable[[], bool]:
+    def _is_over(self, search: Ordered | Split | Sampled, share: float) -> Callable[[], bool]:
         """Whether the time for a search is over, which is asked before each interleaving. Tells how far it is."""
         report, before, failed = self.report, self.report.checked, self.report.failed or 0
 
         def is_over() -> bool:
-            equal = search.equal if isinstance(search, Ordered) else report.equal
+            equal = report.equal if isinstance(search, Sampled) else search.equal
             self._pace.tell(before + search.checked, equal, failed + search.failed)
             return self._pace.is_over(share)
 
@@ -356,10 +367,10 @@ class _Exploration:
                 for failure in self.report.failures
             ]
 
-    def _add_cells(self, search: Ordered) -> None:
+    def _add_cells(self, search: Ordered | Split) -> None:
         for index, number, fault in sorted(search.places, key=lambda place: (*place[:2], FAULTS.index(place[2]))):
             states, failures = search.places[index, number, fault]
-            label = f"{self._case.names[index]} #{number} {named(search.requests[index, number])}"
+            label = f"{self._case.names[index]} #{number} {search.labels[index, number]}"
             self.report.cells.append(FaultCount(label, fault, states, failures))
 
 
