@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from interpreters.explore.faults import is_own
+from interpreters.explore.pace import never_over
 from interpreters.explore.report import NOT_DETERMINISTIC, Problem
 from interpreters.explore.schedule.case import Case, FoundOrder, LastStep
 from interpreters.explore.schedule.footprint import WATCHED, Touched
@@ -45,11 +46,6 @@ Beginning = tuple[Turn, ...]
 
 SwitchPlace = tuple[int, int, str]
 """A program, the number of its request, and what happened there: one of the `FAULTS`."""
-
-
-def never() -> bool:
-    """That the time is never over."""
-    return False
 
 
 class _Node:
@@ -129,7 +125,7 @@ class Ordered:
         self._known: dict[int, tuple[Any, Any]] = {}
         """By history and program: what it was answered at the end of it, and where it stood then."""
 
-    def failures(self, limit: int | None = None, is_over: Callable[[], bool] = never) -> Iterator[FoundOrder]:
+    def failures(self, limit: int | None = None, is_over: Callable[[], bool] = never_over) -> Iterator[FoundOrder]:
         """Check them, at most so many, until the time is over, but one at the least, and give those that fail."""
         if self._is_by_races and not self._beginning:
             found = [*self.failures_in_other_orders()]

@@ -18,10 +18,11 @@ from contextlib import closing
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
+from interpreters.explore.pace import never_over
 from interpreters.explore.report import NOT_DETERMINISTIC
 from interpreters.explore.schedule.case import Case, FoundOrder
 from interpreters.explore.schedule.footprint import Touched
-from interpreters.explore.schedule.ordered import Beginning, Ordered, SwitchPlace, Turn, never
+from interpreters.explore.schedule.ordered import Beginning, Ordered, SwitchPlace, Turn
 from interpreters.explore.words import told_error
 from persist_effects.errors import InvalidRequest
 from persist_effects.event import check_integer
@@ -88,7 +89,7 @@ class Split:
         """Whether what is equal was judged as if an order did not count, and it does."""
         return self._reduce and not self.orders_seen <= self._orders
 
-    def failures(self, limit: int | None = None, is_over: Callable[[], bool] = never) -> Generator[FoundOrder, None, None]:
+    def failures(self, limit: int | None = None, is_over: Callable[[], bool] = never_over) -> Generator[FoundOrder, None, None]:
         """Check them until the time is over, and give those that fail. ``limit`` is always None here."""
         if self._reduce:
             found = [*self._first.failures_in_other_orders()]
@@ -206,11 +207,14 @@ def _one_longer(case: Case, beginning: Beginning) -> list[Beginning]:
 
 def _in_order(explored: Callable[[Beginning], Part], given: Sequence[Beginning], workers: int) -> Generator[Part, None, None]:
     """What became of each, in this order, by so many processes. Ends them, however it ends itself."""
-    crew = [_Worker(explored, given) for _ in range(min(workers, len(given)))]
-    idle, busy = [*crew], dict[Connection, _Worker]()
+    crew: list[_Worker] = []
+    idle, busy = list[_Worker](), dict[Connection, _Worker]()
     done: dict[int, Part | _Ended] = {}
     handed_out = told = 0
     try:
+        for _ in range(min(workers, len(given))):
+            crew.append(_Worker(explored, given, [worker.line for worker in crew]))
+        idle += crew
         while told < len(given):
             while idle and handed_out < len(given):
                 worker = idle.pop()
@@ -236,11 +240,13 @@ def _in_order(explored: Callable[[Beginning], Part], given: Sequence[Beginning],
 class _Worker:
     """A process that explores one beginning after the other."""
 
-    def __init__(self, explored: Callable[[Beginning], Part], given: Sequence[Beginning]) -> None:
+    def __init__(
+        self, explored: Callable[[Beginning], Part], given: Sequence[Beginning], others: Sequence[Connection]
+    ) -> None:
         context = multiprocessing.get_context("fork")
         self.line, line = context.Pipe()
         self.number = -1
-        self._process = context.Process(target=_work, args=(line, explored, given), daemon=True)
+        self._process = context.Process(target=_work, args=(line, explored, given, [*others, self.line]), daemon=True)
         self._process.start()
         line.close()
 
@@ -268,11 +274,22 @@ class _Worker:
         self._process.join()
 
 
-def _work(line: Connection, explored: Callable[[Beginning], Part], given: Sequence[Beginning]) -> None:
+def _work(
+    line: Connection,
+    explored: Callable[[Beginning], Part],
+    given: Sequence[Beginning],
+    of_parent: Sequence[Connection],
+) -> None:
+    # Else this one would not notice that there is no parent any more.
+    for other in of_parent:
+        other.close()
     # Ctrl-C goes to all processes of a terminal; the one that waits for these ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
-        number = line.recv()
+        try:
+            number = line.recv()
+        except EOFError:
+            return
         try:
             answer: Part | _Ended = explored(given[number])
         except BaseException as error:
