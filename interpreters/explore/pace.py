@@ -59,7 +59,7 @@ class Pace:
 
 
 def never_over() -> bool:
-    """That there is no end to the time.
+    """Say that the time is not over, where there is no end to it.
 
     >>> never_over()
     False

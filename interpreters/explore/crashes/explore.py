@@ -23,7 +23,6 @@ from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Handlers
 from persist_effects.requests import Answered, Failed, Request
 
-
 _SEARCHING = 0.8
 """By when, as a share of the time, the search ends."""
 
@@ -107,8 +106,12 @@ def explore_crashes(
     if only is not None:
         report.is_exhaustive, report.bound = False, f"the one state {repro}"
     pace = Pace(report.subject, seconds, is_told=progress is True)
-    tell = progress if callable(progress) else lambda checked: pace.tell(checked, report.equal, len(exploration.found))
-    exploration = Exploration(options, report, progress=tell, only=only, is_over=partial(pace.is_over, _SEARCHING))
+
+    def tell(checked: int) -> None:
+        pace.tell(checked, report.equal, len(exploration.found))
+
+    told = progress if callable(progress) else tell
+    exploration = Exploration(options, report, progress=told, only=only, is_over=partial(pace.is_over, _SEARCHING))
     with _seldom_collected(), noted(lambda: told_end(profile, exploration.where, report.arguments)):
         if limit is not None and repro is None:
             exploration.sample(limit)

@@ -32,7 +32,7 @@ class FoundOrder(NamedTuple):
 class LastStep(NamedTuple):
     """What was asked last: by which program, as which of its requests."""
 
-    index: int
+    program: int
     number: int
     request: Request[Any]
 
@@ -123,7 +123,7 @@ class Case(NamedTuple):
             return None
         if isinstance(failure, _InvariantWrites):
             raise InvalidRequest(f"invariant asks {failure}: let it only read, for programs would see what it writes")
-        when = "before the first" if last is None else f"after {self.names[last.index]} #{last.number}"
+        when = "before the first" if last is None else f"after {self.names[last.program]} #{last.number}"
         asked = "request" if last is None else told(last.request)
         return Problem(INVARIANT_BROKEN, f"invariant() passes {when} {asked}", told_error(failure))
 

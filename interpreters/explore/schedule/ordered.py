@@ -34,6 +34,7 @@ from persist_effects.requests import CHANGES, TIMES, Outcome, Sleep
 
 FAULTS = ("switch", "crash-before", "crash-during")
 
+
 class Turn(NamedTuple):
     """Whose turn it is, and which programs other orders begin with at the same place, that are gone through before."""
 
@@ -52,8 +53,8 @@ class _Node:
     """A state on the way, the move that is tried there, and those that are not tried yet."""
 
     __slots__ = (
-        "after", "answer", "asker", "asleep", "broken", "can_stay", "event", "failed", "has_crashed", "last", "move", "place",
-        "ready", "request", "runs", "spent", "standing", "switches", "untried",
+        "after", "answer", "asker", "asleep", "broken", "can_stay", "event", "failed", "has_crashed", "last", "move",
+        "place", "ready", "request", "runs", "spent", "standing", "switches", "untried",
     )  # fmt: skip
 
     def __init__(self, last: int, switches: int, *, can_stay: bool, has_crashed: bool) -> None:
@@ -176,7 +177,7 @@ class Ordered:
         return self._causes is not None and not self.orders_seen <= self._causes.orders
 
     def failures_in_other_orders(self) -> Iterator[FoundOrder]:
-        """Failures where a program stands elsewhere after the same answers in orders that may be equal to the first one.
+        """Failures where a program stands elsewhere after the same answers, in orders that may equal the first one.
 
         They are not counted: without a race there is one interleaving, which has nothing to be compared with.
         """

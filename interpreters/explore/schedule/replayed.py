@@ -67,9 +67,7 @@ def replay(
         raise
 
 
-def _replayed(
-    case: Case, moves: Sequence[Move], made: list[Move], then: Then, kind: type[RecordedWorld]
-) -> Replayed:
+def _replayed(case: Case, moves: Sequence[Move], made: list[Move], then: Then, kind: type[RecordedWorld]) -> Replayed:
     store = case.store_factory()
     try:
         world = kind(case.programs, rows_but_of_time(store))

@@ -13,7 +13,7 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
@@ -89,7 +89,7 @@ class Split:
         """Whether what is equal was judged as if an order did not count, and it does."""
         return self._reduce and not self.orders_seen <= self._orders
 
-    def failures(self, limit: int | None = None, is_over: Callable[[], bool] = never_over) -> Generator[FoundOrder, None, None]:
+    def failures(self, limit: int | None = None, is_over: Callable[[], bool] = never_over) -> Iterator[FoundOrder]:
         """Check them until the time is over, and give those that fail. ``limit`` is always None here."""
         if self._reduce:
             found = [*self._first.failures_in_other_orders()]
@@ -205,10 +205,12 @@ def _one_longer(case: Case, beginning: Beginning) -> list[Beginning]:
 # Processes
 
 
-def _in_order(explored: Callable[[Beginning], Part], given: Sequence[Beginning], workers: int) -> Generator[Part, None, None]:
+def _in_order(
+    explored: Callable[[Beginning], Part], given: Sequence[Beginning], workers: int
+) -> Generator[Part, None, None]:
     """What became of each, in this order, by so many processes. Ends them, however it ends itself."""
     crew: list[_Worker] = []
-    idle, busy = list[_Worker](), dict[Connection, _Worker]()
+    idle, busy = list[_Worker](), dict[Any, _Worker]()
     done: dict[int, Part | _Ended] = {}
     handed_out = told = 0
     try:
@@ -229,7 +231,7 @@ def _in_order(explored: Callable[[Beginning], Part], given: Sequence[Beginning],
                 yield part
                 continue
             for line in wait([*busy]):
-                worker = busy.pop(line)  # type: ignore[arg-type]
+                worker = busy.pop(line)
                 done[worker.number] = worker.answer()
                 idle.append(worker)
     finally:
@@ -325,9 +327,7 @@ class _Ended(NamedTuple):
             again: BaseException = pickle.loads(self.pickled)  # noqa: S301 - from a process that this one has forked
             return again
         of_pytest = _outcome_of_pytest(self.outcome)
-        told = (
-            RuntimeError(f"in a process that explored: {self.told}") if of_pytest is None else of_pytest(self.told)
-        )
+        told = RuntimeError(f"in a process that explored: {self.told}") if of_pytest is None else of_pytest(self.told)
         for note in self.notes:
             told.add_note(note)
         return told

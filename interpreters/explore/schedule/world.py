@@ -216,7 +216,8 @@ class World:
 
         ``handlers``: the table that answers it, where that is another one.
         """
-        other = type(self)([lambda: program], self.handlers if handlers is None else handlers, now=self.now, kind="check")
+        rows = self.handlers if handlers is None else handlers
+        other = type(self)([lambda: program], rows, now=self.now, kind="check")
         while ready := other.ready():
             other.step(ready[0])
         self.orders_seen |= other.orders_seen
