@@ -29,30 +29,30 @@ class KeptFailure(msgspec.Struct, frozen=True, order=True):
     kind: str = ""
 
 
-class Found(NamedTuple):
+class KeptLines(NamedTuple):
     """What a file holds, and how many of its lines are not of this kind."""
 
     failures: list[KeptFailure]
     unreadable: int
 
 
-def read_failures(path: Path) -> Found:
+def read_failures(path: Path) -> KeptLines:
     """The failures that a file keeps; none where there is no such file.
 
     >>> read_failures(Path("nowhere/test_it.jsonl"))
-    Found(failures=[], unreadable=0)
+    KeptLines(failures=[], unreadable=0)
     """
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
-        return Found([], 0)
+        return KeptLines([], 0)
     failures: list[KeptFailure] = []
     for line in lines:
         try:
             failures.append(msgspec.json.decode(line, type=KeptFailure))
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
-    return Found(sorted(set(failures)), len(lines) - len(failures))
+    return KeptLines(sorted(set(failures)), len(lines) - len(failures))
 
 
 def keep_failures(path: Path, failures: Iterable[KeptFailure]) -> None:

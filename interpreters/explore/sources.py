@@ -5,10 +5,9 @@ from pathlib import Path
 from types import GeneratorType
 from typing import Any
 
-import interpreters
 import persist_effects
 
-_OURS = tuple(f"{Path(package.__path__[0])}{os.sep}" for package in (interpreters, persist_effects))
+_OURS = tuple(f"{root}{os.sep}" for root in (Path(__file__).parents[1], Path(persist_effects.__path__[0])))
 
 
 def source_of(program: Any) -> str:

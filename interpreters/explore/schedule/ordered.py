@@ -42,7 +42,7 @@ class Turn(NamedTuple):
     before: tuple[int, ...]
 
 
-Beginning = tuple[Turn, ...]
+OrderBeginning = tuple[Turn, ...]
 """How the orders begin that are gone through."""
 
 SwitchPlace = tuple[int, int, str]
@@ -93,7 +93,7 @@ class Ordered:
         reduce: bool,
         crashes: bool,
         orders: frozenset[Touched] = frozenset(),
-        beginning: Beginning = (),
+        beginning: OrderBeginning = (),
     ) -> None:
         self.checked = self.equal = self.failed = 0
         self.most_switches = 0

@@ -22,7 +22,7 @@ from interpreters.explore.pace import never_over
 from interpreters.explore.report import NOT_DETERMINISTIC
 from interpreters.explore.schedule.case import Case, FoundOrder
 from interpreters.explore.schedule.footprint import Touched
-from interpreters.explore.schedule.ordered import Beginning, Ordered, SwitchPlace, Turn
+from interpreters.explore.schedule.ordered import OrderBeginning, Ordered, SwitchPlace, Turn
 from interpreters.explore.words import told_error
 from persist_effects.errors import InvalidRequest
 from persist_effects.event import check_integer
@@ -37,7 +37,7 @@ class WorkerDied(RuntimeError):
     """A process that explored has ended before its time, by a signal or by the system."""
 
 
-class Part(NamedTuple):
+class ExploredPart(NamedTuple):
     """What became of the orders that begin one way."""
 
     checked: int
@@ -113,18 +113,18 @@ class Split:
         if unfinished:
             self.not_reached = f"all of {unfinished} of the {len(beginnings)} ways to begin"
 
-    def _search(self, beginning: Beginning) -> Ordered:
+    def _search(self, beginning: OrderBeginning) -> Ordered:
         return Ordered(
             self._case, bound=None, reduce=self._reduce, crashes=False, orders=self._orders, beginning=beginning
         )
 
-    def _explored(self, beginning: Beginning) -> Part:
+    def _explored(self, beginning: OrderBeginning) -> ExploredPart:
         """What one process does with one beginning."""
         search = self._search(beginning)
         first: dict[tuple[str, str], FoundOrder] = {}
         for found in search.failures(is_over=self._is_late):
             first.setdefault((found.problem.kind, found.problem.found), found)
-        return Part(
+        return ExploredPart(
             search.checked,
             search.equal,
             search.failed,
@@ -136,7 +136,7 @@ class Split:
             [*first.values()],
         )
 
-    def _take_in(self, part: Part) -> None:
+    def _take_in(self, part: ExploredPart) -> None:
         self.checked += part.checked
         self.equal += part.equal
         self.failed += part.failed
@@ -175,9 +175,9 @@ def _ends_search(found: FoundOrder) -> bool:
 # How orders begin
 
 
-def _beginnings(case: Case) -> list[Beginning]:
+def _beginnings(case: Case) -> list[OrderBeginning]:
     """The ways to begin: all of some length, in the order in which one search would come to them."""
-    found: list[Beginning] = [()]
+    found: list[OrderBeginning] = [()]
     for _ in range(_LONGEST_BEGINNING):
         if len(found) >= _BEGINNINGS_WANTED:
             break
@@ -185,7 +185,7 @@ def _beginnings(case: Case) -> list[Beginning]:
     return found
 
 
-def _one_longer(case: Case, beginning: Beginning) -> list[Beginning]:
+def _one_longer(case: Case, beginning: OrderBeginning) -> list[OrderBeginning]:
     moves = [turn.move for turn in beginning]
     world, store = case.begin()
     try:
@@ -206,12 +206,12 @@ def _one_longer(case: Case, beginning: Beginning) -> list[Beginning]:
 
 
 def _in_order(
-    explored: Callable[[Beginning], Part], given: Sequence[Beginning], workers: int
-) -> Generator[Part, None, None]:
+    explored: Callable[[OrderBeginning], ExploredPart], given: Sequence[OrderBeginning], workers: int
+) -> Generator[ExploredPart, None, None]:
     """What became of each, in this order, by so many processes. Ends them, however it ends itself."""
     crew: list[_Worker] = []
     idle, busy = list[_Worker](), dict[Any, _Worker]()
-    done: dict[int, Part | _Ended] = {}
+    done: dict[int, ExploredPart | _Ended] = {}
     handed_out = told = 0
     try:
         for _ in range(min(workers, len(given))):
@@ -243,7 +243,10 @@ class _Worker:
     """A process that explores one beginning after the other."""
 
     def __init__(
-        self, explored: Callable[[Beginning], Part], given: Sequence[Beginning], others: Sequence[Connection]
+        self,
+        explored: Callable[[OrderBeginning], ExploredPart],
+        given: Sequence[OrderBeginning],
+        others: Sequence[Connection],
     ) -> None:
         context = multiprocessing.get_context("fork")
         self.line, line = context.Pipe()
@@ -257,10 +260,10 @@ class _Worker:
         self.number = number
         self.line.send(number)
 
-    def answer(self) -> "Part | _Ended":
+    def answer(self) -> "ExploredPart | _Ended":
         """What became of it. Raises `WorkerDied` where nobody says so any more."""
         try:
-            answer: Part | _Ended = self.line.recv()
+            answer: ExploredPart | _Ended = self.line.recv()
         except EOFError:
             self._process.join()
             raise WorkerDied(
@@ -278,8 +281,8 @@ class _Worker:
 
 def _work(
     line: Connection,
-    explored: Callable[[Beginning], Part],
-    given: Sequence[Beginning],
+    explored: Callable[[OrderBeginning], ExploredPart],
+    given: Sequence[OrderBeginning],
     of_parent: Sequence[Connection],
 ) -> None:
     # Else this one would not notice that there is no parent any more.
@@ -293,7 +296,7 @@ def _work(
         except EOFError:
             return
         try:
-            answer: Part | _Ended = explored(given[number])
+            answer: ExploredPart | _Ended = explored(given[number])
         except BaseException as error:
             answer = _Ended.by(error)
         line.send(answer)
