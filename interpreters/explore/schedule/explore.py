@@ -421,7 +421,7 @@ _REMEDIES = {
 _NO_NEIGHBOURS = (NOT_DETERMINISTIC, UNDECIDED)
 """The kinds of failure that no other order is compared with."""
 
-_LINES_TOLD = 60
+_LINES_TOLD = 20
 
 
 def _first(lines: Iterable[str], count: int) -> list[str]:

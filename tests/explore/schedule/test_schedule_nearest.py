@@ -117,4 +117,5 @@ def test_the_report_of_a_long_order_stays_short_and_ends_soon():
 
     report = explore({"write": write_many, "look": look}, memory, limit=3)
     assert report.failure_count
-    assert len(report.failures[0].trace) <= 61
+    assert len(report.failures[0].trace) <= 21
+    assert len(str(report).splitlines()) <= 50
