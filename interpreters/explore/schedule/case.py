@@ -57,6 +57,12 @@ class Case(NamedTuple):
     """Which of the programs that were given these are, if not all."""
     invariant: Invariant | None = None
 
+    @property
+    def arguments(self) -> str:
+        """Those that must be given again, as code, for a token to mean the same."""
+        given = (("linearizable=True", self.contents), ("invariant=invariant", self.invariant))
+        return ", ".join(told for told, value in given if value is not None)
+
     def begin(self) -> tuple[World, Store | Interpreter]:
         """The programs at their first requests, on a store of their own, which the caller closes."""
         store = self.store_factory()
@@ -82,7 +88,7 @@ class Case(NamedTuple):
     def note_end(self, error: BaseException, moves: Sequence[Move]) -> None:
         """Say on an error that ends the exploration in which interleaving it came."""
         token = token_of(tuple(moves), len(self.programs), self.chosen)
-        note(error, lambda: told_end("schedule", token, "" if self.contents is None else "linearizable=True"))
+        note(error, lambda: told_end("schedule", token, self.arguments))
 
     def judge(self, world: World) -> Problem | None:
         """What is wrong where no program can go on."""

@@ -183,7 +183,7 @@ def explore(
         case = case.looking_at_operations()
     pace = Pace(", ".join(names), seconds, is_told=progress)
     exploration = _Exploration(case, pace, reduce=reduce and not linearizable, crashes=crashes, workers=workers)
-    exploration.report.arguments = "linearizable=True" if linearizable else ""
+    exploration.report.arguments = case.arguments
     if token is None:
         exploration.explore(bound, limit, 0 if seed is None else seed)
         exploration.tell_end()

@@ -46,7 +46,9 @@ def test_what_is_written_at_once_passes():
 
 
 def test_its_token_shows_it_again():
-    token = explore({"move": move_money}, memory, invariant=ten_in_all).failures[0].token
+    report = explore({"move": move_money}, memory, invariant=ten_in_all)
+    assert str(report).endswith('explore(programs, store_factory, check, invariant=invariant, repro="s1:0,0")')
+    token = report.failures[0].token
     [failure] = explore({"move": move_money}, memory, invariant=ten_in_all, repro=token).failures
     assert failure.kind == "invariant broken"
 
