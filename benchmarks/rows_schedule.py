@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.table import Bound, Row, rate
+from interpreters import open_store
 from interpreters.explore.schedule.case import Case
 from interpreters.explore.schedule.ordered import Ordered
 from interpreters.stores.memory import MemoryStore
-from persist_effects import kv
+from persist_effects import kv, log
 from persist_effects.machine import Effect
 
 INTERLEAVINGS = 70
@@ -43,7 +44,37 @@ def explore_again_and_again(count: int) -> None:
         assert search.checked == INTERLEAVINGS
 
 
+MUST_OF_REDUCED_A_SECOND = 3_000
+
+
+def append_thrice() -> Effect[Any]:
+    """A program of three appends, to two streams that others append to as well."""
+    for stream in "aba":
+        yield from log.append(stream, "made", 1)
+
+
+FOUR_APPEND = Case(tuple("abcd"), (append_thrice,) * 4, lambda: open_store("memory:"), None, requests_limit=100)
+"""Of which 27,480 orders differ."""
+
+
+def explore_reduced(count: int) -> None:
+    """Go through so many of the orders that differ."""
+    search = Ordered(FOUR_APPEND, bound=None, reduce=True, crashes=False)
+    assert not list(search.failures(count))
+    assert search.checked + search.equal == count
+
+
 ROWS = (
+    Row(
+        name="orders that differ, of four programs of three appends each, against 3,000 a second",
+        unit="orders/s",
+        bound=Bound.AT_LEAST,
+        must=1.0,
+        operations=3_000,
+        rounds=7,
+        ours=lambda count: rate(count, lambda: explore_reduced(count)),
+        peer=lambda count: MUST_OF_REDUCED_A_SECOND,
+    ),
     Row(
         name="interleavings of two programs of four requests each, against 25,000 a second",
         unit="interleavings/s",

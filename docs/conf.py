@@ -53,7 +53,7 @@ HANDED_ON = (
 )
 nitpick_ignore_regex = [
     ("py:class", rf"(persist_effects|interpreters)\..*\.({HANDED_ON})"),
-    ("py:class", r"msgspec\.UnsetType|RenderableType"),
+    ("py:class", r"msgspec\.UnsetType|RenderableType|Mask"),
     ("py:obj", ".*"),
     ("py:class", rf"({'|'.join(sys.stdlib_module_names)})\..*"),
     ("py:class", r".*\.([A-Z]|\w+T)(_co)?"),

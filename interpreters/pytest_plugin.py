@@ -14,6 +14,9 @@ has them; where one does, theirs is used, and pytest says so once.
 Such a test takes no fixtures and no parameters, and may stand in a ``unittest.TestCase``. ``--repro TOKEN`` runs the
 one state or interleaving that a failure named, and ``--update-traces`` writes golden traces anew. A summary at the end
 says how much was explored.
+
+What failed is kept beside the test, in ``.persist-effects-failures``, and is run before everything else the next time,
+until all of the test passes. Commit the directory where others are to meet the same failures first; or leave it out.
 """
 
 import argparse
@@ -33,7 +36,7 @@ import pytest
 
 from interpreters.never_run import is_switched_off
 from interpreters.pytest_never_run import NeverRunPlugin
-from interpreters.store_testing import STORES, GoldenRun, golden_path, golden_runs
+from interpreters.store_testing import STORES, GoldenRun, file_stem, golden_path, golden_runs
 from persist_effects.answers import check_answers
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Effect
@@ -61,6 +64,9 @@ _FOREIGN = pytest.StashKey[list[str]]()
 
 _TO_PASTE = pytest.StashKey[list[str]]()
 """The commands that show again where explorations were interrupted."""
+
+_KEPT = pytest.StashKey[list[str]]()
+"""What is to be said of failures that were kept: which came back, and which are gone."""
 
 _REFUSED = pytest.StashKey[str]()
 """What a worker of pytest-xdist is to say of the token in each test, since it cannot end before."""
@@ -124,7 +130,7 @@ def _as_test(explore: Callable[[Any, str | None], "Report"], what: str, function
         config = None if item is None else item.config
         try:
             workload = program if inspect.isgeneratorfunction(function) else program()
-            report = explore(workload, None if config is None else config.getoption("persist_repro"))
+            report = _explored(functools.partial(explore, workload), item)
         except BaseException as error:
             if item is not None:
                 _note_command(item, error)
@@ -149,6 +155,19 @@ def _as_test(explore: Callable[[Any, str | None], "Report"], what: str, function
     made.pytestmark = list(getattr(function, "pytestmark", []))
     setattr(made, _IS_EXPLORATION, what)
     return cast(Test, made)
+
+
+def _explored(explore: Callable[[str | None], "Report"], item: pytest.Item | None) -> "Report":
+    """Explore a test's programs: the state of the token that was given, or else what failed before, and all."""
+    token = None if item is None else item.config.getoption("persist_repro")
+    if item is None or token:
+        return explore(token)
+    from interpreters.pytest_failures import FOLDER, explored_with_kept
+
+    path = item.path.parent / FOLDER / f"{item.path.stem}.{file_stem(_test_name(item))}.jsonl"
+    report, told = explored_with_kept(explore, path)
+    item.config.stash.setdefault(_KEPT, []).extend(f"{item.nodeid}: {line}" for line in told)
+    return report
 
 
 def _check_plain(function: Any, what: str) -> bool:
@@ -291,8 +310,13 @@ def _folded(path: Path) -> str:
 
 
 def _golden_path(item: pytest.Item, name: str) -> Path:
+    return golden_path(item.path, _test_name(item), name)
+
+
+def _test_name(item: pytest.Item) -> str:
+    """A test with the classes that it is in."""
     classes = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
-    return golden_path(item.path, ".".join([*classes, item.name]), name)
+    return ".".join([*classes, item.name])
 
 
 # Tests that cannot have our fixtures
@@ -447,6 +471,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Say how much was explored, and how to see again what was interrupted."""
     for what, (tests, checked) in sorted(config.stash.get(_EXPLORED, {}).items()):
         terminalreporter.write_line(f"explored {checked:,} {what} in {_tests(tests)}")
+    for told in config.stash.get(_KEPT, []):
+        terminalreporter.write_line(told)
     for command in config.stash.get(_TO_PASTE, []):
         terminalreporter.write_line(f"interrupted in one state of an exploration. To see it again: {command}")
 
@@ -460,6 +486,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output[_WORKER_OUTPUT] = session.config.stash.get(_EXPLORED, {})
+        output[_WORKER_KEPT] = session.config.stash.get(_KEPT, [])
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -470,9 +497,11 @@ def pytest_testnodedown(node: Any) -> None:
         counts = explored.setdefault(what, [0, 0])
         counts[0] += tests
         counts[1] += checked
+    kept = getattr(node, "workeroutput", {}).get(_WORKER_KEPT, [])
+    node.config.stash.setdefault(_KEPT, []).extend(kept)
 
 
-_WORKER_OUTPUT = "persist_effects_explored"
+_WORKER_OUTPUT, _WORKER_KEPT = "persist_effects_explored", "persist_effects_kept"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

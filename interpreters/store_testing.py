@@ -110,8 +110,17 @@ def golden_path(file: Path, test: str, name: str) -> Path:
     """
     if not (isinstance(name, str) and re.fullmatch(r"[\w.-]*", name)):
         raise InvalidRequest(f"the name of a golden trace is {describe(name)}: it has only letters, digits, and . _ -")
-    stem = "-".join(filter(None, (re.sub(r"[^\w.-]+", "-", test).strip("-"), name)))
+    stem = "-".join(filter(None, (file_stem(test), name)))
     return file.parent / "traces" / file.stem / f"{stem}.jsonl"
+
+
+def file_stem(test: str) -> str:
+    """A test's name as that of a file.
+
+    >>> file_stem("TestOrders.test_placing[tea]")
+    'TestOrders.test_placing-tea'
+    """
+    return re.sub(r"[^\w.-]+", "-", test).strip("-")
 
 
 # Test cases

@@ -77,6 +77,9 @@ def refuse_async(op: str, answer: Any = None) -> InvalidRequest:
 
 
 def _flags(row: Any) -> int:
+    if type(row) is MethodType and type(row.__func__) is FunctionType:
+        # As most rows of a store are, which is looked at whenever one is opened.
+        return row.__func__.__code__.co_flags
     while isinstance(row, functools.partial):
         row = row.func
     if not isinstance(row, FunctionType | MethodType):

@@ -496,6 +496,77 @@ def test_it():
     assert again.ret == pytest.ExitCode.INTERRUPTED
 
 
+# Failures that come back first
+
+
+def kept_in(pytester):
+    return sorted((pytester.path / ".persist-effects-failures").glob("*.jsonl"))
+
+
+def test_what_failed_is_run_first_the_next_time_and_alone(run, pytester):
+    program = INTERLEAVED.replace("PROGRAM", "add")
+    run(program).assert_outcomes(failed=1)
+    [file] = kept_in(pytester)
+    assert file.name.endswith(".test_it.jsonl")
+    assert file.read_text() == '{"token":"s1:0,1,1,0","kind":"check failed"}\n'
+    again = run(program)
+    again.assert_outcomes(failed=1)
+    again.stdout.fnmatch_lines(
+        ["explored 1 interleavings in 1 test", "*::test_it: failed before, and again: s1:0,1,1,0. *not explored"]
+    )
+    assert kept_in(pytester) == [file]
+
+
+def test_what_passes_now_is_forgotten_once_everything_has_passed(run, pytester):
+    run(INTERLEAVED.replace("PROGRAM", "add"))
+    mended = INTERLEAVED.replace("PROGRAM", "add").replace("== 2", "in (1, 2)")
+    result = run(mended)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*::test_it: passes now, and is forgotten: s1:0,1,1,0"])
+    assert kept_in(pytester) == []
+    assert "passes now, and" not in run(mended).stdout.str()
+
+
+def test_what_passes_now_is_kept_while_the_test_fails_otherwise(run, pytester):
+    run(INTERLEAVED.replace("PROGRAM", "add"))
+    # The order that failed passes, and one that passed fails.
+    run(INTERLEAVED.replace("PROGRAM", "add").replace("== 2", "== 1")).assert_outcomes(failed=1)
+    [file] = kept_in(pytester)
+    assert [line.split('"')[3] for line in file.read_text().splitlines()] == ["s1:0,0,1,1", "s1:0,1,1,0"]
+
+
+def test_a_kept_token_that_fits_no_more_is_dropped_with_a_word(run, pytester):
+    run(INTERLEAVED.replace("PROGRAM", "add"))
+    [file] = kept_in(pytester)
+    with file.open("a") as more:
+        more.write("<<<<<<< ours\n")
+    shorter = INTERLEAVED.replace("PROGRAM, PROGRAM", "safe").replace("== 2", "== 1")
+    result = run(shorter)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["*: 1 lines are not kept failures: dropped", "*dropped s1:0,1,1,0, which fits these programs no more: *"]
+    )
+    assert kept_in(pytester) == []
+
+
+def test_a_crash_test_keeps_its_failures_too(run, pytester):
+    run(FAILING).assert_outcomes(failed=1)
+    again = run(FAILING)
+    again.assert_outcomes(failed=1)
+    again.stdout.fnmatch_lines(["explored 1 states in 1 test", "*::test_it: failed before, and again: *"])
+
+
+def test_a_workload_that_raises_is_told_again_from_what_was_kept(run, pytester):
+    raising = """
+@crash_test(depth=1)
+def test_it():
+    yield from kv.put("k", 1)
+    raise ValueError("no")
+"""
+    run(raising).assert_outcomes(failed=1)
+    run(raising).stdout.fnmatch_lines(["*::test_it: failed before, and again: 0.r.*"])
+
+
 # In several processes
 
 
@@ -522,6 +593,16 @@ def test_workers_hand_over_how_much_they_explored_and_their_tokens_show_it_again
     again = workers("test_one.py", "--repro", token)
     again.assert_outcomes(failed=1)
     again.stdout.fnmatch_lines(["explored 1 states in 1 test"])
+
+
+def test_workers_keep_what_failed_and_say_that_it_failed_again(workers, pytester):
+    pytester.makepyfile(test_one=HEAD + FAILING, test_two=HEAD + FAILING)
+    workers().assert_outcomes(failed=2)
+    assert [file.name for file in kept_in(pytester)] == ["test_one.test_it.jsonl", "test_two.test_it.jsonl"]
+    again = workers()
+    again.assert_outcomes(failed=2)
+    told = [line for line in again.outlines if "failed before, and again" in line]
+    assert sorted(line.split("::")[0] for line in told) == ["test_one.py", "test_two.py"]
 
 
 def test_a_token_for_several_tests_is_refused_in_workers_too(workers, pytester):

@@ -124,6 +124,7 @@ FLOORS = (
     (
         "interpreters/cli/",
         "interpreters/conformance/",
+        "interpreters/pytest_failures.py",
         "interpreters/pytest_never_run.py",
         "interpreters/pytest_plugin.py",
         "interpreters/serving.py",

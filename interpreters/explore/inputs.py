@@ -22,6 +22,9 @@ CheckOfWrites = Callable[[list[tuple[Request[Any], Any]], list[Request[Any]]], E
 """A program that raises where a state is wrong. It is given the writes that were acknowledged, with their answers, and
 those of which nobody knows."""
 
+Invariant = Callable[[], Effect[Any]]
+"""Likewise, of any state on the way: it only reads."""
+
 CheckOfOutcomes = Callable[[list[Outcome]], Effect[Any]]
 """Likewise, of programs that have all ended: it is given how."""
 
@@ -99,6 +102,23 @@ def checked_check(check: Any, *given: str) -> Callable[..., Effect[Any]]:
     if trouble := trouble_in_a_call(check, *([] for _ in names)):
         raise InvalidRequest(f"check {name_of(check)!r} takes other arguments than ({told}): {trouble}")
     made: Callable[..., Effect[Any]] = check
+    return made
+
+
+def checked_invariant(invariant: Any) -> Invariant | None:
+    """An invariant, or None. Raises `InvalidRequest` for what is none.
+
+    >>> checked_invariant(7)
+    Traceback (most recent call last):
+    persist_effects.errors.InvalidRequest: invariant is an int, 7: give a generator function without arguments
+    """
+    if invariant is None:
+        return None
+    if not inspect.isgeneratorfunction(invariant):
+        raise InvalidRequest(f"invariant is {describe(invariant)}: give a generator function without arguments")
+    if trouble := trouble_in_a_call(invariant):
+        raise InvalidRequest(f"invariant {name_of(invariant)!r} takes arguments ({trouble}): make it take none")
+    made: Invariant = invariant
     return made
 
 

@@ -58,6 +58,15 @@ class Pace:
         self._width = len(line)
 
 
+def never_over() -> bool:
+    """Say that the time is not over, where there is no end to it.
+
+    >>> never_over()
+    False
+    """
+    return False
+
+
 def check_pace(seconds: Any, progress: Any) -> None:
     """Refuse what is not a time, or does not say whether progress is told."""
     if seconds is not None and (type(seconds) not in (int, float) or not 0 < seconds < math.inf):

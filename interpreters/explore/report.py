@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NOT_DETERMINISTIC = "not deterministic"
 UNDECIDED = "undecided"
+INVARIANT_BROKEN = "invariant broken"
 POLLS, LIVELOCK = "polls without end", "livelock"
 ENDLESS = ("hangs", POLLS, LIVELOCK)
 """The kinds of failure of programs that ask for ever."""
@@ -94,7 +95,8 @@ class Failure(msgspec.Struct, frozen=True):
 
     ``survivors`` says what was lost, torn, reordered or failed. ``trace`` holds the requests around the crash; the
     crash itself is a line of its own that starts with ``"  ✗ "``. ``token`` replays exactly this state, and
-    ``remedy`` is what would make it pass, where that is known.
+    ``remedy`` is what would make it pass, where that is known. ``sources`` has a place in your code for each line of
+    the trace, where that was looked for, and ``passes`` says what would have to come before what.
     """
 
     kind: str
@@ -105,6 +107,8 @@ class Failure(msgspec.Struct, frozen=True):
     trace: tuple[str, ...]
     token: str
     remedy: str | None = None
+    sources: tuple[str, ...] = ()
+    passes: tuple[str, ...] = ()
 
 
 class Report(msgspec.Struct):
@@ -318,6 +322,7 @@ def _fields(report: Report, failure: Failure) -> list[tuple[str, Sequence[str]]]
         ("found", [failure.found]),
         (_words(report).crash, [failure.crash]),
         (_words(report).survivors, failure.survivors),
+        ("passes if", failure.passes),
     ]
     return [(label, lines) for label, lines in fields if any(lines)]
 
@@ -410,10 +415,24 @@ def _text_of_failure(report: Report, number: int) -> list[str]:
     for label, texts in _fields(report, failure):
         lines += _labelled(label, texts)
     if failure.trace:
-        lines += ["  trace", *(f"    {_line(line)}" for line in failure.trace)]
+        lines += ["  trace", *(f"    {line}" for line in _trace_lines(failure))]
     if failure.remedy:
         lines += _labelled("remedy", [failure.remedy])
     return [*lines, "", "To see it again:", _replay(report, failure)]
+
+
+_STEP_WIDTH = 72
+"""Up to which length steps are filled up, so that the places behind them stand below each other."""
+
+
+def _trace_lines(failure: Failure) -> list[str]:
+    """The steps, each with the place in the program behind it."""
+    steps = [_line(line) for line in failure.trace]
+    width = min(_STEP_WIDTH, max(map(len, steps)))
+    sources = failure.sources or [""] * len(steps)
+    return [
+        f"{step:<{width}}  {_line(source)}" if source else step for step, source in zip(steps, sources, strict=True)
+    ]
 
 
 def _labelled(label: str, texts: Iterable[str]) -> list[str]:
@@ -533,7 +552,7 @@ def _html_of_failure(report: Report, number: int) -> str:
     for label, texts in _fields(report, failure):
         lines.append(f"<dt>{label}</dt>" + "".join(f"<dd>{_html(text)}</dd>" for text in texts))
     if failure.trace:
-        trace = "\n".join(map(_html_of_step, failure.trace))
+        trace = "\n".join(map(_html_of_step, _trace_lines(failure)))
         lines.append(f"<dt>trace</dt><dd><pre>{trace}</pre></dd>")
     if failure.remedy:
         lines.append(f'<dt>remedy</dt><dd class="green">{_html(failure.remedy)}</dd>')

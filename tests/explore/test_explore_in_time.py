@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from interpreters.explore import explore, explore_effects
+from interpreters.explore import explore, explore_crashes, explore_effects
 from interpreters.explore.pace import Pace
 from interpreters.stores.memory import MemoryStore
 from persist_effects import InvalidRequest, kv
@@ -58,6 +58,36 @@ def test_faults_that_there_was_no_time_for_are_told():
     assert (report.verdict, report.checked, report.is_exhaustive) == ("passed", 1, False)
     assert report.not_reached.endswith(" on, and those with two")
     assert "states with one fault, from " in report.not_reached
+
+
+def test_crashes_that_there_was_no_time_for_are_told():
+    report = explore_crashes(count, depth=1, seconds=NO_TIME)
+    assert (report.verdict, report.checked, report.is_exhaustive) == ("passed", 1, False)
+    assert report.not_reached.startswith("crashes from before request #")
+    with_faults = explore_crashes(count, depth=1, faults=["EIO"], seconds=NO_TIME)
+    assert with_faults.not_reached.endswith(" on, and the faults")
+
+
+def test_a_failure_for_whose_remedy_there_is_no_time_is_told_without_one():
+    def check(acked, maybe):
+        raise ValueError("no")
+        yield
+
+    [failure] = explore_crashes([count, count], check, depth=1, seconds=NO_TIME).failures
+    assert failure.remedy is None
+
+
+def test_with_enough_time_all_crashes_are_as_without_an_end_to_it():
+    assert explore_crashes(count, depth=1, seconds=3_600) == explore_crashes(count, depth=1)
+
+
+def test_crashes_have_their_line_on_standard_error_or_a_function_that_is_told(capsys):
+    told = []
+    report = explore_crashes(count, depth=1, progress=told.append)
+    assert told[-1] == report.checked
+    assert capsys.readouterr().err == ""
+    report = explore_crashes(count, depth=1, progress=True)
+    assert capsys.readouterr().err.startswith("\rcount: ")
 
 
 def test_half_of_the_time_is_for_orders_in_turn_and_the_rest_for_others():

@@ -11,7 +11,10 @@ def oldest_versions() -> dict[str, str]:
     """The oldest allowed version of each package that the library or an extra for users asks for."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    asked = [*project["dependencies"], *(line for name in extras.keys() - {"bench", "dev", "docs"} for line in extras[name])]
+    asked = [
+        *project["dependencies"],
+        *(line for name in extras.keys() - {"bench", "dev", "docs"} for line in extras[name]),
+    ]
     return dict(sorted(_REQUIREMENT.match(line).groups() for line in asked))
 
 

@@ -16,11 +16,15 @@ from interpreters.explore.crashes.workload import Maker, Setting, Workload, Wron
 from interpreters.explore.faults import SHARED
 from interpreters.explore.inputs import CheckOfWrites, checked_check
 from interpreters.explore.limits import Hangs, as_failure, note, noted
+from interpreters.explore.pace import Pace, check_pace, never_over
 from interpreters.explore.report import NOT_DETERMINISTIC, Failure, Report, told_end
 from interpreters.explore.words import are_alike, told_error
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Handlers
 from persist_effects.requests import Answered, Failed, Request
+
+_SEARCHING = 0.8
+"""By when, as a share of the time, the search ends."""
 
 
 def explore_crashes(
@@ -37,7 +41,8 @@ def explore_crashes(
     segment_bytes: int = 4096,
     requests_limit: int = 10_000,
     effects: Callable[[], Handlers] | None = None,
-    progress: StatesProgress | None = None,
+    seconds: float | None = None,
+    progress: StatesProgress | bool | None = None,
 ) -> Report:
     """Let the power fail at every request of a workload that changes the disk, and look at all that it may leave.
 
@@ -59,7 +64,10 @@ def explore_crashes(
         segment_bytes: The size at which the store begins the next file.
         requests_limit: A program that asks more often hangs.
         effects: Makes the rows for your own requests and for blobs; they are outside of the disk, and survive.
-        progress: Told now and then how far it is.
+        seconds: How long it may take: four fifths are for the search, the rest for making failures easy to understand.
+            The report says what was not reached.
+        progress: True for a line on standard error that says how far it is; or a function, which is told now and then
+            how many states were checked.
 
     Returns:
         What was explored, and the failures, each with its trace and token.
@@ -80,7 +88,8 @@ def explore_crashes(
         makers = _chosen(makers, only.programs, repro)
     _check_arguments(check, profile, depth, limit)
     _check_sizes(seed=seed, segment_bytes=segment_bytes, requests_limit=requests_limit, bound=bound)
-    _check_functions(effects, progress)
+    _check_functions(effects, None if progress is True else progress or None)
+    check_pace(seconds, progress is True)
     wanted = _checked_faults(faults)
     setting = Setting(segment_bytes, requests_limit, effects)
     seed = 0 if limit is not None and seed is None else seed
@@ -96,31 +105,40 @@ def explore_crashes(
         return report
     if only is not None:
         report.is_exhaustive, report.bound = False, f"the one state {repro}"
-    exploration = Exploration(options, report, progress=progress, only=only)
+    pace = Pace(report.subject, seconds, is_told=progress is True)
+
+    def tell(checked: int) -> None:
+        pace.tell(checked, report.equal, len(exploration.found))
+
+    told = progress if callable(progress) else tell
+    exploration = Exploration(options, report, progress=told, only=only, is_over=partial(pace.is_over, _SEARCHING))
     with _seldom_collected(), noted(lambda: told_end(profile, exploration.where, report.arguments)):
         if limit is not None and repro is None:
             exploration.sample(limit)
         exploration.explore()
     if repro is not None and not report.checked:
         raise InvalidRequest(f"{repro!r} names no state of this workload: it may have changed since the token was made")
-    report.failures = list(_failures(simplest(exploration.found), options, only))
+    report.failures = list(_failures(simplest(exploration.found), options, only, pace.is_over))
     # What the runs have left behind anywhere may show by now.
     failure = _failure_of_run_after(first, Workload(makers, setting))
     if failure is not None:
         report.failures.append(failure)
         report.is_exhaustive = False
+    pace.end(report.checked, report.equal, report.failure_count)
     return report
 
 
-def _failures(found: Iterable[FoundState], options: CrashOptions, only: CrashToken | None) -> Iterator[Failure]:
+def _failures(
+    found: Iterable[FoundState], options: CrashOptions, only: CrashToken | None, is_over: Callable[[], bool]
+) -> Iterator[Failure]:
     """The failures, each with the fewest programs, unless these were given, and with what would mend it."""
     for one in found:
         with noted(partial(told_end, options.profile, str(one.token), _arguments_again(options))):
             if only is None:
-                fewest = with_fewest_programs(one, options)
-                failure = failure_of(fewest, remedy_of(fewest, options))
+                fewest = with_fewest_programs(one, options, is_over)
+                failure = failure_of(fewest, remedy_of(fewest, options, is_over))
             else:
-                remedy = remedy_of(one, options)
+                remedy = remedy_of(one, options, is_over)
                 failure = failure_of(one._replace(token=one.token._replace(programs=only.programs)), remedy)
         yield failure
 
@@ -329,12 +347,14 @@ def simplest(found: Sequence[FoundState]) -> list[FoundState]:
     return sorted(best.values(), key=lambda one: one.rank)[:FAILURES_MAX]
 
 
-def with_fewest_programs(found: FoundState, options: CrashOptions) -> FoundState:
+def with_fewest_programs(
+    found: FoundState, options: CrashOptions, is_over: Callable[[], bool] = never_over
+) -> FoundState:
     """The same kind of failure, of as few of the workload's programs as show it at one crash."""
     programs = list(range(len(options.makers)))
     for index in range(len(programs) - 1, -1, -1):
         fewer = [one for one in programs if one != index]
-        smaller = _found_with(fewer, found.problem.kind, options) if fewer else None
+        smaller = _found_with(fewer, found.problem.kind, options) if fewer and not is_over() else None
         if smaller is not None:
             programs, found = fewer, smaller
     return found
@@ -352,7 +372,7 @@ def _found_with(programs: Sequence[int], kind: str, options: CrashOptions) -> Fo
     return found[0]._replace(token=found[0].token._replace(programs=tuple(programs))) if found else None
 
 
-def remedy_of(found: FoundState, options: CrashOptions) -> str | None:
+def remedy_of(found: FoundState, options: CrashOptions, is_over: Callable[[], bool] = never_over) -> str | None:
     """A sync that would mend it, if there is one: it is made after a request, and the crash tried again."""
     if found.token.faults or len(found.token.places) != 1 or not found.losses:
         return None
@@ -361,10 +381,12 @@ def remedy_of(found: FoundState, options: CrashOptions) -> str | None:
     (place,) = found.token.places
     number = place.request
     quiet = options._replace(depth=1, limit=None, faults=())
-    if _passes(quiet, number, {}):
+    if is_over() or _passes(quiet, number, {}):
         # What fails is what comes after: no sync in the workload has to do with it.
         return None
     for after, barrier in _barriers(options, number):
+        if is_over():
+            return None
         if _passes(quiet, number, {after: barrier}):
             what = "the directory is" if isinstance(barrier, disk.SyncDirectory) else f"{barrier.path} is"
             return f"passes if {what} synced after request {after}"

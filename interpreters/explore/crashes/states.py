@@ -12,6 +12,7 @@ from interpreters.explore.crashes.token import RESTART, CrashPlace, CrashToken
 from interpreters.explore.crashes.workload import Maker, Setting, Workload, WorkloadMoment, WrongAnswer
 from interpreters.explore.inputs import CheckOfWrites
 from interpreters.explore.limits import Hangs
+from interpreters.explore.pace import never_over
 from interpreters.explore.report import FaultCount, Problem, Report
 from interpreters.explore.words import named, told_error
 from persist_effects.errors import PersistError
@@ -58,7 +59,7 @@ class FoundState(NamedTuple):
 
 
 class Stop(Exception):
-    """The exploration has checked as many states as it may."""
+    """The exploration has checked as many states as it may, or its time is over."""
 
 
 class _Seen:
@@ -99,11 +100,14 @@ class Exploration:
         *,
         progress: StatesProgress | None = None,
         only: CrashToken | None = None,
+        is_over: Callable[[], bool] = never_over,
     ) -> None:
         self._options = options
         self._report = report
         self._progress = progress
         self._only = only
+        self._is_over = is_over
+        self._row = ""
         self._random = random.Random(options.seed)  # noqa: S311 - no secret
         self._drawn: list[list[int]] = []
         self._quota: int | None = None
@@ -206,7 +210,7 @@ class Exploration:
         moment = workload.moment()
         if moment.maybe and isinstance(request, Sync):
             self._latest = number, workload.disk.image(), moment
-        row = f"#{number} {named(request)}" if request is not None else f"#{number} the end"
+        self._row = row = f"#{number} {named(request)}" if request is not None else f"#{number} the end"
         for state in self._states(workload.disk, 0):
             problem = self._reach(workload, state, moment, (), (number, row))
             if problem is not None:
@@ -372,6 +376,13 @@ class Exploration:
     def _check_limit(self) -> None:
         limit = self._options.limit
         if limit is not None and self._report.checked >= limit:
+            raise Stop
+        if self._report.checked and self._is_over():
+            crashes = f"crashes from before request {self._row} on"
+            with_faults = f" in the run with {self._faults[0][1].kind} at #{self._faults[0][0]}" if self._faults else ""
+            later = ", and the faults" if self._options.faults and not self._faults else ""
+            later = ", and the faults that come later" if self._faults else later
+            self._report.not_reached = f"{crashes}{with_faults}{later}"
             raise Stop
 
     def _count(self, row: str, kind: str, problem: Problem | None) -> None:

@@ -1,21 +1,21 @@
 """What is explored: some programs, a maker of stores, and what must hold in the end."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
-from interpreters.explore.inputs import CheckOfOutcomes, ProgramMaker, StoreFactory
+from interpreters.explore.inputs import CheckOfOutcomes, Invariant, ProgramMaker, StoreFactory
 from interpreters.explore.limits import is_said_by_pytest, note, outcome_of_check
-from interpreters.explore.report import Problem, told_end
+from interpreters.explore.report import INVARIANT_BROKEN, Problem, told_end
 from interpreters.explore.schedule.linear import Filling, contents_of, linear_problem
 from interpreters.explore.schedule.recorded import RecordedWorld
 from interpreters.explore.schedule.token import token_of
 from interpreters.explore.schedule.world import Move, World
 from interpreters.explore.virtual import rows_but_of_time
-from interpreters.explore.words import told_error
+from interpreters.explore.words import named, told, told_error
 from interpreters.runtime.interpreter import Interpreter
 from interpreters.runtime.store import Store
-from persist_effects.errors import NotAProgram, NotARequest, UnhandledEffect
-from persist_effects.requests import Answered, Failed
+from persist_effects.errors import InvalidRequest, NotAProgram, NotARequest, UnhandledEffect
+from persist_effects.requests import CHANGES, Answered, Failed, Request
 
 MISTAKES = (AttributeError, ImportError, NameError, TypeError, NotAProgram, NotARequest, UnhandledEffect)
 """Errors that are not an outcome for a check to judge, but mistakes in a program."""
@@ -27,6 +27,18 @@ class FoundOrder(NamedTuple):
     moves: tuple[Move, ...]
     switches: int
     problem: Problem
+
+
+class LastStep(NamedTuple):
+    """What was asked last: by which program, as which of its requests."""
+
+    program: int
+    number: int
+    request: Request[Any]
+
+
+class _InvariantWrites(Exception):
+    """An invariant asked for a change."""
 
 
 class Case(NamedTuple):
@@ -43,6 +55,13 @@ class Case(NamedTuple):
     contents: Filling | None = None
     chosen: tuple[int, ...] | None = None
     """Which of the programs that were given these are, if not all."""
+    invariant: Invariant | None = None
+
+    @property
+    def arguments(self) -> str:
+        """Those that must be given again, as code, for a token to mean the same."""
+        given = (("linearizable=True", self.contents), ("invariant=invariant", self.invariant))
+        return ", ".join(told for told, value in given if value is not None)
 
     def begin(self) -> tuple[World, Store | Interpreter]:
         """The programs at their first requests, on a store of their own, which the caller closes."""
@@ -69,7 +88,7 @@ class Case(NamedTuple):
     def note_end(self, error: BaseException, moves: Sequence[Move]) -> None:
         """Say on an error that ends the exploration in which interleaving it came."""
         token = token_of(tuple(moves), len(self.programs), self.chosen)
-        note(error, lambda: told_end("schedule", token, "" if self.contents is None else "linearizable=True"))
+        note(error, lambda: told_end("schedule", token, self.arguments))
 
     def judge(self, world: World) -> Problem | None:
         """What is wrong where no program can go on."""
@@ -94,6 +113,26 @@ class Case(NamedTuple):
             return linear_problem(world.trace, self.contents, self.names)
         return None
 
+    def broken(self, world: World, last: LastStep | None) -> Problem | None:
+        """What the invariant says of the store as it is now, after this step, or before all of them.
+
+        Raises `InvalidRequest` for an invariant that writes.
+        """
+        if self.invariant is None:
+            return None
+        program = outcome_of_check(self.invariant, requests_limit=self.requests_limit)
+        try:
+            failure = world.run_alone(program, {**world.handlers, **dict.fromkeys(CHANGES, _refuse_to_write)})
+        except TimeoutError as error:
+            failure = error
+        if failure is None:
+            return None
+        if isinstance(failure, _InvariantWrites):
+            raise InvalidRequest(f"invariant asks {failure}: let it only read, for programs would see what it writes")
+        when = "before the first" if last is None else f"after {self.names[last.program]} #{last.number}"
+        asked = "request" if last is None else told(last.request)
+        return Problem(INVARIANT_BROKEN, f"invariant() passes {when} {asked}", told_error(failure))
+
     def _failure_of_check(self, check: CheckOfOutcomes, world: World) -> Exception | None:
         program = outcome_of_check(check, world.outcomes, requests_limit=self.requests_limit)
         try:
@@ -110,6 +149,10 @@ class Case(NamedTuple):
     def _deadlock(self, world: World) -> Problem:
         waiting = ", ".join(f"{self.names[index]} for {world.tasks[index].request!r:.100}" for index in world.live)
         return Problem("deadlock", "a program can go on, until all have ended", f"they wait for ever: {waiting}")
+
+
+def _refuse_to_write(request: Request[Any]) -> NoReturn:
+    raise _InvariantWrites(named(request))
 
 
 def told_outcomes(names: Sequence[str], world: World) -> list[str]:

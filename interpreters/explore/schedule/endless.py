@@ -19,7 +19,7 @@ from interpreters.explore.schedule.case import Case, FoundOrder
 from interpreters.explore.schedule.ordered import may_change
 from interpreters.explore.schedule.recorded import RecordedStep
 from interpreters.explore.schedule.replayed import Replayed, replay
-from interpreters.explore.schedule.telling import told_steps
+from interpreters.explore.schedule.telling import sourced_steps
 from interpreters.explore.words import MARK, named
 from persist_effects.requests import Answered, Conflict, Outcome
 
@@ -65,23 +65,23 @@ def told_as_endless(case: Case, found: FoundOrder) -> FoundOrder:
     return found._replace(problem=problem)
 
 
-def lines_of_endless(case: Case, trace: Sequence[RecordedStep]) -> tuple[str, ...]:
-    """The steps before a cycle, and the cycle once; where there is none, the last steps."""
+def lines_of_endless(case: Case, trace: Sequence[RecordedStep]) -> list[tuple[str, str]]:
+    """The steps before a cycle, and the cycle once; where there is none, the last steps. With who asked where."""
     cycle = cycle_in(trace)
     if cycle is None:
-        return _shortened([*told_steps(case.names, trace[-2 * _LINES_TOLD :])], len(trace) - 2 * _LINES_TOLD)
+        return _shortened([*sourced_steps(case.names, trace[-2 * _LINES_TOLD :])], len(trace) - 2 * _LINES_TOLD)
     before = trace[max(0, cycle.begins - _LINES_TOLD) : cycle.begins]
-    lines = [*_shortened([*told_steps(case.names, before)], cycle.begins - _LINES_TOLD)]
+    lines = [*_shortened([*sourced_steps(case.names, before)], cycle.begins - _LINES_TOLD)]
     times = (len(trace) - cycle.begins) // cycle.size
-    lines.append(f"{MARK}again and again, {times:,} times:")
+    lines.append((f"{MARK}again and again, {times:,} times:", ""))
     once = trace[cycle.begins : cycle.begins + cycle.size]
-    lines += told_steps(case.names, once[: 2 * _LINES_TOLD])
+    lines += sourced_steps(case.names, once[: 2 * _LINES_TOLD])
     more = len(once) - 2 * _LINES_TOLD
-    return (*lines, *([f"… {more:,} steps"] if more > 0 else []))
+    return [*lines, *([(f"… {more:,} steps", "")] if more > 0 else [])]
 
 
-def _shortened(lines: list[str], left_out: int) -> tuple[str, ...]:
-    return (f"… {left_out:,} steps", *lines) if left_out > 0 else tuple(lines)
+def _shortened(lines: list[tuple[str, str]], left_out: int) -> list[tuple[str, str]]:
+    return [(f"… {left_out:,} steps", ""), *lines] if left_out > 0 else lines
 
 
 def _problem(case: Case, run: Replayed, problem: Problem) -> Problem:

@@ -17,6 +17,9 @@ carried out or once it was, and is started anew from its function while the othe
 the store. Orders are run again, before all others and after them, every interleaving is compared with the one before
 in what they have in common, and states that are taken for equal in where their programs stand.
 
+**Invariants.** With ``invariant=``, what lies between two requests is judged too. It sees which of two writes came
+first, wherever they are: so all writes depend on one another then, and only reads are still reduced.
+
 **Linearizability.** With ``linearizable=True`` the answers of the store are judged too:
 `interpreters.explore.schedule.linear`. It matters then what came before what in real time, so nothing is reduced.
 
@@ -24,6 +27,7 @@ in what they have in common, and states that are taken for equal in where their 
 kind of failure    what happened
 =================  ===========================================================================================
 check failed       ``check`` raised, in the end
+invariant broken   ``invariant`` raised, after some request; the order ends there
 raises             without a check: a program raised; "raises in some orders" where other orders pass
 polls without end  programs ask the same again and again, and change nothing by it, up to ``requests_limit`` requests
 livelock           several programs do so, and change the store each time: each undoes what the other waits for
@@ -38,18 +42,28 @@ not deterministic  after the same answers a program asked something else than be
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from interpreters.explore.faults import AT_A_RESTART, SHARED
-from interpreters.explore.inputs import CheckOfOutcomes, StoreFactory, check_stores, trouble_in_a_call
+from interpreters.explore.inputs import (
+    CheckOfOutcomes,
+    Invariant,
+    StoreFactory,
+    check_stores,
+    checked_invariant,
+    trouble_in_a_call,
+)
 from interpreters.explore.pace import Pace, check_pace
 from interpreters.explore.report import (
     ENDLESS,
+    INVARIANT_BROKEN,
     LIVELOCK,
     NOT_DETERMINISTIC,
     POLLS,
+    UNDECIDED,
     Failure,
     FaultCount,
     Problem,
@@ -58,9 +72,10 @@ from interpreters.explore.report import (
 from interpreters.explore.schedule.case import Case, FoundOrder
 from interpreters.explore.schedule.endless import lines_of_endless, told_as_endless
 from interpreters.explore.schedule.footprint import Touched
+from interpreters.explore.schedule.nearest import told_nearest
 from interpreters.explore.schedule.ordered import FAULTS, Ordered
 from interpreters.explore.schedule.programs import Programs, named_programs
-from interpreters.explore.schedule.recorded import RecordedStep
+from interpreters.explore.schedule.recorded import LocatedWorld, RecordedStep
 from interpreters.explore.schedule.replayed import Replayed, in_turn, replay
 from interpreters.explore.schedule.sameness import (
     NOT_FRESH,
@@ -71,9 +86,10 @@ from interpreters.explore.schedule.sameness import (
 )
 from interpreters.explore.schedule.sampled import Sampled
 from interpreters.explore.schedule.shrink import Shrunk, shrunk
-from interpreters.explore.schedule.telling import essence, told_steps
+from interpreters.explore.schedule.telling import essence, sourced_steps
 from interpreters.explore.schedule.token import ScheduleToken, parsed, refused, token_of
-from interpreters.explore.words import name_of, named
+from interpreters.explore.schedule.workers import Split, check_workers
+from interpreters.explore.words import name_of
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import check_integer
 
@@ -97,9 +113,11 @@ def explore(
     reduce: bool = True,
     linearizable: bool = False,
     crashes: bool = False,
+    invariant: Invariant | None = None,
     requests_limit: int = 1_000,
     seconds: float | None = None,
     progress: bool = False,
+    workers: int | None = None,
     repro: str | None = None,
 ) -> Report:
     r"""Run the programs in every order of their requests, each on a fresh store, and check what comes of it.
@@ -117,10 +135,16 @@ def explore(
         reduce: Whether orders that lead to the same state are looked at once.
         linearizable: Whether the operations must be explained by some order of them.
         crashes: Whether programs also crash, before a request and after it was carried out.
+        invariant: A generator function without arguments, run on the store before the first request and after each,
+            that raises where it finds something wrong. It only reads. Which write came first matters then, so of
+            orders of writes fewer are equal.
         requests_limit: A program that asks more often hangs.
         seconds: How long it may take: where that is not enough, half of the time is for interleavings in order, the
             rest for drawn ones and for making failures small. The report says what was not reached.
         progress: Whether a line on standard error says how far it is.
+        workers: How many processes go through the interleavings, forked from the main thread; None: this one alone. The
+            report is the same for any number; without it, only what is counted as equal is less. ``store_factory`` is
+            called in each of them. Not with ``bound``, ``limit`` or ``crashes``.
         repro: The token of a failure, which runs that interleaving alone.
 
     Returns:
@@ -149,15 +173,17 @@ def explore(
     """
     _check_options(bound, seed, limit, requests_limit, reduce=reduce, linearizable=linearizable, crashes=crashes)
     check_pace(seconds, progress)
+    check_workers(workers, bound=bound, limit=limit, crashes=crashes)
     names, makers = named_programs(programs)
     token = None if repro is None else parsed(repro, len(makers))
     check_stores(store_factory)
     case = Case(names, makers, store_factory, _checked_check(check), requests_limit)
+    case = case._replace(invariant=checked_invariant(invariant))
     if linearizable:
         case = case.looking_at_operations()
     pace = Pace(", ".join(names), seconds, is_told=progress)
-    exploration = _Exploration(case, pace, reduce=reduce and not linearizable, crashes=crashes)
-    exploration.report.arguments = "linearizable=True" if linearizable else ""
+    exploration = _Exploration(case, pace, reduce=reduce and not linearizable, crashes=crashes, workers=workers)
+    exploration.report.arguments = case.arguments
     if token is None:
         exploration.explore(bound, limit, 0 if seed is None else seed)
         exploration.tell_end()
@@ -169,12 +195,13 @@ def explore(
 class _Exploration:
     """What is gone through, and what is found."""
 
-    def __init__(self, case: Case, pace: Pace, *, reduce: bool, crashes: bool) -> None:
+    def __init__(self, case: Case, pace: Pace, *, reduce: bool, crashes: bool, workers: int | None) -> None:
         self.report = Report(", ".join(case.names), "schedule", depth=0, failed=0)
         self._pace = pace
         self._case = case
         self._reduce = reduce
         self._crashes = crashes
+        self._workers = workers
         self._told: set[tuple[str, str]] = set()
 
     def explore(self, bound: int | None, limit: int | None, seed: int) -> None:
@@ -186,7 +213,7 @@ class _Exploration:
             self._tell_all([found], 1)
             self.report.is_exhaustive, self.report.bound = False, "nothing but two runs of one order"
             return
-        if self._is_endless_in_turn():
+        if self._is_broken_at_first(firsts[0].run) or self._is_endless_in_turn():
             return
         search = self._go_through(bound, limit)
         within = "any number of switches" if bound is None else f"at most {bound} switch{'es' * (bound != 1)}"
@@ -205,6 +232,15 @@ class _Exploration:
         if any(failure.kind == NOT_DETERMINISTIC for failure in self.report.failures):
             self.report.is_exhaustive = False
         self._name_kinds()
+
+    def _is_broken_at_first(self, run: Replayed) -> bool:
+        """Whether the invariant does not even hold before the first request."""
+        if run.found is None or run.moves or run.found.problem.kind != INVARIANT_BROKEN:
+            return False
+        self._count(1, 0, 0)
+        self.report.is_exhaustive, self.report.bound = False, "nothing but the store as it is made"
+        self._tell_all([run.found], 1)
+        return True
 
     def _is_endless_in_turn(self) -> bool:
         """Whether programs that have their turns one after the other, a request each, ask for ever."""
@@ -230,7 +266,7 @@ class _Exploration:
             self.report.failed = 1
             self._tell(Shrunk(token.only, found))
 
-    def _go_through(self, bound: int | None, limit: int | None) -> Ordered:
+    def _go_through(self, bound: int | None, limit: int | None) -> Ordered | Split:
         search = self._search(bound, frozenset())
         failures = _distinct(search.failures(limit, self._is_over(search, _IN_ORDER)))
         while search.lacks_order:
@@ -240,15 +276,18 @@ class _Exploration:
         self._tell_all(failures, search.failed)
         return search
 
-    def _search(self, bound: int | None, orders: frozenset[Touched]) -> Ordered:
+    def _search(self, bound: int | None, orders: frozenset[Touched]) -> Ordered | Split:
+        if self._workers is not None:
+            is_late = partial(self._pace.is_over, _IN_ORDER)
+            return Split(self._case, self._workers, reduce=self._reduce, orders=orders, is_late=is_late)
         return Ordered(self._case, bound=bound, reduce=self._reduce, crashes=self._crashes, orders=orders)
 
-    def _is_over(self, search: Ordered | Sampled, share: float) -> Callable[[], bool]:
+    def _is_over(self, search: Ordered | Split | Sampled, share: float) -> Callable[[], bool]:
         """Whether the time for a search is over, which is asked before each interleaving. Tells how far it is."""
         report, before, failed = self.report, self.report.checked, self.report.failed or 0
 
         def is_over() -> bool:
-            equal = search.equal if isinstance(search, Ordered) else report.equal
+            equal = report.equal if isinstance(search, Sampled) else search.equal
             self._pace.tell(before + search.checked, equal, failed + search.failed)
             return self._pace.is_over(share)
 
@@ -283,12 +322,13 @@ class _Exploration:
         for found in failures:
             if _likeness(found) not in self._told and len(self.report.failures) < _FAILURES_TOLD:
                 self._told.add(_likeness(found))
-                is_whole = found.problem.kind in ("hangs", NOT_DETERMINISTIC)
+                is_at_first = found.problem.kind == INVARIANT_BROKEN and not found.moves
+                is_whole = is_at_first or found.problem.kind in ("hangs", NOT_DETERMINISTIC)
                 self._tell(Shrunk(None, found) if is_whole else shrunk(self._case, found, self._pace.is_over))
 
     def _tell(self, failure: Shrunk) -> None:
         case = self._case if failure.only is None else self._case.only(failure.only)
-        run = replay(case, failure.found.moves)
+        run = replay(case, failure.found.moves, kind=LocatedWorld)
         found = _as_it_is_again(failure.found, run)
         is_endless = found.problem.kind == "hangs"
         if is_endless:
@@ -296,6 +336,8 @@ class _Exploration:
         token = token_of(found.moves, len(case.programs), failure.only)
         if any(token == told.token for told in self.report.failures):
             return
+        steps = lines_of_endless(case, run.trace) if is_endless else _last_lines(case, run.trace)
+        has_verdict = not is_endless and found.problem.kind not in _NO_NEIGHBOURS
         self.report.failures.append(
             Failure(
                 found.problem.kind,
@@ -304,9 +346,11 @@ class _Exploration:
                 "\n".join(_first(essence(case.names, run.trace), 4 if is_endless else 12))
                 or ("" if is_endless else "the programs run one after the other"),
                 tuple(run.outcomes),
-                lines_of_endless(case, run.trace) if is_endless else _last_lines(case, run.trace),
+                tuple(line for line, _ in steps),
                 token,
                 _remedy(found, len(case.programs)),
+                tuple(source for _, source in steps),
+                told_nearest(case, run, self._pace.is_over) if has_verdict else (),
             )
         )
 
@@ -323,10 +367,10 @@ class _Exploration:
                 for failure in self.report.failures
             ]
 
-    def _add_cells(self, search: Ordered) -> None:
+    def _add_cells(self, search: Ordered | Split) -> None:
         for index, number, fault in sorted(search.places, key=lambda place: (*place[:2], FAULTS.index(place[2]))):
             states, failures = search.places[index, number, fault]
-            label = f"{self._case.names[index]} #{number} {named(search.requests[index, number])}"
+            label = f"{self._case.names[index]} #{number} {search.labels[index, number]}"
             self.report.cells.append(FaultCount(label, fault, states, failures))
 
 
@@ -367,13 +411,17 @@ def _remedy(found: FoundOrder, count: int) -> str | None:
 _REMEDIES = {
     NOT_DETERMINISTIC: SHARED,
     "check failed": "let the write expect what was read: kv.update, log.append_expect, or the checks of transact",
+    INVARIANT_BROKEN: "write what belongs together in one step: transact, or an append of several events",
     "not linearizable": "let the store look for conflicts and write in one step that no other comes between",
     "hangs": "a program that tries again and again gives no other its turn: let it wait, or raise requests_limit",
     POLLS: "a program that looks again and again gives no other its turn: let it wait for an event",
     LIVELOCK: "let one of them go on: take what both need in one order, or in one transaction",
 }
 
-_LINES_TOLD = 60
+_NO_NEIGHBOURS = (NOT_DETERMINISTIC, UNDECIDED)
+"""The kinds of failure that no other order is compared with."""
+
+_LINES_TOLD = 20
 
 
 def _first(lines: Iterable[str], count: int) -> list[str]:
@@ -381,10 +429,10 @@ def _first(lines: Iterable[str], count: int) -> list[str]:
     return told if len(told) <= count else [*told[:count], f"… {len(told) - count:,} more"]
 
 
-def _last_lines(case: Case, trace: Sequence[RecordedStep]) -> tuple[str, ...]:
-    lines = [*told_steps(case.names, trace)]
+def _last_lines(case: Case, trace: Sequence[RecordedStep]) -> list[tuple[str, str]]:
+    lines = [*sourced_steps(case.names, trace)]
     more = len(lines) - _LINES_TOLD
-    return tuple(lines if more <= 0 else [f"… {more:,} steps", *lines[-_LINES_TOLD:]])
+    return lines if more <= 0 else [(f"… {more:,} steps", ""), *lines[-_LINES_TOLD:]]
 
 
 def _check_options(

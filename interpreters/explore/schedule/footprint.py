@@ -10,6 +10,8 @@ different streams. But whoever asks for the order of all streams, by `ReadAll` o
 the check, does so, all appends depend on one another, and on those requests. Likewise all changes of keys, once
 somebody waits for one by `KvWait`.
 
+With an invariant, which looks at the store after each request, all that writes depends on one another.
+
 What is the user's own, and what takes time, depends on everything.
 """
 
@@ -51,6 +53,9 @@ POSITIONS: Touched = ("order", "positions")
 REVISIONS: Touched = ("order", "revisions")
 ORDERS = frozenset({POSITIONS, REVISIONS})
 """The orders of all streams and of all keys, which count only once somebody asks for them."""
+
+WATCHED: Touched = ("order", "watched")
+"""What every write changes, where something looks at the store after each of them."""
 
 _BLOBS: Touched = ("blobs", "")
 _TABLES: Touched = ("tables", "")
@@ -131,8 +136,13 @@ def orders_seen_by(request: object) -> frozenset[Touched]:
 def footprint_of(request: Request[Any], *, orders: frozenset[Touched]) -> Footprint | None:
     """What a request reads and writes; None for everything. ``orders`` are those that count.
 
+    With `WATCHED` among them, all that writes depends on one another: whoever looks at the store in between sees which
+    write came first.
+
     >>> footprint_of(KvGet("color"), orders=frozenset())
     Footprint(reads=frozenset({('key', 'color')}), writes=frozenset(), prefixes=frozenset())
+    >>> WATCHED in footprint_of(KvPut("color", "red"), orders=frozenset({WATCHED})).writes
+    True
     """
     if isinstance(request, Wait | KvWait) and not request.timeout:
         return Footprint(reads=orders_seen_by(request))
@@ -140,6 +150,8 @@ def footprint_of(request: Request[Any], *, orders: frozenset[Touched]) -> Footpr
     if row is None:
         return EVERYTHING
     found = row(request)
+    if WATCHED in orders and found.writes:
+        found = found._replace(writes=found.writes | {WATCHED})
     uncounted = ORDERS - orders
     return found._replace(writes=found.writes - uncounted) if uncounted else found
 

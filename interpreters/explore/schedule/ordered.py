@@ -18,35 +18,43 @@ are bounded, only if that took no more switches, and the same program had the tu
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from interpreters.explore.faults import is_own
+from interpreters.explore.pace import never_over
 from interpreters.explore.report import NOT_DETERMINISTIC, Problem
-from interpreters.explore.schedule.case import Case, FoundOrder
-from interpreters.explore.schedule.footprint import Touched
+from interpreters.explore.schedule.case import Case, FoundOrder, LastStep
+from interpreters.explore.schedule.footprint import WATCHED, Touched
 from interpreters.explore.schedule.races import CausedStep, Causes, firsts_without
 from interpreters.explore.schedule.replayed import Then, in_turn, on_from_last_backwards
 from interpreters.explore.schedule.sameness import told_difference
 from interpreters.explore.schedule.world import Move, Task, World
-from interpreters.explore.words import are_alike
+from interpreters.explore.words import are_alike, named
 from persist_effects.requests import CHANGES, TIMES, Outcome, Sleep
 
 FAULTS = ("switch", "crash-before", "crash-during")
 
+
+class Turn(NamedTuple):
+    """Whose turn it is, and which programs other orders begin with at the same place, that are gone through before."""
+
+    move: Move
+    before: tuple[int, ...]
+
+
+OrderBeginning = tuple[Turn, ...]
+"""How the orders begin that are gone through."""
+
 SwitchPlace = tuple[int, int, str]
 """A program, the number of its request, and what happened there: one of the `FAULTS`."""
-
-
-def _never() -> bool:
-    return False
 
 
 class _Node:
     """A state on the way, the move that is tried there, and those that are not tried yet."""
 
     __slots__ = (
-        "after", "answer", "asker", "asleep", "can_stay", "event", "failed", "has_crashed", "last", "move", "place",
-        "ready", "request", "runs", "spent", "standing", "switches", "untried",
+        "after", "answer", "asker", "asleep", "broken", "can_stay", "event", "failed", "has_crashed", "last", "move",
+        "place", "ready", "request", "runs", "spent", "standing", "switches", "untried",
     )  # fmt: skip
 
     def __init__(self, last: int, switches: int, *, can_stay: bool, has_crashed: bool) -> None:
@@ -70,6 +78,8 @@ class _Node:
         """The programs whose moves need not be tried here, each with the number of its request's footprint."""
         self.after: tuple[int, ...]
         self.answer: Any
+        self.broken: Problem | None = None
+        """What the invariant says of the state that the move leads to."""
 
 
 class Ordered:
@@ -83,6 +93,7 @@ class Ordered:
         reduce: bool,
         crashes: bool,
         orders: frozenset[Touched] = frozenset(),
+        beginning: OrderBeginning = (),
     ) -> None:
         self.checked = self.equal = self.failed = 0
         self.most_switches = 0
@@ -95,15 +106,18 @@ class Ordered:
         """Which orders, of all streams or of all keys, anything has asked for."""
         self.places: dict[SwitchPlace, list[int]] = {}
         """How many interleavings had a switch or a crash at each place, and how many of them failed."""
-        self.requests: dict[tuple[int, int], Any] = {}
-        """What each program first asked at each place."""
+        self.labels: dict[tuple[int, int], str] = {}
+        """What each program first asked at each place, in words."""
         self._case = case
         self._count = len(case.programs)
         self._bound = bound
+        self._beginning = beginning
         self._crashes = crashes
         self._path: list[_Node] = []
         self._tail: list[Move] = []
-        self._causes = Causes(self._count, orders=orders) if reduce else None
+        self._is_watched = case.invariant is not None
+        counting = orders | {WATCHED} if self._is_watched else orders
+        self._causes = Causes(self._count, orders=counting) if reduce else None
         self._is_by_races = reduce and bound is None and not crashes
         self._histories: dict[tuple[int, tuple[int, ...], int], int] = {}
         self._touched: dict[tuple[int, int], int] = {}
@@ -112,10 +126,12 @@ class Ordered:
         self._known: dict[int, tuple[Any, Any]] = {}
         """By history and program: what it was answered at the end of it, and where it stood then."""
 
-    def failures(self, limit: int | None = None, is_over: Callable[[], bool] = _never) -> Iterator[FoundOrder]:
+    def failures(self, limit: int | None = None, is_over: Callable[[], bool] = never_over) -> Iterator[FoundOrder]:
         """Check them, at most so many, until the time is over, but one at the least, and give those that fail."""
-        if self._is_by_races:
-            yield from self._failures_in_other_orders()
+        if self._is_by_races and not self._beginning:
+            found = [*self.failures_in_other_orders()]
+            self.failed += len(found)
+            yield from found
         while not self.is_finished and (limit is None or self.checked + self.equal < limit):
             if self.checked and is_over():
                 break
@@ -124,14 +140,21 @@ class Ordered:
                 return
             if problem is not None:
                 self.failed += 1
-                moves = (*(node.move for node in self._path), *self._tail)
-                yield FoundOrder(moves, self._path[-1].spent if self._path else 0, problem)
+                yield self._found(problem)
                 if problem.kind in ("hangs", NOT_DETERMINISTIC):
                     break
             self._go_back()
         self._note_not_reached()
         while self._path:
             self._count_in(self._path.pop())
+
+    def _found(self, problem: Problem) -> FoundOrder:
+        """The order that was gone through; up to where its invariant was broken, if that is what is wrong."""
+        path, tail = self._path, self._tail
+        place = next((place for place, node in enumerate(path, 1) if node.broken is problem), None)
+        if place is not None:
+            path, tail = path[:place], []
+        return FoundOrder((*(node.move for node in path), *tail), path[-1].spent if path else 0, problem)
 
     def _note_not_reached(self) -> None:
         if self.is_finished or not self._path:
@@ -153,8 +176,8 @@ class Ordered:
         """Whether what is equal was judged as if the order of all streams, or keys, did not count, and it does."""
         return self._causes is not None and not self.orders_seen <= self._causes.orders
 
-    def _failures_in_other_orders(self) -> Iterator[FoundOrder]:
-        """Whether a program stands elsewhere after the same answers in orders that may be equal to the first one.
+    def failures_in_other_orders(self) -> Iterator[FoundOrder]:
+        """Failures where a program stands elsewhere after the same answers, in orders that may equal the first one.
 
         They are not counted: without a race there is one interleaving, which has nothing to be compared with.
         """
@@ -163,7 +186,6 @@ class Ordered:
             if self.lacks_order:
                 return
             if problem is not None:
-                self.failed += 1
                 self.is_finished = True
                 yield FoundOrder(tuple(node.move for node in self._path), self._path[-1].spent, problem)
             self._path.clear()
@@ -206,6 +228,8 @@ class Ordered:
             if not is_new:
                 self.equal += 1
                 return None
+            if problem is None and self._is_watched:
+                problem = next((node.broken for node in self._path if node.broken is not None), None)
             if problem is None:
                 problem = self._case.judge(world)
             self.checked += 1
@@ -230,7 +254,13 @@ class Ordered:
         node = path[-1] if path else self._next_node(world)
         while node is not None:
             self._note(node, world)
-            world.play(node.move)
+            if self._is_watched:
+                # What follows is gone through also where it is broken, for the races in it.
+                last = LastStep(node.asker, world.tasks[node.asker].asked, node.request)
+                world.play(node.move)
+                node.broken = self._case.broken(world, last)
+            else:
+                world.play(node.move)
             if self._causes is not None:
                 problem = self._difference_from_known(node, world.tasks[node.asker])
                 if problem is not None:
@@ -289,14 +319,18 @@ class Ordered:
         else:
             node = _Node(-1, 0, can_stay=False, has_crashed=False)
         may_crash = self._crashes and not node.has_crashed
-        if self._causes is None and len(world.live) == 1 and not may_crash:
+        if self._causes is None and len(world.live) == 1 and not may_crash and not self._is_watched:
             task = world.tasks[ready[0]]
             task.run_in(self._go_to_end, world, task)
             return None
         node.standing = [task.request for task in world.tasks]
         node.ready = ready
         if self._is_by_races:
-            return self._node_by_races(node)
+            return self._node_by_races(node, world)
+        if len(path) < len(self._beginning):
+            node.move, node.untried = self._beginning[len(path)].move, []
+            path.append(node)
+            return node
         node.move = node.last if node.can_stay else ready[0]
         node.untried = [index for index in reversed(ready) if index != node.move]
         if may_crash:
@@ -306,14 +340,19 @@ class Ordered:
         path.append(node)
         return node
 
-    def _node_by_races(self, node: _Node) -> _Node | None:
+    def _node_by_races(self, node: _Node, world: World) -> _Node | None:
         """The state with one move to try, None where all are asleep. Races that are found later add others."""
         path, causes = self._path, self._causes
         assert causes is not None, "races are found by the causes"
         if path:
             touched = path[-1].event[1]
             node.asleep = {index: at for index, at in path[-1].asleep.items() if not causes.are_dependent(at, touched)}
-        awake = [index for index in node.ready if index not in node.asleep]
+        awake: Sequence[int] = [index for index in node.ready if index not in node.asleep]
+        if len(path) < len(self._beginning):
+            move, before = self._beginning[len(path)]
+            for index in before:
+                node.asleep.setdefault(index, self._touched_by(world.tasks[index], causes, world))
+            awake = [move] if move in awake else []
         if not awake:
             return None
         node.move = node.last if node.last in awake else awake[0]
@@ -334,6 +373,8 @@ class Ordered:
     def _note_races(self, event: CausedStep, racing: Iterable[int], before: Sequence[CausedStep]) -> None:
         """See to it that each race of a step comes the other way round, too."""
         for place in racing:
+            if place < len(self._beginning):
+                continue  # other beginnings have them the other way round
             node = self._path[place]
             firsts = firsts_without(place, before, event)
             # What waits for a step cannot come before it.
@@ -374,7 +415,8 @@ class Ordered:
         if crash or is_switch:
             stopped = task if crash else world.tasks[node.last]
             node.place = stopped.index, stopped.asked, FAULTS[crash]
-            self.requests.setdefault((stopped.index, stopped.asked), stopped.request)
+            if (stopped.index, stopped.asked) not in self.labels:
+                self.labels[stopped.index, stopped.asked] = named(stopped.request)
         if self._causes is not None:
             self._note_causes(node, index, crash, self._causes, world)
 
@@ -439,7 +481,7 @@ class Ordered:
     def _go_back(self) -> None:
         """To the last state that has a move which was not tried."""
         path = self._path
-        while path:
+        while len(path) > len(self._beginning):
             node = path.pop()
             self._count_in(node)
             if self._is_by_races:

@@ -7,6 +7,7 @@ from typing import Any
 from interpreters.explore.inputs import ProgramMaker
 from interpreters.explore.limits import as_failure
 from interpreters.explore.schedule.world import Task, World
+from interpreters.explore.sources import source_of
 from persist_effects.machine import Handlers
 from persist_effects.requests import Answered, Failed, Outcome
 
@@ -19,7 +20,7 @@ class RecordedStep:
     no program asked for it, but an operation of several steps.
     """
 
-    __slots__ = ("ended", "fault", "index", "is_inner", "number", "ordinal", "outcome", "request")
+    __slots__ = ("ended", "fault", "index", "is_inner", "number", "ordinal", "outcome", "request", "source")
 
     def __init__(self, number: int, task: Task, *, is_inner: bool, fault: str | None = None) -> None:
         self.number = number
@@ -30,6 +31,8 @@ class RecordedStep:
         self.fault = fault
         self.outcome: Outcome | None = None
         self.ended: int | None = None
+        self.source = ""
+        """The line of the program that asks, where that is looked for: `LocatedWorld`."""
 
 
 class RecordedWorld(World):
@@ -102,3 +105,22 @@ class RecordedWorld(World):
 
     def _end(self, step: RecordedStep, outcome: Outcome) -> None:
         step.outcome, step.ended = outcome, self._steps
+
+
+class LocatedWorld(RecordedWorld):
+    """Keeps the lines at which the programs ask, too: for a report, since it costs as much as all the rest."""
+
+    def _arrive(self, task: Task, request: Any) -> None:
+        super()._arrive(task, request)
+        if task.request is not request:
+            return
+        answer, source = task.row, source_of([*task.frames, task.top][0])
+
+        def located(request: Any) -> Any:
+            count = len(self.trace)
+            try:
+                return answer(request)
+            finally:
+                self.trace[count].source = source
+
+        task.row = located

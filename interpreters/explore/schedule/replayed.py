@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from interpreters.explore.report import Problem
-from interpreters.explore.schedule.case import Case, FoundOrder, told_outcomes
+from interpreters.explore.schedule.case import Case, FoundOrder, LastStep, told_outcomes
 from interpreters.explore.schedule.recorded import RecordedStep, RecordedWorld
 from interpreters.explore.schedule.world import Move
 from interpreters.explore.virtual import rows_but_of_time
@@ -55,20 +55,22 @@ class Replayed(NamedTuple):
         return None if self.problem is None else FoundOrder(self.moves, self.switches, self.problem)
 
 
-def replay(case: Case, moves: Sequence[Move], then: Then = on_from_last) -> Replayed:
-    """Make these moves; then whose turn it is, ``then`` says, until all have ended."""
+def replay(
+    case: Case, moves: Sequence[Move], then: Then = on_from_last, kind: type[RecordedWorld] = RecordedWorld
+) -> Replayed:
+    """Make these moves; then whose turn it is, ``then`` says, until all have ended. ``kind``: what is kept of it."""
     made: list[Move] = []
     try:
-        return _replayed(case, moves, made, then)
+        return _replayed(case, moves, made, then, kind)
     except BaseException as error:
         case.note_end(error, made if len(made) > len(moves) else moves)
         raise
 
 
-def _replayed(case: Case, moves: Sequence[Move], made: list[Move], then: Then) -> Replayed:
+def _replayed(case: Case, moves: Sequence[Move], made: list[Move], then: Then, kind: type[RecordedWorld]) -> Replayed:
     store = case.store_factory()
     try:
-        world = RecordedWorld(case.programs, rows_but_of_time(store))
+        world = kind(case.programs, rows_but_of_time(store))
         return _gone_through(case, world, moves, made, then)
     finally:
         store.close()
@@ -76,11 +78,11 @@ def _replayed(case: Case, moves: Sequence[Move], made: list[Move], then: Then) -
 
 def _gone_through(case: Case, world: RecordedWorld, moves: Sequence[Move], made: list[Move], then: Then) -> Replayed:
     switches = 0
-    problem = None
+    problem = case.broken(world, None)
     refused = ""
     count, last = len(case.programs), -1
     try:
-        while ready := world.ready():
+        while problem is None and (ready := world.ready()):
             if len(made) > case.requests_limit:
                 problem = case.hang()
                 break
@@ -90,7 +92,10 @@ def _gone_through(case: Case, world: RecordedWorld, moves: Sequence[Move], made:
             switches += last in ready and move % count != last
             last = move % count
             made.append(move)
+            task = world.tasks[last]
+            step = LastStep(last, task.asked, task.request)
             world.play(move)
+            problem = case.broken(world, step)
         if len(made) < len(moves) and not refused and problem is None:
             refused = f"all programs have come to their ends after {len(made)} turns"
         if problem is None and not refused:

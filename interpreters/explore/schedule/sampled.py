@@ -9,7 +9,7 @@ number of interleavings.
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
-from interpreters.explore.schedule.case import Case, FoundOrder
+from interpreters.explore.schedule.case import Case, FoundOrder, LastStep
 from interpreters.explore.schedule.ordered import may_change
 from interpreters.explore.schedule.world import Move, World
 
@@ -80,7 +80,12 @@ class Sampled:
                 if len(moves) == crash_at:
                     move = self._as_crash(move, world)
                 moves.append(move)
+                task = world.tasks[last]
+                step = LastStep(last, task.asked, task.request)
                 world.play(move)
+                broken = self._case.broken(world, step)
+                if broken is not None:
+                    return FoundOrder(tuple(moves), switches, broken)
             problem = self._case.judge(world)
             return None if problem is None else FoundOrder(tuple(moves), switches, problem)
         finally:

@@ -20,14 +20,21 @@ def told_steps(names: Sequence[str], trace: Sequence[RecordedStep]) -> Iterator[
             went = "was carried out" if step.fault == "crash-during" else "was not carried out"
             yield f"{MARK}{step.fault}: {names[step.index]} is gone, #{step.ordinal} {went}; it starts anew"
             continue
-        yield f"{name} {_told_request(step)}{_told_end(step)}"
+        yield f"{name} {told_request(step)}{told_end(step)}"
 
 
-def _told_request(step: RecordedStep) -> str:
+def sourced_steps(names: Sequence[str], trace: Sequence[RecordedStep]) -> Iterator[tuple[str, str]]:
+    """The same lines, each with the line of the program that asked; nothing where that is not known."""
+    return zip(told_steps(names, trace), (step.source for step in trace), strict=True)
+
+
+def told_request(step: RecordedStep) -> str:
+    """What a step has asked for."""
     return told(step.request)
 
 
-def _told_end(step: RecordedStep) -> str:
+def told_end(step: RecordedStep) -> str:
+    """What came of a step, to stand behind it."""
     if isinstance(step.request, Sleep | Pause):
         return ""
     if step.outcome is None:
@@ -43,15 +50,15 @@ def essence(names: Sequence[str], trace: Sequence[RecordedStep]) -> Iterator[str
         step = stretch[0]
         if step.fault:
             what = "but was carried out" if step.fault == "crash-during" else "which is not carried out"
-            yield f"{names[step.index]} is gone before the answer to #{step.ordinal} {_told_request(step)}, {what}"
+            yield f"{names[step.index]} is gone before the answer to #{step.ordinal} {told_request(step)}, {what}"
             continue
         following = stretches[place + 1 :]
         held_up = next((later[0] for later in following if later[0].index == step.index), None)
         if held_up is None or held_up.fault or held_up is following[0][0]:
             continue
-        yield f"{names[step.index]} is held up before its #{held_up.ordinal} {_told_request(held_up)}"
+        yield f"{names[step.index]} is held up before its #{held_up.ordinal} {told_request(held_up)}"
         meanwhile = following[0]
-        words = [_told_request(step) for step in meanwhile[:_TOLD_STRETCH]]
+        words = [told_request(step) for step in meanwhile[:_TOLD_STRETCH]]
         more = f", and {len(meanwhile) - _TOLD_STRETCH} more" if len(meanwhile) > _TOLD_STRETCH else ""
         yield f"meanwhile {names[meanwhile[0].index]} does {', '.join(words)}{more}"
 

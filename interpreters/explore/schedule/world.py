@@ -211,9 +211,13 @@ class World:
         for index in self.live:
             self.give_up(self.tasks[index])
 
-    def run_alone(self, program: Effect[Any]) -> Any:
-        """Run another program to its end, between two steps of the others. Returns its value, or raises its error."""
-        other = type(self)([lambda: program], self.handlers, now=self.now, kind="check")
+    def run_alone(self, program: Effect[Any], handlers: Handlers | None = None) -> Any:
+        """Run another program to its end, between two steps of the others. Returns its value, or raises its error.
+
+        ``handlers``: the table that answers it, where that is another one.
+        """
+        rows = self.handlers if handlers is None else handlers
+        other = type(self)([lambda: program], rows, now=self.now, kind="check")
         while ready := other.ready():
             other.step(ready[0])
         self.orders_seen |= other.orders_seen
