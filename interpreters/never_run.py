@@ -53,10 +53,6 @@ class _Made(NamedTuple):
     lost: Lost
 
 
-_FEW = 64
-"""How many programs there are before it is looked whether they were begun."""
-
-
 class Watcher:
     """Watches the programs of marked functions for one who wants to know. ``made_in`` says what is on at the moment.
 
@@ -73,12 +69,12 @@ class Watcher:
         self._report = report
         self._made_in = made_in
         self._made: dict[int, _Made] = {}
-        self._look_at = _FEW
         self._outer: Watcher | None = None
 
     def __enter__(self) -> "Watcher":
         global _current
         self._outer, _current = _current, self
+        _notice_starts()
         programs.watch(self)
         for function in programs.functions:
             _replace(function)
@@ -91,6 +87,7 @@ class Watcher:
         programs.watch(_current)
         if _current is None:
             _put_back()
+            _notice_no_more()
 
     def pending(self, made_in: str) -> bool:
         """Whether a program that was made in something is still there and was not started."""
@@ -105,27 +102,25 @@ class Watcher:
 
     def refused(self, program: AnyProgram) -> None:
         """A program was given to be run, and an error says that it is not."""
-        self._made.pop(id(program), None)
+        self._made.pop(id(program.gi_frame), None)  # type: ignore[attr-defined]
 
     def made(self, program: AnyProgram, function: FunctionType, caller: FrameType) -> None:
         """A program was made by a marked function, which this frame called."""
         frame: FrameType | None = program.gi_frame  # type: ignore[attr-defined]
         if frame is None:
             return
-        key = id(program)
+        key = id(frame)
         name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__.rpartition('<locals>.')[2]}"
         module = str(caller.f_globals.get("__name__", "<unknown>"))
         lost = Lost(name, caller.f_code.co_filename, caller.f_lineno, module, self._made_in())
         self._made[key] = _Made(ref(program, lambda _: self._gone(key)), frame, frame.f_lasti, lost)
-        if len(self._made) > self._look_at:
-            self._let_go()
+        _look_at(function.__code__)
 
-    def _let_go(self) -> None:
-        """Forget those that were begun: from Python 3.13 on a frame keeps who ran it, and with that the program."""
-        for key, made in [*self._made.items()]:
-            if not _is_at_start(made):
-                self._made.pop(key, None)
-        self._look_at = 2 * len(self._made) + _FEW
+    def begun(self, frame: FrameType) -> None:
+        """A program was begun, so it is not lost."""
+        self._made.pop(id(frame), None)
+        if self._outer is not None:
+            self._outer.begun(frame)
 
     def _gone(self, key: int) -> None:
         made = self._made.pop(key, None)
@@ -153,6 +148,45 @@ def _warn(lost: Lost) -> None:
 
 def _is_at_start(made: _Made) -> bool:
     return made.frame.f_lasti == made.start
+
+
+# Programs that begin. From Python 3.12 on the frame of one that is over keeps who ran it, and so the program itself: it
+# is let go of as soon as it begins. In a debugger and under coverage nothing changes: they have other numbers.
+
+_NUMBER = 3
+_NAME = "persist-effects"
+
+if sys.version_info >= (3, 12):
+    _starts = sys.monitoring
+
+    def _notice_starts() -> None:
+        if _starts.get_tool(_NUMBER) is None:
+            _starts.use_tool_id(_NUMBER, _NAME)
+            _starts.register_callback(_NUMBER, _starts.events.PY_START, _started)
+
+    def _look_at(code: CodeType) -> None:
+        if _starts.get_tool(_NUMBER) == _NAME:
+            _starts.set_local_events(_NUMBER, code, _starts.events.PY_START)
+
+    def _notice_no_more() -> None:
+        if _starts.get_tool(_NUMBER) == _NAME:
+            _starts.register_callback(_NUMBER, _starts.events.PY_START, None)
+            _starts.free_tool_id(_NUMBER)
+
+    def _started(code: CodeType, offset: int) -> None:
+        if _current is not None:
+            _current.begun(sys._getframe(1))
+
+else:
+
+    def _notice_starts() -> None:
+        """There is nothing to notice: a frame of Python 3.11 keeps nothing."""
+
+    def _look_at(code: CodeType) -> None:
+        """As above."""
+
+    def _notice_no_more() -> None:
+        """As above."""
 
 
 # Functions that are watched

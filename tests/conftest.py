@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from interpreters import Store, never_run, open_store
+from interpreters import Store, open_store
 from interpreters.pytest_never_run import NeverRunPlugin
 from persist_effects import Effect, Suspended, machine
 from persist_effects.machine import Step
@@ -55,12 +55,6 @@ def store(open_new: Callable[[], Store]) -> Iterator[Store]:
     """A new, empty store."""
     with open_new() as opened:
         yield opened
-
-
-@pytest.fixture
-def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody looks whether programs are run: who does keeps some that are over, from Python 3.13 on."""
-    monkeypatch.setattr(never_run, "_current", None)
 
 
 def answer(step: Suspended[Any], store: Store) -> Step[Any]:

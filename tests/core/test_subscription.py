@@ -1046,7 +1046,6 @@ RUNNERS = {
     ("runner", "is_awaited"),
     [("run", False), ("run_many", False), ("asyncio", False), ("asyncio", True), ("trio", False), ("trio", True)],
 )
-@pytest.mark.usefixtures("unwatched")
 def test_one_page_is_alive_at_a_time(store, make, runner, is_awaited):
     store.run(log.append_many("a", [Draft("counted", 1)] * (3 * PAGE_SIZE + 1)))
     watch = OnePageAlive(store.interpreter)

@@ -695,7 +695,6 @@ def test_thousands_of_runs_take_no_more_of_the_stack_than_one(store):
     assert len(store.run(log.read("flow/f-1"))) == 1
 
 
-@pytest.mark.usefixtures("unwatched")
 def test_a_run_that_is_over_leaves_nothing_in_memory(store):
     class Mark:
         pass
