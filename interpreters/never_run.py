@@ -151,9 +151,9 @@ def _is_at_start(made: _Made) -> bool:
 
 
 # Programs that begin. From Python 3.12 on the frame of one that is over keeps who ran it, and so the program itself: it
-# is let go of as soon as it begins. In a debugger and under coverage nothing changes: they have other numbers.
+# is let go of as soon as it begins. Debuggers, coverage, profilers and Hypothesis have other numbers.
 
-_NUMBER = 3
+_NUMBER = 4
 _NAME = "persist-effects"
 
 if sys.version_info >= (3, 12):
