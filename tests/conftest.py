@@ -13,10 +13,14 @@ import pytest
 from hypothesis import settings
 
 from interpreters import Store, open_store
+from interpreters.conformance import StoreConformance
 from interpreters.pytest_never_run import NeverRunPlugin
 from persist_effects import Effect, Suspended, machine
 from persist_effects.machine import Step
 from persist_effects.requests import Answered
+
+# The longest test of the conformance suite, which every store passes.
+SEARCH = StoreConformance.test_the_store_agrees_with_the_model_over_any_sequence_of_requests.__name__
 
 # How long an example takes is the machine's affair, not the test's.
 settings.register_profile("without a clock", deadline=None)
@@ -31,11 +35,14 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test whose name holds an address has another one in each process."""
+    """A test whose name holds an address has another one in each process. Each search at random is an exploration."""
     for item in items:
         if re.search(r"0x[0-9a-f]{6,}", item.name):
             raise pytest.UsageError(f"{item.nodeid}: its name holds an address: give it an id by `steady`")
+        if item.name == SEARCH:
+            item.add_marker(pytest.mark.exploration)
 
 
 def pytest_collection_finish() -> None:

@@ -433,6 +433,7 @@ class Zeros(io.RawIOBase):
         return bytes(count)
 
 
+@pytest.mark.exploration
 def test_a_hundred_mebibytes_are_put_and_read_in_a_few(tmp_path):
     size_bytes = 100 * MIB
     with open_store(f"file:{tmp_path / 'store'}") as store:

@@ -328,6 +328,7 @@ home.close()
 """
 
 
+@pytest.mark.exploration
 def test_processes_that_put_and_read_the_same_objects_find_them_whole_and_leave_one_of_each(home, url, tmp_path):
     (tmp_path / "url").write_text(url)
     run_at_once(PUTTING, tmp_path / "url")

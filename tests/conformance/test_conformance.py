@@ -188,6 +188,7 @@ def test_capabilities_are_checked_where_they_are_made(fields: dict[str, Any], me
         Capabilities(**fields)
 
 
+@pytest.mark.exploration
 def test_the_memory_store_passes_through_one_call() -> None:
     check_conformance(lambda: open_store("memory:"))
 

@@ -116,6 +116,7 @@ def test_one_call_catches_the_wrong_store_no_later_than_by_the_fact_of_the_table
     assert facts.index(broken.value.fact) <= facts.index(f"test_{wrong.fact}")
 
 
+@pytest.mark.exploration
 @_rows([wrong for wrong in WRONG_STORES if wrong.sentence in FOUND_BY_THE_SEARCH])
 def test_the_search_finds_it_too(wrong: Wrong, opened: Opened) -> None:
     assert _is_broken(facts_of(_suite(opened))[MACHINE])
@@ -152,6 +153,7 @@ def _said(request: str, change: str, before: str = "") -> str:
     return done.stdout
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("before", ["", "sys.modules['pytest'] = sys.modules['_pytest'] = None"])
 def test_without_pytest_the_call_says_what_was_compared_and_the_calls_before(before: str) -> None:
     said = _said("LastSeq", "lambda request, last: last + 5", before)
@@ -163,6 +165,7 @@ def test_without_pytest_the_call_says_what_was_compared_and_the_calls_before(bef
     assert "  Append(stream='a', events=(Draft(type='made', data='tea'" in said
 
 
+@pytest.mark.exploration
 def test_without_pytest_the_call_says_what_a_condition_was() -> None:
     said = _said("Transact", "lambda request, answers: tuple(answers)")
     assert "AssertionError: isinstance(answers, list)\n" in said

@@ -233,6 +233,7 @@ def test_sets_of_what_has_no_order_survive(kind, value):
     assert from_plain(to_plain(value, kind, "state"), kind) == value
 
 
+@pytest.mark.exploration
 def test_sets_of_sets_have_one_order_whatever_the_hash_seed():
     code = (
         "from persist_effects.codec import to_plain\n"

@@ -524,6 +524,7 @@ def test_a_snapshot_put_back_by_another_writer_is_found_by_its_revision(open_new
         assert store.run(snapshot.read("kept")) == State(70, 7), order
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("other", [compaction.compact, snapshot.checkpoint, snapshot.replay])
 def test_a_compaction_harms_no_other_fold_of_its_snapshot_in_any_order(open_new, other):
     def begin(store):

@@ -123,6 +123,7 @@ CAUGHT_BY = {
 }
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_exploration_catches_it_where(name):
     def stores():

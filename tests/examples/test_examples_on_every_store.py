@@ -157,6 +157,7 @@ def test_the_courses_keep_their_rules_and_the_sessions_end(place: Place, capsys:
     assert capsys.readouterr().out == courses_printed + sessions_printed
 
 
+@pytest.mark.exploration
 def test_the_flows_of_orders_print_the_same_and_are_known_once_everything_was_ended(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,6 +210,7 @@ def invoice_in(event: Event) -> order_ledger.Invoiced:
     return fact
 
 
+@pytest.mark.exploration
 def test_the_demo_proves_its_answers_and_finds_what_it_recorded(place: Place, small: Path) -> None:  # noqa: F811
     if not place.is_kept:
         assert "\nproved: " in run(small, place.url).stdout
@@ -218,6 +220,7 @@ def test_the_demo_proves_its_answers_and_finds_what_it_recorded(place: Place, sm
     assert assert_proved(small, place.url, recorded=0) == first
 
 
+@pytest.mark.exploration
 def test_a_follower_goes_on_where_it_was_once_everything_was_ended(place: Place) -> None:
     seen: list[int] = []
 

@@ -151,6 +151,7 @@ def test_no_message_is_lost_or_counted_twice_whatever_request_fails():
     assert report.verdict == "passed", report
 
 
+@pytest.mark.exploration
 def test_an_inbox_without_its_key_is_caught():
     def careless(request):
         yield from log.append("confirmed", "confirmed", request.body["order"])

@@ -239,6 +239,7 @@ LONG = {
 """What is caught only after very many orders."""
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize(
     "fault",
     [pytest.param(fault, marks=pytest.mark.exploration) if fault.plant in LONG else fault for fault in FAULTS],

@@ -6,6 +6,7 @@ from follower_scenes import SCENES
 LONG = {"members are killed", "a member is late", "a version is built while the one before goes on"}
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.exploration) if name in LONG else name for name in SCENES]
 )

@@ -345,6 +345,7 @@ class Stop(Exception):
     """The process is gone."""
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize(
     ("old_kind", "new_kind", "which"),
     [

@@ -163,6 +163,7 @@ def compare(path, seed, rounds):
         memory.close()
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("seed", range(SEED, SEED - (-ROUNDS // ROUNDS_OF_A_STORE)))
 def test_the_file_store_answers_each_request_as_the_memory_store_does(tmp_path, seed):
     compare(tmp_path / "store", seed, min(ROUNDS, ROUNDS_OF_A_STORE))

@@ -216,6 +216,7 @@ def postgres_files():
     return files_with_secret(server.directory, but=("pg_wal",))
 
 
+@pytest.mark.exploration
 def test_nothing_of_a_dropped_stream_is_left_in_the_tables_of_postgresql():
     url = postgres_server.new_store_url()
     with open_store(url) as store:

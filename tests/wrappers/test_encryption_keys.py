@@ -240,6 +240,7 @@ def test_a_subject_of_very_many_keys_is_forgotten_by_transactions_that_any_store
     assert {type(store.run(keys.by_id(bytes.fromhex(key_id), "it"))) for key_id in ids} == {Erased}
 
 
+@pytest.mark.exploration
 def test_once_forget_returns_nothing_of_the_subject_is_read_whatever_appends_and_reads_come_in_between():
     def forgetting():
         yield from forget("customer/ada")
@@ -272,6 +273,7 @@ def test_once_forget_returns_nothing_of_the_subject_is_read_whatever_appends_and
     assert report.checked > 100
 
 
+@pytest.mark.exploration
 def test_a_crash_at_any_request_of_forget_is_mended_by_doing_it_again():
     def forgetting():
         yield from forget("customer/ada", derived=[derive])

@@ -11,6 +11,7 @@ from persist_effects import StoreClosed, StoreUnavailable, kv, log, transact
 from persist_effects.requests import KvPut
 
 
+@pytest.mark.exploration
 def test_threads_that_read_and_write_keys_see_each_commit_whole(tmp_path):
     with open_store(f"file:{tmp_path}/store?sync=os&segment_bytes=65536") as store:
         done = threading.Event()

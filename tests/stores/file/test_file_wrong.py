@@ -584,6 +584,7 @@ def test_a_frame_that_fits_its_checksum_and_is_no_commit_is_told(kind, payload):
 LARGE_BYTES = 1 << 40
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("kind", ["CURRENT", "MANIFEST", "SYNCED", "idx", "active seg", "sealed seg"])
 @pytest.mark.parametrize("is_open", [False, True])
 def test_a_file_of_a_tebibyte_is_not_read_into_memory(kind, is_open, tmp_path):

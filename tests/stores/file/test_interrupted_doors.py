@@ -101,6 +101,7 @@ def test_an_interrupt_anywhere_while_a_file_store_is_opened_leaves_nothing_behin
         assert is_as_before(before), place
 
 
+@pytest.mark.exploration
 def test_after_an_interrupt_anywhere_in_closing_it_the_store_can_be_closed_again_and_then_opened(path):
     before = left_behind()
     opened = [open_store(f"file:{path}?{SMALL}")]
@@ -119,6 +120,7 @@ def test_after_an_interrupt_anywhere_in_closing_it_the_store_can_be_closed_again
     opened[0].close()
 
 
+@pytest.mark.exploration
 def test_after_two_interrupts_anywhere_in_closing_it_the_store_can_be_closed_again_and_then_opened(path, monkeypatch):
     def interrupted():
         raise KeyboardInterrupt

@@ -96,6 +96,7 @@ def test_servers_that_are_ended_before_they_are_ready_leave_nothing_behind(momen
     assert_nothing_is_left(places)
 
 
+@pytest.mark.exploration
 @pytest.mark.usefixtures("quiet_git")
 def test_the_demo_runs_on_the_cluster_that_make_runs_and_ctrl_c_ends_it_whole(run, places, tmp_path):
     cluster = run("make", "--silent", "--no-print-directory", "cluster", f"PYTHON={sys.executable}")

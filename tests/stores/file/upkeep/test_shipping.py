@@ -32,6 +32,7 @@ def small_pieces(monkeypatch):
         monkeypatch.setattr(module, "PIECE_BYTES", 256)
 
 
+@pytest.mark.exploration
 def test_every_position_of_a_history_is_restored_as_the_memory_store_was_there():
     look_at_every_position()
 
@@ -56,6 +57,7 @@ def test_a_shipper_that_is_killed_before_any_request_loses_nothing():
     assert look_at_every_crash() > 400
 
 
+@pytest.mark.exploration
 def test_so_it_is_where_segments_are_many_pieces_too(small_pieces):
     assert look_at_every_crash(range(2, 3)) > 500
 
@@ -64,6 +66,7 @@ def test_what_was_before_a_compaction_is_kept_as_long_as_was_said():
     look_at_a_kept_log()
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_a_target_that_fails_any_request_once_is_gone_on_with(code):
     for number in count():
@@ -95,6 +98,7 @@ def test_a_target_that_fails_any_request_once_is_gone_on_with(code):
             return
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("action", ["compact", "close_and_open"])
 def test_a_compaction_or_a_restart_between_any_two_requests_of_a_look_is_noticed(action):
     for number in count():
@@ -131,6 +135,7 @@ def test_a_look_changes_nothing_of_the_store():
         assert shipped.source.image() == before
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("seed", range(8))
 def test_two_shippers_on_one_target_do_each_other_no_harm(seed, small_pieces):
     random = Random(seed)

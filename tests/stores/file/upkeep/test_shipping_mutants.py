@@ -16,6 +16,8 @@ from persist_effects import InvalidRequest, StoreUnavailable
 from persist_effects.errors import CorruptStore
 from persist_effects.requests import KvPut
 
+pytestmark = pytest.mark.exploration
+
 
 class Mutant(NamedTuple):
     """A mistake, and the look that finds it."""

@@ -20,6 +20,8 @@ from interpreters.stores.file.upkeep.shipping.running import FailedLook, lag, re
 from interpreters.stores.file.upkeep.shipping.targets import MemoryTarget, TargetTrouble
 from persist_effects import InvalidRequest, StoreUnavailable, blob, kv, log
 
+pytestmark = pytest.mark.exploration
+
 
 def invoke(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
