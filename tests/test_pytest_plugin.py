@@ -267,6 +267,28 @@ def test_a_golden_trace_is_written_when_asked_and_compared_after(run, pytester):
     run(GOLDEN.replace("VALUE", "2")).assert_outcomes(failed=1)
 
 
+@pytest.mark.parametrize("token", ["1.00000000", "s1:0,1,1,0", "99.12345678"])
+def test_a_token_that_fits_no_state_of_the_test_is_told_in_one_line(run, token):
+    result = run(FAILING, "--repro", token)
+    result.assert_outcomes(failed=1)
+    refused_in_one_line(result, token)
+
+
+@pytest.mark.parametrize("token", ["1.00000000", "s1:5,5", "s1:0,0,0,0,0,0,0"])
+def test_a_token_that_fits_no_interleaving_of_the_test_is_told_in_one_line(run, token):
+    result = run(INTERLEAVED.replace("PROGRAM", "add"), "--repro", token)
+    result.assert_outcomes(failed=1)
+    refused_in_one_line(result, token)
+
+
+def refused_in_one_line(result, token):
+    heading = next(at for at, line in enumerate(result.outlines) if "FAILURES" in line)
+    _, told, after, *_ = result.outlines[heading + 1 :]
+    assert told.startswith("--repro: ")
+    assert token in told
+    assert after.startswith("=====")
+
+
 RECORDED = """
 import pytest
 from persist_effects.trace import record
