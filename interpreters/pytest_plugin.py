@@ -160,14 +160,25 @@ def _as_test(explore: Callable[[Any, str | None], "Report"], what: str, function
 def _explored(explore: Callable[[str | None], "Report"], item: pytest.Item | None) -> "Report":
     """Explore a test's programs: the state of the token that was given, or else what failed before, and all."""
     token = None if item is None else item.config.getoption("persist_repro")
-    if item is None or token:
-        return explore(token)
+    if item is None:
+        return explore(None)
+    if token:
+        return _explored_again(explore, token, item)
     from interpreters.pytest_failures import FOLDER, explored_with_kept
 
     path = item.path.parent / FOLDER / f"{item.path.stem}.{file_stem(_test_name(item))}.jsonl"
     report, told = explored_with_kept(explore, path)
     item.config.stash.setdefault(_KEPT, []).extend(f"{item.nodeid}: {line}" for line in told)
     return report
+
+
+def _explored_again(explore: Callable[[str | None], "Report"], token: str, item: pytest.Item) -> "Report":
+    """Explore the state of a token. Fails in one line, without a traceback, where it fits no state of the test."""
+    try:
+        return explore(token)
+    except InvalidRequest as error:
+        refusal = str(error)
+    pytest.fail(f"{_option(item.config, '--repro')}: {refusal}", pytrace=False)
 
 
 def _check_plain(function: Any, what: str) -> bool:

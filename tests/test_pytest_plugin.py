@@ -19,6 +19,8 @@ from persist_effects import InvalidRequest, kv
 
 pytest_plugins = ["pytester"]
 
+PLUGIN = ("-p", "interpreters.pytest_plugin", "-p", "no:persist-effects")
+
 
 HEAD = """
 from interpreters.pytest_plugin import crash_test, explore_test
@@ -32,9 +34,15 @@ def run(pytester):
 
     def run_file(text: str, *arguments: str):
         pytester.makepyfile(HEAD + text)
-        return pytester.runpytest_inprocess("-p", "interpreters.pytest_plugin", "-p", "no:persist-effects", *arguments)
+        return pytester.runpytest_inprocess(*PLUGIN, *arguments)
 
     return run_file
+
+
+@pytest.fixture
+def few_plugins(monkeypatch):
+    """Pytest in processes of its own loads the plugins that it is told to: all that there are take seconds."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
 def test_a_test_that_asks_for_a_store_runs_on_each_kind(run):
@@ -240,11 +248,10 @@ def test_the_command_to_paste_starts_from_where_pytest_was_started(pytester, mon
     directory = pytester.mkdir("two words")
     (directory / "test_sums.py").write_text(HEAD + INTERLEAVED.replace("PROGRAM", "add"))
     (pytester.path / "pytest.ini").write_text("[pytest]\n")
-    plugins = ["-p", "interpreters.pytest_plugin", "-p", "no:persist-effects"]
-    result = pytester.runpytest_inprocess(*plugins, directory)
+    result = pytester.runpytest_inprocess(*PLUGIN, directory)
     assert "or: pytest 'two words/test_sums.py::test_it' --repro " in result.stdout.str()
     monkeypatch.chdir(directory)
-    result = pytester.runpytest_inprocess(*plugins)
+    result = pytester.runpytest_inprocess(*PLUGIN)
     assert "or: pytest test_sums.py::test_it --repro " in result.stdout.str()
 
 
@@ -265,6 +272,28 @@ def test_a_golden_trace_is_written_when_asked_and_compared_after(run, pytester):
     assert "made" in next((pytester.path / "traces").rglob("test_it.jsonl")).read_text()
     run(GOLDEN.replace("VALUE", "1")).assert_outcomes(passed=1)
     run(GOLDEN.replace("VALUE", "2")).assert_outcomes(failed=1)
+
+
+@pytest.mark.parametrize("token", ["1.00000000", "s1:0,1,1,0", "99.12345678"])
+def test_a_token_that_fits_no_state_of_the_test_is_told_in_one_line(run, token):
+    result = run(FAILING, "--repro", token)
+    result.assert_outcomes(failed=1)
+    refused_in_one_line(result, token)
+
+
+@pytest.mark.parametrize("token", ["1.00000000", "s1:5,5", "s1:0,0,0,0,0,0,0"])
+def test_a_token_that_fits_no_interleaving_of_the_test_is_told_in_one_line(run, token):
+    result = run(INTERLEAVED.replace("PROGRAM", "add"), "--repro", token)
+    result.assert_outcomes(failed=1)
+    refused_in_one_line(result, token)
+
+
+def refused_in_one_line(result, token):
+    heading = next(at for at, line in enumerate(result.outlines) if "FAILURES" in line)
+    _, told, after, *_ = result.outlines[heading + 1 :]
+    assert told.startswith("--repro: ")
+    assert token in told
+    assert after.startswith("=====")
 
 
 RECORDED = """
@@ -474,7 +503,7 @@ def test_tests_that_explore_need_no_plugin(pytester):
     result.stdout.fnmatch_lines(["*check failed*"])
 
 
-def test_an_interrupt_of_an_exploration_says_what_to_paste(pytester):
+def test_an_interrupt_of_an_exploration_says_what_to_paste(pytester, few_plugins):
     text = """
 def check(outcomes):
     if (yield from kv.get("n")) == 2:
@@ -487,12 +516,11 @@ def test_it():
     return [put(1), put(2)]
 """
     pytester.makepyfile(HEAD + text)
-    plugins = ["-p", "interpreters.pytest_plugin", "-p", "no:persist-effects"]
-    result = pytester.runpytest_subprocess(*plugins)
+    result = pytester.runpytest_subprocess(*PLUGIN)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     line, *_ = [line for line in result.outlines if line.startswith("interrupted in one state of an exploration")]
     token = line.split('--repro "')[1].rstrip('"')
-    again = pytester.runpytest_subprocess(*plugins, "--repro", token)
+    again = pytester.runpytest_subprocess(*PLUGIN, "--repro", token)
     assert again.ret == pytest.ExitCode.INTERRUPTED
 
 
@@ -570,17 +598,15 @@ def test_it():
 # In several processes
 
 
-def run_in_workers(pytester, *arguments):
-    plugins = ["-p", "interpreters.pytest_plugin", "-p", "no:persist-effects", "-p", "xdist"]
-    return pytester.runpytest_subprocess(*plugins, "-n2", *arguments)
-
-
 @pytest.fixture
-def workers(pytester):
-    return lambda *arguments: run_in_workers(pytester, *arguments)
+def workers(pytester, few_plugins):
+    """Runs test files with the plugin in two processes, and gives the result."""
+    return lambda *arguments: pytester.runpytest_subprocess(*PLUGIN, "-p", "xdist", "-n2", *arguments)
 
 
-def test_workers_hand_over_how_much_they_explored_and_their_tokens_show_it_again(workers, pytester):
+def test_workers_hand_over_how_much_they_explored_and_keep_what_failed_and_their_tokens_show_it_again(
+    workers, pytester
+):
     pytester.makepyfile(
         test_one=HEAD + FAILING,
         test_two=HEAD + FAILING + INTERLEAVED.replace("test_it", "test_other").replace("PROGRAM", "safe"),
@@ -588,21 +614,15 @@ def test_workers_hand_over_how_much_they_explored_and_their_tokens_show_it_again
     result = workers()
     result.assert_outcomes(failed=2, passed=1)
     result.stdout.re_match_lines([r"explored \d+ interleavings in 1 test", r"explored \d+ states in 2 tests"])
-    line, *_ = [line for line in result.outlines if line.startswith("or: pytest test_one.py")]
-    token = line.split('"')[1]
-    again = workers("test_one.py", "--repro", token)
-    again.assert_outcomes(failed=1)
-    again.stdout.fnmatch_lines(["explored 1 states in 1 test"])
-
-
-def test_workers_keep_what_failed_and_say_that_it_failed_again(workers, pytester):
-    pytester.makepyfile(test_one=HEAD + FAILING, test_two=HEAD + FAILING)
-    workers().assert_outcomes(failed=2)
     assert [file.name for file in kept_in(pytester)] == ["test_one.test_it.jsonl", "test_two.test_it.jsonl"]
-    again = workers()
+    again = workers("-k", "test_it")
     again.assert_outcomes(failed=2)
     told = [line for line in again.outlines if "failed before, and again" in line]
     assert sorted(line.split("::")[0] for line in told) == ["test_one.py", "test_two.py"]
+    line, *_ = [line for line in result.outlines if line.startswith("or: pytest test_one.py")]
+    again = workers("test_one.py", "--repro", line.split('"')[1])
+    again.assert_outcomes(failed=1)
+    again.stdout.fnmatch_lines(["explored 1 states in 1 test"])
 
 
 def test_a_token_for_several_tests_is_refused_in_workers_too(workers, pytester):
@@ -639,7 +659,7 @@ def test_the_plugin_imports_no_store_before_a_test_uses_one():
 
 
 @pytest.fixture
-def shadowed(pytester, monkeypatch):
+def shadowed(pytester, monkeypatch, few_plugins):
     """A directory with a package of the user's own, named as ours is."""
     package = pytester.mkpydir("interpreters")
     (package / "brainfuck.py").write_text("def run(): return 7\n")

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from test_pytest_plugin import GOLDEN, HEAD, INTERLEAVED, RECORDED
+from test_pytest_plugin import GOLDEN, HEAD, INTERLEAVED, PLUGIN, RECORDED
 
 # Imported here, because pytester forgets what a run has imported, and half of a package would then be there twice.
 from interpreters.store_testing import fresh_store
@@ -11,7 +11,6 @@ from persist_effects import InvalidRequest, clock, log
 
 pytest_plugins = ["pytester"]
 
-PLUGIN = ("-p", "interpreters.pytest_plugin", "-p", "no:persist-effects")
 # The plugin is imported in here already, of which pytest warns before it starts.
 STRICT = ("-W", "error", "-W", "ignore:Module already imported")
 
@@ -217,7 +216,9 @@ def test_it(n):
 
 
 @pytest.fixture
-def workers(pytester):
+def workers(pytester, monkeypatch):
+    """Runs test files with the plugin in two processes, which load no plugins but those that are named."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     return lambda *arguments: pytester.runpytest_subprocess(*PLUGIN, "-p", "xdist", "-n2", *arguments)
 
 

@@ -12,6 +12,7 @@ from interpreters.disk.crashing import DEFAULT_BOUND, FAULTS, PROFILES, Bound
 from interpreters.explore.crashes.simulated import difference
 from interpreters.explore.crashes.states import FAILURES_MAX, CrashOptions, Exploration, FoundState, StatesProgress
 from interpreters.explore.crashes.token import CrashToken, parsed
+from interpreters.explore.crashes.workers import explore_in_parts
 from interpreters.explore.crashes.workload import Maker, Setting, Workload, WrongAnswer
 from interpreters.explore.faults import SHARED
 from interpreters.explore.inputs import CheckOfWrites, checked_check
@@ -19,6 +20,7 @@ from interpreters.explore.limits import Hangs, as_failure, note, noted
 from interpreters.explore.pace import Pace, check_pace, never_over
 from interpreters.explore.report import NOT_DETERMINISTIC, Failure, Report, told_end
 from interpreters.explore.words import are_alike, told_error
+from interpreters.explore.workers import check_workers
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.machine import Handlers
 from persist_effects.requests import Answered, Failed, Request
@@ -43,6 +45,7 @@ def explore_crashes(
     effects: Callable[[], Handlers] | None = None,
     seconds: float | None = None,
     progress: StatesProgress | bool | None = None,
+    workers: int | None = None,
 ) -> Report:
     """Let the power fail at every request of a workload that changes the disk, and look at all that it may leave.
 
@@ -68,6 +71,9 @@ def explore_crashes(
             The report says what was not reached.
         progress: True for a line on standard error that says how far it is; or a function, which is told now and then
             how many states were checked.
+        workers: How many processes go through the crashes, forked from the main thread; None: this one alone. The
+            report is the same for any number; without it, fewer states are looked at twice. What the check and
+            ``effects`` leave behind stays in the processes. Not with ``limit``.
 
     Returns:
         What was explored, and the failures, each with its trace and token.
@@ -90,6 +96,7 @@ def explore_crashes(
     _check_sizes(seed=seed, segment_bytes=segment_bytes, requests_limit=requests_limit, bound=bound)
     _check_functions(effects, None if progress is True else progress or None)
     check_pace(seconds, progress is True)
+    check_workers(workers, limit=limit)
     wanted = _checked_faults(faults)
     setting = Setting(segment_bytes, requests_limit, effects)
     seed = 0 if limit is not None and seed is None else seed
@@ -111,11 +118,15 @@ def explore_crashes(
         pace.tell(checked, report.equal, len(exploration.found))
 
     told = progress if callable(progress) else tell
-    exploration = Exploration(options, report, progress=told, only=only, is_over=partial(pace.is_over, _SEARCHING))
+    is_late = partial(pace.is_over, _SEARCHING)
+    exploration = Exploration(options, report, progress=told, only=only, is_over=is_late)
     with _seldom_collected(), noted(lambda: told_end(profile, exploration.where, report.arguments)):
         if limit is not None and repro is None:
             exploration.sample(limit)
-        exploration.explore()
+        if workers is not None and only is None:
+            explore_in_parts(options, report, exploration.found, workers, progress=told, is_over=is_late)
+        else:
+            exploration.explore()
     if repro is not None and not report.checked:
         raise InvalidRequest(f"{repro!r} names no state of this workload: it may have changed since the token was made")
     report.failures = list(_failures(simplest(exploration.found), options, only, pace.is_over))

@@ -42,6 +42,21 @@ class CrashOptions(NamedTuple):
     setting: Setting
 
 
+class CrashPart(NamedTuple):
+    """A part of an exploration: one run, and where in it the power fails."""
+
+    faults: tuple[tuple[int, DiskFault], ...]
+    numbers: range | None
+    """The requests before which it fails; None: all."""
+    is_restarted: bool
+    """Whether the store is started again where the run has ended."""
+
+    def __str__(self) -> str:
+        if self.faults:
+            return f"the run with {self.faults[0][1].kind} at #{self.faults[0][0]}"
+        return f"crashes from before request #{self.numbers[0]} on" if self.numbers else "starts after the end"
+
+
 class FoundState(NamedTuple):
     """A state in which something was wrong."""
 
@@ -90,6 +105,22 @@ def _sizes_of(image: Image) -> frozenset[tuple[str, int]]:
     return frozenset([(path, len(content)) for path, content in image.items()])
 
 
+def runs_with_faults(options: CrashOptions) -> Iterator[tuple[tuple[int, DiskFault], ...]]:
+    """The faults of each run that has any: each fault at each request that can meet it."""
+    kinds: list[list[str]] = []
+    workload = Workload(options.makers, options.setting)
+
+    def note(number: int, request: Request[Any]) -> None:
+        kinds.append([kind for kind in options.faults if type(request) in FAULTS[kind]])
+
+    workload.disk.watch(note)
+    workload.run()
+    for number, kinds_there in enumerate(kinds):
+        for kind in kinds_there:
+            for fault in faults_of(kind):
+                yield ((number, fault),)
+
+
 class Exploration:
     """One workload, explored. ``report`` is filled while it goes on."""
 
@@ -100,9 +131,12 @@ class Exploration:
         *,
         progress: StatesProgress | None = None,
         only: CrashToken | None = None,
+        part: CrashPart | None = None,
+        judges: dict[int, Judge] | None = None,
         is_over: Callable[[], bool] = never_over,
     ) -> None:
         self._options = options
+        self._part = part
         self._report = report
         self._progress = progress
         self._only = only
@@ -112,7 +146,7 @@ class Exploration:
         self._drawn: list[list[int]] = []
         self._quota: int | None = None
         self._cells: dict[tuple[str, str], list[int]] = {}
-        self._judges: dict[int, Judge] = {}
+        self._judges: dict[int, Judge] = {} if judges is None else judges
         self._judge: Judge | None = None
         self._bound = options.bound
         self._latest: tuple[int, Image, WorkloadMoment] | None = None
@@ -131,15 +165,11 @@ class Exploration:
     def explore(self) -> None:
         """Explore without faults, then with each fault at each request that can meet it."""
         try:
-            if self._only is not None:
-                self._explore_run(self._only.faults)
-            else:
-                self._explore_run(())
-            if self._only is None and self._options.faults:
-                for number, kinds in enumerate(self._kinds_of_requests()):
-                    for kind in kinds:
-                        for fault in faults_of(kind):
-                            self._explore_run(((number, fault),))
+            alone = self._part or self._only
+            self._explore_run(() if alone is None else alone.faults)
+            if alone is None and self._options.faults:
+                for faults in runs_with_faults(self._options):
+                    self._explore_run(faults)
         except Stop:
             self._report.is_exhaustive = False
         self._report.cells = [FaultCount(row, fault, *counts) for (row, fault), counts in self._cells.items()]
@@ -157,31 +187,13 @@ class Exploration:
         share = min(1.0, first / sum(counts))
         self._drawn = [self._random.sample(range(count), max(1, int(count * share))) for count in counts]
 
-    def _kinds_of_requests(self) -> list[list[str]]:
-        kinds: list[list[str]] = []
-        workload = Workload(self._options.makers, self._options.setting)
-        watched = workload.disk
-
-        def note(number: int, request: Request[Any]) -> None:
-            kinds.append([kind for kind in self._options.faults if type(request) in FAULTS[kind]])
-
-        watched.watch(note)
-        workload.run()
-        return kinds
-
     def _explore_run(self, faults: tuple[tuple[int, DiskFault], ...]) -> None:
         self._faults, self._judge, self._places = faults, None, ()
         for judge in self._judges.values():
             judge.forget_checks()
         self._bound = WHOLE if faults else self._options.bound
         self._seen, self._deepened = _Seen(), set()
-        start = faults[0][0] if faults else 0
-
-        def at(workload: Workload, number: int, request: Request[Any] | None) -> None:
-            if number > start or not faults:
-                self.crash(workload, number, request)
-
-        workload = Workload(self._options.makers, self._options.setting, at, dict(faults))
+        workload = Workload(self._options.makers, self._options.setting, self._at, dict(faults))
         try:
             problem = _problem_of_ends(workload.run(), is_faulty=bool(faults))
         except WrongAnswer as error:
@@ -198,8 +210,18 @@ class Exploration:
         if problem is not None:
             self._note_end(workload, problem)
             return
-        if self._options.faults or self._only is not None:
+        is_restarted = self._options.faults or self._only is not None
+        if is_restarted and (self._part is None or self._part.is_restarted):
             self._restart(workload)
+
+    def _at(self, workload: Workload, number: int, request: Request[Any] | None) -> None:
+        if self._faults and number <= self._faults[0][0]:
+            return
+        moment = workload.moment()
+        if moment.maybe and isinstance(request, Sync):
+            self._latest = number, workload.disk.image(), moment
+        if self._part is None or self._part.numbers is None or number in self._part.numbers:
+            self.crash(workload, number, request)
 
     # Crashes
 
@@ -208,8 +230,6 @@ class Exploration:
         self._judge = self._judge_of(workload)
         self._set_quota()
         moment = workload.moment()
-        if moment.maybe and isinstance(request, Sync):
-            self._latest = number, workload.disk.image(), moment
         self._row = row = f"#{number} {named(request)}" if request is not None else f"#{number} the end"
         for state in self._states(workload.disk, 0):
             problem = self._reach(workload, state, moment, (), (number, row))

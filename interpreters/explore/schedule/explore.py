@@ -88,8 +88,9 @@ from interpreters.explore.schedule.sampled import Sampled
 from interpreters.explore.schedule.shrink import Shrunk, shrunk
 from interpreters.explore.schedule.telling import essence, sourced_steps
 from interpreters.explore.schedule.token import ScheduleToken, parsed, refused, token_of
-from interpreters.explore.schedule.workers import Split, check_workers
+from interpreters.explore.schedule.workers import Split
 from interpreters.explore.words import name_of
+from interpreters.explore.workers import check_workers
 from persist_effects.errors import InvalidRequest, describe
 from persist_effects.event import check_integer
 

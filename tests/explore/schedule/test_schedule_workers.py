@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from interpreters.explore import explore
-from interpreters.explore.schedule.workers import WorkerDied
+from interpreters.explore.workers import WorkerDied
 from interpreters.stores.memory import MemoryStore
 from persist_effects import InvalidRequest, kv, log
 
