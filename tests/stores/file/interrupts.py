@@ -58,6 +58,8 @@ class InterruptInside(Interrupt):
     def _calls(self, frame, event, argument):
         lines = super()._calls(frame, event, argument)
         if lines is not None:
+            # Python 3.13 tells of a frame's steps only where it has its function by then.
+            frame.f_trace = lines
             frame.f_trace_lines, frame.f_trace_opcodes = False, True
         return lines
 
