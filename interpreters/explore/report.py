@@ -218,7 +218,9 @@ class Report(msgspec.Struct):
         """
         check_integer("number", number, 1)
         if number > len(self.failures):
-            told = f"the report tells {len(self.failures):,}: give a number from 1" if self.failures else "it tells none"
+            told = (
+                f"the report tells {len(self.failures):,}: give a number from 1" if self.failures else "it tells none"
+            )
             raise InvalidRequest(f"there is no failure {number:,}: {told}")
         return "\n".join(_text_of_failure(self, number))
 
@@ -486,7 +488,8 @@ def _shortened_failure(report: Report, room: int) -> list[str]:
     parts = _parts_of_failure(report, report.failures[0])
     most = _TRACE_SHOWN if report.cells else room
     needs = [min(len(lines), most) if label == _TRACE else len(lines) for label, lines in parts]
-    rooms = allotted(needs, room - len(_lines_of_failure(report, 1, [])))
+    weights = [_TRACE_WEIGHT if label == _TRACE else 1 for label, _ in parts]
+    rooms = allotted(needs, room - len(_lines_of_failure(report, 1, [])), weights)
     told = []
     for (label, lines), count in zip(parts, rooms, strict=True):
         told += beginning_and_end(lines, count, _is_of_crash) if label == _TRACE else beginning(lines, count)
@@ -510,6 +513,8 @@ def _parts_of_failure(report: Report, failure: Failure) -> list[tuple[str, list[
 
 
 _TRACE = "trace"
+_TRACE_WEIGHT = 3
+"""It gets so many lines for each one of something else: a crash needs those around it to be understood."""
 
 
 def _is_of_crash(line: str) -> bool:
@@ -528,7 +533,7 @@ def _text_of_others(report: Report) -> list[list[str]]:
     ]
     if len(shown) < len(others):
         lines.append(f"  … {len(others) - len(shown):,} more")
-    return [[f"the other failures, of which report.failure_text(2) tells the first in full:", *lines]]
+    return [["the other failures; report.failure_text(2) tells all of the second:", *lines]]
 
 
 _STEP_WIDTH = 72

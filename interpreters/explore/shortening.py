@@ -3,25 +3,23 @@
 from collections.abc import Callable, Sequence
 
 
-def allotted(needs: Sequence[int], room: int) -> list[int]:
+def allotted(needs: Sequence[int], room: int, weights: Sequence[int]) -> list[int]:
     """How many lines each part gets, where all together have so many: the short ones all that they need.
 
-    >>> allotted([1, 3, 50], 10), allotted([1, 3], 10), allotted([40, 50], 10)
-    ([1, 3, 6], [1, 3], [5, 5])
+    Args:
+        needs: How many lines each has.
+        room: How many there are for all. Each gets one, also where that is more.
+        weights: How much more of them each gets than one with a 1.
 
-    With less than two lines there is no telling what is left out, so a part gets two however little room there is.
-
-    >>> allotted([9, 9, 1], 2)
-    [2, 2, 1]
+    >>> allotted([1, 3, 50], 10, [1, 1, 1]), allotted([40, 50], 10, [1, 1]), allotted([40, 50], 8, [3, 1])
+    ([1, 3, 6], [5, 5], [6, 2])
     """
-    given = [min(need, 2) for need in needs]
-    left = room - sum(given)
-    while left > 0:
+    given = [min(need, 1) for need in needs]
+    for _ in range(room - sum(given)):
         short = [index for index, need in enumerate(needs) if given[index] < need]
         if not short:
             break
-        given[min(short, key=lambda index: given[index])] += 1
-        left -= 1
+        given[min(short, key=lambda index: given[index] / weights[index])] += 1
     return given
 
 
@@ -30,9 +28,13 @@ def beginning(lines: Sequence[str], count: int) -> list[str]:
 
     >>> beginning(["  found  a", "         b", "         c"], 2)
     ['  found  a', '         … 2 more lines']
+    >>> beginning(["  found  a", "         b", "         c"], 1)
+    ['  found  a … 2 more lines']
     """
     if len(lines) <= count:
         return [*lines]
+    if count == 1:
+        return [f"{lines[0]} … {len(lines) - 1:,} more line{'s' * (len(lines) > 2)}"]
     indent = len(lines[1]) - len(lines[1].lstrip())
     return [*lines[: count - 1], f"{'':<{indent}}… {len(lines) - count + 1:,} more lines"]
 

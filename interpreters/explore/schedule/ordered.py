@@ -137,6 +137,8 @@ class Ordered:
             found = [*self.failures_in_other_orders()]
             self.failed += len(found)
             yield from found
+            if self.lacks_order:
+                return
         while not self.is_finished and (limit is None or self.checked + self.equal < limit):
             if self.checked and is_over():
                 break
@@ -189,6 +191,7 @@ class Ordered:
         for then in (in_turn, on_from_last_backwards):
             problem = self._difference_in_another_order(then)
             if self.lacks_order:
+                self._path.clear()
                 return
             if problem is not None:
                 self.is_finished = True
