@@ -304,7 +304,7 @@ def test_each_failure_after_the_first_is_a_line_with_its_token():
 
 @pytest.mark.parametrize(("count", "number"), [(0, 1), (2, 0), (2, 3), (2, -1)])
 def test_a_failure_that_is_not_there_is_refused(count, number):
-    with pytest.raises(InvalidRequest, match="number|tells none"):
+    with pytest.raises(InvalidRequest, match=r"number|tells none"):
         explored(failures=[failure()] * count).failure_text(number)
 
 

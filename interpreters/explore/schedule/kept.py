@@ -80,10 +80,11 @@ def _can_only_open_memory(store_factory: Any) -> bool:
         return False
     if not all(const in (None, "memory:", store_factory.__doc__) for const in code.co_consts):
         return False
-    found = store_factory.__globals__.get("open_store")
+    found: Any = store_factory.__globals__.get("open_store")
+    if type(found) is not FunctionType:
+        return False
     # By where it was defined, since what wraps it may bear its name.
-    is_ours = type(found) is FunctionType and found.__globals__["__name__"] == "interpreters.opening"
-    return is_ours and found.__code__.co_name == "open_store"
+    return found.__globals__["__name__"] == "interpreters.opening" and found.__code__.co_name == "open_store"
 
 
 def can_be_told_again(task: Task, request: Request[Any], answer: Any) -> bool:

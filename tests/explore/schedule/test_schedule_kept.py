@@ -95,8 +95,7 @@ def wrapping():
         count.append(url)
         return open_store(url)
 
-    factory = eval('lambda: open_store("memory:")', {"open_store": counted})
-    return factory
+    return eval('lambda: open_store("memory:")', {"open_store": counted})
 
 
 OTHERS = [
