@@ -315,9 +315,12 @@ class Ordered:
             node.answer = task.answer
         if kept is not None and is_told:
             kept.rewind(self._path[-1].mark if self._path else 0)
+        return self._difference_at_last(tasks)
+
+    def _difference_at_last(self, tasks: Sequence[Task]) -> Problem | None:
+        """Another move is tried there, so all programs must stand where they stood before."""
         if not self._path:
             return None
-        # Another move is tried here, so all programs must stand where they stood before.
         standing = [task.request for task in tasks]
         before = self._path[-1].standing
         if standing != before:
