@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from interpreters.explore.shortening import allotted, beginning, beginning_and_end
 from persist_effects.errors import InvalidRequest
+from persist_effects.event import check_integer
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -31,8 +33,14 @@ _CRASH_MARK = "  ✗ "
 _LABEL_WIDTH = 60
 """Longer labels are shortened in text, to leave room for the counts; the page has them in full."""
 
-_ROWS_SHOWN = 30
-"""How many requests the text has a row for."""
+_LINES_SHOWN = 39
+"""How many lines the text has at the most: what a person reads, and a terminal shows at once."""
+
+_OTHERS_SHOWN = 6
+"""How many lines are for the failures after the first one."""
+
+_TRACE_SHOWN = 14
+"""How many lines of a trace are shown before the table gets any."""
 
 _LEVELS = ("0", "1 to 3", "4 to 15", "16 to 63", "64 to 255", "256 to 1,023", "1,024 and more")
 """How many states each colour of the heat map stands for: each has room for four times as many as the one before."""
@@ -180,9 +188,41 @@ class Report(msgspec.Struct):
         return kinds[0] if is_without else "failed"
 
     def __str__(self) -> str:
-        parts = [_head(self), *_text_of_heat(self)]
-        parts += (_text_of_failure(self, number) for number in range(1, len(self.failures) + 1))
-        return "\n\n".join("\n".join(part) for part in parts)
+        """In less than forty lines: what is left out of the table, or of a failure, is counted where it would stand."""
+        return "\n\n".join("\n".join(part) for part in _text_parts(self))
+
+    def failure_text(self, number: int) -> str:
+        """All that is known of a failure, however long that is.
+
+        Args:
+            number: Which one, from 1, as they are counted in the text of the report.
+
+        Returns:
+            The text, with the call that shows the failure again.
+
+        Raises:
+            InvalidRequest: If the report has no such failure.
+
+        >>> failure = Failure("raises", "every program ends", "orders raises KeyError", "", (), ("#1", "#2"), "s1:0")
+        >>> print(Report("orders", "schedule", depth=0, failures=[failure]).failure_text(1))
+        failure 1 of 1: raises
+        <BLANKLINE>
+          expected   every program ends
+          found      orders raises KeyError
+          trace
+            #1
+            #2
+        <BLANKLINE>
+        To see it again:
+        explore(programs, store_factory, check, repro="s1:0")
+        """
+        check_integer("number", number, 1)
+        if number > len(self.failures):
+            told = (
+                f"the report tells {len(self.failures):,}: give a number from 1" if self.failures else "it tells none"
+            )
+            raise InvalidRequest(f"there is no failure {number:,}: {told}")
+        return "\n".join(_text_of_failure(self, number))
 
     def table(self) -> "RenderableType":
         """The same as the text, for `rich` to print on terminals of any width. Needs the package rich.
@@ -259,13 +299,14 @@ class _Grid:
         self.requests = list(dict.fromkeys(request for request, _ in self.cells))
         self.faults = list(dict.fromkeys(fault for _, fault in self.cells))
 
-    def shown(self) -> tuple[list[str], int]:
-        """The requests that text has room for, those that failed first, and how many are left out."""
-        if len(self.requests) <= _ROWS_SHOWN:
+    def shown(self, room: int) -> tuple[list[str], int]:
+        """The requests that so many lines have room for, those that failed first, and how many are left out."""
+        if len(self.requests) <= room:
             return self.requests, 0
         failing = {cell.request for cell in self.cells.values() if cell.failures}
-        kept = {*sorted(self.requests, key=lambda request: request not in failing)[:_ROWS_SHOWN]}
-        return [request for request in self.requests if request in kept], len(self.requests) - _ROWS_SHOWN
+        # One line says that some are left out.
+        kept = {*sorted(self.requests, key=lambda request: request not in failing)[: max(room - 1, 0)]}
+        return [request for request in self.requests if request in kept], len(self.requests) - len(kept)
 
     def row(self, request: str) -> list[FaultCount | None]:
         """The cells of a request, one for each fault; None where the request does not have that fault."""
@@ -337,9 +378,13 @@ def line_to_paste(profile: str, token: str, arguments: str = "") -> str:
     >>> line_to_paste("posix", "13.0a1b2c3d")
     'explore_crashes(workload, check, repro="13.0a1b2c3d")'
     """
-    escaped = token.encode("unicode_escape").decode("ascii").replace('"', '\\"')
     again = f", {arguments}" if arguments else ""
-    return f'{_words_of(profile).call}{again}, repro="{escaped}")'
+    return f"{_words_of(profile).call}{again}, {_repro(token)})"
+
+
+def _repro(token: str) -> str:
+    escaped = token.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    return f'repro="{escaped}"'
 
 
 def told_end(profile: str, token: str, arguments: str = "") -> str:
@@ -381,12 +426,36 @@ def _depth(report: Report) -> str:
     return _words(report).extent.format(report.depth)
 
 
-def _text_of_heat(report: Report) -> Iterator[list[str]]:
+def _text_parts(report: Report) -> list[list[str]]:
+    """The parts of the text, each below an empty line."""
+    head, others = _head(report), _text_of_others(report)
+    failed = [_text_of_failure(report, 1)] if report.failures else []
+    whole = [head, *_text_of_heat(report, _LINES_SHOWN), *failed, *others]
+    if _size(whole) <= _LINES_SHOWN:
+        return whole
+    room = _LINES_SHOWN - _size([head, *others]) - 1
+    if failed:
+        # The table is at least a line, below an empty one.
+        failed = [_shortened_failure(report, room - 2 * bool(report.cells))]
+        room -= _size(failed) + 1
+    return [head, *_text_of_heat(report, room), *failed, *others]
+
+
+def _size(parts: Sequence[Sequence[str]]) -> int:
+    """How many lines they are, with an empty one between any two."""
+    return sum(map(len, parts)) + len(parts) - 1
+
+
+def _text_of_heat(report: Report, room: int) -> Iterator[list[str]]:
     """A table whose columns are as narrow as their figures: each heading has a line of its own, led down by a bar."""
     grid = _Grid(report.cells)
     if not grid.cells:
         return
-    requests, left_out = grid.shown()
+    # Beside the headings, the caption and the empty line below it.
+    requests, left_out = grid.shown(room - len(grid.faults) - 2)
+    if not requests:
+        yield [f"for the {left_out:,} requests there is a table on the page: report.write_html(path)"]
+        return
     labels = [_short(request) for request in requests]
     figures = [[_figure(cell) for cell in grid.row(request)] for request in requests]
     label_width = max(map(len, labels))
@@ -410,15 +479,61 @@ def _short(label: str) -> str:
 
 
 def _text_of_failure(report: Report, number: int) -> list[str]:
+    parts = _parts_of_failure(report, report.failures[number - 1])
+    return _lines_of_failure(report, number, [line for _, lines in parts for line in lines])
+
+
+def _shortened_failure(report: Report, room: int) -> list[str]:
+    """The first failure in so many lines: of what is long the beginning, of a trace the end too."""
+    parts = _parts_of_failure(report, report.failures[0])
+    most = _TRACE_SHOWN if report.cells else room
+    needs = [min(len(lines), most) if label == _TRACE else len(lines) for label, lines in parts]
+    weights = [_TRACE_WEIGHT if label == _TRACE else 1 for label, _ in parts]
+    rooms = allotted(needs, room - len(_lines_of_failure(report, 1, [])), weights)
+    told = []
+    for (label, lines), count in zip(parts, rooms, strict=True):
+        told += beginning_and_end(lines, count, _is_of_crash) if label == _TRACE else beginning(lines, count)
+    return _lines_of_failure(report, 1, told, "; all of it: report.failure_text(1)")
+
+
+def _lines_of_failure(report: Report, number: int, told: Sequence[str], more: str = "") -> list[str]:
     failure = report.failures[number - 1]
-    lines = [f"failure {number:,} of {len(report.failures):,}: {_line(failure.kind)}", ""]
-    for label, texts in _fields(report, failure):
-        lines += _labelled(label, texts)
+    title = f"failure {number:,} of {len(report.failures):,}: {_line(failure.kind)}{more}"
+    return [title, "", *told, "", "To see it again:", _replay(report, failure)]
+
+
+def _parts_of_failure(report: Report, failure: Failure) -> list[tuple[str, list[str]]]:
+    """What is said of a failure: each a label and its lines."""
+    parts = [(label, _labelled(label, texts)) for label, texts in _fields(report, failure)]
     if failure.trace:
-        lines += ["  trace", *(f"    {line}" for line in _trace_lines(failure))]
+        parts.append((_TRACE, ["  trace", *(f"    {line}" for line in _trace_lines(failure))]))
     if failure.remedy:
-        lines += _labelled("remedy", [failure.remedy])
-    return [*lines, "", "To see it again:", _replay(report, failure)]
+        parts.append(("remedy", _labelled("remedy", [failure.remedy])))
+    return parts
+
+
+_TRACE = "trace"
+_TRACE_WEIGHT = 3
+"""It gets so many lines for each one of something else: a crash needs those around it to be understood."""
+
+
+def _is_of_crash(line: str) -> bool:
+    return line.startswith(f"    {_CRASH_MARK}")
+
+
+def _text_of_others(report: Report) -> list[list[str]]:
+    """A line for each failure after the first, with its token."""
+    others = report.failures[1:]
+    if not others:
+        return []
+    shown = others if len(others) <= _OTHERS_SHOWN else others[: _OTHERS_SHOWN - 1]
+    lines = [
+        f"  {number}  {_short(f'{other.kind}: {other.found}')}  {_repro(other.token)}"
+        for number, other in enumerate(shown, 2)
+    ]
+    if len(shown) < len(others):
+        lines.append(f"  … {len(others) - len(shown):,} more")
+    return [["the other failures; report.failure_text(2) tells all of the second:", *lines]]
 
 
 _STEP_WIDTH = 72

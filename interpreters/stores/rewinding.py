@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from operator import attrgetter, itemgetter
 
+from interpreters.clocks import Clock
 from interpreters.stores.memory import MemoryStore
 from interpreters.stores.names import SortedNames
 from interpreters.stores.waiting import Revisions
@@ -19,6 +20,9 @@ from persist_effects.requests import KvWait, Wait
 class RewindableStore(MemoryStore):
     """A memory store whose newest writes can be taken back. For one thread, and nobody waits on it.
 
+    Args:
+        clock: Gives microseconds since 1970, UTC.
+
     >>> from persist_effects import kv, run
     >>> store = RewindableStore()
     >>> mark = store.mark()
@@ -29,8 +33,8 @@ class RewindableStore(MemoryStore):
     'none'
     """
 
-    def __init__(self) -> None:
-        super().__init__(clock=lambda: 0)
+    def __init__(self, clock: Clock = lambda: 0) -> None:
+        super().__init__(clock)
         self._undoing: list[Callable[[], None]] = []
         self._deletions: list[tuple[str, int]] = []
         self._is_rewound = False

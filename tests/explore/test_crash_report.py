@@ -11,6 +11,7 @@ from places import ROOT
 from rich.console import Console
 
 from interpreters.explore.report import NO_VERDICT, Failure, FaultCount, Report
+from persist_effects import InvalidRequest
 
 VOID = {"meta"}
 HOSTILE = '<script>alert(\'x\')</script> & " onclick="x" [bold]\x1b[31m\u202e\ud800'
@@ -52,6 +53,13 @@ def large():
         for column in range(15)
     ]
     return explored(cells=cells, failures=[failure()])
+
+
+def long_failure(**changes):
+    many = tuple(f"lost: disk/write log/{number}" for number in range(30))
+    trace = tuple("  ✗ the power fails" if step == 700 else f"#{step} disk/write log" for step in range(1, 1001))
+    long = {"expected": "one\n" * 60, "found": "two\n" * 60, "crash": "three\n" * 60, "remedy": "four\n" * 60}
+    return failure(**{**long, "survivors": many, "trace": trace, "passes": many, **changes})
 
 
 def printed(report, width):
@@ -240,6 +248,64 @@ def test_text_does_not_obey_what_is_in_it():
     text = str(report)
     assert text.replace("\n", "").isprintable()
     assert HOSTILE_SHOWN in text
+
+
+# Its length
+
+
+@pytest.mark.parametrize("others", [0, 1, 6, 7, 40])
+@pytest.mark.parametrize("is_long", [False, True])
+@pytest.mark.parametrize("not_reached", ["", "orders that begin with b"])
+@pytest.mark.parametrize("cells", [[], explored().cells, large().cells])
+def test_a_report_is_told_in_less_than_forty_lines(others, is_long, not_reached, cells):
+    failures = [long_failure() if is_long else failure(), *(failure(token=f"v1-{n}") for n in range(others))]
+    text = str(explored(cells=cells, failures=failures, not_reached=not_reached))
+    assert len(text.splitlines()) < 40, text
+    assert "acknowledged write lost" in text
+    assert 'explore_crashes(workload, check, repro="v1-13-lost.4")' in text.splitlines()
+
+
+def test_a_report_without_failures_is_told_in_less_than_forty_lines():
+    text = str(explored(cells=large().cells)).splitlines()
+    assert len(text) == 39
+    assert "#7 persist/append orders/7" in "\n".join(text)
+
+
+def test_of_a_long_trace_the_beginning_the_crash_and_the_end_are_told():
+    text = str(explored(cells=[], failures=[failure(trace=long_failure().trace)]))
+    told = text.partition("  trace\n")[2].partition("  remedy")[0].splitlines()
+    assert told[0] == "    #1 disk/write log"
+    assert told[-1] == "    #1000 disk/write log"
+    place = told.index("      ✗ the power fails")
+    before, after = (int(told[near].split()[1].replace(",", "")) for near in (place - 1, place + 1))
+    assert before + after + len(told) - 2 == 1000
+
+
+def test_a_long_failure_says_what_tells_it_in_full():
+    report = explored(failures=[failure(), long_failure()])
+    assert "all of it" not in str(report)
+    report = explored(failures=[long_failure(), failure()])
+    assert "failure 1 of 2: acknowledged write lost; all of it: report.failure_text(1)" in str(report).splitlines()
+    text = report.failure_text(1)
+    assert all(line in text for line in (*long_failure().trace, *long_failure().survivors))
+    assert text.count("two\n") == 60
+    assert report.failure_text(2).startswith("failure 2 of 2: acknowledged write lost\n")
+
+
+def test_each_failure_after_the_first_is_a_line_with_its_token():
+    failures = [failure(), *(failure(kind=f"kind {number}", token=f"v1-{number}") for number in range(2, 20))]
+    text = str(explored(failures=failures)).splitlines()
+    assert [line for line in text if line.startswith("  2 ")] == [
+        '  2  kind 2: orders/1 has 2 events  repro="v1-2"',
+    ]
+    assert text[-1] == "  … 13 more"
+    assert str(explored(failures=failures[:3])).splitlines()[-1].endswith('  repro="v1-3"')
+
+
+@pytest.mark.parametrize(("count", "number"), [(0, 1), (2, 0), (2, 3), (2, -1)])
+def test_a_failure_that_is_not_there_is_refused(count, number):
+    with pytest.raises(InvalidRequest, match=r"number|tells none"):
+        explored(failures=[failure()] * count).failure_text(number)
 
 
 # Terminals

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, NoReturn
 from interpreters.explore.inputs import CheckOfOutcomes, Invariant, ProgramMaker, StoreFactory
 from interpreters.explore.limits import is_said_by_pytest, note, outcome_of_check
 from interpreters.explore.report import INVARIANT_BROKEN, Problem, told_end
+from interpreters.explore.schedule.kept import KeptStore, kept_store
 from interpreters.explore.schedule.linear import Filling, contents_of, linear_problem
 from interpreters.explore.schedule.recorded import RecordedWorld
 from interpreters.explore.schedule.token import token_of
@@ -68,6 +69,10 @@ class Case(NamedTuple):
         store = self.store_factory()
         kind = World if self.contents is None else RecordedWorld
         return kind(self.programs, rows_but_of_time(store)), store
+
+    def kept_store(self) -> KeptStore | None:
+        """A store for all orders that are gone through one after the other; None where each has its own."""
+        return kept_store(self.store_factory) if self.contents is None else None
 
     def looking_at_operations(self) -> "Case":
         """The same, judged by the answers of the store too."""

@@ -25,6 +25,7 @@ from interpreters.explore.pace import never_over
 from interpreters.explore.report import NOT_DETERMINISTIC, Problem
 from interpreters.explore.schedule.case import Case, FoundOrder, LastStep
 from interpreters.explore.schedule.footprint import WATCHED, Touched
+from interpreters.explore.schedule.kept import KeptStore, can_be_told_again
 from interpreters.explore.schedule.races import CausedStep, Causes, firsts_without
 from interpreters.explore.schedule.replayed import Then, in_turn, on_from_last_backwards
 from interpreters.explore.schedule.sameness import told_difference
@@ -53,8 +54,8 @@ class _Node:
     """A state on the way, the move that is tried there, and those that are not tried yet."""
 
     __slots__ = (
-        "after", "answer", "asker", "asleep", "broken", "can_stay", "event", "failed", "has_crashed", "last", "move",
-        "place", "ready", "request", "runs", "spent", "standing", "switches", "untried",
+        "after", "answer", "asker", "asleep", "broken", "can_stay", "event", "failed", "has_crashed", "last", "mark",
+        "move", "place", "ready", "request", "runs", "spent", "standing", "switches", "untried",
     )  # fmt: skip
 
     def __init__(self, last: int, switches: int, *, can_stay: bool, has_crashed: bool) -> None:
@@ -67,6 +68,8 @@ class _Node:
         # What follows is filled in when the moves are known, and when one is tried.
         self.move: Move
         self.untried: list[Move]
+        self.mark: int
+        """Where a store that is kept stands before the move."""
         self.standing: list[Any]
         self.asker: int
         self.request: Any
@@ -119,6 +122,8 @@ class Ordered:
         counting = orders | {WATCHED} if self._is_watched else orders
         self._causes = Causes(self._count, orders=counting) if reduce else None
         self._is_by_races = reduce and bound is None and not crashes
+        self._kept = case.kept_store() if reduce else None
+        """The store of all orders. What it has answered is known of each node where orders are reduced."""
         self._histories: dict[tuple[int, tuple[int, ...], int], int] = {}
         self._touched: dict[tuple[int, int], int] = {}
         """By program and history: the number of the footprint of what it asks then."""
@@ -132,6 +137,8 @@ class Ordered:
             found = [*self.failures_in_other_orders()]
             self.failed += len(found)
             yield from found
+            if self.lacks_order:
+                return
         while not self.is_finished and (limit is None or self.checked + self.equal < limit):
             if self.checked and is_over():
                 break
@@ -184,6 +191,7 @@ class Ordered:
         for then in (in_turn, on_from_last_backwards):
             problem = self._difference_in_another_order(then)
             if self.lacks_order:
+                self._path.clear()
                 return
             if problem is not None:
                 self.is_finished = True
@@ -216,13 +224,22 @@ class Ordered:
     def _run(self) -> Problem | None:
         self._tail = []
         try:
-            return self._run_on_new_store()
+            return self._run_on_new_store() if self._kept is None else self._run_on_kept_store(self._kept)
         except BaseException as error:
             self._case.note_end(error, (*(node.move for node in self._path), *self._tail))
             raise
 
     def _run_on_new_store(self) -> Problem | None:
         world, store = self._case.begin()
+        try:
+            return self._run_in(world)
+        finally:
+            store.close()
+
+    def _run_on_kept_store(self, kept: KeptStore) -> Problem | None:
+        return self._run_in(World(self._case.programs, kept.new_rows()))
+
+    def _run_in(self, world: World) -> Problem | None:
         try:
             problem, is_new = self._go(world)
             if not is_new:
@@ -243,7 +260,6 @@ class Ordered:
             self.orders_seen |= world.orders_seen
             if world.live:
                 world.close()
-            store.close()
 
     def _go(self, world: World) -> tuple[Problem | None, bool]:
         """Make the moves of an interleaving. Returns what is wrong already, and whether its end is a new one."""
@@ -279,19 +295,32 @@ class Ordered:
     def _go_to_last(self, world: World) -> Problem | None:
         """Make the moves that this interleaving has in common with the one before."""
         tasks, step_here, count = world.tasks, world.step_here, self._count
+        kept, is_told = self._kept, self._kept is not None
         for node in self._path[:-1]:
             move = node.move
             task = tasks[move % count]
             if task.request != node.request and not are_alike(task.request, node.request):
                 return self._difference(task, node.request)
+            if kept is not None and is_told:
+                if move < count and can_be_told_again(task, node.request, node.answer):
+                    task.run_in(world.tell_here, task, node.answer)
+                    continue
+                # From here on the store is asked again, for it is not known in between.
+                kept.rewind(node.mark)
+                is_told = False
             if move < count:
                 task.run_in(step_here, task)
             else:
                 world.play(move)
             node.answer = task.answer
+        if kept is not None and is_told:
+            kept.rewind(self._path[-1].mark if self._path else 0)
+        return self._difference_at_last(tasks)
+
+    def _difference_at_last(self, tasks: Sequence[Task]) -> Problem | None:
+        """Another move is tried there, so all programs must stand where they stood before."""
         if not self._path:
             return None
-        # Another move is tried here, so all programs must stand where they stood before.
         standing = [task.request for task in tasks]
         before = self._path[-1].standing
         if standing != before:
@@ -406,6 +435,8 @@ class Ordered:
 
     def _note(self, node: _Node, world: World) -> None:
         """Fill in what is to be known of the move that is tried."""
+        if self._kept is not None:
+            node.mark = self._kept.mark()
         crash, index = divmod(node.move, self._count)
         task = world.tasks[index]
         node.asker, node.request = index, task.request
