@@ -148,14 +148,24 @@ def _open_sqlite(rest: str, options: dict[str, Any]) -> Interpreter:
 
 def _open_postgres(rest: str, options: dict[str, Any]) -> Interpreter:
     # Imported when it is used: it needs its driver.
-    from interpreters.stores.postgres import open_postgres
+    try:
+        from interpreters.stores.postgres import open_postgres
+    except ModuleNotFoundError as error:
+        raise InvalidRequest(
+            "a store on PostgreSQL needs the package psycopg, of the extra `postgres`: pip install 'psycopg[binary]'"
+        ) from error
 
     return open_postgres(rest, options)
 
 
 def _open_nats(rest: str, options: dict[str, Any]) -> Interpreter:
     # Imported when it is used: it needs its driver.
-    from interpreters.stores.nats import open_nats
+    try:
+        from interpreters.stores.nats import open_nats
+    except ModuleNotFoundError as error:
+        raise InvalidRequest(
+            "a store on NATS needs the package nats-py, of the extra `nats`: pip install nats-py"
+        ) from error
 
     return open_nats(rest, options)
 

@@ -117,6 +117,12 @@ def golden_path(file: Path, test: str, name: str) -> Path:
 def file_stem(test: str) -> str:
     """A test's name as that of a file.
 
+    Args:
+        test: The name, as pytest has it.
+
+    Returns:
+        The name with a dash for whatever else than letters, digits, and ``. _ -`` was in it.
+
     >>> file_stem("TestOrders.test_placing[tea]")
     'TestOrders.test_placing-tea'
     """

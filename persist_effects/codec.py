@@ -9,6 +9,7 @@ A record is a msgpack map: a request is ``{"op": "persist/append", …its fields
 """
 
 from collections.abc import Iterable
+from types import GeneratorType
 from typing import Any, Literal
 
 import msgspec
@@ -356,8 +357,17 @@ def _parts(value: Any, where: str) -> Iterable[tuple[str, Any]]:
         raise InvalidRequest(f"{where} is {describe_type(value)}, which cannot be stored: {advice}")
 
 
-_ADVICE: dict[Any, str] = {tuple: "give a list", set: "give a list", frozenset: "give a list", bytearray: "give bytes"}
-_OTHER = "give None, a bool, int, float, str, bytes, a list, a dict with str keys, or a Struct made of those"
+_ADVICE: dict[Any, str] = {
+    tuple: "give a list",
+    set: "give a list",
+    frozenset: "give a list",
+    bytearray: "give bytes",
+    GeneratorType: "write `yield from` before the call that made it",
+}
+_OTHER = (
+    "give None, a bool, int, float, str, bytes, a list, a dict with str keys, or a Struct made of those. "
+    "kv.Cell and Schema store dataclasses, dates and the like by their type"
+)
 
 
 def _fields(value: msgspec.Struct) -> dict[str, Any]:

@@ -221,7 +221,7 @@ class SchemaMismatch(CallerError):
     def __str__(self) -> str:
         return (
             f"event {self.seq} of stream {self.stream!r}, type {self.event_type!r}, does not fit the schema: "
-            f"{self.reason}: add an upcaster or a type for it"
+            f"{self.reason}: give a new field a default, a changed one an upcaster, and a new event type a class"
         )
 
 
@@ -466,8 +466,8 @@ class StoreLocked(StoreUnavailable):
         if self.opened_at is not None:
             return f"this process has {self.store} open already, at {self.opened_at}: close that one, or use it"
         return (
-            f"{self.store} is open for writing elsewhere, by {self.holder}: close it there, open it here to read only, "
-            "or open it everywhere with share=yes"
+            f"{self.store} is open for writing elsewhere, by {self.holder}: close it there, open it here with mode=r "
+            "to read only, or open it everywhere with share=yes"
         )
 
 

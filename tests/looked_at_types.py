@@ -2,7 +2,7 @@
 
 import msgspec
 
-from persist_effects import Schema
+from persist_effects import Schema, kv
 
 
 class Placed(msgspec.Struct):
@@ -20,3 +20,4 @@ class Joined(msgspec.Struct):
 
 EVENTS = Schema({"placed": Placed, "joined": Joined})
 NUMBER = 12
+CELL = kv.Cell("order/{id}", Placed)

@@ -343,6 +343,8 @@ def test_the_doctor_finds_flows_that_wait_for_a_person(url):
     [
         (["get", "URL", "none"], "there is no key 'none': `persist-effects keys` lists those that there are"),
         (["read", "URL", "none"], "there is no stream 'none': `persist-effects streams` lists those that there are"),
+        (["get", "URL", "users/1"], "no key 'users/1': a stream has that name, which `persist-effects read` shows; "),
+        (["read", "URL", "color"], "no stream 'color': a key has that name, which `persist-effects get` shows; "),
         (["get", "URL", ""], "key is empty"),
         (["put", "URL", "size", "large"], "'large' is not JSON"),
         (["put", "URL", "size", "3.0"], 'write {"$float": "3.0"}, or an integer'),
@@ -360,6 +362,7 @@ def test_the_doctor_finds_flows_that_wait_for_a_person(url):
         (["get", "URL", "order", "--type", f"{TYPES}:Nothing"], f"{TYPES} has nothing that is named 'Nothing'"),
         (["get", "URL", "order", "--type", f"{TYPES}:NUMBER"], f"{TYPES}:NUMBER is 12"),
         (["get", "URL", "order", "--type", f"{TYPES}:EVENTS"], "a Schema is for events"),
+        (["get", "URL", "order", "--type", f"{TYPES}:CELL"], "give the type that the cell was made with"),
         (["get", "URL", "color", "--type", f"{TYPES}:Placed"], "key 'color' does not fit Placed: Expected `object`"),
     ],
 )

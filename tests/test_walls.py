@@ -477,9 +477,16 @@ def test_a_bare_install_runs_programs_without_any_optional_package():
         "assert store.run(log.append('s', 'made', 1)).seq == 1\n"
         "try: store.arun(log.last_seq('s')).send(None)\n"
         "except InvalidRequest as error: print(error)\n"
+        "for url in ('postgresql://db/app', 'nats://db/app'):\n"
+        "    try: open_store(url)\n"
+        "    except InvalidRequest as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout == "`arun` needs the package anyio: pip install anyio\n"
+    assert done.stdout.splitlines() == [
+        "`arun` needs the package anyio: pip install anyio",
+        "a store on PostgreSQL needs the package psycopg, of the extra `postgres`: pip install 'psycopg[binary]'",
+        "a store on NATS needs the package nats-py, of the extra `nats`: pip install nats-py",
+    ]
 
 
 def test_the_conformance_suite_without_its_packages_names_the_extra():

@@ -71,7 +71,7 @@ def doctor(url: AnyUrl, as_json: AsJson = False) -> None:
             *_of_flows((state, [one.flow_id for one in found]) for state, found in stuck),
         ]
         if not as_json:
-            sys.stdout.write("\n".join(_lines_of(promises, followers, findings, painter())) + "\n")
+            sys.stdout.write("\n".join(_lines_of(url, promises, followers, findings, painter())) + "\n")
             return
         answer = {
             "promises": promises,
@@ -165,7 +165,7 @@ def _of_flows(stuck: Iterable[tuple[str, list[str]]]) -> Iterator[Finding]:
 
 
 def _lines_of(
-    promises: Capabilities, followers: list[tuple[Registered, Lag]], findings: list[Finding], paint: Paint
+    url: str, promises: Capabilities, followers: list[tuple[Registered, Lag]], findings: list[Finding], paint: Paint
 ) -> list[str]:
     numbers = {
         "durability": f"{promises.durability}, {_DURABLE[promises.durability]}",
@@ -177,6 +177,8 @@ def _lines_of(
         "writes of a transaction": "any number" if promises.batch_limit is None else f"{promises.batch_limit} at most",
         "sql": promises.sql or "none",
     }
+    if url.startswith("file:"):
+        numbers["bytes"] = "not looked at here, `persist-effects verify` reads them"
     lines = [f"{paint(name, 'bold')}: {text}" for name, text in numbers.items()]
     lines += lines_of_followers(followers)
     lines += [f"{paint(each.kind, _STYLES[each.kind])}: {each.what}: {each.advice}" for each in findings]

@@ -54,7 +54,10 @@ def path_of(url: str) -> str:
     if scheme == "memory" and colon:
         raise InvalidRequest("a memory store is gone with its process, so there is none to look at: give file:PATH")
     if scheme != "file" or not colon:
-        raise InvalidRequest(f"{url!r} is not a file store, and these tools are for those: give file:PATH")
+        raise InvalidRequest(
+            f"{url!r} is not a file store, and these tools are for those: give file:PATH. "
+            "A store of any kind is copied by `persist-effects export` and `migrate`, and by the means of its database"
+        )
     given = options_of_url("file", rest, NUMBERS)
     path: str = given.pop("path", "")
     if not path or given:

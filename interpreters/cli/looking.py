@@ -116,7 +116,10 @@ def read(
     with exit_codes(as_json), reading_any(url) as store:
         look, paint = As(type_name), painter()
         if store.run(log.last_seq(stream)) == 0:
-            raise InvalidRequest(f"there is no stream {stream!r}: `persist-effects streams` lists those that there are")
+            lists = "`persist-effects streams` lists those that there are"
+            if store.run(kv.has(stream)):
+                lists = f"a key has that name, which `persist-effects get` shows; {lists}"
+            raise InvalidRequest(f"there is no stream {stream!r}: {lists}")
         size = _page_size(limit)
         pages = _pages_of_stream(store, Read(stream, after, until, size, backwards), is_quiet=as_json)
         print_pages(
@@ -133,7 +136,10 @@ def get(url: AnyUrl, key: KeyName, type_name: TypeName = None, as_json: AsJson =
         look, paint = As(type_name), painter()
         entry = store.run(kv.entry(key))
         if entry is None:
-            raise InvalidRequest(f"there is no key {key!r}: `persist-effects keys` lists those that there are")
+            lists = "`persist-effects keys` lists those that there are"
+            if store.run(log.last_seq(key)):
+                lists = f"a stream has that name, which `persist-effects read` shows; {lists}"
+            raise InvalidRequest(f"there is no key {key!r}: {lists}")
         what = f"key {key!r}"
         if as_json:
             print_json({"key": key, "value": to_json(look.plain(what, entry.value)), "revision": entry.revision})

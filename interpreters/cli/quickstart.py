@@ -94,7 +94,9 @@ def _check_is_free(directory: Path) -> None:
     if names:
         more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
         told = printable(", ".join(names[:_NAMES_TOLD])) + more
-        raise InvalidRequest(f"{place} is not empty, there is {told}: give a directory that is, or is not there yet")
+        raise InvalidRequest(
+            f"{place} is not empty, there is {told}: give a directory that is empty, or one that is not there yet"
+        )
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from interpreters.cli.output import printable
 from persist_effects.codec import from_plain, to_plain
 from persist_effects.errors import InvalidRequest, SchemaMismatch, name_of_type, repr_of
 from persist_effects.event import Event
+from persist_effects.kv import Cell
 from persist_effects.schema import Schema
 
 TypeName = Annotated[
@@ -95,7 +96,10 @@ def _type_or_schema(name: str) -> Any:
             with contextlib.suppress(msgspec.ValidationError):
                 msgspec.convert(None, found)
         except TypeError as error:
-            raise InvalidRequest(f"{name} is {repr_of(found)}, which is not a type of values: {error}") from error
+            advice = f": {error}"
+            if isinstance(found, Cell):
+                advice = ": give the type that the cell was made with"
+            raise InvalidRequest(f"{name} is {repr_of(found)}, which is not a type of values{advice}") from error
     return found
 
 

@@ -384,7 +384,8 @@ def directory_mode(permissions: int) -> int:
 def make_directories(place: str, mode: int) -> None:
     """Make a directory where it is missing, and those above it, each of whose names is then on the disk.
 
-    Where it is empty, a crash may have come between the two, and it is synced again.
+    A relative one is in the directory of the process. Where it is empty, a crash may have come between the two, and it
+    is synced again.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as root:
@@ -392,6 +393,8 @@ def make_directories(place: str, mode: int) -> None:
     ...     os.listdir(f"{root}/var")
     ['orders']
     """
+    # A relative path would come to its end in no name at all, above which there is nothing.
+    place = os.path.join(os.getcwd(), place)
     if not _has_names(place):
         above = os.path.dirname(place)
         make_directories(above, mode)

@@ -300,7 +300,7 @@ def test_an_event_that_does_not_fit_is_refused_by_stream_sequence_type_and_reaso
     assert reason in error.reason
     assert str(error) == (
         f"event 3 of stream 'orders/1', type {bad.type!r}, does not fit the schema: {error.reason}: "
-        "add an upcaster or a type for it"
+        "give a new field a default, a changed one an upcaster, and a new event type a class"
     )
 
 

@@ -127,6 +127,8 @@ def explore_files(
         report.bound = (
             f"{', '.join(wanted)}; one crash, at most one torn write in each image, at up to {BOUND.tears} places"
         )
+        if failure is None and not recorder.calls:
+            report.bound += "; the function changed nothing in its directory"
         report.arguments = ", ".join(_arguments_again(wanted, limit, setup))
         if failure is not None:
             report.failures.append(failure)

@@ -103,13 +103,13 @@ def _told_step(names: Sequence[str], step: RecordedStep) -> str:
 def _told_difference(
     names: Sequence[str], failing: Sequence[RecordedStep], passing: Sequence[RecordedStep]
 ) -> Iterator[str]:
-    """The first step that is answered otherwise."""
+    """The first step that is answered otherwise, in what is told: not by a time alone."""
     answered = {(step.index, step.ordinal): step for step in passing}
     for step in failing:
         other = answered.get((step.index, step.ordinal))
         if other is None or not are_alike(step.request, other.request):
             continue
-        if not are_alike(step.outcome, other.outcome):
+        if not are_alike(step.outcome, other.outcome) and told_end(step) != told_end(other):
             yield f"then {names[step.index]} #{step.ordinal} {told_request(step)}{told_end(other)}"
             yield f"and not{told_end(step)}"
             return

@@ -116,7 +116,8 @@ class _Host:
                 advice = ": make room on the disk, then try again" if error.errno in NO_ROOM else ""
                 raise StoreUnavailable(f"{self.path}: {error}{advice}") from error
             except StoreLocked as error:
-                raise StoreLocked(error.holder, f"the store {self.path}") from error
+                # The same, with the store's path: a second traceback would tell nothing more.
+                raise StoreLocked(error.holder, f"the store {self.path}") from None
             except CorruptStore as error:
                 # The engine knows the files of its own directory only.
                 raise CorruptStore(f"{self.path}: {error}") from error

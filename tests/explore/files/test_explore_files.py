@@ -322,3 +322,10 @@ def test_programs_are_refused_for_they_have_an_explorer_of_their_own():
 
     with pytest.raises(InvalidRequest, match="for programs there is explore_crashes"):
         explore_files(program, is_old_or_new)
+
+
+def test_a_function_that_changes_nothing_in_its_directory_is_said_to(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    report = explore_files(lambda directory: elsewhere.write_text("new"), lambda directory: None)
+    assert report.verdict == "passed"
+    assert "the function changed nothing in its directory" in str(report)

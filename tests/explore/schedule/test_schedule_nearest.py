@@ -2,6 +2,7 @@
 
 import inspect
 
+from interpreters import open_store
 from interpreters.explore import explore
 from interpreters.stores.memory import MemoryStore
 from persist_effects import all_of, kv, log
@@ -66,6 +67,16 @@ def test_a_failure_says_what_would_have_to_come_before_what_and_what_is_answered
         "then two #1 persist/kv-get n → 1, revision 1",
         "and not → None",
     )
+
+
+def test_an_answer_that_differs_in_its_time_alone_is_not_told_as_another_one():
+    def take():
+        yield from log.append("seen", "looked", None)
+        yield from add()
+
+    [failure] = explore({"one": take, "two": take}, lambda: open_store("memory:"), is_two).failures
+    _, then, instead = failure.passes
+    assert (then.partition(" → ")[2], instead) == ("1, revision 1", "and not → None")
 
 
 def test_of_two_steps_that_could_be_moved_the_one_that_is_nearest_is():

@@ -111,6 +111,15 @@ def events_of(store, stream):
     return [event.data for event in store.run(log.read(stream))]
 
 
+@pytest.mark.parametrize("url", ["sqlite:app.db", "sqlite:var/app.db", "sqlite:var/lib/app.db", "sqlite:./var/app.db"])
+def test_a_relative_path_makes_the_directories_that_are_missing(tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    for expected in (1, 2):
+        with open_store(url) as store:
+            assert store.run(kv.put("color", "red")) == expected
+    assert (tmp_path / url.removeprefix("sqlite:")).is_file()
+
+
 def test_a_url_opens_a_store_that_keeps_what_was_written(tmp_path):
     with open_store(f"sqlite:{tmp_path}/new/app.db?sync=interval&interval_seconds=0.01") as store:
         event = store.run(log.append("orders/1", "placed", {"total": 12}))
