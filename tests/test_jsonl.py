@@ -306,7 +306,7 @@ def test_a_store_that_is_not_empty_is_refused(program):
         ([BEGINNING, END], 2, "missing"),
         ([BEGINNING, EVENT, END, EVENT], 4, "more after"),
         ([b'{"format":"persist-effects","version":1,"head":-1}'], 1, "head is -1"),
-        ([b'{"format":"persist-effects","version":' + b"[" * 5000 + b"]" * 5000 + b"}"], 1, "nested too deep"),
+        ([b'{"format":"persist-effects","version":' + b"[" * 100_000 + b"]" * 100_000 + b"}"], 1, "nested too deep"),
         ([BEGINNING, b'{"event":["s",1,"made",0,null,null],"position":0}'], 2, "position is 0"),
         ([BEGINNING, b'{"event":["s",1,"made",0,null,null],"position":"1"}'], 2, "position is a str"),
         ([BEGINNING, EVENT, b'{"event":["s",2,"made",0,null,null],"position":1}'], 3, "position is 1"),

@@ -183,7 +183,8 @@ def local(reading: Effect[A], *, returns: Any = Any) -> Effect[A]:
     >>> asked = next(local(kv.get("color")))
     >>> asked.name
     'get'
-    >>> asked.program.close()
+    >>> next(asked.program)
+    KvGet(key='color')
     """
     check_fresh(reading)
     name = getattr(reading, "__name__", "program")

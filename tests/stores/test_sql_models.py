@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -326,7 +327,7 @@ def test_after_an_import_the_tables_are_made_by_a_rebuild(tmp_path: Path) -> Non
             store.run(follow(model_of(FIRST), "orders/", count_made))
         store.run(followers.rebuild("orders"))
         store.run(follow(model_of(FIRST), "orders/", count_made))
-        with sqlite3.connect(tmp_path / "new.db") as connection:
+        with closing(sqlite3.connect(tmp_path / "new.db")) as connection:
             assert connection.execute("SELECT made FROM sums").fetchone() == (4,)
 
 
@@ -348,7 +349,7 @@ class _Places:
         return store
 
     def rows(self, query: str) -> list[Any]:
-        with sqlite3.connect(self.newest) as connection:
+        with closing(sqlite3.connect(self.newest)) as connection:
             return connection.execute(query).fetchall()
 
 
@@ -463,7 +464,7 @@ def test_events_count_once_whenever_processes_that_follow_are_killed(tmp_path: P
         [sys.executable, str(CHILD), str(path), "3"], stdout=subprocess.PIPE, text=True, check=True, timeout=120
     )
     assert done.stdout.splitlines()[-1] == "done"
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT sum(made) FROM orders").fetchone() == (events,)
         found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'orders%'")
         (name,) = [name for (name,) in found]

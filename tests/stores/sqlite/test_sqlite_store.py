@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -535,7 +536,7 @@ QUERIES_BY_AN_INDEX = {
 
 @pytest.mark.parametrize("name", sorted(QUERIES_BY_AN_INDEX))
 def test_no_statement_walks_over_a_whole_table_by_itself(tmp_path, name):
-    with open_store("sqlite:", path=tmp_path / "app.db"), sqlite3.connect(tmp_path / "app.db") as connection:
+    with open_store("sqlite:", path=tmp_path / "app.db"), closing(sqlite3.connect(tmp_path / "app.db")) as connection:
         statement = QUERIES_BY_AN_INDEX[name]
         count = statement.count("?")
         values = [0] * count if count else defaultdict(int)
@@ -548,7 +549,10 @@ def test_no_statement_walks_over_a_whole_table_by_itself(tmp_path, name):
 
 @pytest.mark.parametrize("query", ["keys", "entries", "names"])
 def test_the_last_page_of_names_under_a_prefix_takes_no_more_steps_than_the_first(tmp_path, query):
-    with open_store("sqlite:", path=tmp_path / "app.db") as store, sqlite3.connect(tmp_path / "app.db") as connection:
+    with (
+        open_store("sqlite:", path=tmp_path / "app.db") as store,
+        closing(sqlite3.connect(tmp_path / "app.db")) as connection,
+    ):
         for first in range(0, 1_000, 100):
             numbers = range(first, first + 100)
             store.run(transact(*(KvPut(f"k/{number:04}", number) for number in numbers)))
