@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import postgres_server
+import pytest
 from agents import is_over
 from places import ROOT
 from served_stores import until
@@ -33,6 +34,7 @@ def test_each_task_is_in_the_table_and_below_it() -> None:
     assert re.findall(r"^## (\d+)\. ", text, re.MULTILINE) == [str(number) for number in range(1, TASKS + 1)]
 
 
+@pytest.mark.exploration
 def test_all_that_the_page_says_to_type_does_what_it_says(tmp_path: Path) -> None:
     url = postgres_server.new_store_url()
     said: dict[str, str] = {}

@@ -604,6 +604,7 @@ def workers(pytester, few_plugins):
     return lambda *arguments: pytester.runpytest_subprocess(*PLUGIN, "-p", "xdist", "-n2", *arguments)
 
 
+@pytest.mark.exploration
 def test_workers_hand_over_how_much_they_explored_and_keep_what_failed_and_their_tokens_show_it_again(
     workers, pytester
 ):
@@ -632,6 +633,7 @@ def test_a_token_for_several_tests_is_refused_in_workers_too(workers, pytester):
     assert "--repro is for one test, and 2 were collected" in result.stdout.str() + result.stderr.str()
 
 
+@pytest.mark.exploration
 def test_two_tests_with_one_file_for_their_traces_are_refused_in_whichever_process_they_run(workers, pytester):
     text = """
 @pytest.mark.parametrize("way", ["a/b", "a:b"])

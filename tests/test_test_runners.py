@@ -222,6 +222,7 @@ def workers(pytester, monkeypatch):
     return lambda *arguments: pytester.runpytest_subprocess(*PLUGIN, "-p", "xdist", "-n2", *arguments)
 
 
+@pytest.mark.exploration
 def test_workers_write_golden_traces_and_have_stores_of_their_own(workers, pytester):
     text = """
 import os
@@ -244,6 +245,7 @@ def test_two(golden):
     result.stdout.fnmatch_lines(["*if that is meant, write it anew: pytest --update-traces"])
 
 
+@pytest.mark.exploration
 def test_workers_say_what_to_paste_where_another_plugin_has_the_short_names(workers, pytester):
     pytester.makeconftest(
         """

@@ -274,6 +274,7 @@ def test_answered_otherwise_at_an_earlier_step_it_takes_another_way_and_the_conv
 # Whatever ends it
 
 
+@pytest.mark.exploration
 def test_no_fault_at_any_two_requests_has_a_tool_do_its_work_twice():
     # 1 read, 4 questions, 3 calls and 7 appends. All states: one fault, and a second one after it.
     report = explore_effects(go_on, asked_store, each_step_is_done_once, depth=2)
@@ -347,6 +348,7 @@ def one_comes_to_the_answer(outcomes):
 TWO = {"one": go_on, "other": go_on}
 
 
+@pytest.mark.exploration
 def test_of_two_agents_on_one_conversation_one_comes_to_the_answer_in_every_order():
     # All orders of their requests, from the question to the answer.
     report = explore(TWO, asked_store, one_comes_to_the_answer)

@@ -131,6 +131,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         yield made
 
 
+@pytest.mark.exploration
 def test_the_order_ledger_prints_the_same_and_its_invoices_are_kept(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +170,7 @@ def test_the_flows_of_orders_print_the_same_and_are_known_once_everything_was_en
         assert capsys.readouterr().out == flow_order_printed.replace("bank: no money for o-4-island\n", "")
 
 
+@pytest.mark.exploration
 def test_the_agent_says_the_same_and_asks_nobody_again_once_everything_was_ended(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +182,7 @@ def test_the_agent_says_the_same_and_asks_nobody_again_once_everything_was_ended
         assert capsys.readouterr().out.startswith(agent_printed.replace("after event 1", "after event 8"))
 
 
+@pytest.mark.exploration
 def test_deciders_on_several_connections_give_out_the_seats_that_there_are(place: Place) -> None:
     with open_store(place.url) as store:
         store.run(courses.offer("drama", 3))

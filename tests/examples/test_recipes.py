@@ -183,6 +183,7 @@ def test_invoices_have_no_gap_and_an_order_has_one(crashes):
     explored(programs, numbers_have_no_gap, crashes=crashes)
 
 
+@pytest.mark.exploration
 def test_invoices_have_no_gap_after_a_crash_of_the_disk():
     def two():
         yield from all_of(recipes["invoice"]("o-1", 450), recipes["invoice"]("o-2", 450))

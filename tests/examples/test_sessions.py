@@ -127,6 +127,7 @@ def exactly_one_counts(outcomes):
     assert swept == (0 if is_there else 1), f"{swept} were swept, and it is {'' if is_there else 'not '}there"
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("race", RACES)
 def test_whenever_time_passes_exactly_one_counts(race):
     report = explore(RACES[race], expiring, exactly_one_counts)

@@ -57,6 +57,7 @@ def fill(store: Store, seed: int = 0) -> None:
     store.run(snapshot.checkpoint("sum", "a", lambda total, event: total + 1, 0))
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("new_kind", KINDS)
 @pytest.mark.parametrize("old_kind", KINDS)
 def test_a_store_is_the_same_after_it_was_migrated_and_goes_on_above_the_old_one(old_kind, new_kind, opened):

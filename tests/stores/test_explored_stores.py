@@ -41,6 +41,7 @@ def is_two(outcomes: Any) -> Effect[None]:
     assert (yield from kv.get("count")) == 2
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize(
     ("scheme", "program", "verdict"),
     [
@@ -70,6 +71,7 @@ def is_paid_once(acked: Any, maybe: Any) -> Effect[None]:
     assert len(payments) == 1, f"there are {len(payments)} payments"
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("scheme", ["sqlite", "postgresql", "nats"])
 @pytest.mark.parametrize(("program", "verdict"), [(pay_blindly, "failed"), (pay, "passed")])
 def test_a_write_that_is_doubled_after_a_fault_is_found_on_a_database_too(

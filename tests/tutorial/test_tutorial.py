@@ -24,6 +24,7 @@ def shell(tmp_path):
 IN_THIS_ENVIRONMENT = {"python3 -m venv .venv": "true", ". .venv/bin/activate": "true", "pip install": "true"}
 
 
+@pytest.mark.exploration
 def test_the_tutorial_followed_word_for_word_does_what_it_says(shell):
     assert follow_pages(PAGES, shell, IN_THIS_ENVIRONMENT) == []
 

@@ -114,6 +114,7 @@ def test_forgetting_leaves_no_key_of_those_that_were_there_whatever_comes_in_bet
     assert (report.verdict, report.is_exhaustive) == ("passed", True), report
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("what", ["newest", "rotate", "forget", "check_format", "rewrap"])
 def test_whatever_fault_comes_at_any_request_it_may_be_done_again(what):
     def done():

@@ -198,6 +198,7 @@ def test_a_failure_is_seen_again_by_its_token_alone():
     assert again.failures == [failure]
 
 
+@pytest.mark.exploration
 def test_a_report_has_fewer_than_forty_lines_whatever_the_function_does():
     def much(directory):
         for number in range(12):

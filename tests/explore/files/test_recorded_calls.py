@@ -280,6 +280,7 @@ def carry_out(root, operation):
             getattr(os, name)(*[root / path for path in arguments])
 
 
+@pytest.mark.exploration
 @given(OPERATIONS)
 @settings(max_examples=100)
 def test_whatever_is_done_the_model_ends_as_the_real_directory(operations):

@@ -656,6 +656,7 @@ print(explore(programs, published, copied_at_most_once, crashes=True))
 """
 
 
+@pytest.mark.exploration
 def test_the_report_is_the_same_under_another_hash_seed():
     one, other = printed_under_hash_seeds(_SCRIPT, 0, 12345)
     assert one == other

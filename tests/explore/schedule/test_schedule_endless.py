@@ -105,6 +105,7 @@ def test_a_program_that_polls_is_told_by_the_explorer_of_effects_in_under_forty_
     assert len(str(report).splitlines()) < 40
 
 
+@pytest.mark.exploration
 def test_a_table_of_many_requests_is_folded_in_the_text_and_whole_on_the_page():
     def put_many():
         for number in range(200):

@@ -58,6 +58,7 @@ def test_an_exploration_is_the_same_whatever_the_clock_of_the_store_says():
     assert len(seen) == 1
 
 
+@pytest.mark.exploration
 def test_one_seed_gives_one_trace_with_times_and_names_in_another_process_too():
     script = (
         "from test_schedule_time import *\n"
@@ -224,6 +225,7 @@ def stamped():
     yield from stamp()
 
 
+@pytest.mark.exploration
 def test_programs_that_ask_for_time_run_on_a_disk_that_crashes():
     report = explore_crashes(stamped, stamped_or_not)
     assert report.verdict == "passed", report

@@ -58,6 +58,7 @@ def iter_nothing():
     yield from ()
 
 
+@pytest.mark.exploration
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_the_report_is_the_same_for_any_number_of_workers(name):
     programs, options = WORKLOADS[name]

@@ -115,6 +115,7 @@ def test_an_agent_that_nobody_has_needed_for_a_while_ends_and_the_next_one_has_w
     assert agents_begun(path) == 2
 
 
+@pytest.mark.exploration
 def test_processes_that_open_a_new_store_at_once_start_one_agent(path):
     code = (
         "store = shared(path); print(store.run(log.append('all', 'made', 0)).seq, flush=True); input(); store.close()"
