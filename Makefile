@@ -74,8 +74,9 @@ explored: $(VENV)/filled
 covered: $(VENV)/filled
 	$(PYTEST) -m "not exploration and not packaging" --cov --cov-fail-under=$(COVERAGE_FLOOR)
 
-# Coverage stands at 96.0 % without the explorations, of which a little depends on how threads meet. It may be raised.
-COVERAGE_FLOOR := 95
+# Coverage stands at 94.5 % without the explorations, which reach what happens when servers die. A little depends on how
+# threads meet. It may be raised.
+COVERAGE_FLOOR := 94
 
 # From the machine's binaries, in a directory of its own that is gone with it.
 postgres: $(VENV)/filled
