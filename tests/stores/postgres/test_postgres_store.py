@@ -368,7 +368,7 @@ def test_options_that_make_no_sense_are_refused(options, message):
     [
         ("postgresql:app", "the URL of a store on PostgreSQL begins with postgresql://"),
         ("postgresql://a@b?schema=x&schema=y", "the option 'schema' of a store on PostgreSQL is given twice"),
-        ("postgresql://me:secret@ho st/db", "the URL of the store cannot be read"),
+        ("postgresql://me:secret@[::1/db", "the URL of the store cannot be read"),
         ("postgresql://me:secret@/db?host=/nowhere", "PostgreSQL on /nowhere, database db, schema persist_effects: no"),
     ],
 )
