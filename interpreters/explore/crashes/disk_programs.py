@@ -22,7 +22,7 @@ from interpreters.disk.crashing import (
     faults_of,
 )
 from interpreters.disk.survivors import directory_of
-from interpreters.explore.crashes.explore import barriers_after, check_reach, failure_of, simplest
+from interpreters.explore.crashes.explore import barriers_after, bound_in_words, check_reach, failure_of, simplest
 from interpreters.explore.crashes.restarts import WHOLE
 from interpreters.explore.crashes.states import FoundState, Stop
 from interpreters.explore.crashes.token import RESTART, CrashPlace, CrashToken, parsed
@@ -140,7 +140,9 @@ def explore_disk(
     )
     _check_options(options)
     check_pace(seconds, progress)
-    report = Report(name_of(workload), f"disk {profile}", depth, bound=_bound_in_words(options))
+    report = Report(
+        name_of(workload), f"disk {profile}", depth, bound=bound_in_words(options.bound, options.depth, options.faults)
+    )
     report.arguments = _arguments_again(options)
     failure = _failure_without_crash(options)
     if failure is not None:
@@ -515,13 +517,3 @@ def _arguments_again(options: DiskOptions) -> str:
     ]
     told = ["recover=recover"] * (options.recover is not None) + ["files=files"] * bool(options.image)
     return ", ".join([*told, *(f"{name}={value!r}" for name, value, usual in given if value != usual)])
-
-
-def _bound_in_words(options: DiskOptions) -> str:
-    bound = options.bound
-    return (
-        f"{options.depth} crash{'es' if options.depth > 1 else ''}, at most one torn write in each state, at multiples "
-        f"of {bound.tear_bytes} bytes, at sectors and next to its ends; all combinations of unsynced changes up to "
-        f"{bound.subsets:,} of a file"
-        + (f"; one fault of {', '.join(options.faults)} at a time, and then nothing torn" if options.faults else "")
-    )

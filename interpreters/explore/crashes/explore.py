@@ -103,7 +103,13 @@ def explore_crashes(
     if only is not None:
         depth = max(depth, len(only.places))
     options = CrashOptions(makers, check, profile, depth, wanted, seed, limit, bound, setting)
-    report = Report(_names_of(makers), profile, depth, seed=seed, bound=_bound_in_words(options))
+    report = Report(
+        _names_of(makers),
+        profile,
+        depth,
+        seed=seed,
+        bound=bound_in_words(options.bound, options.depth, options.faults, ", in files that are read"),
+    )
     report.arguments = _arguments_again(options)
     first, failure = _first_run(makers, setting)
     if failure is not None:
@@ -249,13 +255,13 @@ def _arguments_again(options: CrashOptions) -> str:
     return ", ".join([*told, *(["effects=effects"] if setting.effects is not None else [])])
 
 
-def _bound_in_words(options: CrashOptions) -> str:
-    bound = options.bound
+def bound_in_words(bound: Bound, depth: int, faults: Sequence[str], which: str = "") -> str:
+    """How far an exploration of crashes goes. ``which`` says more of the files whose changes are combined."""
     return (
-        f"{options.depth} crash{'es' if options.depth > 1 else ''}, at most one torn write in each state, at multiples "
+        f"{depth} crash{'es' if depth > 1 else ''}, at most one torn write in each state, at multiples "
         f"of {bound.tear_bytes} bytes, at sectors and next to its ends; all combinations of unsynced changes up to "
-        f"{bound.subsets:,} of a file, in files that are read"
-        + (f"; one fault of {', '.join(options.faults)} at a time, and then nothing torn" if options.faults else "")
+        f"{bound.subsets:,} of a file{which}"
+        + (f"; one fault of {', '.join(faults)} at a time, and then nothing torn" if faults else "")
     )
 
 
