@@ -5,16 +5,25 @@ A line below an error names its page, where a command, pytest or the end of the 
 neither another text nor a note for that: programs, doctests and traces compare both.
 """
 
-import difflib
 import sys
 from collections.abc import Iterator
 from functools import cache
-from importlib.resources import files
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from persist_effects.errors import InvalidRequest
 
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
 _PACKAGES = ("persist_effects", "interpreters")
+
+
+def _folder() -> "Traversable":
+    # Where a page is asked for, and not by each program that opens a store.
+    from importlib.resources import files
+
+    return files(__name__)
 
 
 @cache
@@ -24,7 +33,7 @@ def page_names() -> tuple[str, ...]:
     >>> "Truncated" in page_names(), "index" in page_names()
     (True, False)
     """
-    found = (page.name.removesuffix(".md") for page in files(__name__).iterdir() if page.name.endswith(".md"))
+    found = (page.name.removesuffix(".md") for page in _folder().iterdir() if page.name.endswith(".md"))
     return tuple(sorted(name for name in found if name != "index"))
 
 
@@ -49,10 +58,12 @@ def page_text(name: str) -> str:
     wanted = name.strip().rstrip(":").rpartition(".")[2].lower()
     by_lower = {each.lower(): each for each in page_names()}
     if wanted not in by_lower:
+        import difflib
+
         near = [by_lower[each] for each in difflib.get_close_matches(wanted, by_lower)]
         told = f"there is {', '.join(near)}; " if near else ""
         raise InvalidRequest(f"there is no page {name!r}: {told}`persist-effects explain` without a name lists all")
-    return files(__name__).joinpath(f"{by_lower[wanted]}.md").read_text("utf-8")
+    return _folder().joinpath(f"{by_lower[wanted]}.md").read_text("utf-8")
 
 
 def summary_of(name: str) -> str:
