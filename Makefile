@@ -63,9 +63,10 @@ check: $(VENV)/filled
 	$(MAKE) explored
 
 # Half as many more than there are cores, since tests of several processes wait for them. Whichever has nothing left to do
-# takes over from another.
+# takes over from another. A test that hangs ends its process, which says where each thread is, and is named among those
+# that failed.
 WORKERS := $(shell $(PYTHON) -c 'import os; print((3 * os.cpu_count() + 1) // 2)')
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -o faulthandler_exit_on_timeout=true
 
 # What goes through very many states takes three times as long where coverage is measured, and says nothing more of it.
 explored: $(VENV)/filled

@@ -16,6 +16,7 @@ from persist_effects.errors import (
     UnhandledEffect,
     repr_of,
 )
+from persist_effects.programs import refused
 from persist_effects.requests import Request
 from persist_effects.source import source_of
 
@@ -101,6 +102,7 @@ def give_up(program: Generator[Any, Any, Any]) -> None:
     >>> next(program), give_up(program), program.gi_frame
     (None, None, None)
     """
+    refused(program)
     for _ in range(_CLOSING_ATTEMPTS):
         try:
             program.close()

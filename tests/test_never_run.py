@@ -18,6 +18,7 @@ import persist_effects
 from interpreters import open_store
 from interpreters.explore import explore
 from interpreters.never_run import Watcher
+from interpreters.stores.file import FileReader
 from interpreters.stores.file.upkeep.two_disks import on_target
 from persist_effects import (
     AlreadyUsed,
@@ -34,6 +35,8 @@ from persist_effects import (
 from persist_effects.log import append
 from persist_effects.machine import Together, check_fresh, run, start
 from persist_effects.programs import functions
+from persist_effects.requests import LastSeq, Wait
+from persist_effects.spinning import give_up
 from persist_effects.testing import perform_sequence
 from persist_effects.trace import record, replay, resume_at
 
@@ -194,6 +197,21 @@ def test_a_program_that_was_refused_with_an_error_is_not_told_as_well(lost, refu
     kind, give = REFUSED[refused]
     with pytest.raises(kind):
         give(order)
+    assert lost == []
+
+
+def test_a_store_of_files_that_was_closed_loses_none_of_its_own_programs(lost, tmp_path):
+    open_store(f"file:{tmp_path / 'store'}").close()
+    reader = FileReader(tmp_path / "store")
+    reader.close()
+    for request in (Wait(0, timeout=0.0), LastSeq("orders")):
+        with pytest.raises(StoreClosed):
+            reader.handlers[type(request)](request)
+    assert lost == []
+
+
+def test_a_program_that_is_given_up_before_it_has_begun_is_not_told(lost):
+    give_up(order())
     assert lost == []
 
 

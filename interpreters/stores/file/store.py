@@ -47,6 +47,7 @@ from persist_effects.errors import (
 )
 from persist_effects.event import check_integer
 from persist_effects.machine import Effect, Handler, Handlers, outcomes_by_kind, perform, run
+from persist_effects.programs import refused
 from persist_effects.requests import (
     READS,
     WAITS,
@@ -103,7 +104,7 @@ class _Host:
     def _drive(self, program: Effect[A]) -> A:
         with self._lock:
             if self._is_closed:
-                program.close()
+                refused(program)
                 raise self._closed()
             try:
                 return run(program, self._disk_rows)
