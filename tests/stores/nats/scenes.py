@@ -34,6 +34,9 @@ from persist_effects.requests import (
 
 ORDERS, NOTES = "orders/1", "notes"
 
+IN_VAIN_SECONDS = 1.0
+"""How long a store asks a server that does not answer. One that does must have had the time, on a busy machine too."""
+
 SCENES: list[Callable[[], None]] = []
 
 
@@ -240,7 +243,7 @@ def a_transaction_whose_answer_is_lost_is_told_from_one_that_came_before_it() ->
 
 @scene
 def an_append_of_which_no_answer_comes_is_uncertain() -> None:
-    with two_stores(timeout=0.2) as (meddled, other):
+    with two_stores(timeout=IN_VAIN_SECONDS) as (meddled, other):
         meddled.lost_answers = 1
         meddled.after_write.append(meddled.reach_nobody)
         with pytest.raises(UncertainOutcome):
@@ -250,7 +253,7 @@ def an_append_of_which_no_answer_comes_is_uncertain() -> None:
 
 @scene
 def an_append_that_reaches_nobody_is_not_written() -> None:
-    with two_stores(timeout=0.2) as (meddled, other):
+    with two_stores(timeout=IN_VAIN_SECONDS) as (meddled, other):
         meddled.reach_nobody()
         with pytest.raises(StoreUnavailable):
             ask(meddled.store, append(ORDERS, 1))
@@ -259,7 +262,7 @@ def an_append_that_reaches_nobody_is_not_written() -> None:
 
 @scene
 def a_transaction_of_which_nobody_tells_whether_it_is_there_is_uncertain() -> None:
-    with two_stores(timeout=0.2) as (meddled, other):
+    with two_stores(timeout=IN_VAIN_SECONDS) as (meddled, other):
         meddled.lost_answers = 1
         meddled.after_write.append(meddled.ask_in_vain)
         with pytest.raises(UncertainOutcome):
@@ -269,7 +272,7 @@ def a_transaction_of_which_nobody_tells_whether_it_is_there_is_uncertain() -> No
 
 @scene
 def an_append_that_is_refused_when_it_is_sent_again_is_uncertain() -> None:
-    with two_stores(timeout=0.2) as (meddled, other):
+    with two_stores(timeout=IN_VAIN_SECONDS) as (meddled, other):
         meddled.lost_answers = 1
         meddled.refusals = [{"code": 503, "err_code": 10008, "description": "temporarily unavailable"}]
         with pytest.raises(UncertainOutcome):
@@ -279,7 +282,7 @@ def an_append_that_is_refused_when_it_is_sent_again_is_uncertain() -> None:
 
 @scene
 def an_append_that_is_answered_is_not_called_unwritten_because_of_what_is_asked_after_it() -> None:
-    with two_stores(timeout=0.2) as (meddled, other):
+    with two_stores(timeout=IN_VAIN_SECONDS) as (meddled, other):
         meddled.after_write.append(meddled.ask_in_vain)
         with suppress(UncertainOutcome):
             ask(meddled.store, append(ORDERS, 1))
@@ -317,7 +320,7 @@ def a_put_whose_answer_is_lost_does_not_meet_itself_as_a_conflict() -> None:
 
 @scene
 def a_read_ends_though_the_server_that_answers_never_comes_as_far() -> None:
-    with two_stores(timeout=0.2) as (meddled, other):
+    with two_stores(timeout=IN_VAIN_SECONDS) as (meddled, other):
         ask(other, append(ORDERS, 1, 2))
         meddled.has_no_events = True
         with pytest.raises(StoreUnavailable):
