@@ -9,7 +9,8 @@ import itertools
 import math
 import secrets
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -36,6 +37,9 @@ AGAIN_SECONDS = 1.0
 
 CLOSE_SECONDS = 2.0
 """How long the servers may take to say goodbye."""
+
+CANCEL_AGAIN_SECONDS = 0.05
+"""How long a task that was cancelled may take until it is cancelled again."""
 
 PING_SECONDS = 1
 """How often a server is asked whether it is there. One that has not said so three times is left for another one."""
@@ -146,6 +150,9 @@ class NatsConnection:
         self._trouble = ""
         self._asked: dict[bytes, _Asked] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        # What is to be done in the loop, and what instead where that has ended.
+        self._coming: deque[tuple[Callable[[], object], Callable[[], object]]] = deque()
+        self._is_over = False
         self.on_back: list[Callable[[], object]] = []
         """Called in the loop when there is a connection again."""
         self.on_end: list[Callable[[], Coroutine[Any, Any, None]]] = []
@@ -169,7 +176,7 @@ class NatsConnection:
             InvalidRequest: If they do not let this client in.
         """
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=_run, args=(self.loop,), name="persist-effects nats", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="persist-effects nats", daemon=True)
         self._thread.start()
         self.call(self._open)
         return self
@@ -203,11 +210,47 @@ class NatsConnection:
         async def run() -> A:
             return await function(*arguments)
 
-        self.loop.call_soon_threadsafe(lambda: self.start(run()).add_done_callback(end))
+        self.do(lambda: self.start(run()).add_done_callback(end), told.open)
         told.wait(math.inf)
-        if ended[0].cancelled():
+        if not ended or ended[0].cancelled():
             raise Unanswered("the connection was closed", is_sent=True)
         return ended[0].result()
+
+    def do(self, job: Callable[[], object], refuse: Callable[[], object]) -> None:
+        """Have something done in the loop, from any thread. One of both is surely called, unless this is interrupted.
+
+        Args:
+            job: What.
+            refuse: Called instead where the loop has ended, or ends before it comes to that. It must not raise.
+        """
+        entry = job, refuse
+        try:
+            self._coming.append(entry)
+            with suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._do_all)
+        except BaseException:
+            # Else it would be done with what is asked next, whenever that is.
+            with suppress(ValueError):
+                self._coming.remove(entry)
+            raise
+        # Looked at after it was added: whoever ends the loop says so first, and refuses what is there then.
+        if self._is_over:
+            self._refuse_rest()
+
+    def _do_all(self) -> None:
+        while self._coming:
+            job, _ = self._coming.popleft()
+            try:
+                job()
+            except Exception as error:
+                self.loop.call_exception_handler({"message": f"{job} failed", "exception": error})
+
+    def _refuse_rest(self) -> None:
+        # Several threads may come here at once.
+        with suppress(IndexError):
+            while True:
+                _, refuse = self._coming.popleft()
+                refuse()
 
     def start(self, coroutine: Coroutine[Any, Any, A]) -> "asyncio.Task[A]":
         """Run a coroutine beside others, in the loop. When the connection is closed it is ended."""
@@ -218,8 +261,7 @@ class NatsConnection:
 
     async def _open(self) -> None:
         try:
-            # It would try for ever, as it does later.
-            await asyncio.wait_for(self._connect(), self._patience)
+            await self._connect_in_time()
         except TimeoutError as error:
             trouble = f" ({self._trouble})" if self._trouble else ""
             raise StoreUnavailable(f"{self.where}: no server answers{trouble}: start one, or give another") from error
@@ -231,6 +273,16 @@ class NatsConnection:
                 ) from error
             raise StoreUnavailable(f"{self.where}: {error or type(error).__name__}") from error
         await self._listen()
+
+    async def _connect_in_time(self) -> None:
+        # It would try for ever, as it does later.
+        connecting = self.loop.create_task(self._connect())
+        connecting.add_done_callback(heard)
+        done, _ = await asyncio.wait([connecting], timeout=self._patience)
+        if not done:
+            await end_tasks([connecting])
+            raise TimeoutError
+        connecting.result()
 
     async def _listen(self) -> None:
         inbox = f"{self._access.inbox_prefix}.{secrets.token_hex(11)}."
@@ -446,29 +498,51 @@ class NatsConnection:
             self._ending = self.loop.create_task(self._end())
 
     async def _end(self) -> None:
-        for end in self.on_end:
-            await end()
-        self._fail_all("the connection was closed")
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
         try:
+            for end in self.on_end:
+                await end()
+        finally:
+            await self._end_rest()
+
+    async def _end_rest(self) -> None:
+        try:
+            self._fail_all("the connection was closed")
+            await end_tasks(asyncio.all_tasks() - {self._ending})
             await self._close_client()
         finally:
             self.loop.stop()
 
     async def _close_client(self) -> None:
         # One that was interrupted is half-made, and says so by whatever is missing in it.
-        with suppress(Exception):
-            await asyncio.wait_for(self.client.close(), CLOSE_SECONDS)
+        closing = self.loop.create_task(self.client.close())
+        closing.add_done_callback(heard)
+        await asyncio.wait([closing], timeout=CLOSE_SECONDS)
+        await end_tasks([closing])
+        if not closing.done() or closing.cancelled():
+            writer = self._writer_of_client()
+            if writer is not None:
+                writer.transport.abort()
+                # The event loop lets go of it in its next turn.
+                await asyncio.sleep(0)
+
+    def _run(self) -> None:
+        try:
+            self.loop.run_forever()
+        finally:
+            self._is_over = True
+            self._refuse_rest()
+            self.loop.close()
+
+    def _writer_of_client(self) -> asyncio.StreamWriter | None:
+        writer: asyncio.StreamWriter | None = getattr(self.client._transport, "_io_writer", None)
+        return writer
 
     def leave_to_parent(self) -> None:
         """In a forked child: close its copies of what the parent's connection has open, and say nothing to the servers.
 
         Whoever had it makes another one, and keeps this one, so that nothing of it is ended.
         """
-        writer = getattr(self.client._transport, "_io_writer", None)
+        writer = self._writer_of_client()
         inner = None if writer is None else writer.get_extra_info("socket")
         selector: Any = self.loop
         close_copies(
@@ -483,11 +557,18 @@ def _is_unknown_user(error: Exception) -> bool:
     return "authorization" in str(error).lower()
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
+async def end_tasks(tasks: "Iterable[asyncio.Task[Any]]") -> None:
+    """Cancel tasks until they have ended, for a while at the most.
+
+    One cancellation is not enough: nats-py takes those that come while it flushes for its own, and goes on.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + CLOSE_SECONDS
+    left = {task for task in tasks if not task.done()}
+    while left and loop.time() < deadline:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)
 
 
 def failing(answer: "asyncio.Future[Any]") -> Callable[[Unanswered], None]:

@@ -57,6 +57,9 @@ TRY_SECONDS = 2.0
 MESSAGE_OVERHEAD_BYTES = 8192
 """How many bytes of a message are left for its headers, and for what a body has beside its value."""
 
+ToldRequests = Sequence[tuple[Request[Any], Callable[[Outcome], None]]]
+"""Requests, and what is called with the outcome of each, in the store's thread."""
+
 _LONG_SECONDS = 86_400 * 365
 """Longer than anybody waits: an event loop takes no endless time."""
 
@@ -220,32 +223,27 @@ class NatsStore:
             requests: The requests.
             done: Called with the index of each and its outcome, as it comes, in the store's thread.
         """
+        asked = [(request, partial(done, index)) for index, request in enumerate(requests)]
         try:
             if self._is_closed:
                 raise StoreClosed(_CLOSED)
-            connection = self._connected()
-            asked = [(request, partial(done, index)) for index, request in enumerate(requests)]
-            connection.loop.call_soon_threadsafe(self._take, asked)
-        except (PersistError, RuntimeError) as error:
-            # A loop that has ended says so by a RuntimeError.
-            failed = Failed(error if isinstance(error, PersistError) else StoreClosed(_CLOSED))
-            for index in range(len(requests)):
-                done(index, failed)
+            self._connected().do(partial(self._take, asked), partial(_refuse, asked))
+        except PersistError as error:
+            for _, told in asked:
+                told(Failed(error))
 
     def _ask(self, request: Request[Any]) -> Any:
         if self._is_closed:
             raise StoreClosed(_CLOSED)
-        loop = self._connected().loop
+        connection = self._connected()
 
         def begin(done: Callable[[Outcome], None]) -> None:
-            try:
-                loop.call_soon_threadsafe(self._take, [(request, done)])
-            except RuntimeError as error:
-                raise StoreClosed(_CLOSED) from error
+            asked = [(request, done)]
+            connection.do(partial(self._take, asked), partial(_refuse, asked))
 
         return asked_alone(begin)
 
-    def _take(self, asked: Sequence[tuple[Request[Any], Callable[[Outcome], None]]]) -> None:
+    def _take(self, asked: ToldRequests) -> None:
         writes: list[Waiting] = []
         deadline = time.monotonic() + self._timeout
         for request, told in asked:
@@ -259,7 +257,8 @@ class NatsStore:
                 else:
                     told(Failed(refused))
             else:
-                self._connected().start(self._answer(request, told, deadline))
+                answering = self._connected().start(self._answer(request, told, deadline))
+                answering.add_done_callback(partial(_tell_of_end, told))
         if writes:
             self._writer.take(writes)
 
@@ -295,9 +294,6 @@ class NatsStore:
             except PersistError as error:
                 told(Failed(error))
                 return
-            except asyncio.CancelledError:
-                told(Failed(StoreClosed(_CLOSED)))
-                raise
             except Exception as error:
                 told(Failed(InternalError(f"{request.op} met {type(error).__name__}: {error}")))
                 return
@@ -355,12 +351,7 @@ class NatsStore:
         token: list[object] = []
 
         async def begin() -> None:
-            try:
-                newest = await self._reader.answer(request)
-            except BaseException:
-                # Whoever waits asks by itself, and is told.
-                notify()
-                raise
+            newest = await self._reader.answer(request)
             if newest > request.after or self._is_closed:
                 notify()
             elif not token:
@@ -371,20 +362,14 @@ class NatsStore:
                 self._reader.watchers.remove(token[0])
             token.append(None)
 
-        beginning = begin()
-        loop = self._connected().loop
-        try:
-            asyncio.run_coroutine_threadsafe(beginning, loop)
-        except RuntimeError:
-            # It was closed meanwhile.
-            beginning.close()
-            notify()
+        def begun(task: "asyncio.Task[None]") -> None:
+            if task.cancelled() or task.exception() is not None:
+                # Whoever waits asks by itself, and is told.
+                notify()
 
-        def end_watch() -> None:
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(end)
-
-        return end_watch
+        connection = self._connected()
+        connection.do(lambda: connection.start(begin()).add_done_callback(begun), notify)
+        return partial(connection.do, end, _do_nothing)
 
     def _wait(self, request: Wait | KvWait) -> int:
         if not request.timeout or self._is_closed:
@@ -394,19 +379,19 @@ class NatsStore:
         waiting: list[asyncio.Task[None]] = []
 
         def begin() -> None:
-            waiting.append(connection.start(self._waited(request, alone.done)))
+            task = connection.start(self._waited(request, alone.done))
+            task.add_done_callback(partial(_tell_of_end, alone.done))
+            waiting.append(task)
 
         def end() -> None:
             for task in waiting:
                 task.cancel()
 
         try:
-            connection.loop.call_soon_threadsafe(begin)
+            connection.do(begin, partial(_refuse, [(request, alone.done)]))
             alone.wait()
-        except RuntimeError as error:
-            raise StoreClosed(_CLOSED) from error
         except BaseException:
-            connection.loop.call_soon_threadsafe(end)
+            connection.do(end, _do_nothing)
             raise
         return int(alone.value())
 
@@ -422,9 +407,6 @@ class NatsStore:
                 newest = self._reader.newest_known(request)
                 first = Answered(newest) if newest > request.after else await self._asked(request)
             told(first)
-        except asyncio.CancelledError:
-            told(Failed(StoreClosed(_CLOSED)))
-            raise
         finally:
             self._reader.watchers.remove(token)
 
@@ -456,6 +438,21 @@ class NatsStore:
             self._abandoned.detach()
             _LEFT.append((connection, self._reader, self._writer))
             connection.leave_to_parent()
+
+
+def _refuse(asked: ToldRequests) -> None:
+    for _, told in asked:
+        told(Failed(StoreClosed(_CLOSED)))
+
+
+def _tell_of_end(told: Callable[[Outcome], None], task: "asyncio.Task[None]") -> None:
+    """Tell whoever asked what a task was to answer that was cancelled, be it before it began."""
+    if task.cancelled():
+        told(Failed(StoreClosed(_CLOSED)))
+
+
+def _do_nothing() -> None:
+    """What there is to do for one who asks for nothing."""
 
 
 def _is_final(error: Exception) -> bool:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from interpreters.clocks import Clock
-from interpreters.nats.connection import Unanswered
+from interpreters.nats.connection import Unanswered, end_tasks
 from interpreters.stores.group import WriteRequest
 from interpreters.stores.nats.commits import Named, NatsCommit, SubjectHead, named_by, writes_of
 from interpreters.stores.nats.jetstream import Ack, JetStream, Message, Outgoing, Refused, TryResult
@@ -80,6 +80,10 @@ class Attempt(NamedTuple):
     settled: list[tuple[Waiting, Outcome]]
     later: list[Waiting]
     messages: list[Outgoing]
+
+
+FirstTry = tuple[Attempt, Sending | None, TryResult]
+"""A commit and what came of the first try to write it; None where there is nothing to write."""
 
 
 class NatsWriter:
@@ -189,7 +193,7 @@ class NatsWriter:
             # The long way meets it again, and tells of it.
             attempt = None
         if attempt is None:
-            self._start(self._write(group))
+            self._start_writing(group)
             return
         sending = Sending(self._stream, attempt.messages, self._ids, _deadline(group))
 
@@ -202,12 +206,12 @@ class NatsWriter:
                 for write in self._fail(attempt, UncertainOutcome(_CLOSED_MEANWHILE)):
                     write.done(Failed(StoreUnavailable(_NOT_BEGUN)))
             else:
-                self._start(self._write(group, (attempt, sending, result)))
+                self._start_writing(group, (attempt, sending, result))
 
         try:
             sending.begin(told)
         except Exception:
-            self._start(self._write(group))
+            self._start_writing(group)
 
     def _attempt_at_once(self, group: Joined) -> Attempt | None:
         """A commit of what is known already; None where something has to be asked first."""
@@ -230,10 +234,11 @@ class NatsWriter:
             self._is_pumping = True
             asyncio.get_running_loop().call_soon(self._pump)
 
-    def _start(self, writing: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(writing)
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _widen(self, group: Joined) -> None:
         if group.parts > 1:
@@ -241,19 +246,25 @@ class NatsWriter:
 
     # The long way
 
-    async def _write(self, group: Joined, begun: tuple[Attempt, Sending | None, TryResult] | None = None) -> None:
+    def _start_writing(self, group: Joined, begun: FirstTry | None = None) -> None:
+        def end(task: "asyncio.Task[None]") -> None:
+            # Also where it was cancelled before it began.
+            if task.cancelled():
+                for write in group.writes:
+                    write.done(Failed(UncertainOutcome(_CLOSED_MEANWHILE)))
+
+        self._start(self._write(group, begun)).add_done_callback(end)
+
+    async def _write(self, group: Joined, begun: FirstTry | None) -> None:
         later: list[Waiting] = []
         try:
             later = await self._commit(group, begun)
-        except BaseException as error:
+        except Exception as error:
             for write in group.writes:
                 write.done(Failed(_failure(error)))
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self._go_on(group, later)
+        self._go_on(group, later)
 
-    async def _commit(self, group: Joined, begun: tuple[Attempt, Sending | None, TryResult] | None) -> list[Waiting]:
+    async def _commit(self, group: Joined, begun: FirstTry | None) -> list[Waiting]:
         """Write as many as go together, and return the others."""
         fresh: set[Named] = set()
         refusals = 0
@@ -286,7 +297,7 @@ class NatsWriter:
             refusals += 1
             await back_off(refusals)
 
-    async def _begun(self, group: Joined, fresh: set[Named]) -> tuple[Attempt, Sending | None, TryResult]:
+    async def _begun(self, group: Joined, fresh: set[Named]) -> FirstTry:
         """A commit of what is there, and what came of the first try; no try where there is nothing to write."""
         while True:
             await self._learn(group.names, fresh, _deadline(group))
@@ -431,9 +442,7 @@ class NatsWriter:
         for write in self._waiting:
             write.done(Failed(StoreUnavailable(_NOT_BEGUN)))
         self._waiting.clear()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
 
 
 def _deadline(group: Joined) -> float:
@@ -450,11 +459,9 @@ def _weight(request: WriteRequest) -> int:
     return checks + sum(len(write.events) if isinstance(write, Append) else 2 for write in writes_of(request))
 
 
-def _failure(error: BaseException) -> Exception:
+def _failure(error: Exception) -> Exception:
     if isinstance(error, PersistError):
         return error
     if isinstance(error, Unanswered | Refused):
         return StoreUnavailable(f"nothing was written: {error}")
-    if isinstance(error, asyncio.CancelledError):
-        return UncertainOutcome(_CLOSED_MEANWHILE)
     return InternalError(f"{type(error).__name__}: {error}")
