@@ -5,17 +5,17 @@ import select
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import IO, Any, Protocol
 
 from overlapping import Asked, Client, problems_in, tally_of, written_in
-from served_stores import PATIENCE_SECONDS
+from served_stores import PATIENCE_SECONDS, until
 from server_processes import python_process
 
-from interpreters import open_store
-from persist_effects import Event, log
+from interpreters import Store, open_store
+from persist_effects import Event, StoreUnavailable, log
 
 CHILD = Path(__file__).with_name("overlapping_child.py")
 FOLLOWERS = ("read", "follow")
@@ -88,15 +88,15 @@ class Children:
 
     def let_ask_for(self, seconds: float) -> None:
         """Wait for so long, in which they go on."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
+        end_at = time.monotonic() + seconds
+        while (left := end_at - time.monotonic()) > 0:
             self._told(left)
 
     def are_interrupted_for(self, seconds: float, random: Random, server: Killable) -> int:
         """Kill the server every few seconds, for so long. Returns how often."""
-        until = time.monotonic() + seconds
+        end_at = time.monotonic() + seconds
         kills = 0
-        while time.monotonic() < until:
+        while time.monotonic() < end_at:
             self.let_ask_for(random.uniform(1, 4))
             server.kill()
             kills += 1
@@ -172,6 +172,19 @@ def judge_while_killed(
     return f"{kills} kills, {len(events)} events, {tally_of(asked)}"
 
 
+def _all_events(store: Store) -> list[Event]:
+    """All events. Where a node that was killed is still catching up, the store says that it cannot tell them now."""
+    found: list[list[Event]] = []
+
+    def are_told() -> bool:
+        with suppress(StoreUnavailable):
+            found.append(store.run(log.read_all()))
+        return bool(found)
+
+    until(are_told)
+    return found[0]
+
+
 def all_done(children: Children, server: Served, seed: object, clients: int) -> tuple[list[Asked], list[Event]]:
     """Have all end, and see that those that follow have seen all.
 
@@ -182,7 +195,7 @@ def all_done(children: Children, server: Served, seed: object, clients: int) -> 
     asked: list[Asked] = children.written_by("ask")
     with open_store(server.url) as store:
         Client(store.handlers, seed, clients, asked.append).look()
-        events = store.run(log.read_all())
+        events = _all_events(store)
     for role in FOLLOWERS:
         children.end(role)
         # In their order, and none was passed over. One whose checkpoint was on its way at a blow may come again.
