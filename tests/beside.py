@@ -1,8 +1,13 @@
 """What a test does beside itself: in a thread, whose end it waits for."""
 
+import gc
+import signal
 import threading
+from contextlib import contextmanager
 
 PATIENCE_SECONDS = 60.0
+
+_PRESSED_AGAIN_SECONDS = 5.0
 
 
 def in_thread(function):
@@ -24,3 +29,38 @@ def in_thread(function):
         return errors[0] if errors else None
 
     return end
+
+
+@contextmanager
+def interrupted(await_moment):
+    """Ctrl-C in the main thread, which the block is to end with, once a function has returned in another thread.
+
+    Python loses one that comes while a weak reference tells that something is gone, and says so by a warning. So no
+    garbage is collected meanwhile, and whoever presses presses again after a while, as people do.
+    """
+    is_over, main = threading.Event(), threading.main_thread()
+
+    def press():
+        await_moment()
+        signal.pthread_kill(main.ident, signal.SIGINT)
+        while not is_over.wait(_PRESSED_AGAIN_SECONDS):
+            signal.pthread_kill(main.ident, signal.SIGINT)
+
+    is_interrupted = False
+    gc.disable()
+    try:
+        end = in_thread(press)
+        try:
+            yield
+        except KeyboardInterrupt:
+            is_interrupted = True
+        finally:
+            is_over.set()
+    finally:
+        gc.enable()
+    assert is_interrupted, "the block has ended by itself"
+    assert end() is None
+
+
+LOST_INTERRUPT = "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+"""The warning of one that was lost."""

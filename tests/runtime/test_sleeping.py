@@ -1,7 +1,6 @@
 """Who sleeps: nobody else waits for it, and whatever ends it ends it soon."""
 
 import math
-import signal
 import socket
 import threading
 from contextlib import closing
@@ -10,7 +9,7 @@ import anyio
 import pytest
 import trio
 import trio.testing
-from beside import PATIENCE_SECONDS, in_thread
+from beside import LOST_INTERRUPT, PATIENCE_SECONDS, in_thread, interrupted
 from served_stores import until
 
 from interpreters import Store, open_store
@@ -53,19 +52,11 @@ def test_closing_the_store_ends_a_sleep(opened, way):
     assert not is_anyone_asleep(opened)
 
 
+@pytest.mark.filterwarnings(LOST_INTERRUPT)
 @pytest.mark.parametrize("way", ["run", "run within all_of", "run_many"])
 def test_ctrl_c_ends_a_sleep(opened, way):
-    main = threading.main_thread()
-
-    def interrupt():
-        until(lambda: is_anyone_asleep(opened))
-        signal.pthread_kill(main.ident, signal.SIGINT)
-        raise InterruptedError
-
-    end = in_thread(interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(lambda: until(lambda: is_anyone_asleep(opened))):
         WAYS[way](opened)
-    end()
     assert not is_anyone_asleep(opened)
 
 

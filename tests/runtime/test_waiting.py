@@ -1,7 +1,6 @@
 """Waits without end: whatever ends them ends them all, on every store, and leaves nobody behind who waits."""
 
 import math
-import signal
 import socket
 import tempfile
 import threading
@@ -10,7 +9,7 @@ from functools import partial
 
 import anyio
 import pytest
-from beside import PATIENCE_SECONDS, in_thread
+from beside import LOST_INTERRUPT, PATIENCE_SECONDS, in_thread, interrupted
 
 from interpreters import Store, open_store
 from interpreters.stores.served import RemoteStore, serve
@@ -161,19 +160,13 @@ def test_an_interrupt_of_its_neighbour_ends_a_wait_without_end(noting, kind):
     noting.await_all_ended()
 
 
+@pytest.mark.filterwarnings(LOST_INTERRUPT)
 @both_waits
 @pytest.mark.parametrize("way", ["run", "run_many"])
 def test_ctrl_c_ends_a_wait_without_end(noting, way, kind):
-    store, main = Store(noting), threading.main_thread()
-
-    def interrupt():
-        noting.await_begun()
-        signal.pthread_kill(main.ident, signal.SIGINT)
-
-    end = in_thread(interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    store = Store(noting)
+    with interrupted(noting.await_begun):
         WAYS[way](store, kind)
-    assert end() is None
     noting.await_all_ended()
 
 

@@ -4,7 +4,6 @@ import errno
 import gc
 import math
 import os
-import signal
 import socket
 import threading
 import warnings
@@ -14,6 +13,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+from beside import LOST_INTERRUPT, interrupted
 from interrupts import Interrupt, InterruptInside
 from lagging import LaggingMemoryStore
 from served_stores import PATIENCE_SECONDS, running, serving, until
@@ -371,19 +371,11 @@ def test_an_interrupt_at_any_line_of_asking_leaves_the_store_usable(tmp_path, na
         assert store.interpreter._line is own
 
 
+@pytest.mark.filterwarnings(LOST_INTERRUPT)
 def test_an_interrupted_wait_is_ended_at_the_server_too(tmp_path):
     with open_store("memory:") as behind, serving(behind, tmp_path / "sock") as url, open_store(url) as store:
-        main = threading.main_thread()
-
-        def interrupt():
-            until(lambda: store.interpreter.health()["waits"] == 1)
-            signal.pthread_kill(main.ident, signal.SIGINT)
-
-        thread = threading.Thread(target=interrupt)
-        thread.start()
-        with pytest.raises(KeyboardInterrupt):
+        with interrupted(lambda: until(lambda: store.interpreter.health()["waits"] == 1)):
             store.run(perform(Wait(0, "", math.inf)))
-        thread.join()
         until(lambda: store.interpreter.health()["waits"] == 0)
 
 
