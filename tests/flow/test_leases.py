@@ -1,5 +1,6 @@
 """Which host runs a flow: leases, what becomes of flows whose host is gone, and hosts that come back late."""
 
+from contextlib import suppress
 from threading import Event as Flag
 
 import pytest
@@ -10,7 +11,7 @@ from interpreters import open_store
 from interpreters.runtime.flows import FlowHost
 from interpreters.runtime.flows.leases import Leases
 from persist_effects import Append, Draft, flow, kv, log
-from persist_effects.errors import InvalidRequest, StoreClosed, StoreUnavailable
+from persist_effects.errors import InvalidRequest, StoreClosed, StoreUnavailable, UncertainOutcome
 from persist_effects.flow import journal
 from persist_effects.requests import Conflict, KvGet, KvKeys, KvPut, Read, Transact
 
@@ -440,7 +441,15 @@ def test_flows_go_on_after_the_store_was_away_and_a_host_can_be_closed_while_it_
         assert site.began.wait(PATIENCE_SECONDS)
         server.kill()
         site.goes_on.set()
-        host.signal("s", "go", 7)
+
+        def is_told() -> bool:
+            # By a client that may have given up a moment ago, and has not found the new server yet.
+            with suppress(StoreUnavailable, UncertainOutcome):
+                host.signal("s", "go", 7)
+                return True
+            return False
+
+        until(is_told)
         assert host.result("w", PATIENCE_SECONDS) == "patient"
         assert host.result("s", PATIENCE_SECONDS) == 7
         server.close()
