@@ -94,6 +94,11 @@ class WireCall:
         if isinstance(request, Wait | KvWait | WaitForOrder | AskCompact) and request.timeout > 0:
             self.ends = self.asked + request.timeout
 
+    def has_gone(self, now: float) -> None:
+        """Note that the system has all bytes of its frame: from now on it is the server's turn."""
+        self.is_sent = True
+        self.asked = now
+
     def settle(self, outcome: Outcome) -> None:
         """Give it its outcome, unless it has one."""
         if not self.is_done:
@@ -247,7 +252,7 @@ class Line:
             self._buffer, self._sent_bytes = memoryview(frame)[taken[0] :], taken[0]
             self._begun = deque([(len(frame), call)])
         else:
-            call.is_sent = True
+            call.has_gone(time.monotonic())
         self._alone = None
 
     def hurry(self) -> None:
@@ -571,7 +576,10 @@ class Line:
                 elif event & _READABLE:
                     self._receive(connected)
             if time.monotonic() >= self._look_at:
-                self._give_up_late(connected)
+                # Nobody sends meanwhile: what was not sent is told as not written, so it must not be on its way by now.
+                with self._turn:
+                    self._account()
+                    self._give_up_late(connected)
 
     def _take_inbox(self) -> None:
         inbox = self._inbox
@@ -610,9 +618,7 @@ class Line:
             self._sent_bytes += count
             while self._begun and self._begun[0][0] <= self._sent_bytes:
                 _, call = self._begun.popleft()
-                call.is_sent = True
-                # From now on it is the server's turn.
-                call.asked = self._moved
+                call.has_gone(self._moved)
 
     def _fill(self) -> None:
         """Take what is to be sent next."""

@@ -58,6 +58,17 @@ class Peer:
         self._connected.close()
 
 
+class SlowSocket(socket.socket):
+    """May return from the call that sends only some time after the system has taken what is sent."""
+
+    after_send = staticmethod(lambda: None)
+
+    def send(self, *arguments):
+        count = super().send(*arguments)
+        self.after_send()
+        return count
+
+
 class ByHand(Door):
     """A door to servers by hand: one for each connection that is dialled."""
 
@@ -75,6 +86,7 @@ class ByHand(Door):
             self.refusing -= 1
             raise self.refusal
         ours, theirs = socket.socketpair()
+        ours = SlowSocket(fileno=ours.detach())
         ours.setblocking(False)
         self._peers.append(Peer(theirs))
         self.every += self._peers[-1:]
@@ -285,6 +297,41 @@ def test_a_write_that_is_not_answered_in_time_is_uncertain():
         asked = ask(KvPut("a", 1))
         with pytest.raises(UncertainOutcome, match=r"persist/kv-put was on its way: by hand: .* for 0.05 s"):
             asked.result(PATIENCE_SECONDS)
+
+
+class AwaitedLock:
+    """A lock that notes whether anybody has found it held."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.is_awaited = False
+
+    def __enter__(self):
+        self.is_awaited = self._lock.locked()
+        self._lock.acquire()
+
+    def __exit__(self, *exc_info):
+        self._lock.release()
+
+
+def test_a_write_that_is_late_in_the_moment_in_which_it_is_sent_is_not_called_unwritten(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(line, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with by_hand(timeout=0.2) as (remote, _, peer, ask):
+        own = remote._line
+        until(lambda: own._is_plain)
+        own._turn = AwaitedLock()
+
+        def stand_still():
+            now[0] += 1.0
+            own.hurry()
+            until(lambda: own._turn.is_awaited or own._due[0].is_done)
+
+        own._socket.after_send = stand_still
+        asked = ask(KvPut("a", 1))
+        assert peer.hear()[0] == 1
+        peer.say(1, True, 7)
+        assert asked.result(PATIENCE_SECONDS) == 7
 
 
 def test_what_is_large_may_take_longer_as_long_as_it_moves(monkeypatch):
