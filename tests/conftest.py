@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,10 @@ from persist_effects.requests import Answered
 
 # The longest test of the conformance suite, which every store passes.
 SEARCH = StoreConformance.test_the_store_agrees_with_the_model_over_any_sequence_of_requests.__name__
+
+# What tests share says as well what it found where it is not what it asserts.
+SHARED = {path.stem for path in Path(__file__).parent.rglob("*.py") if not path.name.startswith(("test_", "conftest"))}
+pytest.register_assert_rewrite(*sorted(SHARED - sys.modules.keys()))
 
 # How long an example takes is the machine's affair, not the test's.
 settings.register_profile("without a clock", deadline=None)

@@ -167,9 +167,21 @@ def judge_while_killed(
         kills += children.are_interrupted_for(seconds, random, server)
         children.let_ask(10 * clients)
         asked, events = all_done(children, server, seed, clients)
-    problems = problems_in(asked, events)
-    assert not problems, "\n".join([f"KILL_SERVED_SEED={seed}", *problems])
+    check(asked, events, f"KILL_SERVED_SEED={seed}, what each was answered is in {place}")
     return f"{kills} kills, {len(events)} events, {tally_of(asked)}"
+
+
+def check(asked: list[Asked], events: list[Event], told: str, *others: str) -> None:
+    """Look whether what was answered can be true, and say with the first problem how to see it again.
+
+    Args:
+        asked: What was asked.
+        events: All events, by position.
+        told: How to see it again.
+        others: Problems that were found already.
+    """
+    problems = [*others, *problems_in(asked, events)]
+    assert not problems, f"{told}: " + "\n".join(problems)
 
 
 def _all_events(store: Store) -> list[Event]:

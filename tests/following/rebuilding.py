@@ -164,7 +164,13 @@ class Rebuild:
             stack.callback(process.kill)
             assert process.stdout is not None
             assert process.stdin is not None
-            assert process.stdout.readline() == "loads\n"
+            for line in process.stdout:
+                if line == "loads\n":
+                    break
+                # Its readers may have seen something before it has said that all of them are there.
+                self._take(line.split())
+            else:
+                raise AssertionError(f"what loads the store ended before it did, with {process.wait()}")
             failures: list[AssertionError] = []
             listening = Thread(target=self._listen, args=(process.stdout, failures))
             listening.start()
@@ -173,7 +179,7 @@ class Rebuild:
             listening.join()
         if failures:
             raise failures[0]
-        assert process.returncode == 0
+        assert process.returncode == 0, f"what loads the store ended with {process.returncode}"
 
     def _listen(self, lines: Any, failures: list[AssertionError]) -> None:
         for line in lines:

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 from append_checks import append_problems
-from killing import all_done, working
+from killing import all_done, check, working
 from nats_cluster import new_store_url
 from nodes import Nodes, longest_over, struck
-from overlapping import problems_in, tally_of
+from overlapping import tally_of
 from served_stores import until
 
 from interpreters.nats.private_cluster import PrivateCluster
@@ -41,7 +41,7 @@ def test_what_processes_are_answered_that_open_a_new_store_at_once_could_have_be
     tally = tally_of(asked)
     assert min(tally.conflicts, len(events), len(counted)) > 20
     assert (tally.uncertain, tally.unavailable) == (0, 0)
-    assert append_problems(asked, events) + problems_in(asked, events) == []
+    check(asked, events, f"what each was answered is in {tmp_path}", *append_problems(asked, events))
 
 
 def test_what_processes_are_answered_while_nodes_are_killed_could_have_been_done_one_by_one(tmp_path):
@@ -53,8 +53,12 @@ def test_what_processes_are_answered_while_nodes_are_killed_could_have_been_done
         until(nodes.are_equal)
     tally = tally_of(asked)
     print(f"{dict(blows)}, {len(events)} events, {tally}, the longest took {longest_over(asked):.1f} s too long")
-    problems = append_problems(asked, events) + problems_in(asked, events)
-    assert not problems, "\n".join([f"CLUSTER_KILL_SEED={SEED}", *problems])
+    check(
+        asked,
+        events,
+        f"CLUSTER_KILL_SEED={SEED}, what each was answered is in {tmp_path}",
+        *append_problems(asked, events),
+    )
     assert tally.unavailable, "no client has met a blow"
     # A try that has begun is waited for, and asks for up to four things one after the other.
     assert longest_over(asked) < 4 * TRY_SECONDS
