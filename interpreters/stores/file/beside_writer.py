@@ -43,18 +43,25 @@ class ReaderEngine:
 
     def answer(self, request: Request[Any]) -> Effect[Any]:
         """The answer to a request that writes nothing, as of now."""
+        return (yield from self._look(request))
+
+    def refresh(self) -> Effect[None]:
+        """Take in what the writer has brought to the disk since."""
+        yield from self._look(None)
+
+    def _look(self, request: Request[Any] | None) -> Effect[Any]:
+        """Take in what is new and answer the request, if there is one: anew, where a compaction takes a file away."""
         for attempts_left in reversed(range(_ATTEMPTS)):
             try:
-                yield from self.refresh()
-                return (yield from self._queries.answer(request))
+                yield from self._take_in()
+                return None if request is None else (yield from self._queries.answer(request))
             except FileNotFoundError:
-                # A compaction took a segment away between two reads: the manifest is a new one then.
+                # Between two reads: the manifest is a new one then.
                 self._manifest = None
                 if not attempts_left:
                     raise
 
-    def refresh(self) -> Effect[None]:
-        """Take in what the writer has brought to the disk since."""
+    def _take_in(self) -> Effect[None]:
         manifest = yield from self._load_in_force()
         number, offset = yield from load_synced()
         if number == manifest.active:

@@ -4,11 +4,13 @@ import shutil
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import anyio
 import pytest
 from fewer import FEWER
+from file_disks import EngineStore, MemoryDisk
 from typer.testing import CliRunner
 
 from interpreters import Store, open_store
@@ -17,6 +19,7 @@ from interpreters.conformance import Capabilities, StoreConformance
 from interpreters.disk.real import RealDisk
 from interpreters.disk.requests import Sync, Write
 from interpreters.stores.file import FileReader, FileStore
+from interpreters.stores.file.beside_writer import ReaderEngine
 from interpreters.stores.file.upkeep import operations
 from persist_effects import (
     CorruptStore,
@@ -28,10 +31,11 @@ from persist_effects import (
     kv,
     log,
     perform,
+    run,
     transact,
 )
 from persist_effects.projection import project_all
-from persist_effects.requests import Append, TruncateThrough, Wait
+from persist_effects.requests import Append, KvPut, LastSeq, Read, TruncateThrough, Wait
 
 SMALLEST_SEGMENT_BYTES = 4096
 """So that every run rolls over again and again."""
@@ -434,6 +438,41 @@ def test_a_reader_that_opens_while_segments_come_and_go_finds_what_is_in_force(t
         finally:
             done.set()
             compacting.join()
+
+
+READER_ASKS = {
+    "opens": lambda engine: engine.open(),
+    "looks what is new": lambda engine: engine.refresh(),
+    "reads": lambda engine: engine.answer(Read("s")),
+}
+
+
+@pytest.mark.parametrize("asks", READER_ASKS)
+def test_a_reader_goes_on_before_whichever_of_its_requests_a_compaction_takes_files_away(asks):
+    for first in count():
+        disk = MemoryDisk()
+        writer, reader, requests = EngineStore(disk), ReaderEngine(), count()
+
+        def compact_and_write(writer=writer):
+            run(writer.engine.compact(), disk.handlers)
+            writer.commit([Append("s", (Draft("made", "x" * 500),) * 3), KvPut("color", "red")])
+
+        def answer(request, requests=requests, first=first, compact_and_write=compact_and_write):
+            if next(requests) in {first, first + 3}:
+                compact_and_write()
+            return disk.handlers[type(request)](request)
+
+        compact_and_write()
+        if asks != "opens":
+            run(reader.open(), disk.handlers)
+            compact_and_write()
+        run(READER_ASKS[asks](reader), dict.fromkeys(disk.handlers, answer))
+        head = run(reader.answer(LastSeq("s")), disk.handlers)
+        assert head == writer.handlers[LastSeq](LastSeq("s"))
+        assert len(run(reader.answer(Read("s")), disk.handlers).events) == head
+        if next(requests) <= first:
+            break
+    assert first > 10
 
 
 def test_others_write_while_a_compaction_removes_the_old_segments(tmp_path, monkeypatch):
