@@ -64,6 +64,13 @@ class ReaderEngine:
     def _take_in(self) -> Effect[None]:
         manifest = yield from self._load_in_force()
         number, offset = yield from load_synced()
+        while manifest.active is not None and number > manifest.active:
+            # That one was sealed since, and only a newer manifest says how far it goes. There is none where SYNCED is
+            # not of this store.
+            before, manifest = manifest, (yield from self._load_in_force())
+            if manifest == before:
+                break
+            number, offset = yield from load_synced()
         if number == manifest.active:
             self._proved = max(self._proved, offset)
         # Where an interrupt leaves a frame half taken in, all is loaded anew the next time.

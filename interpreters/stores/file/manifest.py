@@ -135,12 +135,15 @@ def publish_synced(number: int, offset: int) -> Effect[None]:
 
 
 def load_synced() -> Effect[tuple[int, int]]:
-    """The segment and the offset that were published last; (0, 0) where that cannot be read just now."""
+    """The segment and the offset that were published last; (0, 0) where a crash has left none that can be read."""
     if (yield from perform(disk.Size(SYNCED))) is None:
         return 0, 0
     data = yield from perform(disk.Read(SYNCED, 0, _SYNCED.size))
-    if len(data) < _SYNCED.size or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
-        return 0, 0
+    while len(data) < _SYNCED.size or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        # Read while it was being written, it is another one the next time.
+        before, data = data, (yield from perform(disk.Read(SYNCED, 0, _SYNCED.size)))
+        if data == before:
+            return 0, 0
     number, offset, _ = _SYNCED.unpack(data)
     return number, offset
 

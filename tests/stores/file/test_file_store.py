@@ -17,9 +17,11 @@ from interpreters import Store, open_store
 from interpreters.cli import app
 from interpreters.conformance import Capabilities, StoreConformance
 from interpreters.disk.real import RealDisk
+from interpreters.disk.requests import Read as ReadBytes
 from interpreters.disk.requests import Sync, Write
 from interpreters.stores.file import FileReader, FileStore
 from interpreters.stores.file.beside_writer import ReaderEngine
+from interpreters.stores.file.manifest import SYNCED
 from interpreters.stores.file.upkeep import operations
 from persist_effects import (
     CorruptStore,
@@ -444,35 +446,73 @@ READER_ASKS = {
     "opens": lambda engine: engine.open(),
     "looks what is new": lambda engine: engine.refresh(),
     "reads": lambda engine: engine.answer(Read("s")),
+    "asks for a number": lambda engine: engine.answer(LastSeq("s")),
 }
 
 
-@pytest.mark.parametrize("asks", READER_ASKS)
-def test_a_reader_goes_on_before_whichever_of_its_requests_a_compaction_takes_files_away(asks):
-    for first in count():
-        disk = MemoryDisk()
-        writer, reader, requests = EngineStore(disk), ReaderEngine(), count()
+def shown_to_a_reader(asks, struck=()):
+    """What a reader knows after it has looked, while compactions come before some of its requests, by their numbers.
 
-        def compact_and_write(writer=writer):
-            run(writer.engine.compact(), disk.handlers)
-            writer.commit([Append("s", (Draft("made", "x" * 500),) * 3), KvPut("color", "red")])
+    Returns:
+        How many requests it made of its disk; the newest position that it knows then; and the newest before it looked.
+    """
+    disk, reader, requests = MemoryDisk(), ReaderEngine(), count()
+    writer = EngineStore(disk)
 
-        def answer(request, requests=requests, first=first, compact_and_write=compact_and_write):
-            if next(requests) in {first, first + 3}:
-                compact_and_write()
-            return disk.handlers[type(request)](request)
+    def compact_and_write():
+        run(writer.engine.compact(), disk.handlers)
+        writer.commit([Append("s", (Draft("made", "x" * 500),) * 3), KvPut("color", "red")])
 
-        compact_and_write()
-        if asks != "opens":
-            run(reader.open(), disk.handlers)
+    def answer(request):
+        if next(requests) in struck:
             compact_and_write()
-        run(READER_ASKS[asks](reader), dict.fromkeys(disk.handlers, answer))
-        head = run(reader.answer(LastSeq("s")), disk.handlers)
-        assert head == writer.handlers[LastSeq](LastSeq("s"))
-        assert len(run(reader.answer(Read("s")), disk.handlers).events) == head
-        if next(requests) <= first:
-            break
-    assert first > 10
+        return disk.handlers[type(request)](request)
+
+    compact_and_write()
+    if asks != "opens":
+        run(reader.open(), disk.handlers)
+        compact_and_write()
+    before = writer.engine.index.newest(Wait(0, ""))
+    run(READER_ASKS[asks](reader), dict.fromkeys(disk.handlers, answer))
+    made, shown = next(requests), reader.index.newest(Wait(0, ""))
+    page = run(reader.answer(Read("s")), disk.handlers)
+    assert len(page.events) == page.head == writer.handlers[LastSeq](LastSeq("s"))
+    return made, shown, before
+
+
+@pytest.mark.parametrize("asks", READER_ASKS)
+def test_before_whichever_request_of_a_reader_segments_go_it_is_shown_all_that_was_acknowledged_before(asks):
+    quiet, *_ = shown_to_a_reader(asks)
+    assert quiet > 10
+    for first in range(quiet):
+        for struck in ((first,), (first, first + 3)):
+            _, shown, before = shown_to_a_reader(asks, struck)
+            assert shown >= before, struck
+
+
+def test_how_far_a_writer_has_synced_is_read_again_where_it_is_just_being_written():
+    disk, torn = MemoryDisk(), [b"\1" * 20]
+    EngineStore(disk).commit([Append("s", (Draft("made", 1),))])
+
+    def answer(request):
+        is_torn = torn and isinstance(request, ReadBytes) and request.path == SYNCED
+        return torn.pop() if is_torn else disk.handlers[type(request)](request)
+
+    reader = ReaderEngine()
+    run(reader.open(), dict.fromkeys(disk.handlers, answer))
+    assert torn == []
+    assert reader.index.newest(Wait(0, "")) == 1
+
+
+def test_where_a_crash_has_left_no_word_of_how_far_a_writer_has_synced_readers_go_by_what_is_proved():
+    disk = MemoryDisk()
+    writer = EngineStore(disk)
+    writer.commit([Append("s", (Draft("made", 1),))])
+    writer.commit([Append("s", (Draft("made", 2),))])
+    run(perform(Write(SYNCED, 0, b"\1" * 20)), disk.handlers)
+    reader = ReaderEngine()
+    run(reader.open(), disk.handlers)
+    assert reader.index.newest(Wait(0, "")) == 1
 
 
 def test_others_write_while_a_compaction_removes_the_old_segments(tmp_path, monkeypatch):
