@@ -10,7 +10,7 @@ from interpreters.stores.file.format import HEADER_BYTES, SegmentHeader, decode_
 from interpreters.stores.file.index import Index, SegmentIndex
 from interpreters.stores.file.manifest import SYNCED, Manifest, load_beside_writer, load_synced, segment_path
 from interpreters.stores.file.queries import Queries
-from interpreters.stores.file.scan import Scan, Segment
+from interpreters.stores.file.scan import Proof, Scan, Segment
 from interpreters.stores.file.sealed import (
     check_header,
     check_nothing_is_left_out,
@@ -122,10 +122,10 @@ class ReaderEngine:
         self._active = header
         self.index.segments[number] = SegmentIndex(number, header.seed, HEADER_BYTES)
         # Where no writer is left to say how far it came, its frames do.
-        scan = Scan(Segment(number, path, header.seed, size_bytes, True))
-        self._proved = HEADER_BYTES
+        scan, proof = Scan(Segment(number, path, header.seed, size_bytes, True)), Proof()
         while frames := (yield from scan.frames()):
-            self._proved = max(self._proved, *(frame.watermark for frame in frames))
+            proof.take(frames)
+        self._proved = proof.end
         return header
 
     def _take_in_active(self) -> Effect[None]:

@@ -6,6 +6,7 @@ that the place was once on the disk, it is damage there too (`recovery`).
 """
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -57,6 +58,24 @@ class Segment(NamedTuple):
     seed: int
     end: int
     is_active: bool
+
+
+class Proof:
+    """How far the frames of an active segment, in order, say that it is on the disk: up to ``end``.
+
+    Each says it of those before it. All that were written before the segment was first synced, so that they know of
+    nothing on the disk, are there: that is done before a manifest names it.
+    """
+
+    def __init__(self) -> None:
+        self.end = HEADER_BYTES
+        self._is_first_sync = True
+
+    def take(self, frames: Sequence[Frame]) -> None:
+        """Take in the next frames."""
+        for frame in frames:
+            self._is_first_sync = self._is_first_sync and frame.watermark == 0
+            self.end = max(self.end, frame.end if self._is_first_sync else frame.watermark)
 
 
 class Scan:

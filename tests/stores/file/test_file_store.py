@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -488,6 +489,35 @@ def test_before_whichever_request_of_a_reader_segments_go_it_is_shown_all_that_w
         for struck in ((first,), (first, first + 3)):
             _, shown, before = shown_to_a_reader(asks, struck)
             assert shown >= before, struck
+
+
+WRITER_DOES = {
+    "opens after it went down": lambda _, disk: EngineStore(disk, seed=1),
+    "closes": lambda engine, disk: run(engine.close(), disk.handlers),
+    "compacts": lambda engine, disk: run(engine.compact(), disk.handlers),
+    "begins a segment": lambda engine, disk: run(engine.roll_over(), disk.handlers),
+    "proves its last commits": lambda engine, disk: run(engine.mark(), disk.handlers),
+}
+
+
+@pytest.mark.parametrize("does", WRITER_DOES)
+def test_after_whichever_request_of_a_writer_its_readers_are_shown_all_that_was_acknowledged(does):
+    disk, reader, requests = MemoryDisk(), ReaderEngine(), []
+    writer = EngineStore(disk)
+    for number in (1, 2, 3):
+        writer.commit([Append("s", (Draft("made", number),))])
+    run(reader.open(), disk.handlers)
+
+    def answer(request):
+        answered = disk.handlers[type(request)](request)
+        requests.append(request)
+        for looking in (reader, ReaderEngine()):
+            run(looking.refresh(), disk.handlers)
+            assert looking.index.newest(Wait(0, "")) == 3, requests
+        return answered
+
+    WRITER_DOES[does](writer.engine, SimpleNamespace(handlers=dict.fromkeys(disk.handlers, answer)))
+    assert requests
 
 
 def test_how_far_a_writer_has_synced_is_read_again_where_it_is_just_being_written():

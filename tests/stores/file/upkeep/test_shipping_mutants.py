@@ -158,8 +158,8 @@ MUTANTS = [
         edit(
             SourceReader._measured,
             """
-            -    proved = max(self._end, synced if number == header.number else 0)
-            +    proved = self._end
+            -        proof.end = max(proof.end, synced)
+            +        pass
             """,
         ),
         look_at_every_position,
@@ -169,11 +169,11 @@ MUTANTS = [
         edit(
             SourceReader._measured,
             """
-            -    proved = max(self._end, synced if number == header.number else 0)
-            +    proved = self._end
+            -        proof.take(frames)
+            +        proof.end = max(proof.end, *(frame.watermark for frame in frames))
             ...
-            -            proved = max(proved, frame.end if self._is_first_sync else frame.watermark)
-            +            proved = max(proved, frame.watermark)
+            -        proof.end = max(proof.end, synced)
+            +        pass
             """,
         ),
         look_at_every_crash,

@@ -11,12 +11,11 @@ from interpreters.stores.file.format import (
     COMMITS,
     DECODING_ERRORS,
     DIGEST_BYTES,
-    HEADER_BYTES,
     SegmentHeader,
     decode_commit,
 )
 from interpreters.stores.file.manifest import Manifest, load_beside_writer, load_synced, segment_path
-from interpreters.stores.file.scan import Scan, Segment
+from interpreters.stores.file.scan import Proof, Scan, Segment
 from interpreters.stores.file.sealed import check_nothing_is_left_out, check_order, read_header
 from interpreters.stores.file.upkeep.shipping.checking import Counters
 from persist_effects.errors import CorruptStore, InvalidRequest
@@ -43,10 +42,9 @@ class SourceReader:
         self._manifest: Manifest | None = None
         self._headers: list[SegmentHeader] = []
         self._key: tuple[int, int] | None = None
-        # Up to the end of what was known to be on the disk: behind it, frames may still be taken back.
-        self._end = HEADER_BYTES
+        # What is known to be on the disk: behind it, frames may still be taken back.
+        self._proof = Proof()
         self._counters = Counters()
-        self._is_first_sync = True
 
     def look(self) -> Effect[Source]:
         """The store as it is now. Raises `InvalidRequest` where there is none, and `CorruptStore`."""
@@ -89,25 +87,21 @@ class SourceReader:
     def _measured(self, header: SegmentHeader) -> Effect[tuple[int, Counters]]:
         """How far the active segment is on the disk, and what all frames in it count up to.
 
-        The writer says the first; and so does each frame, of those before it. All that were written before the segment
-        was first synced, so that they know of nothing on the disk, are: that is done before a manifest names it.
+        The writer says the first, and so do the frames.
         """
         if self._key != (header.number, header.salt):
-            self._key, self._end, self._counters = (header.number, header.salt), HEADER_BYTES, Counters()
-            self._is_first_sync = True
-        path = segment_path(header.number)
+            self._key, self._proof, self._counters = (header.number, header.salt), Proof(), Counters()
+        proof, path = self._proof, segment_path(header.number)
         size_bytes = yield from perform(disk.Size(path))
         number, synced = yield from load_synced()
-        scan = Scan(Segment(header.number, path, header.seed, size_bytes or 0, True), self._end)
-        proved = max(self._end, synced if number == header.number else 0)
+        scan = Scan(Segment(header.number, path, header.seed, size_bytes or 0, True), proof.end)
         while frames := (yield from scan.frames()):
-            for frame in frames:
-                self._is_first_sync = self._is_first_sync and frame.watermark == 0
-                proved = max(proved, frame.end if self._is_first_sync else frame.watermark)
+            proof.take(frames)
             # What is taken back again was counted in vain, which asks for no more than it must.
             self._counters.take_ends(frames)
-        self._end = proved
-        return proved, msgspec.structs.replace(self._counters)
+        if number == header.number:
+            proof.end = max(proof.end, synced)
+        return proof.end, msgspec.structs.replace(self._counters)
 
 
 def base_of(source: Source) -> Effect[bytes]:
