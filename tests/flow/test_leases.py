@@ -417,11 +417,14 @@ def test_a_flow_that_a_host_began_while_its_lease_was_taken_away_is_its_own_unde
                 is_taken.set()
                 shared.run(kv.delete(journal.HOST + host.token.hex()))
                 host._leases.renew()
+                goes_on.set()
             return answer
 
-        is_taken = Flag()
+        is_taken, goes_on = Flag(), Flag()
         before = host.token
         answering(own, Transact, taken_away_then)
+        # Else its first look may find the flow and begin it under the old token.
+        host._tell(lambda: goes_on.wait(PATIENCE_SECONDS))
         host.start(working, "w")
         assert site.began.wait(PATIENCE_SECONDS)
         assert owner(shared, "w") == host.token != before
