@@ -5,6 +5,8 @@ import signal
 import threading
 from contextlib import contextmanager
 
+from interpreters.never_run import Watcher
+
 PATIENCE_SECONDS = 60.0
 
 _PRESSED_AGAIN_SECONDS = 5.0
@@ -36,7 +38,8 @@ def interrupted(await_moment):
     """Ctrl-C in the main thread, which the block is to end with, once a function has returned in another thread.
 
     Python loses one that comes while a weak reference tells that something is gone, and says so by a warning. So no
-    garbage is collected meanwhile, and whoever presses presses again after a while, as people do.
+    garbage is collected meanwhile, and whoever presses presses again after a while, as people do. It may come
+    between the making of a program and its running, so nobody is told of those that were never run.
     """
     is_over, main = threading.Event(), threading.main_thread()
 
@@ -49,13 +52,14 @@ def interrupted(await_moment):
     is_interrupted = False
     gc.disable()
     try:
-        end = in_thread(press)
-        try:
-            yield
-        except KeyboardInterrupt:
-            is_interrupted = True
-        finally:
-            is_over.set()
+        with Watcher(lambda lost: None):
+            end = in_thread(press)
+            try:
+                yield
+            except KeyboardInterrupt:
+                is_interrupted = True
+            finally:
+                is_over.set()
     finally:
         gc.enable()
     assert is_interrupted, "the block has ended by itself"

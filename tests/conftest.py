@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pauses
 import pytest
 from hypothesis import settings
 
@@ -23,6 +24,8 @@ from persist_effects.requests import Answered
 # The longest test of the conformance suite, which every store passes.
 SEARCH = StoreConformance.test_the_store_agrees_with_the_model_over_any_sequence_of_requests.__name__
 
+ROOT = Path(__file__).parent.parent
+
 # What tests share says as well what it found where it is not what it asserts.
 SHARED = {path.stem for path in Path(__file__).parent.rglob("*.py") if not path.name.startswith(("test_", "conftest"))}
 pytest.register_assert_rewrite(*sorted(SHARED - sys.modules.keys()))
@@ -35,6 +38,9 @@ settings.load_profile("without a clock")
 def pytest_configure(config: pytest.Config) -> None:
     """A test that makes a program and does not run it fails, as under the plugin. Ctrl-C is told to every test."""
     config.pluginmanager.register(NeverRunPlugin(), "persist-effects-never-run")
+    if seed := os.environ.get(pauses.VARIABLE):
+        ours = [f"{ROOT / room}{os.sep}" for room in ("persist_effects", "interpreters", "examples", "tests")]
+        config.pluginmanager.register(pauses.Pauses(seed, ours))
     # Of what a shell starts in the background it is ignored, and then by all that such a process starts.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -109,19 +109,25 @@ class WaitFacts(Facts):
 
     @needs("wait", "transact")
     def test_a_waiting_thread_is_woken_by_a_transaction(self, store: Store) -> None:
-        is_ready = threading.Event()
+        """Again and again, since a thread that begins to wait after the write needs nobody to wake it."""
 
-        def wait() -> int:
-            is_ready.set()
-            return ask(store, Wait(0, "a", math.inf))
+        def wait() -> list[int]:
+            heard = [0]
+            for number in range(_ROUNDS):
+                heard.append(ask(store, Wait(heard[-1], "a", math.inf)))
+                append(store, "heard", number)
+            return heard[1:]
 
-        def write() -> int:
-            is_ready.wait()
-            append(store, "neighbour", 1)
-            answers = ask(store, Transact((KvPut("k", 1), Append("a", (Draft("made", 1),)))))
-            assert isinstance(answers, list)
-            appended: Appended = answers[1]
-            return appended.position
+        def write() -> list[int]:
+            heard_at, written = 0, []
+            for number in range(_ROUNDS):
+                append(store, "neighbour", number)
+                answers = ask(store, Transact((KvPut("k", number), Append("a", (Draft("made", number),)))))
+                assert isinstance(answers, list)
+                appended: Appended = answers[1]
+                written.append(appended.position)
+                heard_at = ask(store, Wait(heard_at, "heard", math.inf))
+            return written
 
         woken, written = self.together(wait, write)
         assert woken == written
@@ -256,18 +262,24 @@ class KvWaitFacts(Facts):
 
     @needs("wait", "transact")
     def test_a_transaction_wakes_those_who_wait_for_its_keys(self, store: Store) -> None:
-        is_ready = threading.Event()
+        """Again and again, since a thread that begins to wait after the write needs nobody to wake it."""
 
-        def wait() -> int:
-            is_ready.set()
-            return ask(store, KvWait(0, "a", math.inf))
+        def wait() -> list[int]:
+            heard = [0]
+            for number in range(_ROUNDS):
+                heard.append(ask(store, KvWait(heard[-1], "a", math.inf)))
+                put(store, "heard", number)
+            return heard[1:]
 
-        def write() -> int:
-            is_ready.wait()
-            answers = ask(store, Transact((Append("b", (Draft("made", 1),)), KvPut("a", 1))))
-            assert isinstance(answers, list)
-            revision: int = answers[1]
-            return revision
+        def write() -> list[int]:
+            heard_at, written = 0, []
+            for number in range(_ROUNDS):
+                answers = ask(store, Transact((Append("b", (Draft("made", number),)), KvPut("a", number))))
+                assert isinstance(answers, list)
+                revision: int = answers[1]
+                written.append(revision)
+                heard_at = ask(store, KvWait(heard_at, "heard", math.inf))
+            return written
 
         woken, written = self.together(wait, write)
         assert woken == written
