@@ -4,10 +4,14 @@ All numbers come back: positions, revisions and sequence numbers are those of be
 JSON, the stream's configuration and state; what follows is JetStream's own, and is read by servers of NATS alone.
 """
 
+import asyncio
 import json
+import time
 from typing import Any, BinaryIO
 
 from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error, NoRespondersError
 
 from persist_effects.errors import CorruptStore, InvalidRequest, StoreUnavailable
 
@@ -16,6 +20,8 @@ CHUNK_BYTES = 128 * 1024
 
 PATIENCE_SECONDS = 30.0
 """How long the servers may take for one step: the last one of putting back takes longer the more there is."""
+
+_LOOK_AGAIN_SECONDS = 0.01
 
 _UNCHANGED = ("messages", "first_seq", "last_seq", "num_deleted")
 """What of a stream's state stays as it is where nothing is written and nothing purged."""
@@ -104,13 +110,13 @@ async def restore(client: Client, file: BinaryIO, replicas: int | None = None) -
 
 
 async def _send(client: Client, subject: str, name: str, file: BinaryIO) -> None:
-    chunk = file.read(CHUNK_BYTES)
+    is_first, chunk = True, file.read(CHUNK_BYTES)
     while chunk:
-        reply = await client.request(subject, chunk, timeout=PATIENCE_SECONDS)
+        reply = await _answered(client, subject, chunk, is_first=is_first)
         if reply.data:
             raise CorruptStore(f"the store {name!r} cannot be put back: {reply.data.decode(errors='replace')}")
-        chunk = file.read(CHUNK_BYTES)
-    ended = json.loads((await client.request(subject, b"", timeout=PATIENCE_SECONDS)).data)
+        is_first, chunk = False, file.read(CHUNK_BYTES)
+    ended = json.loads((await _answered(client, subject, b"")).data)
     if "error" in ended:
         raise CorruptStore(f"the store {name!r} cannot be put back: {ended['error'].get('description')}")
 
@@ -126,8 +132,22 @@ def _head_of(file: BinaryIO) -> dict[str, Any]:
 
 
 async def _asked(client: Client, subject: str, request: dict[str, Any]) -> dict[str, Any]:
-    reply = await client.request(subject, json.dumps(request).encode(), timeout=PATIENCE_SECONDS)
-    answer: dict[str, Any] = json.loads(reply.data)
+    answer: dict[str, Any] = json.loads((await _answered(client, subject, json.dumps(request).encode())).data)
     if "error" in answer:
         raise StoreUnavailable(f"{subject}: {answer['error'].get('description')}")
     return answer
+
+
+async def _answered(client: Client, subject: str, data: bytes, *, is_first: bool = False) -> Msg:
+    """What a server answers. Where the first goes to a new subject, others may not know yet which of them listens."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return await client.request(subject, data, timeout=PATIENCE_SECONDS)
+        except NoRespondersError as error:
+            # It was given to nobody.
+            if not is_first or time.monotonic() >= deadline:
+                raise StoreUnavailable(f"{subject}: no server listens there") from error
+        except Error as error:
+            raise StoreUnavailable(f"{subject}: {error}") from error
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)

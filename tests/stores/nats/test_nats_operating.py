@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
+from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nats
 import pytest
+from nats.errors import NoRespondersError
 from nats_cluster import BATCH_MESSAGES, new_store_url, own_cluster
 from served_stores import PATIENCE_SECONDS, until
 from stores_of_a_move import read_model
@@ -21,6 +24,7 @@ from typer.testing import CliRunner
 
 from interpreters import Store, cli, open_store
 from interpreters.nats.private_cluster import CLIENT_PORT, PrivateCluster
+from interpreters.stores.nats import snapshots
 from interpreters.stores.nats.jetstream import JetStream, Refused, Unanswered
 from interpreters.stores.nats.snapshots import restore, save
 from persist_effects import Conflict, CorruptStore, Draft, InvalidRequest, StoreUnavailable, kv, log, transact
@@ -368,6 +372,49 @@ def test_a_store_that_was_saved_is_put_back_elsewhere_with_all_its_numbers(size,
         assert again.run(kv.put("key/1", 1)) >= revision
         with saved(url, size) as newer, pytest.raises(StoreUnavailable, match="RESTORE"):
             put_back(newer, new_size, new_size)
+
+
+class Unheard:
+    """A client of a server that is slow to hear of those who listen elsewhere: so many of its requests find nobody."""
+
+    def __init__(self, client: Any, subject: str, count: float) -> None:
+        self._client, self._subject, self.count = client, subject, count
+
+    async def request(self, subject: str, *args: Any, **options: Any) -> Any:
+        if subject.startswith(self._subject) and self.count > 0:
+            self.count -= 1
+            raise NoRespondersError
+        return await self._client.request(subject, *args, **options)
+
+
+def test_a_store_is_put_back_where_the_other_servers_hear_late_which_one_takes_it():
+    url = new_store_url(1)
+    with open_store(url) as store:
+        fill(store)
+        expected = all_of_it(store)
+    unheard = []
+
+    def put_back_late(client: Any) -> Any:
+        unheard.append(Unheard(client, "$JS.SNAPSHOT.RESTORE.", 3))
+        return restore(unheard[0], file, 3)
+
+    with saved(url, 1) as file:
+        name = with_client(own_cluster(3), 0, put_back_late)
+    assert unheard[0].count == 0
+    with open_store(own_cluster(3).url(name, batch_messages=BATCH_MESSAGES)) as again:
+        assert all_of_it(again) == expected
+
+
+@pytest.mark.parametrize("subject", ["$JS.SNAPSHOT.RESTORE.", "$JS.API.STREAM.RESTORE."])
+def test_who_puts_a_store_back_where_nobody_listens_is_told(subject, monkeypatch):
+    url = new_store_url(1)
+    with open_store(url) as store:
+        fill(store)
+
+    # Each time that it is looked at a minute has gone by.
+    monkeypatch.setattr(snapshots, "time", SimpleNamespace(monotonic=partial(next, count(0, 60))))
+    with saved(url, 1) as file, pytest.raises(StoreUnavailable, match="no server listens there"):
+        with_client(own_cluster(3), 0, lambda client: restore(Unheard(client, subject, inf), file, 3))
 
 
 class Interposed(io.BytesIO):
