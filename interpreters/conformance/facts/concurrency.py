@@ -241,22 +241,17 @@ class KvWaitFacts(Facts):
     def test_a_waiting_thread_is_woken_by_a_change(self, store: Store) -> None:
         """Two threads wake each other in turn, by puts and by deletions."""
 
-        def await_change(key: str, *, is_there: bool, after: int) -> int:
-            while ask(store, KvHas(key)) is not is_there:
-                after = ask_at_once(store, KvWait(after, key, math.inf))
-            return after
-
         def echo() -> None:
             after = 0
             for number in range(_ROUNDS):
-                after = await_change("ping", is_there=not number % 2, after=after)
+                after = _await_change(store, "ping", is_there=not number % 2, after=after)
                 put(store, f"pong/{number}", number)
 
         def call() -> None:
             after = 0
             for number in range(_ROUNDS):
                 ask(store, KvDelete("ping") if number % 2 else KvPut("ping", number))
-                after = await_change(f"pong/{number}", is_there=True, after=after)
+                after = _await_change(store, f"pong/{number}", is_there=True, after=after)
 
         self.together(echo, call)
 
@@ -264,25 +259,19 @@ class KvWaitFacts(Facts):
     def test_a_transaction_wakes_those_who_wait_for_its_keys(self, store: Store) -> None:
         """Again and again, since a thread that begins to wait after the write needs nobody to wake it."""
 
-        def wait() -> list[int]:
-            heard = [0]
+        def echo() -> None:
+            after = 0
             for number in range(_ROUNDS):
-                heard.append(ask(store, KvWait(heard[-1], "a", math.inf)))
-                put(store, "heard", number)
-            return heard[1:]
+                after = _await_change(store, f"ping/{number}", is_there=True, after=after)
+                put(store, f"pong/{number}", number)
 
-        def write() -> list[int]:
-            heard_at, written = 0, []
+        def call() -> None:
+            after = 0
             for number in range(_ROUNDS):
-                answers = ask(store, Transact((Append("b", (Draft("made", number),)), KvPut("a", number))))
-                assert isinstance(answers, list)
-                revision: int = answers[1]
-                written.append(revision)
-                heard_at = ask(store, KvWait(heard_at, "heard", math.inf))
-            return written
+                ask(store, Transact((Append("b", (Draft("made", number),)), KvPut(f"ping/{number}", number))))
+                after = _await_change(store, f"pong/{number}", is_there=True, after=after)
 
-        woken, written = self.together(wait, write)
-        assert woken == written
+        self.together(echo, call)
 
     @needs("wait")
     def test_whoever_goes_on_from_what_was_told_misses_no_change(self, store: Store) -> None:
@@ -400,3 +389,10 @@ class RaceFacts(Facts):
         _, seen = self.together(write, look)
         assert [last for last in seen if last % 2] == []
         assert ask(store, LastSeq("a")) == 2 * _ROUNDS
+
+
+def _await_change(store: Store, key: str, *, is_there: bool, after: int) -> int:
+    """Wait until a key is there, or is not. Returns the revision from which on to wait for another."""
+    while ask(store, KvHas(key)) is not is_there:
+        after = ask_at_once(store, KvWait(after, key, math.inf))
+    return after
