@@ -13,6 +13,7 @@ from typing import Any
 import pauses
 import pytest
 from hypothesis import settings
+from places import ROOT
 
 from interpreters import Store, open_store
 from interpreters.conformance import StoreConformance
@@ -23,8 +24,6 @@ from persist_effects.requests import Answered
 
 # The longest test of the conformance suite, which every store passes.
 SEARCH = StoreConformance.test_the_store_agrees_with_the_model_over_any_sequence_of_requests.__name__
-
-ROOT = Path(__file__).parent.parent
 
 # What tests share says as well what it found where it is not what it asserts.
 SHARED = {path.stem for path in Path(__file__).parent.rglob("*.py") if not path.name.startswith(("test_", "conftest"))}

@@ -64,10 +64,10 @@ def opened(wrong: Wrong) -> Iterator[Opened]:
     stores.end()
 
 
-def _suite(opened: Opened) -> StoreConformance:
+def _suite(opened: Opened, patience: float = PATIENCE_SECONDS) -> StoreConformance:
     class Suite(StoreConformance):
         capabilities = Capabilities(reopen=True)
-        patience_seconds = PATIENCE_SECONDS
+        patience_seconds = patience
         # The first sequence that fails is enough here: making it short takes longer than finding it. As many are tried
         # as it takes, since Hypothesis draws others whenever a constant changes somewhere in the code.
         machine_settings = settings(
@@ -124,9 +124,8 @@ def test_the_search_finds_it_too(wrong: Wrong, opened: Opened) -> None:
 
 def test_a_store_without_a_fault_passes_every_fact() -> None:
     stores = Opened(Wrong("is right", "none", lambda store: {}))
-    suite = _suite(stores)
     # What is right may take its time.
-    type(suite).patience_seconds = StoreConformance.patience_seconds
+    suite = _suite(stores, StoreConformance.patience_seconds)
     assert [name for name, fact in facts_of(suite).items() if name != MACHINE and _is_broken(fact)] == []
     stores.end()
 

@@ -259,19 +259,24 @@ class KvWaitFacts(Facts):
     def test_a_transaction_wakes_those_who_wait_for_its_keys(self, store: Store) -> None:
         """Again and again, since a thread that begins to wait after the write needs nobody to wake it."""
 
-        def echo() -> None:
-            after = 0
+        def echo() -> int:
+            told = after = ask(store, KvWait(0, "ping/", math.inf))
             for number in range(_ROUNDS):
                 after = _await_change(store, f"ping/{number}", is_there=True, after=after)
                 put(store, f"pong/{number}", number)
+            return told
 
-        def call() -> None:
-            after = 0
+        def call() -> int:
+            after, written = 0, list[int]()
             for number in range(_ROUNDS):
-                ask(store, Transact((Append("b", (Draft("made", number),)), KvPut(f"ping/{number}", number))))
+                answers = ask(store, Transact((Append("b", (Draft("made", number),)), KvPut(f"ping/{number}", number))))
+                assert isinstance(answers, list)
+                written.append(answers[1])
                 after = _await_change(store, f"pong/{number}", is_there=True, after=after)
+            return written[0]
 
-        self.together(echo, call)
+        told, written = self.together(echo, call)
+        assert told == written
 
     @needs("wait")
     def test_whoever_goes_on_from_what_was_told_misses_no_change(self, store: Store) -> None:
