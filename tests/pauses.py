@@ -43,7 +43,9 @@ class Pauses:
         sys.monitoring.set_events(_NUMBER, events.PY_START)
 
     def pytest_unconfigure(self):
-        sys.monitoring.free_tool_id(_NUMBER)
+        # The number is kept: other threads may still be on their way to it.
+        sys.monitoring.register_callback(_NUMBER, sys.monitoring.events.PY_START, None)
+        sys.monitoring.register_callback(_NUMBER, sys.monitoring.events.LINE, None)
 
     def pytest_report_header(self):
         return f"{VARIABLE}={self._seed}"

@@ -23,7 +23,7 @@ pauses.time = SimpleNamespace(sleep=SLEPT.append)
 
 
 def pytest_configure(config):
-    config.pluginmanager.register(pauses.Pauses(SEED, [str(HERE / "test_")]))
+    config.pluginmanager.register(pauses.Pauses(SEED, [str(HERE)]))
 
 
 def pytest_unconfigure():
@@ -58,6 +58,7 @@ def run(pytester, seed):
 def slept(pytester, seed):
     result = run(pytester, seed)
     result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.OK, "what runs after the last test is left alone"
     result.stdout.fnmatch_lines([f"PAUSES_SEED={seed}"])
     return json.loads((pytester.path / "slept.json").read_text())
 
