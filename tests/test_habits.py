@@ -50,3 +50,13 @@ def test_locks_are_taken_by_with_which_no_interrupt_comes_behind():
         if count:
             found[path.relative_to(ROOT).as_posix()] = count
     assert found == ACQUIRED
+
+
+def test_threads_are_started_so_that_no_interrupt_leaves_them_half_begun():
+    found = set()
+    for path in sorted((ROOT / "interpreters").rglob("*.py")):
+        called = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        if {"Thread", "threading.Thread"} & {*map(ast.unparse, called)}:
+            found.add(path.relative_to(ROOT).as_posix())
+    # The threads of a test, which end with it.
+    assert found == {"interpreters/conformance/facts/base.py"}, "use BackgroundThread"

@@ -32,6 +32,7 @@ from interpreters.runtime.store import Store
 from interpreters.stores.group import WriteRequest
 from interpreters.stores.waiting import wait
 from interpreters.threads import forks
+from interpreters.threads.background import BackgroundThread
 from interpreters.threads.gates import Gate, Notify, wait_until_told
 from persist_effects import kv, log
 from persist_effects.capabilities import DURABILITIES, Capabilities, Durability
@@ -142,8 +143,7 @@ class Mirror:
             **dict.fromkeys((Wait, KvWait), self._wait),
         }
         self._closing = Gate()
-        self._keeper = threading.Thread(target=self._keep, name="persist-effects mirror", daemon=True)
-        self._has_keeper = in_background
+        self._keeper = BackgroundThread(self._keep, "persist-effects mirror")
         if in_background:
             self._keeper.start()
         forks.register(self)
@@ -152,7 +152,7 @@ class Mirror:
         """Close both stores. What was not copied yet is, once both are opened again. Again: nothing."""
         self._ended = self._ended or StoreClosed("the mirror was closed: open it again")
         self._closing.open()
-        if self._has_keeper and self._keeper.ident is not None and not self._is_fork:
+        if not self._is_fork:
             self._keeper.join()
         try:
             self._stores[0].close()

@@ -8,7 +8,6 @@ import asyncio
 import itertools
 import math
 import secrets
-import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from interpreters.nats.access import Access
+from interpreters.threads.background import BackgroundThread
 from interpreters.threads.descriptors import close_copies
 from interpreters.threads.gates import Gate
 from persist_effects.errors import InternalError, InvalidRequest, StoreUnavailable
@@ -163,7 +163,7 @@ class NatsConnection:
         self._is_up = False
         self.loop: asyncio.AbstractEventLoop
         self.client = _Client()
-        self._thread: threading.Thread | None = None
+        self._thread: BackgroundThread | None = None
 
     def open(self) -> "NatsConnection":
         """Connect. Whoever calls this closes it, whatever comes of it.
@@ -176,7 +176,7 @@ class NatsConnection:
             InvalidRequest: If they do not let this client in.
         """
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="persist-effects nats", daemon=True)
+        self._thread = BackgroundThread(self._run, "persist-effects nats")
         self._thread.start()
         self.call(self._open)
         return self
@@ -484,8 +484,10 @@ class NatsConnection:
     def close(self) -> None:
         """Close it, from another thread, and wait until that is done. Again: nothing."""
         self.abandon()
-        if self._thread is not None and self._thread.ident is not None:
+        if self._thread is not None:
             self._thread.join()
+            if not self._thread.is_begun:
+                self.loop.close()
 
     def abandon(self) -> None:
         """Have it closed, and do not wait for it: from any thread, its own too."""

@@ -26,6 +26,7 @@ from interpreters.runtime.flights import Flight, out_of_range
 from interpreters.runtime.interpreter import Composed, OnOutcome, Submit
 from interpreters.runtime.sleeping import Sleepers, left_of
 from interpreters.threads import forks
+from interpreters.threads.background import BackgroundThread
 from interpreters.threads.gates import pauses, wait_in_slices
 from persist_effects import machine
 from persist_effects.contexts import RunIn, here, runs_of
@@ -593,8 +594,11 @@ class _Worker:
         """Have a job done. Raises RuntimeError where the system has no more threads."""
         with self._lock:
             if not self._is_there:
-                threading.Thread(target=self._work, name="persist-effects", daemon=True).start()
-                self._is_there = True
+                thread = BackgroundThread(self._work, "persist-effects")
+                try:
+                    thread.start()
+                finally:
+                    self._is_there = thread.is_begun
             self._jobs.put(job)
 
     def end(self) -> None:

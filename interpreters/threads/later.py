@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from interpreters.threads import forks
+from interpreters.threads.background import BackgroundThread
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ class Later(Generic[T]):
             self._is_closed = True
             thread = self._thread
             self._coming.put(None)
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None:
             thread.join()
 
     def state_lock(self) -> None:
@@ -74,13 +75,12 @@ class Later(Generic[T]):
     def _make(self) -> None:
         self._lock = threading.Lock()
         self._coming: SimpleQueue[tuple[float, int, T] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._thread: BackgroundThread | None = None
 
     def _put(self, seconds: float, thing: T) -> None:
-        if self._thread is None:
-            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-            thread.start()
-            self._thread = thread
+        if self._thread is None or not self._thread.is_begun:
+            self._thread = BackgroundThread(self._work, self._name)
+            self._thread.start()
         self._coming.put((time.monotonic() + seconds, next(self._numbers), thing))
 
     def _work(self) -> None:

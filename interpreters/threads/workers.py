@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from interpreters.threads.background import BackgroundThread
+
 
 class Workers:
     """Threads that do one job after another, the oldest first. Each is there once there is a job for it.
@@ -23,7 +25,7 @@ class Workers:
     def __init__(self, count: int, name: str) -> None:
         self._count = count
         self._name = name
-        self._threads: list[threading.Thread] = []
+        self._threads: list[BackgroundThread] = []
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
     def do(self, job: Callable[[], None]) -> None:
@@ -35,6 +37,9 @@ class Workers:
         Raises:
             RuntimeError: If the system has no thread for it, and there is none yet.
         """
+        if self._threads and not self._threads[-1].is_begun:
+            # Its start was interrupted.
+            self._threads.pop()
         if len(self._threads) < self._count:
             self._start()
         self._jobs.put(job)
@@ -51,15 +56,15 @@ class Workers:
             thread.join()
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        thread = BackgroundThread(self._work, self._name)
+        self._threads.append(thread)
         try:
             thread.start()
         except RuntimeError:
+            self._threads.remove(thread)
             if not self._threads:
                 raise
             # Those that are there take longer.
-            return
-        self._threads.append(thread)
 
     def _work(self) -> None:
         while True:
@@ -135,15 +140,16 @@ class ThreadPool:
                 self._start()
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        thread = BackgroundThread(self._work, self._name)
         self._threads += 1
         self._free += 1
         try:
             thread.start()
-        except RuntimeError:
-            self._threads -= 1
-            self._free -= 1
-            if not self._threads:
+        except BaseException as error:
+            if not thread.is_begun:
+                self._threads -= 1
+                self._free -= 1
+            if not self._threads or not isinstance(error, RuntimeError):
                 raise
 
     def _work(self) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 from queue import Empty, SimpleQueue
-from threading import Thread
 
+from interpreters.threads.background import BackgroundThread
 from persist_effects.errors import StoreUnavailable, UncertainOutcome
 
 Job = Callable[[], None]
@@ -40,7 +40,7 @@ class Alarm:
         self._heap: list[tuple[float, int, Job]] = []
         # Deadlines that are earlier than those that the thread knows; None: it is to end.
         self._earlier: SimpleQueue[float | None] = SimpleQueue()
-        self._thread: Thread | None = None
+        self._thread: BackgroundThread | None = None
 
     def later(self, seconds: float, job: Job) -> None:
         """Have a job done after so many seconds. In the thread of the flows.
@@ -72,7 +72,7 @@ class Alarm:
     def _arm(self, deadline: float) -> None:
         self._earlier.put(deadline)
         if self._thread is None:
-            self._thread = Thread(target=self._watch, name="persist-effects alarm", daemon=True)
+            self._thread = BackgroundThread(self._watch, "persist-effects alarm")
             self._thread.start()
 
     def _fire(self) -> None:

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable
-from threading import Thread
 from typing import Any
 from weakref import WeakValueDictionary
 
 from interpreters.runtime.store import Store
+from interpreters.threads.background import BackgroundThread
 from interpreters.threads.gates import Gate
 from persist_effects import kv, new_id
 from persist_effects.errors import StoreClosed, StoreUnavailable, UncertainOutcome
@@ -54,11 +54,11 @@ class Leases:
         self._is_shared = store.capabilities.processes == "many"
         self._end = Gate()
         self._seen: dict[str, tuple[int, float]] = {}
-        self._thread: Thread | None = None
+        self._thread: BackgroundThread | None = None
         _here[token] = self
         if self._is_shared:
             self._revision = store.run(kv.put(self._key, seconds))
-            self._thread = Thread(target=self._keep, name="persist-effects lease", daemon=True)
+            self._thread = BackgroundThread(self._keep, "persist-effects lease")
             self._thread.start()
 
     @property

@@ -32,6 +32,7 @@ from interpreters.stores.file.writer import NO_ROOM
 from interpreters.stores.group import GroupCommit, WriteRequest
 from interpreters.stores.waiting import Watchers, wait
 from interpreters.threads import forks
+from interpreters.threads.background import BackgroundThread
 from interpreters.threads.gates import Gate, Notify, OwnedLock
 from persist_effects import codec
 from persist_effects.capabilities import Capabilities, Durability
@@ -390,7 +391,7 @@ class FileStore(_Host):
         self._closing = Gate()
         # From then on nobody waits any more, though writes, or a copy of the store, may still go on.
         self._is_closing = False
-        self._keeper: threading.Thread | None = None
+        self._keeper: BackgroundThread | None = None
         self._opened_at = _place_of_caller()
         self._abandoned = weakref.finalize(self, _abandon, self._disk, self._closing, str(root), self._opened_at)
         # At the end of the process the system does it.
@@ -411,7 +412,7 @@ class FileStore(_Host):
 
     def _look_after_it(self, look: "Callable[[FileStore], None]", pause_seconds: float) -> None:
         arguments = (weakref.ref(self), self._closing, look, pause_seconds)
-        self._keeper = threading.Thread(target=_keep, args=arguments, daemon=True)
+        self._keeper = BackgroundThread(_keep, "persist-effects keeper", arguments)
         self._keeper.start()
 
     def _open_alone(self, holder: str) -> None:
@@ -449,7 +450,7 @@ class FileStore(_Host):
             self._is_closing = True
         self._watchers.tell_all()
         self._closing.open()
-        if self._keeper is not None and self._keeper.ident is not None:  # and was started
+        if self._keeper is not None:
             self._keeper.join()
         with self._compacting, self._group.turn:
             self._seal_and_let_go()

@@ -23,6 +23,7 @@ from interpreters.stores.grouped import GroupedStore
 from interpreters.stores.postgres.pool import Connection
 from interpreters.stores.postgres.questions import Questions
 from interpreters.stores.postgres.server import QUERIES, Server
+from interpreters.threads.background import BackgroundThread
 from persist_effects.errors import PersistError
 
 GATHER_SECONDS = 0.02
@@ -56,7 +57,7 @@ class Courier:
         self._waking, self._woken = socket.socketpair()
         self._waking.setblocking(False)
         self._woken.setblocking(False)
-        self._thread = threading.Thread(target=self._run, name="persist-effects courier", daemon=True)
+        self._thread = BackgroundThread(self._run, "persist-effects courier")
         self._thread.start()
 
     # Called by others
@@ -82,8 +83,7 @@ class Courier:
         """End it."""
         self._is_closed = True
         self._wake()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+        self._thread.join()
         self._waking.close()
         self._woken.close()
 

@@ -43,6 +43,7 @@ from interpreters.stores.served.wire import (
     greeting_of,
     reply_of,
 )
+from interpreters.threads.background import BackgroundThread
 from interpreters.threads.gates import Gate
 from persist_effects import codec
 from persist_effects.errors import (
@@ -140,7 +141,7 @@ class Line:
         self._alone: tuple[WireCall, bytes, list[int]] | None = None
         # Taken by the thread that serves it, and never let go of: who comes second ends.
         self._claim = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._thread: BackgroundThread | None = None
         self._is_plain = False
         self._is_asleep = self._is_closing = self._is_abandoned = self._is_over = False
         # Whether there was a connection, when it is dialled.
@@ -176,7 +177,7 @@ class Line:
     def start(self) -> None:
         """Start the thread, unless it was."""
         if not self._claim.locked():
-            thread = threading.Thread(target=self._run, name="persist-effects client", daemon=True)
+            thread = BackgroundThread(self._run, "persist-effects client")
             self._thread = thread
             try:
                 thread.start()
@@ -272,7 +273,7 @@ class Line:
         self._is_closing = True
         self._wake()
         thread = self._thread
-        if thread is not None and thread.ident is not None:  # and was started
+        if thread is not None:
             thread.join()
         if not self._claim.locked():
             self._is_over = True

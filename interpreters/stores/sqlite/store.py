@@ -27,6 +27,7 @@ from interpreters.stores.sqlite.guard import Guard
 from interpreters.stores.sqlite.reading import Reading
 from interpreters.stores.sqlite.writing import KnownHeads, Writing
 from interpreters.threads import forks
+from interpreters.threads.background import BackgroundThread
 from interpreters.threads.gates import Gate
 from persist_effects import codec
 from persist_effects.capabilities import Capabilities, Durability
@@ -151,9 +152,9 @@ class SqliteStore(GroupedStore):
         self._idle: list[sqlite3.Connection] = []
         self.blobs = BlobsBeside(f"{self.path}-blobs", read_only=self._is_read_only, check=self._check_home)
         """The home of its blobs."""
-        self._looker: threading.Thread | None = None
+        self._looker: BackgroundThread | None = None
         self._seen = (0, 0)
-        self._keeper: threading.Thread | None = None
+        self._keeper: BackgroundThread | None = None
         self.handlers = {**self.handlers, **self.blobs.handlers}
         try:
             self._open()
@@ -181,7 +182,7 @@ class SqliteStore(GroupedStore):
     def close(self) -> None:
         """Move what was written into the file, and let go of it. Whoever waits is told. Again: nothing."""
         self._begin_close()
-        if self._keeper is not None and self._keeper is not threading.current_thread():
+        if self._keeper is not None:
             self._keeper.join()
         with self._group.turn:
             with ExitStack() as turn:
@@ -411,9 +412,8 @@ class SqliteStore(GroupedStore):
             ) from error
 
     def _start_keeper(self) -> None:
-        self._keeper = threading.Thread(
-            target=_keep, args=(weakref.ref(self), self._closing, self._interval_seconds), daemon=True
-        )
+        arguments = (weakref.ref(self), self._closing, self._interval_seconds)
+        self._keeper = BackgroundThread(_keep, "persist-effects keeper", arguments)
         self._keeper.start()
 
     def _sync_when_due(self) -> None:
@@ -475,9 +475,11 @@ class SqliteStore(GroupedStore):
             if self._looker is not None:
                 return
             self._seen = heads
-            looker = threading.Thread(target=_look, args=(weakref.ref(self), self._closing), daemon=True)
-            looker.start()
-            self._looker = looker
+            looker = BackgroundThread(_look, "persist-effects looker", (weakref.ref(self), self._closing))
+            try:
+                looker.start()
+            finally:
+                self._looker = looker if looker.is_begun else None
 
     def _tell(self) -> None:
         """Tell those that wait for what has changed since this was called before."""
