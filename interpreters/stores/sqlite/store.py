@@ -232,7 +232,7 @@ class SqliteStore(GroupedStore):
     def _commit(self, requests: Sequence[WriteRequest]) -> list[Outcome]:
         """Carry out writes in one transaction. Whoever calls it has the turn in the group."""
         self._check_open()
-        if self._interval_seconds is not None and self._keeper is None:
+        if self._interval_seconds is not None and (self._keeper is None or not self._keeper.is_begun):
             self._start_keeper()
         failed: dict[int, Failed] = {}
         while True:
