@@ -313,9 +313,11 @@ class IpfsBlobs:
         self._check_open()
         timeout = f"{self._timeout_seconds:g}s"
         with self._errors(command):
-            answer = self._client.post(self._url(command), params={**parameters, "timeout": timeout})
-            self._check_answer(command, answer)
-            return answer.content
+            given = {**parameters, "timeout": timeout}
+            with self._client.stream("POST", self._url(command), params=given) as answer:
+                self._check_answer(command, answer)
+                # Not by its `content`: it would keep that until the garbage is collected.
+                return b"".join(answer.iter_bytes())
 
     def _record(self, command: str, answer: "httpx.Response") -> Any:
         self._check_answer(command, answer)

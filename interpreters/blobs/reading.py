@@ -128,7 +128,9 @@ class BlobReader(io.RawIOBase):
         if not self.closed:
             self._last = (-1, b"")
             try:
-                self._chunks.close()
+                # Not there where an interrupt came while this was made.
+                if hasattr(self, "_chunks"):
+                    self._chunks.close()
             finally:
                 super().close()
 

@@ -239,7 +239,11 @@ class NatsConnection:
 
     def _do_all(self) -> None:
         while self._coming:
-            job, _ = self._coming.popleft()
+            job, refuse = self._coming.popleft()
+            if self._ending is not None:
+                # Which may have ended all tasks already; one that began now would wait for ever.
+                refuse()
+                continue
             try:
                 job()
             except Exception as error:

@@ -427,17 +427,19 @@ class SqliteStore(GroupedStore):
         """A transaction that reads, on a connection that nobody else has meanwhile."""
         if self._is_closed:
             raise self._closed()
-        with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        if connection is None:
-            connection = self._database.connect()
+        connection: sqlite3.Connection | None = None
         try:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                connection = self._database.connect()
             connection.execute("BEGIN")
             yield Reading(connection)
             connection.execute("COMMIT")
         except BaseException as error:
             # Whatever state it is in.
-            connection.close()
+            if connection is not None:
+                connection.close()
             if isinstance(error, sqlite3.Error):
                 raise (self._closed() if self._is_closed else self._database.error_of(error)) from error
             raise

@@ -63,6 +63,26 @@ def ended(store):
         go_on.set()
 
 
+@contextlib.contextmanager
+def saying_goodbye(store):
+    """The store's connection, which has ended what it was doing, and whose event loop runs still."""
+    connection, is_at_it, go_on = store._connection, threading.Event(), threading.Event()
+    close = connection.client.close
+
+    async def close_when_told():
+        is_at_it.set()
+        await asyncio.to_thread(go_on.wait, PATIENCE_SECONDS)
+        await close()
+
+    connection.client.close = close_when_told
+    connection.abandon()
+    assert is_at_it.wait(PATIENCE_SECONDS)
+    try:
+        yield connection
+    finally:
+        go_on.set()
+
+
 def test_a_task_that_goes_on_when_it_is_cancelled_does_not_keep_a_store_open(store):
     async def begin():
         store._connection.start(stubborn())
@@ -126,15 +146,17 @@ def test_a_watch_whose_task_was_cancelled_before_it_began_is_told(store, monkeyp
 
 
 @pytest.mark.parametrize("request_", [KvGet("a"), KvPut("a", 1), Wait(0, timeout=math.inf)])
-def test_what_is_asked_once_the_loop_has_run_for_the_last_time_is_told_that_it_has_ended(store, request_):
-    with ended(store):
+@pytest.mark.parametrize("end", [saying_goodbye, ended], ids=lambda end: end.__name__)
+def test_what_is_asked_once_the_loop_has_ended_its_tasks_is_told_that_it_has_ended(store, request_, end):
+    with end(store):
         error = in_thread(lambda: store.handlers[type(request_)](request_))()
     assert isinstance(error, StoreClosed)
 
 
-def test_what_is_submitted_and_watched_then_is_told_so_too(store):
+@pytest.mark.parametrize("end", [saying_goodbye, ended], ids=lambda end: end.__name__)
+def test_what_is_submitted_and_watched_then_is_told_so_too(store, end):
     come, told = [], threading.Event()
-    with ended(store):
+    with end(store):
         store.submit([KvGet("a"), KvPut("a", 1)], lambda index, outcome: come.append((index, outcome)))
         end_watch = store.watch(Wait(0, timeout=math.inf), told.set)
         assert told.wait(PATIENCE_SECONDS)
