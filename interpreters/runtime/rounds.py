@@ -93,13 +93,15 @@ class Rounds:
         ends: list[Callable[[], None]] = []
         try:
             if self._sleepers is not None:
-                ends.append(self._sleepers.watch(told.open))
+                self._sleepers.add(told, told.open)
             for request in passing:
                 assert self._watch is not None, "without it no wait comes here"
                 # One by one: an interrupt must not lose those before.
                 ends.append(self._watch(request, told.open))
             wait_until_told(told, seconds, lambda: self._is_closed() or any(map(self._is_over, passing)))
         finally:
+            if self._sleepers is not None:
+                self._sleepers.sleeping.pop(told, None)
             for end_watch in ends:
                 end_watch()
 

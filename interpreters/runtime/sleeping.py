@@ -27,7 +27,8 @@ class Sleepers:
     def __init__(self) -> None:
         self.is_closed = False
         self._ended: Callable[[], BaseException] = _closed
-        self._sleeping: dict[object, Notify] = {}
+        self.sleeping: dict[object, Notify] = {}
+        """How each is told. Who takes one out by ``pop``, which is one call of C, does so whatever interrupt comes."""
         forks.register(self)
 
     def sleep(self, request: Sleep) -> None:
@@ -42,11 +43,11 @@ class Sleepers:
         self.check_open()
         if request.seconds > 0:
             told = Gate()
-            end_watch = self.watch(told.open)
             try:
+                self.add(told, told.open)
                 wait_until_told(told, request.seconds, lambda: self.is_closed)
             finally:
-                end_watch()
+                self.sleeping.pop(told, None)
             self.check_open()
 
     def watch(self, notify: Notify) -> Callable[[], None]:
@@ -59,11 +60,24 @@ class Sleepers:
             The function that ends the watch.
         """
         token = object()
-        self._sleeping[token] = notify
+
+        def end() -> None:
+            self.sleeping.pop(token, None)
+
+        self.add(token, notify)
+        return end
+
+    def add(self, token: object, notify: Notify) -> None:
+        """As `watch`, for who has the token before, and so can take it out again wherever an interrupt comes.
+
+        Args:
+            token: What nobody else has.
+            notify: As for `watch`.
+        """
+        self.sleeping[token] = notify
         if self.is_closed:
             # Whoever closes it may have looked before.
             self._tell(token)
-        return lambda: self._end(token)
 
     def check_open(self) -> None:
         """Raise `StoreClosed` where the store was closed, or what `close` was given."""
@@ -79,16 +93,13 @@ class Sleepers:
         if ended is not None:
             self._ended = ended
         self.is_closed = True
-        for token in list(self._sleeping):
+        for token in list(self.sleeping):
             self._tell(token)
 
     def _tell(self, token: object) -> None:
-        notify = self._sleeping.pop(token, None)
+        notify = self.sleeping.pop(token, None)
         if notify is not None:
             notify()
-
-    def _end(self, token: object) -> None:
-        self._sleeping.pop(token, None)
 
     def state_lock(self) -> forks.StateLock | None:
         """Each step is one of Python's own, so no fork waits for it."""
@@ -96,7 +107,7 @@ class Sleepers:
 
     def leave_to_parent(self, *, is_whole: bool) -> None:
         """In a forked child: who sleeps is a thread or an event loop of the parent's."""
-        self._sleeping = {}
+        self.sleeping = {}
 
 
 def _closed() -> StoreClosed:

@@ -25,11 +25,13 @@ class BackgroundThread(threading.Thread):
         name: What it is called.
         arguments: Of the work.
 
-    >>> thread = BackgroundThread(print, "example", ("tea",))
+    >>> done = []
+    >>> thread = BackgroundThread(done.append, "example", ("tea",))
     >>> thread.join()  # was never started
     >>> thread.start()
     >>> thread.join()
-    tea
+    >>> done
+    ['tea']
     """
 
     def __init__(self, work: Callable[..., object], name: str, arguments: tuple[Any, ...] = ()) -> None:

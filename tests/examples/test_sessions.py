@@ -162,7 +162,7 @@ def test_who_keeps_sweeping_ends_with_its_store():
     store.run(sessions.log_in("ada"))
     clock.move(LIFE)
     end = in_thread(lambda: store.run(sessions.keep_sweeping()))
-    until(lambda: store._sleepers._sleeping)
+    until(lambda: store._sleepers.sleeping)
     assert store.run(kv.keys()) == []
     store.close()
     assert isinstance(end(), StoreClosed)

@@ -395,7 +395,8 @@ def test_a_host_that_waits_for_a_rate_goes_on_by_itself(store, job, outside):
     with host_of(store, job, Queue("mail", per_second=19.9)) as host:
         for name in "abcde":
             host.start(job, name, name, queue="mail")
-        assert [outside.next_one() for _ in range(5)] == list("abcde")
+        # Each is begun in a thread of its own, and one may be overtaken.
+        assert sorted(outside.next_one() for _ in range(5)) == list("abcde")
 
 
 def test_a_flow_that_sleeps_or_waits_keeps_its_place(store, job, outside):

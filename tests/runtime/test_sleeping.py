@@ -1,5 +1,7 @@
 """Who sleeps: nobody else waits for it, and whatever ends it ends it soon."""
 
+import contextlib
+import itertools
 import math
 import socket
 import threading
@@ -10,9 +12,12 @@ import pytest
 import trio
 import trio.testing
 from beside import LOST_INTERRUPT, PATIENCE_SECONDS, in_thread, interrupted
+from interrupts import InterruptInside
 from served_stores import until
 
 from interpreters import Store, open_store
+from interpreters.never_run import Watcher
+from interpreters.runtime import rounds, sleeping
 from interpreters.stores.memory import MemoryStore
 from interpreters.stores.served import RemoteStore, serve
 from persist_effects import StoreClosed, all_of, kv, log, now, sleep
@@ -29,6 +34,11 @@ WAYS = {
     "arun in asyncio": lambda store: anyio.run(store.arun, sleep(math.inf), backend="asyncio"),
     "arun in trio": lambda store: anyio.run(store.arun, sleep(math.inf), backend="trio"),
 }
+NAPS = {
+    "run": lambda store: store.run(sleep(0.001)),
+    "run within all_of": lambda store: store.run(all_of(kv.has("a"), sleep(0.001))),
+    "run_many": lambda store: store.run_many([sleep(0.001), log.wait(0, timeout=0.001)]),
+}
 
 
 @pytest.fixture(params=["memory:", "file:{}/store", "sqlite:{}/store.db", "spawn:memory:"])
@@ -38,7 +48,7 @@ def opened(request, tmp_path):
 
 
 def is_anyone_asleep(store):
-    return bool(store._sleepers._sleeping)
+    return bool(store._sleepers.sleeping)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -58,6 +68,24 @@ def test_ctrl_c_ends_a_sleep(opened, way):
     with interrupted(lambda: until(lambda: is_anyone_asleep(opened))):
         WAYS[way](opened)
     assert not is_anyone_asleep(opened)
+
+
+@pytest.mark.parametrize("way", NAPS)
+def test_wherever_ctrl_c_comes_nobody_is_left_asleep(way):
+    for at in itertools.count(1):
+        store = open_store("memory:")
+        with (
+            # A program that was made may never be run then.
+            Watcher(lambda lost: None),
+            contextlib.suppress(KeyboardInterrupt),
+            InterruptInside(at, (sleeping.__file__, rounds.__file__)) as interrupt,
+        ):
+            NAPS[way](store)
+        assert not is_anyone_asleep(store), interrupt.place
+        store.close()
+        if not interrupt.place:
+            break
+    assert at > 10
 
 
 @backends
@@ -87,7 +115,7 @@ def test_a_hundred_tasks_that_sleep_take_no_thread(backend):
             async with anyio.create_task_group() as tasks:
                 for _ in range(100):
                     tasks.start_soon(store.arun, sleep(math.inf))
-                while len(store._sleepers._sleeping) < 100:
+                while len(store._sleepers.sleeping) < 100:
                     await anyio.lowlevel.checkpoint()
                 found = {*threading.enumerate()}
                 tasks.cancel_scope.cancel()

@@ -137,7 +137,7 @@ def test_who_sleeps_in_the_parent_does_not_sleep_in_the_child():
 
     def in_the_child():
         store.run(sleep(0.001))
-        found = store._sleepers._sleeping
+        found = store._sleepers.sleeping
         store.close()
         return found
 
@@ -146,9 +146,9 @@ def test_who_sleeps_in_the_parent_does_not_sleep_in_the_child():
             store.run(sleep(math.inf))
 
     with busy(asleep):
-        until(lambda: store._sleepers._sleeping)
+        until(lambda: store._sleepers.sleeping)
         assert in_child(in_the_child) == "{}"
-        assert store._sleepers._sleeping, "the child has woken nobody of the parent's"
+        assert store._sleepers.sleeping, "the child has woken nobody of the parent's"
         store.close()
 
 

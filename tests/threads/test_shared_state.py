@@ -58,7 +58,7 @@ STOPPED = "test_a_server_that_is_told_to_end_before_it_runs_ends_at_once"
 INTERRUPTED_COMMIT = "test_an_interrupted_commit_is_settled_by_opening_anew"
 
 NATS_CHILD = "test_a_forked_child_has_a_connection_to_nats_of_its_own_and_the_parents_goes_on"
-NATS_ENDED = "test_what_is_asked_once_the_loop_has_run_for_the_last_time_is_told_that_it_has_ended"
+NATS_ENDED = "test_what_is_asked_once_the_loop_has_ended_its_tasks_is_told_that_it_has_ended"
 NATS_OPENED = "test_an_interrupt_anywhere_while_a_store_on_nats_is_opened_leaves_nothing_behind"
 NATS_INTERRUPTED = "test_an_interrupt_at_any_line_of_asking_nats_leaves_the_store_usable"
 BUCKET_CHILD = "test_a_child_of_a_fork_has_a_bucket_by_a_connection_of_its_own_and_its_parent_too"
@@ -100,7 +100,7 @@ TABLE: dict[str, dict[str, Row]] = {
     "runtime/sleeping.py Sleepers": {
         "is_closed": Row(ANY, ONCE, "test_closing_the_store_ends_a_sleep"),
         "_ended": Row(ANY, "it is set before `is_closed` is", "test_who_sleeps_when_the_plug_is_pulled_is_told_so"),
-        "_sleeping": Row(ANY, "of a dict's single operations each is atomic", "test_closing_the_store_ends_a_sleep"),
+        "sleeping": Row(ANY, "of a dict's single operations each is atomic", "test_closing_the_store_ends_a_sleep"),
     },
     "runtime/tasks.py TaskRunner": {
         "_own": Row(OWN_LOOP, "each thread has its own, as threading.local", LOOPS),

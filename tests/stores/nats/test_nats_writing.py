@@ -154,7 +154,8 @@ def test_waits_by_the_hundred_write_little(sent):
 
         positions = asyncio.run(work())
         assert len(set(positions)) == 1
-        assert len(sent) < 30
+        # Each by itself would write one; on a busy machine they come in more parts.
+        assert len(sent) < 60
 
 
 def test_pages_pass_over_what_is_truncated_and_nothing_else_though_it_is_not_purged_yet(monkeypatch):
