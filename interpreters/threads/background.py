@@ -2,14 +2,11 @@
 
 import _thread
 import math
-import operator
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from interpreters.threads.gates import Gate
-
-_call: Any = operator.call
 
 
 class BackgroundThread(threading.Thread):
