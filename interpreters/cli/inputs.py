@@ -157,7 +157,7 @@ def _open_blobs_of(url: str, read_only: bool) -> BlobHome:
 
 @contextlib.contextmanager
 def output_to(out: str) -> Iterator[BinaryIO]:
-    """A new file, which has its name only once all is written; or stdout for ``-``."""
+    """A new file, which is taken away after an error or an interrupt; or stdout for ``-``."""
     if out == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

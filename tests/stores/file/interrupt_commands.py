@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -137,7 +138,9 @@ class CommandSweep:
         self.counts[f"exit code {code}"] += 1
         self.counts["rounds"] += 1
         errors = (base / "output.errors").read_text()
-        assert errors.count("\n") <= 1, f"exit code {code}, and it printed {errors[:200]} … {errors[-400:]}"
+        # What `read` says of the stream may come before the word that it was interrupted.
+        told = [line for line in errors.splitlines() if not re.fullmatch(r"events before \d+ were truncated", line)]
+        assert len(told) <= 1, f"exit code {code}, and it printed {errors[:200]} … {errors[-400:]}"
         assert code in (GOOD, INTERRUPTED, KILLED), f"exit code {code}: {errors}"
         self._look(base)
         if name not in ("compact", "tail and follow"):
@@ -162,8 +165,8 @@ class CommandSweep:
             # Made whole, just before the interrupt.
             assert operations.verify(base / "made").is_sound
             return
-        elif name == "export" and code == KILLED and (base / "made.jsonl").exists():
-            # Python was at its end, and so was the command. Else neither had begun.
+        elif name == "export" and (base / "made.jsonl").exists():
+            # Likewise.
             assert b'{"end":' in (base / "made.jsonl").read_bytes()
             return
         again, _ = commands.run(arguments, base / "again", None)
