@@ -19,28 +19,19 @@ from interpreters.threads.background import BackgroundThread
 from persist_effects import kv
 
 PATIENCE_SECONDS = 60
-OWN = (background.__file__, gates.__file__)
-STARTING = (*OWN, threading.__file__)
+FILES = (background.__file__, gates.__file__, threading.__file__)
 
 
-def each_step(files, use):
-    """Do something with an interrupt at each of its steps in turn. Gives where, and what is made before, after each."""
+def each_step(make, act):
+    """Do something with an interrupt at each of its steps in turn. Gives where, and what was made, after each."""
     for at in itertools.count(1):
-        made = use.make()
-        with contextlib.suppress(KeyboardInterrupt), InterruptInside(at, files) as interrupt:
-            use.act(made)
+        made = make()
+        with contextlib.suppress(KeyboardInterrupt), InterruptInside(at, FILES) as interrupt:
+            act(made)
         yield interrupt.place, made
         if not interrupt.place:
             assert at > 10
             return
-
-
-class Use:
-    """What is made before, and what is interrupted."""
-
-    def __init__(self, make, act):
-        self.make = make
-        self.act = act
 
 
 def listed(name):
@@ -49,7 +40,7 @@ def listed(name):
 
 def test_after_an_interrupt_at_any_step_of_its_start_a_thread_is_not_begun_or_does_its_work():
     begun = []
-    for place, (thread, done) in each_step(STARTING, Use(thread_and_what_it_does, lambda made: made[0].start())):
+    for place, (thread, done) in each_step(thread_and_what_it_does, lambda made: made[0].start()):
         begun.append(thread.is_begun)
         thread.join()
         assert [*iter_of(done)] == ["tea"] * thread.is_begun, place
@@ -70,7 +61,7 @@ def iter_of(done):
 
 
 def test_after_an_interrupt_at_any_step_of_joining_it_a_thread_is_waited_for_by_who_joins_it_again():
-    for place, (thread, goes_on, done) in each_step(STARTING, Use(held_thread, let_go_and_join)):
+    for place, (thread, goes_on, done) in each_step(held_thread, let_go_and_join):
         goes_on.open()
         thread.join()
         assert [*iter_of(done)] == [True], place
@@ -146,7 +137,7 @@ THREADS = {"test", "persist-effects"}
 @pytest.mark.parametrize("kind", POOLS)
 def test_after_an_interrupt_at_any_step_of_its_first_thread_s_start_a_pool_does_what_comes_next(kind):
     before = {*threading.enumerate()}
-    for place, pool in each_step(STARTING, Use(POOLS[kind], lambda pool: pool.do(lambda: None))):
+    for place, pool in each_step(POOLS[kind], lambda pool: pool.do(lambda: None)):
         done = SimpleQueue()
         pool.do(lambda done=done: done.put("tea"))
         assert done.get(timeout=PATIENCE_SECONDS) == "tea", place
@@ -168,12 +159,7 @@ def open_in_intervals(path):
 def test_a_store_whose_opening_is_interrupted_while_its_thread_is_started_says_so_and_leaves_none(tmp_path, opening):
     Store(opening(tmp_path)).close()
     before = {*threading.enumerate()}
-    opened = []
-
-    def use(made):
-        opened.append(opening(tmp_path))
-
-    for place, _ in each_step(STARTING, Use(lambda: None, use)):
+    for place, opened in each_step(list, lambda opened: opened.append(opening(tmp_path))):
         if opened:
             opened.pop().close()
         gc.collect()
@@ -189,8 +175,7 @@ def test_a_wait_on_sqlite_that_is_interrupted_while_its_looking_thread_is_starte
     with open_store(url) as store:
         made = store.run(kv.put("color", "red"))
     before = {*threading.enumerate()}
-    waiting = Use(lambda: open_store(url), lambda store: store.run(kv.wait(made, "color", 0.001)))
-    for place, store in each_step(STARTING, waiting):
+    for place, store in each_step(lambda: open_store(url), lambda store: store.run(kv.wait(made, "color", 0.001))):
         assert store.run(kv.wait(made - 1, "color", PATIENCE_SECONDS)) == made, place
         store.close()
         for thread in {*threading.enumerate()} - before:

@@ -44,58 +44,58 @@ def cancelled_at_once(start):
 
 
 @contextlib.contextmanager
+def held_at(store, hold):
+    """The store's connection, which ends and is held on its way: ``hold`` is given what it tells, and waits for."""
+    is_there, go_on = threading.Event(), threading.Event()
+    hold(store._connection, is_there, go_on)
+    store._connection.abandon()
+    assert is_there.wait(PATIENCE_SECONDS)
+    try:
+        yield store._connection
+    finally:
+        go_on.set()
+
+
 def ended(store):
-    """The store's connection, whose event loop has run for the last time, and is not closed yet."""
-    connection, has_ended, go_on = store._connection, threading.Event(), threading.Event()
-    close = connection.loop.close
+    """Its event loop has run for the last time, and is not closed yet."""
 
-    def close_when_told():
-        has_ended.set()
-        assert go_on.wait(PATIENCE_SECONDS)
-        close()
+    def hold(connection, is_there, go_on):
+        close = connection.loop.close
 
-    connection.loop.close = close_when_told
-    connection.abandon()
-    assert has_ended.wait(PATIENCE_SECONDS)
-    try:
-        yield connection
-    finally:
-        go_on.set()
+        def close_when_told():
+            is_there.set()
+            assert go_on.wait(PATIENCE_SECONDS)
+            close()
+
+        connection.loop.close = close_when_told
+
+    return held_at(store, hold)
 
 
-@contextlib.contextmanager
 def saying_goodbye(store):
-    """The store's connection, which has ended what it was doing, and whose event loop runs still."""
-    connection, is_at_it, go_on = store._connection, threading.Event(), threading.Event()
-    close = connection.client.close
+    """It has ended what it was doing, and its event loop runs still."""
 
-    async def close_when_told():
-        is_at_it.set()
-        await asyncio.to_thread(go_on.wait, PATIENCE_SECONDS)
-        await close()
+    def hold(connection, is_there, go_on):
+        close = connection.client.close
 
-    connection.client.close = close_when_told
-    connection.abandon()
-    assert is_at_it.wait(PATIENCE_SECONDS)
-    try:
-        yield connection
-    finally:
-        go_on.set()
+        async def close_when_told():
+            is_there.set()
+            await asyncio.to_thread(go_on.wait, PATIENCE_SECONDS)
+            await close()
+
+        connection.client.close = close_when_told
+
+    return held_at(store, hold)
 
 
-def test_a_task_that_goes_on_when_it_is_cancelled_does_not_keep_a_store_open(store):
+STARTS = {"a task": lambda store: store._connection.start, "a write": lambda store: store._writer._start}
+
+
+@pytest.mark.parametrize("what", STARTS)
+def test_what_goes_on_when_it_is_cancelled_does_not_keep_a_store_open(store, what):
     async def begin():
-        store._connection.start(stubborn())
+        STARTS[what](store)(stubborn())
         # It has begun by then.
-        await asyncio.sleep(0)
-
-    store._connection.call(begin)
-    assert in_thread(store.close)() is None
-
-
-def test_a_write_that_goes_on_when_it_is_cancelled_does_not_keep_a_store_open(store):
-    async def begin():
-        store._writer._start(stubborn())
         await asyncio.sleep(0)
 
     store._connection.call(begin)
